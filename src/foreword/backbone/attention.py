@@ -1,0 +1,181 @@
+"""The one attention function: a row's own keys and values, seen after those of its prefix.
+
+transformers calls the function registered here for every attention module of a model whose
+attention implementation is ``"foreword"``, and hands down the keyword ``foreword`` of the model's
+``forward`` (`AttentionInterface`, `AttentionMaskInterface`). Nothing is patched and nothing is
+kept between calls: what a pass carries is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "foreword"
+
+Recorder = Callable[[nn.Module, Tensor, Tensor, Tensor, int | None], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Prefixes:
+    """The keys and values of R prefixes for one attention module, padded to the longest.
+
+    ``visible`` is None where all R have the same length.
+    """
+
+    keys: Tensor  # (R, H, P, D)
+    values: Tensor  # (R, H, P, D')
+    visible: Tensor | None  # (R, P) bool
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """What one forward pass carries down to the attention function.
+
+    ``rows`` (B,) tells which of the R prefixes each row sees, None where R is 1. ``record`` is
+    called with every attention module's query, key, value and window.
+    """
+
+    kv: Mapping[nn.Module, Prefixes] = field(default_factory=dict)
+    rows: Tensor | None = None
+    record: Recorder | None = None
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,  # (B, Hq, T, D)
+    key: Tensor,  # (B, H, S, D)
+    value: Tensor,  # (B, H, S, D')
+    attention_mask: Tensor | None,  # (B|1, 1|Hq, T, S) bool (True: seen) or additive
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    is_causal: bool | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,  # (Hq,) sink logits
+    position_bias: Tensor | None = None,  # (1|B, Hq, T, S)
+    sliding_window: int | None = None,
+    foreword: Carried | None = None,
+    **kwargs: object,
+) -> tuple[Tensor, None]:
+    """Attend to the prefix and to the row itself; return (B, T, Hq, D') and no weights.
+
+    A learned prefix is seen by every token in every layer, also where a sliding window hides
+    far tokens. Without a mask a causal module sees each token's past, as transformers means it.
+    """
+    if foreword is not None and foreword.record is not None:
+        foreword.record(module, query, key, value, sliding_window)
+    prefixes = None if foreword is None else foreword.kv.get(module)
+    if prefixes is None and softcap is None and s_aux is None:
+        return sdpa_attention_forward(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=dropout,
+            scaling=scaling,
+            is_causal=is_causal,
+            position_bias=position_bias,
+        )
+
+    rows, heads, length, _ = query.shape
+    groups = heads // key.shape[1]
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    mask = attention_mask
+    if mask is None and causal and length > 1:
+        mask = _causal(length, key.shape[2], key.device)
+    if position_bias is not None:
+        mask = _additive(mask, position_bias.dtype)
+        mask = position_bias if mask is None else position_bias + mask
+    if prefixes is not None:
+        assert foreword is not None
+        key, value, mask = _prepend(prefixes, foreword.rows, key, value, mask)
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if softcap is None and s_aux is None:
+        out = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
+        )
+    else:
+        out = _explicit(query, key, value, mask, scaling, dropout, softcap, s_aux)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _prepend(
+    prefixes: Prefixes, rows: Tensor | None, key: Tensor, value: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Put each row's prefix before its keys and values, and open the mask to it."""
+    batch = key.shape[0]
+    if rows is None:
+        before = prefixes.keys.expand(batch, -1, -1, -1), prefixes.values.expand(batch, -1, -1, -1)
+        visible = prefixes.visible
+    else:
+        before = prefixes.keys[rows], prefixes.values[rows]
+        visible = None if prefixes.visible is None else prefixes.visible[rows]
+    length, own = before[0].shape[2], key.shape[2]
+    key, value = torch.cat([before[0], key], 2), torch.cat([before[1], value], 2)
+    if visible is None and mask is None:
+        return key, value, None
+    if mask is None:
+        mask = torch.ones(1, 1, 1, own, dtype=torch.bool, device=key.device)
+    if visible is None:
+        seen = torch.ones(1, 1, 1, length, dtype=torch.bool, device=key.device)
+    else:
+        seen = visible[:, None, None, :]
+    if mask.dtype != torch.bool:
+        opened = _additive(seen, mask.dtype)
+        assert opened is not None
+        seen = opened
+    shape = torch.broadcast_shapes(mask.shape[:3], seen.shape[:3])
+    return key, value, torch.cat([seen.expand(*shape, -1), mask.expand(*shape, -1)], 3)
+
+
+def _explicit(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """Attend step by step, for soft-capped scores (Gemma 2) and attention sinks (gpt-oss)."""
+    scores = query @ key.transpose(2, 3)
+    scores = scores * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    bias = _additive(mask, scores.dtype)
+    if bias is not None:
+        scores = scores + bias
+    if sinks is not None:
+        column = sinks.to(scores.dtype).reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+        weights = torch.cat([scores, column], 3).softmax(3, dtype=torch.float32)[..., :-1]
+    else:
+        weights = scores.softmax(3, dtype=torch.float32)
+    weights = F.dropout(weights.to(query.dtype), dropout, training=dropout > 0)
+    return weights @ value
+
+
+def _causal(length: int, keys: int, device: torch.device) -> Tensor:
+    seen = torch.ones(length, keys, dtype=torch.bool, device=device)
+    return seen.tril(keys - length)[None, None]  # (1, 1, T, S)
+
+
+def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    hidden = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return hidden.masked_fill(~mask, torch.finfo(dtype).min)
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

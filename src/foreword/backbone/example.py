@@ -1,0 +1,89 @@
+"""What a backbone is asked to run: token ids, continuations, and the places to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of data as tokens, with the places whose next-token scores are wanted.
+
+    ``ids`` are the row's tokens; ids from the vocabulary size up are virtual tokens. Each of
+    ``branches`` stands at ``slot``: on a causal model a continuation of the row (``slot`` is its
+    end), on a masked model the mask tokens that fill the hole, on an encoder-decoder what the
+    decoder reads after its start token. All branches share the row's pass where the model
+    permits it. A target ``(b, j)`` names token j of branch b, and j = -1 the token before it.
+    ``answers`` holds, target by target, what the task expects there; the backbone ignores it.
+    """
+
+    ids: tuple[int, ...]
+    slot: int
+    branches: tuple[tuple[int, ...], ...]
+    targets: tuple[tuple[int, int], ...]
+    answers: tuple[int, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Tokens in the row with all its branches, an upper bound of what a pass costs."""
+        return len(self.ids) + sum(map(len, self.branches))
+
+    def after(self, lead: int) -> Example:
+        """Return the example without its first ``lead`` tokens, which were run elsewhere."""
+        return replace(self, ids=self.ids[lead:], slot=self.slot - lead)
+
+
+def common_lead(examples: Iterable[Example]) -> tuple[int, ...]:
+    """Return the longest run of tokens with which every example starts.
+
+    At least one token of each row is left, since its scores may be wanted.
+    """
+    rows = [example.ids for example in examples]
+    if not rows:
+        return ()
+    low, high = min(rows), max(rows)
+    limit = min(map(len, rows)) - 1
+    size = 0
+    while size < limit and low[size] == high[size]:
+        size += 1
+    return low[:size]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A sequence to run: tokens, and each one's parent where the tokens form a tree."""
+
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...] | None = None
+
+
+def lines(example: Example, *, tree: bool) -> tuple[list[Line], list[tuple[int, int]]]:
+    """Lay an example out as sequences; return them and each target as (line, token).
+
+    With ``tree`` the branches are merged into one tree of tokens after the row, so that each
+    shared beginning is run once; else every branch makes a sequence of its own.
+    """
+    head, tail = example.ids[: example.slot], example.ids[example.slot :]
+    if not tree or len(example.branches) == 1:
+        whole = [Line((*head, *branch, *tail)) for branch in example.branches]
+        return whole, [(b, len(head) + j) for b, j in example.targets]
+    tokens, parents = list(head), list(range(-1, len(head) - 1))
+    at: dict[tuple[int, ...], int] = {(): len(head) - 1}
+    for branch in example.branches:
+        for size in range(1, len(branch) + 1):
+            path = branch[:size]
+            if path not in at:
+                at[path] = len(tokens)
+                tokens.append(path[-1])
+                parents.append(at[path[:-1]])
+    places = [(0, at[example.branches[b][: j + 1]]) for b, j in example.targets]
+    return [Line(tuple(tokens), tuple(parents))], places
+
+
+def depths(parents: Sequence[int]) -> list[int]:
+    """Return each token's distance from the root, its position in the text it stands for."""
+    found: list[int] = []
+    for parent in parents:
+        found.append(0 if parent < 0 else found[parent] + 1)
+    return found

@@ -1,0 +1,75 @@
+"""Shells: the same modules under another top, so that part of a model's own code runs alone."""
+
+from __future__ import annotations
+
+import copy
+from functools import wraps
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput
+
+from foreword.backbone.attention import Carried
+
+
+class _Given(nn.Module):
+    """Stands for a module and for each of its parts, and answers with what is already known."""
+
+    def __init__(self, instead_of: nn.Module, output: ModelOutput) -> None:
+        super().__init__()
+        self.output = output
+        for name, _ in instead_of.named_children():
+            self._modules[name] = self
+
+    def forward(self, *args: Any, **kwargs: Any) -> ModelOutput:
+        return self.output
+
+
+def head(model: PreTrainedModel, states: Tensor, output: type[ModelOutput]) -> Tensor:
+    """Run only what ``model`` does after its last layer: (N, width) -> logits (N, vocabulary).
+
+    The model's own code runs, with its scaling, soft caps and biases, over a stand-in for the
+    base model (for the decoder, where the two stacks have no common base). ``output`` is the
+    class in which that base model answers.
+    """
+    hidden = states[None]  # (1, N, width)
+    base = model.base_model
+    if base is not model:
+        name = model.base_model_prefix
+    elif model.config.is_encoder_decoder:
+        base = model.get_decoder()
+        name = next(n for n, module in model.named_children() if module is base)
+    else:
+        raise NotImplementedError(f"{type(model).__name__} has no base model below its head")
+    shell = copy.copy(model)
+    shell._modules = dict(model._modules)
+    shell._modules[name] = _Given(base, output(last_hidden_state=hidden))
+    if model.config.is_encoder_decoder:
+        encoded = BaseModelOutput(last_hidden_state=hidden)
+        return shell(encoder_outputs=encoded, decoder_inputs_embeds=hidden).logits[0]
+    return shell(inputs_embeds=hidden).logits[0]
+
+
+def speaking(model: PreTrainedModel, carried: Carried | None, offset: int) -> PreTrainedModel:
+    """Return a shell of ``model`` for ``generate``: its forward carries, its positions start later.
+
+    ``generate`` refuses unknown keywords, and models override parts of it; a subclass that
+    shares every module is the one place where both can be met.
+    """
+    kind = type(model)
+
+    @wraps(kind.forward)
+    def forward(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+        if carried is not None:
+            kwargs["foreword"] = carried
+        if offset and kwargs.get("position_ids") is not None:
+            kwargs["position_ids"] = kwargs["position_ids"] + offset
+        return kind.forward(self, *args, **kwargs)
+
+    shell = copy.copy(model)
+    speaker = type(f"Speaking{kind.__name__}", (kind,), {"forward": forward})
+    made = speaker.__new__(speaker)
+    made.__dict__ = shell.__dict__
+    return made

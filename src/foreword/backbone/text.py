@@ -1,0 +1,58 @@
+"""Text to token ids and back, with the tokenizer's own special tokens in their place."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from transformers import PreTrainedTokenizerBase
+
+
+class Text:
+    """A tokenizer as the rest of the house sees it: pieces in, ids out."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+
+    def ids(self, text: str) -> list[int]:
+        """Return the ids of ``text`` alone, without special tokens around it."""
+        if not text:
+            return []
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def continuation(self, left: str, text: str) -> list[int]:
+        """Return the ids of ``text`` as they follow ``left``.
+
+        Tokenizers of the SentencePiece kind mark the start of a string, so that a piece alone
+        and the same piece after other text differ. Where the two do not split at the seam, the
+        ids of ``text`` alone are the best there is.
+        """
+        before, both = self.ids(left), self.ids(left + text)
+        if both[: len(before)] == before and len(both) > len(before):
+            return both[len(before) :]
+        return self.ids(text)
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of ``ids`` without special tokens."""
+        return str(
+            self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
+
+    @cached_property
+    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special tokens that the tokenizer puts before and after a text."""
+        bare = self.ids("a")
+        whole = list(self.tokenizer("a", verbose=False)["input_ids"])
+        for start in range(len(whole) - len(bare) + 1):
+            if whole[start : start + len(bare)] == bare:
+                return tuple(whole[:start]), tuple(whole[start + len(bare) :])
+        return (), ()
+
+    @property
+    def end(self) -> int | None:
+        """The id that ends a text, None where the tokenizer has none."""
+        return self.tokenizer.eos_token_id
+
+    @property
+    def mask(self) -> int | None:
+        """The id of the mask token, None where the tokenizer has none."""
+        return self.tokenizer.mask_token_id

@@ -1,0 +1,118 @@
+"""Choose among rows, always the same way for the same seed, and fingerprint the choice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+from foreword.data.read import Row
+from foreword.data.shapes import require
+from foreword.errors import UserError
+
+
+def shuffled(rows: Sequence[Row], seed: int) -> list[Row]:
+    """Give the rows in an order that the seed alone decides."""
+    order = list(rows)
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def first(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
+    """Give the first `n` rows after shuffling, so that a smaller `n` is a part of a larger one.
+
+    Raises UserError when there are fewer, or when `n` is below 1.
+    """
+    if not 1 <= n <= len(rows):
+        raise UserError(
+            f"{_file(rows)}{n} rows asked for; choose from 1 to {len(rows)}, all it has"
+        )
+    return shuffled(rows, seed)[:n]
+
+
+def hold_out(
+    rows: Sequence[Row], share: float, seed: int, by: str | None = None
+) -> tuple[list[Row], list[Row]]:
+    """Part the rows in two, (train, dev), each in the order of the file.
+
+    Dev gets `share` of the rows (0 < share < 1, rounded, at least one row each side), taken from
+    each class of the field `by` in proportion (Webster's method: the next row is the one of the
+    smallest (taken + 1/2) / size). A class leaves at least one row in train, and so a class of one
+    row is not held out; unless every class is of one row, when `by` cannot matter.
+
+    Raises UserError for a share out of range, fewer than two rows, or a row without the field.
+    """
+    if not 0 < share < 1:
+        raise UserError(f"{share} is no share to hold out; choose between 0 and 1, such as 0.1")
+    if len(rows) < 2:
+        raise UserError(
+            f"{_file(rows)}{len(rows)} row(s) cannot be parted in train and dev; give two or more"
+        )
+    classes = _classes(rows, by)
+    if len(set(classes)) == len(rows):
+        classes = [""] * len(rows)
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    size, seen = Counter(classes), Counter[str]()
+    queue = []  # (priority, index); equal priorities stay in shuffled order
+    for index in order:
+        name = classes[index]
+        seen[name] += 1
+        if seen[name] < size[name]:
+            queue.append(((seen[name] - 0.5) / size[name], index))
+    queue.sort(key=lambda pair: pair[0])
+    count = max(1, round(share * len(rows)))
+    held = {index for _, index in queue[:count]}
+    train = [row for index, row in enumerate(rows) if index not in held]
+    return train, [rows[index] for index in sorted(held)]
+
+
+def per_class(rows: Sequence[Row], k: int, seed: int, by: str) -> list[Row]:
+    """Give `k` rows of each class of the field `by`, in shuffled order, for few-shot use.
+
+    Raises UserError when `k` is below 1, when a class has fewer rows (naming the smallest), or for
+    a row without the field.
+    """
+    if k < 1:
+        raise UserError(f"{k} rows per class asked for; choose 1 or more")
+    size = Counter(_classes(rows, by))
+    smallest = min(size, key=lambda name: size[name], default="")
+    if size[smallest] < k:
+        raise UserError(
+            f"{_file(rows)}class '{smallest}' has {size[smallest]} row(s), but {k} per class are "
+            f"asked for; choose {size[smallest]} or fewer, or add rows"
+        )
+    taken: Counter[str] = Counter()
+    chosen = []
+    for row in shuffled(rows, seed):
+        name = str(row.fields[by])
+        taken[name] += 1
+        if taken[name] <= k:
+            chosen.append(row)
+    return chosen
+
+
+def digest(rows: Sequence[Row]) -> str:
+    """Hash the rows' fields: sha256 (hex) of one canonical JSON object a line, in order.
+
+    Canonical means keys sorted, no spaces, ASCII; where the rows were read does not enter.
+    """
+    running = hashlib.sha256()
+    for row in rows:
+        line = json.dumps(dict(row.fields), sort_keys=True, separators=(",", ":"), default=str)
+        running.update(line.encode() + b"\n")
+    return running.hexdigest()
+
+
+def _classes(rows: Sequence[Row], by: str | None) -> list[str]:
+    if by is None:
+        return [""] * len(rows)
+    require(rows, [by])
+    return [str(row.fields[by]) for row in rows]
+
+
+def _file(rows: Sequence[Row]) -> str:
+    """Begin an error line about all rows with the file they come from, where there is one."""
+    return f"{rows[0].where.rpartition(':')[0]}: " if rows else ""

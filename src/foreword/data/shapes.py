@@ -1,0 +1,188 @@
+"""Detect the field's usual shapes of rows, and bring each to one canonical form.
+
+============================  ==========================================================
+shape (fields of the row)     becomes
+============================  ==========================================================
+`text,label`                  itself
+`text_a,text_b,label`         itself
+`prompt,completion`           itself; `references`, where present, is a list of texts
+`instruction,input,output`    `prompt`, `completion` (Alpaca; `input` may be absent)
+`messages`                    itself: `[{"role": ..., "content": ...}, ...]`
+`conversations`               `messages` (ShareGPT: `[{"from": ..., "value": ...}]`)
+`fields` (none of the above)  itself: a template may use any field
+============================  ==========================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from foreword.data.read import Row, kind
+from foreword.errors import UserError, nearest
+
+_ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
+_SHAREGPT = {"system": "system", "human": "user", "gpt": "assistant"}
+
+
+@dataclass(frozen=True)
+class _Shape:
+    inputs: tuple[str, ...]
+    targets: tuple[str, ...]
+    convert: Callable[[Row, bool], Mapping[str, Any]]  # (row, must it hold a target?) -> fields
+
+
+def canonical(rows: Sequence[Row], *, targets: bool = True) -> tuple[str, list[Row]]:
+    """Name the rows' shape and bring them to its canonical fields; other fields stay.
+
+    The first row's keys decide. With `targets=False` (rows to predict on) a shape's label or
+    completion may be absent, and a conversation may end with its user.
+
+    Raises UserError for a later row that lacks the shape's fields, and for malformed messages.
+    """
+    if not rows:
+        return "fields", []
+    for name, shape in _SHAPES.items():
+        needed = shape.inputs + (shape.targets if targets else ())
+        if all(field in rows[0].fields for field in needed):
+            for row in rows:
+                _have(row, needed)
+            return name, [Row(shape.convert(row, targets), row.where) for row in rows]
+    return "fields", list(rows)
+
+
+def require(rows: Sequence[Row], names: Iterable[str]) -> None:
+    """Check that every row holds each named field as text that is not blank.
+
+    Numbers and true or false count as text (rendered by `str`). Raises UserError otherwise.
+    """
+    names = list(names)
+    for row in rows:
+        _have(row, names)
+        for name in names:
+            _check_text(row, name, row.fields[name])
+
+
+def _have(row: Row, names: Iterable[str]) -> None:
+    for name in names:
+        if name not in row.fields:
+            hint = nearest(name, row.fields)
+            raise UserError(f"{row.where}: missing field '{name}'; {hint}")
+
+
+def _check_text(row: Row, name: str, value: object) -> None:
+    field = f'{row.where}: field "{name}"'
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise UserError(f"{field} is empty; fill it or remove the row")
+    if isinstance(value, float) and math.isnan(value):
+        raise UserError(f"{field} is NaN, an empty cell to most tools; fill it or remove the row")
+    if not isinstance(value, str | int | float):
+        raise UserError(f"{field} is {kind(value)}, expected text; write it as one string")
+    if isinstance(value, str):
+        _check_unicode(row, name, value)
+
+
+def _check_unicode(row: Row, name: str, text: str) -> None:
+    """Refuse halves of surrogate pairs: JSON can spell them, but no tokenizer takes them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise UserError(
+            f'{row.where}: field "{name}" holds half a character ({half}); remove it'
+        ) from None
+
+
+def _same(row: Row, _: bool) -> Mapping[str, Any]:
+    return row.fields
+
+
+def _completion(row: Row, _: bool) -> Mapping[str, Any]:
+    references = row.fields.get("references")
+    if references is not None:
+        field = f'{row.where}: field "references"'
+        if not isinstance(references, list):
+            raise UserError(f"{field} is {kind(references)}, expected a list of texts; make it one")
+        if not references:
+            raise UserError(f"{field} is an empty list; fill it or leave it out")
+        for index, reference in enumerate(references):
+            if not isinstance(reference, str):
+                raise UserError(
+                    f"{field} holds {kind(reference)}, expected texts; mend or remove item {index}"
+                )
+            _check_text(row, f"references[{index}]", reference)
+    return row.fields
+
+
+def _instruction(row: Row, _: bool) -> Mapping[str, Any]:
+    _check_text(row, "instruction", row.fields["instruction"])
+    prompt, extra = str(row.fields["instruction"]), row.fields.get("input")
+    if extra is not None and extra != "":
+        _check_text(row, "input", extra)
+        prompt = f"{prompt}\n{extra}"
+    made = {"prompt": prompt}
+    if "output" in row.fields:
+        made["completion"] = row.fields["output"]
+    return {**row.fields, **made}
+
+
+def _messages(row: Row, targets: bool) -> Mapping[str, Any]:
+    _conversation(row, "messages", ("role", "content"), _ROLES, targets)
+    return row.fields
+
+
+def _conversations(row: Row, targets: bool) -> Mapping[str, Any]:
+    messages = _conversation(row, "conversations", ("from", "value"), _SHAREGPT, targets)
+    rest = {name: value for name, value in row.fields.items() if name != "conversations"}
+    return {**rest, "messages": messages}
+
+
+def _conversation(
+    row: Row, field: str, keys: tuple[str, str], roles: Mapping[str, str], targets: bool
+) -> list[dict[str, str]]:
+    """Check one conversation, and give it as `role` and `content`."""
+    who, what = keys
+    turns = row.fields[field]
+    if not isinstance(turns, list) or not turns:
+        found = "an empty list" if turns == [] else kind(turns)
+        raise UserError(
+            f'{row.where}: field "{field}" is {found}, expected a list of '
+            f'{{"{who}": ..., "{what}": ...}}; fill it or remove the row'
+        )
+    messages = []
+    for index, turn in enumerate(turns):
+        name = f"{field}[{index}]"
+        if not isinstance(turn, dict) or not turn.keys() >= set(keys):
+            raise UserError(
+                f'{row.where}: {name} is not an object with "{who}" and "{what}"; write it so'
+            )
+        if turn[who] not in list(roles):
+            hint = nearest(str(turn[who]), roles)
+            raise UserError(f'{row.where}: {name} has the unknown "{who}" {turn[who]!r}; {hint}')
+        if not isinstance(turn[what], str):
+            raise UserError(
+                f"{row.where}: {name}.{what} is {kind(turn[what])}, expected text; "
+                "write it as one string"
+            )
+        _check_unicode(row, f"{name}.{what}", turn[what])
+        messages.append({"role": roles[turn[who]], "content": turn[what]})
+    if targets and messages[-1]["role"] != "assistant":
+        raise UserError(
+            f'{row.where}: field "{field}" ends with {turns[-1][who]!r}, but the last turn is '
+            "what is learned; end with the assistant's, or remove the row"
+        )
+    if targets:
+        _check_text(row, f"{field}[{len(turns) - 1}].{what}", messages[-1]["content"])
+    return messages
+
+
+_SHAPES = {
+    "messages": _Shape(("messages",), (), _messages),
+    "conversations": _Shape(("conversations",), (), _conversations),
+    "prompt,completion": _Shape(("prompt",), ("completion",), _completion),
+    "instruction,input,output": _Shape(("instruction",), ("output",), _instruction),
+    "text_a,text_b,label": _Shape(("text_a", "text_b"), ("label",), _same),
+    "text,label": _Shape(("text",), ("label",), _same),
+}

@@ -1,0 +1,25 @@
+"""The one exception that stands for a user's mistake rather than a bug."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: one line saying what, where, and how.
+
+    The command line prints it without a traceback and exits with status 2.
+    """
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Name the closest known word and list the rest, for the tail of an error line.
+
+    >>> nearest("sfot", ["soft", "prefix"])
+    "did you mean 'soft'? (known: soft, prefix)"
+    """
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}(known: {', '.join(names)})"
