@@ -1,0 +1,1 @@
+"""Frozen models: sources, the attention function, and what runs them."""

@@ -281,7 +281,7 @@ class Backbone:
         shared = bool((sizes == sizes[0]).all())
         return Prefixes(keys.transpose(1, 2), values.transpose(1, 2), None if shared else visible)
 
-    def _inputs(self, rows: Sequence[Sequence[int]], mixture: Mixture) -> dict[str, Tensor]:
+    def inputs(self, rows: Sequence[Sequence[int]], mixture: Mixture) -> dict[str, Tensor]:
         """Pad rows on the right; embed them here where any holds a virtual token."""
         padded = pad_sequence(
             [torch.tensor(list(row), dtype=torch.long) for row in rows],
@@ -316,7 +316,7 @@ class Backbone:
         """Run lines through a model of one stack: hidden states (B, T, width), leads."""
         rows, leads = self.with_lead([line.tokens for line in laid], mixture)
         carried, offsets = self.carry(mixture)
-        inputs: dict[str, Any] = self._inputs(rows, mixture)
+        inputs: dict[str, Any] = self.inputs(rows, mixture)
         length = max(map(len, rows))
         if self.architecture == "masked":
             inputs["attention_mask"] = _padding(rows, length).to(self.device)
@@ -355,7 +355,7 @@ class Backbone:
         mask = _padding(led, max(map(len, led))).to(self.device)
         extra = {} if carried is None else {"foreword": carried}
         encoder = self.model.get_encoder()
-        inputs = self._inputs(led, mixture)
+        inputs = self.inputs(led, mixture)
         return encoder(**inputs, attention_mask=mask, **extra).last_hidden_state, mask
 
     def _two_stacks(

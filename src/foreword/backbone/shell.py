@@ -52,9 +52,10 @@ def head(model: PreTrainedModel, states: Tensor, output: type[ModelOutput]) -> T
     return shell(inputs_embeds=hidden).logits[0]
 
 
-def speaking(model: PreTrainedModel, carried: Carried | None, offset: int) -> PreTrainedModel:
+def speaking(model: PreTrainedModel, carried: Carried | None, start: Tensor) -> PreTrainedModel:
     """Return a shell of ``model`` for ``generate``: its forward carries, its positions start later.
 
+    ``start`` (B, 1) is the position of each row's first token.
     ``generate`` refuses unknown keywords, and models override parts of it; a subclass that
     shares every module is the one place where both can be met.
     """
@@ -64,8 +65,8 @@ def speaking(model: PreTrainedModel, carried: Carried | None, offset: int) -> Pr
     def forward(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
         if carried is not None:
             kwargs["foreword"] = carried
-        if offset and kwargs.get("position_ids") is not None:
-            kwargs["position_ids"] = kwargs["position_ids"] + offset
+        if kwargs.get("position_ids") is not None:
+            kwargs["position_ids"] = kwargs["position_ids"] + start
         return kind.forward(self, *args, **kwargs)
 
     shell = copy.copy(model)

@@ -61,11 +61,18 @@ def read_rows(
 
 def kind(value: object) -> str:
     """Say what a value read from a file is, in the words of an error line."""
-    if value is None:
-        return "null"
-    names = {bool: "true or false", str: "text", list: "a list", dict: "an object"}
-    numbers = {int: "a number", float: "a number"}
-    return (names | numbers).get(type(value), f"of type {type(value).__name__}")
+    return _KINDS.get(type(value), f"of type {type(value).__name__}")
+
+
+_KINDS: dict[type, str] = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
 
 
 def _records(source: str | Path, split: str | None) -> Iterator[Row]:
@@ -74,7 +81,7 @@ def _records(source: str | Path, split: str | None) -> Iterator[Row]:
         return _folder(source, path, split or "train", explicit=split is not None)
     if not path.exists() and str(source) != "-":
         if isinstance(source, str) and _HUB_ID.fullmatch(source) and not _is_data_name(source):
-            return _hub(source, split or "train")
+            return _hub(source, path, split or "train")
         raise UserError(f"{source}: no such file or folder{_neighbours(path)}")
     if split is not None:
         raise UserError(
@@ -130,11 +137,11 @@ def _is_data_name(name: str) -> bool:
 def _neighbours(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
-        return f"; the folder {folder} does not exist either"
+        return f"; the folder '{folder}' does not exist either"
     names = [each.name for each in folder.iterdir() if _may_hold_rows(each)]
     # A folder may hold thousands of files: name the few that are likely meant.
     likely = difflib.get_close_matches(path.name, sorted(names), n=5, cutoff=0.0)
-    return f"; {nearest(path.name, likely)}" if likely else f"; {folder} holds no data files"
+    return f"; {nearest(path.name, likely)}" if likely else f"; the folder '{folder}' holds none"
 
 
 def _decoded(data: bytes, name: str) -> str:
@@ -266,7 +273,9 @@ _KNOWN = [*_TEXT_FORMATS, ".parquet"]
 
 # Folders and hub ids -----------------------------------------------------------------------------
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+){0,2}")
+# The owner is required: a bare word is more likely a misspelt file, and `datasets` takes "csv" or
+# "text" for a builder over the current folder.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+){1,2}")
 
 
 def _folder(source: str | Path, path: Path, split: str, *, explicit: bool) -> Iterator[Row]:
@@ -296,7 +305,7 @@ def _folder(source: str | Path, path: Path, split: str, *, explicit: bool) -> It
     return _dataset(loaded, str(source), split)
 
 
-def _hub(source: str, split: str) -> Iterator[Row]:
+def _hub(source: str, path: Path, split: str) -> Iterator[Row]:
     import datasets  # slow to import
 
     owner_name, configuration = source, None
@@ -306,8 +315,9 @@ def _hub(source: str, split: str) -> Iterator[Row]:
         loaded = datasets.load_dataset(owner_name, configuration)
     except Exception as error:  # the network, the hub and the builders raise nearly anything
         reason = _first_line(error.__cause__ or error)
+        near = _neighbours(path) if path.parent.is_dir() else ""
         raise UserError(
-            f"{source}: no such file or folder, and the dataset hub does not give it ({reason}); "
+            f"{source}: no such file or folder{near}; and no such dataset within reach ({reason}): "
             "check the spelling, or give a local file"
         ) from None
     return _dataset(loaded, source, split)

@@ -1,0 +1,1 @@
+"""Prompts to and from the formats of other libraries."""

@@ -1,0 +1,1 @@
+"""Methods: trainable parameters that yield an injection, one file each."""

@@ -1,0 +1,123 @@
+"""Decoding: transformers' own ``generate`` over a shell that carries the injection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.modeling_outputs import BaseModelOutput
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.shell import speaking
+from foreword.errors import UserError
+from foreword.injection import Injection, Mixture
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How completions are chosen: greedy, beams (``beams`` > 1), or sampling (``temperature`` > 0).
+
+    ``stop`` strings end a completion and are not part of it.
+    """
+
+    max_new_tokens: int = 64
+    beams: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise UserError for values out of range."""
+        for name, low in (("max_new_tokens", 1), ("beams", 1), ("temperature", 0)):
+            if getattr(self, name) < low:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least {low}")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+        if self.repetition_penalty <= 0:
+            raise UserError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
+
+
+def decode(
+    backbone: Backbone,
+    rows: Sequence[Sequence[int]],
+    injection: Injection | Mixture,
+    decoding: Decoding,
+) -> list[str]:
+    """Continue each row of token ids and return the completions as text.
+
+    Raises UserError on masked models, which do not continue text.
+    """
+    decoding.check()
+    if backbone.architecture == "masked":
+        raise UserError(f"{backbone.name} is a masked model and cannot generate; use a causal one")
+    mixture = Mixture.of(injection, len(rows))
+    with torch.no_grad():
+        carried, _ = backbone.carry(mixture)
+        used = carried if backbone.sites else None
+        inputs: dict[str, Any]
+        if backbone.architecture == "encoder-decoder":
+            encoded, mask = backbone.encode(rows, mixture, used)
+            inputs = {
+                "encoder_outputs": BaseModelOutput(last_hidden_state=encoded),
+                "attention_mask": mask,
+            }
+            skipped, start = 1, torch.zeros(len(rows), 1, dtype=torch.long)
+        else:
+            inputs, start = _left_padded(backbone, rows, mixture)
+            skipped = 0 if "inputs_embeds" in inputs else inputs["input_ids"].shape[1]
+        if used is not None and used.rows is not None:
+            used = replace(used, rows=used.rows.repeat_interleave(decoding.beams))
+            start = start.repeat_interleave(decoding.beams, 0)
+        shell = speaking(backbone.model, used, start.to(backbone.device))
+        with torch.random.fork_rng(enabled=decoding.temperature > 0):
+            torch.manual_seed(decoding.seed)
+            found = shell.generate(
+                **inputs,
+                generation_config=_config(backbone, decoding),
+                tokenizer=backbone.text.tokenizer if decoding.stop else None,
+            )
+    return [
+        _trimmed(backbone.text.decode(ids), decoding.stop) for ids in found[:, skipped:].tolist()
+    ]
+
+
+def _left_padded(
+    backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Pad on the left, as decoding needs it; return inputs and each row's first position (B, 1)."""
+    led, _ = backbone.with_lead(rows, mixture)
+    longest = max(map(len, led))
+    inputs = backbone.inputs([[backbone.pad] * (longest - len(row)) + row for row in led], mixture)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in led])
+    start = torch.tensor([[mixture.parts[row].positions] for row in mixture.rows])
+    return {**inputs, "attention_mask": mask.to(backbone.device)}, start
+
+
+def _config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
+    end = backbone.text.end
+    sampling: dict[str, Any] = {"do_sample": decoding.temperature > 0}
+    if decoding.temperature > 0:
+        sampling |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+    return GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens,
+        num_beams=decoding.beams,
+        repetition_penalty=decoding.repetition_penalty,
+        stop_strings=list(decoding.stop) or None,
+        eos_token_id=end,
+        pad_token_id=end if end is not None else backbone.pad,
+        decoder_start_token_id=(
+            backbone.start if backbone.architecture == "encoder-decoder" else None
+        ),
+        **sampling,
+    )
+
+
+def _trimmed(text: str, stop: Sequence[str]) -> str:
+    ends = [at for s in stop if (at := text.find(s)) >= 0]
+    return text[: min(ends)] if ends else text

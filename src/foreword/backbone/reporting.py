@@ -1,0 +1,55 @@
+"""How transformers reports: scoped silence for what is said better elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from transformers.utils import logging as transformers_logging
+
+from foreword.errors import UserError
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Silence transformers' own progress bars while the block runs."""
+    # the hook, as the switch also turns the hub's bars off and on, against what the user set
+    before = transformers_logging.set_tqdm_hook(_disabled)
+    try:
+        yield
+    finally:
+        transformers_logging.set_tqdm_hook(before)
+
+
+def _disabled(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return bar(*args, **(options | {"disable": True}))
+
+
+@contextlib.contextmanager
+def without_load_report() -> Iterator[None]:
+    """Silence the table of missing and unused weights, which the caller judges itself."""
+    # a filter and not a level: from WARNING up, this logger's level turns on another check's table
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(_is_no_load_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_no_load_report)
+
+
+def _is_no_load_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
+
+
+@contextlib.contextmanager
+def one_line_errors(name: str) -> Iterator[None]:
+    """Turn what transformers raises for a bad file into one line; wrap nothing but its calls."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # safetensors, tokenizers and GGUF readers raise without a base
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"cannot load {name!r}: {lines[0].strip()}") from error

@@ -1,0 +1,79 @@
+"""Configurations: frozen dataclasses to plain values and back, with every unknown key refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from foreword.errors import UserError, nearest
+
+T = TypeVar("T")
+
+
+def plain(config: object) -> dict[str, Any]:
+    """Return a dataclass as JSON values: nested objects, lists, strings, numbers, null."""
+    assert dataclasses.is_dataclass(config)
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def from_plain(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Build a dataclass from plain values; raises UserError for unknown keys and wrong types."""
+    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    made = {}
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(f"{where}: unknown setting '{name}'; {nearest(name, sorted(known))}")
+        made[name] = _typed(hints[name], value, f"{where}: setting '{name}'")
+    return kind(**made)
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        for option in args:
+            try:
+                return _typed(option, value, where)
+            except UserError:
+                continue
+        raise UserError(f"{where} is {value!r}, expected {_named(hint)}")
+    if origin is Literal:
+        if value not in args:
+            raise UserError(f"{where} is {value!r}; {nearest(str(value), map(str, args))}")
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_plain(hint, value, where)  # type: ignore[arg-type]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin in (tuple, Sequence) and isinstance(value, list | tuple):
+        return tuple(_typed(args[0], v, where) for v in value)
+    if origin is Mapping and isinstance(value, Mapping):
+        return {str(k): _typed(args[1], v, where) for k, v in value.items()}
+    simple = hint in (str, int, float, bool, types.NoneType)
+    if simple and type(value) is hint:
+        return value
+    raise UserError(f"{where} is {value!r}, expected {_named(hint)}")
+
+
+def _named(hint: Any) -> str:
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    if hint in names:
+        return names[hint]
+    if hint is types.NoneType:
+        return "nothing"
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_named(option) for option in get_args(hint))
+    return "a list" if get_origin(hint) in (tuple, Sequence) else "an object"

@@ -1,0 +1,35 @@
+"""What every method is: a configuration that builds trainable parameters, which yield an Injection."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import nn
+
+from foreword.data.read import Row
+from foreword.injection import Injection
+from foreword.tasks.task import Bound
+
+
+class Trainable(nn.Module, ABC):
+    """A method's parameters, in float32."""
+
+    @abstractmethod
+    def forward(self) -> Injection:
+        """Return the injection that the parameters stand for, with its graph."""
+
+
+class Method(Protocol):
+    """A method's configuration: a frozen dataclass of plain values."""
+
+    @property
+    def rate(self) -> float:
+        """The learning rate that measurements found good for it."""
+
+    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
+        """Make the parameters for a task's backbone, started as the configuration says.
+
+        Raises UserError where the backbone cannot carry the method.
+        """

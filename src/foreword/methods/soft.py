@@ -1,0 +1,88 @@
+"""Soft prompts: virtual token embeddings in front of a row, or where a template puts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from foreword.data.read import Row
+from foreword.errors import UserError
+from foreword.injection import Injection
+from foreword.methods.method import Trainable
+from foreword.methods.starts import Start, check_start, start_ids
+from foreword.tasks.task import Bound
+
+
+@dataclass(frozen=True)
+class Soft:
+    """Prompt tuning (Lester, Al-Rfou and Constant 2021, arXiv:2104.08691).
+
+    The model reads ``[P; E(x)]``: ``length`` trained embeddings P (n, width) before the row's
+    own. Where the template has ``[soft:...]``, its virtual tokens are all there are. ``shots``
+    is the number of demonstrations of that start.
+    """
+
+    length: int | None = None
+    start: Start = "text"
+    start_text: str | None = None
+    shots: int = 4
+    rate: float = 1e-2
+
+    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> SoftPrompt:
+        """Start the embeddings; raises UserError for a length below 1 or a start that is not one."""
+        check_start(self.start, self.start_text)
+        if task.virtual:
+            if self.length not in (None, task.virtual):
+                raise UserError(
+                    f"--length {self.length}, but the template places {task.virtual} virtual "
+                    "tokens; leave out one of the two"
+                )
+            return SoftPrompt(torch.cat(list(self._placed(task, rows, seed))), leading=0)
+        length = 20 if self.length is None else self.length
+        if not 1 <= length < task.backbone.longest:
+            raise UserError(
+                f"--length {length}: give from 1 to {task.backbone.longest - 1}, what the model's "
+                "positions hold"
+            )
+        return SoftPrompt(
+            self._embeddings(task, rows, length, self.start_text, seed), leading=length
+        )
+
+    def _placed(self, task: Bound, rows: Sequence[Row], seed: int) -> Sequence[Tensor]:
+        made = []
+        for number, (size, text) in enumerate(task.starts()):
+            if text is not None:
+                made.append(task.backbone.embed(task.backbone.text.ids(text)).float())
+            else:
+                made.append(self._embeddings(task, rows, size, self.start_text, seed + number))
+        return made
+
+    def _embeddings(
+        self, task: Bound, rows: Sequence[Row], length: int, text: str | None, seed: int
+    ) -> Tensor:
+        backbone = task.backbone
+        if self.start == "random":
+            spread = backbone.model.get_input_embeddings().weight.float().std()
+            noise = torch.Generator().manual_seed(seed)
+            drawn = torch.randn(length, backbone.width, generator=noise)
+            return drawn.to(backbone.device) * spread
+        ids = start_ids(
+            self.start, task, rows, length=length, text=text, shots=self.shots, seed=seed
+        )
+        return backbone.embed(ids).float()
+
+
+class SoftPrompt(Trainable):
+    """The embeddings of a soft prompt: (n, width)."""
+
+    def __init__(self, embeds: Tensor, leading: int) -> None:
+        super().__init__()
+        self.embeds = nn.Parameter(embeds.detach().clone())
+        self.leading = leading
+
+    def forward(self) -> Injection:
+        """Return the embeddings as they are."""
+        return Injection(embeds=self.embeds, leading=self.leading)

@@ -1,0 +1,84 @@
+"""Starts: what virtual tokens, or keys and values, are before the first step of training."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from foreword.data.read import Row
+from foreword.errors import UserError, nearest
+from foreword.tasks.task import Bound
+
+Start = Literal["random", "vocabulary", "text", "labels", "demonstrations"]
+STARTS: tuple[str, ...] = get_args(Start)
+
+
+def check_start(start: str, text: str | None) -> None:
+    """Raise UserError for an unknown start, or a text that the start would not use."""
+    if start not in STARTS:
+        raise UserError(f"unknown start '{start}'; {nearest(start, STARTS)}")
+    if text is not None and start != "text":
+        raise UserError(f"a starting text is given but the start is '{start}'; use start 'text'")
+
+
+def start_ids(
+    start: str,
+    task: Bound,
+    rows: Sequence[Row],
+    *,
+    length: int | None,
+    text: str | None,
+    shots: int,
+    seed: int,
+) -> list[int]:
+    """Return the real tokens to start from, for every start but "random".
+
+    ``vocabulary``: tokens drawn at random (Lester et al. 2021, section 3.2). ``text``: the text
+    given, or the task's own description. ``labels``: the words of the labels (ibid., "class
+    label"). ``demonstrations``: ``shots`` rows with their answers, spread over the classes (Li
+    and Liang 2021, section 6.5, start from real words). With ``length``, text is repeated to at
+    least that many tokens and its last ones are kept, so that whole demonstrations stand next to
+    the row; without, all of it is used.
+    """
+    chance = random.Random(seed)
+    tokens = task.backbone.text
+    if start == "vocabulary":
+        special = set(tokens.tokenizer.all_special_ids)
+        plain = [i for i in range(len(tokens.tokenizer)) if i not in special]
+        return chance.choices(plain, k=length or 20)
+    if start == "text":
+        source = task.instruction() if text is None else text
+    elif start == "labels":
+        source = task.label_text()
+        if not source:
+            raise UserError("start 'labels' needs a task with labels; use 'text'")
+    else:
+        source = "".join(map(task.demonstration, demonstrations(task, rows, shots, seed)))
+    ids = [*tokens.around[0], *tokens.ids(source)]
+    if not ids:
+        raise UserError(f"start '{start}': the text is empty")
+    if length is None:
+        return ids
+    return (ids * -(-length // len(ids)))[-length:]
+
+
+def demonstrations(task: Bound, rows: Sequence[Row], shots: int, seed: int) -> list[Row]:
+    """Choose rows at random, in turn from every class where there are classes.
+
+    Raises UserError where there are fewer rows than asked for.
+    """
+    if not 1 <= shots <= len(rows):
+        raise UserError(f"{shots} demonstrations asked for, and there are {len(rows)} rows")
+    chance = random.Random(seed)
+    groups: dict[str | None, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(task.class_of(row), []).append(row)
+    queues = [chance.sample(group, len(group)) for _, group in sorted(groups.items(), key=str)]
+    chance.shuffle(queues)
+    chosen: list[Row] = []
+    while len(chosen) < shots:
+        for queue in queues:
+            if queue and len(chosen) < shots:
+                chosen.append(queue.pop())
+    return chosen

@@ -1,0 +1,247 @@
+"""Generate: a completion for a prompt; the loss is taken on the completion alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foreword import metrics
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding, decode
+from foreword.backbone.example import Example, common_lead
+from foreword.data.read import Row
+from foreword.data.shapes import require
+from foreword.engine import buckets, share
+from foreword.errors import UserError
+from foreword.injection import Injection, Mixture
+from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size
+from foreword.tasks.task import Encoded
+from foreword.tasks.template import Template
+
+
+@dataclass(frozen=True)
+class Generate:
+    """A template for the prompt, the field that holds the completion, and how to decode.
+
+    Rows of ``messages`` are read through the tokenizer's chat template: the last message is the
+    completion. Prompts of more than ``max_length`` tokens lose text on the side ``truncate``,
+    completions of more than ``decoding.max_new_tokens`` at their end.
+    """
+
+    template: str | None = None
+    completion_field: str = "completion"
+    max_length: int = 512
+    truncate: Side = "left"
+    decoding: Decoding = field(default_factory=Decoding)
+
+    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Generate:
+        """Find a template for the rows' shape where none is given."""
+        if self.template is not None:
+            return self
+        if "messages" in rows[0].fields:
+            return replace(self, template="{messages}")
+        if "prompt" in rows[0].fields:
+            return replace(self, template="{prompt}\n")
+        raise UserError(
+            f"{rows[0].where}: no field 'prompt' or 'messages'; say how a row reads with "
+            f"--template, from its fields ({', '.join(rows[0].fields)})"
+        )
+
+    def bind(self, backbone: Backbone) -> Generator:
+        """Return the task on a backbone; the template must be known by now."""
+        return Generator(self, backbone)
+
+
+class Generator:
+    """A generation bound to a backbone."""
+
+    metric = "log-likelihood"
+
+    def __init__(self, task: Generate, backbone: Backbone) -> None:
+        if task.template is None:
+            raise UserError("a generation needs a template; give one, or rows with a 'prompt'")
+        if backbone.architecture == "masked":
+            raise UserError(f"{backbone.name} is a masked model and cannot generate")
+        task.decoding.check()
+        self.task = task
+        self.backbone = backbone
+        self.template = Template.parse(task.template)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a row that the template asks for."""
+        return self.template.fields
+
+    @property
+    def virtual(self) -> int:
+        """The number of virtual tokens that the template itself places."""
+        return sum(size for size, _ in self.starts())
+
+    def starts(self) -> list[tuple[int, str | None]]:
+        """The template's runs of virtual tokens: size and starting text of each."""
+        return [(soft_size(self.backbone, soft), soft.text) for soft in self.template.soft]
+
+    # Rows to examples --------------------------------------------------------------------------
+
+    def _chat(self, row: Row) -> bool:
+        return "messages" in self.template.fields and isinstance(row.fields.get("messages"), list)
+
+    def check(self, rows: Sequence[Row], *, answers: bool) -> None:
+        """Raise UserError at the first row that lacks a field or, with ``answers``, its text."""
+        for row in rows:
+            self.template.check(row.fields, row.where)
+            own = self.template.fields
+            require([row], [name for name in own if name != "messages" or not self._chat(row)])
+            if self._chat(row):
+                role = row.fields["messages"][-1]["role"]
+                if answers and role != "assistant":
+                    raise UserError(
+                        f"{row.where}: the last message is the {role}'s; end with "
+                        "the assistant's answer"
+                    )
+            elif answers:
+                require([row], [self.task.completion_field])
+
+    def _values(self, row: Row) -> dict[str, str]:
+        values = {n: str(row.fields[n]) for n in self.template.fields}
+        if self._chat(row):
+            messages = list(row.fields["messages"])
+            if messages[-1]["role"] == "assistant":
+                messages = messages[:-1]
+            values["messages"] = self._rendered(messages)
+        return values
+
+    def _rendered(self, messages: list[dict[str, str]]) -> str:
+        tokenizer = self.backbone.text.tokenizer
+        if tokenizer.chat_template is None:
+            turns = [f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages]
+            return "\n".join([*turns, "Assistant:"])
+        return str(
+            tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        )
+
+    def completion(self, row: Row) -> str:
+        """Return the row's answer."""
+        if self._chat(row):
+            return str(row.fields["messages"][-1]["content"])
+        return str(row.fields[self.task.completion_field])
+
+    def _laid(self, row: Row, room: int, before: str = "") -> Laid:
+        limit = self.task.max_length + len(self.backbone.text.ids(before))
+        return lay(
+            self.backbone,
+            self.template,
+            self._values(row),
+            room=min(limit, room - self.task.decoding.max_new_tokens),
+            side=self.task.truncate,
+            where=row.where,
+            before=before,
+        )
+
+    def train_example(self, row: Row, room: int) -> Encoded:
+        """Return the row with its completion and the end of text as targets."""
+        laid = self._laid(row, room)
+        answer = answer_ids(self.backbone, laid.left, self.completion(row))
+        longest = self.task.decoding.max_new_tokens
+        cut = laid.cut or len(answer) > longest
+        answer = answer[:longest]
+        if self.backbone.text.end is not None:
+            answer = [*answer, self.backbone.text.end]
+        targets = tuple((0, j) for j in range(-1, len(answer) - 1))
+        example = Example(laid.ids, laid.slot, (tuple(answer[:-1]),), targets, tuple(answer))
+        return Encoded(example, len(answer), cut)
+
+    dev_example = train_example
+
+    # Logits to answers -------------------------------------------------------------------------
+
+    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[Tensor, int]:
+        """Return each row's summed cross-entropy in nats (rows,), and the number of targets."""
+        sizes = [item.gold for item in items]
+        answers = [token for item in items for token in item.example.answers]
+        target = torch.tensor(answers, device=logits.device)
+        each = F.cross_entropy(logits.float(), target, reduction="none")
+        owners = torch.repeat_interleave(torch.tensor(sizes, device=logits.device))
+        return each.new_zeros(len(items)).index_add(0, owners, each), sum(sizes)
+
+    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
+        """Return the summed log-likelihood of the completions' tokens, and their number."""
+        losses, weight = self.losses(logits, items)
+        return -float(losses.sum()), weight
+
+    def instruction(self) -> str:
+        """Return the default text to start from."""
+        return "Answer the request below.\n\n"
+
+    def label_text(self) -> str:
+        """Return nothing: a generation has no labels."""
+        return ""
+
+    def class_of(self, row: Row) -> str | None:
+        """Return None: a generation has no classes."""
+        return None
+
+    def demonstration(self, row: Row) -> str:
+        """Return the row's prompt with its completion, ended as the next row begins."""
+        filled = self.template.fill(self._values(row))
+        prompt = "".join(piece for piece in filled if isinstance(piece, str))
+        answer = self.completion(row)
+        apart = "" if not prompt or prompt[-1].isspace() or answer[:1].isspace() else " "
+        if self._chat(row) and self.backbone.text.tokenizer.chat_template is not None:
+            return f"{prompt}{answer}{self.backbone.text.tokenizer.eos_token or ''}\n"
+        return f"{prompt}{apart}{answer}\n\n"
+
+    def predict(
+        self,
+        rows: Sequence[Row],
+        injection: Injection | Mixture,
+        *,
+        before: str = "",
+        progress: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return a completion for each row."""
+        self.check(rows, answers=False)
+        room = room_for(self.backbone, injection)
+        laid = [self._laid(row, room, before) for row in rows]
+        examples = [Example(each.ids, each.slot, ((),), ()) for each in laid]
+        more = self.task.decoding.max_new_tokens
+        longest = max((e.length for e in examples), default=0) + more
+        found: list[dict[str, Any]] = [{} for _ in rows]
+        with torch.no_grad():
+            lead = () if isinstance(injection, Mixture) else common_lead(examples)
+            shared = share(self.backbone, injection, lead, longest)
+        for group in buckets([len(e.ids) + more for e in examples], _ROWS_TOKENS):
+            part = shared.injection
+            if isinstance(part, Mixture):
+                part = Mixture(part.parts, [part.rows[i] for i in group])
+            ids = [examples[i].ids[shared.lead :] for i in group]
+            for i, text in zip(
+                group, decode(self.backbone, ids, part, self._decoding(before)), strict=True
+            ):
+                found[i] = {"text": text.strip(), "cut": laid[i].cut}
+            if progress is not None:
+                progress(len(group))
+        return found
+
+    def _decoding(self, before: str) -> Decoding:
+        """Stop at the blank line that parts demonstrations, where there are some."""
+        stop = self.task.decoding.stop
+        return replace(self.task.decoding, stop=(*stop, "\n\n")) if before else self.task.decoding
+
+    def score(
+        self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
+    ) -> dict[str, Any]:
+        """Return exact match, BLEU, chrF and ROUGE-L against all of a row's references."""
+        references = [
+            [str(r) for r in row.fields.get("references") or [self.completion(row)]] for row in rows
+        ]
+        return metrics.generation([str(p["text"]) for p in predictions], references, seed=seed)
+
+
+_ROWS_TOKENS = 4096
+"""Tokens, prompts and completions together, that are decoded side by side."""

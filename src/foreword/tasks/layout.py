@@ -1,0 +1,136 @@
+"""A row through a template to token ids, cut to fit where it is too long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from foreword.backbone.backbone import Backbone
+from foreword.errors import UserError
+from foreword.injection import Injection, Mixture
+from foreword.tasks.template import Slot, Soft, Template
+
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Laid:
+    """The tokens of a filled template.
+
+    ``slot`` is the index at which the answer goes in. ``left`` is the literal text right before
+    it, after which the answer is tokenized; a space that ended it belongs to the answer.
+    ``cut`` tells whether a field was shortened.
+    """
+
+    ids: tuple[int, ...]
+    slot: int
+    left: str
+    cut: bool
+
+
+def lay(
+    backbone: Backbone,
+    template: Template,
+    values: Mapping[str, str],
+    *,
+    room: int,
+    side: Side,
+    where: str,
+    before: str = "",
+) -> Laid:
+    """Fill a template and tokenize it into at most ``room`` tokens.
+
+    A row that is too long loses text on ``side`` of its longest field until it fits. ``before``
+    is put in front, after the tokenizer's own first tokens. Raises UserError where the template
+    alone takes more than ``room``.
+    """
+    texts = dict(values)
+    cut = False
+    while True:
+        laid = _once(backbone, template, texts, before, cut)
+        excess = len(laid.ids) - room
+        if excess <= 0:
+            return laid
+        longest = max(texts, key=lambda name: len(texts[name]), default=None)
+        ids = backbone.text.ids(texts[longest]) if longest is not None else []
+        if longest is None or not ids:
+            raise UserError(
+                f"{where}: the template alone takes {len(laid.ids)} tokens and there is room for "
+                f"{room}; shorten it, or raise --max-length"
+            )
+        kept = max(0, len(ids) - excess)
+        shorter = backbone.text.decode(ids[:kept] if side == "right" else ids[len(ids) - kept :])
+        if len(shorter) >= len(texts[longest]):  # decoding need not give the text back exactly
+            shorter = texts[longest][:-1] if side == "right" else texts[longest][1:]
+        texts[longest] = shorter
+        cut = True
+
+
+def _once(
+    backbone: Backbone, template: Template, texts: Mapping[str, str], before: str, cut: bool
+) -> Laid:
+    pieces = template.fill(texts)
+    if before:
+        if pieces and isinstance(pieces[0], str):
+            pieces[0] = before + pieces[0]
+        else:
+            pieces.insert(0, before)
+    if not any(isinstance(piece, Slot) for piece in pieces):
+        pieces.append(Slot())
+    first, last = backbone.text.around
+    ids = list(first)
+    slot, left, virtual = 0, "", backbone.vocabulary
+    for index, piece in enumerate(pieces):
+        if isinstance(piece, Slot):
+            slot = len(ids)
+            continue
+        if isinstance(piece, Soft):
+            size = soft_size(backbone, piece)
+            ids += range(virtual, virtual + size)
+            virtual += size
+            left = ""
+            continue
+        if index + 1 < len(pieces) and isinstance(pieces[index + 1], Slot):
+            left = piece
+            piece = piece.rstrip(" ")
+        ids += backbone.text.ids(piece)
+    if backbone.architecture == "encoder-decoder":
+        slot = len(ids)
+    if backbone.architecture != "causal":
+        ids += last
+    elif slot != len(ids):
+        raise UserError(
+            f"template {template.source!r}: text after [mask] is never seen by a causal model; "
+            "put [mask] at the end, or use a masked model"
+        )
+    return Laid(tuple(ids), slot, left, cut)
+
+
+def soft_size(backbone: Backbone, soft: Soft) -> int:
+    """Return how many virtual tokens a run in a template has."""
+    if soft.size is not None:
+        return soft.size
+    return len(backbone.text.ids(soft.text or ""))
+
+
+def answer_ids(backbone: Backbone, left: str, answer: str) -> list[int]:
+    """Tokenize an answer as it follows ``left``, with one space between them where words do.
+
+    A space that ends ``left`` is given to the answer, as tokenizers expect it.
+    """
+    ends_open = left == "" or not left[-1].isspace()
+    if backbone.architecture != "causal":
+        return backbone.text.ids(answer.lstrip(" ") if left == "" else answer)
+    if left.endswith(" "):
+        left, answer = left.rstrip(" "), " " + answer.lstrip(" ")
+    elif not ends_open:
+        answer = answer.lstrip(" ")
+    tail = left[-12:]
+    return backbone.text.continuation(tail, answer)
+
+
+def room_for(backbone: Backbone, injection: Injection | Mixture) -> int:
+    """Return how many tokens a row may have beside what an injection takes of the positions."""
+    parts = injection.parts if isinstance(injection, Mixture) else (injection,)
+    return backbone.longest - max(part.positions + part.leading for part in parts)

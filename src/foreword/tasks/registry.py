@@ -1,0 +1,14 @@
+"""All tasks by name. A new one is a file beside this and a line here."""
+
+from __future__ import annotations
+
+from foreword.tasks.classify import Classify
+from foreword.tasks.generate import Generate
+from foreword.tasks.task import Task
+
+TASKS: dict[str, type[Task]] = {"classify": Classify, "generate": Generate}
+
+
+def name_of(task: Task) -> str:
+    """Return the name under which a task's class is registered."""
+    return next(name for name, kind in TASKS.items() if isinstance(task, kind))

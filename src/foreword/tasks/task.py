@@ -1,0 +1,98 @@
+"""What every task is: a value that, bound to a backbone, turns rows into examples and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import Example
+from foreword.data.read import Row
+from foreword.injection import Injection, Mixture
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A row as an example, what is right for it, and whether it was cut to fit."""
+
+    example: Example
+    gold: int  # label index of a classification; number of target tokens of a generation
+    cut: bool
+
+
+class Bound(Protocol):
+    """A task bound to a backbone. It knows no method, and runs nothing but what it is given."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone whose tokenizer and architecture the examples are for."""
+
+    @property
+    def metric(self) -> str:
+        """The name of the dev score, of which more is better."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a row that the template asks for."""
+
+    @property
+    def virtual(self) -> int:
+        """The number of virtual tokens that the template itself places."""
+
+    def starts(self) -> list[tuple[int, str | None]]:
+        """The template's runs of virtual tokens: size and starting text of each."""
+
+    def check(self, rows: Sequence[Row], *, answers: bool) -> None:
+        """Raise UserError, ``FILE:LINE: ...``, at the first row that cannot be used."""
+
+    def train_example(self, row: Row, room: int) -> Encoded:
+        """Return the example on whose targets the loss is taken."""
+
+    def dev_example(self, row: Row, room: int) -> Encoded:
+        """Return the example on which the dev score is taken."""
+
+    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[Tensor, int]:
+        """Return the summed loss of each row (rows,), and the weight they add up to."""
+
+    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
+        """Return the summed dev score of rows from ``dev_example``, and their weight."""
+
+    def instruction(self) -> str:
+        """A sentence that describes the task, the default text to start from."""
+
+    def label_text(self) -> str:
+        """The words of all labels, for starts; empty where a task has none."""
+
+    def class_of(self, row: Row) -> str | None:
+        """The row's class, by which demonstrations are balanced; None where there is none."""
+
+    def demonstration(self, row: Row) -> str:
+        """The row with its answer, as text that stands before other rows."""
+
+    def predict(
+        self,
+        rows: Sequence[Row],
+        injection: Injection | Mixture,
+        *,
+        before: str = "",
+        progress: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Answer rows, after the text ``before``; one object a row."""
+
+    def score(
+        self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
+    ) -> dict[str, Any]:
+        """Compare predictions with the rows' answers: the task's metrics with intervals."""
+
+
+class Task(Protocol):
+    """A task's configuration: a frozen dataclass of plain values."""
+
+    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Task:
+        """Fill in what the rows tell: labels that were not given, a default template."""
+
+    def bind(self, backbone: Backbone) -> Bound:
+        """Return the task as it runs on a backbone."""

@@ -1,0 +1,132 @@
+"""Templates: text with fields, virtual tokens and the place of the answer; parsed, never run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from foreword.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Field:
+    """``{name}``: the text of a row's field."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Soft:
+    """``[soft:5]`` or ``[soft:"It was"]``: virtual tokens, started from the text where given."""
+
+    size: int | None
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """``[mask]``: where the answer stands."""
+
+
+Part = str | Field | Soft | Slot
+
+_TOKEN = re.compile(
+    r"(?P<escape>\{\{|\}\}|\[\[|\]\])"
+    r"|\{(?P<field>[^{}\[\]]*)\}"
+    r"|\[soft:(?:(?P<size>\d+)|\"(?P<start>[^\"]*)\")\]"
+    r"|(?P<mask>\[mask\])"
+    r"|(?P<stray>[{}\[\]])"
+)
+
+
+@dataclass(frozen=True)
+class Template:
+    """The parts of a template, in order; literal text stands as plain strings."""
+
+    source: str
+    parts: tuple[Part, ...]
+
+    @staticmethod
+    def parse(source: str) -> Template:
+        """Read ``{field}``, ``[mask]``, ``[soft:5]``, ``[soft:"text"]``; ``{{ }} [[ ]]`` escape.
+
+        Raises UserError, with the column, for a stray brace or bracket, a field without a
+        name, an unknown word in brackets, zero virtual tokens, or a second ``[mask]``.
+        """
+        parts: list[Part] = []
+        literal = ""
+        at = 0
+        for found in _TOKEN.finditer(source):
+            literal += source[at : found.start()]
+            at = found.end()
+            if found["escape"]:
+                literal += found["escape"][0]
+                continue
+            if found["stray"]:
+                raise UserError(_stray(source, found.start()))
+            if literal:
+                parts.append(literal)
+                literal = ""
+            parts.append(_special(source, found))
+        literal += source[at:]
+        if literal:
+            parts.append(literal)
+        if sum(isinstance(part, Slot) for part in parts) > 1:
+            raise UserError(f"template {source!r}: [mask] stands twice; one answer, one place")
+        return Template(source, tuple(parts))
+
+    @cached_property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the fields, each once."""
+        return tuple(dict.fromkeys(p.name for p in self.parts if isinstance(p, Field)))
+
+    @cached_property
+    def soft(self) -> tuple[Soft, ...]:
+        """The runs of virtual tokens, in order."""
+        return tuple(part for part in self.parts if isinstance(part, Soft))
+
+    def fill(self, values: Mapping[str, str]) -> list[str | Soft | Slot]:
+        """Put a row's texts in place of its fields and join neighbouring texts."""
+        filled: list[str | Soft | Slot] = []
+        for part in self.parts:
+            piece = values[part.name] if isinstance(part, Field) else part
+            if isinstance(piece, str) and filled and isinstance(filled[-1], str):
+                filled[-1] += piece
+            else:
+                filled.append(piece)
+        return filled
+
+    def check(self, known: Mapping[str, object], where: str) -> None:
+        """Raise UserError where a row lacks a field of the template."""
+        for name in self.fields:
+            if name not in known:
+                raise UserError(
+                    f"{where}: no field '{name}', which the template asks for; "
+                    + nearest(name, known)
+                )
+
+
+def _special(source: str, found: re.Match[str]) -> Part:
+    place = f"template {source!r}, column {found.start() + 1}"
+    if found["mask"]:
+        return Slot()
+    if found["field"] is not None:
+        name = found["field"].strip()
+        if not name:
+            raise UserError(f"{place}: a field without a name; write {{{{ for a plain brace")
+        return Field(name)
+    size = None if found["size"] is None else int(found["size"])
+    if size == 0 or found["start"] == "":
+        raise UserError(f"{place}: zero virtual tokens; give at least one")
+    return Soft(size, found["start"])
+
+
+def _stray(source: str, at: int) -> str:
+    sign = source[at]
+    place = f"template {source!r}, column {at + 1}"
+    if sign == "[" and (word := re.match(r"\[([^\[\]{}]*)\]", source[at:])):
+        known = nearest(word[1].split(":")[0], ["mask", "soft"])
+        return f"{place}: unknown [{word[1]}]; {known}; write [[ and ]] for plain brackets"
+    return f"{place}: a stray '{sign}'; write {sign * 2} for a plain one"

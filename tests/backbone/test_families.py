@@ -1,0 +1,635 @@
+"""Every family of the table: injections against the untouched models and against definitions."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from families import CAUSAL, CLASSES, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, Family, backbone
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import sdpa_mask
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import Example
+from foreword.backbone.sites import Site
+from foreword.errors import UserError
+from foreword.injection import KV, NOTHING, Injection, Mixture
+
+# Settings of real models that the tiny ones of the table leave off, where mistakes could hide.
+VARIANTS = {
+    "gemma2-capped": Family("gemma2", "causal", {**CAUSAL[4].config, "final_logit_softcapping": 1.0}),
+    "gemma3-mixed": Family(
+        "gemma3_text",
+        "causal",
+        {
+            **WINDOWED[1].config,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
+    "bart-scaled": Family("bart", "encoder-decoder", {**SEQ2SEQ[1].config, "scale_embedding": True}),
+    "marian-scaled": Family(
+        "marian", "encoder-decoder", {**SEQ2SEQ[2].config, "scale_embedding": True}
+    ),
+}
+WINDOWS = {f"{f.name}-window": f for f in WINDOWED} | {"gemma3-mixed": VARIANTS["gemma3-mixed"]}
+FAMILIES = (
+    {f.name: f for f in [*CAUSAL, *MASKED, *SEQ2SEQ, *UNREACHED]} | WINDOWS | VARIANTS
+)
+UNREACHED_NAMES = [f.name for f in UNREACHED]
+REACHED_NAMES = [name for name in FAMILIES if name not in UNREACHED_NAMES]
+FULL = [  # causal, and every token sees its whole past
+    n for n in REACHED_NAMES if FAMILIES[n].architecture == "causal" and n not in WINDOWS
+]
+TWO_STACKS = [n for n in REACHED_NAMES if FAMILIES[n].architecture == "encoder-decoder"]
+ONE_WAY = [n for n in FAMILIES if FAMILIES[n].architecture != "causal" or n in UNREACHED_NAMES]
+# Exact in float64: the others compute their norms, or a softmax, in float32 whatever the weights.
+DOUBLE = ["gpt2", "opt", "gpt_neox", "phi"]
+DIFFERENTIABLE = ["gpt2", "gpt_neox", "bert", "distilbert", "bart", "marian"]
+
+LEAD = (17, 90, 33, 120, 64)
+ROWS = ((23, 51, 140, 9, 77, 31, 105), (88, 12, 47), (5, 133, 64, 29, 101))
+LONG = tuple(range(30, 43))
+
+
+@cache
+def get(name: str, dtype: torch.dtype = torch.float32) -> Backbone:
+    made = backbone(FAMILIES[name], dtype=dtype)
+    for key, buffer in made.model.named_buffers():
+        if key == "final_logits_bias":  # zeros until a checkpoint is loaded
+            buffer.copy_(torch.linspace(-1, 1, buffer.numel()))
+    return made
+
+
+def twin(name: str, attention: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The same weights in a model of its own."""
+    model = get(name, dtype).model
+    kind = CLASSES[FAMILIES[name].architecture]
+    made = kind.from_config(copy.deepcopy(model.config), attn_implementation=attention)
+    made.to(dtype).load_state_dict(model.state_dict())
+    return made.eval().requires_grad_(False)
+
+
+@cache
+def untouched(name: str) -> PreTrainedModel:
+    return twin(name, "eager")
+
+
+def decoded(row: Sequence[int]) -> tuple[int, ...]:
+    return tuple(row[:3])
+
+
+def asking(name: str, row: Sequence[int]) -> Example:
+    """Ask at every token of a row (of the decoder's, where there is one)."""
+    ids = tuple(row)
+    if FAMILIES[name].architecture == "encoder-decoder":
+        said = decoded([token for token in ids if token < 160])
+        return Example(ids, len(ids), (said,), tuple((0, j) for j in range(-1, len(said))))
+    return Example(ids[:1], 1, (ids[1:],), tuple((0, j) for j in range(-1, len(ids) - 1)))
+
+
+def scores(
+    name: str,
+    rows: Sequence[Sequence[int]],
+    injection: Injection | Mixture = NOTHING,
+    dtype: torch.dtype = torch.float32,
+) -> list[Tensor]:
+    """Run rows in one batch: the logits at every token of each (T, V)."""
+    base = get(name, dtype)
+    asked = [asking(name, row) for row in rows]
+    found = base.logits(base.states(asked, injection))
+    return list(found.split([len(example.targets) for example in asked]))
+
+
+@torch.no_grad()
+def oracle(model: PreTrainedModel, row: Sequence[int] | Tensor, *said: int, **more: Any) -> Tensor:
+    """Run one row, ids or embeddings, through a model: its logits (T, V)."""
+    key = "inputs_embeds" if isinstance(row, Tensor) else "input_ids"
+    inputs = {key: row[None] if isinstance(row, Tensor) else torch.tensor([list(row)])}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = torch.tensor([[0, *said]])
+    return model(**inputs, **more).logits[0]
+
+
+def random_kv(base: Backbone, length: int, seed: int = 0) -> Injection:
+    """A learned prefix, of no text: every site has its own."""
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(site: Site, width: int) -> Tensor:
+        return torch.randn(site.heads, length, width, generator=random).to(base.dtype)
+
+    kv = {n: KV(normal(s, s.key_width), normal(s, s.value_width)) for n, s in base.sites.items()}
+    return Injection(kv=kv, positions=length if base.architecture == "causal" else 0)
+
+
+def random_soft(base: Backbone, size: int, leading: int = 0, seed: int = 0) -> Injection:
+    random = torch.Generator().manual_seed(seed)
+    embeds = 0.3 * torch.randn(size, base.width, generator=random)
+    return Injection(embeds=embeds.to(base.dtype), leading=leading)
+
+
+def close(found: Tensor, expected: Tensor, bound: float = 1e-5) -> None:
+    torch.testing.assert_close(found, expected, rtol=bound, atol=bound)
+
+
+def loss_and_gradients(
+    base: Backbone, injection: Injection, examples: Sequence[Example]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    leaves = injection.map(lambda tensor: tensor.detach().clone().requires_grad_())
+    logits = base.logits(base.states(examples, leaves))
+    loss = F.cross_entropy(logits, torch.arange(len(logits)) + 3)
+    loss.backward()
+    gradients = {}
+    for name, leaf in leaves.tensors():
+        assert leaf.grad is not None, f"no gradient reaches {name}"
+        gradients[name] = leaf.grad
+    return loss.detach(), gradients
+
+
+def digest(model: nn.Module) -> str:
+    found = hashlib.sha256()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        found.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+# Without an injection, and with the keys and values of real text ------------------------------
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_states_and_logits_equal_the_untouched_model(name: str) -> None:
+    with torch.no_grad():
+        found = scores(name, ROWS)
+    for row, logits in zip(ROWS, found, strict=True):
+        close(logits, oracle(untouched(name), row, *decoded(row)))
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_the_keys_and_values_of_text_equal_the_text(name: str) -> None:
+    base = get(name)
+    with torch.no_grad():
+        injection = Injection(kv=base.kv(LEAD), positions=len(LEAD))
+        found = scores(name, ROWS, injection)
+        read = scores(name, [(*LEAD, *row) for row in ROWS])
+    for row, logits, full in zip(ROWS, found, read, strict=True):
+        close(logits, full[len(LEAD) :])
+        close(logits, oracle(untouched(name), (*LEAD, *row))[len(LEAD) :])
+
+
+@pytest.mark.parametrize("name", DOUBLE)
+def test_in_float64_the_text_and_its_keys_and_values_agree_to_1e_10(name: str) -> None:
+    base = get(name, torch.float64)
+    with torch.no_grad():
+        injection = Injection(kv=base.kv(LEAD), positions=len(LEAD))
+        found = scores(name, ROWS, injection, torch.float64)
+    model = twin(name, "sdpa", torch.float64)  # eager attention takes its softmax in float32
+    for row, logits in zip(ROWS, found, strict=True):
+        close(logits, oracle(model, (*LEAD, *row))[len(LEAD) :], 1e-10)
+
+
+@pytest.mark.parametrize("name", [*FULL, *TWO_STACKS])
+def test_kv_is_what_the_models_own_cache_would_hold(name: str) -> None:
+    base, said = get(name), {}
+    if name in TWO_STACKS:
+        said = {"decoder_input_ids": torch.tensor([LEAD])}
+    with torch.no_grad():
+        found = base.kv(LEAD)
+        held = untouched(name)(torch.tensor([LEAD]), use_cache=True, **said).past_key_values
+    caches = {"self": held}
+    if said:
+        caches = {"self": held.self_attention_cache, "cross": held.cross_attention_cache}
+    assert found.keys() == base.sites.keys()
+    for site, kv in found.items():
+        assert kv.keys.shape[1] == kv.values.shape[1] == len(LEAD)
+        role = base.sites[site].role
+        if role != "encoder":  # no cache holds what an encoder reads
+            layer = caches[role].layers[base.sites[site].layer]
+            close(kv.keys, layer.keys[0])
+            close(kv.values, layer.values[0])
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_kv_under_a_prefix_continues_it(name: str) -> None:
+    base = get(name)
+    with torch.no_grad():
+        whole = base.kv((*LEAD, *ROWS[0]))
+        rest = base.kv(ROWS[0], Injection(kv=base.kv(LEAD), positions=len(LEAD)))
+    for site, kv in rest.items():
+        close(kv.keys, whole[site].keys[:, len(LEAD) :])
+        close(kv.values, whole[site].values[:, len(LEAD) :])
+
+
+# Learned prefixes, against attention by its definition ----------------------------------------
+
+
+def definition(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    given: Mapping[nn.Module, tuple[Site, KV, bool]],
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend as one unpadded row by what the site is, heedless of the masks that come in."""
+    site, prefix, causal = given[module]
+    queries, own = query.shape[2], key.shape[2]
+    groups, width = query.shape[1] // key.shape[1], query.shape[3]
+    distance = torch.arange(queries)[:, None] - torch.arange(own)[None]  # (T, S)
+    hidden = torch.zeros(queries, own, dtype=torch.bool)
+    if causal:
+        hidden |= distance < 0
+        if site.window is not None:
+            hidden |= distance >= site.window
+
+    def attend(h: int) -> Tensor:
+        keys = torch.cat([prefix.keys[h // groups], key[0, h // groups]])
+        values = torch.cat([prefix.values[h // groups], value[0, h // groups]])
+        found = query[0, h] @ keys.T * (width**-0.5 if scaling is None else scaling)
+        if softcap is not None:
+            found = softcap * torch.tanh(found / softcap)
+        before, after = found[:, :-own], found[:, -own:]
+        if position_bias is not None:
+            after = after + position_bias[0, h]
+        found = torch.cat([before, after.masked_fill(hidden, -torch.inf)], 1).exp()
+        sink = 0.0 if s_aux is None else s_aux[h].exp()
+        return found @ values / (found.sum(1, keepdim=True) + sink)
+
+    return torch.stack([attend(h) for h in range(query.shape[1])], 1)[None], None
+
+
+AttentionInterface.register("definition", definition)
+AttentionMaskInterface.register("definition", sdpa_mask)
+
+
+def defined(name: str, row: Sequence[int], injection: Injection) -> Tensor:
+    """Run one row under the prefix by the definition: its logits (T, V)."""
+    base, model = get(name), by_definition(name)
+    given = {}
+    for site in base.sites.values():
+        empty = KV(torch.zeros(site.heads, 0, site.key_width), torch.zeros(site.heads, 0, site.value_width))
+        causal = site.role == "self" and base.architecture != "masked"
+        given[model.get_submodule(site.name)] = (site, injection.kv.get(site.name, empty), causal)
+    more: dict[str, Any] = {"given": given}
+    if base.architecture == "causal":
+        more["position_ids"] = torch.arange(len(row))[None] + injection.positions
+    return oracle(model, row, *decoded(row), **more)
+
+
+@cache
+def by_definition(name: str) -> PreTrainedModel:
+    made = twin(name, "eager")
+    made.set_attn_implementation("definition")
+    return made
+
+
+@pytest.mark.parametrize("name", REACHED_NAMES)
+def test_a_learned_prefix_equals_the_definition(name: str) -> None:
+    """Of padded rows too; and windows hide far tokens, never the prefix, whatever the length."""
+    injection = random_kv(get(name), 5)
+    rows = [LONG, *ROWS]
+    with torch.no_grad():
+        found = scores(name, rows, injection)
+        bare = scores(name, rows)
+    for row, logits, without in zip(rows, found, bare, strict=True):
+        close(logits, defined(name, row, injection))
+        assert not torch.allclose(logits, without, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", REACHED_NAMES)
+def test_a_prefix_at_some_sites_alone_equals_the_definition(name: str) -> None:
+    whole = random_kv(get(name), 4)
+    some = {site: kv for site, kv in whole.kv.items() if get(name).sites[site].layer != 0}
+    if len(get(name).sites) == 1:  # ALBERT: one module is every layer
+        some = dict(whole.kv)
+    injection = replace(whole, kv=some)
+    with torch.no_grad():
+        found = scores(name, ROWS, injection)
+    for row, logits in zip(ROWS, found, strict=True):
+        close(logits, defined(name, row, injection))
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_a_window_hides_far_tokens_and_no_part_of_the_prefix(name: str) -> None:
+    base, wide = get(name), backbone(FAMILIES[name], sliding_window=100)
+    assert base.window == 4
+    injection = random_kv(base, 6)  # longer than the window
+    with torch.no_grad():
+        narrow = base.logits(base.states([asking(name, LONG)], injection))
+        full = wide.logits(wide.states([asking(name, LONG)], injection))
+    close(narrow[:4], full[:4])
+    assert ((narrow[4:] - full[4:]).abs().amax(1) > 1e-4).all()
+
+    # The upper layer alone, so that nothing below can have handed the prefix on to the far token.
+    top = max(site.layer for site in base.sites.values())
+    last = {s: kv for s, kv in injection.kv.items() if base.sites[s].layer == top}
+    with torch.no_grad():
+        first = {s: KV(kv.keys[:, :1], kv.values[:, :1]) for s, kv in last.items()}
+        one = scores(name, [LONG], Injection(kv=first, positions=6))[0]
+        none = scores(name, [LONG], Injection(positions=6))[0]
+    assert ((one - none).abs().amax(1) > 1e-4).all()
+
+
+# Gradients -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REACHED_NAMES)
+def test_gradient_reaches_every_key_and_value_and_no_weight(name: str) -> None:
+    base = get(name)
+    before = digest(base.model)
+    injection = random_kv(base, 3)
+    _, gradients = loss_and_gradients(base, injection, [asking(name, row) for row in ROWS])
+    assert len(gradients) == 2 * len(base.sites)
+    for tensor, gradient in gradients.items():
+        assert gradient.isfinite().all(), tensor
+        assert (gradient.abs().amax(2) > 0).all(), f"{tensor}: not every head and position"
+    assert digest(base.model) == before
+    assert all(p.grad is None and not p.requires_grad for p in base.model.parameters())
+    assert not any(module.training for module in base.model.modules())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradient_reaches_every_virtual_token_and_no_weight(name: str) -> None:
+    base = get(name)
+    before = digest(base.model)
+    rows = [(*row[:2], base.vocabulary + 2, *row[2:]) for row in ROWS]
+    injection = random_soft(base, 3, leading=2)
+    _, gradients = loss_and_gradients(base, injection, [asking(name, row) for row in rows])
+    assert (gradients["embeds"].abs().amax(1) > 0).all()
+    assert digest(base.model) == before
+    assert all(p.grad is None and not p.requires_grad for p in base.model.parameters())
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_gradients_equal_finite_differences(name: str) -> None:
+    base = get(name, torch.float64)
+    injection = replace(random_soft(base, 1, leading=1), kv=random_kv(base, 3).kv)
+    asked = [asking(name, row) for row in ROWS[:2]]
+    _, gradients = loss_and_gradients(base, injection, asked)
+    roles = {site.role: site.name for site in base.sites.values()}
+    step = 1e-5
+    tensors = dict(injection.tensors())
+    for tensor in ["embeds", *(f"kv.{s}.{part}" for s in roles.values() for part in ("keys", "values"))]:
+        steepest = int(gradients[tensor].abs().argmax())
+        entry = tensors[tensor].view(-1)[steepest : steepest + 1]
+        losses = []
+        for shift in (step, -2 * step):
+            entry += shift
+            with torch.no_grad():
+                logits = base.logits(base.states(asked, injection))
+                losses.append(F.cross_entropy(logits, torch.arange(len(logits)) + 3))
+        entry += step
+        slope = (losses[0] - losses[1]) / (2 * step)
+        assert slope.abs() > 1e-7
+        torch.testing.assert_close(
+            gradients[tensor].reshape(-1)[steepest], slope, rtol=1e-4, atol=1e-10
+        )
+
+
+# ALBERT's shared layer is not made for it, and transformers says so.
+UNCHECKPOINTED: list[str] = []
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_checkpointing_changes_nothing_but_the_memory(name: str) -> None:
+    family = FAMILIES[name]
+    settings = get(name).model.config.to_dict()
+    dropouts = {
+        key: 0.5
+        for key, value in settings.items()
+        if ("dropout" in key or "pdrop" in key) and isinstance(value, float)
+    }
+    base = backbone(family, **dropouts)
+    injection = random_soft(base, 2, leading=2)
+    if base.sites:
+        injection = replace(random_kv(base, 3), embeds=injection.embeds, leading=2)
+    asked = [asking(name, row) for row in ROWS]
+    layer = next(
+        module for module in base.model.modules() if type(module).__name__.endswith(("Layer", "Block"))
+    )
+    calls: list[None] = []
+    inner = next(module for module in layer.modules() if isinstance(module, nn.Linear))
+    inner.register_forward_hook(lambda *_: calls.append(None))
+
+    loss, gradients = loss_and_gradients(base, injection, asked)
+    once = len(calls)
+    base.checkpointing(True)
+    for _ in range(2):
+        calls.clear()
+        again, recomputed = loss_and_gradients(base, injection, asked)
+        assert len(calls) == 2 * once, "nothing was recomputed"
+        close(again, loss, 1e-6)
+        for tensor, gradient in gradients.items():
+            close(recomputed[tensor], gradient, 1e-6)
+    base.checkpointing(False)
+    calls.clear()
+    again, _ = loss_and_gradients(base, injection, asked)
+    assert len(calls) == once
+    assert torch.equal(again, loss)
+    assert not any(module.training for module in base.model.modules())
+
+
+# Rows of one batch under different injections -------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_mixture_equals_single_rows(name: str) -> None:
+    base = get(name)
+    parts = [NOTHING, random_soft(base, 3, leading=3), random_soft(base, 2, leading=1, seed=1)]
+    if base.sites:
+        parts += [random_kv(base, 5), replace(parts[2], kv=random_kv(base, 2, seed=1).kv)]
+    mixture = Mixture(tuple(parts), (*range(len(parts)), 1, 0))
+    inside = base.vocabulary + 1  # the second virtual token of parts 2 and 4, which has one in front
+    rows = [LONG, ROWS[0], (*ROWS[1], inside), ROWS[2], (inside, *ROWS[1])][: len(parts)]
+    rows += [ROWS[2], ROWS[1]]
+    with torch.no_grad():
+        together = scores(name, rows, mixture)
+        for row, part, logits in zip(rows, mixture.rows, together, strict=True):
+            close(logits, scores(name, [row], parts[part])[0])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_mixture_of_branching_rows_equals_single_rows(name: str) -> None:
+    base = get(name)
+    parts = (NOTHING, random_soft(base, 2, leading=2), random_kv(base, 4))
+    branches = ((5, 6), (5, 7, 8), (9,))
+    targets = ((0, 1), (1, -1), (1, 2), (2, 0))
+    asked = [Example(row, len(row), branches, targets) for row in ROWS]
+    with torch.no_grad():
+        together = base.states(asked, Mixture(parts, (2, 0, 1)))
+        single = [base.states([e], parts[r]) for e, r in zip(asked, (2, 0, 1), strict=True)]
+    close(together, torch.cat(single))
+
+
+# Branches --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("injected", ["nothing", "prefix", "soft"])
+def test_branches_equal_a_run_for_each(name: str, injected: str) -> None:
+    base = get(name)
+    injection = {
+        "nothing": NOTHING,
+        "prefix": random_kv(base, 4),  # of an unreached family: nothing again
+        "soft": random_soft(base, 3, leading=3),
+    }[injected]
+    branches = ((5, 6), (5, 7, 8), (5,), (9, 5, 6, 7), (5, 7, 9), (5, 6))
+    whole = [
+        Example(row, len(row), branches, tuple((b, j) for b in range(6) for j in range(-1, len(branches[b]))))
+        for row in [(3,), *ROWS]  # the first with branches is longer than a window, alone it is not
+    ]
+    with torch.no_grad():
+        found = base.states(whole, injection)
+        expected = [
+            base.states(
+                [replace(e, branches=(b,), targets=tuple((0, j) for j in range(-1, len(b))))],
+                injection,
+            )
+            for e in whole
+            for b in e.branches
+        ]
+    close(found, torch.cat(expected))
+
+
+@pytest.mark.parametrize("name", [f.name for f in MASKED])
+def test_masked_branches_stand_in_the_middle_of_the_row(name: str) -> None:
+    base, row = get(name), ROWS[0]
+    asked = Example(row, 3, ((2,), (2, 2)), ((0, 0), (1, 1), (1, 0)))
+    with torch.no_grad():
+        found = base.logits(base.states([asked]))
+    one = oracle(untouched(name), (*row[:3], 2, *row[3:]))
+    two = oracle(untouched(name), (*row[:3], 2, 2, *row[3:]))
+    close(found, torch.stack([one[3], two[4], two[3]]))
+
+
+# Folding ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_folding_keeps_scores_and_gradients(name: str) -> None:
+    base = get(name)
+    assert base.foldable
+    kv = random_kv(base, 3, seed=2)
+    upper = {site: pair for site, pair in kv.kv.items() if base.sites[site].layer > 0}
+    soft = random_soft(base, 5, leading=3)
+    for injection in (soft, replace(soft, kv=upper, positions=kv.positions), kv):
+        inside = (base.vocabulary + 3,) if injection.embeds is not None else ()
+        rows = [(*inside, *row) for row in ROWS]
+        whole = [asking(name, (*LEAD, *row)) for row in rows]
+        whole = [replace(e, targets=e.targets[len(LEAD) :]) for e in whole]
+        after = [asking(name, row) for row in rows]
+        longest = max(e.length for e in whole)
+
+        _, gradients = loss_and_gradients(base, injection, whole)
+        leaves = injection.map(lambda tensor: tensor.clone().requires_grad_())
+        folded = base.fold(leaves, LEAD, longest)
+        assert folded is not None
+        assert folded.leading == 0
+        assert folded.positions == injection.positions + injection.leading + len(LEAD)
+        logits = base.logits(base.states(after, folded))
+        with torch.no_grad():
+            close(logits, base.logits(base.states(whole, injection)))
+        F.cross_entropy(logits, torch.arange(len(logits)) + 3).backward()
+        for tensor, leaf in leaves.tensors():
+            if tensor == "embeds":
+                leaf.grad[4:] = 0  # an embedding that no row names
+            close(leaf.grad, gradients[tensor])
+
+
+def test_folding_nothing_gives_it_back() -> None:
+    assert get("llama").fold(NOTHING, (), 9) is NOTHING
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_rows_beyond_a_window_are_not_folded_and_equal_the_untouched_model(name: str) -> None:
+    base = get(name)
+    soft = random_soft(base, 3, leading=3)
+    assert base.foldable
+    assert base.fold(soft, LEAD, len(LEAD) + 3) is None
+    assert base.fold(soft, LEAD[:1], 2) is None  # 3 virtual tokens, 2 real: one too many
+    table = torch.cat([soft.embeds, base.embed(LONG)])
+    with torch.no_grad():
+        found = scores(name, [LONG], soft)[0]
+    close(found, oracle(untouched(name), table)[3:] if len(found) == len(LONG) else found)
+
+    short = replace(soft, leading=2)
+    folded = base.fold(short, LEAD[:1], 2)  # 2 virtual tokens, 2 real: just as far as it reaches
+    assert folded is not None
+    table = torch.cat([soft.embeds[:2], base.embed((LEAD[0], 9))])
+    with torch.no_grad():
+        last = base.logits(base.states([asking(name, (9,))], folded))
+    close(last[0], oracle(untouched(name), table)[-1])
+
+
+@pytest.mark.parametrize("name", ONE_WAY)
+def test_only_causal_families_that_are_reached_fold(name: str) -> None:
+    base = get(name)
+    assert not base.foldable
+    assert base.fold(random_soft(base, 2, leading=2), LEAD, 9) is None
+
+
+# Virtual tokens --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_virtual_tokens_get_their_embeddings_wherever_they_stand(name: str) -> None:
+    base = get(name)
+    soft, v = random_soft(base, 5, leading=1), base.vocabulary
+    rows = [(v + 3, 9, v + 1, 40, 41, v + 4), (12, 13, v + 2), (7, 8, 9, 10)]
+    with torch.no_grad():
+        found = scores(name, rows, soft)
+    for row, logits in zip(rows, found, strict=True):
+        led = (v, *row)
+        table = torch.stack(
+            [soft.embeds[t - v] if t >= v else base.embed([t])[0] for t in led]
+        )
+        said = decoded([token for token in row if token < v])
+        full = oracle(untouched(name), table, *said)
+        close(logits, full if base.architecture == "encoder-decoder" else full[1:])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_virtual_token_with_a_real_ones_embedding_is_that_token(name: str) -> None:
+    """Also where a model scales what it embeds: real and virtual tokens go the same way."""
+    base, row = get(name), ROWS[0]
+    injection = Injection(embeds=base.embed([row[5], row[3]]))
+    said = (*row[:3], base.vocabulary + 1, row[4], base.vocabulary, row[6])
+    with torch.no_grad():
+        found = scores(name, [said], injection)[0]
+    close(found, oracle(untouched(name), row, *decoded(row)))
+
+
+@pytest.mark.parametrize("name", UNREACHED_NAMES)
+def test_families_out_of_reach_say_why_and_what_works(name: str) -> None:
+    base = get(name)
+    assert base.sites == {}
+    with pytest.raises(UserError, match="attention interface; --method soft works") as caught:
+        base.need_sites()
+    assert type(base.model).__name__ in str(caught.value)
+    assert "\n" not in str(caught.value)
+    prefix = Injection(kv={"h.0": KV(torch.zeros(4, 1, 8), torch.zeros(4, 1, 8))})
+    with pytest.raises(UserError, match=r"no attention module 'h\.0'"):
+        base.states([asking(name, ROWS[0])], prefix)
+
+
+@pytest.mark.parametrize("name", REACHED_NAMES)
+def test_sites_are_every_layer_of_every_role(name: str) -> None:
+    base = get(name)
+    roles = ("encoder", "self", "cross") if name in TWO_STACKS else ("self",)
+    layers = 1 if name == "albert" else 3  # ALBERT: one module is every layer
+    for role in roles:
+        assert [site.layer for site in base.need_sites([role])] == list(range(layers))
+    assert len(base.need_sites()) == layers * len(roles)
+    assert all(base.model.get_submodule(n) is s.module for n, s in base.sites.items())

@@ -1,0 +1,69 @@
+"""An Injection is a value: named tensors in and out, and a Mixture spreads it over rows."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from foreword.injection import KV, NOTHING, Injection, Mixture
+
+SITES = st.lists(
+    # names that end like the suffixes are the ones that a careless split would confuse
+    st.sampled_from(["h.0.attn", "h.1.attn", "decoder.keys", "values", "kv.keys", "a.embeds"]),
+    unique=True,
+)
+
+
+def injections() -> st.SearchStrategy[Injection]:
+    def made(sites: list[str], embeds: int | None, leading: int, positions: int) -> Injection:
+        return Injection(
+            embeds=None if embeds is None else torch.randn(embeds, 4),
+            leading=leading,
+            kv={site: KV(torch.randn(2, 3, 4), torch.randn(2, 3, 5)) for site in sites},
+            positions=positions,
+        )
+
+    return st.builds(
+        made, SITES, st.none() | st.integers(0, 3), st.integers(0, 3), st.integers(0, 9)
+    )
+
+
+@given(injections())
+def test_tensors_and_from_tensors_are_inverse(injection: Injection) -> None:
+    named = dict(injection.tensors())
+    assert len(named) == 2 * len(injection.kv) + (injection.embeds is not None)
+    again = Injection.from_tensors(
+        named, leading=injection.leading, positions=injection.positions
+    )
+    assert again.embeds is injection.embeds
+    assert list(again.kv) == list(injection.kv)
+    for site, kv in injection.kv.items():
+        assert again.kv[site].keys is kv.keys
+        assert again.kv[site].values is kv.values
+    assert (again.leading, again.positions) == (injection.leading, injection.positions)
+
+
+@given(injections())
+def test_map_changes_every_tensor_and_nothing_else(injection: Injection) -> None:
+    def doubled(tensor: Tensor) -> Tensor:
+        return 2 * tensor
+
+    mapped = injection.map(doubled)
+    before, after = dict(injection.tensors()), dict(mapped.tensors())
+    assert list(before) == list(after)
+    assert all(torch.equal(after[name], 2 * before[name]) for name in before)
+    assert (mapped.leading, mapped.positions) == (injection.leading, injection.positions)
+
+
+def test_nothing_holds_no_tensor() -> None:
+    assert list(NOTHING.tensors()) == []
+    assert (NOTHING.leading, NOTHING.positions) == (0, 0)
+
+
+def test_a_mixture_spreads_one_injection_and_keeps_a_mixture() -> None:
+    one = Mixture.of(NOTHING, 3)
+    assert one.parts == (NOTHING,)
+    assert list(one.rows) == [0, 0, 0]
+    assert Mixture.of(one, 7) is one
