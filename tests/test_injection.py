@@ -34,9 +34,7 @@ def injections() -> st.SearchStrategy[Injection]:
 def test_tensors_and_from_tensors_are_inverse(injection: Injection) -> None:
     named = dict(injection.tensors())
     assert len(named) == 2 * len(injection.kv) + (injection.embeds is not None)
-    again = Injection.from_tensors(
-        named, leading=injection.leading, positions=injection.positions
-    )
+    again = Injection.from_tensors(named, leading=injection.leading, positions=injection.positions)
     assert again.embeds is injection.embeds
     assert list(again.kv) == list(injection.kv)
     for site, kv in injection.kv.items():

@@ -1,0 +1,29 @@
+"""Foreword tunes a few words in front of a frozen language model."""
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding
+from foreword.errors import UserError
+from foreword.evaluate import evaluate
+from foreword.methods.prefix import Prefix
+from foreword.methods.soft import Soft
+from foreword.prompt import Prompt
+from foreword.tasks.classify import Classify
+from foreword.tasks.generate import Generate
+from foreword.train import Training, tune
+
+load = Backbone.load
+
+__all__ = [
+    "Backbone",
+    "Classify",
+    "Decoding",
+    "Generate",
+    "Prefix",
+    "Prompt",
+    "Soft",
+    "Training",
+    "UserError",
+    "evaluate",
+    "load",
+    "tune",
+]

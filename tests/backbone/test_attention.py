@@ -136,7 +136,10 @@ MASKS = {
     "padded": (False, PADDED.expand(-1, -1, 3, -1)),
     "padded, causal": (True, PATTERN),
     "one for all rows": (True, PATTERN[:1]),
-    "by head": (True, torch.eye(3, dtype=torch.bool) | (torch.arange(48) % 5 > 1).view(1, 4, 4, 3)[:, :, :3]),
+    "by head": (
+        True,
+        torch.eye(3, dtype=torch.bool) | (torch.arange(48) % 5 > 1).view(1, 4, 4, 3)[:, :, :3],
+    ),
     "additive": (True, torch.zeros(BATCH, 1, 3, 3).double().masked_fill(~PATTERN, LOWEST)),
     "additive, graded": (False, torch.linspace(-2, 2, 36).double().view(1, HEADS, 3, 3)),
 }
@@ -175,9 +178,7 @@ def test_equals_the_definition(mask: str, prefix: str, way: str, heads: int) -> 
     causal, given = MASKS[mask]
     parts, sizes, rows = PREFIXES[prefix]
     before = None if parts is None else prefixes(parts, 4, heads, sizes)
-    made = replace(
-        case(heads), causal=causal, mask=given, prefixes=before, rows=rows, **WAYS[way]
-    )
+    made = replace(case(heads), causal=causal, mask=given, prefixes=before, rows=rows, **WAYS[way])
     check(made)
 
 
@@ -187,17 +188,13 @@ def test_a_position_bias_is_added_to_the_own_tokens_alone(mask: str, prefix: str
     causal, given = MASKS[mask]
     parts, sizes, rows = PREFIXES[prefix]
     before = None if parts is None else prefixes(parts, 4, HEADS, sizes)
-    check(
-        replace(case(HEADS), causal=causal, mask=given, prefixes=before, rows=rows, bias=BIAS)
-    )
+    check(replace(case(HEADS), causal=causal, mask=given, prefixes=before, rows=rows, bias=BIAS))
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("heads", [4, 2])
-def test_one_query_reads_all_keys_so_far_as_in_decoding(
-    heads: int, prefix: str, way: str
-) -> None:
+def test_one_query_reads_all_keys_so_far_as_in_decoding(heads: int, prefix: str, way: str) -> None:
     parts, sizes, rows = PREFIXES[prefix]
     before = None if parts is None else prefixes(parts, 4, heads, sizes)
     one = replace(case(heads, queries=1, keys=5), causal=True, prefixes=before, rows=rows)

@@ -107,9 +107,9 @@ class Backbone:
         Only the layers' own training flag is set: their dropout modules stay in evaluation.
         """
         if on:
-            self.model.gradient_checkpointing_enable()
+            self.model.activation_checkpointing_enable()
         else:
-            self.model.gradient_checkpointing_disable()
+            self.model.activation_checkpointing_disable()
         for module in self.model.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module.training = on

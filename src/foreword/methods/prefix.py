@@ -114,8 +114,8 @@ class PrefixKV(Trainable):
         super().__init__()
         self.sites = list(kv)
         self.positions = positions
-        self.keys = nn.ParameterList([kv[s].keys.detach().float().clone() for s in self.sites])
-        self.values = nn.ParameterList([kv[s].values.detach().float().clone() for s in self.sites])
+        self.keys = nn.ParameterList([kv[s].keys.detach().float().clone().contiguous() for s in self.sites])
+        self.values = nn.ParameterList([kv[s].values.detach().float().clone().contiguous() for s in self.sites])
 
     def forward(self) -> Injection:
         """Return the keys and values as they are."""

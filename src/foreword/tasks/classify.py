@@ -120,6 +120,12 @@ class Classifier:
         whole = self.task.loss == "vocabulary"
         return LabelTree.grow(words, len(self.labels), self.backbone.text.end, vocabulary=whole)
 
+    def bare(self) -> Classifier:
+        """Return the task with the virtual tokens left out of its template."""
+        made = Classifier(self.task, self.backbone)
+        made.template = self.template.hard()
+        return made
+
     # Rows to examples --------------------------------------------------------------------------
 
     def check(self, rows: Sequence[Row], *, answers: bool) -> None:
@@ -173,11 +179,14 @@ class Classifier:
 
     # Logits to answers -------------------------------------------------------------------------
 
-    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[Tensor, int]:
-        """Return minus the log-probability of each row's label (rows,), and the rows' number."""
+    def weight(self, item: Encoded) -> int:
+        """Count every row once."""
+        return 1
+
+    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
+        """Return minus the log-probability of each row's label: (rows,)."""
         examples = [item.example for item in items]
-        gold = [item.gold for item in items]
-        return self.verbalizer.losses(logits, examples, gold), len(items)
+        return self.verbalizer.losses(logits, examples, [item.gold for item in items])
 
     def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return how many rows have their own label as the likeliest, and their number."""

@@ -86,6 +86,12 @@ class Generator:
         """The template's runs of virtual tokens: size and starting text of each."""
         return [(soft_size(self.backbone, soft), soft.text) for soft in self.template.soft]
 
+    def bare(self) -> Generator:
+        """Return the task with the virtual tokens left out of its template."""
+        made = Generator(self.task, self.backbone)
+        made.template = self.template.hard()
+        return made
+
     # Rows to examples --------------------------------------------------------------------------
 
     def _chat(self, row: Row) -> bool:
@@ -160,19 +166,21 @@ class Generator:
 
     # Logits to answers -------------------------------------------------------------------------
 
-    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[Tensor, int]:
-        """Return each row's summed cross-entropy in nats (rows,), and the number of targets."""
-        sizes = [item.gold for item in items]
+    def weight(self, item: Encoded) -> int:
+        """Count the target tokens."""
+        return item.gold
+
+    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
+        """Return each row's cross-entropy in nats, summed over its targets: (rows,)."""
+        sizes = torch.tensor([item.gold for item in items], device=logits.device)
         answers = [token for item in items for token in item.example.answers]
         target = torch.tensor(answers, device=logits.device)
         each = F.cross_entropy(logits.float(), target, reduction="none")
-        owners = torch.repeat_interleave(torch.tensor(sizes, device=logits.device))
-        return each.new_zeros(len(items)).index_add(0, owners, each), sum(sizes)
+        return each.new_zeros(len(items)).index_add(0, torch.repeat_interleave(sizes), each)
 
     def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return the summed log-likelihood of the completions' tokens, and their number."""
-        losses, weight = self.losses(logits, items)
-        return -float(losses.sum()), weight
+        return -float(self.losses(logits, items).sum()), sum(item.gold for item in items)
 
     def instruction(self) -> str:
         """Return the default text to start from."""

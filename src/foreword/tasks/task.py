@@ -45,6 +45,9 @@ class Bound(Protocol):
     def starts(self) -> list[tuple[int, str | None]]:
         """The template's runs of virtual tokens: size and starting text of each."""
 
+    def bare(self) -> Bound:
+        """Return the task with the virtual tokens left out of its template."""
+
     def check(self, rows: Sequence[Row], *, answers: bool) -> None:
         """Raise UserError, ``FILE:LINE: ...``, at the first row that cannot be used."""
 
@@ -54,8 +57,11 @@ class Bound(Protocol):
     def dev_example(self, row: Row, room: int) -> Encoded:
         """Return the example on which the dev score is taken."""
 
-    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[Tensor, int]:
-        """Return the summed loss of each row (rows,), and the weight they add up to."""
+    def weight(self, item: Encoded) -> int:
+        """Return what a row counts in the mean loss: 1, or its number of target tokens."""
+
+    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
+        """Return the loss of each row, summed over its targets: (rows,)."""
 
     def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return the summed dev score of rows from ``dev_example``, and their weight."""

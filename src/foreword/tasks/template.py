@@ -87,6 +87,11 @@ class Template:
         """The runs of virtual tokens, in order."""
         return tuple(part for part in self.parts if isinstance(part, Soft))
 
+    def hard(self) -> Template:
+        """Return the template without its virtual tokens."""
+        kept = tuple(part for part in self.parts if not isinstance(part, Soft))
+        return Template(self.source, kept)
+
     def fill(self, values: Mapping[str, str]) -> list[str | Soft | Slot]:
         """Put a row's texts in place of its fields and join neighbouring texts."""
         filled: list[str | Soft | Slot] = []

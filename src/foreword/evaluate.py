@@ -1,0 +1,63 @@
+"""Evaluation: a prompt's scores on rows, beside those of the same model without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from foreword.data.read import Row, read_rows
+from foreword.data.shapes import canonical
+from foreword.injection import NOTHING
+from foreword.prompt import Prompt
+
+Announce = Callable[[str, int], Callable[[int], None]]
+"""Told a name and a number of rows; answers with what is called for every group of rows done."""
+
+
+def evaluate(
+    prompt: Prompt,
+    data: str | Path | Sequence[Row],
+    *,
+    baselines: bool = False,
+    seed: int = 0,
+    announce: Announce | None = None,
+) -> dict[str, Any]:
+    """Score a prompt on rows with the task's metrics and their 95% bootstrap intervals.
+
+    With ``baselines`` the frozen model is scored on the same rows too: ``zero-shot`` with the
+    template alone (virtual tokens left out), and ``demonstrations`` with rows that the prompt
+    remembers from its training data as plain text in front. ``cut`` counts the rows that were
+    too long and lost text.
+    """
+    _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
+    bound, backbone = prompt.bound()
+    bound.check(rows, answers=True)
+
+    def run(name: str, *, tuned: bool, before: str = "") -> dict[str, Any]:
+        progress = None if announce is None else announce(name, len(rows))
+        who = bound if tuned else bound.bare()
+        injection = prompt.injection if tuned else NOTHING
+        found = who.predict(rows, injection, before=before, progress=progress)
+        scores = who.score(rows, found, seed)
+        return {**scores, "cut": sum(bool(answer["cut"]) for answer in found)}
+
+    result = run("prompt", tuned=True)
+    if not baselines:
+        return result
+    result["baselines"] = {"zero-shot": run("zero-shot", tuned=False)}
+    texts = prompt.data.get("demonstrations") or []
+    if texts:
+        shown = run(f"{len(texts)} demonstrations", tuned=False, before="".join(texts))
+        result["baselines"]["demonstrations"] = {**shown, "shots": len(texts)}
+    return result
+
+
+def with_scores(prompt: Prompt, name: str, scores: dict[str, Any]) -> Prompt:
+    """Return the prompt with scores kept in it under a name, without the bulky parts."""
+    bulky = ("confusion", "per_class", "baselines")
+    kept = {key: value for key, value in scores.items() if key not in bulky}
+    for base, values in scores.get("baselines", {}).items():
+        kept[base] = {key: value for key, value in values.items() if key not in bulky}
+    return replace(prompt, scores={**prompt.scores, name: kept})

@@ -1,0 +1,404 @@
+"""Training: AdamW on a method's parameters, with the best dev score kept and every step resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from foreword import checkpoint
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import common_lead
+from foreword.config import plain
+from foreword.data.read import Row, read_rows
+from foreword.data.sample import digest, hold_out
+from foreword.data.shapes import canonical
+from foreword.engine import differentiate, infer, token_budget
+from foreword.errors import UserError
+from foreword.methods.method import Method, Trainable
+from foreword.methods.registry import name_of
+from foreword.methods.starts import demonstrations
+from foreword.prompt import Prompt
+from foreword.tasks.layout import room_for
+from foreword.tasks.task import Bound, Task
+from foreword.watch import Bar, Log, Watcher, Watchers
+
+SAVE_EVERY = 20.0
+"""Seconds between checkpoints within an epoch; there is one after every evaluation too."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a method's parameters are trained.
+
+    A step takes the gradient of the mean loss over ``batch_size`` rows, in as many passes as the
+    ``token_budget`` asks for; the mean is that of the whole batch whatever their number.
+    ``rate`` None is the method's own. ``warmup`` is a share of all steps. The run stops after
+    ``patience`` evaluations without a better dev score. ``checkpointing`` trades time for memory.
+    """
+
+    epochs: int = 6
+    batch_size: int = 16
+    rate: float | None = None
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = 0.06
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    patience: int | None = None
+    seed: int = 0
+    token_budget: int | None = None
+    checkpointing: bool = False
+
+    def check(self) -> None:
+        """Raise UserError for values out of range."""
+        for name in ("epochs", "batch_size", "patience", "token_budget"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} is {value}; it must be at least 1")
+        if self.rate is not None and not 0 < self.rate < math.inf:
+            raise UserError(f"the learning rate is {self.rate}; it must be above 0")
+        if not 0 <= self.warmup <= 1:
+            raise UserError(f"warmup is {self.warmup}; it is a share of all steps, from 0 to 1")
+        if self.clip <= 0 or self.weight_decay < 0:
+            raise UserError("clip must be above 0 and weight_decay not below")
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return what the learning rate is multiplied by at a step, counted from 0."""
+        rising = max(1, round(self.warmup * steps))
+        if step < rising:
+            return (step + 1) / rising
+        if self.schedule == "constant":
+            return 1.0
+        rest = (step - rising) / max(1, steps - rising)
+        return 1 - rest if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * rest))
+
+
+class Interrupted(Exception):
+    """The user stopped the run; it was saved where that was asked for."""
+
+
+def tune(
+    backbone: Backbone,
+    task: Task,
+    method: Method,
+    train: str | Path | Sequence[Row],
+    dev: str | Path | Sequence[Row] | None = None,
+    *,
+    training: Training | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    watchers: Sequence[Watcher] | None = None,
+    announce: Callable[[str], None] = lambda line: None,
+) -> Prompt:
+    """Tune a method's parameters for a task and return the Prompt with the best dev score.
+
+    ``train`` and ``dev`` are files or rows; without ``dev`` a tenth of the training rows is held
+    back. With ``out`` the Prompt is saved there, steps are logged beside it, and a run that was
+    stopped goes on with ``resume`` to the same bytes. ``announce`` hears one line about each
+    thing a person should know (rows cut, rows held back).
+
+    Raises UserError for wrong input before anything is written, and for a loss that is no longer
+    finite (the last good checkpoint stays); Interrupted after Ctrl-C, when all is saved.
+    """
+    training = training or Training()
+    training.check()
+    target = None if out is None else Path(out)
+    task, train_rows, dev_rows = _rows(backbone, task, train, dev, training, announce)
+    bound = task.bind(backbone)
+    bound.check(train_rows, answers=True)
+    bound.check(dev_rows, answers=True)
+    trainable = method.build(bound, train_rows, training.seed)
+    run = _Run(backbone, bound, trainable, training, method.rate, announce)
+    run.encode(train_rows, dev_rows)
+    about = {
+        "method": {"name": name_of(method), **plain(method), "training": plain(training)},
+        "data": _provenance(bound, train_rows, dev_rows, training.seed),
+    }
+    if target is not None:
+        _check_out(target, trainable, resume)
+        identity = {**about, "task": plain(task), "backbone": backbone.fingerprint}
+        run.keep(checkpoint.path_for(target), _hash(identity))
+        if resume:
+            announce(run.restore())
+    members = [Bar()] if watchers is None else list(watchers)
+    if target is not None:
+        members.append(Log(target.with_suffix(".log.jsonl")))
+    with Watchers(members) as told:
+        told.start({**about, "task": plain(task)}, run.steps, run.progress.step)
+        run.go(told)
+    trainable.load_state_dict(run.best)
+    with torch.no_grad():
+        injection = trainable().map(lambda tensor: tensor.detach().clone())
+    prompt = Prompt(
+        injection=injection,
+        task=task,
+        backbone={
+            "name": backbone.name,
+            "architecture": backbone.architecture,
+            "fingerprint": backbone.fingerprint,
+        },
+        seed=training.seed,
+        versions=_versions(),
+        scores={"dev": {bound.metric: run.progress.best_score, "rows": len(dev_rows)}},
+        on=backbone,
+        **about,
+    )
+    if target is not None:
+        prompt.save(target)
+        checkpoint.path_for(target).unlink(missing_ok=True)
+    return prompt
+
+
+class _Run:
+    """One run: its examples, its optimizer, and its place between the first step and the last."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        bound: Bound,
+        trainable: Trainable,
+        training: Training,
+        rate: float,
+        announce: Callable[[str], None],
+    ) -> None:
+        self.backbone, self.bound, self.trainable = backbone, bound, trainable
+        self.training, self.announce = training, announce
+        self.rate = training.rate if training.rate is not None else rate
+        self.optimizer = torch.optim.AdamW(
+            [p for p in trainable.parameters() if p.requires_grad],
+            lr=self.rate,
+            weight_decay=training.weight_decay,
+        )
+        self.budget = training.token_budget or token_budget(backbone)
+        self.progress = checkpoint.Progress(run="")
+        self.best: dict[str, Tensor] = {}
+        self.path: Path | None = None
+        self.saved = time.monotonic()
+
+    def encode(self, train: Sequence[Row], dev: Sequence[Row]) -> None:
+        """Turn rows into examples once, and say how many were cut."""
+        with torch.no_grad():
+            room = room_for(self.backbone, self.trainable())
+        self.rows = train
+        self.items = [self.bound.train_example(row, room) for row in train]
+        self.dev = [self.bound.dev_example(row, room) for row in dev]
+        for name, items in (("training", self.items), ("dev", self.dev)):
+            cut = sum(item.cut for item in items)
+            if cut:
+                self.announce(f"{cut} of {len(items)} {name} rows were too long and were cut")
+        self.lead = common_lead(item.example for item in self.items)
+        self.longest = max(item.example.length for item in self.items)
+        self.per_epoch = -(-len(self.items) // self.training.batch_size)
+        self.steps = self.per_epoch * self.training.epochs
+
+    def keep(self, path: Path, run: str) -> None:
+        """Save checkpoints to ``path`` from now on."""
+        self.path, self.progress.run = path, run
+
+    def restore(self) -> str:
+        """Go on from the checkpoint, if there is one."""
+        assert self.path is not None
+        found = checkpoint.read(self.path, self.progress.run, self.trainable, self.optimizer)
+        if found is None:
+            return "nothing to resume: no checkpoint; starting anew"
+        self.progress, self.best = found
+        return f"resuming at step {self.progress.step} of {self.steps}"
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        if self.path is not None:
+            checkpoint.write(self.path, self.progress, self.trainable, self.optimizer, self.best)
+            self.saved = time.monotonic()
+
+    def go(self, told: Watchers) -> None:
+        """Take all steps that are left."""
+        patience = self.training.patience
+        self.backbone.checkpointing(self.training.checkpointing)
+        try:
+            with _interruptible() as stopped:
+                if self.progress.best_score is None:
+                    self._evaluate(told)
+                while self.progress.step < self.steps:
+                    if patience is not None and self.progress.worse >= patience:
+                        break
+                    self._step(told)
+                    if self.progress.step % self.per_epoch == 0:
+                        self._evaluate(told)
+                    elif time.monotonic() - self.saved > SAVE_EVERY:
+                        self.save()
+                    if stopped.is_set():
+                        self.save()
+                        raise Interrupted(f"stopped at step {self.progress.step} of {self.steps}")
+        finally:
+            self.backbone.checkpointing(False)
+
+    def _batch(self) -> list[int]:
+        """Return the rows of the next step; an epoch's order depends on the seed and its number."""
+        epoch, place = divmod(self.progress.step, self.per_epoch)
+        order = list(range(len(self.items)))
+        random.Random(f"{self.training.seed}/{epoch}").shuffle(order)
+        size = self.training.batch_size
+        return order[place * size : (place + 1) * size]
+
+    def _step(self, told: Watchers) -> None:
+        chosen = self._batch()
+        items = [self.items[i] for i in chosen]
+        weight = sum(self.bound.weight(item) for item in items)
+        seen: list[tuple[list[int], Tensor]] = []
+
+        def loss(group: list[int], logits: Tensor) -> Tensor:
+            each = self.bound.losses(logits, [items[i] for i in group])
+            seen.append((group, each.detach()))
+            return each.sum() / weight
+
+        rate = self.rate * self.training.factor(self.progress.step, self.steps)
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        total = differentiate(
+            self.backbone,
+            self.trainable,
+            [item.example for item in items],
+            self.lead,
+            self.longest,
+            self.budget,
+            loss,
+        )
+        norm = torch.nn.utils.clip_grad_norm_(
+            [p for p in self.trainable.parameters() if p.requires_grad], self.training.clip
+        )
+        values = {"loss": total, "rate": rate, "norm": float(norm), "rows": len(items)}
+        if not math.isfinite(total + values["norm"]):
+            self._explode(chosen, seen)
+        self.optimizer.step()
+        self.progress.step += 1
+        told.step(self.progress.step, values)
+
+    def _explode(self, chosen: Sequence[int], seen: Sequence[tuple[list[int], Tensor]]) -> None:
+        """Name the first row whose loss is not finite, or the gradient, and stop."""
+        bad = [chosen[i] for group, each in seen for i, v in zip(group, each, strict=True) if not v.isfinite()]
+        what = f"the loss of {self.rows[bad[0]].where}" if bad else "the gradient"
+        kept = ""
+        if self.path is not None:
+            self.save()
+            kept = f"; the last good state is kept in {self.path}"
+        raise UserError(
+            f"{what} is not finite at step {self.progress.step + 1}; lower --lr (now "
+            f"{self.rate:g}){kept}"
+        )
+
+    def _evaluate(self, told: Watchers) -> None:
+        total, weight = 0.0, 0
+        with torch.no_grad():
+            injection = self.trainable()
+        examples = [item.example for item in self.dev]
+        for group, logits in infer(self.backbone, injection, examples, self.budget):
+            part, count = self.bound.judge(logits, [self.dev[i] for i in group])
+            total, weight = total + part, weight + count
+        score = total / weight
+        progress = self.progress
+        told.evaluation(progress.step, self.bound.metric, score)
+        if progress.best_score is None or score > progress.best_score:
+            progress.best_score, progress.best_step, progress.worse = score, progress.step, 0
+            self.best = {n: t.detach().clone() for n, t in self.trainable.state_dict().items()}
+        else:
+            progress.worse += 1
+        self.save()
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a flag that is looked at between steps; a second one kills."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def stop(number: int, frame: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _rows(
+    backbone: Backbone,
+    task: Task,
+    train: str | Path | Sequence[Row],
+    dev: str | Path | Sequence[Row] | None,
+    training: Training,
+    announce: Callable[[str], None],
+) -> tuple[Task, list[Row], list[Row]]:
+    """Read what is not read yet, complete the task from the rows, and hold rows back for dev."""
+    shape, rows = canonical(read_rows(train) if isinstance(train, str | Path) else train)
+    task = task.completed(rows, shape, backbone)
+    if dev is not None:
+        _, held = canonical(read_rows(dev) if isinstance(dev, str | Path) else dev)
+        return task, rows, held
+    rows, held = hold_out(rows, 0.1, training.seed)
+    announce(f"no dev rows given: {len(held)} of the training rows are held back")
+    return task, rows, held
+
+
+def _provenance(
+    bound: Bound, train: Sequence[Row], dev: Sequence[Row], seed: int
+) -> dict[str, Any]:
+    """Describe the data: counts and hashes, and a few rows as text for the baseline in context."""
+    shots = demonstrations(bound, train, min(4, len(train)), seed)
+    return {
+        "train": {"rows": len(train), "sha256": digest(train)},
+        "dev": {"rows": len(dev), "sha256": digest(dev)},
+        "demonstrations": [bound.demonstration(row) for row in shots],
+    }
+
+
+def _versions() -> dict[str, str]:
+    names = ("foreword", "torch", "transformers", "tokenizers")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _hash(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _check_out(out: Path, trainable: Trainable, resume: bool) -> None:
+    """Say before the training what would fail after it: a folder, no permission, a full disk."""
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; name the file to write with --out")
+    probe = out.with_name(f".{out.name}.probe")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+        free = shutil.disk_usage(out.parent).free
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+    size = sum(p.numel() * 4 for p in trainable.parameters())
+    if free < 6 * size + 2**20:
+        raise UserError(
+            f"{out.parent}: {free // 2**20} MiB are free, and the prompt with its checkpoints "
+            f"takes up to {(6 * size >> 20) + 1} MiB"
+        )
+    left = checkpoint.path_for(out)
+    if left.exists() and not resume:
+        left.unlink()
