@@ -58,7 +58,7 @@ def test_imports_point_one_way(path: Path) -> None:
 
 
 def test_every_room_has_its_place() -> None:
-    assert {room(path) for path in FILES} == set(RANK) 
+    assert {room(path) for path in FILES} == set(RANK)
 
 
 def test_the_parts_of_peft_are_never_needed_to_run() -> None:

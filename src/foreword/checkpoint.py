@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on as if it had not been stopped, in one safetensors file."""
+"""Checkpoints: all that a run needs to go on as if it had not been stopped, in one file."""
 
 from __future__ import annotations
 

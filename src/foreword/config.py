@@ -36,7 +36,8 @@ def from_plain(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     made = {}
     for name, value in values.items():
         if name not in known:
-            raise UserError(f"{where}: unknown setting '{name}'; {nearest(name, sorted(known))}")
+            hint = nearest(str(name), sorted(known))
+            raise UserError(f"{where}: unknown setting '{name}'; {hint}")
         made[name] = _typed(hints[name], value, f"{where}: setting '{name}'")
     return kind(**made)
 

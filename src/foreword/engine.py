@@ -74,6 +74,7 @@ def passes(
         yield group, backbone.logits(backbone.states([rows[i] for i in group], injection))
 
 
+@torch.no_grad()  # around each step of the generator, not around who iterates
 def infer(
     backbone: Backbone,
     injection: Injection | Mixture,
@@ -81,12 +82,10 @@ def infer(
     budget: int | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Run examples without gradients; as :func:`passes`, with the sharing done."""
-    budget = budget or token_budget(backbone)
-    with torch.inference_mode():
-        lead = () if isinstance(injection, Mixture) else common_lead(examples)
-        longest = max((example.length for example in examples), default=0)
-        shared = share(backbone, injection, lead, longest)
-        yield from passes(backbone, shared, examples, budget)
+    lead = () if isinstance(injection, Mixture) else common_lead(examples)
+    longest = max((example.length for example in examples), default=0)
+    shared = share(backbone, injection, lead, longest)
+    yield from passes(backbone, shared, examples, budget or token_budget(backbone))
 
 
 def differentiate(
@@ -107,14 +106,14 @@ def differentiate(
     """
     shared = share(backbone, make(), lead, longest)
     assert isinstance(shared.injection, Injection)
-    grown = [tensor for _, tensor in shared.injection.tensors() if tensor.requires_grad]
-    leaves: dict[int, Tensor] = {id(tensor): tensor.detach().requires_grad_() for tensor in grown}
+    grown = {id(tensor): tensor for _, tensor in shared.injection.tensors() if tensor.requires_grad}
+    leaves = {key: tensor.detach().requires_grad_() for key, tensor in grown.items()}
     cut = Shared(shared.injection.map(lambda t: leaves.get(id(t), t)), shared.lead)
     total = 0.0
     for group, logits in passes(backbone, cut, examples, budget):
         part = loss(group, logits)
-        part.backward()
+        torch.autograd.backward(part)
         total += float(part.detach())
-    reached = [t for t in grown if leaves[id(t)].grad is not None]
-    torch.autograd.backward(reached, [leaves[id(t)].grad for t in reached])
+    reached = [key for key in grown if leaves[key].grad is not None]
+    torch.autograd.backward([grown[key] for key in reached], [leaves[key].grad for key in reached])
     return total

@@ -1,9 +1,10 @@
-"""Prompt: the artefact. One safetensors file: tensors, and in its metadata all that explains them."""
+"""Prompt: the artefact. One safetensors file: tensors, and metadata that explains them."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -69,7 +70,15 @@ class Prompt:
             raise UserError(
                 "the prompt has no backbone in hand; load it with Prompt.load(F, backbone)"
             )
-        return self.task.bind(self.on), self.on
+        bound = self.task.bind(self.on)
+        asked = self.injection.leading + bound.virtual
+        held = 0 if self.injection.embeds is None else len(self.injection.embeds)
+        if asked != held:
+            raise UserError(
+                f"the prompt holds {held} virtual tokens and its task places {asked}; "
+                "its template was changed after tuning, tune it again"
+            )
+        return bound, self.on
 
     def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
         """Answer texts (for a template of one field) or rows: labels, or completions."""
@@ -222,7 +231,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(f"{path}: a safetensors file, but no Foreword prompt (no '{KEY}' metadata)")
     try:
         meta = json.loads(raw)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers too long, nesting too deep
         raise UserError(f"{path}: its metadata is not JSON ({error})") from None
     if not isinstance(meta, dict):
         raise UserError(f"{path}: its metadata is not a JSON object")
@@ -243,17 +252,14 @@ def _check_keys(path: Path, meta: Mapping[str, Any], tensors: Mapping[str, Tenso
         )
     _check_kinds(path, meta)
     for name in tensors:
-        site = name.startswith("kv.") and name.endswith((".keys", ".values"))
-        if name != "embeds" and not site:
+        if name == "embeds":
+            continue
+        site = re.fullmatch(r"kv\.(.+)\.(keys|values)", name)
+        if site is None:
             raise UserError(f"{path}: unknown tensor '{name}'")
-        if site:
-            other = (
-                name[: -len("keys")] + "values"
-                if name.endswith("keys")
-                else (name[: -len("values")] + "keys")
-            )
-            if other not in tensors:
-                raise UserError(f"{path}: tensor '{name}' stands without '{other}'")
+        other = f"kv.{site[1]}.{'values' if site[2] == 'keys' else 'keys'}"
+        if other not in tensors:
+            raise UserError(f"{path}: tensor '{name}' stands without '{other}'")
     if not tensors:
         raise UserError(f"{path}: holds no tensor")
 
@@ -269,16 +275,29 @@ def _check_kinds(path: Path, meta: Mapping[str, Any]) -> None:
         if not isinstance(meta["backbone"].get(name), str):
             raise UserError(f"{path}: metadata 'backbone' lacks '{name}'")
     kind = meta["task"].get("name")
-    if kind not in TASKS:
+    if not isinstance(kind, str) or kind not in TASKS:
         raise UserError(f"{path}: unknown task '{kind}'; {nearest(str(kind), TASKS)}")
 
 
 def _check_values(path: Path, injection: Injection) -> None:
     for name, tensor in injection.tensors():
-        if not tensor.is_floating_point():
-            raise UserError(f"{path}: tensor '{name}' holds {tensor.dtype}, not floats")
+        if tensor.dtype != torch.float32:
+            raise UserError(f"{path}: tensor '{name}' holds {tensor.dtype}, not float32")
         if not bool(torch.isfinite(tensor).all()):
             raise UserError(f"{path}: tensor '{name}' holds NaN or Inf; the prompt is unusable")
+        rank = 2 if name == "embeds" else 3
+        if tensor.dim() != rank:
+            raise UserError(
+                f"{path}: tensor '{name}' has shape {tuple(tensor.shape)}, not {rank} dimensions"
+            )
+    for site, kv in injection.kv.items():
+        if kv.keys.shape[:2] != kv.values.shape[:2]:
+            raise UserError(
+                f"{path}: keys and values of '{site}' have shapes {tuple(kv.keys.shape)} and "
+                f"{tuple(kv.values.shape)}; heads and lengths must agree"
+            )
+    if injection.leading > (0 if injection.embeds is None else len(injection.embeds)):
+        raise UserError(f"{path}: more leading virtual tokens than there are embeddings")
 
 
 def _check_fit(where: str, injection: Injection, backbone: Backbone) -> None:
@@ -289,8 +308,6 @@ def _check_fit(where: str, injection: Injection, backbone: Backbone) -> None:
             f"{where}: embeds have shape {tuple(embeds.shape)}, and {backbone.name} needs "
             f"(n, {backbone.width})"
         )
-    if injection.leading > (0 if embeds is None else len(embeds)):
-        raise UserError(f"{where}: more leading virtual tokens than there are embeddings")
     for name, kv in injection.kv.items():
         site = backbone.sites.get(name)
         if site is None:

@@ -1,4 +1,4 @@
-"""Training: AdamW on a method's parameters, with the best dev score kept and every step resumable."""
+"""Training: AdamW on a method's parameters; the best dev score is kept, every step resumable."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Training:
         return 1 - rest if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * rest))
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 (it is no error)
     """The user stopped the run; it was saved where that was asked for."""
 
 
@@ -291,7 +291,12 @@ class _Run:
 
     def _explode(self, chosen: Sequence[int], seen: Sequence[tuple[list[int], Tensor]]) -> None:
         """Name the first row whose loss is not finite, or the gradient, and stop."""
-        bad = [chosen[i] for group, each in seen for i, v in zip(group, each, strict=True) if not v.isfinite()]
+        bad = [
+            chosen[i]
+            for group, each in seen
+            for i, v in zip(group, each, strict=True)
+            if not v.isfinite()
+        ]
         what = f"the loss of {self.rows[bad[0]].where}" if bad else "the gradient"
         kept = ""
         if self.path is not None:
@@ -392,7 +397,9 @@ def _check_out(out: Path, trainable: Trainable, resume: bool) -> None:
         probe.unlink()
         free = shutil.disk_usage(out.parent).free
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+        raise UserError(
+            f"{out}: cannot be written ({error.strerror}); choose another --out"
+        ) from None
     size = sum(p.numel() * 4 for p in trainable.parameters())
     if free < 6 * size + 2**20:
         raise UserError(

@@ -80,7 +80,9 @@ class Bar:
         """Show the dev score."""
         self.dev = f"dev {score:.2f}"
         if self.bar is None:
-            self.console.print(f"step {number}: {self.loss} {metric} on dev {score:.2f}".replace("  ", " "))
+            self.console.print(
+                f"step {number}: {self.loss} {metric} on dev {score:.2f}".replace("  ", " ")
+            )
         self._show(number)
 
     def _show(self, number: int) -> None:
@@ -231,7 +233,9 @@ def _library(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise UserError(f"--report-to {extra} needs its library: pip install 'foreword[{extra}]'") from None
+        raise UserError(
+            f"--report-to {extra} needs its library: pip install 'foreword[{extra}]'"
+        ) from None
 
 
 class Watchers:

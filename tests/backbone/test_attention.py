@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from foreword.backbone.attention import Carried, Prefixes, attention
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BATCH, HEADS, KEYS, VALUES = 3, 4, 8, 6
 
 
@@ -130,16 +132,14 @@ def by_definition(case: Case) -> Tensor:
 LOWEST = torch.finfo(torch.float64).min
 PADDED = (torch.arange(3)[None] < torch.tensor([3, 1, 2])[:, None])[:, None, None]  # (B, 1, 1, S)
 PATTERN = torch.ones(3, 3, dtype=torch.bool).tril()[None, None] & PADDED  # (B, 1, T, S)
+BY_HEAD = torch.eye(3, dtype=torch.bool) | (torch.arange(36) % 5 > 1).view(1, HEADS, 3, 3)
 MASKS = {
     "causal": (True, None),
     "open": (False, None),
     "padded": (False, PADDED.expand(-1, -1, 3, -1)),
     "padded, causal": (True, PATTERN),
     "one for all rows": (True, PATTERN[:1]),
-    "by head": (
-        True,
-        torch.eye(3, dtype=torch.bool) | (torch.arange(48) % 5 > 1).view(1, 4, 4, 3)[:, :, :3],
-    ),
+    "by head": (True, BY_HEAD),
     "additive": (True, torch.zeros(BATCH, 1, 3, 3).double().masked_fill(~PATTERN, LOWEST)),
     "additive, graded": (False, torch.linspace(-2, 2, 36).double().view(1, HEADS, 3, 3)),
 }

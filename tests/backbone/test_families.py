@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -12,164 +10,43 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from families import CAUSAL, CLASSES, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, Family, backbone
+from tiny_runs import (
+    FAMILIES,
+    FULL,
+    LEAD,
+    LONG,
+    REACHED_NAMES,
+    ROWS,
+    TWO_STACKS,
+    UNFOLDABLE,
+    UNREACHED_NAMES,
+    WINDOWS,
+    asking,
+    close,
+    decoded,
+    get,
+    loss_and_gradients,
+    oracle,
+    random_kv,
+    random_soft,
+    scores,
+    twin,
+    untouched,
+)
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from foreword.backbone.backbone import Backbone
+from families import MASKED, backbone
 from foreword.backbone.example import Example
 from foreword.backbone.sites import Site
 from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Mixture
 
-# Settings of real models that the tiny ones of the table leave off, where mistakes could hide.
-VARIANTS = {
-    "gemma2-capped": Family(
-        "gemma2", "causal", {**CAUSAL[4].config, "final_logit_softcapping": 1.0}
-    ),
-    "gemma3-mixed": Family(
-        "gemma3_text",
-        "causal",
-        {
-            **WINDOWED[1].config,
-            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-        },
-    ),
-    "bart-scaled": Family(
-        "bart", "encoder-decoder", {**SEQ2SEQ[1].config, "scale_embedding": True}
-    ),
-    "marian-scaled": Family(
-        "marian", "encoder-decoder", {**SEQ2SEQ[2].config, "scale_embedding": True}
-    ),
-}
-WINDOWS = {f"{f.name}-window": f for f in WINDOWED} | {"gemma3-mixed": VARIANTS["gemma3-mixed"]}
-FAMILIES = {f.name: f for f in [*CAUSAL, *MASKED, *SEQ2SEQ, *UNREACHED]} | WINDOWS | VARIANTS
-UNREACHED_NAMES = [f.name for f in UNREACHED]
-REACHED_NAMES = [name for name in FAMILIES if name not in UNREACHED_NAMES]
-FULL = [  # causal, and every token sees its whole past
-    n for n in REACHED_NAMES if FAMILIES[n].architecture == "causal" and n not in WINDOWS
-]
-TWO_STACKS = [n for n in REACHED_NAMES if FAMILIES[n].architecture == "encoder-decoder"]
-ONE_WAY = [n for n in FAMILIES if FAMILIES[n].architecture != "causal" or n in UNREACHED_NAMES]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # Exact in float64: the others compute their norms, or a softmax, in float32 whatever the weights.
 DOUBLE = ["gpt2", "opt", "gpt_neox", "phi"]
-DIFFERENTIABLE = ["gpt2", "gpt_neox", "bert", "distilbert", "bart", "marian"]
-
-LEAD = (17, 90, 33, 120, 64)
-ROWS = ((23, 51, 140, 9, 77, 31, 105), (88, 12, 47), (5, 133, 64, 29, 101))
-LONG = tuple(range(30, 43))
-
-
-@cache
-def get(name: str, dtype: torch.dtype = torch.float32) -> Backbone:
-    made = backbone(FAMILIES[name], dtype=dtype)
-    for key, buffer in made.model.named_buffers():
-        if key == "final_logits_bias":  # zeros until a checkpoint is loaded
-            buffer.copy_(torch.linspace(-1, 1, buffer.numel()))
-    return made
-
-
-def twin(name: str, attention: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The same weights in a model of its own."""
-    model = get(name, dtype).model
-    kind = CLASSES[FAMILIES[name].architecture]
-    made = kind.from_config(copy.deepcopy(model.config), attn_implementation=attention)
-    made.to(dtype).load_state_dict(model.state_dict())
-    return made.eval().requires_grad_(False)
-
-
-@cache
-def untouched(name: str) -> PreTrainedModel:
-    return twin(name, "eager")
-
-
-def decoded(row: Sequence[int]) -> tuple[int, ...]:
-    return tuple(row[:3])
-
-
-def asking(name: str, row: Sequence[int]) -> Example:
-    """Ask at every token of a row (of the decoder's, where there is one)."""
-    ids = tuple(row)
-    if FAMILIES[name].architecture == "encoder-decoder":
-        said = decoded([token for token in ids if token < 160])
-        return Example(ids, len(ids), (said,), tuple((0, j) for j in range(-1, len(said))))
-    return Example(ids[:1], 1, (ids[1:],), tuple((0, j) for j in range(-1, len(ids) - 1)))
-
-
-def scores(
-    name: str,
-    rows: Sequence[Sequence[int]],
-    injection: Injection | Mixture = NOTHING,
-    dtype: torch.dtype = torch.float32,
-) -> list[Tensor]:
-    """Run rows in one batch: the logits at every token of each (T, V)."""
-    base = get(name, dtype)
-    asked = [asking(name, row) for row in rows]
-    found = base.logits(base.states(asked, injection))
-    return list(found.split([len(example.targets) for example in asked]))
-
-
-@torch.no_grad()
-def oracle(model: PreTrainedModel, row: Sequence[int] | Tensor, *said: int, **more: Any) -> Tensor:
-    """Run one row, ids or embeddings, through a model: its logits (T, V)."""
-    key = "inputs_embeds" if isinstance(row, Tensor) else "input_ids"
-    inputs = {key: row[None] if isinstance(row, Tensor) else torch.tensor([list(row)])}
-    if model.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = torch.tensor([[0, *said]])
-    return model(**inputs, **more).logits[0]
-
-
-def random_kv(base: Backbone, length: int, seed: int = 0) -> Injection:
-    """A learned prefix, of no text: every site has its own."""
-    random = torch.Generator().manual_seed(seed)
-
-    def normal(site: Site, width: int) -> Tensor:
-        return torch.randn(site.heads, length, width, generator=random).to(base.dtype)
-
-    kv = {n: KV(normal(s, s.key_width), normal(s, s.value_width)) for n, s in base.sites.items()}
-    return Injection(kv=kv, positions=length if base.architecture == "causal" else 0)
-
-
-def random_soft(base: Backbone, size: int, leading: int = 0, seed: int = 0) -> Injection:
-    random = torch.Generator().manual_seed(seed)
-    embeds = 0.3 * torch.randn(size, base.width, generator=random)
-    return Injection(embeds=embeds.to(base.dtype), leading=leading)
-
-
-def close(found: Tensor, expected: Tensor, bound: float = 1e-5) -> None:
-    torch.testing.assert_close(found, expected, rtol=bound, atol=bound)
-
-
-def loss_and_gradients(
-    base: Backbone, injection: Injection, examples: Sequence[Example]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    leaves = injection.map(lambda tensor: tensor.detach().clone().requires_grad_())
-    logits = base.logits(base.states(examples, leaves))
-    loss = F.cross_entropy(logits, torch.arange(len(logits)) + 3)
-    loss.backward()
-    gradients = {}
-    for name, leaf in leaves.tensors():
-        assert leaf.grad is not None, f"no gradient reaches {name}"
-        gradients[name] = leaf.grad
-    return loss.detach(), gradients
-
-
-def digest(model: nn.Module) -> str:
-    found = hashlib.sha256()
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        found.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
-    return found.hexdigest()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they save on models this small, the more so on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # Without an injection, and with the keys and values of real text ------------------------------
@@ -291,9 +168,8 @@ def defined(name: str, row: Sequence[int], injection: Injection) -> Tensor:
     base, model = get(name), by_definition(name)
     given = {}
     for site in base.sites.values():
-        empty = KV(
-            torch.zeros(site.heads, 0, site.key_width), torch.zeros(site.heads, 0, site.value_width)
-        )
+        keys = torch.zeros(site.heads, 0, site.key_width)
+        empty = KV(keys, torch.zeros(site.heads, 0, site.value_width))
         causal = site.role == "self" and base.architecture != "masked"
         given[model.get_submodule(site.name)] = (site, injection.kv.get(site.name, empty), causal)
     more: dict[str, Any] = {"given": given}
@@ -356,104 +232,6 @@ def test_a_window_hides_far_tokens_and_no_part_of_the_prefix(name: str) -> None:
     assert ((one - none).abs().amax(1) > 1e-4).all()
 
 
-# Gradients -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", REACHED_NAMES)
-def test_gradient_reaches_every_key_and_value_and_no_weight(name: str) -> None:
-    base = get(name)
-    before = digest(base.model)
-    injection = random_kv(base, 3)
-    _, gradients = loss_and_gradients(base, injection, [asking(name, row) for row in ROWS])
-    assert len(gradients) == 2 * len(base.sites)
-    for tensor, gradient in gradients.items():
-        assert gradient.isfinite().all(), tensor
-        assert (gradient.abs().amax(2) > 0).all(), f"{tensor}: not every head and position"
-    assert digest(base.model) == before
-    assert all(p.grad is None and not p.requires_grad for p in base.model.parameters())
-    assert not any(module.training for module in base.model.modules())
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_gradient_reaches_every_virtual_token_and_no_weight(name: str) -> None:
-    base = get(name)
-    before = digest(base.model)
-    rows = [(*row[:2], base.vocabulary + 2, *row[2:]) for row in ROWS]
-    injection = random_soft(base, 3, leading=2)
-    _, gradients = loss_and_gradients(base, injection, [asking(name, row) for row in rows])
-    assert (gradients["embeds"].abs().amax(1) > 0).all()
-    assert digest(base.model) == before
-    assert all(p.grad is None and not p.requires_grad for p in base.model.parameters())
-
-
-@pytest.mark.parametrize("name", DIFFERENTIABLE)
-def test_gradients_equal_finite_differences(name: str) -> None:
-    base = get(name, torch.float64)
-    injection = replace(random_soft(base, 1, leading=1), kv=random_kv(base, 3).kv)
-    asked = [asking(name, row) for row in ROWS[:2]]
-    _, gradients = loss_and_gradients(base, injection, asked)
-    roles = {site.role: site.name for site in base.sites.values()}
-    step = 1e-5
-    tensors = dict(injection.tensors())
-    for tensor in [
-        "embeds",
-        *(f"kv.{s}.{part}" for s in roles.values() for part in ("keys", "values")),
-    ]:
-        steepest = int(gradients[tensor].abs().argmax())
-        entry = tensors[tensor].view(-1)[steepest : steepest + 1]
-        losses = []
-        for shift in (step, -2 * step):
-            entry += shift
-            with torch.no_grad():
-                logits = base.logits(base.states(asked, injection))
-                losses.append(F.cross_entropy(logits, torch.arange(len(logits)) + 3))
-        entry += step
-        slope = (losses[0] - losses[1]) / (2 * step)
-        assert slope.abs() > 1e-7
-        torch.testing.assert_close(
-            gradients[tensor].reshape(-1)[steepest], slope, rtol=1e-4, atol=1e-10
-        )
-
-
-# Their layers are not of the kind that transformers can recompute.
-NOT_RECOMPUTED = ["albert", "mpnet"]
-
-
-@pytest.mark.parametrize("name", NOT_RECOMPUTED)
-def test_families_that_cannot_checkpoint_say_so(name: str) -> None:
-    base = get(name)
-    assert not any(isinstance(m, GradientCheckpointingLayer) for m in base.model.modules())
-    with pytest.raises(UserError, match=type(base.model).__name__):
-        base.checkpointing(True)
-
-
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in NOT_RECOMPUTED])
-def test_checkpointing_changes_nothing_but_the_memory(name: str) -> None:
-    settings = get(name).model.config.to_dict().items()
-    high = {k: 0.5 for k, v in settings if "drop" in k and "layer" not in k and type(v) is float}
-    base = backbone(FAMILIES[name], **high)  # a dropout that comes on cannot go unnoticed
-    injection = random_soft(base, 2, leading=2)
-    if base.sites:
-        injection = replace(random_kv(base, 3), embeds=injection.embeds, leading=2)
-    asked = [asking(name, row) for row in ROWS]
-    before, expected = loss_and_gradients(base, injection, asked)
-
-    layer = next(m for m in base.model.modules() if isinstance(m, GradientCheckpointingLayer))
-    inner = next(m for m in layer.modules() if next(m.parameters(recurse=False), None) is not None)
-    calls: list[None] = []
-    inner.register_forward_hook(lambda *_: calls.append(None))
-    for on in (False, True, True, False):
-        base.checkpointing(on)
-        calls.clear()
-        loss, gradients = loss_and_gradients(base, injection, asked)
-        assert len(calls) == (2 if on else 1), "a layer is run twice where it is recomputed"
-        close(loss, before, 1e-6)
-        for tensor, gradient in expected.items():
-            close(gradients[tensor], gradient, 1e-6)
-    assert not base.embed(LEAD).requires_grad
-    assert not any(module.training for module in base.model.modules())
-
-
 # Rows of one batch under different injections -------------------------------------------------
 
 
@@ -464,9 +242,7 @@ def test_a_mixture_equals_single_rows(name: str) -> None:
     if base.sites:
         parts += [random_kv(base, 5), replace(parts[2], kv=random_kv(base, 2, seed=1).kv)]
     mixture = Mixture(tuple(parts), (*range(len(parts)), 1, 0))
-    inside = (
-        base.vocabulary + 1
-    )  # the second virtual token of parts 2 and 4, which has one in front
+    inside = base.vocabulary + 1  # of parts 2 and 4, whose first one leads
     rows = [LONG, ROWS[0], (*ROWS[1], inside), ROWS[2], (inside, *ROWS[1])][: len(parts)]
     rows += [ROWS[2], ROWS[1]]
     with torch.no_grad():
@@ -501,15 +277,9 @@ def test_branches_equal_a_run_for_each(name: str, injected: str) -> None:
         "soft": random_soft(base, 3, leading=3),
     }[injected]
     branches = ((5, 6), (5, 7, 8), (5,), (9, 5, 6, 7), (5, 7, 9), (5, 6))
-    whole = [
-        Example(
-            row,
-            len(row),
-            branches,
-            tuple((b, j) for b in range(6) for j in range(-1, len(branches[b]))),
-        )
-        for row in [(3,), *ROWS]  # the first with branches is longer than a window, alone it is not
-    ]
+    targets = tuple((b, j) for b, branch in enumerate(branches) for j in range(-1, len(branch)))
+    # The first row fits into a window alone, and with its branches it does not.
+    whole = [Example(row, len(row), branches, targets) for row in [(3,), *ROWS]]
     with torch.no_grad():
         found = base.states(whole, injection)
         expected = [
@@ -582,7 +352,7 @@ def test_rows_beyond_a_window_are_not_folded_and_equal_the_untouched_model(name:
     table = torch.cat([soft.embeds, base.embed(LONG)])
     with torch.no_grad():
         found = scores(name, [LONG], soft)[0]
-    close(found, oracle(untouched(name), table)[3:] if len(found) == len(LONG) else found)
+    close(found, oracle(untouched(name), table)[3:])
 
     short = replace(soft, leading=2)
     folded = base.fold(short, LEAD[:1], 2)  # 2 virtual tokens, 2 real: just as far as it reaches
@@ -593,7 +363,7 @@ def test_rows_beyond_a_window_are_not_folded_and_equal_the_untouched_model(name:
     close(last[0], oracle(untouched(name), table)[-1])
 
 
-@pytest.mark.parametrize("name", ONE_WAY)
+@pytest.mark.parametrize("name", UNFOLDABLE)
 def test_only_causal_families_that_are_reached_fold(name: str) -> None:
     base = get(name)
     assert not base.foldable
@@ -618,8 +388,7 @@ def test_virtual_tokens_get_their_embeddings_wherever_they_stand(name: str) -> N
     for row, logits in zip(rows, found, strict=True):
         led = (v, *row)
         table = torch.stack([soft.embeds[t - v] if t >= v else base.embed([t])[0] for t in led])
-        said = decoded([token for token in row if token < v])
-        full = oracle(untouched(name), table, *said)
+        full = oracle(untouched(name), table, *decoded(row))
         close(logits, full if base.architecture == "encoder-decoder" else full[1:])
 
 

@@ -73,11 +73,12 @@ def decode(
             skipped = 0 if "inputs_embeds" in inputs else inputs["input_ids"].shape[1]
         if used is not None and used.rows is not None:
             used = replace(used, rows=used.rows.repeat_interleave(decoding.beams))
-            start = start.repeat_interleave(decoding.beams, 0)
-        shell = speaking(backbone.model, used, start.to(backbone.device))
-        with torch.random.fork_rng(enabled=decoding.temperature > 0):
+        start = start.repeat_interleave(decoding.beams, 0).to(backbone.device)
+        speaker: Any = speaking(backbone.model, used, start)
+        here = backbone.device
+        with torch.random.fork_rng([here] if here.type == "cuda" else []):
             torch.manual_seed(decoding.seed)
-            found = shell.generate(
+            found = speaker.generate(
                 **inputs,
                 generation_config=_config(backbone, decoding),
                 tokenizer=backbone.text.tokenizer if decoding.stop else None,
@@ -104,7 +105,7 @@ def _config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
     sampling: dict[str, Any] = {"do_sample": decoding.temperature > 0}
     if decoding.temperature > 0:
         sampling |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
-    return GenerationConfig(
+    return GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=decoding.max_new_tokens,
         num_beams=decoding.beams,
         repetition_penalty=decoding.repetition_penalty,

@@ -50,9 +50,11 @@ class Text:
     @property
     def end(self) -> int | None:
         """The id that ends a text, None where the tokenizer has none."""
-        return self.tokenizer.eos_token_id
+        found: int | None = self.tokenizer.eos_token_id
+        return found
 
     @property
     def mask(self) -> int | None:
         """The id of the mask token, None where the tokenizer has none."""
-        return self.tokenizer.mask_token_id
+        found: int | None = self.tokenizer.mask_token_id
+        return found

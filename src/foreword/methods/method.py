@@ -1,4 +1,4 @@
-"""What every method is: a configuration that builds trainable parameters, which yield an Injection."""
+"""What every method is: a configuration that builds parameters, which yield an Injection."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Prefix:
     rate: float = 5e-3
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
-        """Start keys and values; raises UserError where the backbone takes none, or they don't fit."""
+        """Start keys and values; raises UserError where the backbone takes none, or not these."""
         check_start(self.start, self.start_text)
         backbone = task.backbone
         sites = backbone.need_sites()
@@ -61,11 +61,6 @@ class Prefix:
         chosen = [site for site in sites if site.layer >= self.first_layer]
         kv = self._started(task, rows, chosen, seed)
         length = next(iter(kv.values())).keys.shape[1]
-        if length >= backbone.longest:
-            raise UserError(
-                f"the start's text has {length} tokens and the model "
-                f"{backbone.longest} positions; use fewer --shots or give --length"
-            )
         positions = length if backbone.architecture == "causal" else 0
         prefix = PrefixKV(kv, positions)
         if self.reparameterize is None:
@@ -87,7 +82,10 @@ class Prefix:
                 seed=seed,
             )
             if len(ids) >= backbone.longest:
-                ids = ids[-backbone.longest + 1 :]
+                raise UserError(
+                    f"the start's text has {len(ids)} tokens and the model "
+                    f"{backbone.longest} positions; use fewer --shots or give --length"
+                )
             with torch.no_grad():
                 read = backbone.kv(ids)
             return {site.name: read[site.name] for site in sites}
@@ -114,13 +112,17 @@ class PrefixKV(Trainable):
         super().__init__()
         self.sites = list(kv)
         self.positions = positions
-        self.keys = nn.ParameterList([kv[s].keys.detach().float().clone().contiguous() for s in self.sites])
-        self.values = nn.ParameterList([kv[s].values.detach().float().clone().contiguous() for s in self.sites])
+        self.keys = nn.ParameterList([_own(kv[s].keys) for s in self.sites])
+        self.values = nn.ParameterList([_own(kv[s].values) for s in self.sites])
 
     def forward(self) -> Injection:
         """Return the keys and values as they are."""
         pairs = zip(self.sites, self.keys, self.values, strict=True)
         return Injection(kv={s: KV(k, v) for s, k, v in pairs}, positions=self.positions)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    return tensor.detach().float().clone(memory_format=torch.contiguous_format)
 
 
 class Reparameterized(Trainable):
@@ -150,10 +152,11 @@ class Reparameterized(Trainable):
     def forward(self) -> Injection:
         """Return start plus MLP, shaped as keys and values."""
         made = torch.tanh(self.embedding @ self.inner.T) @ self.outer.T  # (P, sum of H * D)
-        parts = iter(made.split(self.sizes, 1))
+        parts = iter(torch.split(made, self.sizes, 1))
 
         def moved(start: Tensor) -> Tensor:
             heads, length, width = start.shape
-            return start + next(parts).view(length, heads, width).transpose(0, 1)
+            return torch.add(start, next(parts).view(length, heads, width).transpose(0, 1))
 
-        return self.prefix().map(moved)
+        start: Injection = self.prefix()
+        return start.map(moved)

@@ -32,26 +32,26 @@ class Soft:
     rate: float = 1e-2
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> SoftPrompt:
-        """Start the embeddings; raises UserError for a length below 1 or a start that is not one."""
+        """Start the embeddings; raises UserError for a length or a start that cannot be."""
         check_start(self.start, self.start_text)
-        if task.virtual:
-            if self.length not in (None, task.virtual):
-                raise UserError(
-                    f"--length {self.length}, but the template places {task.virtual} virtual "
-                    "tokens; leave out one of the two"
-                )
-            return SoftPrompt(torch.cat(list(self._placed(task, rows, seed))), leading=0)
-        length = 20 if self.length is None else self.length
+        if task.virtual and self.length not in (None, task.virtual):
+            raise UserError(
+                f"--length {self.length}, but the template places {task.virtual} virtual "
+                "tokens; leave out one of the two"
+            )
+        length = task.virtual or (20 if self.length is None else self.length)
         if not 1 <= length < task.backbone.longest:
             raise UserError(
-                f"--length {length}: give from 1 to {task.backbone.longest - 1}, what the model's "
-                "positions hold"
+                f"{length} virtual tokens; give from 1 to {task.backbone.longest - 1}, what the "
+                "model's positions hold, with --length or in the template"
             )
+        if task.virtual:
+            return SoftPrompt(torch.cat(self._placed(task, rows, seed)), leading=0)
         return SoftPrompt(
             self._embeddings(task, rows, length, self.start_text, seed), leading=length
         )
 
-    def _placed(self, task: Bound, rows: Sequence[Row], seed: int) -> Sequence[Tensor]:
+    def _placed(self, task: Bound, rows: Sequence[Row], seed: int) -> list[Tensor]:
         made = []
         for number, (size, text) in enumerate(task.starts()):
             if text is not None:
@@ -67,8 +67,8 @@ class Soft:
         if self.start == "random":
             spread = backbone.model.get_input_embeddings().weight.float().std()
             noise = torch.Generator().manual_seed(seed)
-            drawn = torch.randn(length, backbone.width, generator=noise)
-            return drawn.to(backbone.device) * spread
+            drawn = torch.randn(length, backbone.width, generator=noise).to(backbone.device)
+            return torch.mul(drawn, spread)
         ids = start_ids(
             self.start, task, rows, length=length, text=text, shots=self.shots, seed=seed
         )

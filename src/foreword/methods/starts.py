@@ -45,7 +45,8 @@ def start_ids(
     tokens = task.backbone.text
     if start == "vocabulary":
         special = set(tokens.tokenizer.all_special_ids)
-        plain = [i for i in range(len(tokens.tokenizer)) if i not in special]
+        known = min(len(tokens.tokenizer), task.backbone.vocabulary)
+        plain = [i for i in range(known) if i not in special]
         return chance.choices(plain, k=length or 20)
     if start == "text":
         source = task.instruction() if text is None else text
@@ -55,9 +56,10 @@ def start_ids(
             raise UserError("start 'labels' needs a task with labels; use 'text'")
     else:
         source = "".join(map(task.demonstration, demonstrations(task, rows, shots, seed)))
-    ids = [*tokens.around[0], *tokens.ids(source)]
-    if not ids:
-        raise UserError(f"start '{start}': the text is empty")
+    own = tokens.ids(source)
+    if not own:
+        raise UserError(f"start '{start}': the text is empty; give --start-text")
+    ids = [*tokens.around[0], *own]
     if length is None:
         return ids
     return (ids * -(-length // len(ids)))[-length:]
@@ -74,7 +76,7 @@ def demonstrations(task: Bound, rows: Sequence[Row], shots: int, seed: int) -> l
     groups: dict[str | None, list[Row]] = {}
     for row in rows:
         groups.setdefault(task.class_of(row), []).append(row)
-    queues = [chance.sample(group, len(group)) for _, group in sorted(groups.items(), key=str)]
+    queues = [chance.sample(groups[name], len(groups[name])) for name in sorted(groups, key=str)]
     chance.shuffle(queues)
     chosen: list[Row] = []
     while len(chosen) < shots:

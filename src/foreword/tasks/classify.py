@@ -20,7 +20,7 @@ from foreword.injection import Injection, Mixture
 from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size
 from foreword.tasks.task import Encoded
 from foreword.tasks.template import Slot, Soft, Template
-from foreword.tasks.verbalizer import Cloze, LabelTree, Plan, normalized, words_of
+from foreword.tasks.verbalizer import Cloze, LabelTree, Path, Plan, normalized, words_of
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,19 @@ class Classifier:
     @cached_property
     def verbalizer(self) -> LabelTree | Cloze:
         """The label words as tokens."""
-        words = [
-            (number, tuple(answer_ids(self.backbone, self._left, word)))
-            for number, label in enumerate(self.labels)
-            for word in self.words[label]
-        ]
+        owners: dict[Path, int] = {}
+        for number, label in enumerate(self.labels):
+            for word in self.words[label]:
+                path = tuple(answer_ids(self.backbone, self._left, word))
+                if not path:
+                    raise UserError(f"label '{label}': the tokenizer drops its word {word!r}")
+                other = self.labels[owners.setdefault(path, number)]
+                if other != label:
+                    raise UserError(
+                        f"labels '{other}' and '{label}' have words of the same tokens; "
+                        "choose other words"
+                    )
+        words = [(number, path) for path, number in owners.items()]
         if self.backbone.architecture == "masked":
             mask = self.backbone.text.mask
             if mask is None:
@@ -147,7 +155,7 @@ class Classifier:
 
     def _laid(self, row: Row, room: int, before: str = "") -> Laid:
         values = {name: str(row.fields[name]) for name in self.template.fields}
-        extra = sum(map(len, self.verbalizer.everything.branches))
+        extra = max(map(len, self.verbalizer.everything.branches), default=0)
         limit = self.task.max_length + len(self.backbone.text.ids(before))
         return lay(
             self.backbone,

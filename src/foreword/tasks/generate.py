@@ -15,7 +15,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
 from foreword.backbone.example import Example, common_lead
 from foreword.data.read import Row
-from foreword.data.shapes import require
+from foreword.data.shapes import canonical, require
 from foreword.engine import buckets, share
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
@@ -95,7 +95,7 @@ class Generator:
     # Rows to examples --------------------------------------------------------------------------
 
     def _chat(self, row: Row) -> bool:
-        return "messages" in self.template.fields and isinstance(row.fields.get("messages"), list)
+        return "messages" in self.template.fields and not isinstance(row.fields["messages"], str)
 
     def check(self, rows: Sequence[Row], *, answers: bool) -> None:
         """Raise UserError at the first row that lacks a field or, with ``answers``, its text."""
@@ -104,20 +104,17 @@ class Generator:
             own = self.template.fields
             require([row], [name for name in own if name != "messages" or not self._chat(row)])
             if self._chat(row):
-                role = row.fields["messages"][-1]["role"]
-                if answers and role != "assistant":
-                    raise UserError(
-                        f"{row.where}: the last message is the {role}'s; end with "
-                        "the assistant's answer"
-                    )
+                canonical([row], targets=answers)
             elif answers:
                 require([row], [self.task.completion_field])
 
     def _values(self, row: Row) -> dict[str, str]:
         values = {n: str(row.fields[n]) for n in self.template.fields}
-        if self._chat(row):
-            messages = list(row.fields["messages"])
-            if messages[-1]["role"] == "assistant":
+        if "messages" in values:
+            messages = row.fields["messages"]
+            if isinstance(messages, str):
+                messages = [{"role": "user", "content": messages}]
+            elif messages[-1]["role"] == "assistant":
                 messages = messages[:-1]
             values["messages"] = self._rendered(messages)
         return values
@@ -127,9 +124,9 @@ class Generator:
         if tokenizer.chat_template is None:
             turns = [f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages]
             return "\n".join([*turns, "Assistant:"])
-        return str(
-            tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        )
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        first = tokenizer.decode(list(self.backbone.text.around[0]))
+        return str(text).removeprefix(str(first))  # which laying out puts there
 
     def completion(self, row: Row) -> str:
         """Return the row's answer."""
@@ -154,13 +151,13 @@ class Generator:
         laid = self._laid(row, room)
         answer = answer_ids(self.backbone, laid.left, self.completion(row))
         longest = self.task.decoding.max_new_tokens
-        cut = laid.cut or len(answer) > longest
+        cut = len(answer) > longest
         answer = answer[:longest]
-        if self.backbone.text.end is not None:
+        if self.backbone.text.end is not None and not cut:  # what was cut does not end here
             answer = [*answer, self.backbone.text.end]
         targets = tuple((0, j) for j in range(-1, len(answer) - 1))
         example = Example(laid.ids, laid.slot, (tuple(answer[:-1]),), targets, tuple(answer))
-        return Encoded(example, len(answer), cut)
+        return Encoded(example, len(answer), cut or laid.cut)
 
     dev_example = train_example
 

@@ -41,9 +41,9 @@ def lay(
 ) -> Laid:
     """Fill a template and tokenize it into at most ``room`` tokens.
 
-    A row that is too long loses text on ``side`` of its longest field until it fits. ``before``
-    is put in front, after the tokenizer's own first tokens. Raises UserError where the template
-    alone takes more than ``room``.
+    A row that is too long loses text on ``side`` of the field with the most tokens until it fits.
+    ``before`` is put in front, after the tokenizer's own first tokens. Raises UserError where the
+    template alone takes more than ``room``.
     """
     texts = dict(values)
     cut = False
@@ -52,15 +52,17 @@ def lay(
         excess = len(laid.ids) - room
         if excess <= 0:
             return laid
-        longest = max(texts, key=lambda name: len(texts[name]), default=None)
-        ids = backbone.text.ids(texts[longest]) if longest is not None else []
-        if longest is None or not ids:
+        tokens = {name: backbone.text.ids(text) for name, text in texts.items()}
+        longest = max(tokens, key=lambda name: len(tokens[name]), default=None)
+        if longest is None or not tokens[longest]:
             raise UserError(
                 f"{where}: the template alone takes {len(laid.ids)} tokens and there is room for "
                 f"{room}; shorten it, or raise --max-length"
             )
+        ids = tokens[longest]
         kept = max(0, len(ids) - excess)
         shorter = backbone.text.decode(ids[:kept] if side == "right" else ids[len(ids) - kept :])
+        shorter = shorter.strip("\ufffd")  # a character whose bytes the cut has parted
         if len(shorter) >= len(texts[longest]):  # decoding need not give the text back exactly
             shorter = texts[longest][:-1] if side == "right" else texts[longest][1:]
         texts[longest] = shorter
@@ -117,17 +119,16 @@ def soft_size(backbone: Backbone, soft: Soft) -> int:
 def answer_ids(backbone: Backbone, left: str, answer: str) -> list[int]:
     """Tokenize an answer as it follows ``left``, with one space between them where words do.
 
-    A space that ends ``left`` is given to the answer, as tokenizers expect it.
+    A space that ends ``left`` is given to the answer, as tokenizers expect it. A decoder of its
+    own begins a text, with the tokenizer's first tokens, whatever the encoder has read.
     """
-    ends_open = left == "" or not left[-1].isspace()
-    if backbone.architecture != "causal":
-        return backbone.text.ids(answer.lstrip(" ") if left == "" else answer)
+    if backbone.architecture == "encoder-decoder":
+        return [*backbone.text.around[0], *backbone.text.ids(answer.lstrip(" "))]
     if left.endswith(" "):
         left, answer = left.rstrip(" "), " " + answer.lstrip(" ")
-    elif not ends_open:
+    elif left[-1:].isspace():
         answer = answer.lstrip(" ")
-    tail = left[-12:]
-    return backbone.text.continuation(tail, answer)
+    return backbone.text.continuation(left[-12:], answer)
 
 
 def room_for(backbone: Backbone, injection: Injection | Mixture) -> int:

@@ -35,7 +35,7 @@ Part = str | Field | Soft | Slot
 _TOKEN = re.compile(
     r"(?P<escape>\{\{|\}\}|\[\[|\]\])"
     r"|\{(?P<field>[^{}\[\]]*)\}"
-    r"|\[soft:(?:(?P<size>\d+)|\"(?P<start>[^\"]*)\")\]"
+    r"|\[soft:(?:(?P<size>[0-9]{1,6})|\"(?P<start>[^\"]*)\")\]"
     r"|(?P<mask>\[mask\])"
     r"|(?P<stray>[{}\[\]])"
 )
@@ -132,6 +132,8 @@ def _stray(source: str, at: int) -> str:
     sign = source[at]
     place = f"template {source!r}, column {at + 1}"
     if sign == "[" and (word := re.match(r"\[([^\[\]{}]*)\]", source[at:])):
+        if word[1].startswith("soft"):
+            return f'{place}: cannot read [{word[1]}]; write [soft:5] or [soft:"some text"]'
         known = nearest(word[1].split(":")[0], ["mask", "soft"])
         return f"{place}: unknown [{word[1]}]; {known}; write [[ and ]] for plain brackets"
     return f"{place}: a stray '{sign}'; write {sign * 2} for a plain one"

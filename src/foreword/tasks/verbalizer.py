@@ -186,21 +186,21 @@ class LabelTree:
             places = {node: place + n for n, node in enumerate(example.answers)}
             place += len(example.answers)
             own = [
-                steps for (lb, _), steps in zip(self.words, self.steps, strict=True) if lb == label
+                path for (lb, _), path in zip(self.words, self.steps, strict=True) if lb == label
             ]
-            for steps in own:
-                for node, child in steps:
+            for path in own:
+                for node, child in path:
                     asked.setdefault(node, []).append((places[node], child, word))
                 word += 1
             counts.append(len(own))
         scores = torch.zeros(word, device=logits.device)
         for node, wanted in asked.items():
             at, child, owner = torch.tensor(wanted, device=logits.device).T
-            steps = self._steps(logits[at], node)
-            scores = scores.index_add(0, owner, steps[torch.arange(len(at)), child])
+            steps = self._steps(logits[at], node).gather(1, child[:, None])[:, 0]
+            scores = scores.index_add(0, owner, steps)
         if max(counts) == 1:
             return -scores
-        return torch.stack([-torch.logsumexp(part, 0) for part in scores.split(counts)])
+        return torch.stack([-torch.logsumexp(part, 0) for part in torch.split(scores, counts)])
 
 
 @dataclass(frozen=True)

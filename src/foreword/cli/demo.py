@@ -1,0 +1,64 @@
+"""The demo: the main job on a customer-service data set, from rows to answers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from foreword.backbone.backbone import Backbone
+from foreword.cli import show
+from foreword.errors import UserError
+from foreword.evaluate import evaluate, with_scores
+from foreword.methods.prefix import Prefix
+from foreword.tasks.classify import Classify
+from foreword.train import Training, tune
+
+LINES = (
+    "my parcel says delivered but there is nothing at my door",
+    "can you put the money back on my card, the kettle was broken",
+    "do these boots run small?",
+    "that was quick, you have made my day",
+)
+
+
+def folder() -> Path:
+    """Return the folder of the demo's rows, which stands in the source tree."""
+    for root in (Path(__file__).parents[3], Path.cwd()):
+        found = root / "examples" / "support"
+        if found.is_dir():
+            return found
+    raise UserError("the demo's rows are not here: run it in a copy of the source tree")
+
+
+def run(out: Path, as_json: bool) -> None:
+    """Tune, score beside the frozen model, keep the file, and answer a few lines."""
+    began = time.monotonic()
+    rows = folder()
+    show.say(f"rows: {rows} (320 to train on, 110 dev, 110 test; 10 intents)")
+    backbone = Backbone.load("smollm2")
+    prompt = tune(
+        backbone,
+        Classify(template="Customer: {text}\nIntent:"),
+        Prefix(shots=10),
+        rows / "train.jsonl",
+        rows / "dev.jsonl",
+        training=Training(epochs=4),
+        out=out,
+        announce=show.say,
+    )
+    with show.counting() as bars:
+        scores = evaluate(prompt, rows / "test.jsonl", baselines=True, announce=bars)
+    prompt = with_scores(prompt, "test", scores)
+    prompt.save(out)
+    answers = list(zip(LINES, prompt.predict(LINES), strict=True))
+    seconds = round(time.monotonic() - began, 1)
+    if as_json:
+        show.emit({**scores, "out": str(out), "seconds": seconds, "answers": dict(answers)})
+        return
+    console = show.out()
+    console.print(show.scores(scores, "prompt"))
+    console.print()
+    for line, label in answers:
+        console.print(f"{label:>17}  {line}", markup=False)
+    size = out.stat().st_size / 1024
+    console.print(f"\n{seconds:.0f} s; the prompt is {out} ({size:.0f} KiB)", markup=False)

@@ -1,0 +1,348 @@
+"""The commands: train, eval, predict, info, export, import, demo."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from foreword.backbone.backbone import Backbone
+from foreword.cli import demo as demonstration
+from foreword.cli import show
+from foreword.cli.settings import Flags, columns, settings, task_alone
+from foreword.config import plain
+from foreword.data.read import Row, read_rows
+from foreword.data.sample import first
+from foreword.data.shapes import canonical
+from foreword.errors import UserError
+from foreword.evaluate import evaluate, with_scores
+from foreword.export.peft import from_peft, to_peft
+from foreword.prompt import Prompt, rows_of, write_whole
+from foreword.train import Interrupted, tune
+from foreword.watch import Bar, trackers
+
+app = App(
+    name="foreword",
+    help="Tunes a few words in front of a frozen language model.",
+    version_flags=["--version"],
+)
+
+NO_FLAGS = Flags()
+Json = Annotated[bool, Parameter(name="--json", negative="", help="one JSON object on stdout")]
+Model = Annotated[str | None, Parameter(help="instead of the model that the prompt names")]
+Dtype = Annotated[str, Parameter(help="auto, float32, bfloat16 or float16")]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda or mps")]
+Force = Annotated[bool, Parameter(negative="", help="run on another model than the prompt's own")]
+
+
+@app.command
+def train(
+    *,
+    flags: Annotated[Flags, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
+    config: Annotated[Path | None, Parameter(help="YAML or TOML run file; flags win")] = None,
+    resume: Annotated[bool, Parameter(negative="", help="go on where the run stopped")] = False,
+    as_json: Json = False,
+) -> None:
+    """Tune a prompt on rows of data and write it to one file."""
+    began = time.monotonic()
+    made = settings(flags, config)
+    wanted = made.plain
+    for name in ("train", "out"):
+        if wanted[name] is None:
+            raise UserError(f"--{name} is missing")
+    out = Path(wanted["out"])
+    named = columns(wanted["columns"])
+    seed = made.training.seed
+    rows = _rows(wanted["train"], named, wanted["rows"], seed)
+    dev = None if wanted["dev"] is None else _rows(wanted["dev"], named, wanted["dev_rows"], seed)
+    test = None if wanted["test"] is None else _rows(wanted["test"], named, None, seed)
+    told = trackers(wanted["report_to"] or (), out.parent)
+    backbone = Backbone.load(wanted["model"], dtype=wanted["dtype"], device=wanted["device"])
+    if test is not None:
+        shape, _ = canonical(rows)
+        made.task.completed(rows, shape, backbone).bind(backbone).check(test, answers=True)
+    effective = {
+        "model": wanted["model"],
+        "task": {"name": wanted["task"], **plain(made.task)},
+        "method": {"name": wanted["method"], **plain(made.method)},
+        "training": plain(made.training),
+        "rows": len(rows),
+        "dev_rows": None if dev is None else len(dev),
+    }
+    show.say(_readable(effective))
+    prompt = tune(
+        backbone,
+        made.task,
+        made.method,
+        rows,
+        dev,
+        training=made.training,
+        out=out,
+        resume=resume,
+        watchers=[Bar(), *told],
+        announce=show.say,
+    )
+    result: dict[str, Any] = {"out": str(out), "dev": prompt.scores["dev"]}
+    if test is not None:
+        with show.counting() as bars:
+            scores = evaluate(prompt, test, seed=seed, announce=bars)
+        prompt = with_scores(prompt, "test", scores)
+        prompt.save(out)
+        result["test"] = prompt.scores["test"]
+    result["seconds"] = round(time.monotonic() - began, 2)
+    result["parameters"] = sum(tensor.numel() for _, tensor in prompt.injection.tensors())
+    if as_json:
+        show.emit({**result, "config": effective})
+        return
+    dev_scores = ", ".join(f"{k} {v:.2f}" for k, v in result["dev"].items() if k != "rows")
+    show.out().print(
+        f"{out}: {out.stat().st_size / 1024:.0f} KiB, {result['parameters']} numbers; "
+        f"dev {dev_scores} on {result['dev']['rows']} rows; {result['seconds']:.0f} s",
+        markup=False,
+    )
+    if test is not None:
+        show.out().print(show.scores(scores, "test"))
+
+
+@app.command(name="eval")
+def evaluate_command(
+    prompt: Path,
+    *,
+    data: Annotated[str, Parameter(help="rows with their answers")],
+    baselines: Annotated[
+        bool, Parameter(negative="", help="score the frozen model without the prompt too")
+    ] = False,
+    rows: Annotated[int | None, Parameter(help="the first N after shuffling with the seed")] = None,
+    columns_: Annotated[
+        list[str] | None, Parameter(name="--columns", consume_multiple=True)
+    ] = None,
+    seed: Annotated[int, Parameter(help="decides the rows and the intervals")] = 0,
+    model: Model = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Score a prompt on rows, with intervals, beside the frozen model where that is asked for."""
+    chosen = _rows(data, columns(columns_), rows, seed)
+    loaded = _prompt(prompt, model, dtype, device, force)
+    with show.counting() as bars:
+        result = evaluate(loaded, chosen, baselines=baselines, seed=seed, announce=bars)
+    if as_json:
+        show.emit(result)
+        return
+    console = show.out()
+    console.print(f"{prompt} on {data}: {result['rows']} rows, 95% intervals", markup=False)
+    if result["cut"]:
+        console.print(f"{result['cut']} rows were too long and were cut")
+    console.print(show.scores(result, "prompt"))
+    if "per_class" in result:
+        console.print()
+        console.print(show.per_class(result))
+        console.print()
+        console.print(show.confusion(result))
+    for name, signature in result.get("signatures", {}).items():
+        console.print(f"{name}: {signature}", markup=False)
+
+
+@app.command
+def predict(
+    prompt: Path,
+    texts: Annotated[list[str] | None, Parameter(help="texts to answer")] = None,
+    /,
+    *,
+    data: Annotated[str | None, Parameter(help="rows to answer, instead of texts")] = None,
+    out: Annotated[Path | None, Parameter(help="JSONL file to write, one object a row")] = None,
+    columns_: Annotated[
+        list[str] | None, Parameter(name="--columns", consume_multiple=True)
+    ] = None,
+    model: Model = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Answer texts, or the rows of a file."""
+    if (data is None) == (not texts):
+        raise UserError("give texts to answer, or --data F")
+    loaded = _prompt(prompt, model, dtype, device, force)
+    bound, _ = loaded.bound()
+    if data is not None:
+        _, given = canonical(read_rows(data, columns=columns(columns_)), targets=False)
+    else:
+        given = rows_of(texts or (), bound)
+    with show.counting() as bars:
+        progress = bars("predicting", len(given))
+        found = bound.predict(given, loaded.injection, progress=progress)
+    cut = sum(bool(answer["cut"]) for answer in found)
+    if cut:
+        show.say(f"{cut} of {len(found)} rows were too long and were cut")
+    lines = [
+        {**{name: row.fields[name] for name in bound.fields}, **_rounded(answer)}
+        for row, answer in zip(given, found, strict=True)
+    ]
+    if out is not None:
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_whole(out, text.encode())
+    if as_json:
+        show.emit({"rows": len(lines), "cut": cut, "out": out, "predictions": lines})
+        return
+    if out is not None:
+        show.say(f"{out}: {len(lines)} rows")
+        return
+    for answer in found:
+        chance = answer.get("probabilities", {}).get(answer.get("label"))
+        label = answer.get("label", answer.get("text"))
+        show.out().print(
+            label if chance is None else f"{label}  ({chance:.0%})", markup=False, soft_wrap=True
+        )
+
+
+@app.command
+def info(prompt: Path, *, as_json: Json = False) -> None:
+    """Show what a prompt file holds; no model is loaded."""
+    loaded = Prompt.load(prompt)
+    shapes = {name: list(tensor.shape) for name, tensor in loaded.injection.tensors()}
+    numbers = sum(tensor.numel() for _, tensor in loaded.injection.tensors())
+    facts = {
+        "file": str(prompt),
+        "bytes": prompt.stat().st_size,
+        "method": dict(loaded.method),
+        "task": plain(loaded.task),
+        "backbone": dict(loaded.backbone),
+        "virtual tokens": loaded.injection.leading or loaded.injection.positions,
+        "parameters": numbers,
+        "data": {k: v for k, v in loaded.data.items() if k != "demonstrations"},
+        "seed": loaded.seed,
+        "versions": dict(loaded.versions),
+        "scores": dict(loaded.scores),
+    }
+    if as_json:
+        show.emit({**facts, "tensors": shapes})
+        return
+    show.out().print(show.facts(facts))
+
+
+@app.command
+def export(
+    prompt: Path,
+    folder: Path,
+    /,
+    *,
+    to: Annotated[str, Parameter(help="peft")] = "peft",
+    as_json: Json = False,
+) -> None:
+    """Write a prompt as another library lays it out."""
+    if to != "peft":
+        raise UserError(f"--to {to}: unknown; known: peft")
+    loaded = Prompt.load(prompt)
+    to_peft(loaded, folder)
+    if as_json:
+        show.emit({"out": str(folder), "format": to})
+    else:
+        show.out().print(f"{folder}: written for peft", markup=False)
+
+
+@app.command(name="import")
+def import_command(
+    folder: Path,
+    /,
+    *,
+    flags: Annotated[Flags, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
+    as_json: Json = False,
+) -> None:
+    """Read a PEFT adapter folder and write it as a prompt file for a task."""
+    wanted, task = task_alone(flags)
+    if wanted["out"] is None:
+        raise UserError("--out is missing")
+    backbone = Backbone.load(wanted["model"], dtype=wanted["dtype"], device=wanted["device"])
+    task.bind(backbone)
+    path = from_peft(folder, backbone, task).save(wanted["out"])
+    if as_json:
+        show.emit({"out": str(path)})
+    else:
+        show.out().print(f"{path}: {path.stat().st_size / 1024:.0f} KiB", markup=False)
+
+
+@app.command
+def demo(
+    *,
+    out: Annotated[Path, Parameter(help="the prompt file to write")] = Path(
+        "out/support.safetensors"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Tune a customer-service intent classifier, score it, and answer a few lines."""
+    demonstration.run(out, as_json)
+
+
+def _rows(source: str, named: Mapping[str, str], n: int | None, seed: int) -> list[Row]:
+    rows = read_rows(source, columns=named)
+    return rows if n is None else first(rows, n, seed)
+
+
+def _prompt(path: Path, model: str | None, dtype: str, device: str, force: bool) -> Prompt:
+    loaded = Prompt.load(path)
+    name = loaded.backbone["name"] if model is None else model
+    backbone = Backbone.load(
+        name, architecture=loaded.backbone["architecture"], dtype=dtype, device=device
+    )
+    return loaded.onto(backbone, force=force, where=str(path))
+
+
+def _rounded(answer: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in answer.items() if key != "cut"}
+    if "probabilities" in kept:
+        kept["probabilities"] = {k: round(v, 6) for k, v in kept["probabilities"].items()}
+    return kept
+
+
+def _readable(config: Mapping[str, Any]) -> str:
+    lines = []
+    for name, value in config.items():
+        if isinstance(value, dict):
+            inner = ", ".join(
+                f"{k}={json.dumps(v, ensure_ascii=False)}"
+                for k, v in value.items()
+                if v is not None
+            )
+            lines.append(f"{name}: {inner}")
+        elif value is not None:
+            lines.append(f"{name}: {value}")
+    return "\n".join(lines)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return 0, 2 for a user's mistake, 130 for Ctrl-C, 1 for a bug."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except UserError as error:
+        show.say(f"foreword: {error}")
+        return 2
+    except CycloptsError as error:
+        show.say(f"foreword: {' '.join(str(error).split())}")
+        return 2
+    except Interrupted as error:
+        show.say(f"foreword: {error}; the same command with --resume goes on")
+        return 130
+    except KeyboardInterrupt:
+        show.say("foreword: interrupted")
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception:
+        traceback.print_exc()
+        show.say("foreword: this is a bug in Foreword, not a mistake of yours; please report it")
+        return 1
+    return 0
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run())

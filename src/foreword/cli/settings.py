@@ -1,0 +1,263 @@
+"""Settings of a run: the fields of the configurations as flags, merged over a run file."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from cyclopts import Parameter
+
+from foreword.backbone.decode import Decoding
+from foreword.config import from_plain
+from foreword.errors import UserError, nearest
+from foreword.methods.method import Method
+from foreword.methods.registry import METHODS
+from foreword.tasks.generate import Generate
+from foreword.tasks.registry import TASKS
+from foreword.tasks.task import Task
+from foreword.train import Training
+
+HELP = {
+    "model": "smollm2 (packaged), a folder, a .gguf file, or a hub id",
+    "dtype": "auto, float32, bfloat16 or float16",
+    "device": "auto, cpu, cuda or mps",
+    "task": f"{' or '.join(TASKS)}",
+    "method": f"{' or '.join(METHODS)}",
+    "train": "rows to train on: JSONL, JSON, CSV, TSV, Parquet, a folder or a datasets id",
+    "dev": "rows to choose the best checkpoint by; else a tenth of the training rows",
+    "test": "rows to score at the end",
+    "rows": "use the first N training rows after shuffling with the seed",
+    "dev_rows": "use the first N dev rows after shuffling with the seed",
+    "columns": "name=column: read a field from another column",
+    "out": "the prompt file to write",
+    "report_to": "tensorboard, wandb, mlflow, trackio",
+    "template": 'a row as the model reads it: {field}, [mask], [soft:5], [soft:"text"]',
+    "labels": "label or label=word,word ...; found in the rows where none are given",
+    "label_field": "the field that holds the label",
+    "completion_field": "the field that holds the completion",
+    "max_length": "tokens of a row; longer ones are cut",
+    "truncate": "the side that is cut",
+    "loss": "over the labels, or over the whole vocabulary",
+    "length": "virtual tokens",
+    "first_layer": "the lowest layer that has a prefix",
+    "start": "random, vocabulary, text, labels or demonstrations",
+    "start_text": "the text of start 'text'",
+    "shots": "demonstrations of that start",
+    "reparameterize": "train the prefix through an MLP of this width",
+    "rate": "learning rate; else the method's own",
+    "epochs": "passes over the training rows",
+    "batch_size": "rows a step",
+    "schedule": "how the learning rate falls",
+    "warmup": "share of the steps in which it rises",
+    "weight_decay": "AdamW's weight decay",
+    "clip": "largest norm of a gradient",
+    "patience": "stop after so many evaluations that are no better",
+    "seed": "decides rows, starts and order",
+    "token_budget": "tokens a pass, with padding",
+    "checkpointing": "recompute activations: less memory, more time",
+    "max_new_tokens": "tokens of a completion at most",
+    "beams": "beams of beam search; 1 is greedy",
+    "temperature": "sample at this temperature; 0 takes the likeliest",
+    "top_p": "sample among the likeliest tokens that hold this probability",
+    "repetition_penalty": "above 1 discourages repeating",
+    "stop": "texts that end a completion",
+}
+RENAMED = {"rate": "lr"}
+RUN: dict[str, tuple[type, Any]] = {
+    "model": (str, "smollm2"),
+    "dtype": (str, "auto"),
+    "device": (str, "auto"),
+    "task": (str, "classify"),
+    "method": (str, "prefix"),
+    "train": (str, None),
+    "dev": (str, None),
+    "test": (str, None),
+    "rows": (int, None),
+    "dev_rows": (int, None),
+    "columns": (list[str], None),
+    "out": (str, None),
+    "report_to": (list[str], None),
+}
+"""Settings that belong to no configuration, with their types and defaults."""
+
+
+def _flag_type(hint: Any) -> Any:
+    """Reduce a field's type to what one flag can say."""
+    if get_origin(hint) in (Union, types.UnionType):
+        options = [option for option in get_args(hint) if option is not types.NoneType]
+        return _flag_type(options[0])
+    if get_origin(hint) is Literal or hint in (str, int, float, bool):
+        return hint
+    return list[str]
+
+
+def _fields() -> dict[str, Any]:
+    found: dict[str, Any] = {name: kind for name, (kind, _) in RUN.items()}
+    for config in (*TASKS.values(), Decoding, *METHODS.values(), Training):
+        hints = typing.get_type_hints(config)
+        for each in dataclasses.fields(config):  # type: ignore[arg-type]
+            if each.name != "decoding":
+                found.setdefault(each.name, _flag_type(hints[each.name]))
+    return found
+
+
+def _flag(name: str) -> str:
+    return f"--{RENAMED.get(name, name).replace('_', '-')}"
+
+
+def _flags() -> type:
+    made: list[tuple[str, Any, Any]] = []
+    for name, kind in _fields().items():
+        flag = _flag(name)
+        several = get_origin(kind) is list
+        about = Parameter(name=flag, help=HELP[name], consume_multiple=several, negative="")
+        made.append((name, Annotated[kind | None, about], dataclasses.field(default=None)))
+    kind = dataclasses.make_dataclass("Flags", made, frozen=True, kw_only=True)
+    kind.__module__ = __name__  # else it seems to be a built-in one, which cyclopts leaves alone
+    return kind
+
+
+Flags = _flags()
+"""All settings as flags; None where one is not given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A run's settings: the plain ones, and the configurations made of the rest."""
+
+    plain: Mapping[str, Any]
+    task: Task
+    method: Method
+    training: Training
+
+
+def settings(flags: Any, file: Path | None) -> Settings:
+    """Merge flags over a run file, and make the configurations.
+
+    Raises UserError for a setting that is unknown, of the wrong type, or not one of the chosen
+    method or task.
+    """
+    given = merged(flags, file)
+    plain = {name: given.pop(name, default) for name, (_, default) in RUN.items()}
+    where = "settings" if file is None else f"settings ({file} and flags)"
+    task_kind = _kind(TASKS, plain["task"], "task")
+    method_kind = _kind(METHODS, plain["method"], "method")
+    task = task_from(task_kind, given, where)
+    method = _take(method_kind, given, where)
+    training_values = {f.name for f in dataclasses.fields(Training)}
+    training = from_plain(
+        Training, {k: given.pop(k) for k in list(given) if k in training_values}, where
+    )
+    if given:
+        raise UserError(
+            f"{_flag(next(iter(given)))} is no setting of task {plain['task']} with method "
+            f"{plain['method']}"
+        )
+    return Settings(plain, task, method, training)
+
+
+def merged(flags: Any, file: Path | None) -> dict[str, Any]:
+    """Return the settings that are given: those of the run file, and over them the flags."""
+    given = {} if file is None else read_run_file(file)
+    for each in dataclasses.fields(flags):
+        value = getattr(flags, each.name)
+        if value is not None:
+            given[each.name] = value
+    return given
+
+
+def task_alone(flags: Any) -> tuple[dict[str, Any], Task]:
+    """Make the task of a prompt that comes from elsewhere; return the plain settings with it."""
+    given = merged(flags, None)
+    plain = {name: given.pop(name, default) for name, (_, default) in RUN.items()}
+    task = task_from(_kind(TASKS, plain["task"], "task"), given, "settings")
+    if given:
+        raise UserError(f"{_flag(next(iter(given)))} is no setting of task {plain['task']}")
+    return plain, task
+
+
+def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
+    """Make a task of the settings that are its own, taking them out of ``given``."""
+    if isinstance(given.get("labels"), list | tuple):
+        given["labels"] = parse_labels(given["labels"])
+    if kind is Generate:
+        seed = {"seed": given["seed"]} if "seed" in given else {}
+        names = {f.name for f in dataclasses.fields(Decoding)} - {"seed"}
+        decoding = {k: given.pop(k) for k in list(given) if k in names} | seed
+        given["decoding"] = from_plain(Decoding, decoding, where)
+    return _take(kind, given, where, shared=())
+
+
+def parse_labels(words: typing.Sequence[str]) -> dict[str, Any]:
+    """Read ``label`` or ``label=word,word`` ...; a word gets a space in front where it has none."""
+    from foreword.tasks.verbalizer import words_of
+
+    made: dict[str, Any] = {}
+    for entry in words:
+        name, sign, given = entry.partition("=")
+        if not name or (sign and not given):
+            raise UserError(f"--labels {entry!r}: write label, or label=word,word")
+        if name in made:
+            raise UserError(f"--labels names '{name}' twice")
+        own = given.split(",") if sign else [name]
+        made[name] = [w if w.startswith(" ") else words_of(w) for w in own]
+    return made
+
+
+def _take(kind: type[Any], given: dict[str, Any], where: str, shared: Any = ("rate",)) -> Any:
+    """Make a configuration of its own settings; ``shared`` ones stay for the next."""
+    names = {f.name for f in dataclasses.fields(kind)}
+    own = {k: given.pop(k) for k in list(given) if k in names and k not in shared}
+    decoding = own.pop("decoding", None)
+    made = from_plain(kind, own, where)
+    return made if decoding is None else dataclasses.replace(made, decoding=decoding)
+
+
+def _kind(registry: Mapping[str, type[Any]], name: str, what: str) -> type[Any]:
+    if name not in registry:
+        raise UserError(f"--{what} {name}: unknown; {nearest(name, registry)}")
+    return registry[name]
+
+
+def read_run_file(path: Path) -> dict[str, Any]:
+    """Read a YAML or TOML file of settings, named as the flags are (dashes or underscores)."""
+    try:
+        text = path.read_text("utf-8")
+        read = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(read, dict):
+        raise UserError(f"{path}: a run file is a mapping of settings to values")
+    back = {flag: name for name, flag in RENAMED.items()}
+    known = _fields()
+    made = {}
+    for key, value in read.items():
+        name = str(key).replace("-", "_")
+        name = back.get(name, name)
+        if name not in known:
+            raise UserError(f"{path}: unknown setting '{key}'; {nearest(str(key), known)}")
+        made[name] = value
+    for name, (kind, _) in RUN.items():
+        wrong = name in made and not isinstance(made[name], get_origin(kind) or kind)
+        if wrong:
+            raise UserError(f"{path}: setting '{name}' is {made[name]!r}, of the wrong type")
+    return made
+
+
+def columns(given: typing.Sequence[str] | None) -> dict[str, str]:
+    """Read ``field=column`` ...; raises UserError for entries of another form."""
+    made = {}
+    for entry in given or ():
+        name, sign, column = entry.partition("=")
+        if not (name and sign and column):
+            raise UserError(f"--columns {entry!r}: write field=column")
+        made[name] = column
+    return made

@@ -1,0 +1,133 @@
+"""What people see: tables that fit 80 columns, and a bar for what takes more than two seconds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from foreword.watch import console
+
+METRICS = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "exact_match": "exact match",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge_l": "ROUGE-L",
+}
+
+
+def out() -> Console:
+    """Return the console for results: standard output, never wider than a terminal of 80."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=80)
+
+
+def say(line: str) -> None:
+    """Print a line for people on standard error."""
+    console().print(line, markup=False, soft_wrap=True)
+
+
+def emit(value: Mapping[str, Any]) -> None:
+    """Print one JSON object on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Give a function that starts a bar (name, total) and returns what moves it."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console(),
+        transient=True,
+        disable=not console().is_terminal,
+    )
+
+    def begin(name: str, total: int) -> Callable[[int], None]:
+        task = bar.add_task(name, total=total)
+        return lambda done: bar.advance(task, done)
+
+    with bar:
+        yield begin
+
+
+def scores(result: Mapping[str, Any], name: str) -> Table:
+    """Lay out a prompt's scores above those of its baselines, with 95% intervals."""
+    shown = [metric for metric in METRICS if metric in result]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for metric in shown:
+        table.add_column(METRICS[metric], justify="right")
+    entries = {name: result}
+    for key, value in result.get("baselines", {}).items():
+        shots = value.get("shots")
+        entries[f"{shots} {key} in context" if shots else key] = value
+    for label, values in entries.items():
+        cells = []
+        for metric in shown:
+            low, high = values["intervals"][metric]
+            cells.append(f"{values[metric]:.1f} ({low:.1f}-{high:.1f})")
+        table.add_row(label, *cells)
+    return table
+
+
+def per_class(result: Mapping[str, Any]) -> Table:
+    """Lay out precision, recall and F1 of each label."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("label", "precision", "recall", "F1", "rows"):
+        table.add_column(column, justify="left" if column == "label" else "right")
+    for label, values in result["per_class"].items():
+        table.add_row(
+            label,
+            f"{values['precision']:.1f}",
+            f"{values['recall']:.1f}",
+            f"{values['f1']:.1f}",
+            str(values["support"]),
+        )
+    return table
+
+
+def confusion(result: Mapping[str, Any], most: int = 8) -> Table:
+    """Lay out the confusion matrix of few labels, or the most frequent confusions of many."""
+    labels, matrix = result["confusion"]["labels"], result["confusion"]["matrix"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    if len(labels) <= 6:
+        table.add_column("label \\ predicted")
+        for label in labels:
+            table.add_column(label[:12], justify="right")
+        for label, row in zip(labels, matrix, strict=True):
+            table.add_row(label, *map(str, row))
+        return table
+    for column in ("label", "taken for", "rows"):
+        table.add_column(column, justify="right" if column == "rows" else "left")
+    wrong = [
+        (count, labels[i], labels[j])
+        for i, row in enumerate(matrix)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    for count, gold, taken in sorted(wrong, key=lambda entry: -entry[0])[:most]:
+        table.add_row(gold, taken, str(count))
+    return table
+
+
+def facts(pairs: Mapping[str, Any]) -> Table:
+    """Lay out names and values in two columns."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in pairs.items():
+        table.add_row(
+            name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        )
+    return table

@@ -1,0 +1,254 @@
+"""Decoding: injections against transformers' own ``generate`` on the full text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, Family, backbone
+from plain import twin
+from transformers import GenerationConfig, PreTrainedModel
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding, decode
+from foreword.errors import UserError
+from foreword.injection import KV, NOTHING, Injection, Mixture
+
+FULL = {f.name: f for f in CAUSAL}
+TWO = {f.name: f for f in SEQ2SEQ}
+ALL: dict[str, Family] = FULL | TWO | {"bloom": UNREACHED[0], "bert": MASKED[0]}
+LEAD = (17, 90, 33, 120, 64, 71)
+OTHER = (55, 44, 99)
+ROWS = ((23, 51, 140, 9, 77, 31, 105), (88, 12, 47), (5, 133, 64, 29, 101))
+NEW = 7
+
+
+@cache
+def get(name: str) -> Backbone:
+    return backbone(ALL[name])
+
+
+@cache
+def plain(name: str) -> PreTrainedModel:
+    return twin(get(name))
+
+
+@torch.no_grad()
+def own(name: str, row: Sequence[int], seed: int = 0, **how: Any) -> str:
+    """What transformers makes of one row of plain tokens."""
+    model, base = plain(name), get(name)
+    two = base.architecture == "encoder-decoder"
+    config = GenerationConfig(
+        max_new_tokens=NEW,
+        eos_token_id=1,
+        pad_token_id=0,
+        decoder_start_token_id=0 if two else None,
+        **{"do_sample": False, **how},
+    )
+    torch.manual_seed(seed)
+    ids = torch.tensor([list(row)])
+    found = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    return base.text.decode(found[0, 1 if two else len(row) :].tolist())
+
+
+def read(name: str, lead: Sequence[int]) -> Injection:
+    with torch.no_grad():
+        return Injection(kv=get(name).kv(lead), positions=len(lead))
+
+
+def soft(name: str, ids: Sequence[int]) -> Injection:
+    with torch.no_grad():
+        return Injection(embeds=get(name).embed(ids), leading=len(ids))
+
+
+SAMPLING = {"temperature": 0.8, "top_p": 0.9}
+HOW = {
+    "greedy": (Decoding(max_new_tokens=NEW), {}),
+    "beams": (Decoding(max_new_tokens=NEW, beams=3), {"num_beams": 3}),
+    "penalty": (Decoding(max_new_tokens=NEW, repetition_penalty=1.7), {"repetition_penalty": 1.7}),
+}
+
+
+# Plain, and under the keys and values of real text ---------------------------------------------
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n != "bert"])
+@pytest.mark.parametrize("how", ["greedy", "beams"])
+def test_without_an_injection_rows_of_a_batch_equal_generate(name: str, how: str) -> None:
+    decoding, same = HOW[how]
+    assert decode(get(name), ROWS, NOTHING, decoding) == [own(name, r, **same) for r in ROWS]
+
+
+@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("how", ["greedy", "beams"])
+def test_under_the_keys_and_values_of_text_rows_go_on_as_after_the_text(
+    name: str, how: str
+) -> None:
+    decoding, same = HOW[how]
+    found = decode(get(name), ROWS, read(name, LEAD), decoding)
+    assert found == [own(name, (*LEAD, *row), **same) for row in ROWS]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bloom", "opt"])
+@pytest.mark.parametrize("how", ["greedy", "beams"])
+def test_leading_embeddings_of_text_are_the_text(name: str, how: str) -> None:
+    decoding, same = HOW[how]
+    found = decode(get(name), ROWS, soft(name, LEAD), decoding)
+    assert found == [own(name, (*LEAD, *row), **same) for row in ROWS]
+
+
+@pytest.mark.parametrize("how", ["greedy", "beams"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+def test_each_row_of_a_mixture_has_its_own_prefix(name: str, how: str) -> None:
+    decoding, same = HOW[how]
+    parts = (NOTHING, read(name, LEAD), read(name, OTHER), soft(name, OTHER))
+    leads = ((), LEAD, OTHER, OTHER)
+    rows, owners = (*ROWS, ROWS[0], ROWS[1]), (2, 0, 1, 1, 3)
+    found = decode(get(name), rows, Mixture(parts, owners), decoding)
+    expected = [
+        own(name, (*leads[owner], *row), **same) for row, owner in zip(rows, owners, strict=True)
+    ]
+    assert found == expected
+
+
+def test_a_mixture_of_soft_prompts_needs_no_attention_function() -> None:
+    parts = (soft("bloom", LEAD), soft("bloom", OTHER))
+    found = decode(get("bloom"), ROWS, Mixture(parts, (1, 0, 1)), HOW["beams"][0])
+    leads = (OTHER, LEAD, OTHER)
+    expected = [own("bloom", (*a, *r), num_beams=3) for a, r in zip(leads, ROWS, strict=True)]
+    assert found == expected
+
+
+# Encoder-decoders -----------------------------------------------------------------------------
+
+
+def step_by_step(name: str, row: Sequence[int], injection: Injection) -> str:
+    """Greedy decoding without a cache: the whole row again for each token."""
+    from foreword.backbone.example import Example
+
+    base, said = get(name), []
+    for _ in range(NEW):
+        example = Example(tuple(row), len(row), (tuple(said),), ((0, len(said) - 1),))
+        with torch.no_grad():
+            said.append(int(base.logits(base.states([example], injection)).argmax()))
+        if said[-1] == 1:
+            break
+    return base.text.decode(said)
+
+
+def learned(name: str, length: int, seed: int, scale: float = 2.0) -> Injection:
+    """Keys and values of no text, for every site: encoder, decoder and cross attention."""
+    base, noise = get(name), torch.Generator().manual_seed(seed)
+    kv = {
+        site.name: KV(
+            scale * torch.randn(site.heads, length, site.key_width, generator=noise),
+            scale * torch.randn(site.heads, length, site.value_width, generator=noise),
+        )
+        for site in base.sites.values()
+    }
+    return Injection(kv=kv, positions=length if base.architecture == "causal" else 0)
+
+
+@pytest.mark.parametrize("name", [*TWO, "llama", "gpt_oss"])
+def test_a_learned_prefix_decodes_with_a_cache_as_without(name: str) -> None:
+    parts = (learned(name, 4, 0), NOTHING, learned(name, 2, 1))
+    owners = (2, 1, 0)
+    alone = [step_by_step(name, row, parts[o]) for row, o in zip(ROWS, owners, strict=True)]
+    assert decode(get(name), ROWS, Mixture(parts, owners), HOW["greedy"][0]) == alone
+    for row, owner, expected in zip(ROWS, owners, alone, strict=True):
+        assert decode(get(name), [row], parts[owner], HOW["greedy"][0]) == [expected]
+    assert decode(get(name), ROWS, NOTHING, HOW["greedy"][0]) != alone
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_beams_of_a_mixture_on_encoder_decoders_equal_single_rows(name: str) -> None:
+    parts, decoding = (learned(name, 4, 0), soft(name, OTHER)), HOW["beams"][0]
+    found = decode(get(name), ROWS, Mixture(parts, (1, 0, 1)), decoding)
+    alone = [decode(get(name), [r], parts[o], decoding)[0] for r, o in zip(ROWS, (1, 0, 1))]  # noqa: B905
+    assert found == alone
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_leading_embeddings_on_an_encoder_are_its_text(name: str) -> None:
+    found = decode(get(name), ROWS, soft(name, LEAD), HOW["greedy"][0])
+    assert found == [own(name, (*LEAD, *row)) for row in ROWS]
+
+
+# Sampling, penalties, stops --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_sampling_draws_what_generate_draws(seed: int) -> None:
+    decoding = Decoding(max_new_tokens=NEW, seed=seed, **SAMPLING)
+    (found,) = decode(get("llama"), [ROWS[0]], read("llama", LEAD), decoding)
+    same = {**SAMPLING, "do_sample": True, "top_k": 0}
+    assert found == own("llama", (*LEAD, *ROWS[0]), seed, **same)
+
+
+def test_seeds_differ_and_repeat() -> None:
+    def drawn(seed: int) -> list[str]:
+        how = Decoding(max_new_tokens=NEW, temperature=1.0, seed=seed)
+        return decode(get("llama"), ROWS, NOTHING, how)
+
+    assert drawn(0) == drawn(0)
+    assert drawn(0) != drawn(1)
+
+
+@pytest.mark.parametrize("how", ["greedy", "sampling"])
+def test_the_callers_random_state_is_left_alone(how: str) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    temperature = 1.0 if how == "sampling" else 0.0
+    decode(get("llama"), ROWS, NOTHING, Decoding(max_new_tokens=2, temperature=temperature))
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_repetition_penalty_is_generates() -> None:
+    decoding, same = HOW["penalty"]
+    found = decode(get("llama"), ROWS, NOTHING, decoding)
+    assert found == [own("llama", row, **same) for row in ROWS]
+    assert found != decode(get("llama"), ROWS, NOTHING, HOW["greedy"][0])
+
+
+def test_completions_end_before_a_stop_string() -> None:
+    whole = decode(get("llama"), ROWS, NOTHING, HOW["greedy"][0])
+    stop = whole[0][2:4]
+    found = decode(get("llama"), ROWS, NOTHING, Decoding(max_new_tokens=NEW, stop=(stop, "\x00")))
+    assert found == [text.split(stop)[0] for text in whole]
+    assert len(found[0]) == whole[0].index(stop)
+
+
+# What is refused ------------------------------------------------------------------------------
+
+
+def test_a_masked_model_cannot_generate() -> None:
+    with pytest.raises(UserError, match="is a masked model and cannot generate"):
+        decode(get("bert"), ROWS, NOTHING, Decoding())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_new_tokens": 0},
+        {"beams": 0},
+        {"temperature": -0.1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"repetition_penalty": 0.0},
+    ],
+)
+def test_values_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        decode(get("llama"), ROWS, NOTHING, Decoding(**wrong))
+
+
+def test_the_model_is_as_it_was() -> None:
+    base = get("llama")
+    kind, before = type(base.model), {n: t.clone() for n, t in base.model.state_dict().items()}
+    decode(base, ROWS, read("llama", LEAD), Decoding(max_new_tokens=2))
+    assert type(base.model) is kind
+    assert all(torch.equal(t, before[n]) for n, t in base.model.state_dict().items())

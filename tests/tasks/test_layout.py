@@ -1,0 +1,212 @@
+"""Layout: where tokens stand, what is cut, and where the answer's space belongs."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from families import CAUSAL, MASKED, SEQ2SEQ, backbone, tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.text import Text
+from foreword.errors import UserError
+from foreword.injection import Injection, Mixture
+from foreword.tasks.layout import Laid, answer_ids, lay, room_for
+from foreword.tasks.template import Template
+
+FAMILIES = {"causal": CAUSAL[0], "masked": MASKED[0], "encoder-decoder": SEQ2SEQ[1]}
+
+@cache
+def get(architecture: str) -> Backbone:
+    return backbone(FAMILIES[architecture])
+
+
+@cache
+def framed(architecture: str) -> Backbone:
+    """With a tokenizer that puts <mask> (2) before and <end> (1) after a text."""
+    made = backbone(FAMILIES[architecture])
+    inner = type(tokenizer().backend_tokenizer).from_str(tokenizer().backend_tokenizer.to_str())
+    inner.post_processor = processors.TemplateProcessing(
+        single="<mask> $A <end>", special_tokens=[("<mask>", 2), ("<end>", 1)]
+    )
+    made.text = Text(PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>"))
+    return made
+
+
+def laid(base: Backbone, source: str, room: int = 10_000, **more: str) -> Laid:
+    side = more.pop("side", "right")
+    before = more.pop("before", "")
+    template = Template.parse(source)
+    return lay(base, template, more, room=room, side=side, where="F:1", before=before)  # type: ignore[arg-type]
+
+
+def ids(text: str) -> list[int]:
+    return get("causal").text.ids(text)
+
+
+# Where things stand ---------------------------------------------------------------------------
+
+
+def test_a_causal_row_ends_where_its_answer_begins() -> None:
+    found = laid(get("causal"), "Review: {text}\nMood:", text="a good film")
+    assert list(found.ids) == ids("Review: a good film\nMood:")
+    assert (found.slot, found.left, found.cut) == (
+        len(found.ids),
+        "Review: a good film\nMood:",
+        False,
+    )
+
+
+@pytest.mark.parametrize("space", ["", " ", "  "])
+def test_a_space_before_the_answer_is_left_to_the_answer(space: str) -> None:
+    found = laid(get("causal"), f"{{text}} Mood:{space}[mask]", text="good")
+    assert list(found.ids) == ids("good Mood:")
+    assert found.left == f"good Mood:{space}"
+
+
+def test_first_tokens_stand_first_and_last_ones_only_where_text_goes_on() -> None:
+    text = ids("it was good")
+    assert list(laid(framed("causal"), "{a}", a="it was good").ids) == [2, *text]
+    assert list(laid(framed("encoder-decoder"), "{a}", a="it was good").ids) == [2, *text, 1]
+    masked = laid(framed("masked"), "{a} [mask].", a="it was good")
+    assert list(masked.ids) == [2, *text, *ids("."), 1]
+    assert masked.slot == 1 + len(text)
+
+
+def test_text_before_a_row_stands_after_the_first_tokens() -> None:
+    found = laid(framed("causal"), "{a}", a="good", before="bad film : ")
+    assert list(found.ids) == [2, *ids("bad film : good")]
+    soft = laid(framed("causal"), "[soft:2]{a}", a="good", before="bad film")
+    assert list(soft.ids) == [2, *ids("bad film"), 160, 161, *ids("good")]
+
+
+def test_virtual_tokens_are_numbered_in_place() -> None:
+    found = laid(get("causal"), 'a[soft:2]{t}[soft:"it was"]b', t="film")
+    size = len(ids("it was"))
+    wanted = [*ids("a"), 160, 161, *ids("film"), *range(162, 162 + size), *ids("b")]
+    assert list(found.ids) == wanted
+
+
+def test_an_encoder_reads_all_and_the_answer_is_the_decoders() -> None:
+    found = laid(get("encoder-decoder"), "{a} [mask] film", a="good")
+    assert list(found.ids) == [*ids("good"), *ids(" film")]
+
+
+def test_a_causal_model_cannot_answer_before_text() -> None:
+    with pytest.raises(UserError, match=r"text after \[mask\] is never seen by a causal model"):
+        laid(get("causal"), "{a} [mask].", a="good")
+
+
+# Cutting --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_longest_field_loses_text_on_the_side_that_is_said(side: str) -> None:
+    words = [f"film {i}" for i in range(9)]
+    long = " and ".join(words)
+    whole = laid(get("causal"), "{a}:{b}", a="a good film", b=long)
+    found = laid(get("causal"), "{a}:{b}", len(whole.ids) - 7, side=side, a="a good film", b=long)
+    assert found.cut
+    assert not whole.cut
+    text = get("causal").text.decode(list(found.ids))
+    kept = text.removeprefix("a good film:")
+    assert text != kept  # the shorter field is whole
+    assert long.startswith(kept) if side == "right" else long.endswith(kept)
+    assert len(found.ids) == len(whole.ids) - 7
+
+
+def test_the_longest_is_counted_in_tokens() -> None:
+    few, many = " film" * 6, "XYZXYZXYZ0123456789"
+    assert len(few) > len(many)
+    assert len(ids(few)) < len(ids(many))
+    room = len(ids(f"{few}:{many}")) - 2
+    text = get("causal").text.decode(list(laid(get("causal"), "{a}:{b}", room, a=few, b=many).ids))
+    assert text == f"{few}:{many[:-2]}"
+
+
+def test_a_character_of_many_bytes_is_not_cut_in_two() -> None:
+    made = backbone(FAMILIES["causal"])
+    made.text = Text(_bytes())
+    assert len(made.text.ids("é")) == 2
+    for room in range(1, 9):
+        found = laid(made, "{t}", room, t="éééé é")
+        assert "\ufffd" not in made.text.decode(list(found.ids))
+        assert len(found.ids) <= room
+
+
+def _bytes() -> PreTrainedTokenizerFast:
+    """A tokenizer of single bytes."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({sign: n for n, sign in enumerate(alphabet)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=made)
+
+
+WORDS = st.lists(st.sampled_from(["good", "film", "a", "XY", "\n", ":", "0", "  "]), max_size=12)
+
+
+@settings(max_examples=60)
+@given(WORDS, WORDS, st.integers(0, 40), st.sampled_from(["left", "right"]))
+def test_a_row_always_fits_or_is_refused(a: list[str], b: list[str], room: int, side: str) -> None:
+    values = {"a": " ".join(a), "b": "".join(b)}
+    template = "x {a} y {b}:"
+    try:
+        found = laid(get("causal"), template, room, side=side, **values)
+    except UserError as error:
+        assert len(ids("x  y :")) > room, error
+        return
+    assert len(found.ids) <= room
+    whole = laid(get("causal"), template, **values)
+    assert found.cut == (len(whole.ids) > room)
+    if not found.cut:
+        assert found == whole
+
+
+def test_a_template_that_does_not_fit_is_refused_with_both_numbers() -> None:
+    size = len(ids("Review: \nMood:"))
+    with pytest.raises(UserError, match=rf"F:1: the template alone takes {size} .* room for 3"):
+        laid(get("causal"), "Review: {t}\nMood:", 3, t="a good film")
+    with pytest.raises(UserError, match="the template alone takes 9 tokens and .* room for 8"):
+        laid(get("causal"), "[soft:9]", 8)
+
+
+# Answers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ["causal", "masked"])
+@pytest.mark.parametrize(
+    ("left", "answer", "wanted"),
+    [
+        ("Mood:", " good", " good"),
+        ("Mood: ", " good", " good"),
+        ("Mood: ", "good", " good"),
+        ("Mood:  ", "good", " good"),
+        ("Mood:", "good", "good"),
+        ("Mood\n", " good", "good"),
+        ("Mood\n", "good", "good"),
+        ("", " good", " good"),
+        (",", "good", "good"),
+    ],
+)
+def test_one_space_between_words(architecture: str, left: str, answer: str, wanted: str) -> None:
+    assert answer_ids(get(architecture), left, answer) == ids(wanted)
+    row = laid(get("causal"), left) if left else Laid((), 0, "", False)
+    joined = [*row.ids, *answer_ids(get("causal"), row.left, answer)]
+    assert get("causal").text.decode(joined) == left.rstrip(" ") + wanted
+
+
+def test_a_decoder_begins_a_text_of_its_own() -> None:
+    assert answer_ids(get("encoder-decoder"), "Mood:", " good") == ids("good")
+    assert answer_ids(framed("encoder-decoder"), "Mood: ", "good") == [2, *ids("good")]
+
+
+def test_room_is_what_the_longest_part_of_a_mixture_leaves() -> None:
+    base = get("causal")
+    short, long = Injection(positions=3), Injection(positions=5, leading=2)
+    assert room_for(base, short) == base.longest - 3
+    assert room_for(base, Mixture((short, long), (0, 1))) == base.longest - 7
