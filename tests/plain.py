@@ -6,10 +6,10 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from families import CLASSES
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from families import CLASSES
 from foreword.backbone.backbone import Backbone
 
 

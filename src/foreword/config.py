@@ -39,6 +39,10 @@ def from_plain(kind: type[T], values: Mapping[str, Any], where: str) -> T:
             hint = nearest(str(name), sorted(known))
             raise UserError(f"{where}: unknown setting '{name}'; {hint}")
         made[name] = _typed(hints[name], value, f"{where}: setting '{name}'")
+    for f in dataclasses.fields(kind):  # type: ignore[arg-type]
+        needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if needed and f.name not in made:
+            raise UserError(f"{where}: setting '{f.name}' is missing; give it")
     return kind(**made)
 
 

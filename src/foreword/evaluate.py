@@ -32,7 +32,7 @@ def evaluate(
     too long and lost text.
     """
     _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
-    bound, backbone = prompt.bound()
+    bound = prompt.bound()
     bound.check(rows, answers=True)
 
     def run(name: str, *, tuned: bool, before: str = "") -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Prompt:
 
     # Using -------------------------------------------------------------------------------------
 
-    def bound(self) -> tuple[Bound, Backbone]:
+    def bound(self) -> Bound:
         """Return the task on the backbone in hand."""
         if self.on is None:
             raise UserError(
@@ -82,7 +82,7 @@ class Prompt:
 
     def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
         """Answer texts (for a template of one field) or rows: labels, or completions."""
-        bound, _ = self.bound()
+        bound = self.bound()
         rows = rows_of(inputs, bound)
         found = bound.predict(rows, self.injection)
         return [answer.get("label", answer.get("text")) for answer in found]

@@ -135,7 +135,7 @@ def tune(
         run.keep(checkpoint.path_for(target), _hash(identity))
         if resume:
             announce(run.restore())
-    members = [Bar()] if watchers is None else list(watchers)
+    members: list[Watcher] = [Bar()] if watchers is None else list(watchers)
     if target is not None:
         members.append(Log(target.with_suffix(".log.jsonl")))
     with Watchers(members) as told:
@@ -318,7 +318,7 @@ class _Run:
         score = total / weight
         progress = self.progress
         told.evaluation(progress.step, self.bound.metric, score)
-        if progress.best_score is None or score > progress.best_score:
+        if progress.best_score is None or score >= progress.best_score:
             progress.best_score, progress.best_step, progress.worse = score, progress.step, 0
             self.best = {n: t.detach().clone() for n, t in self.trainable.state_dict().items()}
         else:

@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, Family, backbone
-from plain import twin
-from transformers import GenerationConfig, PreTrainedModel
+from tokenizers import Tokenizer, models
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
+from foreword.backbone.example import Example
+from foreword.backbone.text import Text
 from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Mixture
+from plain import twin
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FULL = {f.name: f for f in CAUSAL}
 TWO = {f.name: f for f in SEQ2SEQ}
@@ -24,11 +29,27 @@ LEAD = (17, 90, 33, 120, 64, 71)
 OTHER = (55, 44, 99)
 ROWS = ((23, 51, 140, 9, 77, 31, 105), (88, 12, 47), (5, 133, 64, 29, 101))
 NEW = 7
+DULL = ("gpt2", "opt", "bart", "marian", "gpt_oss")  # say one thing whatever they read, else
+
+
+@cache
+def words() -> PreTrainedTokenizerFast:
+    """A word for each of the 160 ids, so that texts are equal only where all ids are."""
+    made = Tokenizer(models.WordLevel({f"t{i}": i for i in range(160)}))
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="t0", eos_token="t1")
 
 
 @cache
 def get(name: str) -> Backbone:
-    return backbone(ALL[name])
+    made = backbone(ALL[name])
+    made.text = Text(words())
+    for parameter in made.model.parameters():
+        if parameter.dim() > 1 and name in DULL:
+            parameter.data.mul_(4)
+    for key, buffer in made.model.named_buffers():
+        if key == "final_logits_bias":  # without it these two say <pad> alone
+            buffer[0, :3] = -torch.inf
+    return made
 
 
 @cache
@@ -79,7 +100,9 @@ HOW = {
 @pytest.mark.parametrize("how", ["greedy", "beams"])
 def test_without_an_injection_rows_of_a_batch_equal_generate(name: str, how: str) -> None:
     decoding, same = HOW[how]
-    assert decode(get(name), ROWS, NOTHING, decoding) == [own(name, r, **same) for r in ROWS]
+    found = decode(get(name), ROWS, NOTHING, decoding)
+    assert found == [own(name, row, **same) for row in ROWS]
+    assert any(found)
 
 
 @pytest.mark.parametrize("name", FULL)
@@ -127,8 +150,6 @@ def test_a_mixture_of_soft_prompts_needs_no_attention_function() -> None:
 
 def step_by_step(name: str, row: Sequence[int], injection: Injection) -> str:
     """Greedy decoding without a cache: the whole row again for each token."""
-    from foreword.backbone.example import Example
-
     base, said = get(name), []
     for _ in range(NEW):
         example = Example(tuple(row), len(row), (tuple(said),), ((0, len(said) - 1),))
@@ -157,17 +178,25 @@ def test_a_learned_prefix_decodes_with_a_cache_as_without(name: str) -> None:
     parts = (learned(name, 4, 0), NOTHING, learned(name, 2, 1))
     owners = (2, 1, 0)
     alone = [step_by_step(name, row, parts[o]) for row, o in zip(ROWS, owners, strict=True)]
-    assert decode(get(name), ROWS, Mixture(parts, owners), HOW["greedy"][0]) == alone
+
+    def decoded(rows: Sequence[Sequence[int]], injection: Injection | Mixture) -> list[str]:
+        # one more, since some models are configured to force their last token
+        how = Decoding(max_new_tokens=NEW + 1)
+        return [" ".join(t.split()[:NEW]) for t in decode(get(name), rows, injection, how)]
+
+    assert decoded(ROWS, Mixture(parts, owners)) == alone
     for row, owner, expected in zip(ROWS, owners, alone, strict=True):
-        assert decode(get(name), [row], parts[owner], HOW["greedy"][0]) == [expected]
-    assert decode(get(name), ROWS, NOTHING, HOW["greedy"][0]) != alone
+        assert decoded([row], parts[owner]) == [expected]
+    assert decoded(ROWS, NOTHING) != alone
 
 
 @pytest.mark.parametrize("name", TWO)
 def test_beams_of_a_mixture_on_encoder_decoders_equal_single_rows(name: str) -> None:
     parts, decoding = (learned(name, 4, 0), soft(name, OTHER)), HOW["beams"][0]
     found = decode(get(name), ROWS, Mixture(parts, (1, 0, 1)), decoding)
-    alone = [decode(get(name), [r], parts[o], decoding)[0] for r, o in zip(ROWS, (1, 0, 1))]  # noqa: B905
+    alone = [
+        decode(get(name), [r], parts[o], decoding)[0] for r, o in zip(ROWS, (1, 0, 1), strict=True)
+    ]
     assert found == alone
 
 
@@ -215,11 +244,11 @@ def test_a_repetition_penalty_is_generates() -> None:
 
 
 def test_completions_end_before_a_stop_string() -> None:
-    whole = decode(get("llama"), ROWS, NOTHING, HOW["greedy"][0])
-    stop = whole[0][2:4]
-    found = decode(get("llama"), ROWS, NOTHING, Decoding(max_new_tokens=NEW, stop=(stop, "\x00")))
-    assert found == [text.split(stop)[0] for text in whole]
-    assert len(found[0]) == whole[0].index(stop)
+    base = backbone(ALL["llama"])
+    whole = decode(base, ROWS, NOTHING, HOW["greedy"][0])
+    assert whole == ["adbndn", " goodOn", "was1,,,"]
+    found = decode(base, ROWS, NOTHING, Decoding(max_new_tokens=NEW, stop=("dO", "db", "zz")))
+    assert found == ["a", " goo", "was1,,,"]
 
 
 # What is refused ------------------------------------------------------------------------------

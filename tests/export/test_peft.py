@@ -45,6 +45,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:Futu
 FAMILIES = {f.name: f for f in [*CAUSAL, *MASKED, *SEQ2SEQ, *UNREACHED]} | {
     "gemma3-window": WINDOWED[1],
     "gemma3-wide": Family("gemma3_text", "causal", {**WINDOWED[1].config, "sliding_window": 10}),
+    "deep": Family("gpt_neox", "causal", {"num_hidden_layers": 11}),  # 10 sorts before 2
     "hybrid": Family(
         "lfm2",
         "causal",
@@ -178,6 +179,7 @@ TRAINED = [
 ]
 WRITTEN = [
     *((name, kind) for name in (*TINY, "gemma3-wide") for kind in ("soft", *PREFIX)),
+    ("deep", "PREFIX_TUNING"),
     *((name, "soft") for name in ("bert", "albert", "electra", "t5", "bart", "marian", "falcon")),
 ]
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, Family, backbone
-from plain import next_logits, twin
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import common_lead
 from foreword.data.read import Row
@@ -23,6 +22,9 @@ from foreword.injection import NOTHING, Injection, Mixture
 from foreword.tasks.classify import Classifier, Classify
 from foreword.tasks.layout import room_for
 from foreword.tasks.verbalizer import LabelTree, normalized, words_of
+from plain import next_logits, twin
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LEFT_TO_RIGHT = {
     f.name: f
@@ -88,7 +90,10 @@ def spelled(name: str) -> list[tuple[str, list[int]]]:
     text, answer = get(name).text, str.strip if get(name).architecture != "causal" else str
     found = [(label, text.ids(answer(w))) for label, words in WORDS.items() for w in words]
     return [
-        (label, [*path, END] if any(p != path and p[: len(path)] == path for _, p in found) else path)
+        (
+            label,
+            [*path, END] if any(p != path and p[: len(path)] == path for _, p in found) else path,
+        )
         for label, path in found
     ]
 
@@ -176,7 +181,9 @@ class Counter:
 
     def __init__(self, base: Backbone) -> None:
         self.rows = 0
-        module = base.model.get_decoder() if base.architecture != "causal" else base.model.base_model
+        module = (
+            base.model.get_decoder() if base.architecture != "causal" else base.model.base_model
+        )
         self.hook = module.register_forward_pre_hook(self.count, with_kwargs=True)
 
     def count(self, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

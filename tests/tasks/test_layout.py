@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from families import CAUSAL, MASKED, SEQ2SEQ, backbone, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from families import CAUSAL, MASKED, SEQ2SEQ, backbone, tokenizer
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.text import Text
 from foreword.errors import UserError
@@ -19,6 +19,7 @@ from foreword.tasks.layout import Laid, answer_ids, lay, room_for
 from foreword.tasks.template import Template
 
 FAMILIES = {"causal": CAUSAL[0], "masked": MASKED[0], "encoder-decoder": SEQ2SEQ[1]}
+
 
 @cache
 def get(architecture: str) -> Backbone:

@@ -86,8 +86,7 @@ def attention(
             position_bias=position_bias,
         )
 
-    rows, heads, length, _ = query.shape
-    groups = heads // key.shape[1]
+    length, groups = query.shape[2], query.shape[1] // key.shape[1]
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     mask = attention_mask
     if mask is None and causal and length > 1:
@@ -134,8 +133,8 @@ def _prepend(
         opened = _additive(seen, mask.dtype)
         assert opened is not None
         seen = opened
-    shape = torch.broadcast_shapes(mask.shape[:3], seen.shape[:3])
-    return key, value, torch.cat([seen.expand(*shape, -1), mask.expand(*shape, -1)], 3)
+    shape = (max(mask.shape[0], seen.shape[0]), mask.shape[1], mask.shape[2], -1)
+    return key, value, torch.cat([seen.expand(*shape), mask.expand(*shape)], 3)
 
 
 def _explicit(

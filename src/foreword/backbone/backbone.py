@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from foreword.backbone.attention import Carried, Prefixes
 from foreword.backbone.example import Example, Line, depths, lines
 from foreword.backbone.fingerprint import fingerprint
+from foreword.backbone.masks import ancestors, padding, shifted
 from foreword.backbone.shell import head
 from foreword.backbone.sites import Role, Site, find_sites
 from foreword.backbone.sources import Architecture, open_source
@@ -43,13 +44,15 @@ class Backbone:
         architecture: Architecture,
         name: str,
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
+        model.train(False)
+        model.requires_grad_(False)
+        self.model = model
         self.text = Text(tokenizer)
         self.architecture = architecture
         self.name = name
         self.sites = find_sites(model)
-        embedding = model.get_input_embeddings()
-        self.vocabulary, self.width = embedding.weight.shape
+        self.vocabulary: int = self._table.shape[0]
+        self.width: int = self._table.shape[1]
         # Right padding needs no mask on a causal model; the pad token would make some warn of that.
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.pad = (pad + 1) % self.vocabulary if architecture == "causal" else pad
@@ -77,14 +80,19 @@ class Backbone:
         return fingerprint(self.model, self.text.tokenizer)
 
     @property
+    def _table(self) -> Tensor:
+        """The input embeddings' weight: (vocabulary, width)."""
+        return cast(Tensor, self.model.get_input_embeddings().weight)
+
+    @property
     def device(self) -> torch.device:
         """Where the model's inputs go."""
-        return self.model.get_input_embeddings().weight.device
+        return self._table.device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the model computes in."""
-        return self.model.get_input_embeddings().weight.dtype
+        return self._table.dtype
 
     @property
     def longest(self) -> int:
@@ -109,7 +117,7 @@ class Backbone:
         if on:
             self.model.activation_checkpointing_enable()
         else:
-            self.model.activation_checkpointing_disable()
+            self.model.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
         for module in self.model.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module.training = on
@@ -119,7 +127,7 @@ class Backbone:
     def embed(self, ids: Sequence[int]) -> Tensor:
         """Return the model's input embeddings of real tokens: (n, width)."""
         embedding = self.model.get_input_embeddings()
-        return embedding(torch.tensor(list(ids), device=self.device))
+        return cast(Tensor, embedding(torch.tensor(list(ids), device=self.device)))
 
     def states(
         self, examples: Sequence[Example], injection: Injection | Mixture = NOTHING
@@ -267,16 +275,18 @@ class Backbone:
         return Carried(kv, rows), [mixture.parts[row].positions for row in mixture.rows]
 
     def _prefixes(self, site: Site, parts: Sequence[KV | None]) -> Prefixes:
-        to = {"device": self.device, "dtype": self.dtype}
         empty = KV(
             torch.zeros(site.heads, 0, site.key_width), torch.zeros(site.heads, 0, site.value_width)
         )
-        cast = [KV(p.keys.to(**to), p.values.to(**to)) for p in (part or empty for part in parts)]
-        if len(cast) == 1:
-            return Prefixes(cast[0].keys[None], cast[0].values[None], None)
-        sizes = torch.tensor([part.keys.shape[1] for part in cast], device=self.device)
-        keys = pad_sequence([part.keys.transpose(0, 1) for part in cast], batch_first=True)
-        values = pad_sequence([part.values.transpose(0, 1) for part in cast], batch_first=True)
+        found = [
+            KV(part.keys.to(self.device, self.dtype), part.values.to(self.device, self.dtype))
+            for part in (part or empty for part in parts)
+        ]
+        if len(found) == 1:
+            return Prefixes(found[0].keys[None], found[0].values[None], None)
+        sizes = torch.tensor([part.keys.shape[1] for part in found], device=self.device)
+        keys = pad_sequence([part.keys.transpose(0, 1) for part in found], batch_first=True)
+        values = pad_sequence([part.values.transpose(0, 1) for part in found], batch_first=True)
         visible = torch.arange(keys.shape[1], device=self.device)[None] < sizes[:, None]
         shared = bool((sizes == sizes[0]).all())
         return Prefixes(keys.transpose(1, 2), values.transpose(1, 2), None if shared else visible)
@@ -319,10 +329,10 @@ class Backbone:
         inputs: dict[str, Any] = self.inputs(rows, mixture)
         length = max(map(len, rows))
         if self.architecture == "masked":
-            inputs["attention_mask"] = _padding(rows, length).to(self.device)
+            inputs["attention_mask"] = padding(rows, length).to(self.device)
         elif any(line.parents is not None for line in laid):
-            trees = [_shifted(line, lead) for line, lead in zip(laid, leads, strict=True)]
-            inputs["attention_mask"] = _ancestors(trees, length).to(self.device)
+            trees = [shifted(line, lead) for line, lead in zip(laid, leads, strict=True)]
+            inputs["attention_mask"] = ancestors(trees, length).to(self.device)
             positions = [
                 [offset + depth for depth in depths(tree)]
                 for offset, tree in zip(offsets, trees, strict=True)
@@ -352,7 +362,7 @@ class Backbone:
     ) -> tuple[Tensor, Tensor]:
         """Run an encoder-decoder's encoder: states (B, S, width) and mask (B, S)."""
         led, _ = self.with_lead(rows, mixture)
-        mask = _padding(led, max(map(len, led))).to(self.device)
+        mask = padding(led, max(map(len, led))).to(self.device)
         extra = {} if carried is None else {"foreword": carried}
         encoder = self.model.get_encoder()
         inputs = self.inputs(led, mixture)
@@ -379,7 +389,8 @@ class Backbone:
         ids = pad_sequence(
             [torch.tensor(row) for row in rows], batch_first=True, padding_value=self.pad
         ).to(self.device)
-        hidden = self.model.get_decoder()(
+        decoder = cast(nn.Module, self.model.get_decoder())  # type: ignore[no-untyped-call]
+        hidden: Tensor = decoder(
             input_ids=ids,
             encoder_hidden_states=encoded[index],
             encoder_attention_mask=mask[index],
@@ -407,24 +418,3 @@ class Backbone:
         if found is None:
             raise UserError(f"{self.name}: its configuration has no decoder_start_token_id")
         return int(found)
-
-
-def _padding(rows: Sequence[Sequence[int]], length: int) -> Tensor:
-    sizes = torch.tensor([len(row) for row in rows])
-    return (torch.arange(length)[None] < sizes[:, None]).long()  # (B, T)
-
-
-def _shifted(line: Line, lead: int) -> list[int]:
-    """Return the parents of a line's tokens with ``lead`` tokens put before them."""
-    own = line.parents if line.parents is not None else range(-1, len(line.tokens) - 1)
-    return [*range(-1, lead - 1), *(parent + lead for parent in own)]
-
-
-def _ancestors(trees: Sequence[Sequence[int]], length: int) -> Tensor:
-    """Let each token see itself and its ancestors: (B, 1, T, T) bool."""
-    seen = torch.eye(length, dtype=torch.bool).repeat(len(trees), 1, 1)
-    for row, parents in enumerate(trees):
-        for token, parent in enumerate(parents):
-            if parent >= 0:
-                seen[row, token] |= seen[row, parent]
-    return seen[:, None]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from functools import wraps
-from typing import Any
+from types import new_class
+from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from foreword.backbone.attention import Carried
 
@@ -39,7 +40,7 @@ def head(model: PreTrainedModel, states: Tensor, output: type[ModelOutput]) -> T
     if base is not model:
         name = model.base_model_prefix
     elif model.config.is_encoder_decoder:
-        base = model.get_decoder()
+        base = cast(nn.Module, model.get_decoder())  # type: ignore[no-untyped-call]
         name = next(n for n, module in model.named_children() if module is base)
     else:
         raise NotImplementedError(f"{type(model).__name__} has no base model below its head")
@@ -48,8 +49,11 @@ def head(model: PreTrainedModel, states: Tensor, output: type[ModelOutput]) -> T
     shell._modules[name] = _Given(base, output(last_hidden_state=hidden))
     if model.config.is_encoder_decoder:
         encoded = BaseModelOutput(last_hidden_state=hidden)
-        return shell(encoder_outputs=encoded, decoder_inputs_embeds=hidden).logits[0]
-    return shell(inputs_embeds=hidden).logits[0]
+        answer = shell(encoder_outputs=encoded, decoder_inputs_embeds=hidden)
+    else:
+        answer = shell(inputs_embeds=hidden)
+    logits: Tensor = answer.logits[0]
+    return logits
 
 
 def speaking(model: PreTrainedModel, carried: Carried | None, start: Tensor) -> PreTrainedModel:
@@ -70,7 +74,9 @@ def speaking(model: PreTrainedModel, carried: Carried | None, start: Tensor) -> 
         return kind.forward(self, *args, **kwargs)
 
     shell = copy.copy(model)
-    speaker = type(f"Speaking{kind.__name__}", (kind,), {"forward": forward})
-    made = speaker.__new__(speaker)
+    speaker = new_class(
+        f"Speaking{kind.__name__}", (kind,), {}, lambda body: body.update(forward=forward)
+    )
+    made: PreTrainedModel = object.__new__(speaker)
     made.__dict__ = shell.__dict__
     return made

@@ -172,7 +172,7 @@ def predict(
     if (data is None) == (not texts):
         raise UserError("give texts to answer, or --data F")
     loaded = _prompt(prompt, model, dtype, device, force)
-    bound, _ = loaded.bound()
+    bound = loaded.bound()
     if data is not None:
         _, given = canonical(read_rows(data, columns=columns(columns_)), targets=False)
     else:

@@ -101,7 +101,7 @@ def _fields() -> dict[str, Any]:
     found: dict[str, Any] = {name: kind for name, (kind, _) in RUN.items()}
     for config in (*TASKS.values(), Decoding, *METHODS.values(), Training):
         hints = typing.get_type_hints(config)
-        for each in dataclasses.fields(config):  # type: ignore[arg-type]
+        for each in dataclasses.fields(config):
             if each.name != "decoding":
                 found.setdefault(each.name, _flag_type(hints[each.name]))
     return found
@@ -191,7 +191,8 @@ def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
         names = {f.name for f in dataclasses.fields(Decoding)} - {"seed"}
         decoding = {k: given.pop(k) for k in list(given) if k in names} | seed
         given["decoding"] = from_plain(Decoding, decoding, where)
-    return _take(kind, given, where, shared=())
+    made: Task = _take(kind, given, where, shared=())
+    return made
 
 
 def parse_labels(words: typing.Sequence[str]) -> dict[str, Any]:

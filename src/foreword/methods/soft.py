@@ -65,7 +65,7 @@ class Soft:
     ) -> Tensor:
         backbone = task.backbone
         if self.start == "random":
-            spread = backbone.model.get_input_embeddings().weight.float().std()
+            spread = backbone.embed(range(backbone.vocabulary)).float().std()
             noise = torch.Generator().manual_seed(seed)
             drawn = torch.randn(length, backbone.width, generator=noise).to(backbone.device)
             return torch.mul(drawn, spread)

@@ -1,0 +1,188 @@
+"""The contract that every method keeps on every backbone that can carry it.
+
+A test module calls these with a method's configuration and a backbone; each checks one clause.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import Example
+from foreword.config import plain
+from foreword.data.read import Row
+from foreword.engine import differentiate, infer
+from foreword.injection import Injection, Mixture
+from foreword.methods.method import Method, Trainable
+from foreword.methods.registry import name_of
+from foreword.prompt import Prompt
+from foreword.tasks.classify import Classify
+from foreword.tasks.layout import room_for
+from foreword.tasks.task import Bound
+from plain import twin
+
+TEXTS = ["a good film", "it was", "bad film and a good film :", "film 0123"]
+LABELS = {"good": " good", "bad": (" bad", " a bad film"), "fine": " good film"}
+ROWS = [
+    Row({"text": text, "label": label}, f"F:{n}")
+    for n, (text, label) in enumerate(zip(TEXTS, [*LABELS, "bad"], strict=True), 1)
+]
+
+Oracle = Callable[[Backbone, Injection, Example], Tensor]
+"""The logits at an example's targets under an injection, (N, vocabulary), by a plain definition."""
+
+
+def task_on(base: Backbone) -> Classify:
+    template = "{text} it was [mask]." if base.architecture == "masked" else "{text}\nMood:"
+    return Classify(template=template, labels=LABELS)
+
+
+def built(method: Method, base: Backbone, seed: int = 0) -> tuple[Bound, Trainable]:
+    task = task_on(base).bind(base)
+    return task, method.build(task, ROWS, seed)
+
+
+def backward(task: Bound, trainable: Trainable) -> float:
+    """Take the gradient of the task's loss on all rows."""
+    with torch.no_grad():
+        room = room_for(task.backbone, trainable())
+    items = [task.train_example(row, room) for row in ROWS]
+
+    def loss(group: list[int], logits: Tensor) -> Tensor:
+        return task.losses(logits, [items[i] for i in group]).sum()
+
+    examples = [item.example for item in items]
+    longest = max(e.length for e in examples)
+    return differentiate(task.backbone, trainable, examples, (), longest, 100, loss)
+
+
+def trained(method: Method, base: Backbone, steps: int = 2, seed: int = 0) -> Trainable:
+    """Take a few large steps, so that every parameter has moved."""
+    task, trainable = built(method, base, seed)
+    optimizer = torch.optim.SGD([p for p in trainable.parameters() if p.requires_grad], lr=0.5)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        backward(task, trainable)
+        optimizer.step()
+    return trainable.requires_grad_(False)
+
+
+def digest(base: Backbone) -> str:
+    found = hashlib.sha256()
+    for name, tensor in [*base.model.named_parameters(), *base.model.named_buffers()]:
+        found.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def probabilities(task: Bound, injection: Injection | Mixture) -> Tensor:
+    answers = task.predict(ROWS, injection)
+    return torch.tensor([list(answer["probabilities"].values()) for answer in answers])
+
+
+# The clauses ----------------------------------------------------------------------------------
+
+
+def equals_a_plain_oracle(method: Method, base: Backbone, oracle: Oracle) -> None:
+    task = task_on(base).bind(base)
+    injection = trained(method, base)()
+    for row in ROWS:
+        example = task.dev_example(row, room_for(base, injection)).example
+        with torch.no_grad():
+            ((_, found),) = infer(base, injection, [example])
+            expected = oracle(base, injection, example)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def gradient_reaches_every_parameter(method: Method, base: Backbone) -> None:
+    task, trainable = built(method, base)
+    learning = {n: p for n, p in trainable.named_parameters() if p.requires_grad}
+    assert learning
+    optimizer = torch.optim.SGD(learning.values(), lr=1.0)
+    first = backward(task, trainable)
+    optimizer.step()
+    optimizer.zero_grad()  # a second time, since what starts at zero hides what is behind it
+    backward(task, trainable)
+    for name, parameter in learning.items():
+        assert parameter.grad is not None, f"no gradient reaches {name}"
+        assert bool(torch.isfinite(parameter.grad).all())
+        assert float(parameter.grad.abs().max()) > 0, f"the gradient of {name} is zero"
+    small = torch.optim.SGD(learning.values(), lr=1e-3)
+    task, trainable = built(method, base)
+    learning = {n: p for n, p in trainable.named_parameters() if p.requires_grad}
+    small = torch.optim.SGD(learning.values(), lr=1e-2)
+    for _ in range(3):
+        small.zero_grad()
+        last = backward(task, trainable)
+        small.step()
+    assert last < first, "the loss does not fall"
+
+
+def a_file_gives_the_same_prompt(method: Method, base: Backbone, folder: Path) -> None:
+    injection = trained(method, base)()
+    prompt = Prompt(
+        injection=injection,
+        task=task_on(base),
+        backbone={
+            "name": base.name,
+            "architecture": base.architecture,
+            "fingerprint": base.fingerprint,
+        },
+        method={"name": name_of(method), **plain(method)},
+        on=base,
+    )
+    path = prompt.save(folder / "p.safetensors")
+    again = Prompt.load(path, base)
+    kept, read = dict(injection.tensors()), dict(again.injection.tensors())
+    assert kept.keys() == read.keys()
+    assert all(torch.equal(tensor, read[name]) for name, tensor in kept.items())
+    bound = prompt.bound()
+    assert torch.equal(probabilities(bound, injection), probabilities(bound, again.injection))
+    assert prompt.predict(TEXTS) == again.predict(TEXTS)
+
+
+def the_backbone_is_untouched(method: Method, base: Backbone) -> None:
+    before, kind = digest(base), type(base.model)
+    task = task_on(base).bind(base)
+    probabilities(task, trained(method, base)())
+    assert digest(base) == before
+    assert type(base.model) is kind
+    assert not any(p.requires_grad or p.grad is not None for p in base.model.parameters())
+    plainly = twin(base)
+    ids = {"input_ids": torch.tensor([[5, 7, 9, 11]])}
+    if base.architecture == "encoder-decoder":
+        ids["decoder_input_ids"] = torch.tensor([[0, 3]])
+    with torch.no_grad():
+        torch.testing.assert_close(base.model(**ids).logits, plainly(**ids).logits)
+
+
+def a_mixed_batch_equals_single_rows(method: Method, other: Method, base: Backbone) -> None:
+    task = task_on(base).bind(base)
+    parts = (trained(method, base, seed=0)(), trained(other, base, steps=3, seed=1)())
+    owners = (1, 0, 0, 1)
+    mixed = probabilities(task, Mixture(parts, owners))
+    alone = torch.stack([probabilities(task, part) for part in parts])
+    expected = alone[torch.tensor(owners), torch.arange(len(ROWS))]
+    torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(alone[0], alone[1], rtol=1e-4, atol=1e-6)
+
+
+def checkpointing_changes_nothing(method: Method, base: Backbone) -> None:
+    found = []
+    for on in (False, True):
+        task, trainable = built(method, base)
+        base.checkpointing(on)
+        try:
+            loss = backward(task, trainable)
+        finally:
+            base.checkpointing(False)
+        gradients = {n: p.grad for n, p in trainable.named_parameters() if p.grad is not None}
+        found.append((loss, gradients))
+    assert found[0][0] == found[1][0]
+    assert found[0][1].keys() == found[1][1].keys()
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(gradient, found[1][1][name])
