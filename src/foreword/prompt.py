@@ -78,7 +78,7 @@ class Prompt:
                 f"the prompt holds {held} virtual tokens and its task places {asked}; "
                 "its template was changed after tuning, tune it again"
             )
-        return bound, self.on
+        return bound
 
     def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
         """Answer texts (for a template of one field) or rows: labels, or completions."""

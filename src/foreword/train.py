@@ -228,7 +228,8 @@ class _Run:
     def go(self, told: Watchers) -> None:
         """Take all steps that are left."""
         patience = self.training.patience
-        self.backbone.checkpointing(self.training.checkpointing)
+        if self.training.checkpointing:
+            self.backbone.checkpointing(True)
         try:
             with _interruptible() as stopped:
                 if self.progress.best_score is None:

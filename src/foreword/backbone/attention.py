@@ -90,7 +90,10 @@ def attention(
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     mask = attention_mask
     if mask is None and causal and length > 1:
-        mask = _causal(length, key.shape[2], key.device)
+        # A static cache holds room for keys to come; sdpa too reads no more than are there.
+        key, value = key[:, :, :length], value[:, :, :length]
+        position_bias = None if position_bias is None else position_bias[..., :length]
+        mask = _causal(length, key.device)
     if position_bias is not None:
         mask = _additive(mask, position_bias.dtype)
         mask = position_bias if mask is None else position_bias + mask
@@ -155,18 +158,18 @@ def _explicit(
     bias = _additive(mask, scores.dtype)
     if bias is not None:
         scores = scores + bias
+    exact = torch.promote_types(scores.dtype, torch.float32)
     if sinks is not None:
         column = sinks.to(scores.dtype).reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
-        weights = torch.cat([scores, column], 3).softmax(3, dtype=torch.float32)[..., :-1]
+        weights = torch.cat([scores, column], 3).softmax(3, dtype=exact)[..., :-1]
     else:
-        weights = scores.softmax(3, dtype=torch.float32)
+        weights = scores.softmax(3, dtype=exact)
     weights = F.dropout(weights.to(query.dtype), dropout, training=dropout > 0)
     return weights @ value
 
 
-def _causal(length: int, keys: int, device: torch.device) -> Tensor:
-    seen = torch.ones(length, keys, dtype=torch.bool, device=device)
-    return seen.tril(keys - length)[None, None]  # (1, 1, T, S)
+def _causal(length: int, device: torch.device) -> Tensor:
+    return torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril()
 
 
 def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.utils.generic import ModelOutput
 
@@ -20,6 +19,7 @@ from foreword.backbone.attention import Carried, Prefixes
 from foreword.backbone.example import Example, Line, depths, lines
 from foreword.backbone.fingerprint import fingerprint
 from foreword.backbone.masks import ancestors, padding, shifted
+from foreword.backbone.recompute import recompute_layers
 from foreword.backbone.shell import head
 from foreword.backbone.sites import Role, Site, find_sites
 from foreword.backbone.sources import Architecture, open_source
@@ -112,22 +112,37 @@ class Backbone:
     def checkpointing(self, on: bool) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations.
 
-        Only the layers' own training flag is set: their dropout modules stay in evaluation.
+        Dropout stays off. Raises UserError for a model whose layers cannot do it.
         """
-        if on:
-            self.model.activation_checkpointing_enable()
-        else:
-            self.model.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
-        for module in self.model.modules():
-            if isinstance(module, GradientCheckpointingLayer):
-                module.training = on
+        recompute_layers(self.model, on)
 
     # Running ---------------------------------------------------------------------------------
 
     def embed(self, ids: Sequence[int]) -> Tensor:
         """Return the model's input embeddings of real tokens: (n, width)."""
-        embedding = self.model.get_input_embeddings()
-        return cast(Tensor, embedding(torch.tensor(list(ids), device=self.device)))
+        return self._embedded(torch.tensor(list(ids), device=self.device))
+
+    def _embedded(self, ids: Tensor) -> Tensor:
+        return cast(Tensor, self.model.get_input_embeddings()(ids)) * self._scale
+
+    @cached_property
+    def _scale(self) -> float:
+        """What embeddings must be multiplied by to read as their ids do; Marian scales only ids."""
+        two = self.architecture == "encoder-decoder"
+        stack = cast(nn.Module, self.model.get_encoder() if two else self.model.base_model)
+        ids = torch.tensor([[3, 4]], device=self.device)
+        with torch.no_grad():
+            embeds = self.model.get_input_embeddings()(ids)
+            expected = stack(input_ids=ids).last_hidden_state
+            near = 1e-2 * float(expected.abs().max())
+            for scale in (1.0, self.width**0.5):
+                found = stack(inputs_embeds=embeds * scale).last_hidden_state
+                if torch.allclose(found, expected, rtol=0, atol=near):
+                    return scale
+        raise UserError(
+            f"{self.name} cannot take virtual tokens: it reads embeddings otherwise than ids; "
+            "--method prefix may work on it"
+        )
 
     def states(
         self, examples: Sequence[Example], injection: Injection | Mixture = NOTHING
@@ -303,8 +318,11 @@ class Backbone:
             return {"input_ids": padded}
         sizes = [0 if part.embeds is None else len(part.embeds) for part in mixture.parts]
         first = torch.tensor([sum(sizes[:row]) for row in mixture.rows], device=self.device)
+        held = torch.tensor(sizes, device=self.device)[list(mixture.rows)][:, None]
+        if bool((padded - self.vocabulary >= held).any()):
+            raise UserError("a row has virtual tokens that its prompt has no embeddings for")
         table = torch.cat([p.embeds for p in mixture.parts if p.embeds is not None])
-        real = self.model.get_input_embeddings()(padded.masked_fill(virtual, self.pad))
+        real = self._embedded(padded.masked_fill(virtual, self.pad))
         index = (padded - self.vocabulary + first[:, None])[virtual]
         made = table.to(device=real.device, dtype=real.dtype)[index]
         return {"inputs_embeds": real.masked_scatter(virtual[..., None], made)}

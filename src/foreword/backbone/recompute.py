@@ -1,0 +1,43 @@
+"""Gradient checkpointing: layers that recompute their activations in the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from foreword.errors import UserError
+
+
+def recompute_layers(model: nn.Module, on: bool) -> None:
+    """Let every layer of ``model`` recompute its activations, or keep them again.
+
+    transformers' own switch also marks input embeddings as trained, for good, and asks for
+    training mode, in which some layers drop out; so each layer's own flags are set instead.
+    Raises UserError for a model that is not made of such layers.
+    """
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if on and not layers:
+        raise UserError(
+            f"{type(model).__name__} cannot recompute its layers; leave out --checkpointing"
+        )
+    for layer in layers:
+        layer.gradient_checkpointing = layer.training = on
+        layer._gradient_checkpointing_func = partial(_recomputed, layer)
+
+
+def _recomputed(layer: nn.Module, function: Callable[..., Any], *inputs: Any) -> Any:
+    """Run a layer under checkpointing, in evaluation mode while it runs."""
+
+    def quiet(*inputs: Any) -> Any:
+        layer.training = False
+        try:
+            return function(*inputs)
+        finally:
+            layer.training = True
+
+    return checkpoint(quiet, *inputs, use_reentrant=False)
