@@ -111,14 +111,12 @@ def gradient_reaches_every_parameter(method: Method, base: Backbone) -> None:
         assert parameter.grad is not None, f"no gradient reaches {name}"
         assert bool(torch.isfinite(parameter.grad).all())
         assert float(parameter.grad.abs().max()) > 0, f"the gradient of {name} is zero"
-    small = torch.optim.SGD(learning.values(), lr=1e-3)
     task, trainable = built(method, base)
-    learning = {n: p for n, p in trainable.named_parameters() if p.requires_grad}
-    small = torch.optim.SGD(learning.values(), lr=1e-2)
-    for _ in range(3):
-        small.zero_grad()
+    steady = torch.optim.Adam([p for p in trainable.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(6):
+        steady.zero_grad()
         last = backward(task, trainable)
-        small.step()
+        steady.step()
     assert last < first, "the loss does not fall"
 
 

@@ -29,7 +29,7 @@ FAMILIES: dict[str, Family] = {f.name: f for f in [*REACHED, *UNREACHED]} | {
 }
 METHODS: dict[str, tuple[Method, Method]] = {
     "soft": (Soft(length=3), Soft(length=5, start="vocabulary")),
-    "prefix": (Prefix(length=3), Prefix(length=5, first_layer=1, start="random")),
+    "prefix": (Prefix(length=3), Prefix(length=5, start="random")),
     "prefix by MLP": (Prefix(length=3, reparameterize=4), Prefix(length=2, start="labels")),
 }
 UNREACHED_NAMES = [family.name for family in UNREACHED]
@@ -49,7 +49,11 @@ FEW = [
 
 @cache
 def get(name: str) -> Backbone:
-    return backbone(FAMILIES[name])
+    made = backbone(FAMILIES[name])
+    for parameter in made.model.parameters():
+        if parameter.dim() > 1:  # as initialized, some hardly heed what stands before a row
+            parameter.data.mul_(3)
+    return made
 
 
 @cache
@@ -136,7 +140,12 @@ def test_methods_mix_in_one_batch(name: str) -> None:
 
 @pytest.mark.parametrize(("method", "name"), CARRIED)
 def test_checkpointing_changes_nothing(method: str, name: str) -> None:
-    contract.checkpointing_changes_nothing(METHODS[method][0], get(name))
+    if get(name).model.supports_gradient_checkpointing:
+        contract.checkpointing_changes_nothing(METHODS[method][0], get(name))
+    else:
+        assert name in ("albert", "mpnet")
+        with pytest.raises(UserError, match="cannot recompute its layers"):
+            get(name).checkpointing(True)
 
 
 @pytest.mark.parametrize("name", UNREACHED_NAMES)

@@ -168,7 +168,7 @@ def test_a_soft_prompt_in_the_template_starts_from_its_own_text() -> None:
 
 
 def test_a_soft_prompt_of_text_in_the_template_scores_as_the_text() -> None:
-    soft = bound(template='film [soft:" it was"] {text}\nMood:')
+    soft = bound(template='film[soft:" it was"] {text}\nMood:')
     text = bound(template="film it was {text}\nMood:")
     injection = Soft().build(soft, ROWS, 0)()
     found = soft.predict(ROWS[:3], injection.map(torch.Tensor.detach))

@@ -27,7 +27,7 @@ def recompute_layers(model: nn.Module, on: bool) -> None:
         )
     for layer in layers:
         layer.gradient_checkpointing = layer.training = on
-        layer._gradient_checkpointing_func = partial(_recomputed, layer)
+        setattr(layer, "_gradient_checkpointing_func", partial(_recomputed, layer))  # noqa: B010
 
 
 def _recomputed(layer: nn.Module, function: Callable[..., Any], *inputs: Any) -> Any:
