@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -61,7 +62,7 @@ def backward(task: Bound, trainable: Trainable) -> float:
     return differentiate(task.backbone, trainable, examples, (), longest, 100, loss)
 
 
-def trained(method: Method, base: Backbone, steps: int = 2, seed: int = 0) -> Trainable:
+def train(method: Method, base: Backbone, steps: int = 2, seed: int = 0) -> Trainable:
     """Take a few large steps, so that every parameter has moved."""
     task, trainable = built(method, base, seed)
     optimizer = torch.optim.SGD([p for p in trainable.parameters() if p.requires_grad], lr=0.5)
@@ -70,6 +71,9 @@ def trained(method: Method, base: Backbone, steps: int = 2, seed: int = 0) -> Tr
         backward(task, trainable)
         optimizer.step()
     return trainable.requires_grad_(False)
+
+
+trained = cache(train)
 
 
 def digest(base: Backbone) -> str:
@@ -146,7 +150,7 @@ def a_file_gives_the_same_prompt(method: Method, base: Backbone, folder: Path) -
 def the_backbone_is_untouched(method: Method, base: Backbone) -> None:
     before, kind = digest(base), type(base.model)
     task = task_on(base).bind(base)
-    probabilities(task, trained(method, base)())
+    probabilities(task, train(method, base)())
     assert digest(base) == before
     assert type(base.model) is kind
     assert not any(p.requires_grad or p.grad is not None for p in base.model.parameters())

@@ -121,5 +121,5 @@ def test_mistakes_are_named(values: dict[str, Any], what: str) -> None:
 
 
 def test_what_must_be_given_is_named() -> None:
-    with pytest.raises(UserError, match="F: setting 'path' is missing"):
+    with pytest.raises(UserError, match=r"F: setting 'path' is missing"):
         from_plain(Demanding, {"size": 2}, "F")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 
 import pytest
 import torch
@@ -269,5 +270,5 @@ def test_buckets_part_the_rows_within_the_budget(sizes: list[int], budget: int) 
         assert longest * len(group) <= budget or len(group) == 1
     order = [sizes[i] for group in groups for i in group]
     assert order == sorted(sizes, reverse=True)
-    for group, following in zip(groups, groups[1:], strict=False):  # none could take one more
+    for group, following in pairwise(groups):  # none could take one more
         assert max(sizes[i] for i in group) * (len(group) + 1) > budget, following

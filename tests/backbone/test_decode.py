@@ -255,7 +255,7 @@ def test_completions_end_before_a_stop_string() -> None:
 
 
 def test_a_masked_model_cannot_generate() -> None:
-    with pytest.raises(UserError, match="is a masked model and cannot generate"):
+    with pytest.raises(UserError, match=r"is a masked model and cannot generate"):
         decode(get("bert"), ROWS, NOTHING, Decoding())
 
 

@@ -144,11 +144,11 @@ def test_checkpointing_changes_nothing(method: str, name: str) -> None:
         contract.checkpointing_changes_nothing(METHODS[method][0], get(name))
     else:
         assert name in ("albert", "mpnet")
-        with pytest.raises(UserError, match="cannot recompute its layers"):
+        with pytest.raises(UserError, match=r"cannot recompute its layers"):
             get(name).checkpointing(True)
 
 
 @pytest.mark.parametrize("name", UNREACHED_NAMES)
 def test_what_cannot_carry_a_prefix_says_so_and_what_works(name: str) -> None:
-    with pytest.raises(UserError, match="cannot take a prefix: .* --method soft works"):
+    with pytest.raises(UserError, match=r"cannot take a prefix: .* --method soft works"):
         contract.built(METHODS["prefix"][0], get(name))

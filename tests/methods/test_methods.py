@@ -74,7 +74,7 @@ def test_text_is_what_is_given_or_the_tasks_own_description() -> None:
 
 def test_labels_are_the_words_of_all_labels() -> None:
     assert start("labels") == ids(" good bad a bad film good film")
-    with pytest.raises(UserError, match="'labels' needs a task with labels"):
+    with pytest.raises(UserError, match=r"'labels' needs a task with labels"):
         start("labels", task=Generate(template="{text}").bind(get("llama")))
 
 
@@ -120,17 +120,17 @@ def test_text_starts_with_the_tokenizers_first_tokens() -> None:
     base.text = Text(PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>"))
     task = Classify(template="{text}", labels=LABELS).bind(base)
     assert start("text", text="it was", task=task) == [2, *ids("it was")]
-    with pytest.raises(UserError, match="the text is empty"):
+    with pytest.raises(UserError, match=r"the text is empty"):
         start("text", text="", task=task)
 
 
 @pytest.mark.parametrize("method", [Soft, Prefix])
 def test_wrong_starts_are_refused(method: type[Soft] | type[Prefix]) -> None:
-    with pytest.raises(UserError, match="unknown start 'demos'"):
+    with pytest.raises(UserError, match=r"unknown start 'demos'"):
         method(start="demos").build(bound(), ROWS, 0)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="a starting text is given but the start is 'labels'"):
+    with pytest.raises(UserError, match=r"a starting text is given but the start is 'labels'"):
         method(start="labels", start_text="x").build(bound(), ROWS, 0)
-    with pytest.raises(UserError, match="the text is empty"):
+    with pytest.raises(UserError, match=r"the text is empty"):
         method(start="text", start_text="éé").build(bound(), ROWS, 0)
 
 
@@ -182,9 +182,9 @@ def test_lengths_that_do_not_fit_are_refused() -> None:
     for length in (0, -1, longest):
         with pytest.raises(UserError, match=f"^{length} virtual tokens; give from 1 to"):
             Soft(length=length).build(bound(), ROWS, 0)
-    with pytest.raises(UserError, match="--length 4, but the template places 5 virtual tokens"):
+    with pytest.raises(UserError, match=r"--length 4, but the template places 5 virtual tokens"):
         Soft(length=4).build(bound(template="[soft:2]{text}[soft:3]:"), ROWS, 0)
-    with pytest.raises(UserError, match="999999 virtual tokens; give from 1 to"):
+    with pytest.raises(UserError, match=r"999999 virtual tokens; give from 1 to"):
         Soft().build(bound(template="[soft:999999]{text}"), ROWS, 0)
 
 
@@ -271,7 +271,7 @@ def test_prefixes_that_cannot_be_are_refused(method: Prefix, what: str) -> None:
 
 
 def test_a_prefix_has_no_place_in_a_template() -> None:
-    with pytest.raises(UserError, match="the template places virtual tokens, .* --method soft"):
+    with pytest.raises(UserError, match=r"the template places virtual tokens, .* --method soft"):
         Prefix().build(bound(template="[soft:2]{text}:"), ROWS, 0)
 
 

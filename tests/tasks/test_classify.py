@@ -168,9 +168,9 @@ def test_a_node_is_read_only_where_words_part() -> None:
 
 
 def test_words_that_cannot_be_told_apart_are_refused() -> None:
-    with pytest.raises(UserError, match="no end-of-text token"):
+    with pytest.raises(UserError, match=r"no end-of-text token"):
         LabelTree.grow([(0, (5,)), (1, (5, 6))], 2, None, vocabulary=False)
-    with pytest.raises(UserError, match="same tokens"):
+    with pytest.raises(UserError, match=r"same tokens"):
         LabelTree.grow([(0, (5, 6)), (1, (5, 6))], 2, END, vocabulary=False)
     same = LabelTree.grow([(0, (5, 6)), (0, (5, 6)), (1, (7,))], 2, END, vocabulary=False)
     assert len(same.words) == 2
@@ -305,7 +305,7 @@ def test_labels_and_template_are_found_in_the_rows() -> None:
     masked = Classify().completed(given, "text,label", get("bert"))
     assert masked.template == "{text}\nLabel: [mask]"
     masked.bind(get("bert"))
-    with pytest.raises(UserError, match="F:1: no field 'text'"):
+    with pytest.raises(UserError, match=r"F:1: no field 'text'"):
         Classify().completed([Row({"body": "x", "label": "a"}, "F:1")], "fields", get("llama"))
 
 
@@ -332,13 +332,13 @@ def test_labels_that_cannot_be_are_refused(labels: Any, what: str) -> None:
 
 
 def test_words_that_tokenize_to_nothing_are_refused() -> None:
-    with pytest.raises(UserError, match="label 'b': the tokenizer drops its word 'éé'"):
+    with pytest.raises(UserError, match=r"label 'b': the tokenizer drops its word 'éé'"):
         _ = bound("llama", labels={"a": "a", "b": "éé"}).verbalizer
 
 
 @pytest.mark.parametrize("name", ["llama", "bert"])
 def test_words_that_tokenize_alike_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match="labels 'a' and 'b' have words of the same tokens"):
+    with pytest.raises(UserError, match=r"labels 'a' and 'b' have words of the same tokens"):
         _ = bound(name, labels={"a": "good", "b": "goodé"}).verbalizer
 
 
@@ -358,7 +358,7 @@ def test_bad_rows_are_named(fields: dict[str, Any], what: str) -> None:
 
 
 def test_what_is_missing_before_binding_is_named() -> None:
-    with pytest.raises(UserError, match="needs a template and labels"):
+    with pytest.raises(UserError, match=r"needs a template and labels"):
         Classify(template="{text}").bind(get("llama"))
     with pytest.raises(UserError, match=r"has no \[mask\]"):
         Classify(template="{text}", labels=WORDS).bind(get("bert"))

@@ -254,11 +254,11 @@ def test_bad_messages_are_named(messages: Any, answers: bool, what: str) -> None
 
 
 def test_masked_models_and_missing_templates_are_refused() -> None:
-    with pytest.raises(UserError, match="is a masked model and cannot generate"):
+    with pytest.raises(UserError, match=r"is a masked model and cannot generate"):
         bound("bert")
-    with pytest.raises(UserError, match="needs a template"):
+    with pytest.raises(UserError, match=r"needs a template"):
         Generate().bind(get("llama"))
-    with pytest.raises(UserError, match="beams is 0"):
+    with pytest.raises(UserError, match=r"beams is 0"):
         bound("llama", decoding=Decoding(beams=0))
 
 
@@ -285,5 +285,5 @@ def test_a_template_is_found_for_the_rows_shape() -> None:
     assert found({"messages": TALK}) == "{messages}"
     assert found({"prompt": "x", "completion": "y"}) == "{prompt}\n"
     assert Generate(template="{a}").completed([], "", base).template == "{a}"
-    with pytest.raises(UserError, match="F:1: no field 'prompt' or 'messages'"):
+    with pytest.raises(UserError, match=r"F:1: no field 'prompt' or 'messages'"):
         found({"body": "x"})

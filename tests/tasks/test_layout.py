@@ -172,7 +172,7 @@ def test_a_template_that_does_not_fit_is_refused_with_both_numbers() -> None:
     size = len(ids("Review: \nMood:"))
     with pytest.raises(UserError, match=rf"F:1: the template alone takes {size} .* room for 3"):
         laid(get("causal"), "Review: {t}\nMood:", 3, t="a good film")
-    with pytest.raises(UserError, match="the template alone takes 9 tokens and .* room for 8"):
+    with pytest.raises(UserError, match=r"the template alone takes 9 tokens and .* room for 8"):
         laid(get("causal"), "[soft:9]", 8)
 
 

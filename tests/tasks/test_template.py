@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,11 +38,9 @@ def test_what_fills_a_field_is_never_read_as_a_template(literal: str, value: str
 
 
 @given(TEXT)
-def test_any_source_parses_or_is_refused_in_one_line(source: str) -> None:
-    try:
-        Template.parse(source)
-    except UserError as error:
-        assert "\n" not in str(error)
+def test_any_source_parses_or_is_refused(source: str) -> None:
+    with suppress(UserError):
+        assert Template.parse(source).source == source
 
 
 def test_every_kind_of_part() -> None:
@@ -108,10 +108,10 @@ def test_mistakes_are_named_with_their_column(source: str, column: int, what: st
 
 
 def test_two_slots_are_refused() -> None:
-    with pytest.raises(UserError, match="stands twice"):
+    with pytest.raises(UserError, match=r"stands twice"):
         Template.parse("[mask] and [mask]")
 
 
 def test_a_missing_field_names_the_nearest() -> None:
-    with pytest.raises(UserError, match="no field 'txt'.*did you mean 'text'"):
+    with pytest.raises(UserError, match=r"no field 'txt'.*did you mean 'text'"):
         Template.parse("{txt}").check({"text": "x", "label": "y"}, "rows.jsonl:3")
