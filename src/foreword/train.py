@@ -52,7 +52,7 @@ class Training:
     ``patience`` evaluations without a better dev score. ``checkpointing`` trades time for memory.
     """
 
-    epochs: int = 6
+    epochs: int = 4
     batch_size: int = 16
     rate: float | None = None
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -127,7 +127,7 @@ def tune(
     run.encode(train_rows, dev_rows)
     about = {
         "method": {"name": name_of(method), **plain(method), "training": plain(training)},
-        "data": _provenance(bound, train_rows, dev_rows, training.seed),
+        "data": _provenance(bound, method, train_rows, dev_rows, training.seed),
     }
     if target is not None:
         _check_out(target, trainable, resume)
@@ -367,10 +367,10 @@ def _rows(
 
 
 def _provenance(
-    bound: Bound, train: Sequence[Row], dev: Sequence[Row], seed: int
+    bound: Bound, method: Method, train: Sequence[Row], dev: Sequence[Row], seed: int
 ) -> dict[str, Any]:
-    """Describe the data: counts and hashes, and a few rows as text for the baseline in context."""
-    shots = demonstrations(bound, train, min(4, len(train)), seed)
+    """Describe the data: counts and hashes, and the rows of a start as text, a baseline in context."""
+    shots = demonstrations(bound, train, min(method.shots, len(train)), seed)
     return {
         "train": {"rows": len(train), "sha256": digest(train)},
         "dev": {"rows": len(dev), "sha256": digest(dev)},

@@ -97,7 +97,8 @@ class Backbone:
     @property
     def longest(self) -> int:
         """The number of positions the model was made for."""
-        return int(getattr(self.model.config, "max_position_embeddings", None) or 1_000_000)
+        made = getattr(self.model.config, "max_position_embeddings", None) or 1_000_000
+        return min(int(made), self.text.tokenizer.model_max_length)  # RoBERTa keeps two for itself
 
     def need_sites(self, roles: Sequence[Role] = ("self", "encoder", "cross")) -> list[Site]:
         """Return the attention sites of these roles, or say why this model has none."""

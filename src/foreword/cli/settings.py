@@ -168,8 +168,18 @@ def merged(flags: Any, file: Path | None) -> dict[str, Any]:
     for each in dataclasses.fields(flags):
         value = getattr(flags, each.name)
         if value is not None:
-            given[each.name] = value
+            given[each.name] = unescaped(value) if each.name in ESCAPED else value
     return given
+
+
+ESCAPED = ("template", "start_text", "stop")
+
+
+def unescaped(value: Any) -> Any:
+    """Read the two signs \\n in a flag as a new line; a shell's quotes leave them as they are."""
+    if isinstance(value, str):
+        return value.replace("\\n", "\n")
+    return [unescaped(each) for each in value]
 
 
 def task_alone(flags: Any) -> tuple[dict[str, Any], Task]:

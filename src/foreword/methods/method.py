@@ -28,6 +28,10 @@ class Method(Protocol):
     def rate(self) -> float:
         """The learning rate that measurements found good for it."""
 
+    @property
+    def shots(self) -> int:
+        """How many demonstrations its start shows, and the baseline beside it."""
+
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Make the parameters for a task's backbone, started as the configuration says.
 

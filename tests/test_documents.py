@@ -1,0 +1,80 @@
+"""What the README says is run: its commands and its Python, on fewer rows than it shows."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+from foreword.cli.main import run
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+FEWER = {"train": ["--rows", "24", "--epochs", "1"], "eval": ["--rows", "16"]}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = "".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("foreword ")]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_block_is_one_that_is_run() -> None:
+    assert len(blocks("python")) == 1
+    assert [command[0] for command in commands()] == ["train", "eval", "predict", "info", "export"]
+
+
+@pytest.mark.smollm2
+@pytest.mark.timeout(900)
+def test_the_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in commands():
+        status = run([*command, *FEWER.get(command[0], []), "--json"])
+        printed = capsys.readouterr()
+        assert status == 0, printed.err
+        assert isinstance(json.loads(printed.out), dict)
+
+
+@pytest.mark.smollm2
+@pytest.mark.timeout(900)
+def test_the_ten_lines(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the README has them but for one epoch, and the same as the example's file."""
+    source = blocks("python")[0]
+    code = (ROOT / "examples" / "reviews.py").read_text("utf-8")
+    assert source.strip() in code
+    once = code.replace(
+        'dev="examples/reviews/dev.jsonl",',
+        'dev="examples/reviews/dev.jsonl", training=fw.Training(epochs=1),',
+    )
+    assert once != code
+    script = here / "reviews.py"
+    script.write_text(once, "utf-8")
+    runpy.run_path(str(script), run_name="__main__")
+    said = capsys.readouterr().out
+    assert re.search(r"\['(positive|negative)', '(positive|negative)'\]", said)
+    assert (here / "out" / "reviews.safetensors").stat().st_size > 1000
+
+
+def test_the_file_tree_is_there() -> None:
+    tree = README.split("## The files")[1]
+    for name in re.findall(r"^  ([\w/]+(?:\.py)?)  ", tree, re.MULTILINE):
+        assert (ROOT / "src" / "foreword" / name).exists(), name
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
