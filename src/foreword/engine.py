@@ -75,7 +75,6 @@ def passes(
 
 
 @torch.no_grad()  # around each step of the generator, not around who iterates
-@torch.inference_mode()
 def infer(
     backbone: Backbone,
     injection: Injection | Mixture,

@@ -369,7 +369,7 @@ def _rows(
 def _provenance(
     bound: Bound, method: Method, train: Sequence[Row], dev: Sequence[Row], seed: int
 ) -> dict[str, Any]:
-    """Describe the data: counts and hashes, and the rows of a start as text, a baseline in context."""
+    """Describe the data: counts and hashes, and rows as text for the baseline in context."""
     shots = demonstrations(bound, train, min(method.shots, len(train)), seed)
     return {
         "train": {"rows": len(train), "sha256": digest(train)},

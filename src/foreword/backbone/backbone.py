@@ -97,8 +97,15 @@ class Backbone:
     @property
     def longest(self) -> int:
         """The number of positions the model was made for."""
-        made = getattr(self.model.config, "max_position_embeddings", None) or 1_000_000
-        return min(int(made), self.text.tokenizer.model_max_length)  # RoBERTa keeps two for itself
+        made = int(getattr(self.model.config, "max_position_embeddings", None) or 1_000_000)
+        padded = [  # position tables that keep their first rows for padding, as RoBERTa's does
+            table.padding_idx + 1
+            for table in self.model.modules()
+            if isinstance(table, nn.Embedding)
+            and table.padding_idx is not None
+            and table.num_embeddings == made != self.vocabulary
+        ]
+        return made - max(padded, default=0)
 
     def need_sites(self, roles: Sequence[Role] = ("self", "encoder", "cross")) -> list[Site]:
         """Return the attention sites of these roles, or say why this model has none."""

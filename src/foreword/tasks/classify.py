@@ -75,6 +75,8 @@ class Classifier:
         self.task = task
         self.backbone = backbone
         self.template = Template.parse(task.template)
+        if task.loss == "vocabulary" and backbone.architecture == "masked":
+            raise UserError("loss 'vocabulary' is not for masked models; leave it out")
         self.words = normalized(task.labels)
         self.labels = list(self.words)
         if backbone.architecture == "masked" and Slot() not in self.template.parts:
