@@ -6,6 +6,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -21,6 +22,7 @@ from rich.progress import (
 )
 
 from foreword.errors import UserError, nearest
+from foreword.prompt import write_whole
 
 
 class Watcher(Protocol):
@@ -41,7 +43,7 @@ class Watcher(Protocol):
 
 def console() -> Console:
     """Return the console for everything that is not a result: standard error."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 class Bar:
@@ -106,18 +108,21 @@ class Log:
 
     def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
         """Begin the file, or cut it to the steps that are done."""
+        first = json.dumps({"config": config, "steps": steps}, ensure_ascii=False)
+        lines = (self._kept(done) if done else []) or [first]
+        write_whole(self.path, "".join(f"{line}\n" for line in lines).encode())
+
+    def _kept(self, done: int) -> list[str]:
+        """Return the lines of the steps that are done, up to one that a kill cut off."""
         kept: list[str] = []
-        if done and self.path.exists():
-            for line in self.path.read_text("utf-8").splitlines():
-                try:
-                    known = json.loads(line)
-                except json.JSONDecodeError:
-                    break  # the line that a kill cut off
-                if known.get("step", 0) <= done:
+        text = self.path.read_text("utf-8", "replace") if self.path.is_file() else ""
+        for line in text.split("\n"):
+            try:
+                if json.loads(line).get("step", 0) <= done:
                     kept.append(line)
-        else:
-            kept.append(json.dumps({"config": config, "steps": steps}, ensure_ascii=False))
-        self.path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+            except json.JSONDecodeError:
+                break
+        return kept
 
     def step(self, number: int, values: Mapping[str, float]) -> None:
         """Write a step."""
@@ -129,8 +134,11 @@ class Log:
 
     def _write(self, values: Mapping[str, Any]) -> None:
         seconds = round(time.monotonic() - self.began, 3)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**values, "seconds": seconds}) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**values, "seconds": seconds}) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
 
     def stop(self) -> None:
         """Nothing is open between lines."""
@@ -166,7 +174,7 @@ class Tracker:
             self.end(self.run)
 
 
-def _tensorboard(folder: Path) -> Tracker:
+def _tensorboard(out: Path) -> Tracker:
     module = _library("torch.utils.tensorboard", "tensorboard")
 
     def send(run: Any, values: Mapping[str, float], step: int) -> None:
@@ -174,22 +182,22 @@ def _tensorboard(folder: Path) -> Tracker:
             run.add_scalar(name, value, step)
 
     return Tracker(
-        lambda config: module.SummaryWriter(str(folder / "tensorboard")),
+        lambda config: module.SummaryWriter(str(out.parent / "tensorboard" / out.stem)),
         send,
         lambda run: run.close(),
     )
 
 
-def _wandb(folder: Path) -> Tracker:
+def _wandb(out: Path) -> Tracker:
     module = _library("wandb", "wandb")
     return Tracker(
-        lambda config: module.init(project="foreword", dir=str(folder), config=dict(config)),
+        lambda config: module.init(project="foreword", dir=str(out.parent), config=dict(config)),
         lambda run, values, step: run.log(dict(values), step=step),
         lambda run: run.finish(),
     )
 
 
-def _mlflow(folder: Path) -> Tracker:
+def _mlflow(out: Path) -> Tracker:
     module = _library("mlflow", "mlflow")
 
     def begin(config: Mapping[str, Any]) -> Any:
@@ -204,7 +212,7 @@ def _mlflow(folder: Path) -> Tracker:
     )
 
 
-def _trackio(folder: Path) -> Tracker:
+def _trackio(out: Path) -> Tracker:
     module = _library("trackio", "trackio")
     return Tracker(
         lambda config: module.init(project="foreword", config=dict(config)),
@@ -221,12 +229,15 @@ TRACKERS: dict[str, Callable[[Path], Tracker]] = {
 }
 
 
-def trackers(names: Sequence[str], folder: Path) -> list[Tracker]:
-    """Make the trackers asked for; raises UserError for unknown ones and missing libraries."""
+def trackers(names: Sequence[str], out: Path) -> list[Tracker]:
+    """Make the trackers asked for, of a run that writes ``out``.
+
+    Raises UserError for unknown ones and missing libraries.
+    """
     for name in names:
         if name not in TRACKERS:
             raise UserError(f"--report-to {name}: unknown; {nearest(name, TRACKERS)}")
-    return [TRACKERS[name](folder) for name in names]
+    return [TRACKERS[name](out) for name in names]
 
 
 def _library(module: str, extra: str) -> Any:
@@ -253,8 +264,9 @@ class Watchers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for member in self.members:
-            member.stop()
+        with ExitStack() as stack:  # all of them, even if one of them raises
+            for member in reversed(self.members):
+                stack.callback(member.stop)
 
     def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
         """Tell all of the start."""

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.utils.generic import ModelOutput
 
-from foreword.backbone.attention import Carried, Prefixes
+from foreword.backbone.attention import Carried
+from foreword.backbone.carry import gather
 from foreword.backbone.example import Example, Line, depths, lines
 from foreword.backbone.fingerprint import fingerprint
 from foreword.backbone.masks import ancestors, padding, shifted
@@ -279,40 +280,9 @@ class Backbone:
     # The inside of a pass ----------------------------------------------------------------------
 
     def carry(self, mixture: Mixture) -> tuple[Carried, list[int]]:
-        """Gather the parts of a mixture for the attention function; return it and their offsets.
-
-        Prefixes of different lengths are padded and masked; a single part is not copied.
-        """
-        kv: dict[nn.Module, Prefixes] = {}
-        for name in dict.fromkeys(name for part in mixture.parts for name in part.kv):
-            if name not in self.sites:
-                raise UserError(
-                    f"{self.name} has no attention module '{name}' that takes a prefix; "
-                    "the prompt was made for another model"
-                )
-            site = self.sites[name]
-            kv[site.module] = self._prefixes(site, [part.kv.get(name) for part in mixture.parts])
-        rows = None
-        if len(mixture.parts) > 1:
-            rows = torch.tensor(list(mixture.rows), device=self.device)
-        return Carried(kv, rows), [mixture.parts[row].positions for row in mixture.rows]
-
-    def _prefixes(self, site: Site, parts: Sequence[KV | None]) -> Prefixes:
-        empty = KV(
-            torch.zeros(site.heads, 0, site.key_width), torch.zeros(site.heads, 0, site.value_width)
-        )
-        found = [
-            KV(part.keys.to(self.device, self.dtype), part.values.to(self.device, self.dtype))
-            for part in (part or empty for part in parts)
-        ]
-        if len(found) == 1:
-            return Prefixes(found[0].keys[None], found[0].values[None], None)
-        sizes = torch.tensor([part.keys.shape[1] for part in found], device=self.device)
-        keys = pad_sequence([part.keys.transpose(0, 1) for part in found], batch_first=True)
-        values = pad_sequence([part.values.transpose(0, 1) for part in found], batch_first=True)
-        visible = torch.arange(keys.shape[1], device=self.device)[None] < sizes[:, None]
-        shared = bool((sizes == sizes[0]).all())
-        return Prefixes(keys.transpose(1, 2), values.transpose(1, 2), None if shared else visible)
+        """Gather a mixture for the attention function; return it and each row's first position."""
+        carried = gather(self.sites, mixture, self.device, self.dtype)
+        return carried, [mixture.parts[row].positions for row in mixture.rows]
 
     def inputs(self, rows: Sequence[Sequence[int]], mixture: Mixture) -> dict[str, Tensor]:
         """Pad rows on the right; embed them here where any holds a virtual token."""

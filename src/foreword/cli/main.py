@@ -62,7 +62,7 @@ def train(
     rows = _rows(wanted["train"], named, wanted["rows"], seed)
     dev = None if wanted["dev"] is None else _rows(wanted["dev"], named, wanted["dev_rows"], seed)
     test = None if wanted["test"] is None else _rows(wanted["test"], named, None, seed)
-    told = trackers(wanted["report_to"] or (), out.parent)
+    told = trackers(wanted["report_to"] or (), out)
     backbone = Backbone.load(wanted["model"], dtype=wanted["dtype"], device=wanted["device"])
     if test is not None:
         shape, _ = canonical(rows)
