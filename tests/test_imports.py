@@ -20,7 +20,8 @@ ORDER = [
     ["train", "evaluate"],
     ["export"],
     ["__init__"],
-    ["cli", "__main__"],
+    ["cli"],
+    ["__main__"],
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 

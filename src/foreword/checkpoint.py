@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from foreword.errors import UserError
 from foreword.prompt import write_whole
 
 KEY = "foreword-checkpoint"
+SEAL = "sha256"
 
 
 @dataclass
@@ -47,7 +49,15 @@ def write(
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
     kept = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, save(kept, metadata={KEY: json.dumps(asdict(progress))}))
+    meta = {KEY: json.dumps(asdict(progress)), SEAL: _seal(kept)}
+    write_whole(path, save(kept, metadata=meta))
+
+
+def remove(path: Path) -> bool:
+    """Remove a checkpoint, and tell whether there was one."""
+    there = path.exists()
+    path.unlink(missing_ok=True)
+    return there
 
 
 def read(
@@ -61,9 +71,12 @@ def read(
         return None
     try:
         with safe_open(str(path), "pt") as file:
-            progress = Progress(**json.loads((file.metadata() or {})[KEY]))
+            meta = file.metadata() or {}
+            progress = Progress(**json.loads(meta[KEY]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        if meta[SEAL] != _seal(tensors):
+            raise ValueError("its numbers are not those that were written")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: damaged checkpoint ({error}); remove it to start anew") from None
     if progress.run != run:
         raise UserError(
@@ -81,3 +94,11 @@ def read(
         state.setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return progress, groups["best"]
+
+
+def _seal(tensors: Mapping[str, Tensor]) -> str:
+    """Hash names and numbers, so that a damaged checkpoint is not taken for a whole one."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].numpy().tobytes())
+    return digest.hexdigest()

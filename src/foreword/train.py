@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn, get_args
 
 import torch
 from torch import Tensor
@@ -29,17 +30,20 @@ from foreword.data.read import Row, read_rows
 from foreword.data.sample import digest, hold_out
 from foreword.data.shapes import canonical
 from foreword.engine import differentiate, infer, token_budget
-from foreword.errors import UserError
+from foreword.errors import UserError, nearest
 from foreword.methods.method import Method, Trainable
 from foreword.methods.registry import name_of
 from foreword.methods.starts import demonstrations
 from foreword.prompt import Prompt
 from foreword.tasks.layout import room_for
+from foreword.tasks.registry import name_of as task_name
 from foreword.tasks.task import Bound, Task
 from foreword.watch import Bar, Log, Watcher, Watchers
 
 SAVE_EVERY = 20.0
 """Seconds between checkpoints within an epoch; there is one after every evaluation too."""
+
+Schedule = Literal["linear", "cosine", "constant"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Training:
     epochs: int = 4
     batch_size: int = 16
     rate: float | None = None
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Schedule = "linear"
     warmup: float = 0.06
     weight_decay: float = 0.0
     clip: float = 1.0
@@ -74,7 +78,10 @@ class Training:
             raise UserError(f"the learning rate is {self.rate}; it must be above 0")
         if not 0 <= self.warmup <= 1:
             raise UserError(f"warmup is {self.warmup}; it is a share of all steps, from 0 to 1")
-        if self.clip <= 0 or self.weight_decay < 0:
+        if self.schedule not in get_args(Schedule):
+            known = nearest(str(self.schedule), get_args(Schedule))
+            raise UserError(f"unknown schedule '{self.schedule}'; {known}")
+        if not (self.clip > 0 and 0 <= self.weight_decay < math.inf):
             raise UserError("clip must be above 0 and weight_decay not below")
 
     def factor(self, step: int, steps: int) -> float:
@@ -129,17 +136,27 @@ def tune(
         "method": {"name": name_of(method), **plain(method), "training": plain(training)},
         "data": _provenance(bound, method, train_rows, dev_rows, training.seed),
     }
-    if target is not None:
-        _check_out(target, trainable, resume)
-        identity = {**about, "task": plain(task), "backbone": backbone.fingerprint}
-        run.keep(checkpoint.path_for(target), _hash(identity))
-        if resume:
-            announce(run.restore())
+    made_on = {
+        "name": backbone.name,
+        "architecture": backbone.architecture,
+        "fingerprint": backbone.fingerprint,
+    }
+    config = {
+        **about,
+        "task": {"name": task_name(task), **plain(task)},
+        "backbone": {**made_on, "dtype": str(backbone.dtype).removeprefix("torch.")},
+    }
     members: list[Watcher] = [Bar()] if watchers is None else list(watchers)
     if target is not None:
-        members.append(Log(target.with_suffix(".log.jsonl")))
+        _check_out(target, trainable)
+        run.keep(checkpoint.path_for(target), _hash(config))
+        if resume:
+            announce(run.restore())
+        elif run.forget():
+            announce(f"the checkpoint of a stopped run of {target} is dropped; --resume goes on")
+        members.append(Log(log_path(target)))
     with Watchers(members) as told:
-        told.start({**about, "task": plain(task)}, run.steps, run.progress.step)
+        told.start(config, run.steps, run.progress.step)
         run.go(told)
     trainable.load_state_dict(run.best)
     with torch.no_grad():
@@ -147,11 +164,7 @@ def tune(
     prompt = Prompt(
         injection=injection,
         task=task,
-        backbone={
-            "name": backbone.name,
-            "architecture": backbone.architecture,
-            "fingerprint": backbone.fingerprint,
-        },
+        backbone=made_on,
         seed=training.seed,
         versions=_versions(),
         scores={"dev": {bound.metric: run.progress.best_score, "rows": len(dev_rows)}},
@@ -160,8 +173,13 @@ def tune(
     )
     if target is not None:
         prompt.save(target)
-        checkpoint.path_for(target).unlink(missing_ok=True)
+        run.forget()
     return prompt
+
+
+def log_path(out: Path) -> Path:
+    """Return where the log of a run that writes ``out`` stands."""
+    return out.with_name(f"{out.name.removesuffix('.safetensors')}.log.jsonl")
 
 
 class _Run:
@@ -194,7 +212,7 @@ class _Run:
         """Turn rows into examples once, and say how many were cut."""
         with torch.no_grad():
             room = room_for(self.backbone, self.trainable())
-        self.rows = train
+        self.rows, self.held = train, dev
         self.items = [self.bound.train_example(row, room) for row in train]
         self.dev = [self.bound.dev_example(row, room) for row in dev]
         for name, items in (("training", self.items), ("dev", self.dev)):
@@ -217,7 +235,13 @@ class _Run:
         if found is None:
             return "nothing to resume: no checkpoint; starting anew"
         self.progress, self.best = found
+        if self.progress.step == 0:
+            self.progress.best_score = None  # the log begins anew, with the first evaluation
         return f"resuming at step {self.progress.step} of {self.steps}"
+
+    def forget(self) -> bool:
+        """Remove the checkpoint, and tell whether there was one."""
+        return self.path is not None and checkpoint.remove(self.path)
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -285,28 +309,21 @@ class _Run:
         )
         values = {"loss": total, "rate": rate, "norm": float(norm), "rows": len(items)}
         if not math.isfinite(total + values["norm"]):
-            self._explode(chosen, seen)
+            pairs = [pair for group, each in seen for pair in zip(group, each, strict=True)]
+            first = min((i for i, value in pairs if not value.isfinite()), default=None)
+            where = "" if first is None else self.rows[chosen[first]].where
+            self._stop(f"loss of {where}" if where else "gradient", ahead=1)
         self.optimizer.step()
         self.progress.step += 1
         told.step(self.progress.step, values)
 
-    def _explode(self, chosen: Sequence[int], seen: Sequence[tuple[list[int], Tensor]]) -> None:
-        """Name the first row whose loss is not finite, or the gradient, and stop."""
-        bad = [
-            chosen[i]
-            for group, each in seen
-            for i, v in zip(group, each, strict=True)
-            if not v.isfinite()
-        ]
-        what = f"the loss of {self.rows[bad[0]].where}" if bad else "the gradient"
-        kept = ""
-        if self.path is not None:
-            self.save()
-            kept = f"; the last good state is kept in {self.path}"
-        raise UserError(
-            f"{what} is not finite at step {self.progress.step + 1}; lower --lr (now "
-            f"{self.rate:g}){kept}"
-        )
+    def _stop(self, what: str, ahead: int = 0) -> NoReturn:
+        """Stop at a number that is not finite; the checkpoint stays as it was last written."""
+        done = self.progress.step
+        cure = f"lower --lr (now {self.rate:g})" if done else "try --dtype float32"
+        there = self.path is not None and self.path.exists()
+        kept = f"; the last good state is kept in {self.path}" if there else ""
+        raise UserError(f"the {what} is not finite at step {done + ahead}; {cure}{kept}")
 
     def _evaluate(self, told: Watchers) -> None:
         total, weight = 0.0, 0
@@ -314,16 +331,18 @@ class _Run:
             injection = self.trainable()
         examples = [item.example for item in self.dev]
         for group, logits in infer(self.backbone, injection, examples, self.budget):
+            if bool(logits.isnan().any()):
+                self._stop(f"score of {self.held[group[0]].where}")
             part, count = self.bound.judge(logits, [self.dev[i] for i in group])
             total, weight = total + part, weight + count
         score = total / weight
         progress = self.progress
         told.evaluation(progress.step, self.bound.metric, score)
-        if progress.best_score is None or score >= progress.best_score:
-            progress.best_score, progress.best_step, progress.worse = score, progress.step, 0
+        best = progress.best_score
+        progress.worse = 0 if best is None or score > best else progress.worse + 1
+        if best is None or score >= best:  # of equals the one that was trained for longer
+            progress.best_score, progress.best_step = score, progress.step
             self.best = {n: t.detach().clone() for n, t in self.trainable.state_dict().items()}
-        else:
-            progress.worse += 1
         self.save()
 
 
@@ -357,9 +376,13 @@ def _rows(
 ) -> tuple[Task, list[Row], list[Row]]:
     """Read what is not read yet, complete the task from the rows, and hold rows back for dev."""
     shape, rows = canonical(read_rows(train) if isinstance(train, str | Path) else train)
+    if not rows:
+        raise UserError("there are no training rows; give two or more")
     task = task.completed(rows, shape, backbone)
     if dev is not None:
         _, held = canonical(read_rows(dev) if isinstance(dev, str | Path) else dev)
+        if not held:
+            raise UserError("there are no dev rows; give one or more, or leave dev out")
         return task, rows, held
     rows, held = hold_out(rows, 0.1, training.seed)
     announce(f"no dev rows given: {len(held)} of the training rows are held back")
@@ -387,26 +410,32 @@ def _hash(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _check_out(out: Path, trainable: Trainable, resume: bool) -> None:
-    """Say before the training what would fail after it: a folder, no permission, a full disk."""
+def _check_out(out: Path, trainable: Trainable) -> None:
+    """Say before the training what would fail after it: a folder, no permission, a full disk.
+
+    Removes the temporary files that a killed run of the same prompt has left.
+    """
     if out.is_dir():
         raise UserError(f"{out}: is a folder; name the file to write with --out")
     probe = out.with_name(f".{out.name}.probe")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
+        for path in (out, checkpoint.path_for(out), log_path(out)):
+            for left in out.parent.glob(f".{glob.escape(path.name)}.????????"):
+                left.unlink(missing_ok=True)
+        try:
+            probe.write_bytes(b"x")
+        finally:
+            probe.unlink(missing_ok=True)
         free = shutil.disk_usage(out.parent).free
     except OSError as error:
         raise UserError(
             f"{out}: cannot be written ({error.strerror}); choose another --out"
         ) from None
-    size = sum(p.numel() * 4 for p in trainable.parameters())
-    if free < 6 * size + 2**20:
+    # A checkpoint holds parameters, the best ones and two moments; two of them while it is written.
+    need = 9 * 4 * sum(p.numel() for p in trainable.parameters()) + 2**20
+    if free < need:
         raise UserError(
-            f"{out.parent}: {free // 2**20} MiB are free, and the prompt with its checkpoints "
-            f"takes up to {(6 * size >> 20) + 1} MiB"
+            f"{out.parent}: {free / 2**20:.1f} MiB are free, and the prompt with its checkpoints "
+            f"takes up to {need / 2**20:.1f} MiB; make room or choose another --out"
         )
-    left = checkpoint.path_for(out)
-    if left.exists() and not resume:
-        left.unlink()

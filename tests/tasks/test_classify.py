@@ -148,8 +148,16 @@ def test_the_loss_is_minus_the_labels_own_score(name: str) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["llama", "t5", "bert", "bloom"])
-@pytest.mark.parametrize("loss", ["labels", "vocabulary"])
+def test_the_vocabulary_loss_is_refused_on_masked_models() -> None:
+    with pytest.raises(UserError, match="not for masked models"):
+        bound("bert", loss="vocabulary")
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [(n, loss) for n in ("llama", "t5", "bloom") for loss in ("labels", "vocabulary")]
+    + [("bert", "labels")],
+)
 def test_gradients_are_finite_and_there(name: str, loss: str) -> None:
     base = get(name)
     embeds = base.embed([20, 30, 40]).clone().requires_grad_()

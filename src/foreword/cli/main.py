@@ -31,6 +31,7 @@ app = App(
     name="foreword",
     help="Tunes a few words in front of a frozen language model.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # Ctrl-C is answered below
 )
 
 NO_FLAGS = Flags()
@@ -65,17 +66,10 @@ def train(
     told = trackers(wanted["report_to"] or (), out)
     backbone = Backbone.load(wanted["model"], dtype=wanted["dtype"], device=wanted["device"])
     if test is not None:
-        shape, _ = canonical(rows)
+        shape, rows = canonical(rows)
+        _, test = canonical(test)
         made.task.completed(rows, shape, backbone).bind(backbone).check(test, answers=True)
-    effective = {
-        "model": wanted["model"],
-        "task": {"name": wanted["task"], **plain(made.task)},
-        "method": {"name": wanted["method"], **plain(made.method)},
-        "training": plain(made.training),
-        "rows": len(rows),
-        "dev_rows": None if dev is None else len(dev),
-    }
-    show.say(_readable(effective))
+    effective = show.Effective()
     prompt = tune(
         backbone,
         made.task,
@@ -85,7 +79,7 @@ def train(
         training=made.training,
         out=out,
         resume=resume,
-        watchers=[Bar(), *told],
+        watchers=[effective, Bar(), *told],
         announce=show.say,
     )
     result: dict[str, Any] = {"out": str(out), "dev": prompt.scores["dev"]}
@@ -98,7 +92,7 @@ def train(
     result["seconds"] = round(time.monotonic() - began, 2)
     result["parameters"] = sum(tensor.numel() for _, tensor in prompt.injection.tensors())
     if as_json:
-        show.emit({**result, "config": effective})
+        show.emit({**result, "config": effective.config})
         return
     dev_scores = ", ".join(f"{k} {v:.2f}" for k, v in result["dev"].items() if k != "rows")
     show.out().print(
@@ -216,7 +210,7 @@ def info(prompt: Path, *, as_json: Json = False) -> None:
         "method": dict(loaded.method),
         "task": plain(loaded.task),
         "backbone": dict(loaded.backbone),
-        "virtual tokens": loaded.injection.leading or loaded.injection.positions,
+        "virtual tokens": max(shape[-2] for shape in shapes.values()),
         "parameters": numbers,
         "data": {k: v for k, v in loaded.data.items() if k != "demonstrations"},
         "seed": loaded.seed,
@@ -236,13 +230,24 @@ def export(
     /,
     *,
     to: Annotated[str, Parameter(help="peft")] = "peft",
+    kind: Annotated[
+        str | None, Parameter(help="of a prefix: PREFIX_TUNING, the default, or CARTRIDGE")
+    ] = None,
+    model: Annotated[
+        str | None, Parameter(help="load this model and compare the prompt's layers with its")
+    ] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Write a prompt as another library lays it out."""
     if to != "peft":
         raise UserError(f"--to {to}: unknown; known: peft")
     loaded = Prompt.load(prompt)
-    to_peft(loaded, folder)
+    if model is not None:
+        loaded = _prompt(prompt, model, dtype, device, force)
+    to_peft(loaded, folder, kind=kind)
     if as_json:
         show.emit({"out": str(folder), "format": to})
     else:
@@ -303,27 +308,12 @@ def _rounded(answer: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _readable(config: Mapping[str, Any]) -> str:
-    lines = []
-    for name, value in config.items():
-        if isinstance(value, dict):
-            inner = ", ".join(
-                f"{k}={json.dumps(v, ensure_ascii=False)}"
-                for k, v in value.items()
-                if v is not None
-            )
-            lines.append(f"{name}: {inner}")
-        elif value is not None:
-            lines.append(f"{name}: {value}")
-    return "\n".join(lines)
-
-
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 2 for a user's mistake, 130 for Ctrl-C, 1 for a bug."""
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except UserError as error:
-        show.say(f"foreword: {error}")
+        show.say(f"foreword: {' '.join(str(error).splitlines())}")
         return 2
     except CycloptsError as error:
         show.say(f"foreword: {' '.join(str(error).split())}")

@@ -187,6 +187,7 @@ def task_alone(flags: Any) -> tuple[dict[str, Any], Task]:
     given = merged(flags, None)
     plain = {name: given.pop(name, default) for name, (_, default) in RUN.items()}
     task = task_from(_kind(TASKS, plain["task"], "task"), given, "settings")
+    given.pop("seed", None)  # of sampling, where the task samples
     if given:
         raise UserError(f"{_flag(next(iter(given)))} is no setting of task {plain['task']}")
     return plain, task
@@ -211,6 +212,8 @@ def parse_labels(words: typing.Sequence[str]) -> dict[str, Any]:
 
     made: dict[str, Any] = {}
     for entry in words:
+        if not isinstance(entry, str):
+            raise UserError(f"labels hold {entry!r}, which is no text; put it in quotes")
         name, sign, given = entry.partition("=")
         if not name or (sign and not given):
             raise UserError(f"--labels {entry!r}: write label, or label=word,word")
@@ -255,12 +258,26 @@ def read_run_file(path: Path) -> dict[str, Any]:
         name = back.get(name, name)
         if name not in known:
             raise UserError(f"{path}: unknown setting '{key}'; {nearest(str(key), known)}")
-        made[name] = value
+        made[name] = _number(value) if known[name] is float else value
     for name, (kind, _) in RUN.items():
-        wrong = name in made and not isinstance(made[name], get_origin(kind) or kind)
-        if wrong:
-            raise UserError(f"{path}: setting '{name}' is {made[name]!r}, of the wrong type")
+        if name in made and not _is(made[name], kind):
+            expected = {str: "text", int: "a whole number"}.get(kind, "a list of texts")
+            raise UserError(f"{path}: setting '{name}' is {made[name]!r}, expected {expected}")
     return made
+
+
+def _number(value: Any) -> Any:
+    """Read ``1e-3``, which YAML takes for text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return type(value) is kind
 
 
 def columns(given: typing.Sequence[str] | None) -> dict[str, str]:

@@ -26,13 +26,46 @@ METRICS = {
 
 def out() -> Console:
     """Return the console for results: standard output, never wider than a terminal of 80."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=80)
+    # markup off: brackets in a template or a label are text
+    found = Console(highlight=False, markup=False, emoji=False)
+    if not found.is_terminal:
+        found.width = 80
+    return found
 
 
 def say(line: str) -> None:
     """Print a line for people on standard error."""
     console().print(line, markup=False, soft_wrap=True)
+
+
+class Effective:
+    """A watcher that prints what a run's settings have come to, on standard error."""
+
+    config: Mapping[str, Any]
+
+    def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
+        """Print a line for each group of settings that are not left open."""
+        data = {k: v for k, v in config["data"].items() if k != "demonstrations"}
+        self.config = {**config, "data": data}
+        method = dict(config["method"])
+        training = method.pop("training")
+        for name, group in (*self.config.items(), ("training", training)):
+            values = method if name == "method" else group
+            pairs = [
+                f"{k}={json.dumps(v, ensure_ascii=False)}"
+                for k, v in values.items()
+                if v is not None
+            ]
+            say(f"{name}: {', '.join(pairs)}")
+
+    def step(self, number: int, values: Mapping[str, float]) -> None:
+        """Leave steps to the others."""
+
+    def evaluation(self, number: int, metric: str, score: float) -> None:
+        """Leave scores to the others."""
+
+    def stop(self) -> None:
+        """Nothing was begun."""
 
 
 def emit(value: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from foreword.data.shapes import canonical, require
 from foreword.engine import buckets, share
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
-from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size
+from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size, spaced
 from foreword.tasks.task import Encoded
 from foreword.tasks.template import Template
 
@@ -134,6 +134,15 @@ class Generator:
             return str(row.fields["messages"][-1]["content"])
         return str(row.fields[self.task.completion_field])
 
+    def _templated(self, row: Row) -> bool:
+        """Whether the row is a chat that the tokenizer's own template renders, to the letter."""
+        return self._chat(row) and self.backbone.text.tokenizer.chat_template is not None
+
+    def _following(self, left: str, row: Row) -> str:
+        """Return the row's answer as it is written after ``left``."""
+        answer = self.completion(row)
+        return answer if self._templated(row) else spaced(left, answer)
+
     def _laid(self, row: Row, room: int, before: str = "") -> Laid:
         limit = self.task.max_length + len(self.backbone.text.ids(before))
         return lay(
@@ -149,7 +158,7 @@ class Generator:
     def train_example(self, row: Row, room: int) -> Encoded:
         """Return the row with its completion and the end of text as targets."""
         laid = self._laid(row, room)
-        answer = answer_ids(self.backbone, laid.left, self.completion(row))
+        answer = answer_ids(self.backbone, laid.left, self._following(laid.left, row))
         longest = self.task.decoding.max_new_tokens
         cut = len(answer) > longest
         answer = answer[:longest]
@@ -195,11 +204,10 @@ class Generator:
         """Return the row's prompt with its completion, ended as the next row begins."""
         filled = self.template.fill(self._values(row))
         prompt = "".join(piece for piece in filled if isinstance(piece, str))
-        answer = self.completion(row)
-        apart = "" if not prompt or prompt[-1].isspace() or answer[:1].isspace() else " "
-        if self._chat(row) and self.backbone.text.tokenizer.chat_template is not None:
+        answer = self._following(prompt, row)
+        if self._templated(row):
             return f"{prompt}{answer}{self.backbone.text.tokenizer.eos_token or ''}\n"
-        return f"{prompt}{apart}{answer}\n\n"
+        return f"{prompt}{answer}\n\n"
 
     def predict(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,8 @@ from foreword.injection import Injection, Mixture
 from foreword.tasks.template import Slot, Soft, Template
 
 Side = Literal["left", "right"]
+UNSPACED = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
+"""Scripts that put no space between words, with their punctuation."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,18 @@ def soft_size(backbone: Backbone, soft: Soft) -> int:
     return len(backbone.text.ids(soft.text or ""))
 
 
+def spaced(left: str, answer: str) -> str:
+    """Return the answer with a space in front where ``left`` ends in a word or a sign before it.
+
+    Chinese and Japanese are written without.
+    """
+    if not left or left[-1].isspace() or answer[:1].isspace():
+        return answer
+    return answer if UNSPACED.search(left[-1] + answer[:1]) else f" {answer}"
+
+
 def answer_ids(backbone: Backbone, left: str, answer: str) -> list[int]:
-    """Tokenize an answer as it follows ``left``, with one space between them where words do.
+    """Tokenize an answer as it follows ``left``, as the tokenizer would in running text.
 
     A space that ends ``left`` is given to the answer, as tokenizers expect it. A decoder of its
     own begins a text, with the tokenizer's first tokens, whatever the encoder has read.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from foreword.backbone.example import Example
 from foreword.errors import UserError
+from foreword.tasks.layout import UNSPACED
 
 Path = tuple[int, ...]
 
@@ -23,7 +24,7 @@ def words_of(name: str) -> str:
     CamelCase is split too; a space stands in front unless the name is written without spaces.
     """
     plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"[_\-/]+", " ", name)).strip() or name
-    spaced = not re.search(r"[぀-ヿ㐀-鿿]", plain)
+    spaced = not UNSPACED.search(plain)
     return f" {plain}" if spaced else plain
 
 

@@ -1,0 +1,137 @@
+"""A toy run, small enough to be repeated many times, and processes in which it can be killed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+import foreword.checkpoint
+import foreword.prompt
+import foreword.train
+import foreword.watch
+from families import CAUSAL, MASKED, SEQ2SEQ, Family, backbone
+from foreword.backbone.backbone import Backbone
+from foreword.data.read import Row
+from foreword.methods.soft import Soft
+from foreword.prompt import Prompt
+from foreword.tasks.classify import Classify
+from foreword.train import Training, tune
+
+FAMILIES: dict[str, Family] = {f.name: f for f in [*CAUSAL, *MASKED, *SEQ2SEQ]}
+TASK = Classify(template="{text} :", labels={"good": " good", "bad": " bad"})
+TRAINING = Training(epochs=3, batch_size=4)
+WORDS = ["film", "it", "was", "and", "a"]
+
+
+@cache
+def get(name: str = "llama", double: bool = False) -> Backbone:
+    return backbone(FAMILIES[name], dtype=torch.float64 if double else torch.float32)
+
+
+def rows(n: int, start: int = 0, file: str = "toy.jsonl") -> list[Row]:
+    """Rows of two classes, each text of its own, as lines of a file."""
+    made = []
+    for i in range(start, start + n):
+        label = ("good", "bad")[i % 2]
+        text = f"{WORDS[i % 5]} {WORDS[i // 5 % 5]} {label if i % 3 else 'it'} {i}"
+        made.append(Row({"text": text, "label": label, "completion": f"{label} film"}, ""))
+    return [Row(row.fields, f"{file}:{n}") for n, row in enumerate(made, 1)]
+
+
+def write(path: Path, given: list[Row]) -> Path:
+    path.write_text("".join(json.dumps(dict(row.fields)) + "\n" for row in given), "utf-8")
+    return path
+
+
+def toy_run(out: Path | None, **changes: Any) -> Prompt:
+    """A run of 9 steps and 4 evaluations, with a checkpoint after every step."""
+    options: dict[str, Any] = {
+        "task": TASK,
+        "method": Soft(length=3),
+        "train": rows(12),
+        "dev": rows(6, 100, "dev.jsonl"),
+        "training": TRAINING,
+        "watchers": [],
+        "out": out,
+    }
+    return tune(get(), **{**options, **changes})
+
+
+# Processes that end early ------------------------------------------------------------------------
+
+_TRACED = {
+    module.__file__
+    for module in (foreword.train, foreword.checkpoint, foreword.watch, foreword.prompt)
+}
+
+
+def at_line(number: int, act: Callable[[], None]) -> Callable[[], int]:
+    """Act before the given line, counted as they run, of training's own files; return the count."""
+    count = 0
+
+    def line(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal count
+        if event == "line":
+            count += 1
+            if count == number:
+                act()
+        return line
+
+    def call(frame: FrameType, event: str, argument: object) -> Any:
+        return line if frame.f_code.co_filename in _TRACED else None
+
+    sys.settrace(call)
+    return lambda: count
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def doomed_run(out: Path, line: int, resume: bool) -> None:
+    """Run until a line of the training's code, and be killed there."""
+    torch.set_num_threads(1)
+    foreword.train.SAVE_EVERY = 0.0
+    at_line(line, die)
+    toy_run(out, resume=resume)
+
+
+def command(arguments: list[str], errors: Path, slowly: float = 0.0) -> None:
+    """Run a command line, each step of a training so many seconds longer; exit as it does."""
+    from time import sleep
+
+    from foreword.cli.main import run
+
+    torch.set_num_threads(1)
+    foreword.train.SAVE_EVERY = 0.0
+    step = foreword.watch.Log.step
+
+    def slow(log: foreword.watch.Log, number: int, values: Any) -> None:
+        step(log, number, values)
+        sleep(slowly)
+
+    foreword.watch.Log.step = slow  # type: ignore[method-assign]
+    with errors.open("w") as file:
+        os.dup2(file.fileno(), 2)
+        sys.stderr = file
+        status = run(arguments)
+    os._exit(status)
+
+
+def process(target: Callable[..., None], *arguments: Any) -> multiprocessing.process.BaseProcess:
+    """Start a process that has the package loaded already, and none of this one's threads."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["foreword", "foreword.cli.main"])
+    made = context.Process(target=target, args=arguments)
+    made.start()
+    return made
