@@ -1,0 +1,92 @@
+"""Tiny models that have learned a toy language, so that there is something to be tuned.
+
+A sentence is three colours and its answer: the first of them, or the last where the word ``last``
+stands in front. A prompt has to find what ``last`` says, for which a row has no word.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, PreTrainedTokenizerFast
+
+from families import CLASSES
+from foreword.backbone.backbone import Backbone
+from foreword.data.read import Row
+from foreword.tasks.classify import Classify
+
+COLOURS = ["red", "blue", "green", "pink", "grey", "gold"]
+WORDS = ["<pad>", "<end>", "<mask>", "first", "last", ":", *COLOURS]
+SIZES = {
+    "llama": {"hidden_size": 48, "num_hidden_layers": 2, "max_position_embeddings": 64},
+    "bert": {"hidden_size": 48, "num_hidden_layers": 2, "max_position_embeddings": 64},
+    "t5": {"d_model": 48, "d_kv": 12, "d_ff": 96, "num_layers": 2, "decoder_start_token_id": 0},
+}
+ARCHITECTURES = {"llama": "causal", "bert": "masked", "t5": "encoder-decoder"}
+
+
+def words() -> PreTrainedTokenizerFast:
+    """A tokenizer that knows the language's words and nothing else."""
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", eos_token="<end>", mask_token="<mask>"
+    )
+
+
+def task(name: str) -> Classify:
+    mask = " [mask]" if ARCHITECTURES[name] == "masked" else ""
+    return Classify(template=f"{{text}} :{mask}", labels={c: f" {c}" for c in COLOURS})
+
+
+def rows(n: int, seed: int) -> list[Row]:
+    """Sentences to be answered by their last colour."""
+    chance = random.Random(seed)
+    drawn = [chance.sample(COLOURS, 3) for _ in range(n)]
+    return [Row({"text": " ".join(d), "label": d[2]}, f"toy:{i}") for i, d in enumerate(drawn, 1)]
+
+
+@cache
+def taught(name: str, steps: int) -> Backbone:
+    """Train a tiny model on the language; the same weights at every call."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        name,
+        vocab_size=len(WORDS),
+        **{"num_attention_heads": 4, "num_heads": 4, "intermediate_size": 96, **SIZES[name]},
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    model = CLASSES[ARCHITECTURES[name]].from_config(config).eval()  # dropout off
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        logits, answer = _batch(model, name)
+        loss = F.cross_entropy(logits, answer)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    return Backbone(model, words(), architecture=ARCHITECTURES[name], name=name)  # type: ignore[arg-type]
+
+
+def _batch(model: torch.nn.Module, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw sentences under one key, or none; logits where the answer belongs, and the answers."""
+    size, first = 64, WORDS.index(COLOURS[0])
+    colours = torch.rand(size, len(COLOURS)).argsort(1)[:, :3] + first
+    key = ["", "first", "last"][int(torch.randint(3, ()))]
+    front = torch.full((size, 1), WORDS.index(key)) if key else colours[:, :0]
+    ids = torch.cat([front, colours, torch.full((size, 1), WORDS.index(":"))], 1)
+    answer = colours[:, 2 if key == "last" else 0]
+    if name == "llama":
+        return model(input_ids=ids).logits[:, -1], answer
+    if name == "bert":
+        ids = torch.cat([ids, torch.full((size, 1), WORDS.index("<mask>"))], 1)
+        return model(input_ids=ids).logits[:, -1], answer
+    start = torch.zeros(size, 1, dtype=torch.long)
+    return model(input_ids=ids, decoder_input_ids=start).logits[:, -1], answer
