@@ -39,10 +39,10 @@ def run(out: Path, as_json: bool) -> None:
     prompt = tune(
         backbone,
         Classify(template="Customer: {text}\nIntent:"),
-        Prefix(shots=10, first_layer=15),
+        Prefix(shots=10),
         rows / "train.jsonl",
         rows / "dev.jsonl",
-        training=Training(epochs=3),
+        training=Training(epochs=2),
         out=out,
         announce=show.say,
     )
