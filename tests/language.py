@@ -20,7 +20,7 @@ from foreword.data.read import Row
 from foreword.tasks.classify import Classify
 
 COLOURS = ["red", "blue", "green", "pink", "grey", "gold"]
-WORDS = ["<pad>", "<end>", "<mask>", "first", "last", ":", *COLOURS]
+WORDS = ["<pad>", "<end>", "<mask>", "first", "last", "so", ":", *COLOURS]
 SIZES = {
     "llama": {"hidden_size": 48, "num_hidden_layers": 2, "max_position_embeddings": 64},
     "bert": {"hidden_size": 48, "num_hidden_layers": 2, "max_position_embeddings": 64},
@@ -80,8 +80,9 @@ def _batch(model: torch.nn.Module, name: str) -> tuple[torch.Tensor, torch.Tenso
     size, first = 64, WORDS.index(COLOURS[0])
     colours = torch.rand(size, len(COLOURS)).argsort(1)[:, :3] + first
     key = ["", "first", "last"][int(torch.randint(3, ()))]
-    front = torch.full((size, 1), WORDS.index(key)) if key else colours[:, :0]
-    ids = torch.cat([front, colours, torch.full((size, 1), WORDS.index(":"))], 1)
+    before = ["so"] * int(torch.randint(4, ())) + [key] * bool(key)
+    front = torch.tensor([WORDS.index(word) for word in before], dtype=torch.long)
+    ids = torch.cat([front.expand(size, -1), colours, torch.full((size, 1), WORDS.index(":"))], 1)
     answer = colours[:, 2 if key == "last" else 0]
     if name == "llama":
         return model(input_ids=ids).logits[:, -1], answer

@@ -42,7 +42,7 @@ def run(out: Path, as_json: bool) -> None:
         Prefix(shots=10),
         rows / "train.jsonl",
         rows / "dev.jsonl",
-        training=Training(epochs=2),
+        training=Training(epochs=1, batch_size=8),
         out=out,
         announce=show.say,
     )
