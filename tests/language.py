@@ -20,7 +20,7 @@ from foreword.data.read import Row
 from foreword.tasks.classify import Classify
 
 COLOURS = ["red", "blue", "green", "pink", "grey", "gold"]
-WORDS = ["<pad>", "<end>", "<mask>", "first", "last", "so", ":", *COLOURS]
+WORDS = ["<pad>", "<end>", "<mask>", "same", "other", ":", *COLOURS]
 SIZES = {
     "llama": {"hidden_size": 48, "num_hidden_layers": 2, "max_position_embeddings": 64},
     "bert": {"hidden_size": 48, "num_hidden_layers": 2, "max_position_embeddings": 64},
@@ -47,7 +47,11 @@ def rows(n: int, seed: int) -> list[Row]:
     """Sentences to be answered by their last colour."""
     chance = random.Random(seed)
     drawn = [chance.sample(COLOURS, 3) for _ in range(n)]
-    return [Row({"text": " ".join(d), "label": d[2]}, f"toy:{i}") for i, d in enumerate(drawn, 1)]
+    return [Row({"text": " ".join(d), "label": other(d[0])}, f"toy:{i}") for i, d in enumerate(drawn, 1)]
+
+
+def other(colour: str) -> str:
+    return COLOURS[(COLOURS.index(colour) + 3) % len(COLOURS)]
 
 
 @cache
@@ -79,11 +83,12 @@ def _batch(model: torch.nn.Module, name: str) -> tuple[torch.Tensor, torch.Tenso
     """Draw sentences under one key, or none; logits where the answer belongs, and the answers."""
     size, first = 64, WORDS.index(COLOURS[0])
     colours = torch.rand(size, len(COLOURS)).argsort(1)[:, :3] + first
-    key = ["", "first", "last"][int(torch.randint(3, ()))]
-    before = ["so"] * int(torch.randint(4, ())) + [key] * bool(key)
-    front = torch.tensor([WORDS.index(word) for word in before], dtype=torch.long)
-    ids = torch.cat([front.expand(size, -1), colours, torch.full((size, 1), WORDS.index(":"))], 1)
-    answer = colours[:, 2 if key == "last" else 0]
+    key = ["", "same", "other"][int(torch.randint(3, ()))]
+    front = torch.full((size, 1), WORDS.index(key)) if key else colours[:, :0]
+    ids = torch.cat([front, colours, torch.full((size, 1), WORDS.index(":"))], 1)
+    answer = colours[:, 0]
+    if key == "other":
+        answer = (answer - first + 3) % len(COLOURS) + first
     if name == "llama":
         return model(input_ids=ids).logits[:, -1], answer
     if name == "bert":

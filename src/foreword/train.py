@@ -153,7 +153,7 @@ def tune(
         if resume:
             announce(run.restore())
         elif run.forget():
-            announce(f"the checkpoint of a stopped run of {target} is dropped; --resume would go on")
+            announce(f"{target}: a stopped run is dropped; --resume would have gone on with it")
         members.append(Log(log_path(target)))
     with Watchers(members) as told:
         told.start(config, run.steps, run.progress.step)
