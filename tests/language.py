@@ -1,7 +1,7 @@
 """Tiny models that have learned a toy language, so that there is something to be tuned.
 
-A sentence is three colours and its answer: the first of them, or the last where the word ``last``
-stands in front. A prompt has to find what ``last`` says, for which a row has no word.
+A sentence is three colours and its answer: the first of them or, where the word ``other`` stands
+in front, the colour opposite to it. A prompt has to find what ``other`` says: no row has the word.
 """
 
 from __future__ import annotations
@@ -44,10 +44,12 @@ def task(name: str) -> Classify:
 
 
 def rows(n: int, seed: int) -> list[Row]:
-    """Sentences to be answered by their last colour."""
+    """Sentences to be answered by the opposite of their first colour."""
     chance = random.Random(seed)
     drawn = [chance.sample(COLOURS, 3) for _ in range(n)]
-    return [Row({"text": " ".join(d), "label": other(d[0])}, f"toy:{i}") for i, d in enumerate(drawn, 1)]
+    return [
+        Row({"text": " ".join(d), "label": other(d[0])}, f"toy:{i}") for i, d in enumerate(drawn, 1)
+    ]
 
 
 def other(colour: str) -> str:

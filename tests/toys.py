@@ -7,13 +7,15 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pytest
 import torch
+from torch import Tensor
 
 import foreword.checkpoint
 import foreword.prompt
@@ -24,7 +26,8 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
 from foreword.methods.soft import Soft
 from foreword.prompt import Prompt
-from foreword.tasks.classify import Classify
+from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.task import Encoded
 from foreword.train import Training, tune
 
 FAMILIES: dict[str, Family] = {f.name: f for f in [*CAUSAL, *MASKED, *SEQ2SEQ]}
@@ -65,6 +68,38 @@ def toy_run(out: Path | None, **changes: Any) -> Prompt:
         "out": out,
     }
     return tune(get(), **{**options, **changes})
+
+
+class Recorder:
+    """A watcher that writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
+        self.heard.append(("start", steps, done))
+
+    def step(self, number: int, values: Mapping[str, float]) -> None:
+        self.heard.append(("step", number, dict(values)))
+
+    def evaluation(self, number: int, metric: str, score: float) -> None:
+        self.heard.append(("evaluation", number, score))
+
+    def stop(self) -> None:
+        self.heard.append(("stop",))
+
+    def of(self, kind: str) -> list[Any]:
+        return [entry[2] for entry in self.heard if entry[0] == kind]
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
+    """Let the evaluations to come have these dev scores."""
+    coming = iter(scores)
+
+    def judge(bound: Classifier, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
+        return next(coming) * len(items), len(items)
+
+    monkeypatch.setattr(Classifier, "judge", judge)
 
 
 # Processes that end early ------------------------------------------------------------------------

@@ -49,8 +49,8 @@ def write(
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
     kept = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    meta = {KEY: json.dumps(asdict(progress)), SEAL: _seal(kept)}
-    write_whole(path, save(kept, metadata=meta))
+    text = json.dumps(asdict(progress))
+    write_whole(path, save(kept, metadata={KEY: text, SEAL: _seal(text, kept)}))
 
 
 def remove(path: Path) -> bool:
@@ -72,10 +72,10 @@ def read(
     try:
         with safe_open(str(path), "pt") as file:
             meta = file.metadata() or {}
-            progress = Progress(**json.loads(meta[KEY]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if meta[SEAL] != _seal(tensors):
-            raise ValueError("its numbers are not those that were written")
+        if meta[SEAL] != _seal(meta[KEY], tensors):
+            raise ValueError("its content is not what was written")
+        progress = Progress(**json.loads(meta[KEY]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: damaged checkpoint ({error}); remove it to start anew") from None
     if progress.run != run:
@@ -96,9 +96,9 @@ def read(
     return progress, groups["best"]
 
 
-def _seal(tensors: Mapping[str, Tensor]) -> str:
-    """Hash names and numbers, so that a damaged checkpoint is not taken for a whole one."""
-    digest = hashlib.sha256()
+def _seal(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Hash the content, so that a damaged checkpoint is not taken for a whole one."""
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].numpy().tobytes())
     return digest.hexdigest()

@@ -74,8 +74,8 @@ class Training:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}; it must be at least 1")
-        if self.rate is not None and not 0 < self.rate < math.inf:
-            raise UserError(f"the learning rate is {self.rate}; it must be above 0")
+        if self.rate is not None:
+            check_rate(self.rate)
         if not 0 <= self.warmup <= 1:
             raise UserError(f"warmup is {self.warmup}; it is a share of all steps, from 0 to 1")
         if self.schedule not in get_args(Schedule):
@@ -93,6 +93,12 @@ class Training:
             return 1.0
         rest = (step - rising) / max(1, steps - rising)
         return 1 - rest if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * rest))
+
+
+def check_rate(rate: float) -> None:
+    """Raise UserError for a learning rate of 0 or below, or beyond what AdamW can count with."""
+    if not 0 < rate < 1e30:
+        raise UserError(f"the learning rate is {rate}; it must be above 0 and below 1e30")
 
 
 class Interrupted(Exception):  # noqa: N818 (it is no error)
@@ -124,6 +130,7 @@ def tune(
     """
     training = training or Training()
     training.check()
+    check_rate(method.rate)
     target = None if out is None else Path(out)
     task, train_rows, dev_rows = _rows(backbone, task, train, dev, training, announce)
     bound = task.bind(backbone)
@@ -415,10 +422,10 @@ def _check_out(out: Path, trainable: Trainable) -> None:
 
     Removes the temporary files that a killed run of the same prompt has left.
     """
-    if out.is_dir():
-        raise UserError(f"{out}: is a folder; name the file to write with --out")
     probe = out.with_name(f".{out.name}.probe")
     try:
+        if out.is_dir():
+            raise UserError(f"{out}: is a folder; name the file to write with --out")
         out.parent.mkdir(parents=True, exist_ok=True)
         for path in (out, checkpoint.path_for(out), log_path(out)):
             for left in out.parent.glob(f".{glob.escape(path.name)}.????????"):
