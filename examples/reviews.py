@@ -14,4 +14,4 @@ prompt = fw.tune(
     dev="examples/reviews/dev.jsonl",
 )
 prompt.save("out/reviews.safetensors")
-print(prompt.predict(["a wonderful, heartfelt film", "I want my evening back"]))
+print(prompt.predict(["a wonderful, heartfelt film"]))

@@ -47,14 +47,19 @@ class World:
     def path(self, name: str) -> str:
         return str(self.folder / name)
 
-    def train(self, out: Path | str, *more: str) -> list[str]:
-        """The arguments of a short training; later ones win."""
-        return [
-            *("train", "--model", self.path("model"), "--train", self.path("train.jsonl")),
-            *("--dev", self.path("dev.jsonl"), "--template", "{text} :", "--epochs", "1"),
-            *("--batch-size", "8", "--out", str(out)),
-            *more,
-        ]
+    def train(self, out: Path | str, *more: Path | str) -> list[str]:
+        """The arguments of a short training, but for the flags that are given."""
+        usual = {
+            "--model": self.path("model"),
+            "--train": self.path("train.jsonl"),
+            "--dev": self.path("dev.jsonl"),
+            "--template": "{text} :",
+            "--epochs": "1",
+            "--batch-size": "8",
+            "--out": str(out),
+        }
+        kept = [word for flag in usual if flag not in more for word in (flag, usual[flag])]
+        return ["train", *kept, *map(str, more)]
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +72,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         write(folder / f"{name}.jsonl", rows(n, start))
     made = World(folder)
     for method, out in (("prefix", "p.safetensors"), ("soft", "soft.safetensors")):
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            arguments = made.train(made.path(out), "--method", method, "--epochs", "2")
-            assert run([*arguments, "--test", made.path("test.jsonl")]) == 0
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            flags = ["--method", method, "--epochs", "2", "--test", made.path("test.jsonl")]
+            assert run(made.train(made.path(out), *flags)) == 0, said.getvalue()
     return made
 
 

@@ -13,6 +13,7 @@ import torch
 
 from foreword.cli import demo
 from foreword.data.read import read_rows
+from foreword.data.sample import per_class
 from foreword.evaluate import evaluate
 from foreword.prompt import Prompt
 from foreword.train import Training
@@ -21,7 +22,6 @@ from toys import get, rows, write
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Cli = Callable[..., Any]
-SCHEMES = [("train", ["out", "seconds", "dev"])]
 
 
 def one_object(text: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def test_train_writes_a_prompt_and_says_so(world: Any, cli: Cli, tmp_path: Path)
     answer = cli(*world.train(out, "--method", "soft", "--length", "3"))
     assert answer.status == 0
     assert answer.out.startswith(f"{out}: ")
-    assert "96 numbers; dev accuracy" in answer.out.replace("\n", " ")
+    assert "96 numbers; dev accuracy" in answer.out
     prompt = Prompt.load(out)
     assert prompt.method["name"] == "soft"
     assert prompt.task.labels == {"good": (" good",), "bad": (" bad",)}  # type: ignore[attr-defined]
@@ -86,7 +86,7 @@ def test_train_scores_test_rows_and_keeps_the_scores(world: Any, cli: Cli, tmp_p
     assert result["test"]["accuracy"] == expected["accuracy"]
     answer = cli(*world.train(out, "--test", world.path("test.jsonl")))
     assert "macro F1" in answer.out
-    fits(answer.out.split("\n", 2)[2])
+    fits("\n".join(answer.out.splitlines()[1:]))
 
 
 def get_model(world: Any) -> Any:
@@ -217,7 +217,7 @@ def test_eval_prints_one_table_with_the_baselines(world: Any, cli: Cli) -> None:
     fits("\n".join(answer.out.splitlines()[1:]))
     for part in ("prompt", "zero-shot", "4 demonstrations in context", "accuracy", "precision"):
         assert part in answer.out
-    assert "12 rows, 95% intervals" in answer.out.replace("\n", " ")
+    assert answer.out.splitlines()[0].endswith("12 rows, 95% intervals")
 
 
 def test_eval_json_has_the_scores_and_the_baselines(world: Any, cli: Cli) -> None:
@@ -333,10 +333,9 @@ def test_export_and_import_give_the_prompt_back(
     assert one_object(answer.out) == {
         "out": str(tmp_path / "peft"),
         "format": "peft",
-        "kind": kind or "PREFIX_TUNING",
     }
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
-    assert config["peft_type"] == kind or "PREFIX_TUNING"
+    assert config["peft_type"] == (kind or "PREFIX_TUNING")
     out = tmp_path / "back.safetensors"
     answer = cli(
         *("import", tmp_path / "peft", "--model", world.path("model"), "--out", out, "--json"),
@@ -357,7 +356,7 @@ def test_export_compares_with_a_model_where_one_is_given(
     prompt = world.path("p.safetensors")
     answer = cli("export", prompt, tmp_path / "peft", "--model", world.path("model"))
     assert answer.status == 0
-    assert "written for peft" in answer.out.replace("\n", " ")
+    assert "written for peft" in answer.out
     answer = cli("export", prompt, tmp_path / "two", "--model", world.path("other"))
     assert answer.status == 2
     assert not (tmp_path / "two").exists()
@@ -379,9 +378,9 @@ def test_the_demo_tunes_scores_and_answers(
     whole = demo.folder()
     data = tmp_path / "support"
     data.mkdir()
-    for name, n in (("train", 20), ("dev", 10), ("test", 10)):
-        lines = (whole / f"{name}.jsonl").read_text("utf-8").splitlines(keepends=True)
-        (data / f"{name}.jsonl").write_text("".join(lines[:: len(lines) // n]), "utf-8")
+    for name, each in (("train", 2), ("dev", 1), ("test", 1)):
+        chosen = per_class(read_rows(whole / f"{name}.jsonl"), each, 0, "label")
+        write(data / f"{name}.jsonl", chosen)
     monkeypatch.setattr(demo, "folder", lambda: data)
     monkeypatch.setattr(demo, "Training", lambda **_: Training(epochs=1))
     monkeypatch.setattr(demo.Backbone, "load", lambda name: get())
@@ -389,7 +388,7 @@ def test_the_demo_tunes_scores_and_answers(
     answer = cli("demo", "--out", out)
     assert answer.status == 0, answer.err
     for part in ("prompt", "zero-shot", "10 demonstrations in context", *demo.LINES, str(out)):
-        assert part in answer.out.replace("\n", " ") or part in answer.out
+        assert part in answer.out
     result = one_object(cli("demo", "--out", out, "--json").out)
     assert {"accuracy", "baselines", "out", "seconds", "answers"} <= result.keys()
     assert list(result["answers"]) == list(demo.LINES)

@@ -59,6 +59,6 @@ def run(out: Path, as_json: bool) -> None:
     console.print(show.scores(scores, "prompt"))
     console.print()
     for line, label in answers:
-        console.print(f"{label:>17}  {line}", markup=False)
+        show.line(f"{label:>17}  {line}")
     size = out.stat().st_size / 1024
-    console.print(f"\n{seconds:.0f} s; the prompt is {out} ({size:.0f} KiB)", markup=False)
+    show.line(f"\n{seconds:.0f} s; the prompt is {out} ({size:.0f} KiB)")

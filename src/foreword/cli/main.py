@@ -95,10 +95,9 @@ def train(
         show.emit({**result, "config": effective.config})
         return
     dev_scores = ", ".join(f"{k} {v:.2f}" for k, v in result["dev"].items() if k != "rows")
-    show.out().print(
+    show.line(
         f"{out}: {out.stat().st_size / 1024:.0f} KiB, {result['parameters']} numbers; "
-        f"dev {dev_scores} on {result['dev']['rows']} rows; {result['seconds']:.0f} s",
-        markup=False,
+        f"dev {dev_scores} on {result['dev']['rows']} rows; {result['seconds']:.0f} s"
     )
     if test is not None:
         show.out().print(show.scores(scores, "test"))
@@ -132,9 +131,9 @@ def evaluate_command(
         show.emit(result)
         return
     console = show.out()
-    console.print(f"{prompt} on {data}: {result['rows']} rows, 95% intervals", markup=False)
+    show.line(f"{prompt} on {data}: {result['rows']} rows, 95% intervals")
     if result["cut"]:
-        console.print(f"{result['cut']} rows were too long and were cut")
+        show.line(f"{result['cut']} rows were too long and were cut")
     console.print(show.scores(result, "prompt"))
     if "per_class" in result:
         console.print()
@@ -142,7 +141,7 @@ def evaluate_command(
         console.print()
         console.print(show.confusion(result))
     for name, signature in result.get("signatures", {}).items():
-        console.print(f"{name}: {signature}", markup=False)
+        show.line(f"{name}: {signature}")
 
 
 @app.command
@@ -192,10 +191,8 @@ def predict(
         return
     for answer in found:
         chance = answer.get("probabilities", {}).get(answer.get("label"))
-        label = answer.get("label", answer.get("text"))
-        show.out().print(
-            label if chance is None else f"{label}  ({chance:.0%})", markup=False, soft_wrap=True
-        )
+        label = str(answer.get("label", answer.get("text")))
+        show.line(label if chance is None else f"{label}  ({chance:.0%})")
 
 
 @app.command
@@ -244,14 +241,13 @@ def export(
     """Write a prompt as another library lays it out."""
     if to != "peft":
         raise UserError(f"--to {to}: unknown; known: peft")
-    loaded = Prompt.load(prompt)
-    if model is not None:
-        loaded = _prompt(prompt, model, dtype, device, force)
+    whole = model is not None
+    loaded = _prompt(prompt, model, dtype, device, force) if whole else Prompt.load(prompt)
     to_peft(loaded, folder, kind=kind)
     if as_json:
         show.emit({"out": str(folder), "format": to})
     else:
-        show.out().print(f"{folder}: written for peft", markup=False)
+        show.line(f"{folder}: written for peft")
 
 
 @app.command(name="import")
@@ -272,7 +268,7 @@ def import_command(
     if as_json:
         show.emit({"out": str(path)})
     else:
-        show.out().print(f"{path}: {path.stat().st_size / 1024:.0f} KiB", markup=False)
+        show.line(f"{path}: {path.stat().st_size / 1024:.0f} KiB")
 
 
 @app.command

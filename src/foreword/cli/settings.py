@@ -185,6 +185,8 @@ def unescaped(value: Any) -> Any:
 def task_alone(flags: Any) -> tuple[dict[str, Any], Task]:
     """Make the task of a prompt that comes from elsewhere; return the plain settings with it."""
     given = merged(flags, None)
+    for name in given.keys() & (RUN.keys() - {"model", "dtype", "device", "task", "out"}):
+        raise UserError(f"{_flag(name)} is no setting of an import")
     plain = {name: given.pop(name, default) for name, (_, default) in RUN.items()}
     task = task_from(_kind(TASKS, plain["task"], "task"), given, "settings")
     given.pop("seed", None)  # of sampling, where the task samples

@@ -34,6 +34,11 @@ def out() -> Console:
     return found
 
 
+def line(text: str) -> None:
+    """Print a line of results on standard output, never broken: it may hold a path."""
+    out().print(text, soft_wrap=True)
+
+
 def say(line: str) -> None:
     """Print a line for people on standard error."""
     console().print(line, markup=False, soft_wrap=True)
