@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import traceback
@@ -263,7 +264,6 @@ def import_command(
     if wanted["out"] is None:
         raise UserError("--out is missing")
     backbone = Backbone.load(wanted["model"], dtype=wanted["dtype"], device=wanted["device"])
-    task.bind(backbone)
     path = from_peft(folder, backbone, task).save(wanted["out"])
     if as_json:
         show.emit({"out": str(path)})
@@ -320,7 +320,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         show.say("foreword: interrupted")
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # rich makes the second of the first
         return 0
     except Exception:
         traceback.print_exc()
@@ -330,5 +330,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def main() -> None:
-    """Run the command line and exit."""
-    sys.exit(run())
+    """Run the command line and exit; quietly where whoever reads the output has left."""
+    status = run()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)

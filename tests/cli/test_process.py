@@ -1,0 +1,123 @@
+"""Whole processes: signals from outside, pipes that close, and what an import costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foreword.train import log_path
+from toys import command, process
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PATIENT = 240.0  # seconds for another process, on a machine that is busy
+STEPS = 12
+
+Cli = Callable[..., Any]
+
+
+def steps_of(out: Path) -> list[int]:
+    """The steps that a run's log tells of, its last line perhaps half written."""
+    if not log_path(out).exists():
+        return []
+    lines = log_path(out).read_text("utf-8").splitlines(keepends=True)
+    read = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [entry["step"] for entry in read if "loss" in entry]
+
+
+def interrupted(arguments: list[str], out: Path, number: signal.Signals, step: int) -> Any:
+    """Start a command, send it a signal once the log has a step; return its end and its words."""
+    errors = out.with_suffix(".stderr")
+    running = process(command, arguments, errors, 0.02)
+    until = time.monotonic() + PATIENT
+    while len(steps_of(out)) < step and running.is_alive() and time.monotonic() < until:
+        time.sleep(0.002)
+    assert running.pid is not None
+    os.kill(running.pid, number)
+    running.join(PATIENT)
+    return running.exitcode, errors.read_text()
+
+
+@pytest.fixture(scope="module")
+def whole(world: Any, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of the run when nothing stops it."""
+    from foreword.cli.main import run
+
+    out = tmp_path_factory.mktemp("whole") / "p.safetensors"
+    assert run(world.train(out, "--epochs", "4")) == 0
+    assert steps_of(out) == list(range(1, STEPS + 1))
+    return out.read_bytes()
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 9, 12])
+def test_a_run_that_is_killed_resumes_to_the_same_bytes(
+    step: int, world: Any, cli: Cli, tmp_path: Path, whole: bytes
+) -> None:
+    out = tmp_path / "p.safetensors"
+    arguments = world.train(out, "--epochs", "4")
+    status, _ = interrupted(arguments, out, signal.SIGKILL, step)
+    assert status == -signal.SIGKILL
+    assert step <= len(steps_of(out)) <= STEPS
+    answer = cli(*arguments, "--resume")
+    assert answer.status == 0
+    assert "resuming at step" in answer.err
+    assert out.read_bytes() == whole
+    assert steps_of(out) == list(range(1, STEPS + 1))
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(
+    world: Any, cli: Cli, tmp_path: Path, whole: bytes
+) -> None:
+    out = tmp_path / "p.safetensors"
+    arguments = world.train(out, "--epochs", "4")
+    status, words = interrupted(arguments, out, signal.SIGINT, 4)
+    done = len(steps_of(out))
+    assert status == 130
+    assert words.splitlines()[-1] == (
+        f"foreword: stopped at step {done} of {STEPS}; the same command with --resume goes on"
+    )
+    assert "Traceback" not in words
+    assert not out.exists()
+    answer = cli(*arguments, "--resume", "--json")
+    assert f"resuming at step {done} of {STEPS}" in answer.err
+    assert out.read_bytes() == whole
+    assert json.loads(answer.out)["out"] == str(out)
+
+
+def python(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, *arguments], env=environment, **options)
+
+
+def test_a_reader_that_leaves_early_is_no_error(world: Any, tmp_path: Path) -> None:
+    """And ``python -m foreword`` is the command."""
+    read, written = os.pipe()
+    os.close(read)
+    errors = tmp_path / "stderr"
+    with errors.open("wb") as file:
+        running = python(
+            *("-m", "foreword", "info", world.path("p.safetensors"), "--json"),
+            stdout=written,
+            stderr=file,
+        )
+        os.close(written)
+        assert running.wait(PATIENT) == 0
+    assert errors.read_text() == ""
+
+
+def test_importing_the_package_leaves_heavy_libraries_alone() -> None:
+    """Those for scores and for other formats of data come when they are needed."""
+    heavy = ["sklearn", "sacrebleu", "rouge_score", "datasets", "pandas", "pyarrow", "peft"]
+    code = f"import foreword, sys; print([m for m in {heavy} if m in sys.modules])"
+    running = python("-c", code, stdout=subprocess.PIPE)
+    shown, _ = running.communicate(timeout=PATIENT)
+    assert shown.decode().strip() == "[]"

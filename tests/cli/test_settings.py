@@ -1,0 +1,114 @@
+"""Settings: a run file below, flags above, and every configuration's fields as flags."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foreword.backbone.decode import Decoding
+from foreword.cli.settings import HELP, RUN, Flags, columns, parse_labels, settings, task_alone
+from foreword.errors import UserError
+from foreword.methods.prefix import Prefix
+from foreword.methods.registry import METHODS
+from foreword.methods.soft import Soft
+from foreword.tasks.classify import Classify
+from foreword.tasks.generate import Generate
+from foreword.tasks.registry import TASKS
+from foreword.train import Training
+
+
+def test_every_field_of_every_configuration_is_a_flag_with_help() -> None:
+    fields = {
+        each.name
+        for config in (*TASKS.values(), *METHODS.values(), Training, Decoding)
+        for each in dataclasses.fields(config)  # type: ignore[arg-type]
+    } - {"decoding"}
+    flags = {each.name for each in dataclasses.fields(Flags)}  # type: ignore[arg-type]
+    assert flags == fields | set(RUN) == set(HELP)
+
+
+def test_without_settings_everything_is_as_its_configuration_says() -> None:
+    made = settings(Flags(), None)
+    assert made.task == Classify()
+    assert made.method == Prefix()
+    assert made.training == Training()
+    assert made.plain == {name: default for name, (_, default) in RUN.items()}
+
+
+def test_each_setting_goes_where_it_belongs() -> None:
+    made = settings(
+        Flags(
+            task="generate", method="soft", length=3, rate=0.1, seed=7, beams=2, stop=["\n", "."]
+        ),
+        None,
+    )
+    assert made.method == Soft(length=3)
+    assert made.training == Training(rate=0.1, seed=7)
+    assert made.task == Generate(decoding=Decoding(beams=2, stop=("\n", "."), seed=7))
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".toml"])
+def test_flags_win_over_the_run_file(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"run{suffix}"
+    sign = " =" if suffix == ".toml" else ":"
+    given = {"epochs": 9, "lr": 0.5, "first-layer": 2, "batch_size": 3, "checkpointing": "true"}
+    file.write_text("".join(f"{name}{sign} {value}\n" for name, value in given.items()))
+    made = settings(Flags(epochs=1, checkpointing=False), file)
+    assert made.training == Training(epochs=1, rate=0.5, batch_size=3)
+    assert made.method == Prefix(first_layer=2)
+
+
+@pytest.mark.parametrize("number", ["1e-3", "0.001", "1.0e-3", "'1e-3'"])
+def test_yaml_numbers_are_numbers_however_they_are_written(number: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"lr: {number}\n")
+    assert settings(Flags(), file).training.rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("seed: '1e-3'", "'seed' is '1e-3', expected a whole number"),
+        ("columns: {text: sentence}", "'columns' is .*, expected a list of texts"),
+        ("columns: [1]", "expected a list of texts"),
+        ("train: 3", "'train' is 3, expected text"),
+        ("labels: {a: 1, b: 2}", "labels"),
+        ("labels: [1, 2]", "labels hold 1, which is no text; put it in quotes"),
+        ("decoding: {beams: 2}", "unknown setting 'decoding'"),
+        ("truncate: middle", "'truncate' is 'middle'"),
+    ],
+)
+def test_a_run_file_of_wrong_types_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=message):
+        settings(Flags(), file)
+
+
+def test_labels() -> None:
+    assert parse_labels(["good", "card_not-working=not working, broken", "x=a=b"]) == {
+        "good": [" good"],
+        "card_not-working": [" not working", " broken"],
+        "x": [" a=b"],
+    }
+
+
+def test_columns() -> None:
+    assert columns(["text=sentence", "label=a=b"]) == {"text": "sentence", "label": "a=b"}
+    assert columns(None) == {}
+    for wrong in ("text", "=x", "text="):
+        with pytest.raises(UserError, match="write field=column"):
+            columns([wrong])
+
+
+def test_the_task_of_an_import_takes_its_own_settings_only() -> None:
+    plain, task = task_alone(Flags(task="generate", template="{x}", beams=3, seed=5, out="o"))
+    assert task == Generate(template="{x}", decoding=Decoding(beams=3, seed=5))
+    assert plain["out"] == "o"
+    wrong: list[dict[str, Any]] = [{"epochs": 3}, {"length": 3}, {"method": "soft"}, {"rows": 3}]
+    for given in wrong:
+        with pytest.raises(UserError, match="is no setting of"):
+            task_alone(Flags(**given))

@@ -1,0 +1,114 @@
+"""Tables fit a terminal of 80 columns, whatever stands in them, and show it as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.table import Table
+
+from foreword import metrics
+from foreword.cli import show
+
+names = st.lists(
+    st.text(
+        st.characters(codec="utf-8", exclude_categories=["C", "Z", "M"]), min_size=1, max_size=40
+    ),
+    min_size=2,
+    max_size=9,
+    unique=True,
+)
+
+
+def rendered(table: Table, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    show.out().print(table)
+    text = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in text.splitlines()), text
+    return text
+
+
+def classified(labels: list[str]) -> dict[str, Any]:
+    gold = labels * 3
+    guess = [*labels, *labels[1:], labels[0], *labels[::-1]]
+    return metrics.classification(gold, guess, labels)
+
+
+LONG = [f"a_rather_long_label_of_a_customer_{i}_{'x' * 30}" for i in range(6)]
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], LONG, [*LONG, "a", "b"]], ids=len)
+def test_tables_of_a_classification(labels: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    result = classified(labels)
+    result["baselines"] = {
+        "zero-shot": classified(labels),
+        "demonstrations": {**classified(labels), "shots": 4},
+    }
+    text = rendered(show.scores(result, "prompt"), capsys)
+    assert "4 demonstrations in context" in text
+    low, high = result["intervals"]["accuracy"]
+    assert f"{result['accuracy']:.1f} ({low:.1f}-{high:.1f})" in text
+    text = rendered(show.per_class(result), capsys)
+    assert text.count(f"{result['per_class'][labels[0]]['f1']:.1f}") >= 1
+    rendered(show.confusion(result), capsys)
+
+
+def test_the_table_of_a_generation(capsys: pytest.CaptureFixture[str]) -> None:
+    result = metrics.generation(["a film", "it was"], [["a film"], ["it is"]])
+    entry = {**result, "shots": 4}
+    text = rendered(
+        show.scores({**result, "baselines": {"demonstrations": entry}}, "prompt"), capsys
+    )
+    for name in ("exact match", "BLEU", "chrF", "ROUGE-L"):
+        assert name in " ".join(text.split())
+
+
+def test_a_small_confusion_matrix_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    result = metrics.classification(["a", "a", "b"], ["a", "b", "b"], ["a", "b"])
+    lines = [line.split() for line in rendered(show.confusion(result), capsys).splitlines()]
+    assert lines[1:] == [["a", "1", "1"], ["b", "0", "1"]]
+
+
+def test_of_many_labels_the_most_frequent_confusions_are_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    labels = [f"l{i}" for i in range(8)]
+    gold, guess = ["l0"] * 3 + ["l1"] * 2 + labels, ["l1"] * 3 + ["l2"] * 2 + labels
+    text = rendered(show.confusion(metrics.classification(gold, guess, labels)), capsys)
+    assert [line.split() for line in text.splitlines()[1:]] == [
+        ["l0", "l1", "3"],
+        ["l1", "l2", "2"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "value", ["[bold]x[/bold]", "[soft:2]{text} [mask]", ":smile:", "[/]", "https://a.b/c"]
+)
+def test_text_is_shown_as_it_is(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither as markup, which would hide or break it, nor as pictures."""
+    assert value in rendered(show.facts({"template": value}), capsys)
+    assert value in rendered(show.per_class(classified([value, "b"])), capsys)
+    assert value[:12] in rendered(show.confusion(classified([value, "b"])), capsys)
+    show.line(value)
+    assert capsys.readouterr().out == f"{value}\n"
+    show.say(value)
+    assert capsys.readouterr().err == f"{value}\n"
+
+
+@given(labels=names)
+def test_any_labels_make_tables(labels: list[str]) -> None:
+    result = classified(labels)
+    for table in (show.per_class(result), show.confusion(result), show.scores(result, "prompt")):
+        console = show.out()
+        with console.capture() as shown:
+            console.print(table)
+        assert all(console.measure(line).maximum <= 80 for line in shown.get().splitlines())
+
+
+def test_long_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/a/path/" + "long/" * 40
+    show.line(path)
+    show.say(path)
+    assert capsys.readouterr() == (f"{path}\n", f"{path}\n")
