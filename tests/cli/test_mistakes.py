@@ -383,7 +383,10 @@ OTHERS: dict[str, tuple[Make, list[str]]] = {
         ["kind 'PROMPT_TUNING': this prompt can become PREFIX_TUNING or CARTRIDGE"],
     ),
     "import of nothing": (
-        lambda w, d: ["import", d / "none", "--model", w.path("model"), "--out", d / "o"],
+        lambda w, d: [
+            *("import", d / "none", "--model", w.path("model"), "--out", d / "o"),
+            *("--template", "{text}", "--labels", "a", "b"),
+        ],
         ["none: is no folder"],
     ),
     "import without out": (lambda w, d: ["import", d], ["--out is missing"]),
