@@ -83,15 +83,18 @@ def test_a_learned_prompt_stands_beside_the_model_that_cannot_do_it() -> None:
 
 def test_baselines_are_scored_on_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
+    shown: list[str] = []
     original = Classifier.predict
 
     def watched(self: Classifier, given: Any, *arguments: Any, **named: Any) -> Any:
         seen.append([row.where for row in given])
+        shown.append(named.get("before", ""))
         return original(self, given, *arguments, **named)
 
     monkeypatch.setattr(Classifier, "predict", watched)
     result = evaluate(prefix(), HELD, baselines=True)
     assert seen == [[row.where for row in HELD]] * 3
+    assert shown == ["", "", "".join(prefix().data["demonstrations"])]
     assert list(result["baselines"]) == ["zero-shot", "demonstrations"]
     assert [values["rows"] for values in result["baselines"].values()] == [20, 20]
 

@@ -92,6 +92,14 @@ def test_a_run_killed_twice_at_any_line_resumes_to_the_same_bytes(
     check_log(out)
 
 
+def test_what_a_kill_left_half_written_is_swept_away(tmp_path: Path, whole: bytes) -> None:
+    for name in (f".{OUT}", f"..{OUT}.checkpoint", ".p.log.jsonl", ".other.safetensors"):
+        (tmp_path / f"{name}.a_1b2c3d").write_text("half")
+    toy_run(tmp_path / OUT)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".other.safetensors.a_1b2c3d", "p.log.jsonl", OUT]
+
+
 # Stopped at a chosen place ------------------------------------------------------------------------
 
 

@@ -152,9 +152,9 @@ def test_the_rate_that_is_logged_is_the_rate_times_the_schedule() -> None:
     assert found == pytest.approx([0.3 * training.factor(i, 9) for i in range(9)])
 
 
-def test_one_step_is_adamw_on_the_clipped_gradient() -> None:
+def test_one_step_is_adamw() -> None:
     """The first step of AdamW moves every number by the rate, against its gradient's sign."""
-    training = Training(epochs=1, batch_size=12, rate=0.01, warmup=0, weight_decay=0.5, clip=0.1)
+    training = Training(epochs=1, batch_size=12, rate=0.01, warmup=0, weight_decay=0.5)
     method = Soft(length=3)
     start = method.build(TASK.bind(get()), rows(12), 0)().embeds
     made = toy_run(None, training=training).injection.embeds
@@ -162,6 +162,21 @@ def test_one_step_is_adamw_on_the_clipped_gradient() -> None:
     assert made is not None
     moved = made - start.detach() * (1 - 0.01 * 0.5)
     assert moved.abs().tolist() == [pytest.approx([0.01] * 32, rel=0.02)] * 3
+
+
+def test_a_gradient_is_clipped_to_its_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW, *arguments: Any) -> Any:
+        norms.append(float(self.param_groups[0]["params"][0].grad.norm()))
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    recorder = Recorder()
+    toy_run(None, training=replace(TRAINING, clip=1e-3), watchers=[recorder])
+    assert norms == pytest.approx([1e-3] * 9, rel=1e-2)
+    assert all(values["norm"] > 2e-3 for values in recorder.of("step"))  # what it was before
 
 
 @pytest.mark.parametrize("kind", ["classify", "generate"])
