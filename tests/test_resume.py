@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 
 import toys
 from foreword import checkpoint
-from foreword import train as training_module
+from foreword import loop as loop_module
 from foreword.errors import UserError
+from foreword.loop import Interrupted
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt import Prompt
 from foreword.tasks.classify import Classifier
-from foreword.train import Interrupted, log_path
+from foreword.train import log_path
 from toys import TASK, TRAINING, Recorder, at_line, get, process, rows, scripted, toy_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,7 +59,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def always_saving(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_module, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(loop_module, "SAVE_EVERY", 0.0)
 
 
 # Killed -------------------------------------------------------------------------------------------
@@ -69,7 +70,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> int:
     """How many lines of training's own code the toy run executes."""
     before = sys.gettrace()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_module, "SAVE_EVERY", 0.0)
+        patch.setattr(loop_module, "SAVE_EVERY", 0.0)
         count = at_line(0, lambda: None)
         toy_run(tmp_path_factory.mktemp("lines") / OUT)
         sys.settrace(before)

@@ -30,6 +30,7 @@ from foreword.config import plain
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
+from foreword.loop import Training
 from foreword.methods.method import Method, Trainable
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS
@@ -38,7 +39,7 @@ from foreword.prompt import Prompt
 from foreword.tasks.classify import Classifier
 from foreword.tasks.generate import Generate
 from foreword.tasks.task import Bound
-from foreword.train import Training, log_path, tune
+from foreword.train import log_path, tune
 from plain import twin
 from toys import TASK, TRAINING, Recorder, get, rows, scripted, toy_run, write
 

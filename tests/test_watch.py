@@ -264,3 +264,10 @@ def test_a_library_that_is_missing_is_told_with_its_remedy(
 def test_an_unknown_tracker_is_told_with_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'tensorboard'"):
         trackers(["tensorbord"], Path("p.safetensors"))
+
+
+def test_trackers_may_be_named_in_one_word_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_library", lambda module, extra: Calls())
+    assert len(trackers(["wandb,mlflow", "trackio"], Path("p.safetensors"))) == 3
+    with pytest.raises(UserError, match="--report-to wnadb: unknown; did you mean 'wandb'"):
+        trackers(["mlflow,wnadb"], Path("p.safetensors"))

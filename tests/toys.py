@@ -18,17 +18,19 @@ import torch
 from torch import Tensor
 
 import foreword.checkpoint
+import foreword.loop
 import foreword.prompt
 import foreword.train
 import foreword.watch
 from families import CAUSAL, MASKED, SEQ2SEQ, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
+from foreword.loop import Training
 from foreword.methods.soft import Soft
 from foreword.prompt import Prompt
 from foreword.tasks.classify import Classifier, Classify
 from foreword.tasks.task import Encoded
-from foreword.train import Training, tune
+from foreword.train import tune
 
 FAMILIES: dict[str, Family] = {f.name: f for f in [*CAUSAL, *MASKED, *SEQ2SEQ]}
 TASK = Classify(template="{text} :", labels={"good": " good", "bad": " bad"})
@@ -106,7 +108,13 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
 
 _TRACED = {
     module.__file__
-    for module in (foreword.train, foreword.checkpoint, foreword.watch, foreword.prompt)
+    for module in (
+        foreword.train,
+        foreword.loop,
+        foreword.checkpoint,
+        foreword.watch,
+        foreword.prompt,
+    )
 }
 
 
@@ -136,7 +144,7 @@ def die() -> None:
 def doomed_run(out: Path, line: int, resume: bool) -> None:
     """Run until a line of the training's code, and be killed there."""
     torch.set_num_threads(1)
-    foreword.train.SAVE_EVERY = 0.0
+    foreword.loop.SAVE_EVERY = 0.0
     at_line(line, die)
     toy_run(out, resume=resume)
 
@@ -148,7 +156,7 @@ def command(arguments: list[str], errors: Path, slowly: float = 0.0) -> None:
     from foreword.cli.main import run
 
     torch.set_num_threads(1)
-    foreword.train.SAVE_EVERY = 0.0
+    foreword.loop.SAVE_EVERY = 0.0
     step = foreword.watch.Log.step
 
     def slow(log: foreword.watch.Log, number: int, values: Any) -> None:

@@ -4,12 +4,13 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.errors import UserError
 from foreword.evaluate import evaluate
+from foreword.loop import Training
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.train import Training, tune
+from foreword.train import tune
 
 load = Backbone.load
 

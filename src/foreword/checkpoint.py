@@ -27,7 +27,6 @@ class Progress:
     run: str
     step: int = 0
     best_score: float | None = None
-    best_step: int = 0
     worse: int = 0  # evaluations since the best one
 
 

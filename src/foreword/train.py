@@ -1,108 +1,34 @@
-"""Training: AdamW on a method's parameters; the best dev score is kept, every step resumable."""
+"""Training: rows, a task and a method to a Prompt; all is checked before the first step."""
 
 from __future__ import annotations
 
 import glob
 import hashlib
 import json
-import math
 import platform
-import random
 import shutil
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from foreword import checkpoint
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.example import common_lead
 from foreword.config import plain
 from foreword.data.read import Row, read_rows
 from foreword.data.sample import digest, hold_out
 from foreword.data.shapes import canonical
-from foreword.engine import differentiate, infer, token_budget
-from foreword.errors import UserError, nearest
+from foreword.errors import UserError
+from foreword.loop import Loop, Training, check_rate
 from foreword.methods.method import Method, Trainable
 from foreword.methods.registry import name_of
 from foreword.methods.starts import demonstrations
 from foreword.prompt import Prompt
-from foreword.tasks.layout import room_for
 from foreword.tasks.registry import name_of as task_name
 from foreword.tasks.task import Bound, Task
 from foreword.watch import Bar, Log, Watcher, Watchers
-
-SAVE_EVERY = 20.0
-"""Seconds between checkpoints within an epoch; there is one after every evaluation too."""
-
-Schedule = Literal["linear", "cosine", "constant"]
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a method's parameters are trained.
-
-    A step takes the gradient of the mean loss over ``batch_size`` rows, in as many passes as the
-    ``token_budget`` asks for; the mean is that of the whole batch whatever their number.
-    ``rate`` None is the method's own. ``warmup`` is a share of all steps. The run stops after
-    ``patience`` evaluations without a better dev score. ``checkpointing`` trades time for memory.
-    """
-
-    epochs: int = 4
-    batch_size: int = 16
-    rate: float | None = None
-    schedule: Schedule = "linear"
-    warmup: float = 0.06
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    patience: int | None = None
-    seed: int = 0
-    token_budget: int | None = None
-    checkpointing: bool = False
-
-    def check(self) -> None:
-        """Raise UserError for values out of range."""
-        for name in ("epochs", "batch_size", "patience", "token_budget"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} is {value}; it must be at least 1")
-        if self.rate is not None:
-            check_rate(self.rate)
-        if not 0 <= self.warmup <= 1:
-            raise UserError(f"warmup is {self.warmup}; it is a share of all steps, from 0 to 1")
-        if self.schedule not in get_args(Schedule):
-            known = nearest(str(self.schedule), get_args(Schedule))
-            raise UserError(f"unknown schedule '{self.schedule}'; {known}")
-        if not (self.clip > 0 and 0 <= self.weight_decay < math.inf):
-            raise UserError("clip must be above 0 and weight_decay not below")
-
-    def factor(self, step: int, steps: int) -> float:
-        """Return what the learning rate is multiplied by at a step, counted from 0."""
-        rising = max(1, round(self.warmup * steps))
-        if step < rising:
-            return (step + 1) / rising
-        if self.schedule == "constant":
-            return 1.0
-        rest = (step - rising) / max(1, steps - rising)
-        return 1 - rest if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * rest))
-
-
-def check_rate(rate: float) -> None:
-    """Raise UserError for a learning rate of 0 or below, or beyond what AdamW can count with."""
-    if not 0 < rate < 1e30:
-        raise UserError(f"the learning rate is {rate}; it must be above 0 and below 1e30")
-
-
-class Interrupted(Exception):  # noqa: N818 (it is no error)
-    """The user stopped the run; it was saved where that was asked for."""
 
 
 def tune(
@@ -137,7 +63,7 @@ def tune(
     bound.check(train_rows, answers=True)
     bound.check(dev_rows, answers=True)
     trainable = method.build(bound, train_rows, training.seed)
-    run = _Run(backbone, bound, trainable, training, method.rate, announce)
+    run = Loop(backbone, bound, trainable, training, method.rate, announce)
     run.encode(train_rows, dev_rows)
     about = {
         "method": {"name": name_of(method), **plain(method), "training": plain(training)},
@@ -187,190 +113,6 @@ def tune(
 def log_path(out: Path) -> Path:
     """Return where the log of a run that writes ``out`` stands."""
     return out.with_name(f"{out.name.removesuffix('.safetensors')}.log.jsonl")
-
-
-class _Run:
-    """One run: its examples, its optimizer, and its place between the first step and the last."""
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        bound: Bound,
-        trainable: Trainable,
-        training: Training,
-        rate: float,
-        announce: Callable[[str], None],
-    ) -> None:
-        self.backbone, self.bound, self.trainable = backbone, bound, trainable
-        self.training, self.announce = training, announce
-        self.rate = training.rate if training.rate is not None else rate
-        self.optimizer = torch.optim.AdamW(
-            [p for p in trainable.parameters() if p.requires_grad],
-            lr=self.rate,
-            weight_decay=training.weight_decay,
-        )
-        self.budget = training.token_budget or token_budget(backbone)
-        self.progress = checkpoint.Progress(run="")
-        self.best: dict[str, Tensor] = {}
-        self.path: Path | None = None
-        self.saved = time.monotonic()
-
-    def encode(self, train: Sequence[Row], dev: Sequence[Row]) -> None:
-        """Turn rows into examples once, and say how many were cut."""
-        with torch.no_grad():
-            room = room_for(self.backbone, self.trainable())
-        self.rows, self.held = train, dev
-        self.items = [self.bound.train_example(row, room) for row in train]
-        self.dev = [self.bound.dev_example(row, room) for row in dev]
-        for name, items in (("training", self.items), ("dev", self.dev)):
-            cut = sum(item.cut for item in items)
-            if cut:
-                self.announce(f"{cut} of {len(items)} {name} rows were too long and were cut")
-        self.lead = common_lead(item.example for item in self.items)
-        self.longest = max(item.example.length for item in self.items)
-        self.per_epoch = -(-len(self.items) // self.training.batch_size)
-        self.steps = self.per_epoch * self.training.epochs
-
-    def keep(self, path: Path, run: str) -> None:
-        """Save checkpoints to ``path`` from now on."""
-        self.path, self.progress.run = path, run
-
-    def restore(self) -> str:
-        """Go on from the checkpoint, if there is one."""
-        assert self.path is not None
-        found = checkpoint.read(self.path, self.progress.run, self.trainable, self.optimizer)
-        if found is None:
-            return "nothing to resume: no checkpoint; starting anew"
-        self.progress, self.best = found
-        if self.progress.step == 0:
-            self.progress.best_score = None  # the log begins anew, with the first evaluation
-        return f"resuming at step {self.progress.step} of {self.steps}"
-
-    def forget(self) -> bool:
-        """Remove the checkpoint, and tell whether there was one."""
-        return self.path is not None and checkpoint.remove(self.path)
-
-    def save(self) -> None:
-        """Write a checkpoint."""
-        if self.path is not None:
-            checkpoint.write(self.path, self.progress, self.trainable, self.optimizer, self.best)
-            self.saved = time.monotonic()
-
-    def go(self, told: Watchers) -> None:
-        """Take all steps that are left."""
-        patience = self.training.patience
-        if self.training.checkpointing:
-            self.backbone.checkpointing(True)
-        try:
-            with _interruptible() as stopped:
-                if self.progress.best_score is None:
-                    self._evaluate(told)
-                while self.progress.step < self.steps:
-                    if patience is not None and self.progress.worse >= patience:
-                        break
-                    self._step(told)
-                    if self.progress.step % self.per_epoch == 0:
-                        self._evaluate(told)
-                    elif time.monotonic() - self.saved > SAVE_EVERY:
-                        self.save()
-                    if stopped.is_set():
-                        self.save()
-                        raise Interrupted(f"stopped at step {self.progress.step} of {self.steps}")
-        finally:
-            self.backbone.checkpointing(False)
-
-    def _batch(self) -> list[int]:
-        """Return the rows of the next step; an epoch's order depends on the seed and its number."""
-        epoch, place = divmod(self.progress.step, self.per_epoch)
-        order = list(range(len(self.items)))
-        random.Random(f"{self.training.seed}/{epoch}").shuffle(order)
-        size = self.training.batch_size
-        return order[place * size : (place + 1) * size]
-
-    def _step(self, told: Watchers) -> None:
-        chosen = self._batch()
-        items = [self.items[i] for i in chosen]
-        weight = sum(self.bound.weight(item) for item in items)
-        seen: list[tuple[list[int], Tensor]] = []
-
-        def loss(group: list[int], logits: Tensor) -> Tensor:
-            each = self.bound.losses(logits, [items[i] for i in group])
-            seen.append((group, each.detach()))
-            return each.sum() / weight
-
-        rate = self.rate * self.training.factor(self.progress.step, self.steps)
-        for settings in self.optimizer.param_groups:
-            settings["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        total = differentiate(
-            self.backbone,
-            self.trainable,
-            [item.example for item in items],
-            self.lead,
-            self.longest,
-            self.budget,
-            loss,
-        )
-        norm = torch.nn.utils.clip_grad_norm_(
-            [p for p in self.trainable.parameters() if p.requires_grad], self.training.clip
-        )
-        values = {"loss": total, "rate": rate, "norm": float(norm), "rows": len(items)}
-        if not math.isfinite(total + values["norm"]):
-            pairs = [pair for group, each in seen for pair in zip(group, each, strict=True)]
-            first = min((i for i, value in pairs if not value.isfinite()), default=None)
-            where = "" if first is None else self.rows[chosen[first]].where
-            self._stop(f"loss of {where}" if where else "gradient", ahead=1)
-        self.optimizer.step()
-        self.progress.step += 1
-        told.step(self.progress.step, values)
-
-    def _stop(self, what: str, ahead: int = 0) -> NoReturn:
-        """Stop at a number that is not finite; the checkpoint stays as it was last written."""
-        done = self.progress.step
-        cure = f"lower --lr (now {self.rate:g})" if done else "try --dtype float32"
-        there = self.path is not None and self.path.exists()
-        kept = f"; the last good state is kept in {self.path}" if there else ""
-        raise UserError(f"the {what} is not finite at step {done + ahead}; {cure}{kept}")
-
-    def _evaluate(self, told: Watchers) -> None:
-        total, weight = 0.0, 0
-        with torch.no_grad():
-            injection = self.trainable()
-        examples = [item.example for item in self.dev]
-        for group, logits in infer(self.backbone, injection, examples, self.budget):
-            if bool(logits.isnan().any()):
-                self._stop(f"score of {self.held[group[0]].where}")
-            part, count = self.bound.judge(logits, [self.dev[i] for i in group])
-            total, weight = total + part, weight + count
-        score = total / weight
-        progress = self.progress
-        told.evaluation(progress.step, self.bound.metric, score)
-        best = progress.best_score
-        progress.worse = 0 if best is None or score > best else progress.worse + 1
-        if best is None or score >= best:  # of equals the one that was trained for longer
-            progress.best_score, progress.best_step = score, progress.step
-            self.best = {n: t.detach().clone() for n, t in self.trainable.state_dict().items()}
-        self.save()
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a flag that is looked at between steps; a second one kills."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-
-    def stop(number: int, frame: object) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _rows(

@@ -234,6 +234,7 @@ def trackers(names: Sequence[str], out: Path) -> list[Tracker]:
 
     Raises UserError for unknown ones and missing libraries.
     """
+    names = [name for given in names for name in given.split(",")]
     for name in names:
         if name not in TRACKERS:
             raise UserError(f"--report-to {name}: unknown; {nearest(name, TRACKERS)}")

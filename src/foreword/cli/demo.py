@@ -9,9 +9,10 @@ from foreword.backbone.backbone import Backbone
 from foreword.cli import show
 from foreword.errors import UserError
 from foreword.evaluate import evaluate, with_scores
+from foreword.loop import Training
 from foreword.methods.prefix import Prefix
 from foreword.tasks.classify import Classify
-from foreword.train import Training, tune
+from foreword.train import tune
 
 LINES = (
     "my parcel says delivered but there is nothing at my door",
@@ -34,7 +35,7 @@ def run(out: Path, as_json: bool) -> None:
     """Tune, score beside the frozen model, keep the file, and answer a few lines."""
     began = time.monotonic()
     rows = folder()
-    show.say(f"rows: {rows} (320 to train on, 110 dev, 110 test; 10 intents)")
+    show.say(f"rows: {rows}")
     backbone = Backbone.load("smollm2")
     prompt = tune(
         backbone,

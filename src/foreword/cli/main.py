@@ -24,8 +24,9 @@ from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluate import evaluate, with_scores
 from foreword.export.peft import from_peft, to_peft
+from foreword.loop import Interrupted
 from foreword.prompt import Prompt, rows_of, write_whole
-from foreword.train import Interrupted, tune
+from foreword.train import tune
 from foreword.watch import Bar, trackers
 
 app = App(
@@ -320,8 +321,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         show.say("foreword: interrupted")
         return 130
-    except (BrokenPipeError, SystemExit):  # rich makes the second of the first
+    except BrokenPipeError:
         return 0
+    except SystemExit as error:  # which rich makes of a closed pipe
+        if isinstance(error.__context__, BrokenPipeError):
+            return 0
+        raise
     except Exception:
         traceback.print_exc()
         show.say("foreword: this is a bug in Foreword, not a mistake of yours; please report it")

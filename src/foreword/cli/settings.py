@@ -16,12 +16,12 @@ from cyclopts import Parameter
 from foreword.backbone.decode import Decoding
 from foreword.config import from_plain
 from foreword.errors import UserError, nearest
+from foreword.loop import Training
 from foreword.methods.method import Method
 from foreword.methods.registry import METHODS
 from foreword.tasks.generate import Generate
 from foreword.tasks.registry import TASKS
 from foreword.tasks.task import Task
-from foreword.train import Training
 
 HELP = {
     "model": "smollm2 (packaged), a folder, a .gguf file, or a hub id",
