@@ -59,7 +59,9 @@ def backward(task: Bound, trainable: Trainable) -> float:
 
     examples = [item.example for item in items]
     longest = max(e.length for e in examples)
-    return differentiate(task.backbone, trainable, examples, (), longest, 100, loss)
+    return differentiate(
+        task.backbone, trainable, examples, (), longest, 100, loss, tokens=task.tokens
+    )
 
 
 def train(method: Method, base: Backbone, steps: int = 2, seed: int = 0) -> Trainable:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, Family, backbone
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.example import Example, common_lead
+from foreword.backbone.example import Example, common_lead, lines
 from foreword.data.read import Row
-from foreword.engine import buckets, differentiate, infer, share, token_budget
+from foreword.engine import LOGITS, buckets, differentiate, infer, share, token_budget
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.method import Method, Trainable
 from foreword.methods.prefix import Prefix, Reparameterized
@@ -209,8 +209,80 @@ def test_a_shared_lead_is_not_run_for_every_row() -> None:
     with torch.no_grad():
         list(infer(get("gpt2"), trainable(), examples, 10_000))
     counter.hook.remove()
-    widest = max(e.length for e in examples) - len(common)
-    assert counter.tokens == 5 + len(common) + len(ROWS) * widest
+    trees = [lines(e.after(len(common)), tree=True)[0][0] for e in examples]
+    assert counter.tokens == 5 + len(common) + sum(len(line.tokens) for line in trees)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert"])
+def test_one_pass_reads_the_lead_with_its_rows_and_nothing_twice(name: str) -> None:
+    base = get(name)
+    answer = " [mask]" if name == "bert" else ""
+    task = Classify(template=f"{LEAD}{{text}}:{answer}", labels=LABELS).bind(base)
+    trainable = Soft(length=5).build(task, ROWS, 0)
+    examples = [task.train_example(row, 100).example for row in ROWS]
+    common, longest = common_lead(examples), max(e.length for e in examples)
+    counter = Counter(base)
+    differentiate(
+        base,
+        trainable,
+        examples,
+        common,
+        longest,
+        10_000,
+        lambda rows, logits: loss_of([examples[i] for i in rows], logits),
+    )
+    counter.hook.remove()
+    if name == "gpt2":
+        own = [lines(e.after(len(common)), tree=True)[0][0] for e in examples]
+        assert counter.tokens == 5 + len(common) + sum(len(line.tokens) for line in own)
+    else:
+        rows = [line for e in examples for line in lines(e, tree=False)[0]]
+        assert counter.tokens == len(rows) * (5 + max(len(line.tokens) for line in rows))
+
+
+@pytest.mark.parametrize("kind", ["classify", "generate"])
+def test_scores_are_asked_for_a_few_rows_at_a_time(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, trainable = started("gpt2", "prefix", "", kind)
+    examples = [task.train_example(row, 500).example for row in ROWS]
+    most = max(len(e.targets) for e in examples)
+
+    def run() -> tuple[float, dict[str, Tensor], list[int]]:
+        sizes: list[int] = []
+
+        def loss(rows: list[int], logits: Tensor) -> Tensor:
+            sizes.append(len(logits))
+            return loss_of([examples[i] for i in rows], logits)
+
+        total = differentiate(get("gpt2"), trainable, examples, (), 60, 10_000, loss)
+        return total, gradients(trainable), sizes
+
+    whole, expected, one = run()
+    assert len(one) == 1
+    monkeypatch.setitem(LOGITS, "cpu", most * get("gpt2").vocabulary)
+    total, found, parts = run()
+    assert sum(parts) == sum(one)
+    assert len(parts) > 1
+    assert max(parts) <= most
+    assert total == pytest.approx(whole, rel=1e-12)
+    for name, grad in found.items():
+        torch.testing.assert_close(grad, expected[name], rtol=1e-9, atol=1e-12)
+    seen = {
+        row: logits for rows, logits in infer(get("gpt2"), trainable(), examples) for row in rows
+    }
+    assert seen.keys() == set(range(len(ROWS)))
+
+
+def test_label_scores_touch_the_label_words_rows_alone() -> None:
+    task, _ = started("gpt2", "prefix", "", "classify")
+    assert task.tokens is not None
+    assert len(task.tokens) < 10
+    examples = [task.train_example(row, 500) for row in ROWS]
+    states = get("gpt2").states([e.example for e in examples])
+    narrow = task.losses(get("gpt2").logits(states, task.tokens), examples)
+    wide = get("gpt2").logits(states)[:, list(task.tokens)]
+    torch.testing.assert_close(narrow, task.losses(wide, examples), rtol=1e-12, atol=1e-12)
 
 
 # Inference ------------------------------------------------------------------------------------

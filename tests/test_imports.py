@@ -11,10 +11,10 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "foreword"
 ORDER = [
     ["errors"],
-    ["config", "injection", "metrics", "data"],
+    ["config", "injection", "metrics", "data", "parallel", "overflow"],
     ["backbone"],
     ["engine"],
-    ["tasks"],
+    ["tasks", "trunk"],
     ["methods"],
     ["prompt"],
     ["checkpoint", "watch"],

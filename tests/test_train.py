@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -24,8 +25,11 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor
 
+import foreword.loop
+import foreword.trunk
 import language
 from foreword import checkpoint
+from foreword.backbone.backbone import Backbone
 from foreword.config import plain
 from foreword.data.read import Row
 from foreword.errors import UserError
@@ -40,6 +44,7 @@ from foreword.tasks.classify import Classifier
 from foreword.tasks.generate import Generate
 from foreword.tasks.task import Bound
 from foreword.train import log_path, tune
+from foreword.trunk import Trunk
 from plain import twin
 from toys import TASK, TRAINING, Recorder, get, rows, scripted, toy_run, write
 
@@ -208,6 +213,65 @@ def test_any_token_budget_gives_the_same_parameters(kind: str, method: Method) -
     assert max(furthest(made[0], other) for other in made[1:]) < 1e-6
     assert passes[0] == pytest.approx(passes[1], abs=1e-6)
     assert passes[0] == pytest.approx(passes[2], abs=1e-6)
+
+
+# The frozen trunk and compiled layers -------------------------------------------------------------
+
+UPPER = Prefix(length=3, start="vocabulary", upper=0.5)
+
+
+@pytest.mark.parametrize("kind", ["classify", "generate"])
+@pytest.mark.parametrize("memory", [2.0, 0.0])
+def test_an_upper_prefix_is_trained_as_without_its_trunk(
+    kind: str, memory: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREWORD_CACHE", str(tmp_path))
+    monkeypatch.setattr(foreword.trunk, "_SHELVES", WeakKeyDictionary())
+    task = TASK if kind == "classify" else Generate(template="{text}:")
+    training = replace(TRAINING, rate=0.01, cache_gb=memory)
+    found, plain = Recorder(), Recorder()
+    with_trunk = toy_run(None, task=task, method=UPPER, training=training, watchers=[found])
+    assert bool(list(tmp_path.glob("trunk/*.states"))) == (memory == 0)
+    monkeypatch.setattr(Trunk, "under", lambda *_: 0)
+    without = toy_run(None, task=task, method=UPPER, training=training, watchers=[plain])
+    lowest = {get().sites[site].layer for site in with_trunk.injection.kv}
+    assert min(lowest) > 0
+    assert furthest(with_trunk, without) < 1e-5
+    assert found.of("evaluation") == pytest.approx(plain.of("evaluation"), abs=1e-5)
+    losses = [[v["loss"] for v in each.of("step")] for each in (found, plain)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_share_of_the_layers_is_counted_from_the_top() -> None:
+    depth = len({site.layer for site in get().sites.values()})
+    for share, layers in ((1.0, depth), (0.5, round(depth / 2)), (0.01, 1)):
+        prompt = toy_run(None, method=replace(UPPER, upper=share))
+        assert len(prompt.injection.kv) == layers
+    for method, line in (
+        (replace(UPPER, upper=0.0), "--upper 0: give a share"),
+        (replace(UPPER, upper=1.5), "--upper 1.5: give a share"),
+        (replace(UPPER, first_layer=1), "give one"),
+    ):
+        with pytest.raises(UserError, match=line):
+            toy_run(None, method=method)
+
+
+def test_a_run_is_compiled_on_demand_and_where_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(Backbone, "compiling", lambda self, on: asked.append(on))
+    monkeypatch.setattr(get(), "compilable", None)
+    toy_run(None)
+    toy_run(None, training=replace(TRAINING, compile="on"))
+    assert asked == [False, True, False]
+    monkeypatch.setattr(foreword.loop, "WORTH_COMPILING", 1)
+    toy_run(None, training=replace(TRAINING, compile="off"))
+    toy_run(None)
+    assert asked[3:] == [False, True, False]
+    monkeypatch.setattr(get(), "compilable", "there is no C++ compiler")
+    toy_run(None)
+    assert asked[6:] == [False]
+    with pytest.raises(UserError, match="compile on: there is no C"):
+        toy_run(None, training=replace(TRAINING, compile="on"))
 
 
 def test_the_loss_of_a_generation_is_the_mean_over_all_target_tokens() -> None:
@@ -500,6 +564,10 @@ def test_a_dev_score_that_is_not_finite_stops_the_run_too(
         {"weight_decay": -0.1},
         {"weight_decay": math.nan},
         {"schedule": "linaer"},
+        {"cache_gb": -1.0},
+        {"cache_gb": math.nan},
+        {"compile": "atuo"},
+        {"compile": "on", "checkpointing": True},
     ],
     ids=str,
 )

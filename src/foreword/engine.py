@@ -10,11 +10,15 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, common_lead
+from foreword.backbone.stack import WHOLE, Cut
 from foreword.injection import Injection, Mixture
 
 WORTH_SHARING = 8
 """Leading tokens that all rows share are run once from this many on; a pass of its own for
 fewer costs more than it saves."""
+
+LOGITS = {"cpu": 2**24, "cuda": 2**27}
+"""Scores that stand in memory at once: 64 MiB of float32 on a CPU, 512 MiB on a GPU."""
 
 
 def token_budget(backbone: Backbone) -> int:
@@ -22,27 +26,55 @@ def token_budget(backbone: Backbone) -> int:
     return 1024 if backbone.device.type == "cpu" else 16384
 
 
-def buckets(sizes: Sequence[int], budget: int) -> list[list[int]]:
-    """Part rows into groups of near-equal length, each at most ``budget`` tokens with padding.
+def buckets(sizes: Sequence[int], budget: int, *, padded: bool = True) -> list[list[int]]:
+    """Part rows into groups of near-equal length, each at most ``budget`` tokens.
 
-    Returns indices, longest rows first; a row longer than the budget makes a group of its own.
+    Padding counts too where rows are ``padded``. Returns indices, longest rows first; a row
+    longer than the budget makes a group of its own.
     """
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
     groups: list[list[int]] = []
+    held = 0
     for index in order:
-        if groups and sizes[groups[-1][0]] * (len(groups[-1]) + 1) <= budget:
+        size = sizes[groups[-1][0]] if groups and padded else sizes[index]
+        if groups and held + size <= budget:
             groups[-1].append(index)
+            held += size
         else:
             groups.append([index])
+            held = sizes[index]
     return groups
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What the layers below ``layer`` have made of examples, read there instead of run again.
+
+    ``lead`` holds the states of the tokens that all rows share, ``rows`` each example's own:
+    (tokens, width).
+    """
+
+    layer: int
+    lead: Tensor
+    rows: Sequence[Tensor]
+
+    def of(self, group: Sequence[int], device: torch.device) -> Cut:
+        """Return the states of some rows, where the model is."""
+        held = (self.lead, *(self.rows[i] for i in group))
+        return Cut(self.layer, tuple(t.to(device, non_blocking=True) for t in held))
 
 
 @dataclass(frozen=True)
 class Shared:
-    """An injection with what all rows begin with read into it, and how many tokens that was."""
+    """An injection with what all rows begin with read into it, and how many tokens that was.
+
+    ``lead`` tokens of every row stand in the injection; ``ahead`` more are the same in all rows,
+    and a pass runs them once.
+    """
 
     injection: Injection | Mixture
-    lead: int
+    lead: int = 0
+    ahead: int = 0
 
 
 def share(
@@ -57,21 +89,46 @@ def share(
     if len(lead) < WORTH_SHARING:
         lead = ()
     if not injection.leading and not lead:
-        return Shared(injection, 0)
+        return Shared(injection)
     folded = backbone.fold(injection, lead, longest)
-    return Shared(injection, 0) if folded is None else Shared(folded, len(lead))
+    return Shared(injection) if folded is None else Shared(folded, len(lead))
 
 
 def passes(
-    backbone: Backbone, shared: Shared, examples: Sequence[Example], budget: int
+    backbone: Backbone,
+    shared: Shared,
+    examples: Sequence[Example],
+    groups: Sequence[Sequence[int]],
+    given: Given | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield groups of rows and the logits at their targets: (targets of the group, vocabulary)."""
+    """Yield groups of rows and the states at their targets: (targets of the group, width)."""
     rows = [example.after(shared.lead) for example in examples]
-    for group in buckets([row.length for row in rows], budget):
+    for group in groups:
         injection = shared.injection
         if isinstance(injection, Mixture):
             injection = Mixture(injection.parts, [injection.rows[i] for i in group])
-        yield group, backbone.logits(backbone.states([rows[i] for i in group], injection))
+        cut = WHOLE if given is None else given.of(group, backbone.device)
+        yield list(group), backbone.states([rows[i] for i in group], injection, shared.ahead, cut)
+
+
+def chunks(
+    backbone: Backbone, examples: Sequence[Example], group: Sequence[int], width: int
+) -> Iterator[tuple[list[int], slice]]:
+    """Part a group's rows so that the scores of their targets stay within ``LOGITS``.
+
+    ``width`` is the number of scores a target has. Yields rows, and their targets' places.
+    """
+    most = max(1, LOGITS.get(backbone.device.type, LOGITS["cuda"]) // width)
+    rows: list[int] = []
+    start = stop = 0
+    for index in group:
+        size = len(examples[index].targets)
+        if rows and stop - start + size > most:
+            yield rows, slice(start, stop)
+            rows, start = [], stop
+        rows.append(index)
+        stop += size
+    yield rows, slice(start, stop)
 
 
 @torch.no_grad()  # around each step of the generator, not around who iterates
@@ -80,12 +137,25 @@ def infer(
     injection: Injection | Mixture,
     examples: Sequence[Example],
     budget: int | None = None,
+    *,
+    tokens: Sequence[int] | None = None,
+    given: Given | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Run examples without gradients; as :func:`passes`, with the sharing done."""
+    """Yield rows and the scores at their targets, without gradients: (targets, scores).
+
+    ``tokens`` names the vocabulary tokens that are scored, None all of them.
+    """
     lead = () if isinstance(injection, Mixture) else common_lead(examples)
     longest = max((example.length for example in examples), default=0)
-    shared = share(backbone, injection, lead, longest)
-    yield from passes(backbone, shared, examples, budget or token_budget(backbone))
+    if given is None:
+        shared = share(backbone, injection, lead, longest)
+    else:
+        shared = Shared(injection, 0, len(given.lead))
+    groups = _groups(backbone, shared, examples, budget or token_budget(backbone))
+    width = backbone.vocabulary if tokens is None else len(tokens)
+    for group, states in passes(backbone, shared, examples, groups, given):
+        for rows, place in chunks(backbone, examples, group, width):
+            yield rows, backbone.logits(states[place], tokens)
 
 
 def differentiate(
@@ -96,24 +166,68 @@ def differentiate(
     longest: int,
     budget: int,
     loss: Callable[[list[int], Tensor], Tensor],
+    *,
+    tokens: Sequence[int] | None = None,
+    given: Given | None = None,
 ) -> float:
     """Take the gradient of a loss summed over rows, in passes within the token budget.
 
-    ``make`` builds the injection from its parameters; it and the reading of the shared lead are
-    run and differentiated once, whatever the number of passes. ``loss`` maps a group and its
-    logits to the group's share of the loss. Gradients are added to the parameters' ``grad``;
-    returns the loss.
+    ``make`` builds the injection from its parameters. A batch of one pass runs the shared lead
+    inside it; for several, the lead is read once before them, and differentiated once. ``loss``
+    maps rows and the logits of their targets (of ``tokens``, None for all) to their share of
+    the loss; it is asked about a few rows at a time where the vocabulary is large. Gradients are
+    added to the parameters' ``grad``; returns the loss.
     """
-    shared = share(backbone, make(), lead, longest)
+    injection = make()
+    shared = Shared(injection, 0, len(lead) if given is None else len(given.lead))
+    groups = _groups(backbone, shared, examples, budget)
+    if given is None and (len(groups) > 1 or not backbone.packable):
+        shared = share(backbone, injection, lead, longest)
+        groups = _groups(backbone, shared, examples, budget)
     assert isinstance(shared.injection, Injection)
     grown = {id(tensor): tensor for _, tensor in shared.injection.tensors() if tensor.requires_grad}
     leaves = {key: tensor.detach().requires_grad_() for key, tensor in grown.items()}
-    cut = Shared(shared.injection.map(lambda t: leaves.get(id(t), t)), shared.lead)
-    total = 0.0
-    for group, logits in passes(backbone, cut, examples, budget):
-        part = loss(group, logits)
-        torch.autograd.backward(part)
-        total += float(part.detach())
+    cut = Shared(shared.injection.map(lambda t: leaves.get(id(t), t)), shared.lead, shared.ahead)
+    total = torch.zeros((), device=backbone.device)
+    width = backbone.vocabulary if tokens is None else len(tokens)
+    for group, states in passes(backbone, cut, examples, groups, given):
+        leaf = states.detach().requires_grad_()
+        for rows, place in chunks(backbone, examples, group, width):
+            part = loss(rows, backbone.logits(leaf[place], tokens))
+            torch.autograd.backward(part)
+            total = total + part.detach()
+        torch.autograd.backward(states, leaf.grad)
     reached = [key for key in grown if leaves[key].grad is not None]
     torch.autograd.backward([grown[key] for key in reached], [leaves[key].grad for key in reached])
-    return total
+    return float(total)  # the one time that the host waits for the device
+
+
+@torch.no_grad()
+def below(
+    backbone: Backbone,
+    frame: Injection,
+    examples: Sequence[Example],
+    lead: int,
+    layer: int,
+    budget: int,
+) -> tuple[Tensor, list[Tensor]]:
+    """Run the layers below ``layer``: the states that enter it, of the lead and of each example.
+
+    ``frame`` says at which position rows begin. (lead, width), and (tokens, width) an example,
+    on the CPU.
+    """
+    rows: dict[int, Tensor] = {}
+    first = torch.zeros(0, backbone.width)
+    for group in _groups(backbone, Shared(frame, 0, lead), examples, budget):
+        first, own = backbone.below([examples[i] for i in group], frame, lead, layer)
+        rows.update(zip(group, own, strict=True))
+    return first, [rows[i] for i in range(len(examples))]
+
+
+def _groups(
+    backbone: Backbone, shared: Shared, examples: Sequence[Example], budget: int
+) -> list[list[int]]:
+    """Part rows into passes; what stands in the injection, or runs once, is not counted."""
+    done = shared.lead + shared.ahead
+    sizes = [example.length - done for example in examples]
+    return buckets(sizes, budget, padded=not backbone.packable)

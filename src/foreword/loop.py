@@ -23,15 +23,22 @@ from foreword.backbone.example import common_lead
 from foreword.data.read import Row
 from foreword.engine import differentiate, infer, token_budget
 from foreword.errors import UserError, nearest
+from foreword.injection import Injection
 from foreword.methods.method import Trainable
+from foreword.parallel import ALONE, World
 from foreword.tasks.layout import room_for
 from foreword.tasks.task import Bound
+from foreword.trunk import Trunk
 from foreword.watch import Watchers
 
 SAVE_EVERY = 20.0
 """Seconds between checkpoints within an epoch; there is one after every evaluation too."""
 
 Schedule = Literal["linear", "cosine", "constant"]
+Compile = Literal["auto", "on", "off"]
+
+WORTH_COMPILING = 300
+"""Steps from which on compiling is taken to pay; what it costs and gains is in docs/speed.md."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,9 @@ class Training:
     ``token_budget`` asks for; the mean is that of the whole batch whatever their number.
     ``rate`` None is the method's own. ``warmup`` is a share of all steps. The run stops after
     ``patience`` evaluations without a better dev score. ``checkpointing`` trades time for memory.
+    Up to ``cache_gb`` of what the layers below a prefix make of the rows is kept in memory, more
+    in a file. ``compile`` fuses each layer's small operations ("auto": where a run is long
+    enough to pay for the seconds that this takes).
     """
 
     epochs: int = 4
@@ -55,6 +65,8 @@ class Training:
     seed: int = 0
     token_budget: int | None = None
     checkpointing: bool = False
+    cache_gb: float = 2.0
+    compile: Compile = "auto"
 
     def check(self) -> None:
         """Raise UserError for values out of range."""
@@ -69,6 +81,13 @@ class Training:
         if self.schedule not in get_args(Schedule):
             known = nearest(str(self.schedule), get_args(Schedule))
             raise UserError(f"unknown schedule '{self.schedule}'; {known}")
+        if self.compile not in get_args(Compile):
+            known = nearest(str(self.compile), get_args(Compile))
+            raise UserError(f"unknown compile '{self.compile}'; {known}")
+        if self.compile == "on" and self.checkpointing:
+            raise UserError("compile 'on' with checkpointing: give one of the two")
+        if not 0 <= self.cache_gb < math.inf:
+            raise UserError(f"cache_gb is {self.cache_gb}; give gigabytes, 0 for none in memory")
         if not (self.clip > 0 and 0 <= self.weight_decay < math.inf):
             raise UserError("clip must be above 0 and weight_decay not below")
 
@@ -89,6 +108,10 @@ def check_rate(rate: float) -> None:
         raise UserError(f"the learning rate is {rate}; it must be above 0 and below 1e30")
 
 
+STATES_AT_ONCE = 256
+"""Dev rows whose stored states are brought together at once."""
+
+
 class Interrupted(Exception):  # noqa: N818 (it is no error)
     """The user stopped the run; it was saved where that was asked for."""
 
@@ -104,12 +127,14 @@ class Loop:
         training: Training,
         rate: float,
         announce: Callable[[str], None],
+        world: World = ALONE,
     ) -> None:
         self.backbone, self.bound, self.trainable = backbone, bound, trainable
-        self.training, self.announce = training, announce
+        self.training, self.announce, self.world = training, announce, world
         self.rate = training.rate if training.rate is not None else rate
+        self.trained = [p for p in trainable.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            [p for p in trainable.parameters() if p.requires_grad],
+            self.trained,
             lr=self.rate,
             weight_decay=training.weight_decay,
         )
@@ -122,7 +147,8 @@ class Loop:
     def encode(self, train: Sequence[Row], dev: Sequence[Row]) -> None:
         """Turn rows into examples once, and say how many were cut."""
         with torch.no_grad():
-            room = room_for(self.backbone, self.trainable())
+            injection = self.trainable()
+        room = room_for(self.backbone, injection)
         self.rows, self.held = train, dev
         self.items = [self.bound.train_example(row, room) for row in train]
         self.dev = [self.bound.dev_example(row, room) for row in dev]
@@ -132,8 +158,21 @@ class Loop:
                 self.announce(f"{cut} of {len(items)} {name} rows were too long and were cut")
         self.lead = common_lead(item.example for item in self.items)
         self.longest = max(item.example.length for item in self.items)
+        self.trunk = self._trunk(injection)
         self.per_epoch = -(-len(self.items) // self.training.batch_size)
         self.steps = self.per_epoch * self.training.epochs
+
+    def _trunk(self, injection: Injection) -> Trunk | None:
+        """Keep what lies below the prompt's lowest layer, where something does."""
+        examples = [item.example for item in (*self.items, *self.dev)]
+        layer = Trunk.under(injection, self.backbone, max(e.length for e in examples))
+        if layer == 0:
+            return None
+        lead = common_lead(examples) if self.backbone.packable else ()
+        memory = self.training.cache_gb * 2**30
+        return Trunk(
+            self.backbone, layer, injection.positions, lead, memory, self.announce, self.budget
+        )
 
     def keep(self, path: Path, run: str) -> None:
         """Save checkpoints to ``path`` from now on."""
@@ -152,11 +191,23 @@ class Loop:
 
     def forget(self) -> bool:
         """Remove the checkpoint, and tell whether there was one."""
-        return self.path is not None and checkpoint.remove(self.path)
+        return self.path is not None and self.world.first and checkpoint.remove(self.path)
+
+    def meet(self, run: str) -> None:
+        """Make sure that all processes are in the same place of the same run.
+
+        Raises UserError where one of them has read other rows, or not found the checkpoint.
+        """
+        if not self.world.same(f"{run}/{self.progress.step}"):
+            raise UserError(
+                "the processes of this run differ in their rows, model, settings or checkpoint; "
+                "give all of them the same files, and an --out that all of them see"
+            )
+        self.world.spread(self.trainable)
 
     def save(self) -> None:
         """Write a checkpoint."""
-        if self.path is not None:
+        if self.path is not None and self.world.first:
             checkpoint.write(self.path, self.progress, self.trainable, self.optimizer, self.best)
             self.saved = time.monotonic()
 
@@ -165,6 +216,8 @@ class Loop:
         patience = self.training.patience
         if self.training.checkpointing:
             self.backbone.checkpointing(True)
+        elif self._compiles():
+            self.backbone.compiling(True)
         try:
             with _interruptible() as stopped:
                 if self.progress.best_score is None:
@@ -177,11 +230,24 @@ class Loop:
                         self._evaluate(told)
                     elif time.monotonic() - self.saved > SAVE_EVERY:
                         self.save()
-                    if stopped.is_set():
+                    if self.world.any(stopped.is_set()):
                         self.save()
+                        self.world.wait()  # a launcher stops all when one has left
                         raise Interrupted(f"stopped at step {self.progress.step} of {self.steps}")
         finally:
             self.backbone.checkpointing(False)
+            self.backbone.compiling(False)
+            if self.trunk is not None:
+                self.trunk.close()
+
+    def _compiles(self) -> bool:
+        """Whether to compile: on demand, or where it can be done and the run is long."""
+        if self.training.compile == "auto":
+            left = self.steps - self.progress.step
+            return left >= WORTH_COMPILING and self.backbone.compilable is None
+        if self.training.compile == "on" and self.backbone.compilable is not None:
+            raise UserError(f"--compile on: {self.backbone.compilable}; leave it out")
+        return self.training.compile == "on"
 
     def _batch(self) -> Sequence[int]:
         """Return the rows of the next step; an epoch's order depends on the seed and its number."""
@@ -192,8 +258,9 @@ class Loop:
 
     def _step(self, told: Watchers) -> None:
         chosen = self._batch()
-        items = [self.items[i] for i in chosen]
-        weight = sum(self.bound.weight(item) for item in items)
+        weight = sum(self.bound.weight(self.items[i]) for i in chosen)
+        places = self.world.share([self.items[i].example.length for i in chosen])
+        items = [self.items[chosen[place]] for place in places]
         seen: list[tuple[list[int], Tensor]] = []
 
         def loss(group: list[int], logits: Tensor) -> Tensor:
@@ -205,22 +272,28 @@ class Loop:
         for settings in self.optimizer.param_groups:
             settings["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        total = differentiate(
-            self.backbone,
-            self.trainable,
-            [item.example for item in items],
-            self.lead,
-            self.longest,
-            self.budget,
-            loss,
-        )
-        norm = torch.nn.utils.clip_grad_norm_(
-            [p for p in self.trainable.parameters() if p.requires_grad], self.training.clip
-        )
-        values = {"loss": total, "rate": rate, "norm": float(norm), "rows": len(items)}
+        part = 0.0
+        if items:
+            examples = [item.example for item in items]
+            part = differentiate(
+                self.backbone,
+                self.trainable,
+                examples,
+                self.lead,
+                self.longest,
+                self.budget,
+                loss,
+                tokens=self.bound.tokens,
+                given=None if self.trunk is None else self.trunk.given(examples),
+            )
+        self.world.reduce(self.trained)
+        (total,) = self.world.total(part)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.training.clip)
+        values = {"loss": total, "rate": rate, "norm": float(norm), "rows": len(chosen)}
         if not math.isfinite(total + values["norm"]):
             pairs = [pair for group, each in seen for pair in zip(group, each, strict=True)]
-            first = min((i for i, value in pairs if not value.isfinite()), default=None)
+            own = min((places[i] for i, value in pairs if not value.isfinite()), default=None)
+            first = self.world.least(own)
             where = "" if first is None else self.rows[chosen[first]].where
             self._stop(f"loss of {where}" if where else "gradient", ahead=1)
         self.optimizer.step()
@@ -236,15 +309,21 @@ class Loop:
         raise UserError(f"the {what} is not finite at step {done + ahead}; {cure}{kept}")
 
     def _evaluate(self, told: Watchers) -> None:
-        total, weight = 0.0, 0
+        part, count = 0.0, 0
+        broken: int | None = None
         with torch.no_grad():
             injection = self.trainable()
-        examples = [item.example for item in self.dev]
-        for group, logits in infer(self.backbone, injection, examples, self.budget):
+        mine = self.world.share([item.example.length for item in self.dev])
+        for group, logits in self._scored(injection, mine):
             if bool(logits.isnan().any()):
-                self._stop(f"score of {self.held[group[0]].where}")
-            part, count = self.bound.judge(logits, [self.dev[i] for i in group])
-            total, weight = total + part, weight + count
+                broken = group[0]
+                break
+            score, rows = self.bound.judge(logits, [self.dev[i] for i in group])
+            part, count = part + score, count + rows
+        broken = self.world.least(broken)
+        if broken is not None:
+            self._stop(f"score of {self.held[broken].where}")
+        total, weight = self.world.total(part, count)
         score = total / weight
         progress = self.progress
         told.evaluation(progress.step, self.bound.metric, score)
@@ -254,6 +333,25 @@ class Loop:
             progress.best_score = score
             self.best = {n: t.detach().clone() for n, t in self.trainable.state_dict().items()}
         self.save()
+
+    def _scored(
+        self, injection: Injection, mine: Sequence[int]
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield dev rows and the scores at their targets."""
+        size = len(mine) if self.trunk is None else STATES_AT_ONCE
+        for start in range(0, len(mine), max(1, size)):
+            part = mine[start : start + size]
+            examples = [self.dev[i].example for i in part]
+            found = infer(
+                self.backbone,
+                injection,
+                examples,
+                self.budget,
+                tokens=self.bound.tokens,
+                given=None if self.trunk is None else self.trunk.given(examples),
+            )
+            for group, logits in found:
+                yield [part[i] for i in group], logits
 
 
 @lru_cache(maxsize=1)

@@ -25,6 +25,7 @@ from foreword.loop import Loop, Training, check_rate
 from foreword.methods.method import Method, Trainable
 from foreword.methods.registry import name_of
 from foreword.methods.starts import demonstrations
+from foreword.parallel import ALONE, World
 from foreword.prompt import Prompt
 from foreword.tasks.registry import name_of as task_name
 from foreword.tasks.task import Bound, Task
@@ -43,18 +44,22 @@ def tune(
     resume: bool = False,
     watchers: Sequence[Watcher] | None = None,
     announce: Callable[[str], None] = lambda line: None,
+    world: World = ALONE,
 ) -> Prompt:
     """Tune a method's parameters for a task and return the Prompt with the best dev score.
 
     ``train`` and ``dev`` are files or rows; without ``dev`` a tenth of the training rows is held
     back. With ``out`` the Prompt is saved there, steps are logged beside it, and a run that was
     stopped goes on with ``resume`` to the same bytes. ``announce`` hears one line about each
-    thing a person should know (rows cut, rows held back).
+    thing a person should know (rows cut, rows held back). In a ``world`` of several processes
+    each works on its part of every batch; all return the same Prompt, and the first one alone
+    writes and is watched.
 
     Raises UserError for wrong input before anything is written, and for a loss that is no longer
     finite (the last good checkpoint stays); Interrupted after Ctrl-C, when all is saved.
     """
     training = training or Training()
+    announce = announce if world.first else lambda line: None
     training.check()
     check_rate(method.rate)
     target = None if out is None else Path(out)
@@ -63,7 +68,7 @@ def tune(
     bound.check(train_rows, answers=True)
     bound.check(dev_rows, answers=True)
     trainable = method.build(bound, train_rows, training.seed)
-    run = Loop(backbone, bound, trainable, training, method.rate, announce)
+    run = Loop(backbone, bound, trainable, training, method.rate, announce, world)
     run.encode(train_rows, dev_rows)
     about = {
         "method": {"name": name_of(method), **plain(method), "training": plain(training)},
@@ -81,14 +86,16 @@ def tune(
     }
     members: list[Watcher] = [Bar()] if watchers is None else list(watchers)
     if target is not None:
-        _check_out(target, trainable)
+        if world.first:
+            _check_out(target, trainable)
         run.keep(checkpoint.path_for(target), _hash(config))
         if resume:
             announce(run.restore())
         elif run.forget():
             announce(f"{target}: a stopped run is dropped; --resume would have gone on with it")
         members.append(Log(log_path(target)))
-    with Watchers(members) as told:
+    run.meet(_hash(config))
+    with Watchers(members if world.first else []) as told:
         told.start(config, run.steps, run.progress.step)
         run.go(told)
     trainable.load_state_dict(run.best)
@@ -104,9 +111,10 @@ def tune(
         on=backbone,
         **about,
     )
-    if target is not None:
+    if target is not None and world.first:
         prompt.save(target)
         run.forget()
+    world.wait()  # the file is there when any process goes on
     return prompt
 
 

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 
 from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, backbone
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.example import common_lead
+from foreword.backbone.example import Example, common_lead, lines
 from foreword.data.read import Row
-from foreword.engine import infer, passes, share
+from foreword.engine import buckets, infer, passes, share
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.tasks.classify import Classifier, Classify
@@ -67,7 +67,9 @@ def everything(task: Classifier, given: Sequence[Row], injection: Injection = NO
     """The log-probabilities of all labels, row by row."""
     items = [task.dev_example(row, room_for(task.backbone, injection)) for row in given]
     found: list[Tensor] = [torch.empty(0)] * len(items)
-    for group, logits in infer(task.backbone, injection, [item.example for item in items], 64):
+    for group, logits in infer(
+        task.backbone, injection, [item.example for item in items], 64, tokens=task.tokens
+    ):
         scores = task.verbalizer.scores(logits, [items[i].example for i in group])
         for i, row in zip(group, scores, strict=True):
             found[i] = row
@@ -78,9 +80,12 @@ def own_losses(task: Classifier, given: Sequence[Row], injection: Injection = NO
     items = [task.train_example(row, room_for(task.backbone, injection)) for row in given]
     lead = common_lead([item.example for item in items])
     shared = share(task.backbone, injection, lead, 100)
+    examples = [item.example for item in items]
+    groups = buckets([e.length for e in examples], 64)
     found = torch.zeros(len(items))
-    for group, logits in passes(task.backbone, shared, [item.example for item in items], 64):
+    for group, states in passes(task.backbone, shared, examples, groups):
         index = torch.tensor(group)
+        logits = task.backbone.logits(states, task.tokens)
         found = found.index_add(0, index, task.losses(logits, [items[i] for i in group]))
     return found
 
@@ -185,10 +190,10 @@ def test_words_that_cannot_be_told_apart_are_refused() -> None:
 
 
 class Counter:
-    """Counts the sequences that a model runs."""
+    """Counts the tokens that a model runs."""
 
     def __init__(self, base: Backbone) -> None:
-        self.rows = 0
+        self.tokens = 0
         module = (
             base.model.get_decoder() if base.architecture != "causal" else base.model.base_model
         )
@@ -196,7 +201,7 @@ class Counter:
 
     def count(self, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = kwargs.get("input_ids")
-        self.rows += len(kwargs["inputs_embeds"] if given is None else given)
+        self.tokens += (kwargs["inputs_embeds"][..., 0] if given is None else given).numel()
 
 
 def test_77_labels_cost_one_sequence_a_row() -> None:
@@ -206,12 +211,19 @@ def test_77_labels_cost_one_sequence_a_row() -> None:
     task = bound("llama", labels=labels)
     given = [Row({"text": t, "label": f"intent{n}"}, "F") for n, t in enumerate(TEXTS * 3)]
     own_losses(task, given)  # tries once whether the model can be shared
-    assert common_lead([task.dev_example(r, 512).example for r in given]) == ()
+    train = [task.train_example(r, 512).example for r in given]
+    dev = [task.dev_example(r, 512).example for r in given]
+    assert common_lead(dev) == ()
+
+    def tokens(examples: Sequence[Example]) -> int:
+        return sum(len(line.tokens) for e in examples for line in lines(e, tree=True)[0])
+
     counter = Counter(task.backbone)
     task.predict(given, NOTHING)
-    assert counter.rows == len(given)
+    assert counter.tokens == tokens(dev)
+    assert counter.tokens < sum(len(e.ids) for e in dev) + 77 * len(given)
     own_losses(task, given)
-    assert counter.rows == 2 * len(given)
+    assert counter.tokens == tokens(dev) + tokens(train)
     counter.hook.remove()
 
 
@@ -377,7 +389,7 @@ def test_judge_counts_the_rows_whose_label_is_likeliest() -> None:
     best = [task.labels[int(i)] for i in everything(task, rows()).argmax(1)]
     given = rows([*best[:3], next(w for w in WORDS if w != best[3])])
     items = [task.dev_example(row, 512) for row in given]
-    (done,) = infer(task.backbone, NOTHING, [item.example for item in items], 10_000)
+    (done,) = infer(task.backbone, NOTHING, [i.example for i in items], tokens=task.tokens)
     assert task.judge(done[1], [items[i] for i in done[0]]) == (300.0, 4)
     found = task.score(given, task.predict(given, NOTHING), seed=0)
     assert found["accuracy"] == 75.0

@@ -18,6 +18,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from foreword.backbone.joint import joint_attention
+from foreword.backbone.masks import additive
+from foreword.backbone.packing import Packing
+
 NAME = "foreword"
 
 Recorder = Callable[[nn.Module, Tensor, Tensor, Tensor, int | None], None]
@@ -39,13 +43,20 @@ class Prefixes:
 class Carried:
     """What one forward pass carries down to the attention function.
 
-    ``rows`` (B,) tells which of the R prefixes each row sees, None where R is 1. ``record`` is
-    called with every attention module's query, key, value and window.
+    ``kv`` holds the prefixes by module, or those of the one module that a layer runs. ``rows``
+    (B,) tells which of the R prefixes each row sees, None where R is 1. With ``packing`` the
+    batch is one row of packed tokens, and B counts the rows in it. ``record`` is called with
+    every attention module's query, key, value and window.
     """
 
-    kv: Mapping[nn.Module, Prefixes] = field(default_factory=dict)
+    kv: Mapping[nn.Module, Prefixes] | Prefixes | None = field(default_factory=dict)
     rows: Tensor | None = None
+    packing: Packing | None = None
     record: Recorder | None = None
+
+    def prefixes(self, module: nn.Module) -> Prefixes | None:
+        """Return what a module sees before its tokens."""
+        return self.kv if isinstance(self.kv, Prefixes | None) else self.kv.get(module)
 
 
 def attention(
@@ -72,7 +83,13 @@ def attention(
     """
     if foreword is not None and foreword.record is not None:
         foreword.record(module, query, key, value, sliding_window)
-    prefixes = None if foreword is None else foreword.kv.get(module)
+    prefixes = None if foreword is None else foreword.prefixes(module)
+    softer = Softer(softcap, s_aux)
+    if foreword is not None and foreword.packing is not None:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, H, D)
+        out = _packed(q, k, v, foreword.packing, prefixes, foreword.rows, scale, softer)
+        return out[None], None
     if prefixes is None and softcap is None and s_aux is None:
         return sdpa_attention_forward(
             module,
@@ -86,7 +103,7 @@ def attention(
             position_bias=position_bias,
         )
 
-    length, groups = query.shape[2], query.shape[1] // key.shape[1]
+    length = query.shape[2]
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     mask = attention_mask
     if mask is None and causal and length > 1:
@@ -95,20 +112,90 @@ def attention(
         position_bias = None if position_bias is None else position_bias[..., :length]
         mask = _causal(length, key.device)
     if position_bias is not None:
-        mask = _additive(mask, position_bias.dtype)
+        mask = None if mask is None else additive(mask, position_bias.dtype)
         mask = position_bias if mask is None else position_bias + mask
+    rows = None if foreword is None else foreword.rows
+    out = _attend(query, key, value, mask, prefixes, rows, scaling, softer, dropout)
+    return out.transpose(1, 2).contiguous(), None
+
+
+@dataclass(frozen=True, eq=False)
+class Softer:
+    """What some models do to scores: a soft cap (Gemma 2), and sinks (Hq,) (gpt-oss)."""
+
+    cap: float | None = None
+    sinks: Tensor | None = None
+
+
+def _packed(
+    query: Tensor,  # (N, Hq, D)
+    key: Tensor,  # (N, H, D)
+    value: Tensor,  # (N, H, D')
+    packing: Packing,
+    prefixes: Prefixes | None,
+    rows: Tensor | None,
+    scale: float,
+    softer: Softer,
+) -> Tensor:
+    """Attend over packed tokens: (N, Hq, D'), block by block or as one joint operation."""
+    plain = softer.cap is None and softer.sinks is None
+    if plain and rows is None and query.device.type == "cpu" and key.shape == value.shape:
+        if prefixes is None:
+            none = key.new_zeros(key.shape[1], 0, key.shape[2])
+            before = none, none
+        else:
+            before = prefixes.keys[0], prefixes.values[0]
+        tensors = packing.plan, packing.places, packing.masks
+        out: Tensor
+        out, _ = joint_attention(query, key, value, *before, packing.lead, *tensors, scale)
+        return out
+    outs: list[Tensor] = []
+    done = 0
+    for block in packing.blocks():
+        q, k, v = (block.spread(tensor).transpose(1, 2) for tensor in (query, key, value))
+        mask = _causal(block.length, key.device) if block.mask is None else block.mask
+        mine = None if rows is None else rows[done : done + block.rows]
+        seen = prefixes
+        if block.start and packing.lead:
+            head, tail = key[: packing.lead], value[: packing.lead]
+            seen = _followed(prefixes, head.transpose(0, 1)[None], tail.transpose(0, 1)[None])
+        out = _attend(q, k, v, mask, seen, mine, scale, softer, 0.0)
+        outs.append(block.collect(out.transpose(1, 2)))
+        done += block.rows
+    return torch.cat(outs)
+
+
+def _followed(prefixes: Prefixes | None, keys: Tensor, values: Tensor) -> Prefixes:
+    """Put a lead's keys and values (1, H, n, D) after the one prefix that there is."""
+    if prefixes is None:
+        return Prefixes(keys, values, None)
+    return Prefixes(
+        torch.cat([prefixes.keys, keys], 2), torch.cat([prefixes.values, values], 2), None
+    )
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    prefixes: Prefixes | None,
+    rows: Tensor | None,
+    scaling: float | None,
+    softer: Softer,
+    dropout: float,
+) -> Tensor:
+    """Attend as one masked call: (B, Hq, T, D')."""
+    groups = query.shape[1] // key.shape[1]
     if prefixes is not None:
-        assert foreword is not None
-        key, value, mask = _prepend(prefixes, foreword.rows, key, value, mask)
+        key, value, mask = _prepend(prefixes, rows, key, value, mask)
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    if softcap is None and s_aux is None:
-        out = F.scaled_dot_product_attention(
+    if softer.cap is None and softer.sinks is None:
+        return F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
         )
-    else:
-        out = _explicit(query, key, value, mask, scaling, dropout, softcap, s_aux)
-    return out.transpose(1, 2).contiguous(), None
+    return _explicit(query, key, value, mask, scaling, dropout, softer.cap, softer.sinks)
 
 
 def _prepend(
@@ -133,9 +220,7 @@ def _prepend(
     else:
         seen = visible[:, None, None, :]
     if mask.dtype != torch.bool:
-        opened = _additive(seen, mask.dtype)
-        assert opened is not None
-        seen = opened
+        seen = additive(seen, mask.dtype)
     shape = (max(mask.shape[0], seen.shape[0]), mask.shape[1], mask.shape[2], -1)
     return key, value, torch.cat([seen.expand(*shape), mask.expand(*shape)], 3)
 
@@ -155,9 +240,8 @@ def _explicit(
     scores = scores * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    bias = _additive(mask, scores.dtype)
-    if bias is not None:
-        scores = scores + bias
+    if mask is not None:
+        scores = scores + additive(mask, scores.dtype)
     exact = torch.promote_types(scores.dtype, torch.float32)
     if sinks is not None:
         column = sinks.to(scores.dtype).reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
@@ -170,13 +254,6 @@ def _explicit(
 
 def _causal(length: int, device: torch.device) -> Tensor:
     return torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril()
-
-
-def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    if mask is None or mask.dtype != torch.bool:
-        return mask
-    hidden = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    return hidden.masked_fill(~mask, torch.finfo(dtype).min)
 
 
 AttentionInterface.register(NAME, attention)

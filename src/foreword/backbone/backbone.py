@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +16,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.utils.generic import ModelOutput
 
+from foreword.backbone import one_stack, two_stacks
 from foreword.backbone.attention import Carried
 from foreword.backbone.carry import gather
-from foreword.backbone.example import Example, Line, depths, lines
+from foreword.backbone.example import Batch, Example, Line, batch
 from foreword.backbone.fingerprint import fingerprint
-from foreword.backbone.masks import ancestors, padding, shifted
 from foreword.backbone.recompute import recompute_layers
-from foreword.backbone.shell import head
+from foreword.backbone.shell import head, held_by, output_embeddings
 from foreword.backbone.sites import Role, Site, find_sites
 from foreword.backbone.sources import Architecture, open_source
+from foreword.backbone.stack import WHOLE, Cut, Stack, no_compiler
 from foreword.backbone.text import Text
 from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Mixture
@@ -52,6 +54,7 @@ class Backbone:
         self.architecture = architecture
         self.name = name
         self.sites = find_sites(model)
+        self._narrow: tuple[tuple[int, ...], nn.Linear] | None = None
         self.vocabulary: int = self._table.shape[0]
         self.width: int = self._table.shape[1]
         # Right padding needs no mask on a causal model; the pad token would make some warn of that.
@@ -125,6 +128,18 @@ class Backbone:
         """
         recompute_layers(self.model, on)
 
+    @cached_property
+    def compilable(self) -> str | None:
+        """Why layers cannot be compiled here; None where they can."""
+        if self.stack is None or not self.packable:
+            return f"{type(self.model).__name__} has no list of layers that can run packed"
+        return no_compiler(self.device)
+
+    def compiling(self, on: bool) -> None:
+        """Run layers compiled where gradients are wanted, or as they are again."""
+        if self.stack is not None:
+            self.stack.compile(on)
+
     # Running ---------------------------------------------------------------------------------
 
     def embed(self, ids: Sequence[int]) -> Tensor:
@@ -154,41 +169,89 @@ class Backbone:
         )
 
     def states(
-        self, examples: Sequence[Example], injection: Injection | Mixture = NOTHING
+        self,
+        examples: Sequence[Example],
+        injection: Injection | Mixture = NOTHING,
+        lead: int = 0,
+        cut: Cut = WHOLE,
     ) -> Tensor:
         """Run examples and return the last hidden states at their targets: (N, width).
 
-        Targets come in the order of the examples and of each one's ``targets``.
+        Targets come in the order of the examples and of each one's ``targets``. The first
+        ``lead`` tokens, which all examples must share, are run once where that is exact.
         """
-        mixture = Mixture.of(injection, len(examples))
         if self.architecture == "encoder-decoder":
-            return self._two_stacks(examples, mixture)
-        tree = self._within_window(
+            return two_stacks.read(self, examples, Mixture.of(injection, len(examples)))
+        laid, read = self._read(examples, injection, lead, cut)
+        return read.at(laid.places)
+
+    def below(
+        self, examples: Sequence[Example], injection: Injection, lead: int, layer: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run the layers below ``layer`` and return what enters it, on the CPU.
+
+        The states of the first ``lead`` tokens, (lead, width), which all examples share; and of
+        each example's other tokens, (tokens, width). Where the lead cannot be run apart it is
+        empty, and each example has its own.
+        """
+        laid, read = self._read(examples, injection, lead, Cut(last=layer))
+        rows = [torch.cat([read.of(line) for line in own]).cpu() for own in laid.owned]
+        return read.hidden[: read.lead].cpu(), rows
+
+    def _read(
+        self, examples: Sequence[Example], injection: Injection | Mixture, lead: int, cut: Cut
+    ) -> tuple[Batch, one_stack.Read]:
+        """Lay examples out and run them, packed where that is exact and else padded."""
+        mixture = Mixture.of(injection, len(examples))
+        within = self._within_window(
             max(
                 e.length + mixture.parts[r].leading
                 for e, r in zip(examples, mixture.rows, strict=True)
             )
         )
-        laid: list[Line] = []
-        owners: list[int] = []
-        rows: list[int] = []
-        columns: list[int] = []
-        for number, example in enumerate(examples):
-            made, places = lines(example, tree=tree)
-            rows += [len(laid) + line for line, _ in places]
-            columns += [token for _, token in places]
-            laid += made
-            owners += [number] * len(made)
-        mixture = replace(mixture, rows=[mixture.rows[owner] for owner in owners])
-        hidden, leads = self._one_stack(laid, mixture)
-        shifted = [column + leads[row] for row, column in zip(rows, columns, strict=True)]
-        return hidden[
-            torch.tensor(rows, device=self.device), torch.tensor(shifted, device=self.device)
-        ]
+        packing = within and self.packable
+        shared = examples[0].ids[:lead] if packing else ()
+        laid = batch([example.after(len(shared)) for example in examples], tree=within)
+        mixture = replace(mixture, rows=[mixture.rows[owner] for owner in laid.owners])
+        if cut.given:
+            rows = zip(cut.given[1:], laid.owned, strict=True)
+            parts = [torch.split(r, [len(laid.lines[n].tokens) for n in own]) for r, own in rows]
+            cut = replace(cut, given=(cut.given[0], *itertools.chain.from_iterable(parts)))
+        if packing:
+            return laid, one_stack.packed(self, laid.lines, mixture, shared, cut)
+        return laid, one_stack.padded(self, laid.lines, mixture, cut)
 
-    def logits(self, states: Tensor) -> Tensor:
-        """Return the scores of every vocabulary token: (N, width) -> (N, vocabulary)."""
-        return head(self.model, states, self._answer)
+    def logits(self, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
+        """Return the scores of vocabulary tokens: (N, width) -> (N, tokens), all for None."""
+        if tokens is None or not self._narrowable:
+            scores = head(self.model, states, self._answer)
+            return scores if tokens is None else scores[:, list(tokens)]
+        return head(self.model, states, self._answer, self._rows_of(tuple(tokens)))
+
+    def _rows_of(self, tokens: tuple[int, ...]) -> nn.Linear:
+        """The output embeddings of these tokens alone."""
+        if self._narrow is None or self._narrow[0] != tokens:
+            whole = cast(nn.Linear, output_embeddings(self.model))
+            index = torch.tensor(tokens, device=whole.weight.device)
+            made = nn.Linear(whole.in_features, len(tokens), bias=False, device="meta")
+            made.weight = nn.Parameter(whole.weight[index], requires_grad=False)
+            if whole.bias is not None:
+                made.bias = nn.Parameter(whole.bias[index], requires_grad=False)
+            self._narrow = tokens, made
+        return self._narrow[1]
+
+    @cached_property
+    def _narrowable(self) -> bool:
+        """Whether a few rows of the output embeddings score as all do. Tried on two tokens."""
+        output = output_embeddings(self.model)
+        if type(output) is not nn.Linear or not held_by(self.model, output):
+            return False
+        if self.architecture == "encoder-decoder":  # some add a bias for the whole vocabulary
+            return False
+        like = self.embed((3, 1)).detach()
+        with torch.no_grad():
+            some = head(self.model, like, self._answer, self._rows_of((4, 2)))
+            return self._agree(head(self.model, like, self._answer)[:, [4, 2]], some)
 
     @cached_property
     def _answer(self) -> type[ModelOutput]:
@@ -218,9 +281,9 @@ class Backbone:
         mixture = Mixture((injection,), (0,))
         if self.architecture == "encoder-decoder":
             reading = Example(tuple(ids), len(ids), (tuple(ids[1:]),), ())
-            self._two_stacks([reading], mixture, record=record, start=ids[0])
+            two_stacks.read(self, [reading], mixture, record, ids[0])
         else:
-            self._one_stack([Line(tuple(ids))], mixture, record=record)
+            one_stack.padded(self, [Line(tuple(ids))], mixture, record=record)
         return found
 
     # Sharing what is the same for all rows -----------------------------------------------------
@@ -238,8 +301,49 @@ class Backbone:
         with torch.no_grad():
             plain = self.states([whole])
             folded = self.states([whole.after(2)], self._folded(NOTHING, (3, 1)))
-        bound = 1e-3 if self.dtype == torch.float32 else 5e-2
-        return bool((plain - folded).abs().max() <= bound * plain.abs().max())
+        return self._agree(plain, folded)
+
+    @cached_property
+    def packable(self) -> bool:
+        """Whether rows may lie end to end in one row of tokens, parted by attention alone.
+
+        True of causal transformers that take positions and have no other way from token to
+        token. Tried on two rows, not looked up.
+        """
+        if self.architecture != "causal" or not self.sites or "position_ids" not in self.accepted:
+            return False
+        rows = [Line((3, 1, 2, 4)), Line((4, 2))]
+        mixture = Mixture((NOTHING,), (0, 0))
+        with torch.no_grad():
+            side = one_stack.padded(self, rows, mixture).at([(0, 3), (1, 1)])
+            end = one_stack.packed(self, rows, mixture).at([(0, 3), (1, 1)])
+        return self._agree(side, end)
+
+    def _agree(self, one: Tensor, other: Tensor) -> bool:
+        bound = 1e-3 if self.dtype in (torch.float32, torch.float64) else 5e-2
+        return bool((one - other).abs().max() <= bound * one.abs().max())
+
+    @cached_property
+    def stack(self) -> Stack | None:
+        """The layers as a list, None where they do not stand in one or there are two stacks."""
+        if self.architecture == "encoder-decoder":
+            return None
+        return Stack.find(self.model.base_model, self.sites)
+
+    def partable(self, longest: int) -> bool:
+        """Whether upper layers may run on stored states of rows of up to ``longest`` tokens."""
+        if self.stack is None or len(self.stack.layers) < 2:
+            return False
+        return self._parted and (self.architecture == "masked" or self._within_window(longest))
+
+    @cached_property
+    def _parted(self) -> bool:
+        """Whether running below a layer and then above it equals running whole. Tried."""
+        rows = [Example((3, 1, 2, 4), 4, ((),), ((0, -1),)), Example((3, 4), 2, ((),), ((0, -1),))]
+        with torch.no_grad():
+            lead, states = self.below(rows, NOTHING, 1, 1)
+            given = tuple(each.to(self.device) for each in (lead, *states))
+            return self._agree(self.states(rows), self.states(rows, lead=1, cut=Cut(1, given)))
 
     @cached_property
     def window(self) -> int | None:
@@ -264,8 +368,7 @@ class Backbone:
         return self.window is None or length <= self.window
 
     def _folded(self, injection: Injection, lead: Sequence[int]) -> Injection:
-        virtual = range(self.vocabulary, self.vocabulary + injection.leading)
-        ids = [*virtual, *lead]
+        ids = [*self.virtual(injection.leading), *lead]
         if not ids:
             return injection
         read = self.kv(ids, replace(injection, leading=0))
@@ -284,133 +387,52 @@ class Backbone:
         carried = gather(self.sites, mixture, self.device, self.dtype)
         return carried, [mixture.parts[row].positions for row in mixture.rows]
 
-    def inputs(self, rows: Sequence[Sequence[int]], mixture: Mixture) -> dict[str, Tensor]:
-        """Pad rows on the right; embed them here where any holds a virtual token."""
-        padded = pad_sequence(
+    def padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Pad rows of ids on the right: (B, T), on the CPU."""
+        return pad_sequence(
             [torch.tensor(list(row), dtype=torch.long) for row in rows],
             batch_first=True,
             padding_value=self.pad,
-        ).to(self.device)  # (B, T)
-        virtual = padded >= self.vocabulary
+        )
+
+    def here(self, tensor: Tensor) -> Tensor:
+        """Bring a tensor from the CPU to the model, on a GPU without waiting for it."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+    def inputs(self, ids: Tensor, parts: Tensor, mixture: Mixture) -> dict[str, Tensor]:
+        """Return ids as the model takes them, embedded here where any is of a virtual token.
+
+        ``ids`` (B, T); ``parts`` (B, T) or (B, 1) tells under which part of the mixture each is.
+        Both are on the CPU, so that looking at them waits for no GPU.
+        """
+        virtual = ids >= self.vocabulary
         if not bool(virtual.any()):
-            return {"input_ids": padded}
-        sizes = [0 if part.embeds is None else len(part.embeds) for part in mixture.parts]
-        first = torch.tensor([sum(sizes[:row]) for row in mixture.rows], device=self.device)
-        held = torch.tensor(sizes, device=self.device)[list(mixture.rows)][:, None]
-        if bool((padded - self.vocabulary >= held).any()):
+            return {"input_ids": self.here(ids)}
+        held = torch.tensor([0 if p.embeds is None else len(p.embeds) for p in mixture.parts])
+        if bool((ids - self.vocabulary >= held[parts]).any()):
             raise UserError("a row has virtual tokens that its prompt has no embeddings for")
         table = torch.cat([p.embeds for p in mixture.parts if p.embeds is not None])
-        real = self._embedded(padded.masked_fill(virtual, self.pad))
-        index = (padded - self.vocabulary + first[:, None])[virtual]
-        made = table.to(device=real.device, dtype=real.dtype)[index]
-        return {"inputs_embeds": real.masked_scatter(virtual[..., None], made)}
+        first = (held.cumsum(0) - held)[parts]
+        index = (ids - self.vocabulary + first)[virtual]
+        real = self._embedded(self.here(ids.masked_fill(virtual, self.pad)))
+        made = table.to(device=real.device, dtype=real.dtype)[self.here(index)]
+        return {"inputs_embeds": real.masked_scatter(self.here(virtual[..., None]), made)}
+
+    def virtual(self, count: int) -> range:
+        """Return the ids of the first ``count`` virtual tokens."""
+        return range(self.vocabulary, self.vocabulary + count)
 
     def with_lead(
         self, rows: Sequence[Sequence[int]], mixture: Mixture
     ) -> tuple[list[list[int]], list[int]]:
         """Write each row's leading virtual tokens before it; return the rows and the counts."""
         leads = [mixture.parts[row].leading for row in mixture.rows]
-        made = [
-            [*range(self.vocabulary, self.vocabulary + lead), *row]
-            for lead, row in zip(leads, rows, strict=True)
-        ]
+        made = [[*self.virtual(lead), *row] for lead, row in zip(leads, rows, strict=True)]
         return made, leads
 
-    def _one_stack(
-        self, laid: Sequence[Line], mixture: Mixture, record: Any = None
-    ) -> tuple[Tensor, list[int]]:
-        """Run lines through a model of one stack: hidden states (B, T, width), leads."""
-        rows, leads = self.with_lead([line.tokens for line in laid], mixture)
-        carried, offsets = self.carry(mixture)
-        inputs: dict[str, Any] = self.inputs(rows, mixture)
-        length = max(map(len, rows))
-        if self.architecture == "masked":
-            inputs["attention_mask"] = padding(rows, length).to(self.device)
-        elif any(line.parents is not None for line in laid):
-            trees = [shifted(line, lead) for line, lead in zip(laid, leads, strict=True)]
-            inputs["attention_mask"] = ancestors(trees, length).to(self.device)
-            positions = [
-                [offset + depth for depth in depths(tree)]
-                for offset, tree in zip(offsets, trees, strict=True)
-            ]
-            inputs["position_ids"] = pad_sequence(
-                [torch.tensor(p) for p in positions], batch_first=True
-            ).to(self.device)
-        elif "position_ids" in self._accepted:
-            count = torch.arange(length, device=self.device)
-            if len(set(offsets)) == 1:
-                inputs["position_ids"] = (count + offsets[0])[None].expand(len(rows), -1)
-            else:
-                start = torch.tensor(offsets, device=self.device)[:, None]
-                inputs["position_ids"] = count + start
-        if "use_cache" in self._accepted:
-            inputs["use_cache"] = False
-        if self.sites:
-            inputs["foreword"] = replace(carried, record=record)
-        return self.model.base_model(**inputs).last_hidden_state, leads
-
     @cached_property
-    def _accepted(self) -> set[str]:
+    def accepted(self) -> set[str]:
+        """The arguments that the model's forward names."""
         return set(inspect.signature(self.model.base_model.forward).parameters)
-
-    def encode(
-        self, rows: Sequence[Sequence[int]], mixture: Mixture, carried: Carried | None
-    ) -> tuple[Tensor, Tensor]:
-        """Run an encoder-decoder's encoder: states (B, S, width) and mask (B, S)."""
-        led, _ = self.with_lead(rows, mixture)
-        mask = padding(led, max(map(len, led))).to(self.device)
-        extra = {} if carried is None else {"foreword": carried}
-        encoder = self.model.get_encoder()
-        inputs = self.inputs(led, mixture)
-        return encoder(**inputs, attention_mask=mask, **extra).last_hidden_state, mask
-
-    def _two_stacks(
-        self,
-        examples: Sequence[Example],
-        mixture: Mixture,
-        record: Any = None,
-        start: int | None = None,
-    ) -> Tensor:
-        """Run encoder and decoder; each branch is a decoder row over its example's encoding."""
-        carried, _ = self.carry(mixture)
-        carried = replace(carried, record=record)
-        extra = {"foreword": carried} if self.sites else {}
-        encoded, mask = self.encode([e.ids for e in examples], mixture, carried if extra else None)
-        first = self.start if start is None else start
-        rows = [[first, *branch] for example in examples for branch in example.branches]
-        owners = [n for n, example in enumerate(examples) for _ in example.branches]
-        index = torch.tensor(owners, device=self.device)
-        if extra and carried.rows is not None:
-            extra = {"foreword": replace(carried, rows=carried.rows[index])}
-        ids = pad_sequence(
-            [torch.tensor(row) for row in rows], batch_first=True, padding_value=self.pad
-        ).to(self.device)
-        decoder = cast(nn.Module, self.model.get_decoder())  # type: ignore[no-untyped-call]
-        hidden: Tensor = decoder(
-            input_ids=ids,
-            encoder_hidden_states=encoded[index],
-            encoder_attention_mask=mask[index],
-            use_cache=False,
-            **extra,
-        ).last_hidden_state
-        offsets = [0]
-        for example in examples:
-            offsets.append(offsets[-1] + len(example.branches))
-        places = [
-            (offsets[n] + b, 1 + j)
-            for n, example in enumerate(examples)
-            for b, j in example.targets
-        ]
-        row, column = torch.tensor(places, device=self.device, dtype=torch.long).reshape(-1, 2).T
-        return hidden[row, column]
-
-    @property
-    def start(self) -> int:
-        """The token with which an encoder-decoder's decoder starts."""
-        config = self.model.config
-        found = getattr(config, "decoder_start_token_id", None)
-        if found is None:
-            found = getattr(self.model.generation_config, "decoder_start_token_id", None)
-        if found is None:
-            raise UserError(f"{self.name}: its configuration has no decoder_start_token_id")
-        return int(found)

@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.shell import speaking
+from foreword.backbone.two_stacks import decoder_start, encode
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 
@@ -62,7 +63,7 @@ def decode(
         used = carried if backbone.sites else None
         inputs: dict[str, Any]
         if backbone.architecture == "encoder-decoder":
-            encoded, mask = backbone.encode(rows, mixture, used)
+            encoded, mask = encode(backbone, rows, mixture, carried)
             inputs = {
                 "encoder_outputs": BaseModelOutput(last_hidden_state=encoded),
                 "attention_mask": mask,
@@ -94,7 +95,9 @@ def _left_padded(
     """Pad on the left, as decoding needs it; return inputs and each row's first position (B, 1)."""
     led, _ = backbone.with_lead(rows, mixture)
     longest = max(map(len, led))
-    inputs = backbone.inputs([[backbone.pad] * (longest - len(row)) + row for row in led], mixture)
+    ids = [[backbone.pad] * (longest - len(row)) + row for row in led]
+    parts = torch.tensor(list(mixture.rows))[:, None]
+    inputs = backbone.inputs(torch.tensor(ids), parts, mixture)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in led])
     start = torch.tensor([[mixture.parts[row].positions] for row in mixture.rows])
     return {**inputs, "attention_mask": mask.to(backbone.device)}, start
@@ -113,7 +116,7 @@ def _config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
         eos_token_id=end,
         pad_token_id=end if end is not None else backbone.pad,
         decoder_start_token_id=(
-            backbone.start if backbone.architecture == "encoder-decoder" else None
+            decoder_start(backbone) if backbone.architecture == "encoder-decoder" else None
         ),
         **sampling,
     )

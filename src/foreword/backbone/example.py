@@ -81,6 +81,33 @@ def lines(example: Example, *, tree: bool) -> tuple[list[Line], list[tuple[int, 
     return [Line(tuple(tokens), tuple(parents))], places
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Examples laid out as lines: which lines each one owns, and its targets as (line, token)."""
+
+    lines: tuple[Line, ...]
+    owned: tuple[range, ...]
+    places: tuple[tuple[int, int], ...]
+
+    @property
+    def owners(self) -> list[int]:
+        """The example of each line."""
+        return [example for example, own in enumerate(self.owned) for _ in own]
+
+
+def batch(examples: Sequence[Example], *, tree: bool) -> Batch:
+    """Lay examples out one after the other, as :func:`lines` does each."""
+    made: list[Line] = []
+    owned: list[range] = []
+    places: list[tuple[int, int]] = []
+    for example in examples:
+        own, found = lines(example, tree=tree)
+        places += [(len(made) + line, token) for line, token in found]
+        owned.append(range(len(made), len(made) + len(own)))
+        made += own
+    return Batch(tuple(made), tuple(owned), tuple(places))
+
+
 def depths(parents: Sequence[int]) -> list[int]:
     """Return each token's distance from the root, its position in the text it stands for."""
     found: list[int] = []

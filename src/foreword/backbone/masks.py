@@ -30,3 +30,11 @@ def ancestors(trees: Sequence[Sequence[int]], length: int) -> Tensor:
             if parent >= 0:
                 seen[row, token] |= seen[row, parent]
     return seen[:, None]
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a mask of what is seen into what is added to scores; an additive one stays."""
+    if mask.dtype != torch.bool:
+        return mask
+    hidden = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return hidden.masked_fill(~mask, torch.finfo(dtype).min)

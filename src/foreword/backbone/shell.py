@@ -28,12 +28,17 @@ class _Given(nn.Module):
         return self.output
 
 
-def head(model: PreTrainedModel, states: Tensor, output: type[ModelOutput]) -> Tensor:
+def head(
+    model: PreTrainedModel,
+    states: Tensor,
+    output: type[ModelOutput],
+    narrow: nn.Linear | None = None,
+) -> Tensor:
     """Run only what ``model`` does after its last layer: (N, width) -> logits (N, vocabulary).
 
     The model's own code runs, with its scaling, soft caps and biases, over a stand-in for the
     base model (for the decoder, where the two stacks have no common base). ``output`` is the
-    class in which that base model answers.
+    class in which that base model answers. ``narrow`` takes the place of the output embeddings.
     """
     hidden = states[None]  # (1, N, width)
     base = model.base_model
@@ -47,6 +52,8 @@ def head(model: PreTrainedModel, states: Tensor, output: type[ModelOutput]) -> T
     shell = copy.copy(model)
     shell._modules = dict(model._modules)
     shell._modules[name] = _Given(base, output(last_hidden_state=hidden))
+    if narrow is not None:
+        shell._modules[held_by(model, output_embeddings(model))] = narrow
     if model.config.is_encoder_decoder:
         encoded = BaseModelOutput(last_hidden_state=hidden)
         answer = shell(encoder_outputs=encoded, decoder_inputs_embeds=hidden)
@@ -54,6 +61,17 @@ def head(model: PreTrainedModel, states: Tensor, output: type[ModelOutput]) -> T
         answer = shell(inputs_embeds=hidden)
     logits: Tensor = answer.logits[0]
     return logits
+
+
+def output_embeddings(model: PreTrainedModel) -> nn.Module | None:
+    """Return the module that makes scores of states, None where the model has none."""
+    found: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    return found
+
+
+def held_by(model: nn.Module, module: nn.Module | None) -> str:
+    """Return the name under which ``model`` itself holds a module; empty where it does not."""
+    return next((name for name, child in model.named_children() if child is module), "")
 
 
 def speaking(model: PreTrainedModel, carried: Carried | None, start: Tensor) -> PreTrainedModel:

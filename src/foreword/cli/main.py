@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.sources import folder_of
 from foreword.cli import demo as demonstration
 from foreword.cli import show
 from foreword.cli.settings import Flags, columns, settings, task_alone
@@ -25,6 +26,7 @@ from foreword.errors import UserError
 from foreword.evaluate import evaluate, with_scores
 from foreword.export.peft import from_peft, to_peft
 from foreword.loop import Interrupted
+from foreword.parallel import ALONE, World, joined
 from foreword.prompt import Prompt, rows_of, write_whole
 from foreword.train import tune
 from foreword.watch import Bar, trackers
@@ -51,8 +53,12 @@ def train(
     config: Annotated[Path | None, Parameter(help="YAML or TOML run file; flags win")] = None,
     resume: Annotated[bool, Parameter(negative="", help="go on where the run stopped")] = False,
     as_json: Json = False,
+    world: Annotated[World, Parameter(parse=False)],
 ) -> None:
-    """Tune a prompt on rows of data and write it to one file."""
+    """Tune a prompt on rows of data and write it to one file.
+
+    Started by torchrun or accelerate launch, several processes share the work.
+    """
     began = time.monotonic()
     made = settings(flags, config)
     wanted = made.plain
@@ -66,7 +72,11 @@ def train(
     dev = None if wanted["dev"] is None else _rows(wanted["dev"], named, wanted["dev_rows"], seed)
     test = None if wanted["test"] is None else _rows(wanted["test"], named, None, seed)
     told = trackers(wanted["report_to"] or (), out)
-    backbone = Backbone.load(wanted["model"], dtype=wanted["dtype"], device=wanted["device"])
+    device = world.device(wanted["device"])
+    with world.first_alone() as alone:
+        if alone and world.size > 1:
+            folder_of(wanted["model"])  # unpacked or downloaded once, not by each process
+    backbone = Backbone.load(wanted["model"], dtype=wanted["dtype"], device=device)
     if test is not None:
         shape, rows = canonical(rows)
         _, test = canonical(test)
@@ -83,7 +93,10 @@ def train(
         resume=resume,
         watchers=[effective, Bar(), *told],
         announce=show.say,
+        world=world,
     )
+    if not world.first:
+        return
     result: dict[str, Any] = {"out": str(out), "dev": prompt.scores["dev"]}
     if test is not None:
         with show.counting() as bars:
@@ -306,32 +319,51 @@ def _rounded(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 2 for a user's mistake, 130 for Ctrl-C, 1 for a bug."""
+    """Run a command; return 0, 2 for a user's mistake, 130 for Ctrl-C, 1 for a bug.
+
+    Of several processes only the first prints results, and only one says why the run ended.
+    """
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        with joined() as world:
+            return _run(arguments, world)
+    except UserError as error:  # there is nobody to join
+        return _told(ALONE, 2, str(error))
+
+
+def _run(arguments: Sequence[str] | None, world: World) -> int:
+    try:
+        with world.muted():
+            command, bound, more = app.parse_args(arguments, exit_on_error=False, print_error=False)
+            if world.size > 1 and "world" not in more:
+                raise UserError("only train runs in several processes; start one of this command")
+            command(*bound.args, **bound.kwargs, **dict.fromkeys(more, world))
     except UserError as error:
-        show.say(f"foreword: {' '.join(str(error).splitlines())}")
-        return 2
+        return _told(world, 2, " ".join(str(error).splitlines()))
     except CycloptsError as error:
-        show.say(f"foreword: {' '.join(str(error).split())}")
-        return 2
+        return _told(world, 2, " ".join(str(error).split()))
     except Interrupted as error:
-        show.say(f"foreword: {error}; the same command with --resume goes on")
-        return 130
+        return _told(world, 130, f"{error}; the same command with --resume goes on")
     except KeyboardInterrupt:
-        show.say("foreword: interrupted")
-        return 130
+        return _told(world, 130, "interrupted")
     except BrokenPipeError:
         return 0
     except SystemExit as error:  # which rich makes of a closed pipe
         if isinstance(error.__context__, BrokenPipeError):
             return 0
         raise
-    except Exception:
-        traceback.print_exc()
-        show.say("foreword: this is a bug in Foreword, not a mistake of yours; please report it")
-        return 1
+    except Exception as error:
+        bug = "this is a bug in Foreword, not a mistake of yours; please report it"
+        return _told(world, 1, bug, error)
     return 0
+
+
+def _told(world: World, status: int, why: str, bug: Exception | None = None) -> int:
+    """Say why the run ends, unless another process has; return the exit status."""
+    if world.claim():
+        if bug is not None:
+            traceback.print_exception(bug)
+        show.say(f"foreword: {why}")
+    return status
 
 
 def main() -> None:

@@ -22,14 +22,17 @@ class Prefix:
     """Prefix tuning (Li and Liang 2021, arXiv:2101.00190).
 
     Attention of layer l sees ``[K_l; K(x)]`` and ``[V_l; V(x)]`` with trained K_l and V_l of
-    ``length`` positions, from layer ``first_layer`` up. A start other than "random" takes them
-    from the model's own reading of real text. ``reparameterize`` gives the hidden width of an
-    MLP through which they are trained (ibid., section 4.3); the prompt file holds its result.
+    ``length`` positions, from layer ``first_layer`` up, or in the ``upper`` share of the layers;
+    what lies below is then the same in every step, and run once (trunk.py). A start other than
+    "random" takes them from the model's own reading of real text. ``reparameterize`` gives the
+    hidden width of an MLP through which they are trained (ibid., section 4.3); the prompt file
+    holds its result.
     On encoder-decoders encoder, decoder and cross attention all have a prefix.
     """
 
     length: int | None = None
     first_layer: int = 0
+    upper: float | None = None
     start: Start = "demonstrations"
     start_text: str | None = None
     shots: int = 4
@@ -47,10 +50,7 @@ class Prefix:
                 "use --method soft"
             )
         depth = 1 + max(site.layer for site in sites)
-        if not 0 <= self.first_layer < depth:
-            raise UserError(
-                f"--first-layer {self.first_layer}: the model has layers 0 to {depth - 1}"
-            )
+        lowest = self._lowest(depth)
         if self.length is not None and not 1 <= self.length < backbone.longest:
             raise UserError(
                 f"--length {self.length}: give from 1 to {backbone.longest - 1}, what "
@@ -58,7 +58,7 @@ class Prefix:
             )
         if self.reparameterize is not None and self.reparameterize < 1:
             raise UserError(f"--reparameterize {self.reparameterize}: give a width of at least 1")
-        chosen = [site for site in sites if site.layer >= self.first_layer]
+        chosen = [site for site in sites if site.layer >= lowest]
         kv = self._started(task, rows, chosen, seed)
         length = next(iter(kv.values())).keys.shape[1]
         positions = length if backbone.architecture == "causal" else 0
@@ -66,6 +66,22 @@ class Prefix:
         if self.reparameterize is None:
             return prefix
         return Reparameterized(prefix, self.reparameterize, seed)
+
+    def _lowest(self, depth: int) -> int:
+        """Return the lowest layer that has a prefix; raises UserError where there is no such."""
+        if self.upper is not None:
+            if self.first_layer:
+                raise UserError("--first-layer and --upper both say where to begin; give one")
+            if not 0 < self.upper <= 1:
+                raise UserError(
+                    f"--upper {self.upper:g}: give a share of the layers, above 0 and at most 1"
+                )
+            return depth - max(1, round(self.upper * depth))
+        if not 0 <= self.first_layer < depth:
+            raise UserError(
+                f"--first-layer {self.first_layer}: the model has layers 0 to {depth - 1}"
+            )
+        return self.first_layer
 
     def _started(
         self, task: Bound, rows: Sequence[Row], sites: Sequence[Site], seed: int

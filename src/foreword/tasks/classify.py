@@ -189,6 +189,11 @@ class Classifier:
 
     # Logits to answers -------------------------------------------------------------------------
 
+    @property
+    def tokens(self) -> tuple[int, ...] | None:
+        """The tokens that label words are spelled with, None where all are needed."""
+        return self.verbalizer.tokens
+
     def weight(self, item: Encoded) -> int:
         """Count every row once."""
         return 1
@@ -244,7 +249,7 @@ class Classifier:
         laid = [self._laid(row, room, before) for row in rows]
         examples = [self._example(each, self.verbalizer.everything) for each in laid]
         found: list[dict[str, Any]] = [{} for _ in rows]
-        for group, logits in infer(self.backbone, injection, examples):
+        for group, logits in infer(self.backbone, injection, examples, tokens=self.tokens):
             scores = self.verbalizer.scores(logits, [examples[i] for i in group]).exp()
             for index, row in zip(group, scores.tolist(), strict=True):
                 by_label = dict(zip(self.labels, row, strict=True))

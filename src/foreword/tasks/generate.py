@@ -61,6 +61,7 @@ class Generator:
     """A generation bound to a backbone."""
 
     metric = "log-likelihood"
+    tokens = None  # all are scored
 
     def __init__(self, task: Generate, backbone: Backbone) -> None:
         if task.template is None:

@@ -57,6 +57,10 @@ class Bound(Protocol):
     def dev_example(self, row: Row, room: int) -> Encoded:
         """Return the example on which the dev score is taken."""
 
+    @property
+    def tokens(self) -> tuple[int, ...] | None:
+        """The vocabulary tokens whose logits ``losses`` and ``judge`` take, None for all."""
+
     def weight(self, item: Encoded) -> int:
         """Return what a row counts in the mean loss: 1, or its number of target tokens."""
 

@@ -151,15 +151,24 @@ class LabelTree:
         )
         return Plan(branches, targets, tuple(wanted))
 
-    def _steps(self, logits: Tensor, node: int) -> Tensor:
-        """Log-probabilities of a node's children: (N, vocabulary) -> (N, children)."""
-        tokens = torch.tensor(self.children[self.nodes[node]], device=logits.device)
+    @cached_property
+    def tokens(self) -> tuple[int, ...] | None:
+        """The vocabulary tokens whose scores are read, None for all of them."""
         if self.vocabulary:
-            return F.log_softmax(logits.float(), 1)[:, tokens]
-        return F.log_softmax(logits[:, tokens].float(), 1)
+            return None
+        return tuple(sorted({token for node in self.nodes for token in self.children[node]}))
+
+    def _steps(self, logits: Tensor, node: int) -> Tensor:
+        """Log-probabilities of a node's children: (N, tokens) -> (N, children)."""
+        own = self.children[self.nodes[node]]
+        if self.tokens is None:
+            return F.log_softmax(logits.float(), 1)[:, list(own)]
+        assert logits.shape[1] == len(self.tokens), "scores of other tokens than were asked for"
+        columns = [self.tokens.index(token) for token in own]
+        return F.log_softmax(logits[:, columns].float(), 1)
 
     def scores(self, logits: Tensor, examples: Sequence[Example]) -> Tensor:
-        """Return log-probabilities of the labels: (rows * nodes, vocabulary) -> (rows, labels).
+        """Return log-probabilities of the labels: (rows * nodes, tokens) -> (rows, labels).
 
         The examples carry the plan ``everything``.
         """
@@ -216,6 +225,7 @@ class Cloze:
     words: tuple[tuple[int, Path], ...]
     labels: int
     mask: int
+    tokens = None  # the scores of the whole vocabulary are read
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
