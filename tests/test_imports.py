@@ -19,7 +19,7 @@ ORDER = [
     ["prompt"],
     ["checkpoint", "watch"],
     ["loop"],
-    ["train", "evaluate"],
+    ["train", "evaluate", "presets"],
     ["export"],
     ["__init__"],
     ["cli"],

@@ -1,5 +1,11 @@
 """Foreword tunes a few words in front of a frozen language model."""
 
+import logging
+
+# transformers imports torchao where that is installed, and it remarks on other machines' kernels.
+for _name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.errors import UserError
@@ -7,6 +13,7 @@ from foreword.evaluate import evaluate
 from foreword.loop import Training
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
+from foreword.presets import preset
 from foreword.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
@@ -26,5 +33,6 @@ __all__ = [
     "UserError",
     "evaluate",
     "load",
+    "preset",
     "tune",
 ]

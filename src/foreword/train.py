@@ -79,6 +79,8 @@ def tune(
         "architecture": backbone.architecture,
         "fingerprint": backbone.fingerprint,
     }
+    if backbone.quantized is not None:
+        made_on["quantize"] = backbone.quantized
     config = {
         **about,
         "task": {"name": task_name(task), **plain(task)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from foreword.loop import Training
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS
 from foreword.methods.soft import Soft
+from foreword.presets import PRESETS, preset
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.registry import TASKS
@@ -112,3 +114,28 @@ def test_the_task_of_an_import_takes_its_own_settings_only() -> None:
     for given in wrong:
         with pytest.raises(UserError, match="is no setting of"):
             task_alone(Flags(**given))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_stands_under_what_is_given(name: str, tmp_path: Path) -> None:
+    under = PRESETS[name]
+    made = settings(Flags(preset=name), None)
+    method, training = preset(name)
+    assert made.method == replace(method, rate=Prefix().rate)  # which the training overrides
+    assert made.training == replace(training, rate=under["rate"])
+    own = {k: v for k, v in under.items() if k not in ("method", "epochs", "batch_size")}
+    assert method == Prefix(**own)
+    assert (training.epochs, training.batch_size) == (under["epochs"], under["batch_size"])
+    file = tmp_path / "run.yaml"
+    file.write_text(f"preset: {name}\nbatch-size: 3\nfirst-layer: 2\n")
+    changed = settings(Flags(epochs=7), file)
+    assert (changed.training.epochs, changed.training.batch_size) == (7, 3)
+    assert isinstance(changed.method, Prefix)
+    assert (changed.method.first_layer, changed.method.upper) == (2, None)
+
+
+def test_a_preset_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown preset 'balancd'; did you mean 'balanced'"):
+        settings(Flags(preset="balancd"), None)
+    with pytest.raises(UserError, match="--preset best is for method prefix; leave out --method"):
+        settings(Flags(preset="best", method="soft"), None)

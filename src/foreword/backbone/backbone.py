@@ -21,6 +21,8 @@ from foreword.backbone.attention import Carried
 from foreword.backbone.carry import gather
 from foreword.backbone.example import Batch, Example, Line, batch
 from foreword.backbone.fingerprint import fingerprint
+from foreword.backbone.quantize import check_kind
+from foreword.backbone.quantize import quantize as quantize_model
 from foreword.backbone.recompute import recompute_layers
 from foreword.backbone.shell import head, held_by, output_embeddings
 from foreword.backbone.sites import Role, Site, find_sites
@@ -46,6 +48,7 @@ class Backbone:
         *,
         architecture: Architecture,
         name: str,
+        quantized: str | None = None,
     ) -> None:
         model.train(False)
         model.requires_grad_(False)
@@ -53,6 +56,10 @@ class Backbone:
         self.text = Text(tokenizer)
         self.architecture = architecture
         self.name = name
+        if quantized is not None:
+            self.fingerprint  # noqa: B018 (that of the weights as they were: kept from here on)
+            quantize_model(model, quantized)
+        self.quantized = quantized
         self.sites = find_sites(model)
         self._narrow: tuple[tuple[int, ...], nn.Linear] | None = None
         self.vocabulary: int = self._table.shape[0]
@@ -68,14 +75,24 @@ class Backbone:
         architecture: Architecture | str = "auto",
         dtype: str = "auto",
         device: str = "auto",
+        quantize: str | None = None,
     ) -> Backbone:
         """Open the packaged model (``smollm2``), a folder, a ``.gguf`` file or a hub id.
 
+        ``quantize`` "int8" or "int4" shrinks its linear layers once they are loaded; prompts
+        tuned on either form may be used on the other, as with ``dtype``.
+
         Raises UserError where there is no such model, or it is of no supported kind.
         """
+        if quantize is not None:
+            check_kind(quantize)
         source = open_source(name, architecture=architecture, dtype=dtype, device=device)  # type: ignore[arg-type]
         return Backbone(
-            source.model, source.tokenizer, architecture=source.architecture, name=source.name
+            source.model,
+            source.tokenizer,
+            architecture=source.architecture,
+            name=source.name,
+            quantized=quantize,
         )
 
     @cached_property

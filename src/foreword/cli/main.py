@@ -43,6 +43,7 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="one JSON obje
 Model = Annotated[str | None, Parameter(help="instead of the model that the prompt names")]
 Dtype = Annotated[str, Parameter(help="auto, float32, bfloat16 or float16")]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda or mps")]
+Quantize = Annotated[str | None, Parameter(help="int8 or int4: smaller weights in the model")]
 Force = Annotated[bool, Parameter(negative="", help="run on another model than the prompt's own")]
 
 
@@ -76,7 +77,9 @@ def train(
     with world.first_alone() as alone:
         if alone and world.size > 1:
             folder_of(wanted["model"])  # unpacked or downloaded once, not by each process
-    backbone = Backbone.load(wanted["model"], dtype=wanted["dtype"], device=device)
+    backbone = Backbone.load(
+        wanted["model"], dtype=wanted["dtype"], device=device, quantize=wanted["quantize"]
+    )
     if test is not None:
         shape, rows = canonical(rows)
         _, test = canonical(test)
@@ -134,12 +137,13 @@ def evaluate_command(
     model: Model = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    quantize: Quantize = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Score a prompt on rows, with intervals, beside the frozen model where that is asked for."""
     chosen = _rows(data, columns(columns_), rows, seed)
-    loaded = _prompt(prompt, model, dtype, device, force)
+    loaded = _prompt(prompt, model, dtype, device, quantize, force)
     with show.counting() as bars:
         result = evaluate(loaded, chosen, baselines=baselines, seed=seed, announce=bars)
     if as_json:
@@ -173,13 +177,14 @@ def predict(
     model: Model = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    quantize: Quantize = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Answer texts, or the rows of a file."""
     if (data is None) == (not texts):
         raise UserError("give texts to answer, or --data F")
-    loaded = _prompt(prompt, model, dtype, device, force)
+    loaded = _prompt(prompt, model, dtype, device, quantize, force)
     bound = loaded.bound()
     if data is not None:
         _, given = canonical(read_rows(data, columns=columns(columns_)), targets=False)
@@ -250,6 +255,7 @@ def export(
     ] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    quantize: Quantize = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -257,7 +263,9 @@ def export(
     if to != "peft":
         raise UserError(f"--to {to}: unknown; known: peft")
     whole = model is not None
-    loaded = _prompt(prompt, model, dtype, device, force) if whole else Prompt.load(prompt)
+    loaded = (
+        _prompt(prompt, model, dtype, device, quantize, force) if whole else Prompt.load(prompt)
+    )
     to_peft(loaded, folder, kind=kind)
     if as_json:
         show.emit({"out": str(folder), "format": to})
@@ -302,11 +310,17 @@ def _rows(source: str, named: Mapping[str, str], n: int | None, seed: int) -> li
     return rows if n is None else first(rows, n, seed)
 
 
-def _prompt(path: Path, model: str | None, dtype: str, device: str, force: bool) -> Prompt:
+def _prompt(
+    path: Path, model: str | None, dtype: str, device: str, quantize: str | None, force: bool
+) -> Prompt:
     loaded = Prompt.load(path)
     name = loaded.backbone["name"] if model is None else model
     backbone = Backbone.load(
-        name, architecture=loaded.backbone["architecture"], dtype=dtype, device=device
+        name,
+        architecture=loaded.backbone["architecture"],
+        dtype=dtype,
+        device=device,
+        quantize=quantize,
     )
     return loaded.onto(backbone, force=force, where=str(path))
 

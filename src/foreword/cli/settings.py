@@ -19,6 +19,7 @@ from foreword.errors import UserError, nearest
 from foreword.loop import Training
 from foreword.methods.method import Method
 from foreword.methods.registry import METHODS
+from foreword.presets import PRESETS, settings_of
 from foreword.tasks.generate import Generate
 from foreword.tasks.registry import TASKS
 from foreword.tasks.task import Task
@@ -27,8 +28,10 @@ HELP = {
     "model": "smollm2 (packaged), a folder, a .gguf file, or a hub id",
     "dtype": "auto, float32, bfloat16 or float16",
     "device": "auto, cpu, cuda or mps",
+    "quantize": "int8 or int4: smaller weights in the model's linear layers",
     "task": f"{' or '.join(TASKS)}",
     "method": f"{' or '.join(METHODS)}",
+    "preset": f"{', '.join(PRESETS)}: settings that were measured together; others win",
     "train": "rows to train on: JSONL, JSON, CSV, TSV, Parquet, a folder or a datasets id",
     "dev": "rows to choose the best checkpoint by; else a tenth of the training rows",
     "test": "rows to score at the end",
@@ -76,8 +79,10 @@ RUN: dict[str, tuple[type, Any]] = {
     "model": (str, "smollm2"),
     "dtype": (str, "auto"),
     "device": (str, "auto"),
+    "quantize": (str, None),
     "task": (str, "classify"),
     "method": (str, "prefix"),
+    "preset": (str, None),
     "train": (str, None),
     "dev": (str, None),
     "test": (str, None),
@@ -146,7 +151,7 @@ def settings(flags: Any, file: Path | None) -> Settings:
     Raises UserError for a setting that is unknown, of the wrong type, or not one of the chosen
     method or task.
     """
-    given = merged(flags, file)
+    given = over_preset(merged(flags, file))
     plain = {name: given.pop(name, default) for name, (_, default) in RUN.items()}
     where = "settings" if file is None else f"settings ({file} and flags)"
     task_kind = _kind(TASKS, plain["task"], "task")
@@ -163,6 +168,21 @@ def settings(flags: Any, file: Path | None) -> Settings:
             f"{plain['method']}"
         )
     return Settings(plain, task, method, training)
+
+
+def over_preset(given: dict[str, Any]) -> dict[str, Any]:
+    """Put the settings of a preset, where one is named, under those that are given."""
+    if given.get("preset") is None:
+        return given
+    under = settings_of(given["preset"])
+    if given.get("method", under["method"]) != under["method"]:
+        raise UserError(
+            f"--preset {given['preset']} is for method {under['method']}; "
+            f"leave out --method {given['method']}, or the preset"
+        )
+    if "first_layer" in given:
+        del under["upper"]
+    return {**under, **given}
 
 
 def merged(flags: Any, file: Path | None) -> dict[str, Any]:
