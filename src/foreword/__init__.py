@@ -2,8 +2,8 @@
 
 import logging
 
-# transformers imports torchao where that is installed, and it remarks on other machines' kernels.
-for _name in ("torchao", "torch.utils._pytree"):
+# transformers imports these where they are installed; they remark on kernels for other machines.
+for _name in ("torchao", "bitsandbytes", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 from foreword.backbone.backbone import Backbone

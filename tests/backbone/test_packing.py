@@ -77,7 +77,7 @@ def test_joint_attention_equals_dense_attention(
             for size in sizes
         ]
     packing = pack(sizes, lead, trees, CPU, torch.float64)
-    tensors = packing.plan, packing.places, packing.masks
+    tensors = packing.plan, packing.places, packing.sources, packing.masks
     found, lse = joint_attention(q, k, v, *before, packing.lead, *tensors, 0.3)
     expected = dense(q, k, v, before, lead, sizes, trees, 0.3)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
@@ -94,7 +94,15 @@ def test_joint_attention_is_a_sound_operator() -> None:
     packing = pack([4, 3, 1], 2, None, CPU, torch.float32)
     made = [torch.randn(10, h, 8, requires_grad=True) for h in (4, 2, 2)]
     made += [torch.randn(2, 3, 8, requires_grad=True) for _ in range(2)]
-    inputs = (*made, packing.lead, packing.plan, packing.places, packing.masks, 0.3)
+    inputs = (
+        *made,
+        packing.lead,
+        packing.plan,
+        packing.places,
+        packing.sources,
+        packing.masks,
+        0.3,
+    )
     torch.library.opcheck(joint_attention, inputs)
 
 
@@ -108,8 +116,10 @@ def test_every_token_stands_in_one_place(sizes: list[int], lead: int) -> None:
     seen: list[int] = []
     padded = 0
     for block in packing.blocks():
-        rows = block.spread(tokens + 1)
+        rows = block.spread_zero(tokens + 1)
         assert rows.shape == (block.rows, block.length)
+        filled = block.spread(tokens + 1)
+        assert torch.equal(filled, torch.where(rows > 0, rows, rows.amax(1, keepdim=True)))
         assert torch.equal(block.collect(rows), tokens[block.start : block.stop] + 1)
         seen += tokens[block.start : block.stop].tolist()
         padded += rows.numel()

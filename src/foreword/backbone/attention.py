@@ -145,7 +145,7 @@ def _packed(
             before = none, none
         else:
             before = prefixes.keys[0], prefixes.values[0]
-        tensors = packing.plan, packing.places, packing.masks
+        tensors = packing.plan, packing.places, packing.sources, packing.masks
         out: Tensor
         out, _ = joint_attention(query, key, value, *before, packing.lead, *tensors, scale)
         return out

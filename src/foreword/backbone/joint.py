@@ -30,6 +30,7 @@ def joint_attention(
     lead: int,
     plan: Tensor,
     places: Tensor,
+    sources: Tensor,
     masks: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
@@ -38,7 +39,7 @@ def joint_attention(
     The rows see the keys before them, those of the lead, and their own; the lead sees the keys
     before it and its own. One custom operator, so that a compiled layer need not look inside.
     """
-    packing = Packing(lead, plan, places, masks)
+    packing = Packing(lead, plan, places, sources, masks)
     outs, sums = [], []
     for block in packing.blocks():
         own = [block.spread(tensor).transpose(1, 2) for tensor in (query, key, value)]
@@ -77,6 +78,7 @@ def _(
     lead: int,
     plan: Tensor,
     places: Tensor,
+    sources: Tensor,
     masks: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
@@ -96,14 +98,16 @@ def joint_attention_backward(
     lead: int,
     plan: Tensor,
     places: Tensor,
+    sources: Tensor,
     masks: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of query, key, value, and the keys and values before them."""
-    packing = Packing(lead, plan, places, masks)
+    packing = Packing(lead, plan, places, sources, masks)
     parts: list[tuple[Tensor, ...]] = []
     for block in packing.blocks():
-        padded = [block.spread(t).transpose(1, 2) for t in (grad, query, key, value, out, lse)]
+        padded = [block.spread(t).transpose(1, 2) for t in (query, key, value, out, lse)]
+        padded.insert(0, block.spread_zero(grad).transpose(1, 2))
         found = _flash_backward(*padded, 0.0, block.mask is None, attn_mask=block.mask, scale=scale)
         parts.append(tuple(block.collect(t.transpose(1, 2)) for t in found))
     by_query, by_key, by_value = (_joined(list(each)) for each in zip(*parts, strict=True))
@@ -145,6 +149,7 @@ def _(
     lead: int,
     plan: Tensor,
     places: Tensor,
+    sources: Tensor,
     masks: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -154,17 +159,17 @@ def _(
 
 
 def _keep(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    *tensors, lead, plan, places, masks, scale = inputs
-    ctx.save_for_backward(*tensors, *output, plan, places, masks)
+    *tensors, lead, plan, places, sources, masks, scale = inputs
+    ctx.save_for_backward(*tensors, *output, plan, places, sources, masks)
     ctx.lead, ctx.scale = lead, scale
 
 
 def _backward(ctx, grad, _):  # type: ignore[no-untyped-def]
-    *tensors, plan, places, masks = ctx.saved_tensors
+    *tensors, plan, places, sources, masks = ctx.saved_tensors
     found = joint_attention_backward(
-        grad.contiguous(), *tensors, ctx.lead, plan, places, masks, ctx.scale
+        grad.contiguous(), *tensors, ctx.lead, plan, places, sources, masks, ctx.scale
     )
-    return *found, None, None, None, None, None
+    return *found, None, None, None, None, None, None
 
 
 joint_attention.register_autograd(_backward, setup_context=_keep)
