@@ -241,6 +241,56 @@ def test_two_processes_do_what_one_does(
     assert left == ["one.log.jsonl", "one.safetensors", "said", "two.log.jsonl", "two.safetensors"]
 
 
+@pytest.mark.parametrize("method", ["soft", "prefix"])
+def test_a_model_spread_over_two_processes_trains_as_in_one(
+    method: str, folder: Path, tmp_path: Path
+) -> None:
+    """Also in several passes a step, and with its layers recomputed."""
+    test = ("--test", str(folder / "test.jsonl"))
+    more = ("--method", method, "--length", "3", "--token-budget", "40", "--checkpointing", *test)
+    one, two = tmp_path / "one.safetensors", tmp_path / "two" / "two.safetensors"
+    alone(train(folder, one, *more))
+    ended = together(tmp_path / "two", train(folder, two, *more, "--shard"))
+    assert ended.statuses == [0, 0], ended.err
+    assert ended.given[0] == ended.given[1] == [8, 8, 7] * 3
+    check_same(one, two)
+    scores = [read(path)[0]["scores"]["test"] for path in (one, two)]
+    assert scores[0] == scores[1]
+
+
+def spread_out(place: Place) -> None:
+    """Write down the share of the layers' weights that a process of a sharded model holds."""
+    place.enter()
+    with joined():
+        base = get()
+        assert base.stack is not None
+        weights = [p for layer in base.stack.layers for p in layer.parameters()]
+        whole, before = sum(p.numel() for p in weights), base.fingerprint
+        base.shard()
+        parts = [p for layer in base.stack.layers for p in layer.parameters()]
+        held = sum(p.to_local().numel() for p in parts)  # type: ignore[attr-defined]
+        facts = {"share": held / whole, "same": base.fingerprint == before}
+    place.file("json").write_text(json.dumps(facts))
+
+
+def test_each_process_holds_a_part_of_a_sharded_model(tmp_path: Path) -> None:
+    store = meeting_place()
+    started = [process(spread_out, Place(rank, 2, str(store.port), tmp_path)) for rank in range(2)]
+    for each in started:
+        each.join(PATIENT)
+        assert each.exitcode == 0
+    for rank in range(2):
+        facts = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert facts == {"share": pytest.approx(0.5, abs=0.02), "same": True}
+
+
+def test_one_process_has_nobody_to_spread_a_model_over(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(train(folder, tmp_path / "p.safetensors", "--shard")) == 2
+    assert "foreword: --shard spreads a model over processes" in capsys.readouterr().err
+
+
 def test_a_batch_may_have_fewer_rows_than_there_are_processes(folder: Path, tmp_path: Path) -> None:
     one, three = tmp_path / "one.safetensors", tmp_path / "three.safetensors"
     more = ["--batch-size", "2", "--rows", "5", "--dev-rows", "2", "--weight-decay", "0.1"]

@@ -181,7 +181,9 @@ def differentiate(
     injection = make()
     shared = Shared(injection, 0, len(lead) if given is None else len(given.lead))
     groups = _groups(backbone, shared, examples, budget)
-    if given is None and (len(groups) > 1 or not backbone.packable):
+    # A sharded layer is gathered again where its output has a gradient, and reading has none.
+    apart = not backbone.sharded and (len(groups) > 1 or not backbone.packable)
+    if given is None and apart:
         shared = share(backbone, injection, lead, longest)
         groups = _groups(backbone, shared, examples, budget)
     assert isinstance(shared.injection, Injection)

@@ -38,7 +38,7 @@ Schedule = Literal["linear", "cosine", "constant"]
 Compile = Literal["auto", "on", "off"]
 
 WORTH_COMPILING = 300
-"""Steps from which on compiling is taken to pay; what it costs and gains is in docs/speed.md."""
+"""Steps from which on compiling is taken to pay; what it costs and gains is in bench/README.md."""
 
 
 @dataclass(frozen=True)

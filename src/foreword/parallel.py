@@ -28,7 +28,8 @@ _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 class World:
     """The processes of one run as one of them sees them; all it does is nothing in a world of one.
 
-    ``rank`` counts from 0 to ``size``, ``local`` counts those on the same machine. Whatever is
+    ``rank`` counts from 0 to ``size``, ``local`` counts those on the same machine. Where the model
+    is ``sharded`` over them, all run all rows in step, and nothing need be summed. Whatever is
     summed or compared here must be reached by all processes, in the same order. Every process
     gets the same sums to the bit, so all of them take the same steps.
     """
@@ -37,6 +38,7 @@ class World:
     size: int = 1
     local: int = 0
     store: Any = field(default=None, compare=False)  # a torch.distributed.Store
+    sharded: bool = False
 
     @property
     def first(self) -> bool:
@@ -67,6 +69,8 @@ class World:
         The longest are dealt first, each to the process with the fewest tokens so far. Where
         there are fewer rows than processes, some get none.
         """
+        if self.sharded:
+            return list(range(len(sizes)))
         loads = [0] * self.size
         mine = []
         for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
@@ -81,7 +85,7 @@ class World:
 
         A parameter that no process has a gradient for keeps none, as in one process.
         """
-        if self.size == 1:
+        if self.size == 1 or self.sharded:
             return
         given = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         there = given[0].new_tensor([float(p.grad is not None) for p in parameters])
@@ -93,8 +97,9 @@ class World:
 
     def total(self, *values: float) -> tuple[float, ...]:
         """Return the sums of numbers over all processes."""
-        if self.size == 1:
-            return values
+        return values if self.size == 1 or self.sharded else self._summed(*values)
+
+    def _summed(self, *values: float) -> tuple[float, ...]:
         summed = torch.tensor(values, dtype=torch.float64)
         self._call(lambda: dist.all_reduce(summed))
         return tuple(summed.tolist())
@@ -110,7 +115,7 @@ class World:
 
     def any(self, flag: bool) -> bool:
         """Tell whether the flag is set in any process."""
-        return flag if self.size == 1 else self.total(float(flag)) != (0.0,)
+        return flag if self.size == 1 else self._summed(float(flag)) != (0.0,)
 
     def same(self, text: str) -> bool:
         """Tell whether all processes hold the same text."""
@@ -129,7 +134,8 @@ class World:
 
     def wait(self) -> None:
         """Wait until all processes have come here."""
-        self.total(0.0)
+        if self.size > 1:
+            self._summed(0.0)
 
     @contextmanager
     def first_alone(self) -> Iterator[bool]:

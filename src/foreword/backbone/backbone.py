@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
-from transformers.utils.generic import ModelOutput
 
 from foreword.backbone import one_stack, two_stacks
 from foreword.backbone.attention import Carried
@@ -24,7 +22,8 @@ from foreword.backbone.fingerprint import fingerprint
 from foreword.backbone.quantize import check_kind
 from foreword.backbone.quantize import quantize as quantize_model
 from foreword.backbone.recompute import recompute_layers
-from foreword.backbone.shell import head, held_by, output_embeddings
+from foreword.backbone.scores import Scores, agree
+from foreword.backbone.shard import shard_layers
 from foreword.backbone.sites import Role, Site, find_sites
 from foreword.backbone.sources import Architecture, open_source
 from foreword.backbone.stack import WHOLE, Cut, Stack, no_compiler
@@ -60,8 +59,9 @@ class Backbone:
             self.fingerprint  # noqa: B018 (that of the weights as they were: kept from here on)
             quantize_model(model, quantized)
         self.quantized = quantized
+        self.sharded = False
         self.sites = find_sites(model)
-        self._narrow: tuple[tuple[int, ...], nn.Linear] | None = None
+        self._scores = Scores(model)
         self.vocabulary: int = self._table.shape[0]
         self.width: int = self._table.shape[1]
         # Right padding needs no mask on a causal model; the pad token would make some warn of that.
@@ -148,6 +148,8 @@ class Backbone:
     @cached_property
     def compilable(self) -> str | None:
         """Why layers cannot be compiled here; None where they can."""
+        if self.sharded:
+            return "the model is spread over processes"
         if self.stack is None or not self.packable:
             return f"{type(self.model).__name__} has no list of layers that can run packed"
         return no_compiler(self.device)
@@ -156,6 +158,19 @@ class Backbone:
         """Run layers compiled where gradients are wanted, or as they are again."""
         if self.stack is not None:
             self.stack.compile(on)
+
+    def shard(self) -> None:
+        """Spread the layers' weights over the processes of this run, for a model too large for one.
+
+        From then on all of them must run the same rows, in step. Raises UserError for a model
+        whose layers do not stand in a list, or are quantized.
+        """
+        if self.stack is None or self.quantized is not None:
+            why = "is quantized" if self.quantized else "has no list of layers to spread"
+            raise UserError(f"--shard: {type(self.model).__name__} {why}; leave out one of the two")
+        _ = self.fingerprint  # of the whole weights
+        shard_layers(self.stack.layers, self.device)
+        self.sharded = True
 
     # Running ---------------------------------------------------------------------------------
 
@@ -240,46 +255,7 @@ class Backbone:
 
     def logits(self, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
         """Return the scores of vocabulary tokens: (N, width) -> (N, tokens), all for None."""
-        if tokens is None or not self._narrowable:
-            scores = head(self.model, states, self._answer)
-            return scores if tokens is None else scores[:, list(tokens)]
-        return head(self.model, states, self._answer, self._rows_of(tuple(tokens)))
-
-    def _rows_of(self, tokens: tuple[int, ...]) -> nn.Linear:
-        """The output embeddings of these tokens alone."""
-        if self._narrow is None or self._narrow[0] != tokens:
-            whole = cast(nn.Linear, output_embeddings(self.model))
-            index = torch.tensor(tokens, device=whole.weight.device)
-            made = nn.Linear(whole.in_features, len(tokens), bias=False, device="meta")
-            made.weight = nn.Parameter(whole.weight[index], requires_grad=False)
-            if whole.bias is not None:
-                made.bias = nn.Parameter(whole.bias[index], requires_grad=False)
-            self._narrow = tokens, made
-        return self._narrow[1]
-
-    @cached_property
-    def _narrowable(self) -> bool:
-        """Whether a few rows of the output embeddings score as all do. Tried on two tokens."""
-        output = output_embeddings(self.model)
-        if type(output) is not nn.Linear or not held_by(self.model, output):
-            return False
-        if self.architecture == "encoder-decoder":  # some add a bias for the whole vocabulary
-            return False
-        like = self.embed((3, 1)).detach()
-        with torch.no_grad():
-            some = head(self.model, like, self._answer, self._rows_of((4, 2)))
-            return self._agree(head(self.model, like, self._answer)[:, [4, 2]], some)
-
-    @cached_property
-    def _answer(self) -> type[ModelOutput]:
-        """The class in which the base model returns its states."""
-        ids = torch.tensor([[3, 1]], device=self.device)
-        two = {"decoder_input_ids": ids} if self.architecture == "encoder-decoder" else {}
-        base = self.model.base_model
-        if two and base is self.model:
-            return BaseModelOutputWithPastAndCrossAttentions
-        with torch.no_grad():
-            return type(base(input_ids=ids, **two))
+        return self._scores.of(states, tokens)
 
     def kv(self, ids: Sequence[int], injection: Injection = NOTHING) -> dict[str, KV]:
         """Return what every attention site holds after reading ``ids`` under ``injection``.
@@ -318,7 +294,7 @@ class Backbone:
         with torch.no_grad():
             plain = self.states([whole])
             folded = self.states([whole.after(2)], self._folded(NOTHING, (3, 1)))
-        return self._agree(plain, folded)
+        return agree(plain, folded)
 
     @cached_property
     def packable(self) -> bool:
@@ -334,11 +310,7 @@ class Backbone:
         with torch.no_grad():
             side = one_stack.padded(self, rows, mixture).at([(0, 3), (1, 1)])
             end = one_stack.packed(self, rows, mixture).at([(0, 3), (1, 1)])
-        return self._agree(side, end)
-
-    def _agree(self, one: Tensor, other: Tensor) -> bool:
-        bound = 1e-3 if self.dtype in (torch.float32, torch.float64) else 5e-2
-        return bool((one - other).abs().max() <= bound * one.abs().max())
+        return agree(side, end)
 
     @cached_property
     def stack(self) -> Stack | None:
@@ -349,7 +321,7 @@ class Backbone:
 
     def partable(self, longest: int) -> bool:
         """Whether upper layers may run on stored states of rows of up to ``longest`` tokens."""
-        if self.stack is None or len(self.stack.layers) < 2:
+        if self.stack is None or len(self.stack.layers) < 2 or self.sharded:
             return False
         return self._parted and (self.architecture == "masked" or self._within_window(longest))
 
@@ -360,7 +332,7 @@ class Backbone:
         with torch.no_grad():
             lead, states = self.below(rows, NOTHING, 1, 1)
             given = tuple(each.to(self.device) for each in (lead, *states))
-            return self._agree(self.states(rows), self.states(rows, lead=1, cut=Cut(1, given)))
+            return agree(self.states(rows), self.states(rows, lead=1, cut=Cut(1, given)))
 
     @cached_property
     def window(self) -> int | None:

@@ -51,16 +51,9 @@ def joint_attention(
     out, lse = _joined(outs), _joined(sums)
     for start, stop, keys, values in _before(packing, key, value, before_key, before_value):
         part, part_lse = _flash(
-            _by_head(query[start:stop], len(keys)),
-            keys[None],
-            values[None],
-            0.0,
-            False,
-            scale=scale,
-        )
-        shape = (stop - start, query.shape[1])
-        part = _by_token(part, shape)
-        part_lse = _by_token(part_lse[..., None], shape)[..., 0]
+            _rows(query[start:stop]), keys[None], values[None], 0.0, False, scale=scale
+        )  # (1, Hq, n, D), (1, Hq, n)
+        part, part_lse = part[0].transpose(0, 1), part_lse[0].T
         own_lse = lse[start:stop]
         weight = torch.sigmoid(part_lse - own_lse)[..., None].to(out.dtype)
         out[start:stop].lerp_(part, weight)
@@ -115,19 +108,19 @@ def joint_attention_backward(
     by_before_value = torch.zeros_like(before_value)
     count = before_key.shape[1]
     for start, stop, keys, values in _before(packing, key, value, before_key, before_value):
-        heads, shape = len(keys), (stop - start, query.shape[1])
+        seen = slice(start, stop)
         q, k, v = _flash_backward(
-            _by_head(grad[start:stop], heads),
-            _by_head(query[start:stop], heads),
+            _rows(grad[seen]),
+            _rows(query[seen]),
             keys[None],
             values[None],
-            _by_head(out[start:stop], heads),
-            _by_head(lse[start:stop, :, None], heads)[..., 0],
+            _rows(out[seen]),
+            lse[seen].T[None],
             0.0,
             False,
             scale=scale,
         )
-        by_query[start:stop] += _by_token(q, shape)
+        by_query[seen] += q[0].transpose(0, 1)
         by_before_key += k[0, :, :count]
         by_before_value += v[0, :, :count]
         if start:
@@ -191,19 +184,9 @@ def _before(
     return found
 
 
-def _by_head(tokens: Tensor, heads: int) -> Tensor:
-    """Lay the queries that share a key-value head in one row: (n, Hq, D) -> (1, H, n * g, D)."""
-    count, queries, width = tokens.shape
-    groups = tokens.view(count, heads, queries // heads, width).transpose(0, 1)
-    return groups.reshape(1, heads, -1, width)
-
-
-def _by_token(rows: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Undo :func:`_by_head`: (1, H, n * g, D) -> (n, Hq, D)."""
-    count, queries = shape
-    heads, width = rows.shape[1], rows.shape[3]
-    tokens = rows.reshape(heads, count, queries // heads, width).transpose(0, 1)
-    return tokens.reshape(count, queries, width)
+def _rows(tokens: Tensor) -> Tensor:
+    """Lay tokens out as one row of the kernel's: (n, Hq, D) -> (1, Hq, n, D), not copied."""
+    return tokens.transpose(0, 1)[None]
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

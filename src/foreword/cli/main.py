@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,6 +81,14 @@ def train(
     backbone = Backbone.load(
         wanted["model"], dtype=wanted["dtype"], device=device, quantize=wanted["quantize"]
     )
+    if wanted["shard"]:
+        if world.size == 1:
+            raise UserError(
+                "--shard spreads a model over processes; start them with torchrun "
+                "--nproc-per-node N -- -m foreword train ..."
+            )
+        backbone.shard()
+        world = replace(world, sharded=True)
     if test is not None:
         shape, rows = canonical(rows)
         _, test = canonical(test)
@@ -98,15 +107,18 @@ def train(
         announce=show.say,
         world=world,
     )
-    if not world.first:
+    if not world.first and not world.sharded:  # which scores in step
         return
     result: dict[str, Any] = {"out": str(out), "dev": prompt.scores["dev"]}
     if test is not None:
         with show.counting() as bars:
             scores = evaluate(prompt, test, seed=seed, announce=bars)
         prompt = with_scores(prompt, "test", scores)
-        prompt.save(out)
         result["test"] = prompt.scores["test"]
+    if not world.first:
+        return
+    if test is not None:
+        prompt.save(out)
     result["seconds"] = round(time.monotonic() - began, 2)
     result["parameters"] = sum(tensor.numel() for _, tensor in prompt.injection.tensors())
     if as_json:
