@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as SIZES
 
 from foreword.backbone.attention import Carried
 from foreword.backbone.sites import Site
@@ -153,7 +154,9 @@ class _Compiled(_Station):
             kwargs["foreword"] = replace(carried, kv=own[0] if own else None)
         if not hidden_states.requires_grad:  # the lowest layer; a graph of its own is not worth it
             return self.layer(hidden_states, *args, **kwargs)
-        return self.body(self.layer, hidden_states, *args, **kwargs)
+        # Sizes that happen to be equal need not stay so.
+        with SIZES.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+            return self.body(self.layer, hidden_states, *args, **kwargs)
 
 
 def _body(layer: nn.Module, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
