@@ -188,6 +188,15 @@ def test_a_full_disk_is_said_once_and_costs_time_alone(monkeypatch: pytest.Monke
     assert "No space left on device" in lines[0]
 
 
+def test_other_weights_under_the_same_fingerprint_are_told_apart() -> None:
+    """A quantized backbone has the fingerprint of the whole one, and other states."""
+    work, small = Work("gpt2"), Work("gpt2")
+    small.base.quantized = "int8"
+    assert work.base.fingerprint == small.base.fingerprint
+    assert work.trunk().key != small.trunk().key
+    assert work.trunk().key == Work("gpt2").trunk().key
+
+
 def test_memory_holds_what_it_may() -> None:
     work = Work("llama")
     size = 4 * work.base.width

@@ -58,7 +58,8 @@ class Trunk:
         self.frame = Injection(positions=positions)
         self.budget = budget or token_budget(backbone)
         self.memory, self.announce = memory, announce
-        about = [backbone.fingerprint, str(backbone.dtype), layer, positions, self.lead]
+        kind = [backbone.fingerprint, backbone.quantized, str(backbone.dtype)]
+        about = [*kind, layer, positions, self.lead]
         self.key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
         self.shelves = _SHELVES.setdefault(backbone, {})
         self.shelf = self.shelves.setdefault(self.key, Shelf())
