@@ -45,7 +45,8 @@ def task_on(base: Backbone) -> Classify:
 
 def built(method: Method, base: Backbone, seed: int = 0) -> tuple[Bound, Trainable]:
     task = task_on(base).bind(base)
-    return task, method.build(task, ROWS, seed)
+    trainable = method.build(task, ROWS, seed)
+    return task.headed() if trainable().head is not None else task, trainable
 
 
 def backward(task: Bound, trainable: Trainable) -> float:
@@ -60,7 +61,14 @@ def backward(task: Bound, trainable: Trainable) -> float:
     examples = [item.example for item in items]
     longest = max(e.length for e in examples)
     return differentiate(
-        task.backbone, trainable, examples, (), longest, 100, loss, tokens=task.tokens
+        task.backbone,
+        lambda: trainable.training_on(range(len(ROWS)), torch.Generator().manual_seed(0)),
+        examples,
+        (),
+        longest,
+        100,
+        loss,
+        tokens=task.tokens,
     )
 
 
@@ -86,7 +94,8 @@ def digest(base: Backbone) -> str:
 
 
 def probabilities(task: Bound, injection: Injection | Mixture) -> Tensor:
-    answers = task.predict(ROWS, injection)
+    part = injection.parts[0] if isinstance(injection, Mixture) else injection
+    answers = (task if part.head is None else task.headed()).predict(ROWS, injection)
     return torch.tensor([list(answer["probabilities"].values()) for answer in answers])
 
 
@@ -94,7 +103,7 @@ def probabilities(task: Bound, injection: Injection | Mixture) -> Tensor:
 
 
 def equals_a_plain_oracle(method: Method, base: Backbone, oracle: Oracle) -> None:
-    task = task_on(base).bind(base)
+    task, _ = built(method, base)
     injection = trained(method, base)()
     for row in ROWS:
         example = task.dev_example(row, room_for(base, injection)).example

@@ -16,6 +16,7 @@ ORDER = [
     ["engine"],
     ["tasks", "trunk"],
     ["methods"],
+    ["artefact"],
     ["prompt"],
     ["checkpoint", "watch"],
     ["loop"],

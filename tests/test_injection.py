@@ -7,40 +7,57 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foreword.injection import KV, NOTHING, Injection, Mixture
+from foreword.injection import KV, NOTHING, Head, Injection, Mixture, Patch
 
 SITES = st.lists(
     # names that end like the suffixes are the ones that a careless split would confuse
     st.sampled_from(["h.0.attn", "h.1.attn", "decoder.keys", "values", "kv.keys", "a.embeds"]),
     unique=True,
 )
+MODULES = st.lists(st.sampled_from(["h", "h.0", "h.0.0", "h.1.down", "up.keys"]), unique=True)
 
 
 def injections() -> st.SearchStrategy[Injection]:
-    def made(sites: list[str], embeds: int | None, leading: int, positions: int) -> Injection:
+    def made(
+        sites: list[str],
+        embeds: int | None,
+        leading: int,
+        positions: int,
+        patched: list[str],
+        weighted: list[str],
+        headed: bool,
+    ) -> Injection:
+        full = Patch(*(torch.randn(n, 3) for n in (2, 4)), *(torch.randn(n) for n in (2, 4, 4)))
+        plain = Patch(torch.randn(1, 3), torch.randn(4, 1), reads="h.0.attn", activation="tanh")
         return Injection(
             embeds=None if embeds is None else torch.randn(embeds, 4),
             leading=leading,
             kv={site: KV(torch.randn(2, 3, 4), torch.randn(2, 3, 5)) for site in sites},
             positions=positions,
+            patches={module: (plain, full)[: 1 + n % 2] for n, module in enumerate(patched)},
+            weights={name: torch.randn(2) for name in weighted},
+            head=Head(torch.randn(2, 4), torch.randn(2)) if headed else None,
         )
 
     return st.builds(
-        made, SITES, st.none() | st.integers(0, 3), st.integers(0, 3), st.integers(0, 9)
+        made,
+        SITES,
+        st.none() | st.integers(0, 3),
+        st.integers(0, 3),
+        st.integers(0, 9),
+        MODULES,
+        SITES,
+        st.booleans(),
     )
 
 
 @given(injections())
 def test_tensors_and_from_tensors_are_inverse(injection: Injection) -> None:
     named = dict(injection.tensors())
-    assert len(named) == 2 * len(injection.kv) + (injection.embeds is not None)
-    again = Injection.from_tensors(named, leading=injection.leading, positions=injection.positions)
-    assert again.embeds is injection.embeds
+    again = Injection.from_tensors(named, injection.settings())
+    assert list(again.tensors()) == list(injection.tensors())
     assert list(again.kv) == list(injection.kv)
-    for site, kv in injection.kv.items():
-        assert again.kv[site].keys is kv.keys
-        assert again.kv[site].values is kv.values
-    assert (again.leading, again.positions) == (injection.leading, injection.positions)
+    assert again.settings() == injection.settings()
 
 
 @given(injections())
@@ -52,7 +69,7 @@ def test_map_changes_every_tensor_and_nothing_else(injection: Injection) -> None
     before, after = dict(injection.tensors()), dict(mapped.tensors())
     assert list(before) == list(after)
     assert all(torch.equal(after[name], 2 * before[name]) for name in before)
-    assert (mapped.leading, mapped.positions) == (injection.leading, injection.positions)
+    assert mapped.settings() == injection.settings()
 
 
 def test_nothing_holds_no_tensor() -> None:

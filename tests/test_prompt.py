@@ -22,11 +22,12 @@ from safetensors.torch import save, save_file
 from torch import Tensor
 
 from families import CAUSAL, backbone
+from foreword.artefact import KEY, MAX_HEADER
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.errors import UserError
 from foreword.injection import KV, Injection
-from foreword.prompt import KEY, MAX_HEADER, Prompt
+from foreword.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.task import Task

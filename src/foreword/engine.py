@@ -106,7 +106,7 @@ def passes(
     for group in groups:
         injection = shared.injection
         if isinstance(injection, Mixture):
-            injection = Mixture(injection.parts, [injection.rows[i] for i in group])
+            injection = injection.of_rows(group)
         cut = WHOLE if given is None else given.of(group, backbone.device)
         yield list(group), backbone.states([rows[i] for i in group], injection, shared.ahead, cut)
 
@@ -145,6 +145,15 @@ def infer(
 
     ``tokens`` names the vocabulary tokens that are scored, None all of them.
     """
+    if isinstance(injection, Mixture) and len(kinds := injection.alike()) > 1:
+        for own in kinds:
+            chosen = [examples[i] for i in own]
+            for group, logits in infer(
+                backbone, injection.of_rows(own), chosen, budget, tokens=tokens
+            ):
+                yield [own[i] for i in group], logits
+        return
+    backbone = backbone.under(injection)
     lead = () if isinstance(injection, Mixture) else common_lead(examples)
     longest = max((example.length for example in examples), default=0)
     if given is None:
@@ -160,7 +169,7 @@ def infer(
 
 def differentiate(
     backbone: Backbone,
-    make: Callable[[], Injection],
+    make: Callable[[], Injection | Mixture],
     examples: Sequence[Example],
     lead: Sequence[int],
     longest: int,
@@ -172,13 +181,16 @@ def differentiate(
 ) -> float:
     """Take the gradient of a loss summed over rows, in passes within the token budget.
 
-    ``make`` builds the injection from its parameters. A batch of one pass runs the shared lead
+    ``make`` builds the injection from its parameters, or a mixture whose parts change the model
+    alike; a mixture's rows share no lead. A batch of one pass runs the shared lead
     inside it; for several, the lead is read once before them, and differentiated once. ``loss``
     maps rows and the logits of their targets (of ``tokens``, None for all) to their share of
     the loss; it is asked about a few rows at a time where the vocabulary is large. Gradients are
     added to the parameters' ``grad``; returns the loss.
     """
     injection = make()
+    frozen, backbone = backbone, backbone.under(injection)
+    lead = () if isinstance(injection, Mixture) else lead
     shared = Shared(injection, 0, len(lead) if given is None else len(given.lead))
     groups = _groups(backbone, shared, examples, budget)
     # A sharded layer is gathered again where its output has a gradient, and reading has none.
@@ -186,10 +198,10 @@ def differentiate(
     if given is None and apart:
         shared = share(backbone, injection, lead, longest)
         groups = _groups(backbone, shared, examples, budget)
-    assert isinstance(shared.injection, Injection)
     grown = {id(tensor): tensor for _, tensor in shared.injection.tensors() if tensor.requires_grad}
     leaves = {key: tensor.detach().requires_grad_() for key, tensor in grown.items()}
     cut = Shared(shared.injection.map(lambda t: leaves.get(id(t), t)), shared.lead, shared.ahead)
+    backbone = frozen.under(cut.injection)
     total = torch.zeros((), device=backbone.device)
     width = backbone.vocabulary if tokens is None else len(tokens)
     for group, states in passes(backbone, cut, examples, groups, given):
@@ -198,7 +210,8 @@ def differentiate(
             part = loss(rows, backbone.logits(leaf[place], tokens))
             torch.autograd.backward(part)
             total = total + part.detach()
-        torch.autograd.backward(states, leaf.grad)
+        if states.requires_grad:  # below a head alone they do not
+            torch.autograd.backward(states, leaf.grad)
     reached = [key for key in grown if leaves[key].grad is not None]
     torch.autograd.backward([grown[key] for key in reached], [leaves[key].grad for key in reached])
     return float(total)  # the one time that the host waits for the device

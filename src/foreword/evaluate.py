@@ -37,7 +37,7 @@ def evaluate(
 
     def run(name: str, *, tuned: bool, before: str = "") -> dict[str, Any]:
         progress = None if announce is None else announce(name, len(rows))
-        who = bound if tuned else bound.bare()
+        who = bound if tuned else prompt.task.bind(bound.backbone).bare()
         injection = prompt.injection if tuned else NOTHING
         found = who.predict(rows, injection, before=before, progress=progress)
         scores = who.score(rows, found, seed)

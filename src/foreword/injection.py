@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from torch import Tensor
+
+Activation = Literal["identity", "relu", "gelu", "silu", "tanh"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +26,43 @@ class KV:
 
 
 @dataclass(frozen=True, eq=False)
+class Patch:
+    """What is added to a module's output at every token: ``g(x) * up(activation(down(x)))``.
+
+    x is the input of the module that ``reads`` names, which may be the module itself or one that
+    runs before it; with None it is the module's own output. g(x) is 1, or with ``gate`` the
+    sigmoid of its product with x, its last number being the bias. Low-rank updates (LoRA) and
+    bottleneck adapters, in sequence or in parallel, are all of this form.
+    """
+
+    down: Tensor  # (r, in)
+    up: Tensor  # (out, r)
+    down_bias: Tensor | None = None  # (r,)
+    up_bias: Tensor | None = None  # (out,)
+    gate: Tensor | None = None  # (in + 1,)
+    reads: str | None = None
+    activation: Activation = "identity"
+
+    def parts(self) -> dict[str, Tensor]:
+        """Return the tensors that there are, by their field's name."""
+        found = {name: getattr(self, name) for name in PATCH_TENSORS}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+PATCH_TENSORS = ("down", "up", "down_bias", "up_bias", "gate")
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A linear layer that scores C classes from a target's last hidden state."""
+
+    weight: Tensor  # (C, width)
+    bias: Tensor  # (C,)
+
+
+@dataclass(frozen=True, eq=False)
 class Injection:
-    """Virtual token embeddings, and keys and values by attention module.
+    """Virtual token embeddings, keys and values by attention module, and changes of the model.
 
     ``embeds`` (n, width) holds the embeddings of n virtual tokens. In a row of token ids,
     virtual token i is written as ``vocabulary size + i``. The first ``leading`` of them stand in
@@ -32,12 +71,18 @@ class Injection:
     ``kv`` maps the name of an attention module to its keys and values. ``positions`` counts the
     positions that ``kv`` takes up before a row's first token, in models that count positions.
     Modules that ``kv`` does not name see nothing, at unchanged positions.
+
+    ``patches`` maps the name of a module to what is added to its output, ``weights`` the name of
+    a parameter to what stands in its place; ``head`` scores classes in place of the vocabulary.
     """
 
     embeds: Tensor | None = None  # (n, width)
     leading: int = 0
     kv: Mapping[str, KV] = field(default_factory=dict)
     positions: int = 0
+    patches: Mapping[str, tuple[Patch, ...]] = field(default_factory=dict)
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    head: Head | None = None
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every tensor with a stable name, the one it has in a Prompt file."""
@@ -46,24 +91,94 @@ class Injection:
         for site, kv in self.kv.items():
             yield f"kv.{site}.keys", kv.keys
             yield f"kv.{site}.values", kv.values
+        yield from self.changes()
+
+    def changes(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the tensors that change the model itself, and not what it reads."""
+        for module, patches in self.patches.items():
+            for number, patch in enumerate(patches):
+                for name, tensor in patch.parts().items():
+                    yield f"patches.{module}.{number}.{name}", tensor
+        for parameter, tensor in self.weights.items():
+            yield f"weights.{parameter}", tensor
+        if self.head is not None:
+            yield "head.weight", self.head.weight
+            yield "head.bias", self.head.bias
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Injection:
         """Return the same injection with ``function`` applied to every tensor."""
+
+        def patched(patch: Patch) -> Patch:
+            made: dict[str, Any] = {n: function(t) for n, t in patch.parts().items()}
+            return replace(patch, **made)
+
+        head = self.head
         return replace(
             self,
             embeds=None if self.embeds is None else function(self.embeds),
             kv={s: KV(function(kv.keys), function(kv.values)) for s, kv in self.kv.items()},
+            patches={m: tuple(map(patched, patches)) for m, patches in self.patches.items()},
+            weights={n: function(tensor) for n, tensor in self.weights.items()},
+            head=None if head is None else Head(function(head.weight), function(head.bias)),
         )
 
+    def joined(self, other: Injection) -> Injection:
+        """Return both in one; where both have patches of a module, these are added up.
+
+        Raises ValueError, which names it, where both bring what there can be only one of.
+        """
+        for one, what in (("embeds", "virtual tokens"), ("head", "a head")):
+            if getattr(self, one) is not None and getattr(other, one) is not None:
+                raise ValueError(what)
+        if self.kv and other.kv:
+            raise ValueError("keys and values")
+        if self.weights.keys() & other.weights.keys():
+            raise ValueError("the model's own weights")
+        patches = dict(self.patches)
+        for module, more in other.patches.items():
+            patches[module] = (*patches.get(module, ()), *more)
+        return Injection(
+            embeds=other.embeds if self.embeds is None else self.embeds,
+            leading=self.leading + other.leading,
+            kv={**self.kv, **other.kv},
+            positions=self.positions + other.positions,
+            patches=patches,
+            weights={**self.weights, **other.weights},
+            head=other.head if self.head is None else self.head,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what is no tensor, as plain values, for :meth:`from_tensors`."""
+        made: dict[str, Any] = {"leading": self.leading, "positions": self.positions}
+        patches = {
+            f"{module}.{number}": {"reads": patch.reads, "activation": patch.activation}
+            for module, own in self.patches.items()
+            for number, patch in enumerate(own)
+        }
+        return {**made, "patches": patches} if patches else made
+
     @staticmethod
-    def from_tensors(tensors: Mapping[str, Tensor], *, leading: int, positions: int) -> Injection:
-        """Rebuild an injection from the names and tensors that :meth:`tensors` yields."""
-        sites = [n[len("kv.") : -len(".keys")] for n in tensors if n.endswith(".keys")]
+    def from_tensors(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Injection:
+        """Rebuild an injection from what :meth:`tensors` yields and :meth:`settings` returns."""
+        sites = [n[len("kv.") : -len(".keys")] for n in tensors if re.fullmatch(r"kv\..+\.keys", n)]
+        patches: dict[str, list[Patch]] = {}
+        for place, about in settings.get("patches", {}).items():
+            at = {name: f"patches.{place}.{name}" for name in PATCH_TENSORS}
+            own: dict[str, Any] = {n: tensors[at[n]] for n in at if at[n] in tensors}
+            patches.setdefault(place.rpartition(".")[0], []).append(Patch(**own, **about))
+        start = "weights."
         return Injection(
             embeds=tensors.get("embeds"),
-            leading=leading,
+            leading=settings["leading"],
             kv={s: KV(tensors[f"kv.{s}.keys"], tensors[f"kv.{s}.values"]) for s in sites},
-            positions=positions,
+            positions=settings["positions"],
+            patches={module: tuple(own) for module, own in patches.items()},
+            weights={n[len(start) :]: t for n, t in tensors.items() if n.startswith(start)},
+            head=(
+                Head(tensors["head.weight"], tensors["head.bias"])
+                if "head.weight" in tensors
+                else None
+            ),
         )
 
 
@@ -83,3 +198,28 @@ class Mixture:
         if isinstance(injection, Mixture):
             return injection
         return Mixture((injection,), (0,) * rows)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the tensors of all parts; one that several parts have comes several times."""
+        for number, part in enumerate(self.parts):
+            for name, tensor in part.tensors():
+                yield f"{number}.{name}", tensor
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Mixture:
+        """Return the same mixture with ``function`` applied to every tensor."""
+        return replace(self, parts=tuple(part.map(function) for part in self.parts))
+
+    def of_rows(self, rows: Sequence[int]) -> Mixture:
+        """Return the mixture of some of its rows, without the parts that none of them uses."""
+        used = list(dict.fromkeys(self.rows[row] for row in rows))
+        place = {part: number for number, part in enumerate(used)}
+        parts = tuple(self.parts[part] for part in used)
+        return Mixture(parts, [place[self.rows[row]] for row in rows])
+
+    def alike(self) -> list[list[int]]:
+        """Group the rows by how their parts change the model: it runs once for each group."""
+        kinds = [tuple(id(tensor) for _, tensor in part.changes()) for part in self.parts]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for number, row in enumerate(self.rows):
+            groups.setdefault(kinds[row], []).append(number)
+        return list(groups.values())

@@ -134,7 +134,11 @@ class Loop:
         self.rate = training.rate if training.rate is not None else rate
         self.trained = [p for p in trainable.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.trained,
+            [
+                {"params": [p], "own": self._rate_of(name)}
+                for name, p in trainable.named_parameters()
+                if p.requires_grad
+            ],
             lr=self.rate,
             weight_decay=training.weight_decay,
         )
@@ -143,6 +147,13 @@ class Loop:
         self.best: dict[str, Tensor] = {}
         self.path: Path | None = None
         self.saved = time.monotonic()
+
+    def _rate_of(self, name: str) -> float:
+        """Return a parameter's learning rate: that of the run, or its method's among several."""
+        if self.training.rate is not None:
+            return self.training.rate
+        own = (r for start, r in self.trainable.rates.items() if name.startswith(start))
+        return next(own, self.rate)
 
     def encode(self, train: Sequence[Row], dev: Sequence[Row]) -> None:
         """Turn rows into examples once, and say how many were cut."""
@@ -268,16 +279,19 @@ class Loop:
             seen.append((group, each.detach()))
             return each.sum() / weight
 
-        rate = self.rate * self.training.factor(self.progress.step, self.steps)
+        factor = self.training.factor(self.progress.step, self.steps)
+        rate = self.rate * factor
         for settings in self.optimizer.param_groups:
-            settings["lr"] = rate
+            settings["lr"] = settings["own"] * factor
         self.optimizer.zero_grad(set_to_none=True)
         part = 0.0
         if items:
             examples = [item.example for item in items]
+            rows = [chosen[place] for place in places]
+            chance = torch.Generator().manual_seed(self._seed())
             part = differentiate(
                 self.backbone,
-                self.trainable,
+                lambda: self.trainable.training_on(rows, chance),
                 examples,
                 self.lead,
                 self.longest,
@@ -299,6 +313,10 @@ class Loop:
         self.optimizer.step()
         self.progress.step += 1
         told.step(self.progress.step, values)
+
+    def _seed(self) -> int:
+        """Return the seed of a step's random numbers, the same in all processes and resumed."""
+        return random.Random(f"{self.training.seed}/step/{self.progress.step}").getrandbits(63)
 
     def _stop(self, what: str, ahead: int = 0) -> NoReturn:
         """Stop at a number that is not finite; the checkpoint stays as it was last written."""

@@ -68,6 +68,9 @@ def tune(
     bound.check(train_rows, answers=True)
     bound.check(dev_rows, answers=True)
     trainable = method.build(bound, train_rows, training.seed)
+    with torch.no_grad():
+        headed = trainable().head is not None
+    bound = bound.headed() if headed else bound
     run = Loop(backbone, bound, trainable, training, method.rate, announce, world)
     run.encode(train_rows, dev_rows)
     about = {

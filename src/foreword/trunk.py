@@ -73,7 +73,8 @@ class Trunk:
 
         ``longest`` is the longest row's tokens: beyond a sliding window rows cannot be cut up.
         """
-        if injection.embeds is not None or not injection.kv or not backbone.partable(longest):
+        changed = injection.embeds is not None or bool(injection.patches or injection.weights)
+        if changed or not injection.kv or not backbone.partable(longest):
             return 0
         return min(backbone.sites[site].layer for site in injection.kv)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from functools import cached_property
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,8 +30,9 @@ from foreword.backbone.sites import Role, Site, find_sites
 from foreword.backbone.sources import Architecture, open_source
 from foreword.backbone.stack import WHOLE, Cut, Stack, no_compiler
 from foreword.backbone.text import Text
+from foreword.backbone.varied import varied
 from foreword.errors import UserError
-from foreword.injection import KV, NOTHING, Injection, Mixture
+from foreword.injection import KV, NOTHING, Head, Injection, Mixture
 
 
 class Backbone:
@@ -60,6 +63,8 @@ class Backbone:
             quantize_model(model, quantized)
         self.quantized = quantized
         self.sharded = False
+        self.head: Head | None = None
+        self.changed = False
         self.sites = find_sites(model)
         self._scores = Scores(model)
         self.vocabulary: int = self._table.shape[0]
@@ -128,6 +133,12 @@ class Backbone:
         ]
         return made - max(padded, default=0)
 
+    @cached_property
+    def state_width(self) -> int:
+        """The size of a last hidden state, which some models embed tokens narrower than."""
+        with torch.no_grad():
+            return self.states([Example((3, 1), 2, ((),), ((0, -1),))]).shape[1]
+
     def need_sites(self, roles: Sequence[Role] = ("self", "encoder", "cross")) -> list[Site]:
         """Return the attention sites of these roles, or say why this model has none."""
         found = [site for site in self.sites.values() if site.role in roles]
@@ -137,6 +148,31 @@ class Backbone:
                 "through transformers' attention interface; --method soft works on it"
             )
         return found
+
+    def under(self, injection: Injection | Mixture) -> Backbone:
+        """Return the backbone as an injection's patches, weights and head change it.
+
+        Itself where the injection changes nothing; else a view that shares all that stays the
+        same. The parts of a mixture must change it alike (:meth:`Mixture.alike`).
+
+        Raises UserError for changes of another model, and for a model that is spread over
+        processes.
+        """
+        part = injection.parts[0] if isinstance(injection, Mixture) else injection
+        if next(part.changes(), None) is None:
+            return self
+        if self.sharded:
+            raise UserError("--shard: layers that are spread cannot be changed; leave it out")
+        _ = self.fingerprint, self.packable, self.foldable  # the view has those of the frozen model
+        view = copy.copy(self)
+        view.changed, view.head = True, part.head
+        if part.patches or part.weights:
+            view.model = varied(self.model, part)
+            modules = dict(view.model.named_modules())
+            view.sites = {n: replace(s, module=modules[n]) for n, s in self.sites.items()}
+            view._scores = self._scores.onto(view.model)
+            view.__dict__.pop("stack", None)
+        return view
 
     def checkpointing(self, on: bool) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations.
@@ -254,7 +290,13 @@ class Backbone:
         return laid, one_stack.padded(self, laid.lines, mixture, cut)
 
     def logits(self, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
-        """Return the scores of vocabulary tokens: (N, width) -> (N, tokens), all for None."""
+        """Return the scores of vocabulary tokens: (N, width) -> (N, tokens), all for None.
+
+        Under an injection with a head they are those of its classes: (N, C).
+        """
+        if self.head is not None:
+            weight, bias = self.head.weight.to(states.device), self.head.bias.to(states.device)
+            return F.linear(states.to(weight.dtype), weight, bias)
         return self._scores.of(states, tokens)
 
     def kv(self, ids: Sequence[int], injection: Injection = NOTHING) -> dict[str, KV]:
@@ -373,6 +415,8 @@ class Backbone:
 
     def carry(self, mixture: Mixture) -> tuple[Carried, list[int]]:
         """Gather a mixture for the attention function; return it and each row's first position."""
+        for part in mixture.parts:
+            assert self.changed or next(part.changes(), None) is None, "run it with under()"
         carried = gather(self.sites, mixture, self.device, self.dtype)
         return carried, [mixture.parts[row].positions for row in mixture.rows]
 

@@ -58,6 +58,13 @@ def decode(
     if backbone.architecture == "masked":
         raise UserError(f"{backbone.name} is a masked model and cannot generate; use a causal one")
     mixture = Mixture.of(injection, len(rows))
+    if len(kinds := mixture.alike()) > 1:
+        found_by: dict[int, str] = {}
+        for own in kinds:
+            texts = decode(backbone, [rows[i] for i in own], mixture.of_rows(own), decoding)
+            found_by.update(zip(own, texts, strict=True))
+        return [found_by[i] for i in range(len(rows))]
+    backbone = backbone.under(mixture)
     with torch.no_grad():
         carried, _ = backbone.carry(mixture)
         used = carried if backbone.sites else None

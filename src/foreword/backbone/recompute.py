@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -27,11 +25,16 @@ def recompute_layers(model: nn.Module, on: bool) -> None:
         )
     for layer in layers:
         layer.gradient_checkpointing = layer.training = on
-        setattr(layer, "_gradient_checkpointing_func", partial(_recomputed, layer))  # noqa: B010
+        setattr(layer, "_gradient_checkpointing_func", _recomputed)  # noqa: B010
 
 
-def _recomputed(layer: nn.Module, function: Callable[..., Any], *inputs: Any) -> Any:
-    """Run a layer under checkpointing, in evaluation mode while it runs."""
+def _recomputed(function: Any, *inputs: Any) -> Any:
+    """Run a layer under checkpointing, in evaluation mode while it runs.
+
+    ``function`` is a partial of the layer's forward over the layer itself, which may be a copy of
+    the one that was set to recompute.
+    """
+    layer = function.args[0]
 
     def quiet(*inputs: Any) -> Any:
         layer.training = False

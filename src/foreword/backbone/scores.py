@@ -28,6 +28,12 @@ class Scores:
         self.model = model
         self._narrow: tuple[tuple[int, ...], nn.Linear] | None = None
 
+    def onto(self, model: PreTrainedModel) -> Scores:
+        """Return the scores of the same model under other weights."""
+        made = Scores(model)
+        made.__dict__.update({n: getattr(self, n) for n in ("_answer", "_narrowable")})
+        return made
+
     def of(self, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
         """Return the scores of vocabulary tokens: (N, width) -> (N, tokens), all for None."""
         if tokens is not None and self._narrowable:
@@ -41,9 +47,10 @@ class Scores:
             whole = cast(nn.Linear, output_embeddings(self.model))
             index = torch.tensor(tokens, device=whole.weight.device)
             made = nn.Linear(whole.in_features, len(tokens), bias=False, device="meta")
-            made.weight = nn.Parameter(whole.weight[index], requires_grad=False)
+            # Past the check for a Parameter: where the weights are trained, these have a graph.
+            made._parameters["weight"] = cast(nn.Parameter, whole.weight[index])
             if whole.bias is not None:
-                made.bias = nn.Parameter(whole.bias[index], requires_grad=False)
+                made._parameters["bias"] = cast(nn.Parameter, whole.bias[index])
             self._narrow = tokens, made
         return self._narrow[1]
 

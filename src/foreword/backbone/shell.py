@@ -15,6 +15,20 @@ from transformers.utils.generic import ModelOutput
 from foreword.backbone.attention import Carried
 
 
+class StandIn(nn.Module):
+    """Stands for the module ``within`` it, and shows its attributes to who looks."""
+
+    def __init__(self, within: nn.Module) -> None:
+        super().__init__()
+        self.within = within
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.within, name)
+
+
 class _Given(nn.Module):
     """Stands for a module and for each of its parts, and answers with what is already known."""
 

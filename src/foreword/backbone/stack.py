@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.fx.experimental import _config as SIZES
 
 from foreword.backbone.attention import Carried
+from foreword.backbone.shell import StandIn
 from foreword.backbone.sites import Site
 
 
@@ -102,26 +103,12 @@ class Stack:
         return layer if self._body is None else _Compiled(layer, self._body)
 
 
-class _Station(nn.Module):
-    """Stands for a layer, and shows its attributes to who looks."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.layer, name)
-
-
-class _Passed(_Station):
+class _Passed(StandIn):
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return hidden_states
 
 
-class _Given(_Station):
+class _Given(StandIn):
     def __init__(self, layer: nn.Module, states: Tensor) -> None:
         super().__init__(layer)
         self.states = states
@@ -130,7 +117,7 @@ class _Given(_Station):
         return self.states
 
 
-class _Kept(_Station):
+class _Kept(StandIn):
     def __init__(self, layer: nn.Module, kept: list[Tensor]) -> None:
         super().__init__(layer)
         self.kept = kept
@@ -140,7 +127,7 @@ class _Kept(_Station):
         return hidden_states
 
 
-class _Compiled(_Station):
+class _Compiled(StandIn):
     """Hands a layer its own prefix as tensors, so that one compiled body serves all layers."""
 
     def __init__(self, layer: nn.Module, body: Callable[..., Any]) -> None:
@@ -150,13 +137,13 @@ class _Compiled(_Station):
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         carried: Carried | None = kwargs.get("foreword")
         if carried is not None and isinstance(carried.kv, Mapping):
-            own = [carried.kv[m] for m in self.layer.modules() if m in carried.kv]
+            own = [carried.kv[m] for m in self.within.modules() if m in carried.kv]
             kwargs["foreword"] = replace(carried, kv=own[0] if own else None)
         if not hidden_states.requires_grad:  # the lowest layer; a graph of its own is not worth it
-            return self.layer(hidden_states, *args, **kwargs)
+            return self.within(hidden_states, *args, **kwargs)
         # Sizes that happen to be equal need not stay so.
         with SIZES.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-            return self.body(self.layer, hidden_states, *args, **kwargs)
+            return self.body(self.within, hidden_states, *args, **kwargs)
 
 
 def _body(layer: nn.Module, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -239,7 +239,10 @@ def info(prompt: Path, *, as_json: Json = False) -> None:
         "method": dict(loaded.method),
         "task": plain(loaded.task),
         "backbone": dict(loaded.backbone),
-        "virtual tokens": max(shape[-2] for shape in shapes.values()),
+        "virtual tokens": max(
+            (shape[-2] for name, shape in shapes.items() if name.startswith(("embeds", "kv."))),
+            default=0,
+        ),
         "parameters": numbers,
         "data": {k: v for k, v in loaded.data.items() if k != "demonstrations"},
         "seed": loaded.seed,

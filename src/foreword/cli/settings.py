@@ -18,7 +18,7 @@ from foreword.config import from_plain
 from foreword.errors import UserError, nearest
 from foreword.loop import Training
 from foreword.methods.method import Method
-from foreword.methods.registry import METHODS
+from foreword.methods.registry import METHODS, kinds, together
 from foreword.presets import PRESETS, settings_of
 from foreword.tasks.generate import Generate
 from foreword.tasks.registry import TASKS
@@ -157,9 +157,8 @@ def settings(flags: Any, file: Path | None) -> Settings:
     plain = {name: given.pop(name, default) for name, (_, default) in RUN.items()}
     where = "settings" if file is None else f"settings ({file} and flags)"
     task_kind = _kind(TASKS, plain["task"], "task")
-    method_kind = _kind(METHODS, plain["method"], "method")
     task = task_from(task_kind, given, where)
-    method = _take(method_kind, given, where)
+    method = method_from(plain["method"], given, where)
     training_values = {f.name for f in dataclasses.fields(Training)}
     training = from_plain(
         Training, {k: given.pop(k) for k in list(given) if k in training_values}, where
@@ -170,6 +169,22 @@ def settings(flags: Any, file: Path | None) -> Settings:
             f"{plain['method']}"
         )
     return Settings(plain, task, method, training)
+
+
+def method_from(name: str, given: dict[str, Any], where: str) -> Method:
+    """Make a method, or several joined by +, of the settings that are its own.
+
+    Takes them out of ``given``; those of several methods go to each that has them.
+    """
+    made: list[Method] = []
+    taken: set[str] = set()
+    for kind in kinds(name):
+        own = dict(given)
+        made.append(_take(kind, own, where))
+        taken |= given.keys() - own.keys()
+    for setting in taken:
+        del given[setting]
+    return together(made)
 
 
 def over_preset(given: dict[str, Any]) -> dict[str, Any]:

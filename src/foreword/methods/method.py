@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import torch
 from torch import nn
 
 from foreword.data.read import Row
-from foreword.injection import Injection
+from foreword.injection import Injection, Mixture
 from foreword.tasks.task import Bound
 
 
 class Trainable(nn.Module, ABC):
-    """A method's parameters, in float32."""
+    """A method's parameters, in float32.
+
+    ``rates`` gives parameters whose name begins with a key a learning rate other than the
+    method's own.
+    """
+
+    rates: Mapping[str, float] = {}
 
     @abstractmethod
     def forward(self) -> Injection:
         """Return the injection that the parameters stand for, with its graph."""
+
+    def training_on(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
+        """Return what training rows, given by their numbers, are run under for one step.
+
+        It is the injection itself, except for methods that hide a part of it from some rows.
+        ``chance`` is the step's own source of random numbers, on the CPU.
+        """
+        return self()  # type: ignore[no-any-return]
 
 
 class Method(Protocol):

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from foreword.errors import UserError, nearest
+from foreword.methods.full import Full
+from foreword.methods.head import Head
+from foreword.methods.joint import Joint
 from foreword.methods.method import Method
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 
-METHODS: dict[str, type[Method]] = {"soft": Soft, "prefix": Prefix}
+METHODS: dict[str, type[Method]] = {
+    "soft": Soft,
+    "prefix": Prefix,
+    "head": Head,
+    "full": Full,
+}
+
+
+def kinds(name: str) -> list[type[Method]]:
+    """Return the classes of a method's name, several for names joined by +.
+
+    Raises UserError for unknown names, and for one that is given twice.
+    """
+    parts = name.split("+")
+    for part in parts:
+        if part not in METHODS:
+            raise UserError(f"--method {name}: unknown '{part}'; {nearest(part, METHODS)}")
+        if parts.count(part) > 1:
+            raise UserError(f"--method {name}: '{part}' stands twice; give it once")
+    return [METHODS[part] for part in parts]
+
+
+def together(methods: list[Method]) -> Method:
+    """Return the one method there is, or all of them joint."""
+    return methods[0] if len(methods) == 1 else Joint(tuple(methods))
 
 
 def name_of(method: Method) -> str:
     """Return the name under which a method's class is registered."""
+    if isinstance(method, Joint):
+        return "+".join(map(name_of, method.methods))
     return next(name for name, kind in METHODS.items() if isinstance(method, kind))

@@ -17,6 +17,7 @@ from foreword.data.shapes import require
 from foreword.engine import infer
 from foreword.errors import UserError, nearest
 from foreword.injection import Injection, Mixture
+from foreword.tasks.headed import Headed
 from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size
 from foreword.tasks.task import Encoded
 from foreword.tasks.template import Slot, Soft, Template
@@ -75,6 +76,7 @@ class Classifier:
         self.task = task
         self.backbone = backbone
         self.template = Template.parse(task.template)
+        self._headed = False
         if task.loss == "vocabulary" and backbone.architecture == "masked":
             raise UserError("loss 'vocabulary' is not for masked models; leave it out")
         self.words = normalized(task.labels)
@@ -89,6 +91,11 @@ class Classifier:
     def fields(self) -> tuple[str, ...]:
         """The fields of a row that the template asks for."""
         return self.template.fields
+
+    @property
+    def classes(self) -> int:
+        """The number of labels."""
+        return len(self.labels)
 
     @property
     def virtual(self) -> int:
@@ -107,8 +114,11 @@ class Classifier:
         return before if isinstance(before, str) else "" if isinstance(before, Soft) else "."
 
     @cached_property
-    def verbalizer(self) -> LabelTree | Cloze:
-        """The label words as tokens."""
+    def verbalizer(self) -> LabelTree | Cloze | Headed:
+        """The label words as tokens, or the labels alone where a head scores them."""
+        if self._headed:
+            masked = self.backbone.architecture == "masked"
+            return Headed(tuple(self.labels), self._mask() if masked else None)
         owners: dict[Path, int] = {}
         for number, label in enumerate(self.labels):
             for word in self.words[label]:
@@ -123,12 +133,21 @@ class Classifier:
                     )
         words = [(number, path) for path, number in owners.items()]
         if self.backbone.architecture == "masked":
-            mask = self.backbone.text.mask
-            if mask is None:
-                raise UserError(f"{self.backbone.name}: its tokenizer has no mask token")
-            return Cloze(tuple(words), len(self.labels), mask)
+            return Cloze(tuple(words), len(self.labels), self._mask())
         whole = self.task.loss == "vocabulary"
         return LabelTree.grow(words, len(self.labels), self.backbone.text.end, vocabulary=whole)
+
+    def _mask(self) -> int:
+        mask = self.backbone.text.mask
+        if mask is None:
+            raise UserError(f"{self.backbone.name}: its tokenizer has no mask token")
+        return mask
+
+    def headed(self) -> Classifier:
+        """Return the task for an injection with a head, which scores the labels."""
+        made = Classifier(self.task, self.backbone)
+        made._headed = True
+        return made
 
     def bare(self) -> Classifier:
         """Return the task with the virtual tokens left out of its template."""

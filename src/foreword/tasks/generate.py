@@ -87,6 +87,15 @@ class Generator:
         """The template's runs of virtual tokens: size and starting text of each."""
         return [(soft_size(self.backbone, soft), soft.text) for soft in self.template.soft]
 
+    def headed(self) -> Generator:
+        """Raise UserError: a completion has no classes that a head could score."""
+        raise UserError("a generation has no classes for a head; leave the head out of --method")
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, none."""
+        return 0
+
     def bare(self) -> Generator:
         """Return the task with the virtual tokens left out of its template."""
         made = Generator(self.task, self.backbone)

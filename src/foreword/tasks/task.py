@@ -45,6 +45,16 @@ class Bound(Protocol):
     def starts(self) -> list[tuple[int, str | None]]:
         """The template's runs of virtual tokens: size and starting text of each."""
 
+    @property
+    def classes(self) -> int:
+        """The number of classes that a head would score, 0 where there are none."""
+
+    def headed(self) -> Bound:
+        """Return the task for an injection with a head, which scores its classes.
+
+        Raises UserError for a task without classes.
+        """
+
     def bare(self) -> Bound:
         """Return the task with the virtual tokens left out of its template."""
 

@@ -1,0 +1,226 @@
+"""Artefacts: what a prompt file must be; everything else is refused with a reason."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import Example
+from foreword.errors import UserError, nearest
+from foreword.injection import PATCH_TENSORS, Activation, Injection
+from foreword.tasks.registry import TASKS
+
+SCHEMA = 1
+KEY = "foreword"
+MAX_HEADER = 16 * 2**20
+"""Bytes of header beyond which a file is not believed; real ones have a few thousand."""
+
+_FIELDS = {
+    "schema",
+    "method",
+    "task",
+    "backbone",
+    "leading",
+    "positions",
+    "data",
+    "seed",
+    "versions",
+    "scores",
+}
+_OPTIONAL = {"patches"}
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read metadata and tensors, refusing what safetensors would only hint at."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            first = file.read(1)
+    except IsADirectoryError:
+        raise UserError(
+            f"{path}: is a folder, not a prompt; foreword import reads PEFT folders"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    header = int.from_bytes(start, "little")
+    if len(start) < 8 or first != b"{":
+        raise UserError(f"{path}: is not a safetensors file")
+    if header > MAX_HEADER:
+        raise UserError(f"{path}: its header claims {header} bytes; not a prompt, or damaged")
+    if header + 8 > size:
+        raise UserError(
+            f"{path}: is cut off ({size} bytes, its header alone has {header}); copy it again"
+        )
+    try:
+        with safe_open(str(path), "pt") as file:
+            raw = (file.metadata() or {}).get(KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path}: is cut off or damaged ({error}); copy it again") from None
+    if raw is None:
+        raise UserError(f"{path}: a safetensors file, but no Foreword prompt (no '{KEY}' metadata)")
+    try:
+        meta = json.loads(raw)
+    except (ValueError, RecursionError) as error:  # also numbers too long, nesting too deep
+        raise UserError(f"{path}: its metadata is not JSON ({error})") from None
+    if not isinstance(meta, dict):
+        raise UserError(f"{path}: its metadata is not a JSON object")
+    return meta, tensors
+
+
+def check_keys(path: Path, meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raise UserError for missing or unknown metadata and tensors."""
+    if meta.get("schema") != SCHEMA:
+        raise UserError(
+            f"{path}: has schema version {meta.get('schema')}, and this Foreword reads {SCHEMA}; "
+            "use the version that wrote it"
+        )
+    for missing in sorted(_FIELDS - set(meta)):
+        raise UserError(f"{path}: its metadata lacks '{missing}'")
+    for unknown in sorted(set(meta) - _FIELDS - _OPTIONAL):
+        raise UserError(
+            f"{path}: unknown metadata '{unknown}'; {nearest(unknown, sorted(_FIELDS))}"
+        )
+    _check_kinds(path, meta)
+    for name in tensors:
+        other = _partner(path, name, meta.get("patches", {}))
+        if other is not None and other not in tensors:
+            raise UserError(f"{path}: tensor '{name}' stands without '{other}'")
+    for place in meta.get("patches", {}):
+        if f"patches.{place}.down" not in tensors:
+            raise UserError(f"{path}: has no tensor 'patches.{place}.down'")
+    if not tensors:
+        raise UserError(f"{path}: holds no tensor")
+
+
+def _partner(path: Path, name: str, patches: Mapping[str, Any]) -> str | None:
+    """Return the tensor without which this one is of no use; raises UserError for unknown ones."""
+    if name == "embeds" or re.fullmatch(r"weights\..+", name):
+        return None
+    if name in ("head.weight", "head.bias"):
+        return "head.bias" if name == "head.weight" else "head.weight"
+    if site := re.fullmatch(r"kv\.(.+)\.(keys|values)", name):
+        return f"kv.{site[1]}.{'values' if site[2] == 'keys' else 'keys'}"
+    patch = re.fullmatch(r"patches\.(.+\.\d+)\.(\w+)", name)
+    if patch is None or patch[1] not in patches or patch[2] not in PATCH_TENSORS:
+        raise UserError(f"{path}: unknown tensor '{name}'")
+    return f"patches.{patch[1]}.{'up' if patch[2] == 'down' else 'down'}"
+
+
+def _check_kinds(path: Path, meta: Mapping[str, Any]) -> None:
+    for name in ("leading", "positions"):
+        if not isinstance(meta[name], int) or isinstance(meta[name], bool) or meta[name] < 0:
+            raise UserError(f"{path}: metadata '{name}' is {meta[name]!r}, not a count")
+    for name in ("method", "task", "backbone", "data", "versions", "scores"):
+        if not isinstance(meta[name], dict):
+            raise UserError(f"{path}: metadata '{name}' is not an object")
+    for place, about in _patches(path, meta).items():
+        known = isinstance(about, dict) and about.keys() == {"reads", "activation"}
+        read = known and isinstance(about["reads"], str | None)
+        if not read or about["activation"] not in get_args(Activation):
+            raise UserError(f"{path}: metadata of patch '{place}' is {about!r}; not a patch")
+    for name in ("name", "architecture", "fingerprint"):
+        if not isinstance(meta["backbone"].get(name), str):
+            raise UserError(f"{path}: metadata 'backbone' lacks '{name}'")
+    kind = meta["task"].get("name")
+    if not isinstance(kind, str) or kind not in TASKS:
+        raise UserError(f"{path}: unknown task '{kind}'; {nearest(str(kind), TASKS)}")
+
+
+def _patches(path: Path, meta: Mapping[str, Any]) -> dict[str, Any]:
+    found = meta.get("patches", {})
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: metadata 'patches' is not an object")
+    return found
+
+
+def check_values(path: Path, injection: Injection) -> None:
+    """Raise UserError for tensors that are not float32, not finite, or of no possible shape."""
+    for name, tensor in injection.tensors():
+        if tensor.dtype != torch.float32:
+            raise UserError(f"{path}: tensor '{name}' holds {tensor.dtype}, not float32")
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"{path}: tensor '{name}' holds NaN or Inf; the prompt is unusable")
+        rank = _rank(name)
+        if rank is not None and tensor.dim() != rank:
+            raise UserError(
+                f"{path}: tensor '{name}' has shape {tuple(tensor.shape)}, not {rank} dimensions"
+            )
+    for site, kv in injection.kv.items():
+        if kv.keys.shape[:2] != kv.values.shape[:2]:
+            raise UserError(
+                f"{path}: keys and values of '{site}' have shapes {tuple(kv.keys.shape)} and "
+                f"{tuple(kv.values.shape)}; heads and lengths must agree"
+            )
+    if injection.leading > (0 if injection.embeds is None else len(injection.embeds)):
+        raise UserError(f"{path}: more leading virtual tokens than there are embeddings")
+
+
+def _rank(name: str) -> int | None:
+    """Return how many dimensions a tensor has, None for any."""
+    kind, last = name.partition(".")[0], name.rpartition(".")[2]
+    if kind == "weights":
+        return None
+    if kind == "kv":
+        return 3
+    return 1 if last in ("bias", "down_bias", "up_bias", "gate") else 2
+
+
+def check_fit(where: str, injection: Injection, backbone: Backbone) -> None:
+    """Raise UserError where a tensor has not the shape that the backbone needs."""
+    embeds = injection.embeds
+    if embeds is not None and (embeds.dim() != 2 or embeds.shape[1] != backbone.width):
+        raise UserError(
+            f"{where}: embeds have shape {tuple(embeds.shape)}, and {backbone.name} needs "
+            f"(n, {backbone.width})"
+        )
+    for name, kv in injection.kv.items():
+        site = backbone.sites.get(name)
+        if site is None:
+            raise UserError(
+                f"{where}: {backbone.name} has no attention module '{name}' for its prefix"
+            )
+        length = kv.keys.shape[1] if kv.keys.dim() == 3 else -1
+        for found, width in ((kv.keys, site.key_width), (kv.values, site.value_width)):
+            if tuple(found.shape) != (site.heads, length, width):
+                raise UserError(
+                    f"{where}: {name} has shape {tuple(found.shape)}, and {backbone.name} needs "
+                    f"({site.heads}, n, {width})"
+                )
+    for name, tensor in injection.weights.items():
+        own = dict(backbone.model.named_parameters()).get(name)
+        if own is None or own.shape != tensor.shape:
+            raise UserError(
+                f"{where}: weights of '{name}' have shape {tuple(tensor.shape)}, and "
+                f"{backbone.name} has {'none' if own is None else tuple(own.shape)}"
+            )
+    head = injection.head
+    if head is not None and head.weight.shape != (len(head.bias), backbone.state_width):
+        raise UserError(
+            f"{where}: the head has shape {tuple(head.weight.shape)}, and {backbone.name} needs "
+            f"({len(head.bias)}, {backbone.state_width})"
+        )
+    if injection.patches:
+        _try(where, injection, backbone)
+
+
+def _try(where: str, injection: Injection, backbone: Backbone) -> None:
+    """Run two tokens under the patches alone: what does not fit a module cannot be run."""
+    patches = Injection(patches=injection.patches)
+    try:
+        with torch.no_grad():
+            backbone.under(patches).states([Example((3, 1), 2, ((),), ((0, -1),))], patches)
+    except RuntimeError as error:
+        why = str(error).splitlines()[0]
+        raise UserError(
+            f"{where}: its patches do not fit the modules of {backbone.name} ({why})"
+        ) from None

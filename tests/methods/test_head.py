@@ -1,0 +1,125 @@
+"""A head keeps the contract, alone on frozen features and beside other methods."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import contract
+from families import REACHED, UNREACHED, backbone
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import Example
+from foreword.errors import UserError
+from foreword.injection import Injection
+from foreword.methods.head import Head
+from foreword.methods.joint import Joint
+from foreword.methods.method import Method
+from foreword.methods.prefix import Prefix
+from foreword.methods.soft import Soft
+from foreword.prompt import Prompt
+from foreword.tasks.generate import Generate
+from plain import twin
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FAMILIES = {family.name: family for family in [*REACHED, *UNREACHED]}
+FEW = ("llama", "gpt2", "bert", "albert", "t5", "bloom")
+METHODS: dict[str, Method] = {
+    "head": Head(),
+    "prefix+head": Joint((Prefix(length=3), Head())),
+    "soft+head": Joint((Soft(length=3), Head())),
+}
+CARRIED = [
+    (method, name)
+    for method in METHODS
+    for name in FAMILIES
+    if "prefix" not in method or FAMILIES[name] in REACHED
+]
+
+
+@cache
+def get(name: str) -> Backbone:
+    return backbone(FAMILIES[name])
+
+
+def linear_on_states(base: Backbone, injection: Injection, example: Example) -> Tensor:
+    """Take the last hidden state of a plain model at the answer's place through the layer."""
+    assert injection.head is not None
+    model = twin(base)
+    ids = [*example.ids[: example.slot], *example.branches[0], *example.ids[example.slot :]]
+    if base.architecture == "encoder-decoder":
+        start = torch.tensor([[model.config.decoder_start_token_id]])
+        body = model.base_model if model.base_model is not model else model
+        out = body(
+            input_ids=torch.tensor([ids]), decoder_input_ids=start, output_hidden_states=True
+        )
+        states = out.decoder_hidden_states[-1][0]
+        place = 0
+    else:
+        states = model.base_model(torch.tensor([ids])).last_hidden_state[0]
+        place = example.slot - (base.architecture == "causal")
+    return (injection.head.weight @ states[place] + injection.head.bias)[None]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_head_equals_a_linear_layer_on_the_last_state(name: str) -> None:
+    contract.equals_a_plain_oracle(Head(), get(name), linear_on_states)
+
+
+@pytest.mark.parametrize(("method", "name"), CARRIED)
+def test_gradient_reaches_every_parameter(method: str, name: str) -> None:
+    contract.gradient_reaches_every_parameter(METHODS[method], get(name))
+
+
+@pytest.mark.parametrize(("method", "name"), [c for c in CARRIED if c[1] in FEW])
+def test_a_file_gives_the_same_prompt(method: str, name: str, tmp_path: Path) -> None:
+    contract.a_file_gives_the_same_prompt(METHODS[method], get(name), tmp_path)
+
+
+@pytest.mark.parametrize(("method", "name"), [c for c in CARRIED if c[1] in FEW])
+def test_the_backbone_is_untouched(method: str, name: str) -> None:
+    contract.the_backbone_is_untouched(METHODS[method], get(name))
+
+
+@pytest.mark.parametrize(("method", "name"), CARRIED)
+def test_a_mixed_batch_equals_single_rows(method: str, name: str) -> None:
+    contract.a_mixed_batch_equals_single_rows(METHODS[method], METHODS[method], get(name))
+
+
+def test_classes_keep_their_places_in_a_file(tmp_path: Path) -> None:
+    base = get("llama")
+    injection = contract.trained(Head(), base)()
+    prompt = Prompt(
+        injection,
+        contract.task_on(base),
+        {"name": "n", "architecture": "causal", "fingerprint": base.fingerprint},
+        on=base,
+    )
+    again = Prompt.load(prompt.save(tmp_path / "p.safetensors"), base)
+    orders = [list(p.task.labels or ()) for p in (prompt, again)]  # type: ignore[attr-defined]
+    assert orders == [["good", "bad", "fine"], ["bad", "fine", "good"]]
+    answers = [p.bound().predict(contract.ROWS, p.injection) for p in (prompt, again)]
+    assert answers[0] == answers[1]
+
+
+def test_a_generation_has_no_classes() -> None:
+    task = Generate(template="{text}").bind(get("llama"))
+    with pytest.raises(UserError, match=r"no classes to score"):
+        Head().build(task, contract.ROWS, 0)
+
+
+def test_a_head_of_another_width_is_refused(tmp_path: Path) -> None:
+    base = get("llama")
+    injection = contract.trained(Head(), base)()
+    prompt = Prompt(
+        injection.map(lambda t: t[:, :5] if t.dim() == 2 else t),
+        contract.task_on(base),
+        {"name": "n", "architecture": "causal", "fingerprint": base.fingerprint},
+    )
+    path = prompt.save(tmp_path / "p.safetensors")
+    with pytest.raises(UserError, match=r"the head has shape \(3, 5\), and llama needs \(3, 32\)"):
+        Prompt.load(path, base)
