@@ -16,6 +16,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import common_lead
 from foreword.engine import differentiate, infer
 from foreword.injection import Injection
+from foreword.methods.head import Head
 from foreword.methods.prefix import Prefix, PrefixKV
 from foreword.methods.soft import Soft
 from foreword.overflow import UNUSED, Overflow
@@ -99,6 +100,33 @@ def test_loss_and_gradients_equal_those_of_a_run_without_it(name: str) -> None:
             assert scale > 0
             torch.testing.assert_close(grad, expected[parameter], rtol=1e-5, atol=1e-5 * scale)
     assert lower.times == 1  # for all rows at once, in the first of these
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_head_alone_is_trained_on_what_all_layers_have_made(name: str) -> None:
+    base = backbone(FAMILIES[name])
+    answer = " [mask]" if base.architecture == "masked" else ""
+    task = Classify(template=f"a good film and it was {{text}}:{answer}", labels=LABELS).bind(base)
+    found = []
+    for kept in (False, True):
+        trainable = Head().build(task, ROWS, 0)
+        examples = [task.headed().train_example(row, 100).example for row in ROWS]
+        lead = common_lead(examples) if base.packable else ()
+        longest = max(e.length for e in examples)
+        given = None
+        if kept:
+            layer = Trunk.under(trainable(), base, longest)
+            assert layer == 3
+            given = Trunk(base, layer, 0, lead, PLENTY, said).given(examples)
+
+        def loss(group: list[int], logits: Tensor) -> Tensor:
+            return F.cross_entropy(logits, torch.tensor([i % 2 for i in group]), reduction="sum")
+
+        total = differentiate(base, trainable, examples, lead, longest, 10_000, loss, given=given)
+        found.append((total, gradients(trainable)))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    for name_, gradient in found[0][1].items():
+        torch.testing.assert_close(gradient, found[1][1][name_], rtol=1e-5, atol=1e-6)
 
 
 def test_dev_scores_are_the_same() -> None:

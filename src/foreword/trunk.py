@@ -71,12 +71,13 @@ class Trunk:
     def under(injection: Injection, backbone: Backbone, longest: int) -> int:
         """Return the lowest layer that an injection acts on; 0 where nothing below is constant.
 
-        ``longest`` is the longest row's tokens: beyond a sliding window rows cannot be cut up.
+        Under a head alone that is the number of layers: they all are constant. ``longest`` is the longest row's tokens: beyond a sliding window rows cannot be cut up.
         """
         changed = injection.embeds is not None or bool(injection.patches or injection.weights)
-        if changed or not injection.kv or not backbone.partable(longest):
+        if changed or backbone.stack is None or not backbone.partable(longest):
             return 0
-        return min(backbone.sites[site].layer for site in injection.kv)
+        depth = len(backbone.stack.layers) if injection.head is not None else 0
+        return min((backbone.sites[site].layer for site in injection.kv), default=depth)
 
     def given(self, examples: Sequence[Example]) -> Given:
         """Return the states of examples at the trunk's layer, computing those that are new."""

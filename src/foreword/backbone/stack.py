@@ -28,7 +28,8 @@ class Cut:
     """Which layers run: from ``first``, on the states ``given`` to it, up to before ``last``.
 
     ``given`` holds the states that enter layer ``first``: those of the lead, then of each line,
-    (tokens, width) each. None of them, and 0, is the beginning; ``last`` None is the end.
+    (tokens, width) each. None of them, and 0, is the beginning; ``last`` None is the end. The
+    number of all layers stands for what follows the last of them, a norm at most.
     """
 
     first: int = 0
@@ -98,6 +99,8 @@ class Stack:
             return _Given(layer, states)
         if number == cut.last:
             return _Kept(layer, kept)
+        if number + 1 == cut.last == len(self.layers):
+            return _Ended(layer, kept)
         if number < cut.first or (cut.last is not None and number > cut.last):
             return _Passed(layer)
         return layer if self._body is None else _Compiled(layer, self._body)
@@ -125,6 +128,15 @@ class _Kept(StandIn):
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         self.kept.append(hidden_states)
         return hidden_states
+
+
+class _Ended(_Kept):
+    """Keeps what the last layer makes, and not what enters another."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        made = self.within(hidden_states, *args, **kwargs)
+        self.kept.append(made[0] if isinstance(made, tuple) else made)
+        return made
 
 
 class _Compiled(StandIn):
