@@ -20,13 +20,14 @@ from foreword.methods.head import Head
 from foreword.methods.prefix import Prefix, PrefixKV
 from foreword.methods.soft import Soft
 from foreword.overflow import UNUSED, Overflow
-from foreword.tasks.classify import Classify
+from foreword.tasks.classify import Classifier, Classify
 from foreword.trunk import Trunk
 from test_engine import LABELS, ROWS, gradients
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FAMILIES = {f.name: f for f in [*CAUSAL, *(m for m in MASKED if m.name != "albert")]}
+PARTED = [*CAUSAL, *MASKED, *SEQ2SEQ]
+FAMILIES = {f.name: f for f in PARTED if f.name not in ("albert", "t5")}
 PLENTY = 1e9
 
 
@@ -257,8 +258,24 @@ def test_there_is_none_where_all_layers_depend_on_the_prompt() -> None:
     assert Trunk.under(Soft(length=2).build(task, ROWS, 0)(), base, 40) == 0
     upper = Prefix(length=3, start="random", first_layer=1).build(task, ROWS, 0)
     assert isinstance(upper, PrefixKV)
-    assert Trunk.under(upper(), base, 40) == 0
-    assert Trunk.under(Injection(), work.base, 40) == 0
+    assert Trunk.under(upper(), base, 40) == 1
+    changed = Injection(weights={"lm_head.weight": torch.zeros(1)}, kv=work.trainable().kv)
+    assert Trunk.under(changed, work.base, 40) == 0
+
+
+def test_an_encoder_that_no_prefix_reaches_is_run_once() -> None:
+    base = backbone(SEQ2SEQ[1])
+    task = Classify(template="{text}:", labels=LABELS).bind(base)
+    made = Prefix(length=3, start="random").build(task, ROWS, 0)()
+    kept = {site: kv for site, kv in made.kv.items() if base.sites[site].role != "encoder"}
+    assert Trunk.under(Injection(kv=kept), base, 40) == 3
+    t5 = backbone(SEQ2SEQ[0])  # its first layer makes position biases for all
+    whole = Prefix(length=3, start="random", first_layer=1).build(task_on(t5), ROWS, 0)()
+    assert Trunk.under(whole, t5, 40) == 0
+
+
+def task_on(base: Backbone) -> Classifier:
+    return Classify(template="{text}:", labels=LABELS).bind(base)
 
 
 # The file -------------------------------------------------------------------------------------

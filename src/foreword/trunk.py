@@ -71,13 +71,15 @@ class Trunk:
     def under(injection: Injection, backbone: Backbone, longest: int) -> int:
         """Return the lowest layer that an injection acts on; 0 where nothing below is constant.
 
-        Under a head alone that is the number of layers: they all are constant. ``longest`` is the longest row's tokens: beyond a sliding window rows cannot be cut up.
+        Layers are those of the backbone's stack. Where it acts on none of them (a head alone, a
+        prefix of the decoder alone) that is their number: they all are constant. ``longest`` is
+        the longest row's tokens: beyond a sliding window rows cannot be cut up.
         """
         changed = injection.embeds is not None or bool(injection.patches or injection.weights)
         if changed or backbone.stack is None or not backbone.partable(longest):
             return 0
-        depth = len(backbone.stack.layers) if injection.head is not None else 0
-        return min((backbone.sites[site].layer for site in injection.kv), default=depth)
+        own = [site for site in injection.kv if site in backbone.stack.sites]
+        return min((backbone.sites[s].layer for s in own), default=len(backbone.stack.layers))
 
     def given(self, examples: Sequence[Example]) -> Given:
         """Return the states of examples at the trunk's layer, computing those that are new."""

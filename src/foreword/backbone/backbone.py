@@ -201,8 +201,8 @@ class Backbone:
         From then on all of them must run the same rows, in step. Raises UserError for a model
         whose layers do not stand in a list, or are quantized.
         """
-        if self.stack is None or self.quantized is not None:
-            why = "is quantized" if self.quantized else "has no list of layers to spread"
+        if self.stack is None or self.quantized or self.architecture == "encoder-decoder":
+            why = "is quantized" if self.quantized else "has no one list of layers to spread"
             raise UserError(f"--shard: {type(self.model).__name__} {why}; leave out one of the two")
         _ = self.fingerprint  # of the whole weights
         shard_layers(self.stack.layers, self.device)
@@ -249,7 +249,7 @@ class Backbone:
         ``lead`` tokens, which all examples must share, are run once where that is exact.
         """
         if self.architecture == "encoder-decoder":
-            return two_stacks.read(self, examples, Mixture.of(injection, len(examples)))
+            return two_stacks.read(self, examples, Mixture.of(injection, len(examples)), cut=cut)
         laid, read = self._read(examples, injection, lead, cut)
         return read.at(laid.places)
 
@@ -260,8 +260,15 @@ class Backbone:
 
         The states of the first ``lead`` tokens, (lead, width), which all examples share; and of
         each example's other tokens, (tokens, width). Where the lead cannot be run apart it is
-        empty, and each example has its own.
+        empty, and each example has its own. The layers are those of :attr:`stack`.
         """
+        if self.architecture == "encoder-decoder":
+            mixture = Mixture.of(injection, len(examples))
+            ids = [example.ids for example in examples]
+            carried = self.carry(mixture)[0]
+            found, _ = two_stacks.encode(self, ids, mixture, carried, Cut(last=layer))
+            each = [states[: len(row)].cpu() for states, row in zip(found, ids, strict=True)]
+            return found[0, :0].cpu(), each
         laid, read = self._read(examples, injection, lead, Cut(last=layer))
         rows = [torch.cat([read.of(line) for line in own]).cpu() for own in laid.owned]
         return read.hidden[: read.lead].cpu(), rows
@@ -356,22 +363,25 @@ class Backbone:
 
     @cached_property
     def stack(self) -> Stack | None:
-        """The layers as a list, None where they do not stand in one or there are two stacks."""
-        if self.architecture == "encoder-decoder":
-            return None
-        return Stack.find(self.model.base_model, self.sites)
+        """The layers as a list, those of the encoder where there are two; None without a list."""
+        two = self.architecture == "encoder-decoder"
+        base = cast(nn.Module, self.model.get_encoder() if two else self.model.base_model)
+        own = {n: s for n, s in self.sites.items() if s.role == ("encoder" if two else "self")}
+        return Stack.find(base, own)
 
     def partable(self, longest: int) -> bool:
         """Whether upper layers may run on stored states of rows of up to ``longest`` tokens."""
         if self.stack is None or len(self.stack.layers) < 2 or self.sharded:
             return False
-        return self._parted and (self.architecture == "masked" or self._within_window(longest))
+        return self._parted and (self.architecture != "causal" or self._within_window(longest))
 
     @cached_property
     def _parted(self) -> bool:
         """Whether running below a layer and then above it equals running whole. Tried."""
         rows = [Example((3, 1, 2, 4), 4, ((),), ((0, -1),)), Example((3, 4), 2, ((),), ((0, -1),))]
         with torch.no_grad():
+            if self.stack is None or not self.stack.passes(lambda: self.states(rows)):
+                return False
             lead, states = self.below(rows, NOTHING, 1, 1)
             given = tuple(each.to(self.device) for each in (lead, *states))
             return agree(self.states(rows), self.states(rows, lead=1, cut=Cut(1, given)))

@@ -41,11 +41,15 @@ WHOLE = Cut()
 
 
 class Stack:
-    """The layers of a model of one stack, and where its list of them stands."""
+    """The layers of a model, or of its encoder, and where the list of them stands.
 
-    def __init__(self, base: nn.Module, path: str) -> None:
+    ``sites`` are the names of their attention sites, in order.
+    """
+
+    def __init__(self, base: nn.Module, path: str, sites: Iterable[str]) -> None:
         self.base = base
         self.path = path
+        self.sites = tuple(sites)
         self.layers = list(base.get_submodule(path).children())
         self.compiled: Callable[..., Any] | None = None
 
@@ -62,8 +66,21 @@ class Stack:
                 size = len(list(base.get_submodule(path).children()))
                 members = [p[depth] for p in places if p[:depth] == places[0][:depth]]
                 if members == [str(n) for n in range(size)] and size == len(sites):
-                    return Stack(base, path)
+                    return Stack(base, path, sites)
         return None
+
+    def passes(self, run: Callable[[], object]) -> bool:
+        """Tell whether a layer hands states alone to the next; ``run`` runs them all.
+
+        Some hand on what the first has made for all (T5's position biases), and cannot be parted.
+        """
+        kinds: list[type] = []
+        handle = self.layers[0].register_forward_hook(lambda *seen: kinds.append(type(seen[2])))
+        try:
+            run()
+        finally:
+            handle.remove()
+        return set(kinds) == {Tensor}
 
     def compile(self, on: bool) -> None:
         """Compile the layers' body when it first runs, once for all of them and every length."""

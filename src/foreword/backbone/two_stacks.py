@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from foreword.backbone.attention import Carried, Recorder
 from foreword.backbone.example import Example
 from foreword.backbone.masks import padding
+from foreword.backbone.stack import WHOLE, Cut
 from foreword.errors import UserError
 from foreword.injection import Mixture
 
@@ -20,16 +22,23 @@ if TYPE_CHECKING:
 
 
 def encode(
-    backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture, carried: Carried
+    backbone: Backbone,
+    rows: Sequence[Sequence[int]],
+    mixture: Mixture,
+    carried: Carried,
+    cut: Cut = WHOLE,
 ) -> tuple[Tensor, Tensor]:
-    """Run the encoder: states (B, S, width) and mask (B, S)."""
+    """Run the encoder, or a part of it: states (B, S, width) and mask (B, S)."""
     led, _ = backbone.with_lead(rows, mixture)
     mask = padding(led, max(map(len, led))).to(backbone.device)
     parts = torch.tensor(list(mixture.rows))[:, None]
     inputs = backbone.inputs(backbone.padded(led), parts, mixture)
-    encoder = cast(nn.Module, backbone.model.get_encoder())
-    found = encoder(**inputs, attention_mask=mask, **_extra(backbone, carried))
-    return found.last_hidden_state, mask
+    passed = {**inputs, "attention_mask": mask, **_extra(backbone, carried)}
+    if backbone.stack is None:
+        encoder = cast(nn.Module, backbone.model.get_encoder())
+        return encoder(**passed).last_hidden_state, mask
+    given = pad_sequence(list(cut.given[1:]), batch_first=True) if cut.given else None
+    return backbone.stack.run(passed, cut, given), mask
 
 
 def read(
@@ -38,10 +47,14 @@ def read(
     mixture: Mixture,
     record: Recorder | None = None,
     start: int | None = None,
+    cut: Cut = WHOLE,
 ) -> Tensor:
-    """Run encoder and decoder; return the decoder's states at the targets: (N, width)."""
+    """Run encoder and decoder; return the decoder's states at the targets: (N, width).
+
+    ``cut`` is of the encoder.
+    """
     carried = replace(backbone.carry(mixture)[0], record=record)
-    encoded, mask = encode(backbone, [e.ids for e in examples], mixture, carried)
+    encoded, mask = encode(backbone, [e.ids for e in examples], mixture, carried, cut)
     first = decoder_start(backbone) if start is None else start
     rows = [[first, *branch] for example in examples for branch in example.branches]
     owners = [n for n, example in enumerate(examples) for _ in example.branches]
