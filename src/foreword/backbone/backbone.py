@@ -13,7 +13,6 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from foreword.backbone import one_stack, two_stacks
@@ -24,6 +23,7 @@ from foreword.backbone.fingerprint import fingerprint
 from foreword.backbone.quantize import check_kind
 from foreword.backbone.quantize import quantize as quantize_model
 from foreword.backbone.recompute import recompute_layers
+from foreword.backbone.rows import virtual
 from foreword.backbone.scores import Scores, agree
 from foreword.backbone.shard import shard_layers
 from foreword.backbone.sites import Role, Site, find_sites
@@ -212,9 +212,10 @@ class Backbone:
 
     def embed(self, ids: Sequence[int]) -> Tensor:
         """Return the model's input embeddings of real tokens: (n, width)."""
-        return self._embedded(torch.tensor(list(ids), device=self.device))
+        return self.embedded(torch.tensor(list(ids), device=self.device))
 
-    def _embedded(self, ids: Tensor) -> Tensor:
+    def embedded(self, ids: Tensor) -> Tensor:
+        """Return the input embeddings of real tokens, where the model is: (...) -> (..., width)."""
         return cast(Tensor, self.model.get_input_embeddings()(ids)) * self._scale
 
     @cached_property
@@ -409,7 +410,7 @@ class Backbone:
         return self.window is None or length <= self.window
 
     def _folded(self, injection: Injection, lead: Sequence[int]) -> Injection:
-        ids = [*self.virtual(injection.leading), *lead]
+        ids = [*virtual(self, injection.leading), *lead]
         if not ids:
             return injection
         read = self.kv(ids, replace(injection, leading=0))
@@ -430,50 +431,11 @@ class Backbone:
         carried = gather(self.sites, mixture, self.device, self.dtype)
         return carried, [mixture.parts[row].positions for row in mixture.rows]
 
-    def padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Pad rows of ids on the right: (B, T), on the CPU."""
-        return pad_sequence(
-            [torch.tensor(list(row), dtype=torch.long) for row in rows],
-            batch_first=True,
-            padding_value=self.pad,
-        )
-
     def here(self, tensor: Tensor) -> Tensor:
         """Bring a tensor from the CPU to the model, on a GPU without waiting for it."""
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
-
-    def inputs(self, ids: Tensor, parts: Tensor, mixture: Mixture) -> dict[str, Tensor]:
-        """Return ids as the model takes them, embedded here where any is of a virtual token.
-
-        ``ids`` (B, T); ``parts`` (B, T) or (B, 1) tells under which part of the mixture each is.
-        Both are on the CPU, so that looking at them waits for no GPU.
-        """
-        virtual = ids >= self.vocabulary
-        if not bool(virtual.any()):
-            return {"input_ids": self.here(ids)}
-        held = torch.tensor([0 if p.embeds is None else len(p.embeds) for p in mixture.parts])
-        if bool((ids - self.vocabulary >= held[parts]).any()):
-            raise UserError("a row has virtual tokens that its prompt has no embeddings for")
-        table = torch.cat([p.embeds for p in mixture.parts if p.embeds is not None])
-        first = (held.cumsum(0) - held)[parts]
-        index = (ids - self.vocabulary + first)[virtual]
-        real = self._embedded(self.here(ids.masked_fill(virtual, self.pad)))
-        made = table.to(device=real.device, dtype=real.dtype)[self.here(index)]
-        return {"inputs_embeds": real.masked_scatter(self.here(virtual[..., None]), made)}
-
-    def virtual(self, count: int) -> range:
-        """Return the ids of the first ``count`` virtual tokens."""
-        return range(self.vocabulary, self.vocabulary + count)
-
-    def with_lead(
-        self, rows: Sequence[Sequence[int]], mixture: Mixture
-    ) -> tuple[list[list[int]], list[int]]:
-        """Write each row's leading virtual tokens before it; return the rows and the counts."""
-        leads = [mixture.parts[row].leading for row in mixture.rows]
-        made = [[*self.virtual(lead), *row] for lead, row in zip(leads, rows, strict=True)]
-        return made, leads
 
     @cached_property
     def accepted(self) -> set[str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
+from foreword.backbone import rows as layout
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.shell import speaking
 from foreword.backbone.two_stacks import decoder_start, encode
@@ -100,11 +101,11 @@ def _left_padded(
     backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Pad on the left, as decoding needs it; return inputs and each row's first position (B, 1)."""
-    led, _ = backbone.with_lead(rows, mixture)
+    led, _ = layout.with_lead(backbone, rows, mixture)
     longest = max(map(len, led))
     ids = [[backbone.pad] * (longest - len(row)) + row for row in led]
     parts = torch.tensor(list(mixture.rows))[:, None]
-    inputs = backbone.inputs(torch.tensor(ids), parts, mixture)
+    inputs = layout.inputs(backbone, torch.tensor(ids), parts, mixture)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in led])
     start = torch.tensor([[mixture.parts[row].positions] for row in mixture.rows])
     return {**inputs, "attention_mask": mask.to(backbone.device)}, start

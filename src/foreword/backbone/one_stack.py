@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from foreword.backbone import rows as layout
 from foreword.backbone.attention import Recorder
 from foreword.backbone.example import Line, depths
 from foreword.backbone.masks import ancestors, padding, shifted
@@ -58,9 +59,9 @@ def packed(
     """
     own, leads = [list(line.tokens) for line in laid], [0] * len(laid)
     if len(mixture.parts) == 1:
-        lead = [*backbone.virtual(mixture.parts[0].leading), *lead]
+        lead = [*layout.virtual(backbone, mixture.parts[0].leading), *lead]
     else:
-        own, leads = backbone.with_lead(own, mixture)
+        own, leads = layout.with_lead(backbone, own, mixture)
     order = packed_order([len(row) for row in own])
     mixture = replace(mixture, rows=[mixture.rows[row] for row in order])
     carried, offsets = backbone.carry(mixture)
@@ -78,7 +79,9 @@ def packed(
         ids += own[row]
         positions += [offset + len(lead) + depth for depth in depths(tree)]
         parts += [part] * len(own[row])
-    inputs: dict[str, Any] = backbone.inputs(torch.tensor([ids]), torch.tensor([parts]), mixture)
+    inputs: dict[str, Any] = layout.inputs(
+        backbone, torch.tensor([ids]), torch.tensor([parts]), mixture
+    )
     inputs["position_ids"] = backbone.here(torch.tensor([positions]))
     # Of four dimensions, so that no model builds its own mask; attention goes by the packing.
     inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=here)
@@ -98,11 +101,11 @@ def padded(
     record: Recorder | None = None,
 ) -> Read:
     """Run lines side by side, padded on the right to the longest."""
-    rows, leads = backbone.with_lead([line.tokens for line in laid], mixture)
+    rows, leads = layout.with_lead(backbone, [line.tokens for line in laid], mixture)
     carried, offsets = backbone.carry(mixture)
     here = backbone.device
     parts = torch.tensor(list(mixture.rows))[:, None]
-    inputs: dict[str, Any] = backbone.inputs(backbone.padded(rows), parts, mixture)
+    inputs: dict[str, Any] = layout.inputs(backbone, layout.padded(backbone, rows), parts, mixture)
     length = max(map(len, rows))
     if backbone.architecture == "masked":
         inputs["attention_mask"] = padding(rows, length).to(here)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from foreword.backbone import rows as layout
 from foreword.backbone.attention import Carried, Recorder
 from foreword.backbone.example import Example
 from foreword.backbone.masks import padding
@@ -29,10 +30,10 @@ def encode(
     cut: Cut = WHOLE,
 ) -> tuple[Tensor, Tensor]:
     """Run the encoder, or a part of it: states (B, S, width) and mask (B, S)."""
-    led, _ = backbone.with_lead(rows, mixture)
+    led, _ = layout.with_lead(backbone, rows, mixture)
     mask = padding(led, max(map(len, led))).to(backbone.device)
     parts = torch.tensor(list(mixture.rows))[:, None]
-    inputs = backbone.inputs(backbone.padded(led), parts, mixture)
+    inputs = layout.inputs(backbone, layout.padded(backbone, led), parts, mixture)
     passed = {**inputs, "attention_mask": mask, **_extra(backbone, carried)}
     if backbone.stack is None:
         encoder = cast(nn.Module, backbone.model.get_encoder())
@@ -63,7 +64,7 @@ def read(
         carried = replace(carried, rows=carried.rows[index])
     decoder = cast(nn.Module, backbone.model.get_decoder())  # type: ignore[no-untyped-call]
     hidden: Tensor = decoder(
-        input_ids=backbone.here(backbone.padded(rows)),
+        input_ids=backbone.here(layout.padded(backbone, rows)),
         encoder_hidden_states=encoded[index],
         encoder_attention_mask=mask[index],
         use_cache=False,
