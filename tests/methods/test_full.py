@@ -12,9 +12,10 @@ from torch import Tensor
 import contract
 from families import REACHED, UNREACHED, backbone
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding, decode
 from foreword.backbone.example import Example
 from foreword.errors import UserError
-from foreword.injection import Injection
+from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.full import Full
 from foreword.methods.joint import Joint
 from foreword.methods.prefix import Prefix
@@ -104,6 +105,25 @@ def test_the_gradient_is_that_of_a_model_that_is_trained() -> None:
     named = dict(model.named_parameters())
     for name, own in zip(trainable.names, trainable.weights, strict=True):
         torch.testing.assert_close(own.grad, named[name].grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "t5", "bart", "bloom"])
+def test_decoding_is_that_of_a_model_that_has_the_weights(name: str) -> None:
+    base = get(name)
+    injection = contract.trained(Full(), base)()
+    model = twin(base)
+    model.load_state_dict(dict(injection.weights), strict=False)
+    other = Backbone(model, base.text.tokenizer, architecture=base.architecture, name=name)
+    rows = [[5, 9, 30, 41], [7, 12], [3, 4, 5, 6, 7, 8, 90]]
+    for decoding in (Decoding(max_new_tokens=6), Decoding(max_new_tokens=6, beams=3)):
+        expected = decode(other, rows, NOTHING, decoding)
+        assert decode(base, rows, injection, decoding) == expected
+        # In one batch with rows of the frozen model and of a prefix or a soft prompt.
+        soft = contract.trained(Soft(length=3), base)()
+        mixed = decode(base, rows, Mixture((soft, injection, NOTHING), (1, 0, 2)), decoding)
+        alone = [decode(base, [row], part, decoding)[0]
+                 for row, part in zip(rows, (injection, soft, NOTHING), strict=True)]  # fmt: skip
+        assert mixed == alone
 
 
 def test_weights_that_a_model_holds_fixed_are_not_trained() -> None:
