@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.recurrent import RecurrentConfig
 
 SMALL = {
     "hidden_size": 32,
@@ -36,6 +37,7 @@ class Family:
     name: str
     architecture: str
     config: dict[str, Any] = field(default_factory=dict)
+    model_type: str | None = None  # that of transformers, where the name is not
 
 
 CAUSAL = [
@@ -110,6 +112,9 @@ UNREACHED = [
     Family("deberta-v2", "masked"),
     Family("mpnet", "masked"),
 ]
+RECURRENT = [
+    Family(cell, "causal", {"cell": cell}, RecurrentConfig.model_type) for cell in ("lstm", "gru")
+]
 REACHED = [*CAUSAL, *MASKED, *SEQ2SEQ]
 CLASSES = {
     "causal": AutoModelForCausalLM,
@@ -146,7 +151,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def backbone(family: Family, *, dtype: torch.dtype = torch.float32, **config: Any) -> Backbone:
     """A tiny random backbone of a family, the same weights at every call."""
     torch.manual_seed(0)
-    made = AutoConfig.for_model(family.name, **{**SMALL, **family.config, **config})
+    made = AutoConfig.for_model(
+        family.model_type or family.name, **{**SMALL, **family.config, **config}
+    )
     kind = CLASSES[family.architecture]
     eager = family.name in ("gemma2",)
     model = kind.from_config(made, attn_implementation="eager" if eager else None).to(dtype)

@@ -19,8 +19,9 @@ from foreword.backbone.example import Example, common_lead, lines
 from foreword.data.read import Row
 from foreword.engine import LOGITS, buckets, differentiate, infer, share, token_budget
 from foreword.injection import NOTHING, Injection, Mixture
+from foreword.methods.kv import Reparameterized
 from foreword.methods.method import Method, Trainable
-from foreword.methods.prefix import Prefix, Reparameterized
+from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate

@@ -17,7 +17,8 @@ from foreword.backbone.example import common_lead
 from foreword.engine import differentiate, infer
 from foreword.injection import Injection
 from foreword.methods.head import Head
-from foreword.methods.prefix import Prefix, PrefixKV
+from foreword.methods.kv import PrefixKV
+from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.overflow import UNUSED, Overflow
 from foreword.tasks.classify import Classifier, Classify

@@ -11,23 +11,35 @@ from foreword.backbone.decode import Decoding
 from foreword.errors import UserError
 from foreword.evaluate import evaluate
 from foreword.loop import Training
+from foreword.methods.adapter import Adapter
+from foreword.methods.context import Context
+from foreword.methods.deep import Deep
+from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
+from foreword.methods.ptuning import PTuning
 from foreword.methods.soft import Soft
 from foreword.presets import preset
 from foreword.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.score import Score
 from foreword.train import tune
 
 load = Backbone.load
 
 __all__ = [
+    "Adapter",
     "Backbone",
     "Classify",
+    "Context",
     "Decoding",
+    "Deep",
     "Generate",
+    "Lora",
+    "PTuning",
     "Prefix",
     "Prompt",
+    "Score",
     "Soft",
     "Training",
     "UserError",

@@ -38,6 +38,15 @@ _FIELDS = {
 _OPTIONAL = {"patches"}
 
 
+def opened(path: Path) -> tuple[dict[str, Any], Injection]:
+    """Read a prompt file's metadata and its injection; raises UserError where it is no such."""
+    meta, tensors = read(path)
+    check_keys(path, meta, tensors)
+    injection = Injection.from_tensors(tensors, meta)
+    check_values(path, injection)
+    return meta, injection
+
+
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read metadata and tensors, refusing what safetensors would only hint at."""
     try:

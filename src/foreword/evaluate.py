@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from foreword.data.read import Row, read_rows
 from foreword.data.shapes import canonical
-from foreword.injection import NOTHING
+from foreword.injection import NOTHING, Injection
 from foreword.prompt import Prompt
+from foreword.tasks.task import Bound
 
 Announce = Callable[[str, int], Callable[[int], None]]
 """Told a name and a number of rows; answers with what is called for every group of rows done."""
@@ -39,9 +40,7 @@ def evaluate(
         progress = None if announce is None else announce(name, len(rows))
         who = bound if tuned else prompt.task.bind(bound.backbone).bare()
         injection = prompt.injection if tuned else NOTHING
-        found = who.predict(rows, injection, before=before, progress=progress)
-        scores = who.score(rows, found, seed)
-        return {**scores, "cut": sum(bool(answer["cut"]) for answer in found)}
+        return scored(who, rows, injection, before=before, seed=seed, progress=progress)
 
     result = run("prompt", tuned=True)
     if not baselines:
@@ -54,10 +53,30 @@ def evaluate(
     return result
 
 
+def scored(
+    bound: Bound,
+    rows: Sequence[Row],
+    injection: Injection,
+    *,
+    before: str = "",
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Answer rows, after the text ``before``, and return the task's scores and ``cut``."""
+    found = bound.predict(rows, injection, before=before, progress=progress)
+    scores = bound.score(rows, found, seed)
+    return {**scores, "cut": sum(bool(answer["cut"]) for answer in found)}
+
+
 def with_scores(prompt: Prompt, name: str, scores: dict[str, Any]) -> Prompt:
     """Return the prompt with scores kept in it under a name, without the bulky parts."""
-    bulky = ("confusion", "per_class", "baselines")
-    kept = {key: value for key, value in scores.items() if key not in bulky}
+    kept = without_bulk(scores)
     for base, values in scores.get("baselines", {}).items():
-        kept[base] = {key: value for key, value in values.items() if key not in bulky}
+        kept[base] = without_bulk(values)
     return replace(prompt, scores={**prompt.scores, name: kept})
+
+
+def without_bulk(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return scores without the tables of many labels, and without baselines."""
+    bulky = ("confusion", "per_class", "baselines")
+    return {key: value for key, value in scores.items() if key not in bulky}

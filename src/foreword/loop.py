@@ -230,7 +230,7 @@ class Loop:
         elif self._compiles():
             self.backbone.compiling(True)
         try:
-            with _interruptible() as stopped:
+            with interruptible() as stopped:
                 if self.progress.best_score is None:
                     self._evaluate(told)
                 while self.progress.step < self.steps:
@@ -253,12 +253,15 @@ class Loop:
 
     def _compiles(self) -> bool:
         """Whether to compile: on demand, or where it can be done and the run is long."""
-        if self.training.compile == "auto":
-            left = self.steps - self.progress.step
-            return left >= WORTH_COMPILING and self.backbone.compilable is None
-        if self.training.compile == "on" and self.backbone.compilable is not None:
-            raise UserError(f"--compile on: {self.backbone.compilable}; leave it out")
-        return self.training.compile == "on"
+        if self.training.compile == "off":
+            return False
+        if self.training.compile == "auto" and self.steps - self.progress.step < WORTH_COMPILING:
+            return False
+        with torch.no_grad():
+            reason = self.backbone.under(self.trainable()).compilable
+        if self.training.compile == "on" and reason is not None:
+            raise UserError(f"--compile on: {reason}; leave it out")
+        return reason is None
 
     def _batch(self) -> Sequence[int]:
         """Return the rows of the next step; an epoch's order depends on the seed and its number."""
@@ -381,7 +384,7 @@ def _order(size: int, seed: int, epoch: int) -> tuple[int, ...]:
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
+def interruptible() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C into a flag that is looked at between steps; a second one kills."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -4,14 +4,14 @@ The scores are scikit-learn's, sacrebleu's and rouge-score's. Each of them is a 
 over rows*: counts of right answers, of n-gram matches, of words. So a bootstrap resample (Efron
 1979, rows drawn with replacement) needs no text again: the rows' statistics are weighted by how
 often each row was drawn, all resamples in one matrix product. Every score is in percent points,
-0 to 100.
+0 to 100; but errors of numbers are in the numbers' own unit.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,15 +31,15 @@ _CJK = re.compile(f"[{_HAN}{_KANA}]")
 
 @dataclass(frozen=True)
 class Interval:
-    """A score and its 95% interval, in percent points (0 to 100)."""
+    """A score and its 95% interval."""
 
     value: float
     low: float
     high: float
 
-    def bounds(self) -> list[float]:
-        """Low and high, rounded to two decimals."""
-        return [round(self.low, 2), round(self.high, 2)]
+    def bounds(self, decimals: int = 2) -> list[float]:
+        """Low and high, rounded."""
+        return [round(self.low, decimals), round(self.high, decimals)]
 
 
 def bootstrap(per_row: Sequence[float], seed: int = 0, resamples: int = 1000) -> Interval:
@@ -178,6 +178,42 @@ def generation(
     }
 
 
+def regression(
+    gold: Sequence[float],
+    predicted: Sequence[float],
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> dict[str, Any]:
+    """Pearson's and Spearman's correlation in percent points (-100 to 100), RMSE and MAE.
+
+    Spearman's is Pearson's of the ranks, equal numbers sharing their mean rank; a resample has
+    ranks of its own. A correlation with what is constant counts as 0. Raises `UserError` if there
+    are no rows, and `ValueError` if the lengths differ or a number is not finite.
+    """
+    _check_rows(len(gold), len(predicted))
+    truth, guess = np.array(gold, dtype=np.float64), np.array(predicted, dtype=np.float64)
+    if not (np.isfinite(truth).all() and np.isfinite(guess).all()):
+        raise ValueError("a number is not finite")
+    once = np.ones((1, len(truth)))
+    values = _agreement(truth, guess, once)[:, 0]  # (4,)
+    samples = np.concatenate(
+        [_agreement(truth, guess, draws) for draws in _draws(once[0], seed, resamples)], axis=1
+    )  # (4, R)
+    names = {"pearson": 2, "spearman": 2, "rmse": 4, "mae": 4}
+    return {
+        "rows": len(truth),
+        **{
+            name: round(float(value), decimals)
+            for (name, decimals), value in zip(names.items(), values, strict=True)
+        },
+        "intervals": {
+            name: _interval(value, sample).bounds(decimals)
+            for (name, decimals), value, sample in zip(names.items(), values, samples, strict=True)
+        },
+    }
+
+
 def bleu_tokenizer(references: Sequence[Sequence[str]], language: str | None = None) -> str:
     """Name of sacrebleu's tokenizer for these references.
 
@@ -240,17 +276,61 @@ def _resampled_sums(table: Floats, counts: Floats, seed: int, resamples: int) ->
     `table` (M, S) holds the statistics of M kinds of row, and `counts` (M,) how many rows are of
     each kind: drawing rows with replacement draws the kinds from a multinomial distribution.
     """
+    return np.concatenate([draws @ table for draws in _draws(counts, seed, resamples)])
+
+
+def _draws(counts: Floats, seed: int, resamples: int) -> Iterator[Floats]:
+    """Yield how many rows of each kind the resamples have, (size, M), some resamples at a time."""
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, not {resamples}")
     rng = np.random.default_rng(seed)
     rows = int(counts.sum())
-    sums = np.empty((resamples, table.shape[1]))
     step = max(1, _CHUNK // len(counts))
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
-        draws = rng.multinomial(rows, counts / rows, size=size)  # (size, M)
-        sums[start : start + size] = draws.astype(np.float64) @ table
-    return sums
+        yield rng.multinomial(rows, counts / rows, size=size).astype(np.float64)
+
+
+def _agreement(gold: Floats, guess: Floats, draws: Floats) -> Floats:
+    """Pearson, Spearman, RMSE and MAE, (4, R), of rows drawn so many times, (R, N)."""
+    rows = draws.sum(axis=1)
+    errors = gold - guess
+    return np.stack(
+        [
+            100 * _correlation(gold, guess, draws),
+            100 * _correlation(_ranks(gold, draws), _ranks(guess, draws), draws),
+            np.sqrt(draws @ errors**2 / rows),
+            draws @ np.abs(errors) / rows,
+        ]
+    )
+
+
+def _correlation(x: Floats, y: Floats, draws: Floats) -> Floats:
+    """Pearson's correlation, (R,), of x and y, (N,) or (R, N); 0 where one is constant."""
+    products: Floats = draws * _standard(x, draws) * _standard(y, draws)
+    return np.asarray(products.sum(axis=1))
+
+
+def _standard(values: Floats, draws: Floats) -> Floats:
+    """Values less their mean and of length one, (R, N), as they are drawn; 0 if constant."""
+    mean = (draws * values).sum(axis=1, keepdims=True) / draws.sum(axis=1, keepdims=True)
+    centred = values - mean
+    length, whole = (
+        np.sqrt((draws * each**2).sum(axis=1, keepdims=True)) for each in (centred, values)
+    )
+    # what rounding leaves of a constant is that far below it
+    varies = length > 1e-12 * whole
+    return np.asarray(np.divide(centred, length, out=np.zeros_like(centred), where=varies))
+
+
+def _ranks(values: Floats, draws: Floats) -> Floats:
+    """Ranks from 1, (R, N), of the drawn values; equal ones share their mean rank."""
+    distinct, group = np.unique(values, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(len(distinct)))
+    sizes = np.add.reduceat(draws[:, order], starts, axis=1)  # (R, groups)
+    ranks: Floats = np.cumsum(sizes, axis=1) - (sizes - 1) / 2
+    return ranks[:, group]
 
 
 def _resampled_confusion(

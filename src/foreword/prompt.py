@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from foreword.artefact import KEY, SCHEMA, check_fit, check_keys, check_values, read
+from foreword.artefact import KEY, SCHEMA, check_fit, opened
 from foreword.backbone.backbone import Backbone
 from foreword.config import from_plain, plain
 from foreword.data.read import Row
@@ -61,11 +61,11 @@ class Prompt:
         return bound if self.injection.head is None else bound.headed()
 
     def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
-        """Answer texts (for a template of one field) or rows: labels, or completions."""
+        """Answer texts (for a template of one field) or rows: labels, completions or scores."""
         bound = self.bound()
         rows = rows_of(inputs, bound)
         found = bound.predict(rows, self.injection)
-        return [answer.get("label", answer.get("text")) for answer in found]
+        return [answer[bound.answer] for answer in found]
 
     # Saving ------------------------------------------------------------------------------------
 
@@ -100,10 +100,7 @@ class Prompt:
         backbone than the prompt was tuned on, unless ``force`` says to try.
         """
         path = Path(path)
-        meta, tensors = read(path)
-        check_keys(path, meta, tensors)
-        injection = Injection.from_tensors(tensors, meta)
-        check_values(path, injection)
+        meta, injection = opened(path)
         task = dict(meta["task"])
         prompt = Prompt(
             injection=injection,

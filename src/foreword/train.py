@@ -68,6 +68,9 @@ def tune(
     bound.check(train_rows, answers=True)
     bound.check(dev_rows, answers=True)
     trainable = method.build(bound, train_rows, training.seed)
+    for part in trainable.modules():
+        for note in part.notes if isinstance(part, Trainable) else ():
+            announce(note)
     with torch.no_grad():
         headed = trainable().head is not None
     bound = bound.headed() if headed else bound

@@ -49,7 +49,8 @@ def console() -> Console:
 class Bar:
     """A live line on standard error; where that is no terminal, a plain line an evaluation."""
 
-    def __init__(self) -> None:
+    def __init__(self, doing: str = "tuning", unit: str = "rows") -> None:
+        self.doing, self.unit = doing, unit
         self.console = console()
         self.bar: Progress | None = None
         self.task = TaskID(0)
@@ -62,7 +63,7 @@ class Bar:
         if not self.console.is_terminal:
             return
         self.bar = Progress(
-            TextColumn("tuning"),
+            TextColumn(self.doing),
             BarColumn(bar_width=18),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
@@ -90,7 +91,7 @@ class Bar:
     def _show(self, number: int) -> None:
         if self.bar is not None:
             speed = self.rows / max(1e-9, time.monotonic() - self.began)
-            note = f"{self.loss} {self.dev} {speed:.1f} rows/s"
+            note = f"{self.loss} {self.dev} {speed:.1f} {self.unit}/s"
             self.bar.update(self.task, completed=number, note=note)
 
     def stop(self) -> None:

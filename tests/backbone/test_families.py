@@ -16,6 +16,7 @@ from tiny_runs import (
     LEAD,
     LONG,
     REACHED_NAMES,
+    RECURRENT_NAMES,
     ROWS,
     TWO_STACKS,
     UNFOLDABLE,
@@ -60,7 +61,7 @@ def test_states_and_logits_equal_the_untouched_model(name: str) -> None:
         close(logits, oracle(untouched(name), row, *decoded(row)))
 
 
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", [*FULL, *RECURRENT_NAMES])
 def test_the_keys_and_values_of_text_equal_the_text(name: str) -> None:
     base = get(name)
     with torch.no_grad():
@@ -104,7 +105,7 @@ def test_kv_is_what_the_models_own_cache_would_hold(name: str) -> None:
             close(kv.values, layer.values[0])
 
 
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", [*FULL, *RECURRENT_NAMES])
 def test_kv_under_a_prefix_continues_it(name: str) -> None:
     base = get(name)
     with torch.no_grad():
@@ -307,7 +308,7 @@ def test_masked_branches_stand_in_the_middle_of_the_row(name: str) -> None:
 # Folding ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", [*FULL, *RECURRENT_NAMES])
 def test_folding_keeps_scores_and_gradients(name: str) -> None:
     base = get(name)
     assert base.foldable

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_runs import FAMILIES, FULL, LEAD, LONG, ROWS, WINDOWS, asking, get, random_kv
+from tiny_runs import (
+    FAMILIES,
+    FULL,
+    LEAD,
+    LONG,
+    RECURRENT_NAMES,
+    ROWS,
+    WINDOWS,
+    asking,
+    get,
+    random_kv,
+)
 
 from families import MASKED
 from foreword.backbone.backbone import Backbone
@@ -15,7 +26,8 @@ from foreword.injection import Injection
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ENCODERS = [name for name in FAMILIES if name.startswith(("bart", "marian"))]
-PARTED = [*FULL, *(f.name for f in MASKED if f.name != "albert"), *ENCODERS]
+MASKS = [f.name for f in MASKED if f.name != "albert"]
+PARTED = [*FULL, *RECURRENT_NAMES, *MASKS, *ENCODERS]
 
 
 def upper(base: Backbone, layer: int) -> Injection:

@@ -14,7 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from families import CAUSAL, CLASSES, MASKED, SEQ2SEQ, SMALL, UNREACHED, WINDOWED, Family, backbone
+from families import (
+    CAUSAL,
+    CLASSES,
+    MASKED,
+    RECURRENT,
+    SEQ2SEQ,
+    SMALL,
+    UNREACHED,
+    WINDOWED,
+    Family,
+    backbone,
+)
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.backbone.sites import Site
@@ -36,9 +47,11 @@ VARIANTS = {
     "bart-scaled": variant("bart", scale_embedding=True),
     "marian-scaled": variant("marian", scale_embedding=True),
 }
-FAMILIES = {f.name: f for f in [*CAUSAL, *MASKED, *SEQ2SEQ, *UNREACHED]} | WINDOWS | VARIANTS
+FAMILIES = {f.name: f for f in [*CAUSAL, *RECURRENT, *MASKED, *SEQ2SEQ, *UNREACHED]}
+FAMILIES |= WINDOWS | VARIANTS
 UNREACHED_NAMES = [f.name for f in UNREACHED]
-REACHED_NAMES = [name for name in FAMILIES if name not in UNREACHED_NAMES]
+RECURRENT_NAMES = [f.name for f in RECURRENT]
+REACHED_NAMES = [n for n in FAMILIES if n not in (*UNREACHED_NAMES, *RECURRENT_NAMES)]
 FULL = [  # causal, and every token sees its whole past
     n for n in REACHED_NAMES if FAMILIES[n].architecture == "causal" and n not in WINDOWS
 ]

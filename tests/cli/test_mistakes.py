@@ -108,7 +108,21 @@ TRAIN: dict[str, tuple[Make, list[str]]] = {
     "wrong type of a number": (train("--lr", "fast"), ["--lr", "fast"]),
     "flag twice": (train("--seed", "1", "--seed", "2"), ["--seed"]),
     "flag without a value": (train("--seed"), ["--seed"]),
-    "unknown method": (train("--method", "sfot"), ["--method sfot: unknown; did you mean 'soft'?"]),
+    "unknown method": (
+        train("--method", "prefix+sfot"),
+        ["--method prefix+sfot: unknown 'sfot'; did you mean 'soft'?"],
+    ),
+    "method twice": (train("--method", "soft+soft"), ["'soft' stands twice"]),
+    "two prefixes": (train("--method", "prefix+deep"), ["cannot stand together", "keys and values"]),
+    "head of a generation": (
+        train("--task", "generate", "--method", "head", "--template", "{text}"),
+        ["no classes to score"],
+    ),
+    "rank of LoRA": (train("--method", "lora", "--rank", "0"), ["--rank 0: give at least 1"]),
+    "bottleneck": (
+        train("--method", "adapter", "--bottleneck", "9999"),
+        ["--bottleneck 9999: give from 1 to"],
+    ),
     "unknown task": (train("--task", "clasify"), ["did you mean 'classify'?"]),
     "unknown start": (train("--start", "demos"), ["demos", "demonstrations"]),
     "unknown start of soft": (train("--method", "soft", "--start", "lables"), ["labels"]),

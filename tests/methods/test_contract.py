@@ -20,6 +20,7 @@ from foreword.injection import Injection
 from foreword.methods.method import Method
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
+from oracles import embeddings_in_front
 from plain import twin
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -59,26 +60,6 @@ def get(name: str) -> Backbone:
 @cache
 def plain(name: str) -> PreTrainedModel:
     return twin(get(name))
-
-
-def embeddings_in_front(base: Backbone, injection: Injection, example: Example) -> Tensor:
-    """Write the virtual tokens' embeddings before the row's, and run one branch at a time."""
-    assert injection.embeds is not None
-    model, lead = plain_of(base), injection.embeds
-    found = []
-    for b, j in example.targets:
-        branch = list(example.branches[b])
-        ids = [*example.ids[: example.slot], *branch, *example.ids[example.slot :]]
-        if base.architecture == "encoder-decoder":
-            ids = list(example.ids)
-        row = torch.cat([lead, model.get_input_embeddings()(torch.tensor(ids))])[None]
-        if base.architecture == "encoder-decoder":
-            said = torch.tensor([[model.config.decoder_start_token_id, *branch]])
-            found.append(model(inputs_embeds=row, decoder_input_ids=said).logits[0, 1 + j])
-        else:
-            at = len(lead) + example.slot + j
-            found.append(model(inputs_embeds=row).logits[0, at])
-    return torch.stack(found)
 
 
 def keys_and_values_in_a_cache(base: Backbone, injection: Injection, example: Example) -> Tensor:

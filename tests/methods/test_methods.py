@@ -17,8 +17,8 @@ from foreword.data.read import Row
 from foreword.engine import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
-from foreword.methods.method import Method
-from foreword.methods.prefix import Prefix, PrefixKV, Reparameterized
+from foreword.methods.kv import PrefixKV, Reparameterized
+from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS, name_of
 from foreword.methods.soft import Soft
 from foreword.methods.starts import demonstrations, start_ids
@@ -127,7 +127,7 @@ def test_text_starts_with_the_tokenizers_first_tokens() -> None:
 @pytest.mark.parametrize("method", [Soft, Prefix])
 def test_wrong_starts_are_refused(method: type[Soft] | type[Prefix]) -> None:
     with pytest.raises(UserError, match=r"unknown start 'demos'"):
-        method(start="demos").build(bound(), ROWS, 0)  # type: ignore[arg-type]
+        method(start="demos").build(bound(), ROWS, 0)
     with pytest.raises(UserError, match=r"a starting text is given but the start is 'labels'"):
         method(start="labels", start_text="x").build(bound(), ROWS, 0)
     with pytest.raises(UserError, match=r"the text is empty"):
@@ -139,7 +139,7 @@ def test_wrong_starts_are_refused(method: type[Soft] | type[Prefix]) -> None:
 
 @pytest.mark.parametrize("kind", ["vocabulary", "text", "labels", "demonstrations"])
 def test_a_soft_prompt_starts_as_the_embeddings_of_real_tokens(kind: str) -> None:
-    made = Soft(length=7, start=kind).build(bound(), ROWS, 3)()  # type: ignore[arg-type]
+    made = Soft(length=7, start=kind).build(bound(), ROWS, 3)()
     expected = get("llama").embed(start(kind, 7, seed=3))
     assert made.embeds is not None
     assert torch.equal(made.embeds, expected)
@@ -284,5 +284,4 @@ def test_text_beyond_the_models_positions_is_refused_with_its_length() -> None:
 
 
 def test_methods_are_known_by_name() -> None:
-    made: list[Method] = [Soft(), Prefix()]
-    assert [name_of(method) for method in made] == list(METHODS)
+    assert [name_of(kind()) for kind in METHODS.values()] == list(METHODS)

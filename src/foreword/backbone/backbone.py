@@ -20,6 +20,7 @@ from foreword.backbone.attention import Carried
 from foreword.backbone.carry import gather
 from foreword.backbone.example import Batch, Example, Line, batch
 from foreword.backbone.fingerprint import fingerprint
+from foreword.backbone.places import Place, find_places
 from foreword.backbone.quantize import check_kind
 from foreword.backbone.quantize import quantize as quantize_model
 from foreword.backbone.recompute import recompute_layers
@@ -121,6 +122,11 @@ class Backbone:
         return self._table.dtype
 
     @property
+    def counting(self) -> bool:
+        """Whether a row's tokens are numbered from where a prefix before them ends."""
+        return self.architecture == "causal" and "position_ids" in self.accepted
+
+    @property
     def longest(self) -> int:
         """The number of positions the model was made for."""
         made = int(getattr(self.model.config, "max_position_embeddings", None) or 1_000_000)
@@ -172,6 +178,7 @@ class Backbone:
             view.sites = {n: replace(s, module=modules[n]) for n, s in self.sites.items()}
             view._scores = self._scores.onto(view.model)
             view.__dict__.pop("stack", None)
+            view.compilable = "what is tuned stands inside the layers"
         return view
 
     def checkpointing(self, on: bool) -> None:
@@ -287,7 +294,7 @@ class Backbone:
         )
         packing = within and self.packable
         shared = examples[0].ids[:lead] if packing else ()
-        laid = batch([example.after(len(shared)) for example in examples], tree=within)
+        laid = batch([example.after(len(shared)) for example in examples], tree=packing)
         mixture = replace(mixture, rows=[mixture.rows[owner] for owner in laid.owners])
         if cut.given:
             rows = zip(cut.given[1:], laid.owned, strict=True)
@@ -335,8 +342,8 @@ class Backbone:
     def foldable(self) -> bool:
         """Whether reading on after stored keys and values equals reading everything.
 
-        True of causal transformers; false of bidirectional models, of models with a recurrent
-        state, and where no attention site is reached. Tried on four tokens, not looked up.
+        True of causal models whose sites hold all that they have read; false of bidirectional
+        models, and where no attention site is reached. Tried on four tokens, not looked up.
         """
         if self.architecture != "causal" or not self.sites:
             return False
@@ -361,6 +368,11 @@ class Backbone:
             side = one_stack.padded(self, rows, mixture).at([(0, 3), (1, 1)])
             end = one_stack.packed(self, rows, mixture).at([(0, 3), (1, 1)])
         return agree(side, end)
+
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        """Where the attention and the feed-forward part of each layer end."""
+        return find_places(self.model, self.sites)
 
     @cached_property
     def stack(self) -> Stack | None:

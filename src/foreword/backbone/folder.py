@@ -26,13 +26,17 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
+from foreword.backbone.recurrent import RecurrentConfig, RecurrentForCausalLM
 from foreword.backbone.reporting import one_line_errors, without_bars, without_load_report
 from foreword.errors import UserError
 
 Architecture = Literal["causal", "masked", "encoder-decoder"]
 
 _TABLES: Mapping[Architecture, Mapping[str, str]] = {
-    "causal": MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "causal": {
+        **MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        RecurrentConfig.model_type: RecurrentForCausalLM.__name__,
+    },
     "masked": MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     "encoder-decoder": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 }

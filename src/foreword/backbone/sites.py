@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from foreword.backbone.attention import NAME, Carried
+from foreword.injection import KV
 
 Role = Literal["self", "encoder", "cross"]
 
@@ -22,6 +23,7 @@ class Site:
     ``role`` is "self" in a model of one stack and in a decoder, "encoder" in the encoder of an
     encoder-decoder, "cross" where a decoder reads the encoder. ``layer`` counts from 0 within a
     role. ``window`` is the reach of sliding-window attention in tokens, None where it is full.
+    A ``recurrent`` layer asks for no keys, and goes on from the last position before its tokens.
     """
 
     name: str
@@ -32,6 +34,11 @@ class Site:
     key_width: int  # D
     value_width: int  # D'
     window: int | None
+    recurrent: bool
+
+    def kept(self, kv: KV) -> KV:
+        """Return the positions of a prefix that count here: all, or the last one alone."""
+        return KV(kv.keys[:, -1:], kv.values[:, -1:]) if self.recurrent else kv
 
 
 def find_sites(model: PreTrainedModel) -> Mapping[str, Site]:
@@ -61,9 +68,8 @@ def find_sites(model: PreTrainedModel) -> Mapping[str, Site]:
         elif two_stacks and key.shape[2] == 4:
             role = "cross"
         layer = sum(site.role == role for site in found.values())
-        found[name] = Site(
-            name, module, role, layer, key.shape[1], key.shape[3], value.shape[3], window
-        )
+        sizes = key.shape[1], key.shape[3], value.shape[3]
+        found[name] = Site(name, module, role, layer, *sizes, window, query.shape[3] == 0)
 
     inputs = {"input_ids": torch.arange(3, 7, device=model.device)[None]}
     if two_stacks:

@@ -60,7 +60,7 @@ def open_source(
     if architecture != "auto" and architecture not in get_args(Architecture):
         known = ["auto", *get_args(Architecture)]
         raise UserError(f"unknown architecture {architecture!r}: {nearest(architecture, known)}")
-    place = _device(device)
+    place = find_device(device)
     number = _dtype(dtype, place)
     model, tokenizer, kind = open_folder(folder_of(name), name, architecture, number)
     torch.nn.Module.to(model, place)
@@ -103,7 +103,8 @@ def _packaged_file() -> Path:
     raise UserError(f"the packaged model {PACKAGED} is not installed: {_INSTALL}")
 
 
-def _device(word: str) -> torch.device:
+def find_device(word: str) -> torch.device:
+    """Return the device of that name; "auto" is the first of cuda, mps and cpu that is there."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     there = [f"cuda:{i}" for i in range(gpus)]
     there += ["mps"] if torch.backends.mps.is_available() else []

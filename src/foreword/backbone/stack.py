@@ -168,7 +168,10 @@ class _Compiled(StandIn):
         if carried is not None and isinstance(carried.kv, Mapping):
             own = [carried.kv[m] for m in self.within.modules() if m in carried.kv]
             kwargs["foreword"] = replace(carried, kv=own[0] if own else None)
-        if not hidden_states.requires_grad:  # the lowest layer; a graph of its own is not worth it
+        # A graph of its own is not worth it for the lowest layer, nor for rows of several prefixes,
+        # which attend block by block: each shape of a block would be compiled anew.
+        several = carried is not None and carried.rows is not None
+        if several or not hidden_states.requires_grad:
             return self.within(hidden_states, *args, **kwargs)
         # Sizes that happen to be equal need not stay so.
         with SIZES.patch(use_duck_shape=False):  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The commands: train, eval, predict, info, export, import, demo."""
+"""The commands: train, eval, predict, info, export, import, demo; some have files of their own."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.sources import folder_of
 from foreword.cli import demo as demonstration
 from foreword.cli import show
+from foreword.cli.compare import compare
+from foreword.cli.pretrain import pretrain
 from foreword.cli.settings import Flags, columns, settings, task_alone
 from foreword.config import plain
 from foreword.data.read import Row, read_rows
-from foreword.data.sample import first
+from foreword.data.sample import drawn, first
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluate import evaluate, with_scores
@@ -29,6 +31,7 @@ from foreword.export.peft import from_peft, to_peft
 from foreword.loop import Interrupted
 from foreword.parallel import ALONE, World, joined
 from foreword.prompt import Prompt, rows_of, write_whole
+from foreword.tasks.registry import name_of
 from foreword.train import tune
 from foreword.watch import Bar, trackers
 
@@ -38,6 +41,9 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # Ctrl-C is answered below
 )
+
+app.command(compare)
+app.command(pretrain)
 
 NO_FLAGS = Flags()
 Json = Annotated[bool, Parameter(name="--json", negative="", help="one JSON object on stdout")]
@@ -70,7 +76,9 @@ def train(
     out = Path(wanted["out"])
     named = columns(wanted["columns"])
     seed = made.training.seed
-    rows = _rows(wanted["train"], named, wanted["rows"], seed)
+    by = plain(made.task).get("label_field")
+    rows = read_rows(wanted["train"], columns=named)
+    rows = drawn(rows, wanted["rows"], wanted["per_label"], seed, by)
     dev = None if wanted["dev"] is None else _rows(wanted["dev"], named, wanted["dev_rows"], seed)
     test = None if wanted["test"] is None else _rows(wanted["test"], named, None, seed)
     told = trackers(wanted["report_to"] or (), out)
@@ -222,9 +230,10 @@ def predict(
         show.say(f"{out}: {len(lines)} rows")
         return
     for answer in found:
-        chance = answer.get("probabilities", {}).get(answer.get("label"))
-        label = str(answer.get("label", answer.get("text")))
-        show.line(label if chance is None else f"{label}  ({chance:.0%})")
+        value = answer[bound.answer]
+        chance = answer.get("probabilities", {}).get(value)
+        text = f"{value:.2f}" if isinstance(value, float) else str(value)
+        show.line(text if chance is None else f"{text}  ({chance:.0%})")
 
 
 @app.command
@@ -237,7 +246,7 @@ def info(prompt: Path, *, as_json: Json = False) -> None:
         "file": str(prompt),
         "bytes": prompt.stat().st_size,
         "method": dict(loaded.method),
-        "task": plain(loaded.task),
+        "task": {"name": name_of(loaded.task), **plain(loaded.task)},
         "backbone": dict(loaded.backbone),
         "virtual tokens": max(
             (shape[-2] for name, shape in shapes.items() if name.startswith(("embeds", "kv."))),
@@ -341,7 +350,11 @@ def _prompt(
 
 
 def _rounded(answer: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in answer.items() if key != "cut"}
+    kept: dict[str, Any] = {
+        key: round(value, 6) if isinstance(value, float) else value
+        for key, value in answer.items()
+        if key != "cut"
+    }
     if "probabilities" in kept:
         kept["probabilities"] = {k: round(v, 6) for k, v in kept["probabilities"].items()}
     return kept
@@ -372,8 +385,8 @@ def _run(arguments: Sequence[str] | None, world: World) -> int:
         return _told(world, 2, " ".join(str(error).split()))
     except Interrupted as error:
         return _told(world, 130, f"{error}; the same command with --resume goes on")
-    except KeyboardInterrupt:
-        return _told(world, 130, "interrupted")
+    except KeyboardInterrupt as error:
+        return _told(world, 130, str(error) or "interrupted")
     except BrokenPipeError:
         return 0
     except SystemExit as error:  # which rich makes of a closed pipe

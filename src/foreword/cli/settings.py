@@ -14,6 +14,7 @@ import yaml
 from cyclopts import Parameter
 
 from foreword.backbone.decode import Decoding
+from foreword.compare import UNTRAINED, Demonstrations, ZeroShot
 from foreword.config import from_plain
 from foreword.errors import UserError, nearest
 from foreword.loop import Training
@@ -37,6 +38,7 @@ HELP = {
     "dev": "rows to choose the best checkpoint by; else a tenth of the training rows",
     "test": "rows to score at the end",
     "rows": "use the first N training rows after shuffling with the seed",
+    "per_label": "use N training rows of each label",
     "dev_rows": "use the first N dev rows after shuffling with the seed",
     "columns": "name=column: read a field from another column",
     "out": "the prompt file to write",
@@ -44,6 +46,9 @@ HELP = {
     "template": 'a row as the model reads it: {field}, [mask], [soft:5], [soft:"text"]',
     "labels": "label or label=word,word ...; found in the rows where none are given",
     "label_field": "the field that holds the label",
+    "low": "the lowest number of a score; else that of the rows",
+    "high": "the highest number of a score; else that of the rows",
+    "anchors": "number or word=number ...: the words that a score is read off",
     "completion_field": "the field that holds the completion",
     "max_length": "tokens of a row; longer ones are cut",
     "truncate": "the side that is cut",
@@ -51,10 +56,26 @@ HELP = {
     "length": "virtual tokens",
     "first_layer": "the lowest layer that has a prefix",
     "upper": "the share of the layers, from the top, that have one",
-    "start": "random, vocabulary, text, labels or demonstrations",
+    "start": "random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts",
     "start_text": "the text of start 'text'",
-    "shots": "demonstrations of that start",
+    "shots": "demonstrations of that start, or of a context",
+    "encoder": "what makes P-tuning's virtual tokens: lstm or mlp",
+    "hidden": "its inner width",
+    "attends": "where a deep prompt stands: encoder, decoder, cross; else in all there are",
+    "choice": "demonstrations of a context: balanced over the classes, random, or the first",
+    "leave_one_out": "a training row does not see its own demonstration; =false turns it off",
+    "token_dropout": "the chance of a context's position to be left out for a step",
     "reparameterize": "train the prefix through an MLP of this width",
+    "gate": "weigh the prefix, adapters or updates by trained gates",
+    "placement": "where adapters stand: houlsby, pfeiffer or parallel",
+    "bottleneck": "inner width of an adapter",
+    "activation": "relu, gelu, silu or tanh, inside an adapter",
+    "scale": "what an adapter's output is multiplied by; else 4 for parallel, 1 for others",
+    "rank": "rank of a LoRA update",
+    "alpha": "a LoRA update is multiplied by alpha / rank",
+    "rslora": "by alpha / sqrt(rank) instead",
+    "targets": "linear layers that LoRA updates, by the ends of their names; else all but the last",
+    "init": "how LoRA starts: kaiming, gaussian or orthogonal",
     "rate": "learning rate; else the method's own",
     "epochs": "passes over the training rows",
     "batch_size": "rows a step",
@@ -89,6 +110,7 @@ RUN: dict[str, tuple[type, Any]] = {
     "dev": (str, None),
     "test": (str, None),
     "rows": (int, None),
+    "per_label": (int, None),
     "dev_rows": (int, None),
     "columns": (list[str], None),
     "out": (str, None),
@@ -121,20 +143,25 @@ def _flag(name: str) -> str:
     return f"--{RENAMED.get(name, name).replace('_', '-')}"
 
 
-def _flags() -> type:
+def _flags(called: str, without: typing.Collection[str] = ()) -> type:
     made: list[tuple[str, Any, Any]] = []
     for name, kind in _fields().items():
+        if name in without:
+            continue
         flag = _flag(name)
         several = get_origin(kind) is list
         about = Parameter(name=flag, help=HELP[name], consume_multiple=several, negative="")
         made.append((name, Annotated[kind | None, about], dataclasses.field(default=None)))
-    kind = dataclasses.make_dataclass("Flags", made, frozen=True, kw_only=True)
+    kind = dataclasses.make_dataclass(called, made, frozen=True, kw_only=True)
     kind.__module__ = __name__  # else it seems to be a built-in one, which cyclopts leaves alone
     return kind
 
 
-Flags = _flags()
+Flags = _flags("Flags")
 """All settings as flags; None where one is not given."""
+
+Shared = _flags("Shared", ("train", "method", "preset", "out", "report_to", "shard"))
+"""The settings of a comparison that all its methods share, or those that have them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +212,53 @@ def method_from(name: str, given: dict[str, Any], where: str) -> Method:
     for setting in taken:
         del given[setting]
     return together(made)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A comparison's settings: the plain ones, and the configurations made of the rest."""
+
+    plain: Mapping[str, Any]
+    task: Task
+    methods: Mapping[str, Method | ZeroShot | Demonstrations]
+    training: Training
+
+
+def compared(flags: Any, names: typing.Sequence[str]) -> Compared:
+    """Make the methods of a comparison; a setting goes to each of them that has it.
+
+    Raises UserError for an unknown method, and for a setting that none of them has.
+    """
+    given = merged(flags, None)
+    plain = {name: given.pop(name, default) for name, (_, default) in RUN.items()}
+    task = task_from(_kind(TASKS, plain["task"], "task"), given, "settings")
+    methods: dict[str, Method | ZeroShot | Demonstrations] = {}
+    taken: set[str] = set()
+    for name in names:
+        own = dict(given)
+        methods[name] = _comparable(name, own)
+        taken |= given.keys() - own.keys()
+    known = {f.name for f in dataclasses.fields(Training)}
+    training = from_plain(Training, {k: v for k, v in given.items() if k in known}, "settings")
+    for setting in given:
+        if setting not in taken | known:
+            raise UserError(
+                f"{_flag(setting)} is no setting of task {plain['task']} with any of the methods "
+                f"{', '.join(methods)}"
+            )
+    return Compared(plain, task, methods, training)
+
+
+def _comparable(name: str, given: dict[str, Any]) -> Method | ZeroShot | Demonstrations:
+    """Make what a comparison calls a method, taking its settings out of ``given``."""
+    if name in UNTRAINED:
+        made: ZeroShot | Demonstrations = _take(UNTRAINED[name], given, "settings")
+        return made
+    for part in name.split("+"):
+        if part not in METHODS:
+            known = [*UNTRAINED, *METHODS]
+            raise UserError(f"--methods {name}: unknown '{part}'; {nearest(part, known)}")
+    return method_from(name, given, "settings")
 
 
 def over_preset(given: dict[str, Any]) -> dict[str, Any]:
@@ -239,6 +313,8 @@ def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
     """Make a task of the settings that are its own, taking them out of ``given``."""
     if isinstance(given.get("labels"), list | tuple):
         given["labels"] = parse_labels(given["labels"])
+    if isinstance(given.get("anchors"), list | tuple):
+        given["anchors"] = parse_anchors(given["anchors"])
     if kind is Generate:
         seed = {"seed": given["seed"]} if "seed" in given else {}
         names = {f.name for f in dataclasses.fields(Decoding)} - {"seed"}
@@ -263,6 +339,21 @@ def parse_labels(words: typing.Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--labels names '{name}' twice")
         own = given.split(",") if sign else [name]
         made[name] = [w if w.startswith(" ") else words_of(w) for w in own]
+    return made
+
+
+def parse_anchors(words: typing.Sequence[str]) -> dict[str, float]:
+    """Read ``number`` or ``word=number`` ...; a word gets a space in front where it has none."""
+    made: dict[str, float] = {}
+    for entry in words:
+        word, _, given = str(entry).rpartition("=")
+        word = (word or given).strip()
+        try:
+            number = float(given)
+        except ValueError:
+            raise UserError(f"--anchors {entry!r}: write number, or word=number") from None
+        if made.setdefault(f" {word}", number) != number:
+            raise UserError(f"--anchors gives the word '{word}' two numbers; choose one")
     return made
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,13 @@ METRICS = {
     "bleu": "BLEU",
     "chrf": "chrF",
     "rouge_l": "ROUGE-L",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "rmse": "RMSE",
+    "mae": "MAE",
 }
+IN_UNITS = ("rmse", "mae")
+"""Errors in the unit of the numbers themselves; all other scores are in percent points."""
 
 
 def out() -> Console:
@@ -114,10 +120,17 @@ def scores(result: Mapping[str, Any], name: str) -> Table:
     for label, values in entries.items():
         cells = []
         for metric in shown:
-            low, high = values["intervals"][metric]
-            cells.append(f"{values[metric]:.1f} ({low:.1f}-{high:.1f})")
+            cells.append(with_interval(metric, values[metric], values["intervals"][metric]))
         table.add_row(label, *cells)
     return table
+
+
+def with_interval(metric: str, value: float, bounds: Sequence[float]) -> str:
+    """Write a score with its interval behind it."""
+    decimals = 2 if metric in IN_UNITS else 1
+    low, high = (f"{bound:.{decimals}f}" for bound in bounds)
+    sign = " to " if low.startswith("-") else "-"
+    return f"{value:.{decimals}f} ({low}{sign}{high})"
 
 
 def per_class(result: Mapping[str, Any]) -> Table:

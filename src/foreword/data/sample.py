@@ -94,6 +94,22 @@ def per_class(rows: Sequence[Row], k: int, seed: int, by: str) -> list[Row]:
     return chosen
 
 
+def drawn(
+    rows: Sequence[Row], n: int | None, per_label: int | None, seed: int, by: str | None
+) -> list[Row]:
+    """Give `n` rows, or `per_label` of each class of the field `by`, or with neither all.
+
+    Raises UserError for both, for rows that there are not, and for labels where `by` is None.
+    """
+    if per_label is None:
+        return list(rows) if n is None else first(rows, n, seed)
+    if n is not None:
+        raise UserError("--rows and --per-label both say how many rows; give one")
+    if by is None:
+        raise UserError("--per-label: the task has no labels; use --rows")
+    return per_class(rows, per_label, seed, by)
+
+
 def digest(rows: Sequence[Row]) -> str:
     """Hash the rows' fields: sha256 (hex) of one canonical JSON object a line, in order.
 

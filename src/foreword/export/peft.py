@@ -18,6 +18,7 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.sites import Site
 from foreword.errors import UserError
+from foreword.export.peft_lora import lora_in, lora_out
 from foreword.injection import KV, Injection
 from foreword.prompt import Prompt
 from foreword.tasks.task import Task
@@ -27,6 +28,7 @@ _WEIGHTS = "adapter_model.safetensors"
 _TENSOR = "prompt_embeddings"
 _SOFT = ("PROMPT_TUNING", "P_TUNING")
 _PREFIX = ("PREFIX_TUNING", "CARTRIDGE")
+_LORA = "LORA"
 _OWN_KEYS: dict[str, dict[str, Any]] = {  # what PEFT writes beside the keys of all kinds
     "PROMPT_TUNING": {
         "prompt_tuning_init": "RANDOM",
@@ -62,35 +64,53 @@ def to_peft(prompt: Prompt, folder: str | Path, *, kind: str | None = None) -> P
     causal model becomes PREFIX_TUNING, or CARTRIDGE where ``kind`` says so: ``prompt_embeddings``
     (n, 2 L H D) in the order K_0, V_0, K_1, V_1 ..., keys after the rotary embedding. With a
     backbone in hand its layers are compared; without, the numbers in the names of the attention
-    modules tell the layers.
+    modules tell the layers. Low-rank updates become LORA.
 
     Raises UserError for what PEFT cannot represent exactly, and where the folder holds something.
     """
     injection = prompt.injection.map(lambda tensor: tensor.detach().to("cpu", torch.float32))
-    if injection.embeds is not None and injection.kv:
-        raise _cannot("it has virtual tokens and a prefix, and an adapter holds one of the two")
-    able = _PREFIX if injection.kv else _SOFT[:1]
-    made = able[0] if kind is None else kind
-    if made not in able:
-        raise UserError(f"kind '{kind}': this prompt can become {' or '.join(able)}")
-    shape, tensor = _prefix_out(prompt, injection) if injection.kv else _soft_out(injection)
+    made, own, tensors = _out(prompt, injection, kind)
     config = {
         "auto_mapping": None,
         "base_model_name_or_path": prompt.backbone["name"],
         "inference_mode": True,
         "modules_to_save": None,
-        "num_transformer_submodules": 1,
-        "num_virtual_tokens": len(tensor),
         "peft_type": made,
         "peft_version": None,  # PEFT did not write this; on reading it fills in its own
         "revision": None,
         "task_type": _TASK_TYPES[prompt.backbone["architecture"]][0],
-        **shape,
-        **_OWN_KEYS[made],
+        **own,
     }
     text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True)
-    content = save({_TENSOR: tensor.contiguous()}, metadata={"format": "pt"})
+    content = save(tensors, metadata={"format": "pt"})
     return _write_folder(Path(folder), {_CONFIG: text.encode(), _WEIGHTS: content})
+
+
+def _out(
+    prompt: Prompt, injection: Injection, kind: str | None
+) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """Return the type that a prompt becomes, with that type's settings and tensors."""
+    if injection.weights:
+        raise _cannot("it holds all weights of the model")
+    if injection.head is not None:
+        raise _cannot("it holds a head over classes, which PEFT would look for in the model")
+    kinds = {"virtual tokens": injection.embeds is not None, "a prefix": bool(injection.kv)}
+    kinds["low-rank updates"] = bool(injection.patches)
+    held = [name for name, there in kinds.items() if there]
+    if len(held) > 1:
+        raise _cannot(f"it has {' and '.join(held)}, and an adapter holds one of the two")
+    able = (_LORA,) if injection.patches else _PREFIX if injection.kv else _SOFT[:1]
+    made = able[0] if kind is None else kind
+    if made not in able:
+        raise UserError(f"kind '{kind}': this prompt can become {' or '.join(able)}")
+    if injection.patches:
+        try:
+            return made, *lora_out(injection.patches, prompt.on)
+        except ValueError as error:
+            raise _cannot(str(error)) from None
+    shape, tensor = _prefix_out(prompt, injection) if injection.kv else _soft_out(injection)
+    sizes = {"num_transformer_submodules": 1, "num_virtual_tokens": len(tensor)}
+    return made, {**sizes, **shape, **_OWN_KEYS[made]}, {_TENSOR: tensor.contiguous()}
 
 
 def _cannot(reason: str) -> UserError:
@@ -186,10 +206,10 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
 def from_peft(folder: str | Path, backbone: Backbone, task: Task) -> Prompt:
     """Read a PEFT adapter folder as a prompt for ``task``, on ``backbone``.
 
-    Reads PROMPT_TUNING, P_TUNING, PREFIX_TUNING and CARTRIDGE. PEFT saves what their encoders
-    and projections made, so that nothing but one tensor is needed. The prompt answers as
-    the adapter does; the folder does not tell whether ``backbone`` has the weights of the model
-    it was trained on, only sizes are compared.
+    Reads PROMPT_TUNING, P_TUNING, PREFIX_TUNING, CARTRIDGE and LORA. PEFT saves what encoders
+    and projections of prompts made, so that those need nothing but one tensor. The prompt answers
+    as the adapter does; the folder does not tell whether ``backbone`` has the weights of the model
+    it was trained on, only names and sizes are compared.
 
     Raises UserError for other kinds, for a missing, damaged or unfit file, and for what
     Foreword would run differently.
@@ -197,11 +217,38 @@ def from_peft(folder: str | Path, backbone: Backbone, task: Task) -> Prompt:
     folder = Path(folder)
     config = _read_config(folder)
     kind = config.get("peft_type")
-    if kind not in (*_SOFT, *_PREFIX):
+    known = (*_SOFT, *_PREFIX, _LORA)
+    if kind not in known:
         raise UserError(
-            f"{folder}: is a PEFT adapter of type {kind}; {', '.join((*_SOFT, *_PREFIX))} can be "
-            "imported"
+            f"{folder}: is a PEFT adapter of type {kind}; {', '.join(known)} can be imported"
         )
+    if kind == _LORA:
+        injection = lora_in(folder, config, _read_tensors(folder), backbone)
+    else:
+        injection = _prompt_in(folder, config, backbone, task)
+    version = config.get("peft_version")
+    return Prompt(
+        injection=injection,
+        task=task,
+        backbone={
+            "name": backbone.name,
+            "architecture": backbone.architecture,
+            "fingerprint": backbone.fingerprint,
+        },
+        method={
+            "name": "lora" if kind == _LORA else "soft" if kind in _SOFT else "prefix",
+            "imported_from": f"peft {kind}",
+            "base_model": config.get("base_model_name_or_path"),
+        },
+        versions={"peft": str(version)} if version else {},
+        on=backbone,
+    )
+
+
+def _prompt_in(
+    folder: Path, config: Mapping[str, Any], backbone: Backbone, task: Task
+) -> Injection:
+    kind = config["peft_type"]
     wanted = _TASK_TYPES[backbone.architecture]
     if config.get("task_type") not in wanted:
         raise UserError(
@@ -222,25 +269,8 @@ def from_peft(folder: str | Path, backbone: Backbone, task: Task) -> Prompt:
             f"{folder / _CONFIG}: num_virtual_tokens is {length!r}; {backbone.name} takes 1 to "
             f"{backbone.longest - 1}"
         )
-    tensor = _read_tensor(folder)
     fill = _soft_in if kind in _SOFT else _prefix_in
-    version = config.get("peft_version")
-    return Prompt(
-        injection=fill(folder, tensor, length, backbone),
-        task=task,
-        backbone={
-            "name": backbone.name,
-            "architecture": backbone.architecture,
-            "fingerprint": backbone.fingerprint,
-        },
-        method={
-            "name": "soft" if kind in _SOFT else "prefix",
-            "imported_from": f"peft {kind}",
-            "base_model": config.get("base_model_name_or_path"),
-        },
-        versions={"peft": str(version)} if version else {},
-        on=backbone,
-    )
+    return fill(folder, _read_tensor(folder), length, backbone)
 
 
 def _soft_in(folder: Path, tensor: Tensor, length: int, backbone: Backbone) -> Injection:
@@ -312,6 +342,22 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_tensor(folder: Path) -> Tensor:
+    """Read the one tensor of a prompt."""
+    tensors = _read_tensors(folder)
+    path = folder / _WEIGHTS
+    if _TENSOR not in tensors:
+        raise UserError(f"{path}: holds no tensor '{_TENSOR}'; it is no prompt")
+    others = sorted(set(tensors) - {_TENSOR})
+    if others:
+        raise UserError(
+            f"{path}: also holds '{others[0]}', a weight of the model itself, which a prompt "
+            "cannot carry"
+        )
+    return tensors[_TENSOR]
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read all tensors, in float32."""
     path = folder / _WEIGHTS
     if not path.is_file():
         pickled = folder / "adapter_model.bin"
@@ -326,18 +372,9 @@ def _read_tensor(folder: Path) -> Tensor:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: is cut off or damaged ({error}); copy it again") from None
-    if _TENSOR not in tensors:
-        raise UserError(f"{path}: holds no tensor '{_TENSOR}'; it is no prompt")
-    others = sorted(set(tensors) - {_TENSOR})
-    if others:
-        raise UserError(
-            f"{path}: also holds '{others[0]}', a weight of the model itself, which a prompt "
-            "cannot carry"
-        )
-    tensor: Tensor = tensors[_TENSOR]
-    if not tensor.is_floating_point():
-        raise UserError(f"{path}: {_TENSOR} holds {tensor.dtype}, not floats")
-    tensor = tensor.float()
-    if not bool(torch.isfinite(tensor).all()):
-        raise UserError(f"{path}: {_TENSOR} holds NaN or Inf; the adapter is unusable")
-    return tensor
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise UserError(f"{path}: {name} holds {tensor.dtype}, not floats")
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"{path}: {name} holds NaN or Inf; the adapter is unusable")
+    return {name: tensor.float() for name, tensor in tensors.items()}

@@ -18,10 +18,11 @@ class Trainable(nn.Module, ABC):
     """A method's parameters, in float32.
 
     ``rates`` gives parameters whose name begins with a key a learning rate other than the
-    method's own.
+    method's own. ``notes`` are lines that a person should read before the training.
     """
 
     rates: Mapping[str, float] = {}
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def forward(self) -> Injection:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from foreword.errors import UserError, nearest
+from foreword.methods.adapter import Adapter
+from foreword.methods.context import Context
+from foreword.methods.deep import Deep
 from foreword.methods.full import Full
 from foreword.methods.head import Head
 from foreword.methods.joint import Joint
+from foreword.methods.lora import Lora
 from foreword.methods.method import Method
 from foreword.methods.prefix import Prefix
+from foreword.methods.ptuning import PTuning
 from foreword.methods.soft import Soft
 
 METHODS: dict[str, type[Method]] = {
     "soft": Soft,
+    "ptuning": PTuning,
     "prefix": Prefix,
+    "deep": Deep,
+    "context": Context,
+    "adapter": Adapter,
+    "lora": Lora,
     "head": Head,
     "full": Full,
 }

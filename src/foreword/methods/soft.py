@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
+from foreword.methods.library import from_prompts
 from foreword.methods.method import Trainable
-from foreword.methods.starts import Start, check_start, start_ids
+from foreword.methods.starts import STARTS, USUAL, check_start, start_ids
 from foreword.tasks.task import Bound
 
 
@@ -22,11 +23,11 @@ class Soft:
 
     The model reads ``[P; E(x)]``: ``length`` trained embeddings P (n, width) before the row's
     own. Where the template has ``[soft:...]``, its virtual tokens are all there are. ``shots``
-    is the number of demonstrations of that start.
+    is the number of demonstrations of that start; starts.py lists them.
     """
 
     length: int | None = None
-    start: Start = "text"
+    start: str = "text"
     start_text: str | None = None
     shots: int = 4
     rate: float = 1e-2
@@ -39,17 +40,39 @@ class Soft:
                 f"--length {self.length}, but the template places {task.virtual} virtual "
                 "tokens; leave out one of the two"
             )
-        length = task.virtual or (20 if self.length is None else self.length)
+        length = task.virtual or (USUAL if self.length is None else self.length)
         if not 1 <= length < task.backbone.longest:
             raise UserError(
                 f"{length} virtual tokens; give from 1 to {task.backbone.longest - 1}, what the "
                 "model's positions hold, with --length or in the template"
             )
+        if self.start not in STARTS:
+            return self._as_another(task, rows, seed)
         if task.virtual:
             return SoftPrompt(torch.cat(self._placed(task, rows, seed)), leading=0)
         return SoftPrompt(
             self._embeddings(task, rows, length, self.start_text, seed), leading=length
         )
+
+    def _as_another(self, task: Bound, rows: Sequence[Row], seed: int) -> SoftPrompt:
+        asked = task.virtual or self.length
+
+        def fitting(where: str, injection: Injection) -> Injection:
+            embeds = injection.embeds
+            if embeds is None:
+                raise UserError(
+                    f"{where}: holds no virtual tokens to start from; start with one that does"
+                )
+            if asked not in (None, len(embeds)):
+                raise UserError(
+                    f"{where}: has {len(embeds)} virtual tokens, and {asked} are asked for; "
+                    f"ask for {len(embeds)}, or choose another start"
+                )
+            return Injection(embeds=embeds, leading=0 if task.virtual else len(embeds))
+
+        found, notes = from_prompts(self.start, task, rows, seed, fitting)
+        assert found.embeds is not None
+        return SoftPrompt(found.embeds, found.leading, notes)
 
     def _placed(self, task: Bound, rows: Sequence[Row], seed: int) -> list[Tensor]:
         made = []
@@ -78,8 +101,9 @@ class Soft:
 class SoftPrompt(Trainable):
     """The embeddings of a soft prompt: (n, width)."""
 
-    def __init__(self, embeds: Tensor, leading: int) -> None:
+    def __init__(self, embeds: Tensor, leading: int, notes: Sequence[str] = ()) -> None:
         super().__init__()
+        self.notes = notes
         self.embeds = nn.Parameter(embeds.detach().clone())
         self.leading = leading
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Literal, get_args
+from pathlib import Path
 
 from foreword.data.read import Row
 from foreword.errors import UserError, nearest
 from foreword.tasks.task import Bound
 
-Start = Literal["random", "vocabulary", "text", "labels", "demonstrations"]
-STARTS: tuple[str, ...] = get_args(Start)
+STARTS = ("random", "vocabulary", "text", "labels", "demonstrations")
+"""Starts by name; any other is the path of a prompt, or of a folder of them (library.py)."""
+
+USUAL = 20
+"""Virtual tokens or positions, where neither a length nor a text says how many."""
 
 
 def check_start(start: str, text: str | None) -> None:
     """Raise UserError for an unknown start, or a text that the start would not use."""
-    if start not in STARTS:
-        raise UserError(f"unknown start '{start}'; {nearest(start, STARTS)}")
+    if start not in STARTS and not Path(start).exists():
+        raise UserError(
+            f"unknown start '{start}'; {nearest(start, STARTS)}, or the path of a prompt or of a "
+            "folder of prompts"
+        )
     if text is not None and start != "text":
         raise UserError(f"a starting text is given but the start is '{start}'; use start 'text'")
 
@@ -47,7 +53,7 @@ def start_ids(
         special = set(tokens.tokenizer.all_special_ids)
         known = min(len(tokens.tokenizer), task.backbone.vocabulary)
         plain = [i for i in range(known) if i not in special]
-        return chance.choices(plain, k=length or 20)
+        return chance.choices(plain, k=length or USUAL)
     if start == "text":
         source = task.instruction() if text is None else text
     elif start == "labels":
@@ -65,13 +71,18 @@ def start_ids(
     return (ids * -(-length // len(ids)))[-length:]
 
 
+def check_shots(shots: int, rows: Sequence[Row]) -> None:
+    """Raise UserError for a number of demonstrations that the rows do not have."""
+    if not 1 <= shots <= len(rows):
+        raise UserError(f"{shots} demonstrations asked for, and there are {len(rows)} rows")
+
+
 def demonstrations(task: Bound, rows: Sequence[Row], shots: int, seed: int) -> list[Row]:
     """Choose rows at random, in turn from every class where there are classes.
 
     Raises UserError where there are fewer rows than asked for.
     """
-    if not 1 <= shots <= len(rows):
-        raise UserError(f"{shots} demonstrations asked for, and there are {len(rows)} rows")
+    check_shots(shots, rows)
     chance = random.Random(seed)
     groups: dict[str | None, list[Row]] = {}
     for row in rows:

@@ -44,15 +44,7 @@ class Classify:
         """Find the labels in the rows where none are given, and a template for their shape."""
         template = self.template
         if template is None:
-            known = [n for n in ("text", "text_a", "text_b") if n in rows[0].fields]
-            if not known:
-                raise UserError(
-                    f"{rows[0].where}: no field 'text'; say how a row reads with --template, "
-                    f"from its fields ({', '.join(rows[0].fields)})"
-                )
-            body = "\n".join(f"{{{name}}}" for name in known)
-            answer = " [mask]" if backbone.architecture == "masked" else ""
-            template = f"{body}\nLabel:{answer}"
+            template = usual_template(rows[0], backbone, "Label")
         labels = self.labels
         if labels is None:
             require(rows, [self.label_field])
@@ -69,6 +61,8 @@ class Classifier:
     """A classification bound to a backbone."""
 
     metric = "accuracy"
+    headline = "accuracy"
+    answer = "label"
 
     def __init__(self, task: Classify, backbone: Backbone) -> None:
         if task.template is None or task.labels is None:
@@ -286,3 +280,19 @@ class Classifier:
         return metrics.classification(
             gold, [str(p["label"]) for p in predictions], self.labels, seed=seed
         )
+
+
+def usual_template(row: Row, backbone: Backbone, asked: str) -> str:
+    """Return the template of rows with a text or a pair: its lines, then what is asked for.
+
+    Raises UserError where the row has neither.
+    """
+    known = [name for name in ("text", "text_a", "text_b") if name in row.fields]
+    if not known:
+        raise UserError(
+            f"{row.where}: no field 'text'; say how a row reads with --template, "
+            f"from its fields ({', '.join(row.fields)})"
+        )
+    body = "\n".join(f"{{{name}}}" for name in known)
+    answer = " [mask]" if backbone.architecture == "masked" else ""
+    return f"{body}\n{asked}:{answer}"

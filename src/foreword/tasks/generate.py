@@ -61,6 +61,8 @@ class Generator:
     """A generation bound to a backbone."""
 
     metric = "log-likelihood"
+    headline = "bleu"
+    answer = "text"
     tokens = None  # all are scored
 
     def __init__(self, task: Generate, backbone: Backbone) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.score import Score
 from foreword.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {"classify": Classify, "generate": Generate}
+TASKS: dict[str, type[Task]] = {"classify": Classify, "generate": Generate, "score": Score}
 
 
 def name_of(task: Task) -> str:

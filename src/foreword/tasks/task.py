@@ -21,6 +21,7 @@ class Encoded:
     example: Example
     gold: int  # label index of a classification; number of target tokens of a generation
     cut: bool
+    number: float = 0.0  # what is right for a score
 
 
 class Bound(Protocol):
@@ -33,6 +34,14 @@ class Bound(Protocol):
     @property
     def metric(self) -> str:
         """The name of the dev score, of which more is better."""
+
+    @property
+    def headline(self) -> str:
+        """The one of the scores that ``score`` returns by which prompts are compared."""
+
+    @property
+    def answer(self) -> str:
+        """The key under which ``predict`` gives the answer itself."""
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -1,0 +1,136 @@
+"""The comparison: one table of methods on the same rows, filled run by run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from foreword.cli import show
+from foreword.cli.settings import Shared, columns, compared
+from foreword.compare import Data, Model, Run, ZeroShot
+from foreword.compare import compare as do
+from foreword.data.read import read_rows
+from foreword.data.sample import first, hold_out
+from foreword.errors import UserError
+from foreword.records import Record, read, summary
+from foreword.tasks.registry import name_of
+
+NO_FLAGS = Shared()
+
+
+def compare(
+    *,
+    methods: Annotated[
+        str, Parameter(help="names with commas between: zero-shot,demonstrations,soft,prefix+lora")
+    ],
+    data: Annotated[str, Parameter(help="rows to train on")],
+    flags: Annotated[Shared, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
+    test_rows: Annotated[
+        int | None, Parameter(help="use the first N test rows after shuffling with the seed")
+    ] = None,
+    seeds: Annotated[int, Parameter(help="runs of each method, with seeds from --seed up")] = 1,
+    out: Annotated[
+        Path, Parameter(help="JSONL file of the runs; what it holds is not done again")
+    ] = Path("out/compare.jsonl"),
+    as_json: Annotated[
+        bool, Parameter(name="--json", negative="", help="one JSON object on stdout")
+    ] = False,
+) -> None:
+    """Tune and score several methods on the same rows, and show them in one table.
+
+    A setting goes to every method that has it. A method that cannot run says why and loses no
+    other; the same command goes on where it was stopped.
+    """
+    made = compared(flags, [name.strip() for name in methods.split(",")])
+    made.training.check()
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds}: give 1 or more")
+    read(out)  # what is wrong with it is said before the first run
+    seed = made.training.seed
+    named = columns(made.plain["columns"])
+    train = read_rows(data, columns=named)
+    if made.plain["test"] is None:
+        train, test = hold_out(train, 0.2, seed)
+        show.say(f"no test rows given: {len(test)} of the training rows are held out for scoring")
+    else:
+        test = read_rows(made.plain["test"], columns=named)
+    test = test if test_rows is None else first(test, test_rows, seed)
+    dev = None
+    if made.plain["dev"] is not None:
+        dev = read_rows(made.plain["dev"], columns=named)
+        dev = dev if made.plain["dev_rows"] is None else first(dev, made.plain["dev_rows"], seed)
+    given = Data(train, test, dev, made.plain["rows"], made.plain["per_label"])
+    trained = len(given.chosen(made.task, seed))
+    model = Model(*(made.plain[name] for name in ("model", "dtype", "device", "quantize")))
+    runs = [
+        Run(name, method, replace(made.training, seed=number), model, made.task, given)
+        for number in range(seed, seed + seeds)
+        for name, method in made.methods.items()
+        if number == seed or not isinstance(method, ZeroShot)  # which no seed changes
+    ]
+    found = summary(do(runs, out, show.say))
+    if as_json:
+        about = {"train": data, "test": made.plain["test"], "dev": made.plain["dev"]}
+        task = name_of(made.task)
+        headline = next((r["headline"] for r in found if r["score"] is not None), None)
+        show.emit({"methods": found, "task": task, "headline": headline, "data": about, "out": out})
+    else:
+        _print(found, len(test), trained)
+    if all(each["score"] is None for each in found):
+        raise UserError("none of the methods could run")
+
+
+def _print(found: list[Record], tested: int, trained: int) -> None:
+    headline = next((each["headline"] for each in found if each["score"] is not None), None)
+    if headline is not None:
+        several = any(each["spread"] is not None for each in found)
+        show.line(f"{trained} training rows, {tested} test rows; 95% bootstrap interval over these")
+        if several:
+            show.line("means over the seeds, with ± their standard deviation; the largest peak")
+        show.out().print(table(found, headline))
+    for each in found:
+        if "error" in each:
+            some = "" if each["score"] is None else " (a part of the seeds)"
+            show.line(f"{each['method']}{some}: {each['error']}")
+
+
+def table(found: list[Record], headline: str) -> Table:
+    """Lay out the methods of a comparison: score, size, time and memory."""
+    made = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+    made.add_column("method", overflow="fold")
+    several = any(each["spread"] is not None for each in found)
+    spread = ["±"] if several else []
+    for name in (show.METRICS[headline], *spread, "trained", "file", "seconds", "peak"):
+        made.add_column(name, justify="right", no_wrap=True)
+    for each in found:
+        if each["score"] is None:
+            made.add_row(each["method"], "failed")
+            continue
+        cells: list[Any] = [show.with_interval(headline, each["score"], each["interval"])]
+        if several:
+            cells.append("" if each["spread"] is None else f"{each['spread']:.1f}")
+        cells += [
+            _short(each["parameters"], 1000, ("", "k", "M", "G")),
+            _short(each["bytes"], 1024, (" B", " KiB", " MiB", " GiB")) if each["bytes"] else "-",
+            f"{each['seconds']:.0f}" if each["seconds"] else "-",
+            _short(each["peak_mib"] * 2**20, 1024, (" B", " KiB", " MiB", " GiB")),
+        ]
+        made.add_row(each["method"], *cells)
+    return made
+
+
+def _short(number: float, step: int, units: tuple[str, ...]) -> str:
+    """Write a number with three digits or so.
+
+    >>> _short(134515008, 1000, ("", "k", "M", "G"))
+    '135M'
+    """
+    unit = 0
+    while number >= step and unit + 1 < len(units):
+        number, unit = number / step, unit + 1
+    digits = 1 if unit and number < 10 else 0
+    return f"{number:.{digits}f}{units[unit]}"

@@ -1,0 +1,160 @@
+"""Context tuning: a prefix that begins as demonstrations, and hides from each row its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.data.read import Row
+from foreword.data.sample import shuffled
+from foreword.errors import UserError, nearest
+from foreword.injection import KV, Injection, Mixture
+from foreword.methods.kv import PrefixKV, check_template, read
+from foreword.methods.method import Trainable
+from foreword.methods.starts import check_shots, demonstrations
+from foreword.tasks.task import Bound
+
+Choice = Literal["balanced", "random", "first"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Context tuning of keys and values (CT-KV; Lu et al. 2025, arXiv:2507.04221).
+
+    The prefix starts as the keys and values of ``shots`` demonstrations, read in one pass, and is
+    trained. With ``leave_one_out`` a training row does not see the positions of its own
+    demonstration, so that it cannot copy the answer; what later demonstrations have read of it
+    stays, as in the paper. ``token_dropout`` leaves out each position of the demonstrations with
+    this probability, anew in every step. The prompt holds all positions. ``choice`` says which
+    rows are shown: in turn from every class, at random, or the first.
+    """
+
+    shots: int = 16
+    choice: Choice = "balanced"
+    leave_one_out: bool = True
+    token_dropout: float = 0.05
+    rate: float = 5e-3
+
+    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Shown:
+        """Read the demonstrations; raises UserError where the model cannot hold them."""
+        if not 0 <= self.token_dropout < 1:
+            raise UserError(
+                f"--token-dropout {self.token_dropout:g}: give a probability, from 0 to below 1"
+            )
+        sites = task.backbone.need_sites()
+        if any(site.recurrent for site in sites):
+            raise UserError(
+                f"--method context: {task.backbone.name} keeps one state of all that it has read, "
+                "of which no demonstration can be left out; use --method prefix"
+            )
+        check_template(task)
+        shown = [task.demonstration(row) for row in self._chosen(task, rows, seed)]
+        pieces = _tokens(task.backbone, shown)
+        prefix = PrefixKV.on(
+            task.backbone, read(task.backbone, list(itertools.chain(*pieces)), sites)
+        )
+        owners = [n - 1 for n, piece in enumerate(pieces) for _ in piece]
+        hidden: Sequence[tuple[int, ...]] = [()] * len(rows)
+        if self.leave_one_out:
+            places: dict[str, tuple[int, ...]] = {}
+            for number, text in enumerate(shown):
+                places[text] = (*places.get(text, ()), number)
+            hidden = [places.get(task.demonstration(row), ()) for row in rows]
+        return Shown(prefix, torch.tensor(owners), hidden, self.token_dropout)
+
+    def _chosen(self, task: Bound, rows: Sequence[Row], seed: int) -> Sequence[Row]:
+        check_shots(self.shots, rows)
+        if self.choice == "balanced":
+            return demonstrations(task, rows, self.shots, seed)
+        if self.choice not in get_args(Choice):
+            known = nearest(str(self.choice), get_args(Choice))
+            raise UserError(f"--choice {self.choice}: unknown; {known}")
+        return (rows if self.choice == "first" else shuffled(rows, seed))[: self.shots]
+
+
+def _tokens(backbone: Backbone, shown: Sequence[str]) -> list[list[int]]:
+    """Return the tokenizer's first tokens, and then each demonstration's as it follows the last.
+
+    Raises UserError where they leave no room in the model's positions for a row of their size.
+    """
+    pieces = [list(backbone.text.around[0])]
+    for before, text in itertools.pairwise(["", *shown]):
+        pieces.append(backbone.text.continuation(before[-12:], text))
+    ends = list(itertools.accumulate(map(len, pieces)))
+    room = backbone.longest - max(map(len, pieces))
+    if ends[-1] > room:
+        fit = sum(end <= room for end in ends[1:])
+        raise UserError(
+            f"{len(shown)} demonstrations take {ends[-1]} tokens, and the model has "
+            f"{backbone.longest} positions; with room for a row {fit} fit"
+            + (f": give --shots {fit}" if fit else ", so take --method soft")
+        )
+    return pieces
+
+
+class Shown(Trainable):
+    """A prefix of which each position belongs to a demonstration, or to none (-1).
+
+    ``hidden`` holds for each training row the demonstrations that it does not see.
+    """
+
+    def __init__(
+        self,
+        prefix: PrefixKV,
+        owners: Tensor,  # (P,)
+        hidden: Sequence[tuple[int, ...]],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.owners = owners
+        self.hidden = hidden
+        self.dropout = dropout
+
+    def forward(self) -> Injection:
+        """Return all positions."""
+        made: Injection = self.prefix()
+        return made
+
+    def training_on(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
+        """Return for each row the positions that it sees in this step.
+
+        Keys keep the positions that they were read at, and rows begin where they do later. Rows
+        that hide the same share one part; a batch that hides nothing is no mixture.
+        """
+        drawn = torch.rand(len(self.owners), generator=chance)
+        drawn[self.owners < 0] = 1.0  # the tokenizer's first tokens are seen in every step
+        own = [self.hidden[row] for row in rows]
+        kinds = list(dict.fromkeys(own))
+        whole = self()
+        parts = tuple(_seen(whole, self._places(drawn, kind)) for kind in kinds)
+        if len(parts) == 1:
+            return parts[0]
+        return Mixture(parts, [kinds.index(kind) for kind in own])
+
+    def _places(self, drawn: Tensor, hidden: tuple[int, ...]) -> Tensor:
+        """Return which positions are seen, (P,) bool: at least one of those that are not hidden."""
+        visible = ~torch.isin(self.owners, torch.tensor(hidden, dtype=torch.long))
+        seen = visible & (drawn >= self.dropout)
+        if not seen.any():
+            seen[drawn.where(visible, -1).argmax()] = bool(visible.any())
+        return seen
+
+
+def _seen(whole: Injection, places: Tensor) -> Injection:
+    """Return the injection with these positions of its keys and values; itself with all."""
+    if bool(places.all()):
+        return whole
+
+    def kept(tensor: Tensor) -> Tensor:
+        return tensor.index_select(1, index.to(tensor.device))
+
+    index = places.nonzero()[:, 0]
+    kv = {site: KV(kept(own.keys), kept(own.values)) for site, own in whole.kv.items()}
+    return replace(whole, kv=kv)

@@ -1,0 +1,65 @@
+"""Deep prompts: trained keys and values in every layer, in the stacks that are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.sites import Role
+from foreword.data.read import Row
+from foreword.errors import UserError, nearest
+from foreword.methods.kv import start_prefix
+from foreword.methods.method import Trainable
+from foreword.tasks.task import Bound
+
+ATTENTION: Mapping[str, Mapping[str, Role]] = {
+    "causal": {"decoder": "self"},
+    "masked": {"encoder": "self"},
+    "encoder-decoder": {"encoder": "encoder", "decoder": "self", "cross": "cross"},
+}
+"""The kinds of attention of each architecture, by the names that a user knows."""
+
+
+@dataclass(frozen=True)
+class Deep:
+    """P-tuning v2 (Liu et al. 2022, arXiv:2110.07602).
+
+    A prefix of ``length`` positions in every layer that starts at random, by default, as in the
+    paper; with a verbalizer, or a trained head (``deep+head``). On encoder-decoders ``attends``
+    names the attention that has one, of "encoder", "decoder" and "cross"; None is all of them.
+    ``reparameterize`` gives the hidden width of an MLP through which it is trained.
+    """
+
+    length: int | None = None
+    attends: tuple[str, ...] | None = None
+    start: str = "random"
+    start_text: str | None = None
+    shots: int = 4
+    reparameterize: int | None = None
+    rate: float = 5e-3
+
+    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
+        """Start keys and values; raises UserError where the backbone takes none, or not these."""
+        return start_prefix(
+            task,
+            rows,
+            task.backbone.need_sites(self._roles(task.backbone)),
+            seed,
+            start=self.start,
+            text=self.start_text,
+            length=self.length,
+            shots=self.shots,
+            reparameterize=self.reparameterize,
+        )
+
+    def _roles(self, backbone: Backbone) -> list[Role]:
+        known = ATTENTION[backbone.architecture]
+        names = tuple(known) if self.attends is None else self.attends
+        for name in names or ("nothing",):
+            if name not in known:
+                raise UserError(
+                    f"--attends {name}: {backbone.name} has no such attention; "
+                    f"{nearest(name, known)}"
+                )
+        return [known[name] for name in names]

@@ -1,0 +1,91 @@
+"""Records: a JSON line for every run of a comparison, and what they come to."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foreword.errors import UserError
+
+Record = dict[str, Any]
+
+
+def read(path: Path) -> list[Record]:
+    """Return the records of a file, none where there is none; a line that was cut off is left out.
+
+    Raises UserError for a folder, and for a file that holds something else.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the file to write with --out")
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); choose another --out") from None
+    found: list[Record] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            if line[:7] == '{"key":'[: len(line)]:  # one that was cut off, or none
+                continue
+            record = None
+        if not isinstance(record, dict) or not {"key", "method", "seed"} <= record.keys():
+            raise UserError(f"{path}:{number}: is no record of a run; choose another --out")
+        found.append(record)
+    return found
+
+
+def add(path: Path, record: Record) -> None:
+    """Append a record, on a line of its own whatever a killed run has left."""
+    try:
+        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n" * torn + json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror})"
+        raise UserError(f"{path}: {reason}; choose another --out") from None
+
+
+def summary(records: Sequence[Record]) -> list[Record]:
+    """Bring each method's runs together: means over its seeds, and the largest peak.
+
+    ``interval`` is the mean of the seeds' bootstrap intervals over the test rows; ``spread`` is
+    the standard deviation of the seeds' scores, None of a single one. A method of which a run
+    failed has ``error``, the last one's; one of which all did has no score.
+    """
+    methods: dict[str, list[Record]] = {}
+    for record in records:
+        methods.setdefault(record["method"], []).append(record)
+    return [_summed(name, own) for name, own in methods.items()]
+
+
+def _summed(name: str, records: Sequence[Mapping[str, Any]]) -> Record:
+    shown = ("seed", "score", "interval", "seconds", "peak_mib", "scores", "error")
+    ended = [record for record in records if "error" not in record]
+    scores = [record["score"] for record in ended]
+    made: Record = {
+        "method": name,
+        "headline": ended[-1]["headline"] if ended else None,
+        "score": round(statistics.mean(scores), 4) if ended else None,
+        "interval": [
+            round(statistics.mean(record["interval"][end] for record in ended), 4) for end in (0, 1)
+        ]
+        if ended
+        else None,
+        "spread": round(statistics.stdev(scores), 4) if len(scores) > 1 else None,
+        "seeds": [{key: record[key] for key in shown if key in record} for record in records],
+        "parameters": ended[-1]["parameters"] if ended else None,
+        "bytes": ended[-1]["bytes"] if ended else None,
+        "seconds": round(statistics.mean(r["seconds"] for r in ended), 2) if ended else None,
+        "peak_mib": max(record["peak_mib"] for record in ended) if ended else None,
+    }
+    failed = [record["error"] for record in records if "error" in record]
+    return {**made, "error": failed[-1]} if failed else made

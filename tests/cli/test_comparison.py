@@ -1,0 +1,260 @@
+"""``foreword compare``: one table of what each method comes to, filled run by run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import foreword.compare
+from conftest import Answer, World
+from foreword.cli import show
+from foreword.cli.compare import table
+from foreword.cli.settings import Shared, compared
+from foreword.compare import Demonstrations, Run, ZeroShot, perform
+from foreword.errors import UserError
+from foreword.loop import Training
+from foreword.methods.prefix import Prefix
+from foreword.methods.soft import Soft
+from foreword.records import Record, summary
+from toys import rows, write
+
+Cli = Callable[..., Answer]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Do runs in this process, and give the names of those that were done."""
+    done: list[str] = []
+
+    def do(run: Run, folder: Path) -> Record:
+        done.append(f"{run.name}/{run.training.seed}")
+        try:
+            return perform(run, tmp_path)
+        except UserError as error:
+            return {"error": str(error)}
+
+    monkeypatch.setattr(foreword.compare, "apart", do)
+    return done
+
+
+def command(world: World, out: Path, *more: Any) -> list[str]:
+    """The arguments of a short comparison, but for the flags that are given."""
+    usual = {
+        "--methods": "zero-shot,soft",
+        "--model": world.path("model"),
+        "--data": world.path("train.jsonl"),
+        "--dev": world.path("dev.jsonl"),
+        "--test": world.path("test.jsonl"),
+        "--template": "{text} :",
+        "--epochs": "1",
+        "--batch-size": "8",
+        "--out": str(out),
+    }
+    kept = [word for flag in usual if flag not in more for word in (flag, usual[flag])]
+    return ["compare", *kept, *map(str, more)]
+
+
+# What it shows -----------------------------------------------------------------------------------
+
+
+def test_runs_in_processes_of_their_own(world: World, cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "c.jsonl"
+    answer = cli(*command(world, out, "--methods", "zero-shot", "--json"))
+    assert answer.status == 0, answer.err
+    (method,) = answer.json["methods"]
+    expected = cli("eval", world.path("p.safetensors"), "--model", world.path("model"), "--data",
+                   world.path("test.jsonl"), "--baselines", "--json").json  # fmt: skip
+    assert method["score"] == expected["baselines"]["zero-shot"]["accuracy"]
+    assert method["peak_mib"] > 10
+    assert [path.name for path in tmp_path.iterdir()] == ["c.jsonl"]
+
+
+def test_the_object_on_stdout(world: World, cli: Cli, here: list[str], tmp_path: Path) -> None:
+    more = ("--methods", "zero-shot,soft,demonstrations", "--seeds", 2, "--seed", 5, "--json")
+    answer = cli(*command(world, tmp_path / "c.jsonl", *more))
+    assert answer.status == 0, answer.err
+    assert here == ["zero-shot/5", "soft/5", "demonstrations/5", "soft/6", "demonstrations/6"]
+    assert answer.json["task"] == "classify"
+    assert answer.json["headline"] == "accuracy"
+    assert answer.json["data"]["test"] == world.path("test.jsonl")
+    zero, soft, shown = answer.json["methods"]
+    named = [each["method"] for each in (zero, soft, shown)]
+    assert named == ["zero-shot", "soft", "demonstrations"]
+    assert [each["seed"] for each in soft["seeds"]] == [5, 6]
+    assert soft["score"] == pytest.approx(sum(each["score"] for each in soft["seeds"]) / 2)
+    assert zero["spread"] is None
+    assert soft["spread"] is not None
+    assert soft["parameters"] > 0 == zero["parameters"] == shown["parameters"]
+    low, high = soft["interval"]
+    assert low <= soft["score"] <= high
+    assert {"bytes", "seconds", "peak_mib"} <= soft.keys()
+    assert "error" not in soft
+
+
+def test_the_same_command_again_runs_nothing(
+    world: World, cli: Cli, here: list[str], tmp_path: Path
+) -> None:
+    arguments = command(world, tmp_path / "c.jsonl", "--json")
+    one = cli(*arguments)
+    assert here == ["zero-shot/0", "soft/0"]
+    other = cli(*arguments)
+    assert len(here) == 2
+    assert other.json == one.json
+    assert "2 of 2 runs are done already" in other.err
+
+
+def test_the_table(world: World, cli: Cli, here: list[str], tmp_path: Path) -> None:
+    answer = cli(*command(world, tmp_path / "c.jsonl", "--seeds", 2, "--rows", 12))
+    assert answer.status == 0, answer.err
+    lines = answer.out.splitlines()
+    assert all(len(line) <= 80 for line in lines), answer.out
+    assert lines[0].startswith("12 training rows, 12 test rows")
+    for word in ("method", "accuracy", "±", "trained", "file", "seconds", "peak"):
+        assert word in lines[2]
+    assert lines[3].startswith("zero-shot")
+    assert " 0 " in lines[3]
+    assert lines[4].startswith("soft")
+    assert "KiB" in lines[4]
+    assert "MiB" in lines[4]
+
+
+def test_a_wide_table_still_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [
+        {
+            "key": f"{seed}", "method": "prefix+lora+adapter", "seed": seed, "headline": "pearson",
+            "score": -5.25 - seed, "interval": [-12.5, 10.25], "scores": {},
+            "parameters": 134_515_008, "bytes": 538_060_032, "seconds": 123_456.0,
+            "peak_mib": 81_234.5,
+        }
+        for seed in (0, 1)
+    ]  # fmt: skip
+    show.out().print(table(summary(found), "pearson"))
+    text = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in text.splitlines()), text
+    for part in ("-5.8 (-12.5 to 10.2)", "0.7", "135M", "513 MiB", "123456", "79 GiB"):
+        assert part in text
+
+
+def test_a_method_that_cannot_run_says_why(
+    world: World, cli: Cli, here: list[str], tmp_path: Path
+) -> None:
+    more = ("--methods", "prefix,zero-shot", "--first-layer", "9")
+    answer = cli(*command(world, tmp_path / "c.jsonl", *more))
+    assert answer.status == 0, answer.err
+    assert any(line.split() == ["prefix", "failed"] for line in answer.out.splitlines())
+    assert "prefix: " in answer.out.splitlines()[-1]
+    assert "layer" in answer.out.splitlines()[-1]
+    again = cli(*command(world, tmp_path / "c.jsonl", *more, "--json"))
+    assert here == ["prefix/0", "zero-shot/0", "prefix/0"]
+    assert again.json["methods"][0]["score"] is None
+    assert "layer" in again.json["methods"][0]["error"]
+
+
+def test_where_none_can_run_the_status_is_2(
+    world: World, cli: Cli, here: list[str], tmp_path: Path
+) -> None:
+    more = ("--methods", "prefix", "--first-layer", "9")
+    answer = cli(*command(world, tmp_path / "c.jsonl", *more))
+    assert answer.status == 2
+    assert answer.err.splitlines()[-1] == "foreword: none of the methods could run"
+    assert "layer" in answer.out
+
+
+def test_rows_are_held_out_where_there_are_none_to_score(
+    world: World, cli: Cli, here: list[str], tmp_path: Path
+) -> None:
+    arguments = command(world, tmp_path / "c.jsonl", "--methods", "zero-shot", "--json")
+    at = arguments.index("--test")
+    answer = cli(*arguments[:at], *arguments[at + 2 :])
+    assert "no test rows given: 5 of the training rows are held out for scoring" in answer.err
+    assert answer.json["methods"][0]["seeds"][0]["scores"]["rows"] == 5
+
+
+def test_numbers_are_compared_by_pearson(
+    world: World, cli: Cli, here: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "numbers.jsonl"
+    given = [{"text": row.fields["text"], "label": n % 5} for n, row in enumerate(rows(20))]
+    file.write_text("".join(json.dumps(fields) + "\n" for fields in given))
+    more = ("--task", "score", "--methods", "soft", "--data", file, "--dev", file, "--test", file)
+    answer = cli(*command(world, tmp_path / "c.jsonl", *more))
+    assert answer.status == 0, answer.err
+    assert "Pearson" in answer.out
+
+
+def test_ctrl_c_is_one_line(
+    world: World, cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stopped(run: Run, folder: Path) -> Record:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(foreword.compare, "apart", stopped)
+    answer = cli(*command(world, tmp_path / "c.jsonl"))
+    assert answer.status == 130
+    last = answer.err.splitlines()[-1]
+    assert last == "foreword: stopped with 0 of 2 runs done; the same command goes on"
+
+
+# Settings ----------------------------------------------------------------------------------------
+
+
+def test_a_setting_goes_to_the_methods_that_have_it() -> None:
+    flags = Shared(length=3, shots=2, rate=0.5, seed=4, first_layer=1)
+    made = compared(flags, ["zero-shot", "demonstrations", "soft", "prefix", "soft+prefix"])
+    assert made.methods["zero-shot"] == ZeroShot()
+    assert made.methods["demonstrations"] == Demonstrations(2)
+    assert made.methods["soft"] == Soft(length=3, shots=2)
+    assert made.methods["prefix"] == Prefix(length=3, shots=2, first_layer=1)
+    assert list(made.methods) == ["zero-shot", "demonstrations", "soft", "prefix", "soft+prefix"]
+    assert made.training == Training(rate=0.5, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--methods", "sfot"), "--methods sfot: unknown 'sfot'; did you mean 'soft'"),
+        (("--methods", "soft+zero"), "unknown 'zero'"),
+        (("--methods", ""), "unknown ''"),
+        (("--seeds", "0"), "--seeds 0: give 1 or more"),
+        (("--data", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
+        (("--test", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
+        (("--dev", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
+        (("--rows", "999"), "999 rows asked for"),
+        (("--test-rows", "0"), "0 rows asked for"),
+        (("--first-layer", "1"), "--first-layer is no setting of task classify with any of the"),
+        (("--beams", "2"), "--beams is no setting"),
+        (("--epochs", "0"), "epochs"),
+        (("--out", "."), "is a folder"),
+        (("--task", "sort"), "--task sort: unknown"),
+        (("--method", "soft"), "--method"),
+    ],
+)
+def test_mistakes_are_told_before_any_run(
+    more: tuple[str, ...],
+    message: str,
+    world: World,
+    cli: Cli,
+    here: list[str],
+    tmp_path: Path,
+) -> None:
+    answer = cli(*command(world, tmp_path / "c.jsonl", *more))
+    assert answer.status == 2
+    assert message in answer.err
+    assert len(answer.err.splitlines()) == 1
+    assert here == []
+    assert not (tmp_path / "c.jsonl").exists()
+
+
+def test_a_file_of_something_else_is_left_alone(
+    world: World, cli: Cli, here: list[str], tmp_path: Path
+) -> None:
+    out = write(tmp_path / "rows.jsonl", rows(3))
+    before = out.read_bytes()
+    answer = cli(*command(world, out))
+    assert answer.status == 2
+    assert "rows.jsonl:1: is no record of a run" in answer.err
+    assert out.read_bytes() == before

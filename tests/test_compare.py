@@ -1,0 +1,274 @@
+"""Comparisons: what is done once stays done, failures lose nothing, and numbers are each run's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import foreword.compare
+from foreword.backbone.backbone import Backbone
+from foreword.compare import Data, Demonstrations, Model, Run, ZeroShot, apart, compare, perform
+from foreword.data.sample import first
+from foreword.errors import UserError
+from foreword.evaluate import evaluate
+from foreword.loop import Training
+from foreword.methods.prefix import Prefix
+from foreword.methods.soft import Soft
+from foreword.records import Record, add, read, summary
+from foreword.tasks.score import Score
+from foreword.train import tune
+from toys import TASK, get, process, rows
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TRAINING = Training(epochs=1, batch_size=8)
+DATA = Data(rows(24), rows(10, 200, "test.jsonl"), rows(6, 100, "dev.jsonl"), 12)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("model")
+    get().model.save_pretrained(folder)
+    get().text.tokenizer.save_pretrained(folder)
+    return Model(str(folder))
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Do runs in this process, and give the names of those that were done."""
+    done: list[str] = []
+
+    def do(run: Run, folder: Path) -> Record:
+        done.append(f"{run.name}/{run.training.seed}")
+        try:
+            return perform(run, tmp_path)
+        except UserError as error:
+            return {"error": str(error)}
+
+    monkeypatch.setattr(foreword.compare, "apart", do)
+    return done
+
+
+def runs(model: Model, seeds: int = 1, **changes: Any) -> list[Run]:
+    methods = {"zero-shot": ZeroShot(), "shown": Demonstrations(2), "soft": Soft(length=3)}
+    return [
+        replace(Run(name, method, replace(TRAINING, seed=seed), model, TASK, DATA), **changes)
+        for seed in range(seeds)
+        for name, method in methods.items()
+    ]
+
+
+# One run -----------------------------------------------------------------------------------------
+
+
+def test_a_run_is_tuning_and_scoring(model: Model, tmp_path: Path) -> None:
+    run = replace(runs(model)[2], training=replace(TRAINING, seed=3))
+    found = perform(run, tmp_path)
+    base = Backbone.load(model.name)
+    prompt = tune(
+        base, TASK, Soft(length=3), first(DATA.train, 12, 3), DATA.dev, training=run.training
+    )
+    scores = evaluate(prompt, DATA.test, seed=3)
+    assert found["headline"] == "accuracy"
+    assert found["score"] == scores["accuracy"]
+    assert found["interval"] == scores["intervals"]["accuracy"]
+    assert found["scores"]["macro_f1"] == scores["macro_f1"]
+    assert found["parameters"] == 3 * 32
+    assert found["bytes"] == prompt.save(tmp_path / "own.safetensors").stat().st_size
+    assert found["seconds"] > 0
+    assert found["peak_mib"] > 10
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_untrained_model_is_the_baseline_of_eval(model: Model, tmp_path: Path) -> None:
+    zero, shown, _ = runs(model)
+    prompt = tune(get(), TASK, Soft(length=3), DATA.train, DATA.dev, training=TRAINING, watchers=[])
+    expected = evaluate(prompt, DATA.test, baselines=True)["baselines"]
+    found = perform(zero, tmp_path)
+    assert found["score"] == expected["zero-shot"]["accuracy"]
+    assert (found["parameters"], found["bytes"], found["seconds"]) == (0, 0, 0)
+    four = replace(shown, method=Demonstrations(4), data=replace(DATA, rows=None))
+    assert perform(four, tmp_path)["score"] == expected["demonstrations"]["accuracy"]
+
+
+def test_all_rows_give_the_labels_though_few_are_trained_on(model: Model, tmp_path: Path) -> None:
+    data = replace(DATA, rows=1)
+    run = Run("zero-shot", ZeroShot(), TRAINING, model, replace(TASK, labels=None), data)
+    assert perform(run, tmp_path)["scores"]["rows"] == 10
+
+
+def test_scores_are_compared_by_pearson(model: Model, tmp_path: Path) -> None:
+    numbered = [
+        replace(row, fields={**row.fields, "label": n % 6}) for n, row in enumerate(DATA.train)
+    ]
+    run = Run("zero-shot", ZeroShot(), TRAINING, model, Score(), Data(numbered, numbered))
+    found = perform(run, tmp_path)
+    assert (found["headline"], found["score"]) == ("pearson", found["scores"]["pearson"])
+
+
+# Many runs ---------------------------------------------------------------------------------------
+
+
+def test_what_is_done_is_not_done_again(model: Model, here: list[str], tmp_path: Path) -> None:
+    out, said = tmp_path / "c.jsonl", list[str]()
+    before = compare(runs(model), out, said.append)
+    assert here == ["zero-shot/0", "shown/0", "soft/0"]
+    assert [line.partition(":")[0] for line in said] == [
+        f"{name}, seed 0" for name in ("zero-shot", "shown", "soft") for _ in range(2)
+    ]
+    assert "left" in said[1]
+    assert "left" not in said[-1]
+    here.clear()
+    assert compare(runs(model), out, said.append) == before == read(out)
+    assert here == []
+    assert said[-1] == f"{out}: 3 of 3 runs are done already"
+    assert len(compare(runs(model, 2), out)) == 6
+    assert here == ["zero-shot/1", "shown/1", "soft/1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"training": replace(TRAINING, epochs=2)}, ["soft/0"]),
+        ({"data": replace(DATA, dev=rows(7, 100))}, ["zero-shot/0", "shown/0", "soft/0"]),
+        ({"task": replace(TASK, max_length=9)}, ["zero-shot/0", "shown/0", "soft/0"]),
+    ],
+)
+def test_a_run_of_other_settings_or_rows_is_another(
+    change: dict[str, Any], again: list[str], model: Model, here: list[str], tmp_path: Path
+) -> None:
+    compare(runs(model), tmp_path / "c.jsonl")
+    here.clear()
+    compare(runs(model, **change), tmp_path / "c.jsonl")
+    assert here == again
+
+
+def test_one_that_fails_loses_no_other_and_is_tried_again(
+    model: Model, here: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "c.jsonl"
+    asked = [*runs(model), Run("deep", Prefix(first_layer=9), TRAINING, model, TASK, DATA)]
+    asked.insert(0, asked.pop())
+    found = compare(asked, out)
+    assert [record["method"] for record in found] == ["deep", "zero-shot", "shown", "soft"]
+    assert "layer" in found[0]["error"]
+    assert all("score" in record for record in found[1:])
+    here.clear()
+    compare(asked, out)
+    assert here == ["deep/0"]
+    assert len(read(out)) == 5
+
+
+def test_ctrl_c_says_what_is_kept(
+    model: Model, here: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    do = foreword.compare.apart
+
+    def stopped(run: Run, folder: Path) -> Record:
+        if run.name == "soft":
+            raise KeyboardInterrupt
+        return do(run, folder)
+
+    monkeypatch.setattr(foreword.compare, "apart", stopped)
+    with pytest.raises(KeyboardInterrupt, match="2 of 3 runs done; the same command goes on"):
+        compare(runs(model), tmp_path / "c.jsonl")
+    assert [record["method"] for record in read(tmp_path / "c.jsonl")] == ["zero-shot", "shown"]
+
+
+# A process of its own -----------------------------------------------------------------------------
+
+
+class Doomed(Prefix):
+    """A method that kills its process."""
+
+    def build(self, *_: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_run_that_is_killed_says_so(model: Model, tmp_path: Path) -> None:
+    run = Run("prefix", Doomed(), TRAINING, model, TASK, DATA)
+    assert "killed" in apart(run, tmp_path)["error"]
+
+
+def compare_slowly(run: Run, out: Path) -> None:
+    try:
+        compare([run], out)
+    except KeyboardInterrupt as error:
+        (out.parent / "said").write_text(str(error))
+
+
+def test_ctrl_c_ends_the_process_too(model: Model, tmp_path: Path) -> None:
+    run = replace(runs(model)[2], training=replace(TRAINING, epochs=1_000_000))
+    child = process(compare_slowly, run, tmp_path / "c.jsonl")
+    while not list(tmp_path.glob(".compare.*")):
+        child.join(0.1)
+    child.join(1.0)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGINT)
+    child.join(20)
+    assert child.exitcode == 0
+    assert "0 of 1 runs done" in (tmp_path / "said").read_text()
+    assert not list(tmp_path.glob(".compare.*"))
+
+
+# Records -----------------------------------------------------------------------------------------
+
+
+def record(method: str, seed: int, score: float | None = None, **more: Any) -> Record:
+    found = {"key": f"{method}{seed}", "method": method, "seed": seed}
+    if score is None:
+        return {**found, "error": "no", **more}
+    numbers = {"parameters": 7, "bytes": 9, "seconds": score / 10, "peak_mib": score * 2}
+    return {
+        **found, "headline": "accuracy", "score": score, "interval": [score - 3, score + 2],
+        "scores": {}, **numbers, **more,
+    }  # fmt: skip
+
+
+def test_the_summary_is_of_means(tmp_path: Path) -> None:
+    given = [record("soft", 0, 80.0), record("none", 0), record("soft", 1, 90.0)]
+    soft, none = summary([*given, record("soft", 2)])
+    assert (soft["score"], soft["interval"], soft["seconds"]) == (85, [82, 87], 8.5)
+    assert soft["spread"] == pytest.approx(statistics.stdev([80, 90]), abs=1e-4)
+    assert (soft["peak_mib"], soft["parameters"], soft["bytes"], soft["error"]) == (180, 7, 9, "no")
+    assert [each["seed"] for each in soft["seeds"]] == [0, 1, 2]
+    assert (none["score"], none["interval"], none["spread"], none["error"]) == (
+        None,
+        None,
+        None,
+        "no",
+    )
+    assert summary([given[0]])[0]["spread"] is None
+    assert "error" not in summary([given[0]])[0]
+
+
+def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path: Path) -> None:
+    out = tmp_path / "c.jsonl"
+    add(out, record("soft", 0, 80.0))
+    whole = out.read_text()
+    out.write_text(whole + whole[:40])
+    assert len(read(out)) == 1
+    add(out, record("soft", 1, 80.0))
+    assert [each["seed"] for each in read(out)] == [0, 1]
+
+
+@pytest.mark.parametrize("content", ['{"text": "film"}\n', "film\n", "[1]\n", "film"])
+def test_another_file_is_not_written_to(content: str, tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    out.write_text(content)
+    with pytest.raises(UserError, match=r"rows.jsonl:1: is no record"):
+        read(out)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder"):
+        read(tmp_path)
+    with pytest.raises(UserError, match="cannot be written"):
+        add(tmp_path, {})
