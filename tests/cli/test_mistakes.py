@@ -113,7 +113,10 @@ TRAIN: dict[str, tuple[Make, list[str]]] = {
         ["--method prefix+sfot: unknown 'sfot'; did you mean 'soft'?"],
     ),
     "method twice": (train("--method", "soft+soft"), ["'soft' stands twice"]),
-    "two prefixes": (train("--method", "prefix+deep"), ["cannot stand together", "keys and values"]),
+    "two prefixes": (
+        train("--method", "prefix+deep"),
+        ["cannot stand together", "keys and values"],
+    ),
     "head of a generation": (
         train("--task", "generate", "--method", "head", "--template", "{text}"),
         ["no classes to score"],
