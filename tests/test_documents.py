@@ -14,7 +14,11 @@ from foreword.cli.main import run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-FEWER = {"train": ["--rows", "80", "--dev-rows", "12", "--epochs", "1"], "eval": ["--rows", "16"]}
+FEWER = {
+    "train": ["--rows", "80", "--dev-rows", "12", "--epochs", "1"],
+    "eval": ["--rows", "16"],
+    "compare": ["--rows", "20", "--test-rows", "8", "--dev-rows", "4", "--epochs", "1"],
+}
 
 
 def blocks(language: str) -> list[str]:
@@ -36,7 +40,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_block_is_one_that_is_run() -> None:
     assert len(blocks("python")) == 1
     named = [command[0] for command in commands()]
-    assert named == ["train", "eval", "predict", "info", "export", "train"]
+    assert named == ["train", "eval", "predict", "info", "export", "train", "compare"]
 
 
 @pytest.mark.smollm2

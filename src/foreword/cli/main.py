@@ -272,7 +272,7 @@ def export(
     *,
     to: Annotated[str, Parameter(help="peft")] = "peft",
     kind: Annotated[
-        str | None, Parameter(help="of a prefix: PREFIX_TUNING, the default, or CARTRIDGE")
+        str | None, Parameter(help="of keys and values: PREFIX_TUNING, the default, or CARTRIDGE")
     ] = None,
     model: Annotated[
         str | None, Parameter(help="load this model and compare the prompt's layers with its")
