@@ -190,7 +190,7 @@ def perform(run: Run, folder: Path) -> Record:
     """Tune, save in ``folder`` to learn the size, and score; return what is compared.
 
     ``score`` and ``interval`` of the task's ``headline``, all ``scores``, ``parameters`` (numbers
-    that the prompt holds), ``bytes`` of its file, ``seconds`` of tuning, and ``peak_mib``, the
+    that are trained), ``bytes`` of its file, ``seconds`` of tuning, and ``peak_mib``, the
     most memory that this process has held (on a GPU, that its tensors have).
     """
     backbone = Backbone.load(
@@ -228,7 +228,7 @@ def perform(run: Run, folder: Path) -> Record:
         )
         seconds = time.monotonic() - began
         size = prompt.save(folder / "prompt.safetensors").stat().st_size
-        parameters = sum(tensor.numel() for _, tensor in prompt.injection.tensors())
+        parameters = prompt.method["trained"]
         scores = evaluate(prompt, test, seed=seed)
     return {
         "headline": bound.headline,

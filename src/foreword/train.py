@@ -77,7 +77,12 @@ def tune(
     run = Loop(backbone, bound, trainable, training, method.rate, announce, world)
     run.encode(train_rows, dev_rows)
     about = {
-        "method": {"name": name_of(method), **plain(method), "training": plain(training)},
+        "method": {
+            "name": name_of(method),
+            **plain(method),
+            "trained": sum(parameter.numel() for parameter in run.trained),
+            "training": plain(training),
+        },
         "data": _provenance(bound, method, train_rows, dev_rows, training.seed),
     }
     made_on = {
