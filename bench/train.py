@@ -29,8 +29,8 @@ from train_setting import Setting
 
 from foreword.cli import show
 from foreword.errors import UserError, nearest
-from foreword.loop import Compile
 from foreword.prompt import write_whole
+from foreword.training import Compile
 
 app = App(name="bench", help="Foreword's training step beside peft's.", version_flags=[])
 

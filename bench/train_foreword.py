@@ -15,8 +15,9 @@ from train_cases import Case
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
 from foreword.injection import Injection
-from foreword.loop import Compile, Loop, Training
+from foreword.loop import Loop
 from foreword.tasks.task import Bound, Encoded
+from foreword.training import Compile, Training
 from foreword.watch import Watchers
 
 RATE = 1e-9

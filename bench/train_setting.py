@@ -12,7 +12,7 @@ from train_models import open_model
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.sources import Source
 from foreword.errors import UserError
-from foreword.loop import Compile
+from foreword.training import Compile
 
 BATCHES = 5
 """The most batches that are compared; with more pairs than that they come round again."""

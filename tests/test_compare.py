@@ -18,12 +18,12 @@ from foreword.compare import Data, Demonstrations, Model, Run, ZeroShot, apart, 
 from foreword.data.sample import first
 from foreword.errors import UserError
 from foreword.evaluate import evaluate
-from foreword.loop import Training
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.records import Record, add, read, summary
 from foreword.tasks.score import Score
 from foreword.train import tune
+from foreword.training import Training
 from toys import TASK, get, process, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from foreword.backbone.decode import Decoding
 from foreword.config import from_plain, plain
 from foreword.errors import UserError
-from foreword.loop import Training
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.training import Training
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ import language
 from foreword.data.read import Row
 from foreword.evaluate import evaluate, with_scores
 from foreword.injection import NOTHING
-from foreword.loop import Training
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt import Prompt
 from foreword.tasks.classify import Classifier, Classify
 from foreword.tasks.generate import Generate
 from foreword.train import tune
+from foreword.training import Training
 from toys import TASK, TRAINING, get, rows, toy_run, write
 
 pytestmark = pytest.mark.usefixtures("one_thread")

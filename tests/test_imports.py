@@ -11,7 +11,8 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "foreword"
 ORDER = [
     ["errors"],
-    ["config", "injection", "metrics", "data", "parallel", "overflow"],
+    ["config", "injection", "metrics", "data", "parallel", "overflow", "training"],
+    ["regularise"],
     ["backbone"],
     ["engine"],
     ["tasks", "trunk"],

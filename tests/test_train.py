@@ -34,7 +34,6 @@ from foreword.config import plain
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
-from foreword.loop import Training
 from foreword.methods.method import Method, Trainable
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS
@@ -44,6 +43,7 @@ from foreword.tasks.classify import Classifier
 from foreword.tasks.generate import Generate
 from foreword.tasks.task import Bound
 from foreword.train import log_path, tune
+from foreword.training import Training
 from foreword.trunk import Trunk
 from plain import twin
 from toys import TASK, TRAINING, Recorder, get, rows, scripted, toy_run, write

@@ -25,12 +25,12 @@ import foreword.watch
 from families import CAUSAL, MASKED, SEQ2SEQ, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
-from foreword.loop import Training
 from foreword.methods.soft import Soft
 from foreword.prompt import Prompt
 from foreword.tasks.classify import Classifier, Classify
 from foreword.tasks.task import Encoded
 from foreword.train import tune
+from foreword.training import Training
 
 FAMILIES: dict[str, Family] = {f.name: f for f in [*CAUSAL, *MASKED, *SEQ2SEQ]}
 TASK = Classify(template="{text} :", labels={"good": " good", "bad": " bad"})

@@ -10,7 +10,6 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.errors import UserError
 from foreword.evaluate import evaluate
-from foreword.loop import Training
 from foreword.methods.adapter import Adapter
 from foreword.methods.context import Context
 from foreword.methods.deep import Deep
@@ -24,6 +23,7 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.score import Score
 from foreword.train import tune
+from foreword.training import Training
 
 load = Backbone.load
 

@@ -28,6 +28,7 @@ class Progress:
     step: int = 0
     best_score: float | None = None
     worse: int = 0  # evaluations since the best one
+    halved: int = 0  # times that a plateau has halved the rate
 
 
 def path_for(out: Path) -> Path:

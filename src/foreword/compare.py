@@ -32,7 +32,7 @@ from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluate import evaluate, scored, without_bulk
 from foreword.injection import NOTHING
-from foreword.loop import Interrupted, Training
+from foreword.loop import Interrupted
 from foreword.methods.method import Method
 from foreword.methods.starts import demonstrations
 from foreword.prompt import write_whole
@@ -40,6 +40,7 @@ from foreword.records import Record, add, read
 from foreword.tasks.registry import name_of
 from foreword.tasks.task import Task
 from foreword.train import tune
+from foreword.training import Training
 from foreword.watch import Bar, console
 
 

@@ -12,6 +12,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, common_lead
 from foreword.backbone.stack import WHOLE, Cut
 from foreword.injection import Injection, Mixture
+from foreword.regularise import Mix
 
 WORTH_SHARING = 8
 """Leading tokens that all rows share are run once from this many on; a pass of its own for
@@ -178,6 +179,7 @@ def differentiate(
     *,
     tokens: Sequence[int] | None = None,
     given: Given | None = None,
+    mix: Mix | None = None,
 ) -> float:
     """Take the gradient of a loss summed over rows, in passes within the token budget.
 
@@ -185,8 +187,9 @@ def differentiate(
     alike; a mixture's rows share no lead. A batch of one pass runs the shared lead
     inside it; for several, the lead is read once before them, and differentiated once. ``loss``
     maps rows and the logits of their targets (of ``tokens``, None for all) to their share of
-    the loss; it is asked about a few rows at a time where the vocabulary is large. Gradients are
-    added to the parameters' ``grad``; returns the loss.
+    the loss; it is asked about a few rows at a time where the vocabulary is large. With ``mix``
+    rows are mixed with others of their pass, and each must have one target. Gradients are added
+    to the parameters' ``grad``; returns the loss.
     """
     injection = make()
     frozen, backbone = backbone, backbone.under(injection)
@@ -207,7 +210,10 @@ def differentiate(
     for group, states in passes(backbone, cut, examples, groups, given):
         leaf = states.detach().requires_grad_()
         for rows, place in chunks(backbone, examples, group, width):
-            part = loss(rows, backbone.logits(leaf[place], tokens))
+            if mix is None:
+                part = loss(rows, backbone.logits(leaf[place], tokens))
+            else:
+                part = _mixed(backbone, leaf[place], rows, loss, tokens, mix)
             torch.autograd.backward(part)
             total = total + part.detach()
         if states.requires_grad:  # below a head alone they do not
@@ -215,6 +221,22 @@ def differentiate(
     reached = [key for key in grown if leaves[key].grad is not None]
     torch.autograd.backward([grown[key] for key in reached], [leaves[key].grad for key in reached])
     return float(total)  # the one time that the host waits for the device
+
+
+def _mixed(
+    backbone: Backbone,
+    states: Tensor,
+    rows: list[int],
+    loss: Callable[[list[int], Tensor], Tensor],
+    tokens: Sequence[int] | None,
+    mix: Mix,
+) -> Tensor:
+    """Return the loss of states that are mixed two by two, (rows, width), one target a row."""
+    partners = mix.partners(len(rows))
+    blended = mix.share * states + (1 - mix.share) * states[partners]
+    logits = backbone.logits(blended, tokens)
+    own = loss(rows, logits)
+    return mix.share * own + (1 - mix.share) * loss([rows[n] for n in partners], logits)
 
 
 @torch.no_grad()

@@ -9,10 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NoReturn, get_args
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -22,90 +21,23 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import common_lead
 from foreword.data.read import Row
 from foreword.engine import differentiate, infer, token_budget
-from foreword.errors import UserError, nearest
-from foreword.injection import Injection
+from foreword.errors import UserError
+from foreword.injection import Injection, Mixture
 from foreword.methods.method import Trainable
 from foreword.parallel import ALONE, World
+from foreword.regularise import Anchor, Mix, dropped
 from foreword.tasks.layout import room_for
 from foreword.tasks.task import Bound
+from foreword.training import Training
 from foreword.trunk import Trunk
 from foreword.watch import Watchers
 
 SAVE_EVERY = 20.0
-"""Seconds between checkpoints within an epoch; there is one after every evaluation too."""
-
-Schedule = Literal["linear", "cosine", "constant"]
-Compile = Literal["auto", "on", "off"]
+"""Seconds between checkpoints within an epoch, more where writing one takes long; there is one
+after every evaluation too."""
 
 WORTH_COMPILING = 300
 """Steps from which on compiling is taken to pay; what it costs and gains is in bench/README.md."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a method's parameters are trained.
-
-    A step takes the gradient of the mean loss over ``batch_size`` rows, in as many passes as the
-    ``token_budget`` asks for; the mean is that of the whole batch whatever their number.
-    ``rate`` None is the method's own. ``warmup`` is a share of all steps. The run stops after
-    ``patience`` evaluations without a better dev score. ``checkpointing`` trades time for memory.
-    Up to ``cache_gb`` of what the layers below a prefix make of the rows is kept in memory, more
-    in a file. ``compile`` fuses each layer's small operations ("auto": where a run is long
-    enough to pay for the seconds that this takes).
-    """
-
-    epochs: int = 4
-    batch_size: int = 16
-    rate: float | None = None
-    schedule: Schedule = "linear"
-    warmup: float = 0.06
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    patience: int | None = None
-    seed: int = 0
-    token_budget: int | None = None
-    checkpointing: bool = False
-    cache_gb: float = 2.0
-    compile: Compile = "auto"
-
-    def check(self) -> None:
-        """Raise UserError for values out of range."""
-        for name in ("epochs", "batch_size", "patience", "token_budget"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} is {value}; it must be at least 1")
-        if self.rate is not None:
-            check_rate(self.rate)
-        if not 0 <= self.warmup <= 1:
-            raise UserError(f"warmup is {self.warmup}; it is a share of all steps, from 0 to 1")
-        if self.schedule not in get_args(Schedule):
-            known = nearest(str(self.schedule), get_args(Schedule))
-            raise UserError(f"unknown schedule '{self.schedule}'; {known}")
-        if self.compile not in get_args(Compile):
-            known = nearest(str(self.compile), get_args(Compile))
-            raise UserError(f"unknown compile '{self.compile}'; {known}")
-        if self.compile == "on" and self.checkpointing:
-            raise UserError("compile 'on' with checkpointing: give one of the two")
-        if not 0 <= self.cache_gb < math.inf:
-            raise UserError(f"cache_gb is {self.cache_gb}; give gigabytes, 0 for none in memory")
-        if not (self.clip > 0 and 0 <= self.weight_decay < math.inf):
-            raise UserError("clip must be above 0 and weight_decay not below")
-
-    def factor(self, step: int, steps: int) -> float:
-        """Return what the learning rate is multiplied by at a step, counted from 0."""
-        rising = max(1, round(self.warmup * steps))
-        if step < rising:
-            return (step + 1) / rising
-        if self.schedule == "constant":
-            return 1.0
-        rest = (step - rising) / max(1, steps - rising)
-        return 1 - rest if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * rest))
-
-
-def check_rate(rate: float) -> None:
-    """Raise UserError for a learning rate of 0 or below, or beyond what AdamW can count with."""
-    if not 0 < rate < 1e30:
-        raise UserError(f"the learning rate is {rate}; it must be above 0 and below 1e30")
 
 
 STATES_AT_ONCE = 256
@@ -146,7 +78,8 @@ class Loop:
         self.progress = checkpoint.Progress(run="")
         self.best: dict[str, Tensor] = {}
         self.path: Path | None = None
-        self.saved = time.monotonic()
+        self.saved, self.saving = time.monotonic(), 0.0
+        self.anchor = Anchor(self.trained, training.l2_start) if training.l2_start else None
 
     def _rate_of(self, name: str) -> float:
         """Return a parameter's learning rate: that of the run, or its method's among several."""
@@ -167,6 +100,11 @@ class Loop:
             cut = sum(item.cut for item in items)
             if cut:
                 self.announce(f"{cut} of {len(items)} {name} rows were too long and were cut")
+        if self.training.mixup and any(len(item.example.targets) != 1 for item in self.items):
+            raise UserError(
+                "--mixup mixes rows that are scored at one token each; give labels of one token, "
+                "or use a head"
+            )
         self.lead = common_lead(item.example for item in self.items)
         self.longest = max(item.example.length for item in self.items)
         self.trunk = self._trunk(injection)
@@ -219,8 +157,10 @@ class Loop:
     def save(self) -> None:
         """Write a checkpoint."""
         if self.path is not None and self.world.first:
+            began = time.monotonic()
             checkpoint.write(self.path, self.progress, self.trainable, self.optimizer, self.best)
             self.saved = time.monotonic()
+            self.saving = self.saved - began
 
     def go(self, told: Watchers) -> None:
         """Take all steps that are left."""
@@ -239,7 +179,7 @@ class Loop:
                     self._step(told)
                     if self.progress.step % self.per_epoch == 0:
                         self._evaluate(told)
-                    elif time.monotonic() - self.saved > SAVE_EVERY:
+                    elif time.monotonic() - self.saved > max(SAVE_EVERY, 20 * self.saving):
                         self.save()
                     if self.world.any(stopped.is_set()):
                         self.save()
@@ -282,7 +222,7 @@ class Loop:
             seen.append((group, each.detach()))
             return each.sum() / weight
 
-        factor = self.training.factor(self.progress.step, self.steps)
+        factor = self.training.factor(self.progress.step, self.steps, self.progress.halved)
         rate = self.rate * factor
         for settings in self.optimizer.param_groups:
             settings["lr"] = settings["own"] * factor
@@ -294,7 +234,7 @@ class Loop:
             chance = torch.Generator().manual_seed(self._seed())
             part = differentiate(
                 self.backbone,
-                lambda: self.trainable.training_on(rows, chance),
+                lambda: self._injection(rows, chance),
                 examples,
                 self.lead,
                 self.longest,
@@ -302,8 +242,11 @@ class Loop:
                 loss,
                 tokens=self.bound.tokens,
                 given=None if self.trunk is None else self.trunk.given(examples),
+                mix=Mix.drawn(self.training.mixup, chance) if self.training.mixup else None,
             )
         self.world.reduce(self.trained)
+        if self.anchor is not None:
+            self.anchor.pull()
         (total,) = self.world.total(part)
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.training.clip)
         values = {"loss": total, "rate": rate, "norm": float(norm), "rows": len(chosen)}
@@ -316,6 +259,11 @@ class Loop:
         self.optimizer.step()
         self.progress.step += 1
         told.step(self.progress.step, values)
+
+    def _injection(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
+        """Return what the rows of a step are run under."""
+        made = self.trainable.training_on(rows, chance)
+        return dropped(made, self.training.dropout, chance) if self.training.dropout else made
 
     def _seed(self) -> int:
         """Return the seed of a step's random numbers, the same in all processes and resumed."""
@@ -349,7 +297,9 @@ class Loop:
         progress = self.progress
         told.evaluation(progress.step, self.bound.metric, score)
         best = progress.best_score
-        progress.worse = 0 if best is None or score > best else progress.worse + 1
+        better = best is None or score > best
+        progress.worse = 0 if better else progress.worse + 1
+        progress.halved += not better and self.training.schedule == "plateau"
         if best is None or score >= best:  # of equals the one that was trained for longer
             progress.best_score = score
             self.best = {n: t.detach().clone() for n, t in self.trainable.state_dict().items()}

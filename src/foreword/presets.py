@@ -11,9 +11,9 @@ from typing import Any
 
 from foreword.config import from_plain
 from foreword.errors import UserError, nearest
-from foreword.loop import Training
 from foreword.methods.method import Method
 from foreword.methods.registry import METHODS
+from foreword.training import Training
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "fast": {

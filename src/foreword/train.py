@@ -21,7 +21,7 @@ from foreword.data.read import Row, read_rows
 from foreword.data.sample import digest, hold_out
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.loop import Loop, Training, check_rate
+from foreword.loop import Loop
 from foreword.methods.method import Method, Trainable
 from foreword.methods.registry import name_of
 from foreword.methods.starts import demonstrations
@@ -29,6 +29,7 @@ from foreword.parallel import ALONE, World
 from foreword.prompt import Prompt
 from foreword.tasks.registry import name_of as task_name
 from foreword.tasks.task import Bound, Task
+from foreword.training import Training, check_rate
 from foreword.watch import Bar, Log, Watcher, Watchers
 
 

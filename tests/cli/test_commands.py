@@ -15,8 +15,8 @@ from foreword.cli import demo
 from foreword.data.read import read_rows
 from foreword.data.sample import per_class
 from foreword.evaluate import evaluate
-from foreword.loop import Training
 from foreword.prompt import Prompt
+from foreword.training import Training
 from toys import get, rows, write
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,10 +16,10 @@ from foreword.cli.compare import table
 from foreword.cli.settings import Shared, compared
 from foreword.compare import Demonstrations, Run, ZeroShot, perform
 from foreword.errors import UserError
-from foreword.loop import Training
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.records import Record, summary
+from foreword.training import Training
 from toys import rows, write
 
 Cli = Callable[..., Answer]

@@ -12,7 +12,6 @@ import pytest
 from foreword.backbone.decode import Decoding
 from foreword.cli.settings import HELP, RUN, Flags, columns, parse_labels, settings, task_alone
 from foreword.errors import UserError
-from foreword.loop import Training
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS
 from foreword.methods.soft import Soft
@@ -20,6 +19,7 @@ from foreword.presets import PRESETS, preset
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.registry import TASKS
+from foreword.training import Training
 
 
 def test_every_field_of_every_configuration_is_a_flag_with_help() -> None:

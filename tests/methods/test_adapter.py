@@ -17,11 +17,11 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.errors import UserError
 from foreword.injection import Injection
-from foreword.loop import Training
 from foreword.methods.adapter import Adapter
 from foreword.methods.joint import Joint
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
+from foreword.training import Training
 from oracles import FAMILIES, FEW, get, scores
 from plain import twin
 from toys import toy_run

@@ -20,7 +20,6 @@ from foreword.engine import infer
 from foreword.errors import UserError
 from foreword.evaluate import evaluate
 from foreword.injection import NOTHING
-from foreword.loop import Training
 from foreword.methods.head import Head
 from foreword.methods.registry import METHODS
 from foreword.methods.soft import Soft
@@ -28,6 +27,7 @@ from foreword.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.score import Score, Scorer, number_of, spread
 from foreword.train import tune
+from foreword.training import Training
 from plain import next_logits, twin
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,10 +9,10 @@ from foreword.backbone.backbone import Backbone
 from foreword.cli import show
 from foreword.errors import UserError
 from foreword.evaluate import evaluate, with_scores
-from foreword.loop import Training
 from foreword.methods.prefix import Prefix
 from foreword.tasks.classify import Classify
 from foreword.train import tune
+from foreword.training import Training
 
 LINES = (
     "my parcel says delivered but there is nothing at my door",

@@ -17,13 +17,13 @@ from foreword.backbone.decode import Decoding
 from foreword.compare import UNTRAINED, Demonstrations, ZeroShot
 from foreword.config import from_plain
 from foreword.errors import UserError, nearest
-from foreword.loop import Training
 from foreword.methods.method import Method
 from foreword.methods.registry import METHODS, kinds, together
 from foreword.presets import PRESETS, settings_of
 from foreword.tasks.generate import Generate
 from foreword.tasks.registry import TASKS
 from foreword.tasks.task import Task
+from foreword.training import Training
 
 HELP = {
     "model": "smollm2 (packaged), a folder, a .gguf file, or a hub id",
@@ -79,7 +79,11 @@ HELP = {
     "rate": "learning rate; else the method's own",
     "epochs": "passes over the training rows",
     "batch_size": "rows a step",
-    "schedule": "how the learning rate falls",
+    "schedule": "linear, cosine, inverse-sqrt, plateau or constant: how the learning rate falls",
+    "dropout": "leave out virtual tokens with this probability, anew in each step",
+    "l2_start": "strength of an L2 penalty to where parameters started",
+    "mixup": "mix rows two by two, by Beta(alpha, alpha)",
+    "label_smoothing": "share of the target that is spread over all answers",
     "warmup": "share of the steps in which it rises",
     "weight_decay": "AdamW's weight decay",
     "clip": "largest norm of a gradient",

@@ -30,7 +30,9 @@ class Classify:
 
     ``labels`` maps each label to its word or words; None takes the labels that occur in the rows
     and makes words of their names. ``loss`` is taken over the labels, or over the whole
-    "vocabulary". Rows of more than ``max_length`` tokens lose text on the side ``truncate``.
+    "vocabulary". ``label_smoothing`` spreads that share of each row's target evenly over all labels
+    (Szegedy et al. 2016, arXiv:1512.00567). Rows of more than ``max_length`` tokens lose text on
+    the side ``truncate``.
     """
 
     template: str | None = None
@@ -39,6 +41,7 @@ class Classify:
     max_length: int = 512
     truncate: Side = "right"
     loss: Literal["labels", "vocabulary"] = "labels"
+    label_smoothing: float = 0.0
 
     def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Classify:
         """Find the labels in the rows where none are given, and a template for their shape."""
@@ -73,6 +76,12 @@ class Classifier:
         self._headed = False
         if task.loss == "vocabulary" and backbone.architecture == "masked":
             raise UserError("loss 'vocabulary' is not for masked models; leave it out")
+        if not 0 <= task.label_smoothing < 1:
+            raise UserError(
+                f"label_smoothing is {task.label_smoothing}; give a share, from 0 to below 1"
+            )
+        if task.label_smoothing and task.loss == "vocabulary":
+            raise UserError("label_smoothing spreads over labels; use it with loss 'labels'")
         self.words = normalized(task.labels)
         self.labels = list(self.words)
         if backbone.architecture == "masked" and Slot() not in self.template.parts:
@@ -191,7 +200,9 @@ class Classifier:
         return self.labels.index(str(row.fields[self.task.label_field]))
 
     def train_example(self, row: Row, room: int) -> Encoded:
-        """Return the row with the nodes of the tree that its label's words pass."""
+        """Return the row with the nodes of the tree that its label's words pass, or with all."""
+        if self.task.label_smoothing:
+            return self.dev_example(row, room)
         laid, gold = self._laid(row, room), self.gold(row)
         return Encoded(self._example(laid, self.verbalizer.by_label[gold]), gold, laid.cut)
 
@@ -213,8 +224,13 @@ class Classifier:
 
     def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
         """Return minus the log-probability of each row's label: (rows,)."""
-        examples = [item.example for item in items]
-        return self.verbalizer.losses(logits, examples, [item.gold for item in items])
+        examples, gold = [item.example for item in items], [item.gold for item in items]
+        share = self.task.label_smoothing
+        if not share:
+            return self.verbalizer.losses(logits, examples, gold)
+        scores = self.verbalizer.scores(logits, examples)
+        own = scores[range(len(items)), gold]
+        return -(1 - share) * own - share * scores.mean(1)
 
     def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return how many rows have their own label as the likeliest, and their number."""

@@ -30,13 +30,15 @@ class Generate:
 
     Rows of ``messages`` are read through the tokenizer's chat template: the last message is the
     completion. Prompts of more than ``max_length`` tokens lose text on the side ``truncate``,
-    completions of more than ``decoding.max_new_tokens`` at their end.
+    completions of more than ``decoding.max_new_tokens`` at their end. ``label_smoothing`` spreads
+    that share of each target evenly over the vocabulary (Szegedy et al. 2016, arXiv:1512.00567).
     """
 
     template: str | None = None
     completion_field: str = "completion"
     max_length: int = 512
     truncate: Side = "left"
+    label_smoothing: float = 0.0
     decoding: Decoding = field(default_factory=Decoding)
 
     def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Generate:
@@ -71,6 +73,10 @@ class Generator:
         if backbone.architecture == "masked":
             raise UserError(f"{backbone.name} is a masked model and cannot generate")
         task.decoding.check()
+        if not 0 <= task.label_smoothing < 1:
+            raise UserError(
+                f"label_smoothing is {task.label_smoothing}; give a share, from 0 to below 1"
+            )
         self.task = task
         self.backbone = backbone
         self.template = Template.parse(task.template)
@@ -190,15 +196,18 @@ class Generator:
 
     def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
         """Return each row's cross-entropy in nats, summed over its targets: (rows,)."""
+        return self._entropies(logits, items, self.task.label_smoothing)
+
+    def _entropies(self, logits: Tensor, items: Sequence[Encoded], smoothing: float) -> Tensor:
         sizes = torch.tensor([item.gold for item in items], device=logits.device)
         answers = [token for item in items for token in item.example.answers]
         target = torch.tensor(answers, device=logits.device)
-        each = F.cross_entropy(logits.float(), target, reduction="none")
+        each = F.cross_entropy(logits.float(), target, reduction="none", label_smoothing=smoothing)
         return each.new_zeros(len(items)).index_add(0, torch.repeat_interleave(sizes), each)
 
     def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return the summed log-likelihood of the completions' tokens, and their number."""
-        return -float(self.losses(logits, items).sum()), sum(item.gold for item in items)
+        return -float(self._entropies(logits, items, 0.0).sum()), sum(item.gold for item in items)
 
     def instruction(self) -> str:
         """Return the default text to start from."""

@@ -1,0 +1,286 @@
+"""Regularisers: each against the same thing written out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import get_inverse_sqrt_schedule, get_scheduler
+
+import contract
+from families import REACHED, backbone
+from foreword.engine import differentiate
+from foreword.errors import UserError
+from foreword.injection import KV, Head, Injection, Mixture
+from foreword.methods.head import Head as HeadMethod
+from foreword.methods.prefix import Prefix
+from foreword.methods.soft import Soft
+from foreword.regularise import Anchor, Mix, dropped
+from foreword.tasks.classify import Classify
+from foreword.tasks.generate import Generate
+from foreword.tasks.layout import room_for
+from foreword.train import tune
+from foreword.training import Training
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LLAMA = next(family for family in REACHED if family.name == "llama")
+
+
+def chance(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# Dropout ---------------------------------------------------------------------------------------
+
+
+def whole(positions: int = 40) -> Injection:
+    kv = {name: KV(torch.randn(2, positions, 4), torch.randn(2, positions, 4)) for name in "ab"}
+    return Injection(kv=kv, positions=positions, head=Head(torch.ones(2, 4), torch.zeros(2)))
+
+
+def test_dropped_positions_are_the_same_in_all_layers_and_rows_stay_where_they_were() -> None:
+    before = whole()
+    after = dropped(before, 0.5, chance())
+    assert isinstance(after, Injection)
+    assert after.positions == 40
+    assert after.head is before.head
+    stay = torch.rand(40, generator=chance()) >= 0.5
+    assert 5 < int(stay.sum()) < 35
+    for name, own in before.kv.items():
+        assert torch.equal(after.kv[name].keys, own.keys[:, stay])
+        assert torch.equal(after.kv[name].values, own.values[:, stay])
+
+
+def test_leading_tokens_close_up_and_others_become_zero() -> None:
+    embeds = torch.randn(40, 4)
+    stay = torch.rand(40, generator=chance()) >= 0.25
+    lead = dropped(Injection(embeds=embeds, leading=40), 0.25, chance())
+    assert isinstance(lead, Injection)
+    assert lead.embeds is not None
+    assert torch.equal(lead.embeds, embeds[stay])
+    assert lead.leading == int(stay.sum())
+    placed = dropped(Injection(embeds=embeds), 0.25, chance())
+    assert isinstance(placed, Injection)
+    assert placed.embeds is not None
+    assert torch.equal(placed.embeds, embeds * stay[:, None])
+
+
+def test_one_always_stays_and_mixtures_are_dropped_part_by_part() -> None:
+    for seed in range(20):
+        mixture = dropped(Mixture((whole(1), whole(3)), (1, 0)), 0.99, chance(seed))
+        assert isinstance(mixture, Mixture)
+        assert list(mixture.rows) == [1, 0]
+        assert [part.kv["a"].keys.shape[1] >= 1 for part in mixture.parts] == [True, True]
+        assert mixture.parts[0].kv["a"].keys.shape[1] == 1
+
+
+def test_gradients_reach_what_stays_alone() -> None:
+    start = torch.randn(2, 30, 4, requires_grad=True)
+    made = dropped(Injection(kv={"a": KV(start, start)}, positions=30), 0.5, chance())
+    assert isinstance(made, Injection)
+    made.kv["a"].keys.sum().backward()
+    stay = torch.rand(30, generator=chance()) >= 0.5
+    assert start.grad is not None
+    assert torch.equal(start.grad, torch.ones(2, 30, 4) * stay[None, :, None])
+
+
+# L2 to the start -------------------------------------------------------------------------------
+
+
+def test_the_pull_is_the_gradient_of_the_penalty() -> None:
+    parameter = nn.Parameter(torch.randn(5, dtype=torch.float64))
+    anchor = Anchor([parameter], 0.3)
+    start = parameter.detach().clone()
+    with torch.no_grad():
+        parameter.add_(torch.randn(5))
+    penalty = 0.3 / 2 * (parameter - start).square().sum() + parameter.sin().sum()
+    (expected,) = torch.autograd.grad(penalty, parameter)
+    parameter.sin().sum().backward()
+    anchor.pull()
+    assert parameter.grad is not None
+    torch.testing.assert_close(parameter.grad, expected)
+
+
+def tuned(tmp_path: Path, method: object, training: Training, name: str = "p") -> Injection:
+    base = backbone(LLAMA)
+    task = contract.task_on(base)
+    rows = contract.ROWS * 3
+    return tune(base, task, method, rows, contract.ROWS, training=training, watchers=[]).injection  # type: ignore[arg-type]
+
+
+def test_a_strong_pull_holds_a_prompt_near_its_start(tmp_path: Path) -> None:
+    method = Prefix(length=3, start="random")
+    start = contract.built(method, backbone(LLAMA))[1]()
+    moved = {}
+    for strength in (0.0, 100.0):
+        training = Training(epochs=3, batch_size=4, rate=1e-2, l2_start=strength, clip=1e9)
+        made = tuned(tmp_path, method, training)
+        far = [(a - b).square().sum() for (_, a), (_, b) in
+               zip(made.tensors(), start.tensors(), strict=True)]  # fmt: skip
+        moved[strength] = float(torch.stack(far).sum().detach())
+    assert moved[100.0] < 0.7 * moved[0.0]
+
+
+# Label smoothing -------------------------------------------------------------------------------
+
+
+def test_smoothed_labels_are_those_of_torch() -> None:
+    base = backbone(LLAMA)
+    plain = contract.task_on(base)
+    smooth = Classify(template=plain.template, labels=plain.labels, label_smoothing=0.2).bind(base)
+    _, trainable = contract.built(Soft(length=3), base)
+    room = room_for(base, trainable())
+    items = [smooth.train_example(row, room) for row in contract.ROWS]
+    injection = trainable()
+    states = base.states([item.example for item in items], injection)
+    logits = base.logits(states, smooth.tokens)
+    scores = smooth.verbalizer.scores(logits, [item.example for item in items])
+    gold = torch.tensor([item.gold for item in items])
+    expected = F.cross_entropy(scores, gold, reduction="none", label_smoothing=0.2)
+    torch.testing.assert_close(smooth.losses(logits, items), expected)
+
+
+def test_smoothed_completions_are_scored_without_it() -> None:
+    base = backbone(LLAMA)
+    rows = [contract.Row({"text": "a good", "completion": "film and"}, "F:1")]
+    found = []
+    for share in (0.0, 0.3):
+        task = Generate(template="{text} ", label_smoothing=share).bind(base)
+        items = [task.train_example(row, 100) for row in rows]
+        logits = base.logits(base.states([item.example for item in items]))
+        target = torch.tensor(items[0].example.answers)
+        expected = F.cross_entropy(logits, target, reduction="sum", label_smoothing=share)
+        torch.testing.assert_close(task.losses(logits, items)[0], expected)
+        found.append(task.judge(logits, items)[0])
+    assert found[0] == pytest.approx(found[1])
+
+
+# Mixup -----------------------------------------------------------------------------------------
+
+
+def test_mixed_rows_are_mixed_states_and_mixed_losses() -> None:
+    base = backbone(LLAMA)
+    task, trainable = contract.built(HeadMethod(), base)
+    items = [task.train_example(row, 100) for row in contract.ROWS]
+    examples = [item.example for item in items]
+
+    def loss(group: list[int], logits: Tensor) -> Tensor:
+        return task.losses(logits, [items[i] for i in group]).sum()
+
+    found = differentiate(
+        base, trainable, examples, (), 100, 1000, loss, tokens=task.tokens, mix=Mix(0.3, chance(3))
+    )
+    gradient = trainable.weight.grad
+    with torch.no_grad():
+        states = base.states(examples)
+    order = sorted(range(len(items)), key=lambda i: (-examples[i].length, i))  # of the one pass
+    partner = torch.randperm(len(items), generator=chance(3)).tolist()
+    weight = trainable.weight.detach().clone().requires_grad_()
+    expected = torch.zeros(())
+    labels = sorted(contract.LABELS)
+    for place, row in enumerate(order):
+        other = order[partner[place]]
+        blended = 0.3 * states[row] + 0.7 * states[other]
+        scores = F.log_softmax(weight @ blended + trainable.bias.detach(), 0)
+        names = [str(contract.ROWS[i].fields["label"]) for i in (row, other)]
+        expected = expected - 0.3 * scores[labels.index(names[0])]
+        expected = expected - 0.7 * scores[labels.index(names[1])]
+    expected.backward()
+    assert found == pytest.approx(float(expected.detach()), rel=1e-5)
+    torch.testing.assert_close(gradient, weight.grad)
+
+
+def test_shares_are_drawn_from_beta() -> None:
+    drawn = torch.tensor([Mix.drawn(0.4, chance(seed)).share for seed in range(400)])
+    assert float(drawn.mean()) == pytest.approx(0.5, abs=0.06)
+    assert float(drawn.var()) == pytest.approx(0.25 / 1.8, abs=0.03)  # 1 / (4 (2 alpha + 1))
+
+
+def test_words_of_several_tokens_cannot_be_mixed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--mixup .* labels of one token, or use a head"):
+        tuned(tmp_path, Soft(length=3), Training(epochs=1, mixup=0.4))
+
+
+# In a run --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        Training(dropout=0.3),
+        Training(mixup=0.4),
+        Training(l2_start=0.1),
+        Training(schedule="inverse-sqrt"),
+        Training(schedule="plateau"),
+    ],
+    ids=str,
+)
+def test_runs_repeat_and_differ_from_those_without(tmp_path: Path, training: Training) -> None:
+    method = HeadMethod(rate=1e-2) if training.mixup else Soft(length=4)
+    shorter = replace(training, epochs=2, batch_size=3)
+    one, two = (dict(tuned(tmp_path, method, shorter).tensors()) for _ in range(2))
+    none = dict(tuned(tmp_path, method, Training(epochs=2, batch_size=3)).tensors())
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    if training.schedule != "plateau":  # which begins as the others do, and the best may be there
+        assert not all(torch.equal(one[name], none[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("training", "why"),
+    [
+        (Training(dropout=1.0), "dropout is 1.0; give a probability"),
+        (Training(mixup=-1.0), "mixup is -1.0"),
+        (Training(l2_start=-0.1), "l2_start is -0.1"),
+        (Training(schedule="linaer"), "unknown schedule 'linaer'; did you mean 'linear'"),  # type: ignore[arg-type]
+    ],
+)
+def test_values_out_of_range(training: Training, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        training.check()
+
+
+def test_smoothing_out_of_range() -> None:
+    base = backbone(LLAMA)
+    for task in (
+        Classify(template="{text}", labels=contract.LABELS, label_smoothing=1.0),
+        Generate(template="{text}", label_smoothing=-0.1),
+    ):
+        with pytest.raises(UserError, match=r"label_smoothing is .*; give a share"):
+            task.bind(base)
+
+
+# Schedules -------------------------------------------------------------------------------------
+
+
+def test_schedules_are_those_of_transformers() -> None:
+    for ours, theirs in (("linear", "linear"), ("cosine", "cosine")):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        steps, rising = 50, 5
+        plan = get_scheduler(theirs, optimizer, rising, steps)
+        training = Training(schedule=ours, warmup=rising / steps)  # type: ignore[arg-type]
+        for step in range(steps):
+            if step >= rising:  # ours rises from 1/n, theirs from 0
+                assert training.factor(step, steps) == pytest.approx(plan.get_last_lr()[0])
+            optimizer.step()
+            plan.step()
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    plan = get_inverse_sqrt_schedule(optimizer, 5)
+    training = Training(schedule="inverse-sqrt", warmup=0.1)
+    for _ in range(5):
+        optimizer.step()
+        plan.step()
+    for step in range(5, 50):
+        assert training.factor(step - 1, 50) == pytest.approx(plan.get_last_lr()[0])
+        optimizer.step()
+        plan.step()
+
+
+def test_a_plateau_halves() -> None:
+    training = Training(schedule="plateau", warmup=0.1)
+    assert [training.factor(20, 50, halved) for halved in (0, 1, 3)] == [1.0, 0.5, 0.125]
+    assert Training(schedule="constant").factor(20, 50, 3) == 1.0
