@@ -23,6 +23,7 @@ ORDER = [
     ["loop"],
     ["streams"],
     ["train", "pretrain", "evaluate", "presets", "records"],
+    ["find_rate"],
     ["compare"],
     ["export"],
     ["__init__"],

@@ -10,6 +10,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.errors import UserError
 from foreword.evaluate import evaluate
+from foreword.find_rate import find_rate
 from foreword.methods.adapter import Adapter
 from foreword.methods.context import Context
 from foreword.methods.deep import Deep
@@ -44,6 +45,7 @@ __all__ = [
     "Training",
     "UserError",
     "evaluate",
+    "find_rate",
     "load",
     "preset",
     "tune",

@@ -48,6 +48,10 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
     """The user stopped the run; it was saved where that was asked for."""
 
 
+class NotFiniteError(UserError):
+    """A loss, a gradient or a score is not finite any more."""
+
+
 class Loop:
     """One run: its examples, its optimizer, and its place between the first step and the last."""
 
@@ -78,8 +82,13 @@ class Loop:
         self.progress = checkpoint.Progress(run="")
         self.best: dict[str, Tensor] = {}
         self.path: Path | None = None
+        self.pace: Callable[[int], float] = self._scheduled
         self.saved, self.saving = time.monotonic(), 0.0
         self.anchor = Anchor(self.trained, training.l2_start) if training.l2_start else None
+
+    def _scheduled(self, step: int) -> float:
+        """Return what learning rates are multiplied by at a step, after the run's settings."""
+        return self.training.factor(step, self.steps, self.progress.halved)
 
     def _rate_of(self, name: str) -> float:
         """Return a parameter's learning rate: that of the run, or its method's among several."""
@@ -222,7 +231,7 @@ class Loop:
             seen.append((group, each.detach()))
             return each.sum() / weight
 
-        factor = self.training.factor(self.progress.step, self.steps, self.progress.halved)
+        factor = self.pace(self.progress.step)
         rate = self.rate * factor
         for settings in self.optimizer.param_groups:
             settings["lr"] = settings["own"] * factor
@@ -275,7 +284,7 @@ class Loop:
         cure = f"lower --lr (now {self.rate:g})" if done else "try --dtype float32"
         there = self.path is not None and self.path.exists()
         kept = f"; the last good state is kept in {self.path}" if there else ""
-        raise UserError(f"the {what} is not finite at step {done + ahead}; {cure}{kept}")
+        raise NotFiniteError(f"the {what} is not finite at step {done + ahead}; {cure}{kept}")
 
     def _evaluate(self, told: Watchers) -> None:
         part, count = 0.0, 0

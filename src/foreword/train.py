@@ -61,22 +61,9 @@ def tune(
     """
     training = training or Training()
     announce = announce if world.first else lambda line: None
-    training.check()
-    check_rate(method.rate)
     target = None if out is None else Path(out)
-    task, train_rows, dev_rows = _rows(backbone, task, train, dev, training, announce)
-    bound = task.bind(backbone)
-    bound.check(train_rows, answers=True)
-    bound.check(dev_rows, answers=True)
-    trainable = method.build(bound, train_rows, training.seed)
-    for part in trainable.modules():
-        for note in part.notes if isinstance(part, Trainable) else ():
-            announce(note)
-    with torch.no_grad():
-        headed = trainable().head is not None
-    bound = bound.headed() if headed else bound
-    run = Loop(backbone, bound, trainable, training, method.rate, announce, world)
-    run.encode(train_rows, dev_rows)
+    task, run = prepare(backbone, task, method, train, dev, training, announce, world)
+    bound, trainable, train_rows, dev_rows = run.bound, run.trainable, run.rows, run.held
     about = {
         "method": {
             "name": name_of(method),
@@ -130,6 +117,38 @@ def tune(
         run.forget()
     world.wait()  # the file is there when any process goes on
     return prompt
+
+
+def prepare(
+    backbone: Backbone,
+    task: Task,
+    method: Method,
+    train: str | Path | Sequence[Row],
+    dev: str | Path | Sequence[Row] | None,
+    training: Training,
+    announce: Callable[[str], None],
+    world: World = ALONE,
+) -> tuple[Task, Loop]:
+    """Return the task, completed from the rows, and a run that stands before its first step.
+
+    Raises UserError for whatever is wrong with the settings or the rows.
+    """
+    training.check()
+    check_rate(method.rate)
+    task, train_rows, dev_rows = _rows(backbone, task, train, dev, training, announce)
+    bound = task.bind(backbone)
+    bound.check(train_rows, answers=True)
+    bound.check(dev_rows, answers=True)
+    trainable = method.build(bound, train_rows, training.seed)
+    for part in trainable.modules():
+        for note in part.notes if isinstance(part, Trainable) else ():
+            announce(note)
+    with torch.no_grad():
+        headed = trainable().head is not None
+    bound = bound.headed() if headed else bound
+    run = Loop(backbone, bound, trainable, training, method.rate, announce, world)
+    run.encode(train_rows, dev_rows)
+    return task, run
 
 
 def log_path(out: Path) -> Path:

@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.sources import folder_of
 from foreword.cli import demo as demonstration
+from foreword.cli import find_rate as finder
 from foreword.cli import show
 from foreword.cli.compare import compare
 from foreword.cli.pretrain import pretrain
@@ -60,6 +61,9 @@ def train(
     flags: Annotated[Flags, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
     config: Annotated[Path | None, Parameter(help="YAML or TOML run file; flags win")] = None,
     resume: Annotated[bool, Parameter(negative="", help="go on where the run stopped")] = False,
+    find_lr: Annotated[
+        bool, Parameter(negative="", help="suggest a learning rate instead; nothing is written")
+    ] = False,
     as_json: Json = False,
     world: Annotated[World, Parameter(parse=False)],
 ) -> None:
@@ -70,15 +74,18 @@ def train(
     began = time.monotonic()
     made = settings(flags, config)
     wanted = made.plain
-    for name in ("train", "out"):
+    for name in ("train",) if find_lr else ("train", "out"):
         if wanted[name] is None:
             raise UserError(f"--{name} is missing")
-    out = Path(wanted["out"])
     named = columns(wanted["columns"])
     seed = made.training.seed
     by = plain(made.task).get("label_field")
     rows = read_rows(wanted["train"], columns=named)
     rows = drawn(rows, wanted["rows"], wanted["per_label"], seed, by)
+    if find_lr:
+        finder.run(made, rows, world, as_json)
+        return
+    out = Path(wanted["out"])
     dev = None if wanted["dev"] is None else _rows(wanted["dev"], named, wanted["dev_rows"], seed)
     test = None if wanted["test"] is None else _rows(wanted["test"], named, None, seed)
     told = trackers(wanted["report_to"] or (), out)
