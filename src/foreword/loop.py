@@ -188,7 +188,7 @@ class Loop:
                     self._step(told)
                     if self.progress.step % self.per_epoch == 0:
                         self._evaluate(told)
-                    elif time.monotonic() - self.saved > max(SAVE_EVERY, 20 * self.saving):
+                    elif time.monotonic() - self.saved > SAVE_EVERY * max(1.0, self.saving):
                         self.save()
                     if self.world.any(stopped.is_set()):
                         self.save()

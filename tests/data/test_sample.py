@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreword.data.read import Row
-from foreword.data.sample import digest, first, hold_out, per_class, shuffled
+from foreword.data.sample import digest, drawn, first, hold_out, per_class, shuffled
 from foreword.errors import UserError
 
 
@@ -181,3 +181,14 @@ def test_digest_sees_fields_and_order_only(rows: list[Row]) -> None:
 def test_digest_takes_what_json_does_not() -> None:
     odd = [Row({"text": "\ud83d", "raw": b"x"}, "x:1")]
     assert len(digest(odd)) == 64
+
+
+def test_drawn_is_all_or_the_first_or_of_each_class() -> None:
+    rows = made(["a", "b"] * 5)
+    assert drawn(rows, None, None, 0, "label") == rows
+    assert drawn(rows, 4, None, 3, "label") == first(rows, 4, 3)
+    assert drawn(rows, None, 2, 3, "label") == per_class(rows, 2, 3, "label")
+    with pytest.raises(UserError, match=r"--rows and --per-label both"):
+        drawn(rows, 4, 2, 0, "label")
+    with pytest.raises(UserError, match=r"--per-label: the task has no labels"):
+        drawn(rows, None, 2, 0, None)
