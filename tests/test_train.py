@@ -660,7 +660,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no file system can be mounted here")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    # Lazily: a process that another test has left may still look at it.
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 class Filler(Recorder):

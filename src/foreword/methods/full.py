@@ -23,7 +23,7 @@ class Full:
     The file is as large as the model. Beside another method (``prefix+full``) both are trained.
     """
 
-    rate: float = 2e-5
+    rate: float = 3e-5
     shots: int = 4
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Weights:
