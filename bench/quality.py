@@ -22,12 +22,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
 
-import quality_records
 import torch
 from cyclopts import App, CycloptsError, Parameter
 from quality_foreword import ForewordRun, Presets, presets, system
 from quality_peft import SYSTEMS, PeftRun
-from quality_records import Record
+from quality_records import KEPT, Record, find, versions
 from quality_report import NOTES, REFERENCE, best, summary, tables
 from quality_tasks import RACES, Files, Race, Rows, rows_for
 from quality_trace import Point, Run, trace
@@ -38,6 +37,7 @@ from foreword.cli import show
 from foreword.config import plain
 from foreword.data.sample import digest
 from foreword.errors import UserError, nearest
+from foreword.records import add, read
 
 ASKED = (*SYSTEMS, "fast", "balanced", "best")
 """The systems that are run unless others are asked for."""
@@ -97,7 +97,7 @@ def run(
     if not report_only:
         torch.set_num_threads(setting.threads)
         _run_all(_chosen(systems, setting.presets), changes, setting, out)
-    records = quality_records.read(out)
+    records = read(out, KEPT)
     if not records:
         raise UserError(f"{out}: holds no run; give rows, as in --sst2 TRAIN DEV")
     found = summary(records)
@@ -144,14 +144,14 @@ def _run_all(
     for number, (race, seed, name) in enumerate(ahead):
         if name == systems[0]:
             target = None
-        records = quality_records.read(out)
+        records = read(out, KEPT)
         where = f"{race.name}, {name}, seed {seed}"
         began = time.monotonic()
         backbone, attention, rows = _load(race, seed, setting)
         # PEFT's others are there to be timed; the presets run to their end.
         until = target if name in SYSTEMS else None
         asked = _asked(race, seed, name, rows, until, setting)
-        record = quality_records.find(records, asked)
+        record = find(records, asked)
         if record is None:
             left = _left(records, ahead[number:])
             show.say(f"{where}: run {number + 1} of {len(ahead)}{left}")
@@ -165,7 +165,7 @@ def _run_all(
                 curve = trace(made, setting.scores, until, _Progress(where))
             wall = round(time.monotonic() - began, 1)
             record = {**asked, "curve": curve, "wall": wall, "steps": made.steps}
-            quality_records.add(out, {**record, "versions": quality_records.versions()})
+            add(out, {**record, "versions": versions()})
             del made
         else:
             show.say(f"{where}: is in {out} already")

@@ -1,4 +1,4 @@
-"""Records: a JSON line for every run of a comparison, and what they come to."""
+"""Records: a JSON line for every run of a comparison or a benchmark, and what they come to."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from typing import Any
 from foreword.errors import UserError
 
 Record = dict[str, Any]
+COMPARED = ("key", "method", "seed")
+"""What every record of a comparison has."""
 
 
-def read(path: Path) -> list[Record]:
+def read(path: Path, names: Sequence[str] = COMPARED) -> list[Record]:
     """Return the records of a file, none where there is none; a line that was cut off is left out.
+
+    ``names`` are those that every record has.
 
     Raises UserError for a folder, and for a file that holds something else.
     """
@@ -32,10 +36,10 @@ def read(path: Path) -> list[Record]:
         try:
             record = json.loads(line)
         except ValueError:
-            if line[:7] == '{"key":'[: len(line)]:  # one that was cut off, or none
+            if line[:1] in ("", "{"):  # none, or one that was cut off
                 continue
             record = None
-        if not isinstance(record, dict) or not {"key", "method", "seed"} <= record.keys():
+        if not isinstance(record, dict) or not set(names) <= record.keys():
             raise UserError(f"{path}:{number}: is no record of a run; choose another --out")
         found.append(record)
     return found
@@ -44,6 +48,7 @@ def read(path: Path) -> list[Record]:
 def add(path: Path, record: Record) -> None:
     """Append a record, on a line of its own whatever a killed run has left."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         with path.open("a", encoding="utf-8") as file:
             file.write("\n" * torn + json.dumps(record) + "\n")
