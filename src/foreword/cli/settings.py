@@ -62,6 +62,8 @@ HELP = {
     "encoder": "what makes P-tuning's virtual tokens: lstm or mlp",
     "hidden": "its inner width",
     "attends": "where a deep prompt stands: encoder, decoder, cross; else in all there are",
+    "text": "the text file that a cartridge begins as",
+    "sink": "its first positions, which are not trained",
     "choice": "demonstrations of a context: balanced over the classes, random, or the first",
     "leave_one_out": "a training row does not see its own demonstration; =false turns it off",
     "token_dropout": "the chance of a context's position to be left out for a step",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from foreword.errors import UserError, nearest
 from foreword.methods.adapter import Adapter
+from foreword.methods.cartridge import Cartridge
 from foreword.methods.context import Context
 from foreword.methods.deep import Deep
 from foreword.methods.full import Full
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Method]] = {
     "prefix": Prefix,
     "deep": Deep,
     "context": Context,
+    "cartridge": Cartridge,
     "adapter": Adapter,
     "lora": Lora,
     "head": Head,
