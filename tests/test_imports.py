@@ -24,6 +24,7 @@ ORDER = [
     ["streams"],
     ["train", "pretrain", "evaluate", "presets", "records"],
     ["find_rate"],
+    ["compose"],
     ["compare"],
     ["export"],
     ["__init__"],

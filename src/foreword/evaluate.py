@@ -25,7 +25,7 @@ def evaluate(
     seed: int = 0,
     announce: Announce | None = None,
 ) -> dict[str, Any]:
-    """Score a prompt, or an ensemble, on rows with the task's metrics and their 95% bootstrap intervals.
+    """Score a prompt, or an ensemble, on rows with the task's metrics and 95% bootstrap intervals.
 
     With ``baselines`` the frozen model is scored on the same rows too: ``zero-shot`` with the
     template alone (virtual tokens left out), and ``demonstrations`` with rows that the prompt
