@@ -131,6 +131,15 @@ class Ensemble:
         return replace(self, members=members)
 
 
+def weighted(
+    prompts: Sequence[Prompt], weights: Sequence[float], scores: Mapping[str, Any] | None = None
+) -> Ensemble:
+    """Return the ensemble of those prompts whose weight is not 0: the others have no say."""
+    check_weights(weights, len(prompts))
+    kept = [(p, w) for p, w in zip(prompts, weights, strict=True) if w > 0]
+    return Ensemble(tuple(p for p, _ in kept), tuple(w for _, w in kept), scores or {})
+
+
 def load(path: str | Path, backbone: Backbone | None = None, *, force: bool = False) -> Tuned:
     """Read and check a prompt's file or an ensemble's; with ``backbone``, check that it fits.
 

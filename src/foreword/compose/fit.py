@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from foreword.compose.ensemble import FUSIONS, Ensemble
+from foreword.compose.ensemble import FUSIONS
 from foreword.compose.together import check_together, check_weights, equal_weights
 from foreword.data.read import Row, read_rows
 from foreword.data.shapes import canonical
@@ -33,11 +34,10 @@ class Fitted:
     metric: str
     rows: int
 
-    def ensemble(self, prompts: Sequence[Prompt]) -> Ensemble:
-        """Return the ensemble of those prompts that have a weight."""
-        kept = [(p, w) for p, w in zip(prompts, self.weights, strict=True) if w > 0]
-        scores = {"dev": {self.metric: self.score, "rows": self.rows}}
-        return Ensemble(tuple(p for p, _ in kept), tuple(w for _, w in kept), scores)
+    @property
+    def dev(self) -> dict[str, Any]:
+        """The score as a prompt's file keeps it."""
+        return {self.metric: self.score, "rows": self.rows}
 
 
 def fit(

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from foreword.compose.together import classes
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import Mixture
 from foreword.prompt import Prompt
-from foreword.tasks.classify import Classify
 from foreword.tasks.score import Score, number_of
 
 Floats = NDArray[np.float64]
@@ -67,7 +67,7 @@ class Labels:
 
     def check(self, members: Sequence[Prompt]) -> None:
         """Raise UserError for different labels."""
-        own = [sorted(m.task.labels or ()) for m in members if isinstance(m.task, Classify)]
+        own = [classes(member.task) for member in members]
         for number, labels in enumerate(own[1:], 2):
             if labels != own[0]:
                 raise UserError(

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foreword.compose.together import check_together, check_weights, equal_weights
+from foreword.compose.together import check_together, check_weights, classes, equal_weights
 from foreword.errors import UserError
 from foreword.injection import KV, Injection, Patch
 from foreword.prompt import Prompt
-from foreword.tasks.classify import Classify
 
 
 def concatenated(prompts: Sequence[Prompt]) -> Prompt:
@@ -37,6 +36,7 @@ def concatenated(prompts: Sequence[Prompt]) -> Prompt:
                 f"prompt {number} has virtual tokens inside its template; only those in front of a "
                 "row can follow one another: use --how ensemble"
             )
+    _check_heads(prompts)
     return _made(prompts, reduce(_after, (prompt.injection for prompt in prompts)), "concat")
 
 
@@ -93,8 +93,7 @@ def averaged(prompts: Sequence[Prompt], weights: Sequence[float] | None = None) 
                 f"positions, and prompt 1 {parts[0].leading} and {parts[0].positions}; average "
                 "prompts of one length, or use --how ensemble"
             )
-    if parts[0].head is not None:
-        _check_labels(prompts)
+    _check_heads(prompts)
     means = {
         name: torch.stack([w * table[name] for w, table in zip(used, tables, strict=True)]).sum(0)
         for name in tables[0]
@@ -124,14 +123,15 @@ def _check_alike(number: int, table: Mapping[str, Tensor], first: Mapping[str, T
             )
 
 
-def _check_labels(prompts: Sequence[Prompt]) -> None:
-    """Raise UserError where the classes that heads score differ."""
-    own = [sorted(p.task.labels or ()) for p in prompts if isinstance(p.task, Classify)]
-    for number, labels in enumerate(own[1:], 2):
-        if labels != own[0]:
+def _check_heads(prompts: Sequence[Prompt]) -> None:
+    """Raise UserError where a head scores other classes than the first prompt's task has."""
+    first = classes(prompts[0].task)
+    for number, prompt in enumerate(prompts, 1):
+        own = classes(prompt.task)
+        if prompt.injection.head is not None and own != first:
             raise UserError(
-                f"the head of prompt {number} scores {', '.join(labels)}, and that of prompt 1 "
-                f"{', '.join(own[0])}; average heads over the same labels"
+                f"the head of prompt {number} scores {', '.join(own)}, and the task of prompt 1 "
+                f"has {', '.join(first)}; heads need the same classes"
             )
 
 

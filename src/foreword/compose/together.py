@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from foreword.errors import UserError
 from foreword.prompt import Prompt
+from foreword.tasks.classify import Classify
 from foreword.tasks.registry import name_of
+from foreword.tasks.score import Score
+from foreword.tasks.task import Task
 
 
 def check_together(prompts: Sequence[Prompt], fewest: int = 2) -> None:
@@ -28,6 +31,15 @@ def check_together(prompts: Sequence[Prompt], fewest: int = 2) -> None:
                 f"prompt {number} is for task {name_of(prompt.task)}, and prompt 1 for "
                 f"{name_of(first.task)}; compose prompts of one kind of task"
             )
+
+
+def classes(task: Task) -> list[str]:
+    """Return what a task chooses among, in the order of names: labels, anchors, or nothing."""
+    if isinstance(task, Classify):
+        return sorted(task.labels or ())
+    if isinstance(task, Score):
+        return [f"{number:g}" for number in sorted((task.anchors or {}).values())]
+    return []
 
 
 def check_weights(weights: Sequence[float], count: int) -> tuple[float, ...]:
