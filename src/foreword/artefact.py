@@ -82,7 +82,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(str(path), "pt") as file:
             raw = (file.metadata() or {}).get(KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = [] if raw is None else list(file.keys())  # of a whole model, nothing is read
+            tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise UserError(f"{path}: is cut off or damaged ({error}); copy it again") from None
     if raw is None:

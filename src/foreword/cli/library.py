@@ -79,7 +79,7 @@ def table(found: Catalogue, to: Sequence[float | None] | None = None) -> Table:
         scores = [each.scores.get(name) for name in ("dev", "test")]
         cells: list[str | Text] = [
             str(place + 1),
-            Text(each.file),
+            Text(each.file.removesuffix(".safetensors")),
             Text(f"{each.task}: {labels}" if labels else each.task),
             Text(Path(each.backbone).name),
             Text(each.method),
@@ -106,7 +106,7 @@ def heat_map(found: Catalogue) -> list[Table]:
             made.add_column(str(column + 1), justify="right", no_wrap=True)
         for place, each in enumerate(found.entries):
             cells = [_cell(found.similarities[place][c], c == place) for c in columns]
-            made.add_row(Text(f"{place + 1} {each.file}"), *cells)
+            made.add_row(Text(f"{place + 1} {each.file.removesuffix('.safetensors')}"), *cells)
         tables.append(made)
     return tables
 
