@@ -163,8 +163,8 @@ def _block(module: str, patches: Sequence[Patch], most: int) -> Patch:
         return patches[0]
     if most > 1 or len(alike) > 1 or any(patch.gate is not None for patch in patches):
         raise UserError(
-            f"the adapters behind '{module}' have gates, other activations or patches beside them "
-            "and no exact average; use --how ensemble"
+            f"the adapters behind '{module}' have no exact average, for their gates, different "
+            "activations, or patches beside them; use --how ensemble"
         )
     downs = [patch.down.new_zeros(len(patch.down)) for patch in patches]
     ups = [patch.up.new_zeros(len(patch.up)) for patch in patches]
