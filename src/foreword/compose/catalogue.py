@@ -112,7 +112,7 @@ def read(
             progress(1)
     if not entries:
         raise UserError(
-            f"{folder}: none of {len(files)} files is a prompt; the first, {strays[0][0]}: "
+            f"{folder}: holds no prompt; of {len(files)} file(s) the first, {strays[0][0]}: "
             f"{strays[0][1]}"
         )
     return Catalogue(tuple(entries), tuple(strays))

@@ -57,9 +57,12 @@ def fit(
     rows, count = _rows(dev), len(prompts)
     tried = list(dict.fromkeys(candidates(count, FUSIONS[name_of(prompts[0].task)].most)))
     scores, ties = _judged(prompts, tried, rows, announce)
-    best = min(
-        range(len(tried)), key=lambda n: (-scores[n], -ties[n], sum(w > 0 for w in tried[n]))
-    )
+    # rounded, so that rounding errors decide nothing
+    order = [
+        (-s, -round(t, 6), sum(w > 0 for w in own))
+        for s, t, own in zip(scores, ties, tried, strict=True)
+    ]
+    best = order.index(min(order))
     metric = FUSIONS[name_of(prompts[0].task)].metric
     return Fitted(tried[best], scores[best], tuple(scores[:count]), metric, len(rows))
 
