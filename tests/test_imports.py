@@ -25,7 +25,7 @@ ORDER = [
     ["streams"],
     ["train", "pretrain", "evaluate", "presets", "records"],
     ["find_rate"],
-    ["self_study"],
+    ["self_study", "compose"],
     ["compare", "compress"],
     ["export"],
     ["__init__"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from foreword.errors import UserError, nearest
 from foreword.methods.adapter import Adapter
+from foreword.methods.attempt import Attempt
 from foreword.methods.cartridge import Cartridge
 from foreword.methods.context import Context
 from foreword.methods.deep import Deep
@@ -19,6 +20,7 @@ from foreword.methods.soft import Soft
 METHODS: dict[str, type[Method]] = {
     "soft": Soft,
     "ptuning": PTuning,
+    "attempt": Attempt,
     "prefix": Prefix,
     "deep": Deep,
     "context": Context,
