@@ -142,9 +142,10 @@ def _asked(
     seed: int,
 ) -> list[str]:
     """Sample a question after a part of the text for each opening."""
-    rows = [backbone.text.ids(before + opening) for opening in openings]
+    # The part's last token is read with each row, so that no row is empty.
+    rows = [[part[-1], *backbone.text.ids(before + opening)] for opening in openings]
     stop = tuple(dict.fromkeys(["\n", *([after.strip(" ")] if after.strip() else [])]))
-    held = backbone.fold(NOTHING, part, len(part) + max(map(len, rows)) + study.words)
+    held = backbone.fold(NOTHING, part[:-1], len(part) + max(map(len, rows)) + study.words)
     assert held is not None, "the whole text could be read ahead, so that a part can"
     texts = decode(
         backbone,

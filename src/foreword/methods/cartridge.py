@@ -37,6 +37,12 @@ class Cartridge:
         """Read the text's beginning; raises UserError for a text, or a length, that cannot be."""
         if self.text is None:
             raise UserError("--method cartridge: give the text that it stands for, with --text F")
+        ids = text_ids(task.backbone, Path(self.text))
+        check_length(Path(self.text), ids, self.length)
+        return self.of(task, ids)
+
+    def of(self, task: Bound, ids: Sequence[int]) -> Sunk:
+        """Read the first of these tokens; raises UserError where the backbone cannot carry them."""
         sites = task.backbone.need_sites()
         if any(site.recurrent for site in sites):
             raise UserError(
@@ -44,11 +50,14 @@ class Cartridge:
                 "use --method prefix"
             )
         check_template(task)
-        ids = text_ids(task.backbone, Path(self.text))
-        check_length(Path(self.text), ids, self.length)
         if not 0 <= self.sink < self.length:
             raise UserError(
                 f"--sink {self.sink}: give from 0 to {self.length - 1}, fewer than --length"
+            )
+        if self.length >= task.backbone.longest:
+            raise UserError(
+                f"--length {self.length}: give at most {task.backbone.longest - 1}, what the "
+                "model's positions hold"
             )
         kv = read(task.backbone, ids[: self.length], sites)
         return Sunk(PrefixKV.on(task.backbone, kv), self.sink)

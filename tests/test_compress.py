@@ -1,0 +1,172 @@
+"""Compression: a cartridge comes closer to its text than the text's own beginning."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foreword import self_study
+from foreword.backbone.decode import Decoding
+from foreword.compress import Compressed, compress
+from foreword.data.read import Row
+from foreword.errors import UserError
+from foreword.methods.cartridge import Cartridge
+from foreword.prompt import Prompt
+from foreword.self_study import SelfStudy
+from foreword.tasks.generate import Generate
+from foreword.training import Training
+from oracles import get
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WORDS = ["good", "bad", "fine", "film", "it", "was", "a", "and", "so", "as", "the", "is"]
+TASK = Generate(" {prompt} :", decoding=Decoding(max_new_tokens=6, stop=("\n",)))
+TRAINING = Training(epochs=6, batch_size=4)
+STUDY = SelfStudy(count=24, part=20, words=6, temperature=1.5)
+
+
+def text(n: int = 60) -> str:
+    return " ".join(WORDS[(5 * i + i * i // 7) % len(WORDS)] for i in range(n))
+
+
+def questions(n: int = 24, answers: bool = True) -> list[Row]:
+    made = []
+    for i in range(n):
+        asked = " ".join(WORDS[(i * k + k) % len(WORDS)] for k in range(1, 5))
+        answer = {"completion": WORDS[i % 3]} if answers else {}
+        made.append(Row({"prompt": f"{asked} {WORDS[i % 12]}", **answer}, f"Q:{i}"))
+    return made
+
+
+@pytest.fixture
+def manual(tmp_path: Path) -> Path:
+    path = tmp_path / "manual.txt"
+    path.write_text(text(), "utf-8")
+    return path
+
+
+def pressed(manual: Path, length: int = 6, **changes: Any) -> Compressed:
+    values: dict[str, Any] = {
+        "task": TASK,
+        "study": STUDY,
+        "training": TRAINING,
+        "watchers": [],
+        **changes,
+    }
+    method = Cartridge(str(manual), length, rate=2e-2)
+    return compress(get("llama"), method, manual.with_name("c.safetensors"), **values)
+
+
+def test_it_comes_closer_to_the_text_than_its_beginning(manual: Path) -> None:
+    found = pressed(manual, questions=questions(answers=False)).report
+    assert found["kl"] < 0.8 * found["kl_truncated"]
+    assert found["kl_truncated"] < found["kl_none"]
+    assert found["tokens"] == len(get("llama").text.ids(text()))
+    assert found["ratio"] == pytest.approx(found["tokens"] / 6, abs=0.01)
+    assert sum(found["questions"].values()) <= 24
+    assert found["bytes_full"] / found["bytes"] == pytest.approx(found["tokens"] / 6)
+    assert found["answers_full"] == 100  # answered from the text, and by the same again
+    assert found["first_token_seconds"] > 0
+
+
+def test_the_file_answers_in_the_texts_place(manual: Path) -> None:
+    made = pressed(manual, questions=questions())
+    loaded = Prompt.load(manual.with_name("c.safetensors"), get("llama"))
+    assert loaded.predict(["film it"]) == made.prompt.predict(["film it"])
+    assert loaded.scores["compress"] == made.report
+    assert loaded.method["name"] == "cartridge"
+
+
+def test_questions_of_ones_own_are_scored_by_their_answers(manual: Path) -> None:
+    test = [Row({"prompt": "film it was", "completion": "never said"}, "T:1")]
+    found = pressed(manual, questions=questions(), test=test).report
+    assert found["reference"] == "given"
+    assert found["questions"]["test"] == 1
+    assert found["answers_full"] == 0
+
+
+def test_a_model_asks_itself_and_keeps_what_it_has_asked(manual: Path) -> None:
+    said: list[str] = []
+    pressed(manual, announce=said.append)
+    kept = manual.with_name("c.questions.jsonl")
+    rows = [json.loads(line) for line in kept.read_text("utf-8").splitlines()]
+    parts = round(len(get("llama").text.ids(text())) / STUDY.part)
+    assert {row["part"] for row in rows} == set(range(parts))
+    assert len({row["prompt"].casefold() for row in rows}) == len(rows)
+    before = kept.read_bytes()
+    pressed(manual, announce=said.append)
+    assert kept.read_bytes() == before
+    assert any("are there already" in line for line in said)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 4])
+def test_asking_goes_on_where_it_was_stopped(
+    manual: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    kept = manual.with_name("c.questions.jsonl")
+    pressed(manual)
+    whole = kept.read_bytes()
+    kept.unlink()
+    write, left = self_study._write, [calls]
+
+    def stopping(path: Path, rows: Any) -> None:
+        write(path, rows)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(self_study, "_write", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        pressed(manual)
+    monkeypatch.setattr(self_study, "_write", write)
+    pressed(manual)
+    assert kept.read_bytes() == whole
+
+
+def test_questions_of_another_text_are_not_taken(manual: Path) -> None:
+    pressed(manual)
+    kept = manual.with_name("c.questions.jsonl")
+    before = kept.read_bytes()
+    manual.write_text(text(70), "utf-8")
+    pressed(manual)
+    assert kept.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"length": 500}, "no more than the 500 positions"),
+        ({"length": 0}, "--length 0: give 1 or more"),
+        ({"questions": questions(9)}, "there are 9 questions with an answer"),
+        ({"task": Generate("film")}, "questions need one field"),
+        ({"study": SelfStudy(count=0)}, "--count 0: give 1 or more"),
+    ],
+)
+def test_what_cannot_be(manual: Path, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        pressed(manual, **change)
+    assert not manual.with_name("c.safetensors").exists()
+
+
+def test_a_text_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        pressed(tmp_path / "none.txt")
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(UserError, match="is no UTF-8 text"):
+        pressed(tmp_path / "b.txt")
+
+
+def test_a_text_that_is_longer_than_the_model_reads(manual: Path) -> None:
+    manual.write_text(text(5000), "utf-8")
+    with pytest.raises(UserError, match="cut it into files of at most"):
+        pressed(manual)
+
+
+@pytest.mark.parametrize("name", ["bert", "t5", "bloom"])
+def test_a_model_that_cannot_hold_a_text(manual: Path, name: str) -> None:
+    method = Cartridge(str(manual), 6)
+    with pytest.raises(UserError):
+        compress(get(name), method, manual.with_name("c.safetensors"), task=TASK)
