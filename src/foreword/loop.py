@@ -27,7 +27,7 @@ from foreword.methods.method import Trainable
 from foreword.parallel import ALONE, World
 from foreword.regularise import Anchor, Mix, dropped
 from foreword.tasks.layout import room_for
-from foreword.tasks.task import Bound
+from foreword.tasks.task import Objective
 from foreword.training import Training
 from foreword.trunk import Trunk
 from foreword.watch import Watchers
@@ -58,7 +58,7 @@ class Loop:
     def __init__(
         self,
         backbone: Backbone,
-        bound: Bound,
+        bound: Objective,
         trainable: Trainable,
         training: Training,
         rate: float,

@@ -28,7 +28,7 @@ from foreword.methods.starts import demonstrations
 from foreword.parallel import ALONE, World
 from foreword.prompt import Prompt
 from foreword.tasks.registry import name_of as task_name
-from foreword.tasks.task import Bound, Task
+from foreword.tasks.task import Bound, Objective, Task
 from foreword.training import Training, check_rate
 from foreword.watch import Bar, Log, Watcher, Watchers
 
@@ -46,6 +46,7 @@ def tune(
     watchers: Sequence[Watcher] | None = None,
     announce: Callable[[str], None] = lambda line: None,
     world: World = ALONE,
+    objective: Callable[[Bound], Objective] | None = None,
 ) -> Prompt:
     """Tune a method's parameters for a task and return the Prompt with the best dev score.
 
@@ -54,7 +55,8 @@ def tune(
     stopped goes on with ``resume`` to the same bytes. ``announce`` hears one line about each
     thing a person should know (rows cut, rows held back). In a ``world`` of several processes
     each works on its part of every batch; all return the same Prompt, and the first one alone
-    writes and is watched.
+    writes and is watched. ``objective`` makes of the task what is learned in its place, such as
+    another model's answers to its rows.
 
     Raises UserError for wrong input before anything is written, and for a loss that is no longer
     finite (the last good checkpoint stays); Interrupted after Ctrl-C, when all is saved.
@@ -62,8 +64,10 @@ def tune(
     training = training or Training()
     announce = announce if world.first else lambda line: None
     target = None if out is None else Path(out)
-    task, run = prepare(backbone, task, method, train, dev, training, announce, world)
-    bound, trainable, train_rows, dev_rows = run.bound, run.trainable, run.rows, run.held
+    bound, run = prepare(
+        backbone, task, method, train, dev, training, announce, world, objective=objective
+    )
+    task, trainable, train_rows, dev_rows = bound.task, run.trainable, run.rows, run.held
     about = {
         "method": {
             "name": name_of(method),
@@ -108,7 +112,7 @@ def tune(
         backbone=made_on,
         seed=training.seed,
         versions=_versions(),
-        scores={"dev": {bound.metric: run.progress.best_score, "rows": len(dev_rows)}},
+        scores={"dev": {run.bound.metric: run.progress.best_score, "rows": len(dev_rows)}},
         on=backbone,
         **about,
     )
@@ -128,7 +132,9 @@ def prepare(
     training: Training,
     announce: Callable[[str], None],
     world: World = ALONE,
-) -> tuple[Task, Loop]:
+    *,
+    objective: Callable[[Bound], Objective] | None = None,
+) -> tuple[Bound, Loop]:
     """Return the task, completed from the rows, and a run that stands before its first step.
 
     Raises UserError for whatever is wrong with the settings or the rows.
@@ -146,9 +152,10 @@ def prepare(
     with torch.no_grad():
         headed = trainable().head is not None
     bound = bound.headed() if headed else bound
-    run = Loop(backbone, bound, trainable, training, method.rate, announce, world)
+    learned = bound if objective is None else objective(bound)
+    run = Loop(backbone, learned, trainable, training, method.rate, announce, world)
     run.encode(train_rows, dev_rows)
-    return task, run
+    return bound, run
 
 
 def log_path(out: Path) -> Path:

@@ -24,16 +24,43 @@ class Encoded:
     number: float = 0.0  # what is right for a score
 
 
-class Bound(Protocol):
-    """A task bound to a backbone. It knows no method, and runs nothing but what it is given."""
-
-    @property
-    def backbone(self) -> Backbone:
-        """The backbone whose tokenizer and architecture the examples are for."""
+class Objective(Protocol):
+    """What a loop brings down, and the dev score by which it keeps the best."""
 
     @property
     def metric(self) -> str:
         """The name of the dev score, of which more is better."""
+
+    def train_example(self, row: Row, room: int) -> Encoded:
+        """Return the example on whose targets the loss is taken."""
+
+    def dev_example(self, row: Row, room: int) -> Encoded:
+        """Return the example on which the dev score is taken."""
+
+    @property
+    def tokens(self) -> tuple[int, ...] | None:
+        """The vocabulary tokens whose logits ``losses`` and ``judge`` take, None for all."""
+
+    def weight(self, item: Encoded) -> int:
+        """Return what a row counts in the mean loss: 1, or its number of target tokens."""
+
+    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
+        """Return the loss of each row, summed over its targets: (rows,)."""
+
+    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
+        """Return the summed dev score of rows from ``dev_example``, and their weight."""
+
+
+class Bound(Objective, Protocol):
+    """A task bound to a backbone. It knows no method, and runs nothing but what it is given."""
+
+    @property
+    def task(self) -> Task:
+        """The configuration, as it was completed from rows."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone whose tokenizer and architecture the examples are for."""
 
     @property
     def headline(self) -> str:
@@ -69,25 +96,6 @@ class Bound(Protocol):
 
     def check(self, rows: Sequence[Row], *, answers: bool) -> None:
         """Raise UserError, ``FILE:LINE: ...``, at the first row that cannot be used."""
-
-    def train_example(self, row: Row, room: int) -> Encoded:
-        """Return the example on whose targets the loss is taken."""
-
-    def dev_example(self, row: Row, room: int) -> Encoded:
-        """Return the example on which the dev score is taken."""
-
-    @property
-    def tokens(self) -> tuple[int, ...] | None:
-        """The vocabulary tokens whose logits ``losses`` and ``judge`` take, None for all."""
-
-    def weight(self, item: Encoded) -> int:
-        """Return what a row counts in the mean loss: 1, or its number of target tokens."""
-
-    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
-        """Return the loss of each row, summed over its targets: (rows,)."""
-
-    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
-        """Return the summed dev score of rows from ``dev_example``, and their weight."""
 
     def instruction(self) -> str:
         """A sentence that describes the task, the default text to start from."""
