@@ -128,6 +128,10 @@ class Loop:
         self.per_epoch = -(-sum(self.counts) // self.training.batch_size)
         self.steps = self.per_epoch * self.training.epochs
 
+    def own(self, task: int) -> list[Row]:
+        """Return the training rows of one of several tasks."""
+        return [row for row in self.rows if row.task == task]
+
     def _trunk(self, injection: Injection | Mixture) -> Trunk | None:
         """Keep what lies below the prompt's lowest layer, where something does."""
         if isinstance(injection, Mixture):

@@ -41,7 +41,7 @@ def from_prompts(
     """
     path, backbone = Path(start), task.backbone
     if not path.is_dir():
-        return fitting(start, _read(path, backbone)), ()
+        return fitting(start, read(path, backbone)), ()
     files = sorted(f for f in path.glob("*.safetensors") if not f.name.startswith("."))
     if not files:
         raise UserError(f"{path}: holds no prompt files (*.safetensors) to start from")
@@ -49,7 +49,7 @@ def from_prompts(
     least, best, chosen, reasons = math.inf, None, path, []
     for file in files:
         try:
-            found = fitting(str(file), _read(file, backbone))
+            found = fitting(str(file), read(file, backbone))
             loss = mean_loss(task, found, asked)
         except UserError as error:
             reasons.append(str(error))
@@ -66,8 +66,8 @@ def from_prompts(
     return best, (note,)
 
 
-def _read(path: Path, backbone: Backbone) -> Injection:
-    """Read a prompt of this very backbone, onto its device."""
+def read(path: Path, backbone: Backbone) -> Injection:
+    """Read a prompt of this very backbone, onto its device; raises UserError for another."""
     meta, injection = opened(path)
     if meta["backbone"]["fingerprint"] != backbone.fingerprint:
         raise UserError(

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from foreword.data.read import Row
-from foreword.tasks.task import Encoded, Objective
+from foreword.errors import UserError
+from foreword.tasks.task import Encoded, Objective, Task
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Rows of a task that was learned before, mixed in while another is learned.
+
+    Rehearsal (Robins 1995): ``share`` of an epoch's rows are these, and all of the others come
+    once. The best is chosen by the other task's dev rows alone.
+    """
+
+    task: Task
+    rows: Sequence[Row]
+    share: float = 0.2
+
+    def counts(self, others: int) -> dict[str, int]:
+        """Return how many rows an epoch has of the new task and of the old one.
+
+        Raises UserError for a share that is none.
+        """
+        if not 0 < self.share < 1:
+            raise UserError(f"--replay-share {self.share:g}: give a share above 0 and below 1")
+        return {"new": others, "old": max(1, round(others * self.share / (1 - self.share)))}
 
 
 class Several:
