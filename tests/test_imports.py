@@ -23,7 +23,7 @@ ORDER = [
     ["loop"],
     ["streams"],
     ["train", "pretrain", "evaluate", "presets", "records"],
-    ["find_rate"],
+    ["find_rate", "multitask"],
     ["compare"],
     ["export"],
     ["__init__"],

@@ -138,7 +138,7 @@ def follow(
     members: list[Watcher] = [Bar()] if watchers is None else list(watchers)
     if target is not None:
         if world.first:
-            _check_out(target, run.trainable)
+            check_out(target, run.trainable)
         run.keep(checkpoint.path_for(target), _hash(config))
         if resume:
             announce(run.restore())
@@ -265,7 +265,7 @@ def _hash(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _check_out(out: Path, trainable: Trainable) -> None:
+def check_out(out: Path, trainable: Trainable) -> None:
     """Say before the training what would fail after it: a folder, no permission, a full disk.
 
     Removes the temporary files that a killed run of the same prompt has left.

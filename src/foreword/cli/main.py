@@ -20,6 +20,7 @@ from foreword.cli import continual, show
 from foreword.cli import demo as demonstration
 from foreword.cli import find_rate as finder
 from foreword.cli.compare import compare
+from foreword.cli.multitask import multitask
 from foreword.cli.pretrain import pretrain
 from foreword.cli.settings import Flags, columns, settings, task_alone
 from foreword.config import plain
@@ -44,6 +45,7 @@ app = App(
 )
 
 app.command(compare)
+app.command(multitask)
 app.command(pretrain)
 
 NO_FLAGS = Flags()

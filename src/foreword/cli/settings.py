@@ -420,6 +420,11 @@ def _kind(registry: Mapping[str, type[Any]], name: str, what: str) -> type[Any]:
 
 def read_run_file(path: Path) -> dict[str, Any]:
     """Read a YAML or TOML file of settings, named as the flags are (dashes or underscores)."""
+    return named(read_mapping(path), str(path))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML or TOML file that is a mapping; raises UserError for any other."""
     try:
         text = path.read_text("utf-8")
         read = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
@@ -429,14 +434,19 @@ def read_run_file(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(read, dict):
         raise UserError(f"{path}: a run file is a mapping of settings to values")
+    return {str(key): value for key, value in read.items()}
+
+
+def named(read: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return settings by their names in code; raises UserError for unknown ones and wrong types."""
     back = {flag: name for name, flag in RENAMED.items()}
     known = _fields()
     made = {}
     for key, value in read.items():
-        name = str(key).replace("-", "_")
+        name = key.replace("-", "_")
         name = back.get(name, name)
         if name not in known:
-            raise UserError(f"{path}: unknown setting '{key}'; {nearest(str(key), known)}")
+            raise UserError(f"{where}: unknown setting '{key}'; {nearest(key, known)}")
         made[name] = _number(value) if known[name] is float else value
     for name, (kind, _) in RUN.items():
         if name in made and not _is(made[name], kind):
@@ -447,7 +457,7 @@ def read_run_file(path: Path) -> dict[str, Any]:
                 bool: "true or false",
             }
             wanted = expected.get(kind, "a list of texts")
-            raise UserError(f"{path}: setting '{name}' is {made[name]!r}, expected {wanted}")
+            raise UserError(f"{where}: setting '{name}' is {made[name]!r}, expected {wanted}")
     return made
 
 
