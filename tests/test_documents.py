@@ -54,6 +54,8 @@ def test_the_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert isinstance(json.loads(printed.out), dict)
 
 
+@pytest.mark.smollm2  # which it does not need; but its words are long for a tiny vocabulary
+@pytest.mark.timeout(900)
 def test_the_page_on_several_tasks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its commands in order, on a tiny model; and its run file is the example's."""
     page = (ROOT / "docs" / "multitask.md").read_text("utf-8")
@@ -61,7 +63,7 @@ def test_the_page_on_several_tasks(here: Path, capsys: pytest.CaptureFixture[str
     assert blocks("yaml", page)[0] in example
     get().model.save_pretrained(here / "model")
     get().text.tokenizer.save_pretrained(here / "model")
-    (here / "run.yaml").write_text(f"{example}model: model\nepochs: 1\ndev-rows: 4\n")
+    (here / "run.yaml").write_text(f"{example}model: model\nepochs: 1\nper-label: 3\ndev-rows: 4\n")
     for command in commands(page):
         few = ["--rows", "20", "--dev-rows", "4", "--epochs", "1", "--model", "model"]
         if command[0] == "multitask":
