@@ -8,10 +8,15 @@ for _name in ("torchao", "bitsandbytes", "torch.utils._pytree"):
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
+from foreword.compose.ensemble import Ensemble
+from foreword.compose.fit import fit
+from foreword.compose.merge import averaged, concatenated
+from foreword.compose.similar import similarity
 from foreword.errors import UserError
 from foreword.evaluate import evaluate
 from foreword.find_rate import find_rate
 from foreword.methods.adapter import Adapter
+from foreword.methods.attempt import Attempt
 from foreword.methods.context import Context
 from foreword.methods.deep import Deep
 from foreword.methods.lora import Lora
@@ -30,11 +35,13 @@ load = Backbone.load
 
 __all__ = [
     "Adapter",
+    "Attempt",
     "Backbone",
     "Classify",
     "Context",
     "Decoding",
     "Deep",
+    "Ensemble",
     "Generate",
     "Lora",
     "PTuning",
@@ -44,9 +51,13 @@ __all__ = [
     "Soft",
     "Training",
     "UserError",
+    "averaged",
+    "concatenated",
     "evaluate",
     "find_rate",
+    "fit",
     "load",
     "preset",
+    "similarity",
     "tune",
 ]

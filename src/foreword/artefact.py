@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any, get_args
 
@@ -41,10 +41,20 @@ _OPTIONAL = {"patches"}
 def opened(path: Path) -> tuple[dict[str, Any], Injection]:
     """Read a prompt file's metadata and its injection; raises UserError where it is no such."""
     meta, tensors = read(path)
-    check_keys(path, meta, tensors)
+    if "members" in meta:
+        raise UserError(
+            f"{path}: is an ensemble of several prompts, and one is needed here; "
+            "name one of those that it was made of"
+        )
+    return meta, checked(str(path), meta, tensors)
+
+
+def checked(where: str, meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Injection:
+    """Return the injection of one prompt; raises UserError where it cannot be one."""
+    check_keys(where, meta, tensors)
     injection = Injection.from_tensors(tensors, meta)
-    check_values(path, injection)
-    return meta, injection
+    check_values(where, injection)
+    return injection
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -72,7 +82,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(str(path), "pt") as file:
             raw = (file.metadata() or {}).get(KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = [] if raw is None else list(file.keys())  # of a whole model, nothing is read
+            tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise UserError(f"{path}: is cut off or damaged ({error}); copy it again") from None
     if raw is None:
@@ -86,32 +97,39 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return meta, tensors
 
 
-def check_keys(path: Path, meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def check_keys(where: str, meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Raise UserError for missing or unknown metadata and tensors."""
-    if meta.get("schema") != SCHEMA:
-        raise UserError(
-            f"{path}: has schema version {meta.get('schema')}, and this Foreword reads {SCHEMA}; "
-            "use the version that wrote it"
-        )
-    for missing in sorted(_FIELDS - set(meta)):
-        raise UserError(f"{path}: its metadata lacks '{missing}'")
-    for unknown in sorted(set(meta) - _FIELDS - _OPTIONAL):
-        raise UserError(
-            f"{path}: unknown metadata '{unknown}'; {nearest(unknown, sorted(_FIELDS))}"
-        )
-    _check_kinds(path, meta)
+    check_fields(where, meta, _FIELDS, _OPTIONAL)
+    _check_kinds(where, meta)
     for name in tensors:
-        other = _partner(path, name, meta.get("patches", {}))
+        other = _partner(where, name, meta.get("patches", {}))
         if other is not None and other not in tensors:
-            raise UserError(f"{path}: tensor '{name}' stands without '{other}'")
+            raise UserError(f"{where}: tensor '{name}' stands without '{other}'")
     for place in meta.get("patches", {}):
         if f"patches.{place}.down" not in tensors:
-            raise UserError(f"{path}: has no tensor 'patches.{place}.down'")
+            raise UserError(f"{where}: has no tensor 'patches.{place}.down'")
     if not tensors:
-        raise UserError(f"{path}: holds no tensor")
+        raise UserError(f"{where}: holds no tensor")
 
 
-def _partner(path: Path, name: str, patches: Mapping[str, Any]) -> str | None:
+def check_fields(
+    where: str, meta: Mapping[str, Any], needed: Set[str], optional: Set[str] = frozenset()
+) -> None:
+    """Raise UserError for another schema, and for metadata that is missing or unknown."""
+    if meta.get("schema") != SCHEMA:
+        raise UserError(
+            f"{where}: has schema version {meta.get('schema')}, and this Foreword reads {SCHEMA}; "
+            "use the version that wrote it"
+        )
+    for missing in sorted(needed - set(meta)):
+        raise UserError(f"{where}: its metadata lacks '{missing}'")
+    for unknown in sorted(set(meta) - needed - optional):
+        raise UserError(
+            f"{where}: unknown metadata '{unknown}'; {nearest(unknown, sorted(needed))}"
+        )
+
+
+def _partner(where: str, name: str, patches: Mapping[str, Any]) -> str | None:
     """Return the tensor without which this one is of no use; raises UserError for unknown ones."""
     if name == "embeds" or re.fullmatch(r"weights\..+", name):
         return None
@@ -121,57 +139,57 @@ def _partner(path: Path, name: str, patches: Mapping[str, Any]) -> str | None:
         return f"kv.{site[1]}.{'values' if site[2] == 'keys' else 'keys'}"
     patch = re.fullmatch(r"patches\.(.+\.\d+)\.(\w+)", name)
     if patch is None or patch[1] not in patches or patch[2] not in PATCH_TENSORS:
-        raise UserError(f"{path}: unknown tensor '{name}'")
+        raise UserError(f"{where}: unknown tensor '{name}'")
     return f"patches.{patch[1]}.{'up' if patch[2] == 'down' else 'down'}"
 
 
-def _check_kinds(path: Path, meta: Mapping[str, Any]) -> None:
+def _check_kinds(where: str, meta: Mapping[str, Any]) -> None:
     for name in ("leading", "positions"):
         if not isinstance(meta[name], int) or isinstance(meta[name], bool) or meta[name] < 0:
-            raise UserError(f"{path}: metadata '{name}' is {meta[name]!r}, not a count")
+            raise UserError(f"{where}: metadata '{name}' is {meta[name]!r}, not a count")
     for name in ("method", "task", "backbone", "data", "versions", "scores"):
         if not isinstance(meta[name], dict):
-            raise UserError(f"{path}: metadata '{name}' is not an object")
-    for place, about in _patches(path, meta).items():
+            raise UserError(f"{where}: metadata '{name}' is not an object")
+    for place, about in _patches(where, meta).items():
         known = isinstance(about, dict) and about.keys() == {"reads", "activation"}
         read = known and isinstance(about["reads"], str | None)
         if not read or about["activation"] not in get_args(Activation):
-            raise UserError(f"{path}: metadata of patch '{place}' is {about!r}; not a patch")
+            raise UserError(f"{where}: metadata of patch '{place}' is {about!r}; not a patch")
     for name in ("name", "architecture", "fingerprint"):
         if not isinstance(meta["backbone"].get(name), str):
-            raise UserError(f"{path}: metadata 'backbone' lacks '{name}'")
+            raise UserError(f"{where}: metadata 'backbone' lacks '{name}'")
     kind = meta["task"].get("name")
     if not isinstance(kind, str) or kind not in TASKS:
-        raise UserError(f"{path}: unknown task '{kind}'; {nearest(str(kind), TASKS)}")
+        raise UserError(f"{where}: unknown task '{kind}'; {nearest(str(kind), TASKS)}")
 
 
-def _patches(path: Path, meta: Mapping[str, Any]) -> dict[str, Any]:
+def _patches(where: str, meta: Mapping[str, Any]) -> dict[str, Any]:
     found = meta.get("patches", {})
     if not isinstance(found, dict):
-        raise UserError(f"{path}: metadata 'patches' is not an object")
+        raise UserError(f"{where}: metadata 'patches' is not an object")
     return found
 
 
-def check_values(path: Path, injection: Injection) -> None:
+def check_values(where: str, injection: Injection) -> None:
     """Raise UserError for tensors that are not float32, not finite, or of no possible shape."""
     for name, tensor in injection.tensors():
         if tensor.dtype != torch.float32:
-            raise UserError(f"{path}: tensor '{name}' holds {tensor.dtype}, not float32")
+            raise UserError(f"{where}: tensor '{name}' holds {tensor.dtype}, not float32")
         if not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"{path}: tensor '{name}' holds NaN or Inf; the prompt is unusable")
+            raise UserError(f"{where}: tensor '{name}' holds NaN or Inf; the prompt is unusable")
         rank = _rank(name)
         if rank is not None and tensor.dim() != rank:
             raise UserError(
-                f"{path}: tensor '{name}' has shape {tuple(tensor.shape)}, not {rank} dimensions"
+                f"{where}: tensor '{name}' has shape {tuple(tensor.shape)}, not {rank} dimensions"
             )
     for site, kv in injection.kv.items():
         if kv.keys.shape[:2] != kv.values.shape[:2]:
             raise UserError(
-                f"{path}: keys and values of '{site}' have shapes {tuple(kv.keys.shape)} and "
+                f"{where}: keys and values of '{site}' have shapes {tuple(kv.keys.shape)} and "
                 f"{tuple(kv.values.shape)}; heads and lengths must agree"
             )
     if injection.leading > (0 if injection.embeds is None else len(injection.embeds)):
-        raise UserError(f"{path}: more leading virtual tokens than there are embeddings")
+        raise UserError(f"{where}: more leading virtual tokens than there are embeddings")
 
 
 def _rank(name: str) -> int | None:

@@ -146,13 +146,41 @@ def infer(
 
     ``tokens`` names the vocabulary tokens that are scored, None all of them.
     """
+    width = backbone.vocabulary if tokens is None else len(tokens)
+    for view, group, states in _read(backbone, injection, examples, budget, given):
+        for rows, place in chunks(backbone, examples, group, width):
+            yield rows, view.logits(states[place], tokens)
+
+
+@torch.no_grad()
+def states_of(
+    backbone: Backbone,
+    injection: Injection | Mixture,
+    examples: Sequence[Example],
+    progress: Callable[[int], None] = lambda rows: None,
+) -> list[Tensor]:
+    """Return the last hidden states at each example's targets, on the CPU: (targets, width)."""
+    found: dict[int, Tensor] = {}
+    for _, group, states in _read(backbone, injection, examples):
+        sizes = [len(examples[i].targets) for i in group]
+        found.update(zip(group, torch.split(states.cpu(), sizes), strict=True))
+        progress(len(group))
+    return [found[i] for i in range(len(examples))]
+
+
+def _read(
+    backbone: Backbone,
+    injection: Injection | Mixture,
+    examples: Sequence[Example],
+    budget: int | None = None,
+    given: Given | None = None,
+) -> Iterator[tuple[Backbone, list[int], Tensor]]:
+    """Yield rows, the states at their targets, and the backbone as it was changed for them."""
     if isinstance(injection, Mixture) and len(kinds := injection.alike()) > 1:
         for own in kinds:
             chosen = [examples[i] for i in own]
-            for group, logits in infer(
-                backbone, injection.of_rows(own), chosen, budget, tokens=tokens
-            ):
-                yield [own[i] for i in group], logits
+            for view, group, states in _read(backbone, injection.of_rows(own), chosen, budget):
+                yield view, [own[i] for i in group], states
         return
     backbone = backbone.under(injection)
     lead = () if isinstance(injection, Mixture) else common_lead(examples)
@@ -162,10 +190,8 @@ def infer(
     else:
         shared = Shared(injection, 0, len(given.lead))
     groups = _groups(backbone, shared, examples, budget or token_budget(backbone))
-    width = backbone.vocabulary if tokens is None else len(tokens)
     for group, states in passes(backbone, shared, examples, groups, given):
-        for rows, place in chunks(backbone, examples, group, width):
-            yield rows, backbone.logits(states[place], tokens)
+        yield backbone, group, states
 
 
 def differentiate(

@@ -10,7 +10,7 @@ from typing import Any
 from foreword.data.read import Row, read_rows
 from foreword.data.shapes import canonical
 from foreword.injection import NOTHING, Injection
-from foreword.prompt import Prompt
+from foreword.prompt import Prompt, Tuned
 from foreword.tasks.task import Bound
 
 Announce = Callable[[str, int], Callable[[int], None]]
@@ -18,14 +18,14 @@ Announce = Callable[[str, int], Callable[[int], None]]
 
 
 def evaluate(
-    prompt: Prompt,
+    prompt: Tuned,
     data: str | Path | Sequence[Row],
     *,
     baselines: bool = False,
     seed: int = 0,
     announce: Announce | None = None,
 ) -> dict[str, Any]:
-    """Score a prompt on rows with the task's metrics and their 95% bootstrap intervals.
+    """Score a prompt, or an ensemble, on rows with the task's metrics and 95% bootstrap intervals.
 
     With ``baselines`` the frozen model is scored on the same rows too: ``zero-shot`` with the
     template alone (virtual tokens left out), and ``demonstrations`` with rows that the prompt
@@ -36,19 +36,20 @@ def evaluate(
     bound = prompt.bound()
     bound.check(rows, answers=True)
 
-    def run(name: str, *, tuned: bool, before: str = "") -> dict[str, Any]:
-        progress = None if announce is None else announce(name, len(rows))
-        who = bound if tuned else prompt.task.bind(bound.backbone).bare()
-        injection = prompt.injection if tuned else NOTHING
-        return scored(who, rows, injection, before=before, seed=seed, progress=progress)
+    def begun(name: str) -> Callable[[int], None] | None:
+        return None if announce is None else announce(name, len(rows))
 
-    result = run("prompt", tuned=True)
+    def bare(name: str, before: str = "") -> dict[str, Any]:
+        who = prompt.task.bind(bound.backbone).bare()
+        return scored(who, rows, NOTHING, before=before, seed=seed, progress=begun(name))
+
+    result = compared(bound, rows, prompt.answers(rows, progress=begun("prompt")), seed)
     if not baselines:
         return result
-    result["baselines"] = {"zero-shot": run("zero-shot", tuned=False)}
+    result["baselines"] = {"zero-shot": bare("zero-shot")}
     texts = prompt.data.get("demonstrations") or []
     if texts:
-        shown = run(f"{len(texts)} demonstrations", tuned=False, before="".join(texts))
+        shown = bare(f"{len(texts)} demonstrations", "".join(texts))
         result["baselines"]["demonstrations"] = {**shown, "shots": len(texts)}
     return result
 
@@ -64,8 +65,14 @@ def scored(
 ) -> dict[str, Any]:
     """Answer rows, after the text ``before``, and return the task's scores and ``cut``."""
     found = bound.predict(rows, injection, before=before, progress=progress)
-    scores = bound.score(rows, found, seed)
-    return {**scores, "cut": sum(bool(answer["cut"]) for answer in found)}
+    return compared(bound, rows, found, seed)
+
+
+def compared(
+    bound: Bound, rows: Sequence[Row], found: Sequence[Mapping[str, Any]], seed: int
+) -> dict[str, Any]:
+    """Compare answers with the rows: the task's scores, and ``cut``."""
+    return {**bound.score(rows, found, seed), "cut": sum(bool(answer["cut"]) for answer in found)}
 
 
 def with_scores(prompt: Prompt, name: str, scores: dict[str, Any]) -> Prompt:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from foreword.artefact import KEY, SCHEMA, check_fit, opened
 from foreword.backbone.backbone import Backbone
@@ -60,18 +61,47 @@ class Prompt:
             )
         return bound if self.injection.head is None else bound.headed()
 
+    def answers(
+        self, rows: Sequence[Row], *, progress: Callable[[int], None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Answer rows, one object each; ``progress`` is told how many more are done."""
+        return self.bound().predict(rows, self.injection, progress=progress)
+
     def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
         """Answer texts (for a template of one field) or rows: labels, completions or scores."""
-        bound = self.bound()
-        rows = rows_of(inputs, bound)
-        found = bound.predict(rows, self.injection)
-        return [answer[bound.answer] for answer in found]
+        return predicted(self, inputs)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a person may want to know of it, as plain values."""
+        tensors = dict(self.injection.tensors())
+        return {
+            "method": dict(self.method),
+            "task": {"name": name_of(self.task), **plain(self.task)},
+            "backbone": dict(self.backbone),
+            "virtual tokens": max(
+                (t.shape[-2] for name, t in tensors.items() if name.startswith(("embeds", "kv."))),
+                default=0,
+            ),
+            "parameters": sum(tensor.numel() for tensor in tensors.values()),
+            "data": {k: v for k, v in self.data.items() if k != "demonstrations"},
+            "seed": self.seed,
+            "versions": dict(self.versions),
+            "scores": dict(self.scores),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of its file by their names there."""
+        return dict(self.injection.tensors())
 
     # Saving ------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
         """Write the file, whole or not at all; raises UserError where that cannot be done."""
-        meta = {
+        return write_tensors(Path(path), self.metadata(), self.tensors())
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what stands in its file beside the tensors."""
+        return {
             "schema": SCHEMA,
             "method": dict(self.method),
             "task": {"name": name_of(self.task), **plain(self.task)},
@@ -82,12 +112,6 @@ class Prompt:
             "versions": dict(self.versions),
             "scores": dict(self.scores),
         }
-        tensors = {
-            name: tensor.detach().to("cpu", torch.float32).contiguous()
-            for name, tensor in self.injection.tensors()
-        }
-        text = json.dumps(meta, ensure_ascii=False, sort_keys=True)
-        return write_whole(Path(path), save(tensors, metadata={KEY: text}))
 
     # Loading -----------------------------------------------------------------------------------
 
@@ -100,11 +124,16 @@ class Prompt:
         backbone than the prompt was tuned on, unless ``force`` says to try.
         """
         path = Path(path)
-        meta, injection = opened(path)
+        prompt = Prompt.of(str(path), *opened(path))
+        return prompt if backbone is None else prompt.onto(backbone, force=force, where=str(path))
+
+    @staticmethod
+    def of(where: str, meta: Mapping[str, Any], injection: Injection) -> Prompt:
+        """Make a prompt of checked metadata; raises UserError for settings no task has."""
         task = dict(meta["task"])
-        prompt = Prompt(
+        return Prompt(
             injection=injection,
-            task=from_plain(TASKS[task.pop("name")], task, str(path)),
+            task=from_plain(TASKS[task.pop("name")], task, where),
             backbone=meta["backbone"],
             method=meta["method"],
             data=meta["data"],
@@ -112,7 +141,6 @@ class Prompt:
             versions=meta["versions"],
             scores=meta["scores"],
         )
-        return prompt if backbone is None else prompt.onto(backbone, force=force, where=str(path))
 
     def onto(self, backbone: Backbone, *, force: bool = False, where: str = "the prompt") -> Prompt:
         """Return the prompt with a backbone in hand; raises UserError where it does not fit."""
@@ -124,6 +152,51 @@ class Prompt:
             )
         check_fit(where, self.injection, backbone)
         return replace(self, on=backbone)
+
+
+class Tuned(Protocol):
+    """What answers rows: a prompt, or several that answer as one (compose/ensemble.py)."""
+
+    @property
+    def task(self) -> Task:
+        """The task that it serves."""
+
+    @property
+    def backbone(self) -> Mapping[str, str]:
+        """Name, architecture and fingerprint of the backbone that it was made on."""
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What it was made of, and demonstrations for a baseline."""
+
+    def bound(self) -> Bound:
+        """Return the task on the backbone in hand."""
+
+    def answers(
+        self, rows: Sequence[Row], *, progress: Callable[[int], None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Answer rows, one object each; ``progress`` is told how many more are done."""
+
+    def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
+        """Answer texts, or rows as objects."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a person may want to know of it, as plain values."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of its file by their names there."""
+
+    def onto(self, backbone: Backbone, *, force: bool = False, where: str = "...") -> Tuned:
+        """Return it with a backbone in hand; raises UserError where it does not fit."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write its file, whole or not at all."""
+
+
+def predicted(tuned: Tuned, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
+    """Answer texts or rows and return the answers alone."""
+    bound = tuned.bound()
+    return [answer[bound.answer] for answer in tuned.answers(rows_of(inputs, bound))]
 
 
 def rows_of(inputs: Sequence[str | Mapping[str, Any]], bound: Bound) -> list[Row]:
@@ -140,6 +213,13 @@ def rows_of(inputs: Sequence[str | Mapping[str, Any]], bound: Bound) -> list[Row
             given = {fields[0]: given}
         rows.append(Row(given, f"input {number}"))
     return rows
+
+
+def write_tensors(path: Path, meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
+    """Write tensors as float32, and metadata as JSON, in one safetensors file."""
+    kept = {n: t.detach().to("cpu", torch.float32).contiguous() for n, t in tensors.items()}
+    text = json.dumps(meta, ensure_ascii=False, sort_keys=True)
+    return write_whole(path, save(kept, metadata={KEY: text}))
 
 
 def write_whole(path: Path, content: bytes) -> Path:

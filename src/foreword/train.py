@@ -227,7 +227,8 @@ def provenance(
     bound: Bound, method: Method, train: Sequence[Row], dev: Sequence[Row], seed: int
 ) -> dict[str, Any]:
     """Describe the data: counts and hashes, and rows as text for the baseline in context."""
-    shots = demonstrations(bound, train, min(method.shots, len(train)), seed)
+    most = min(method.shots, len(train))
+    shots = demonstrations(bound, train, most, seed) if most else []
     return {
         "train": digested(train),
         "dev": digested(dev),

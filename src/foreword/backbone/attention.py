@@ -126,6 +126,18 @@ class Softer:
     cap: float | None = None
     sinks: Tensor | None = None
 
+    def capped(self, scores: Tensor) -> Tensor:
+        """Return the scores under the cap."""
+        return scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap
+
+    def weights(self, scores: Tensor) -> Tensor:
+        """Return what each key counts, beside the sinks: (B, Hq, T, S) -> the same, float32."""
+        exact = torch.promote_types(scores.dtype, torch.float32)
+        if self.sinks is None:
+            return scores.softmax(3, dtype=exact)
+        column = self.sinks.to(scores.dtype).reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+        return torch.cat([scores, column], 3).softmax(3, dtype=exact)[..., :-1]
+
 
 def _packed(
     query: Tensor,  # (N, Hq, D)
@@ -188,6 +200,9 @@ def _attend(
     """Attend as one masked call: (B, Hq, T, D')."""
     groups = query.shape[1] // key.shape[1]
     if prefixes is not None:
+        apart = rows is None and prefixes.visible is None and not torch.is_grad_enabled()
+        if apart and query.shape[2] < 2 * query.shape[3]:  # scores are smaller than copied keys
+            return _beside(query, key, value, mask, prefixes, scaling, softer)
         key, value, mask = _prepend(prefixes, rows, key, value, mask)
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -195,7 +210,7 @@ def _attend(
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
         )
-    return _explicit(query, key, value, mask, scaling, dropout, softer.cap, softer.sinks)
+    return _explicit(query, key, value, mask, scaling, dropout, softer)
 
 
 def _prepend(
@@ -225,6 +240,33 @@ def _prepend(
     return key, value, torch.cat([seen.expand(*shape), mask.expand(*shape)], 3)
 
 
+def _beside(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    prefixes: Prefixes,
+    scaling: float | None,
+    softer: Softer,
+) -> Tensor:
+    """Attend to one prefix of all rows without a copy of it for each: (B, Hq, T, D')."""
+    batch, heads, length, width = query.shape
+    own = key.shape[1]
+    q = query.reshape(batch, own, -1, width)  # (B, H, g * T, D), g query heads a key head
+    scale = width**-0.5 if scaling is None else scaling
+    together = q.transpose(0, 1).reshape(own, -1, width)  # (H, B * g * T, D)
+    before = (together @ prefixes.keys[0].transpose(1, 2)) * scale  # (H, B * g * T, P)
+    after = (q @ key.transpose(2, 3)).view(batch, heads, length, -1) * scale
+    size = before.shape[2]
+    before = before.view(own, batch, -1, size).transpose(0, 1).reshape(batch, heads, length, size)
+    weights = softer.weights(torch.cat([softer.capped(before), _hidden(softer, after, mask)], 3))
+    first, rest = torch.split(weights.to(query.dtype), [size, after.shape[3]], 3)
+    first = first.reshape(batch, own, -1, size).transpose(0, 1).reshape(own, -1, size)
+    seen = (first @ prefixes.values[0]).view(own, batch, -1, prefixes.values.shape[3])
+    more = rest.reshape(batch, own, -1, after.shape[3]) @ value  # (B, H, g * T, D')
+    return torch.add(seen.transpose(0, 1), more).reshape(batch, heads, length, -1)
+
+
 def _explicit(
     query: Tensor,
     key: Tensor,
@@ -232,24 +274,20 @@ def _explicit(
     mask: Tensor | None,
     scaling: float | None,
     dropout: float,
-    softcap: float | None,
-    sinks: Tensor | None,
+    softer: Softer,
 ) -> Tensor:
     """Attend step by step, for soft-capped scores (Gemma 2) and attention sinks (gpt-oss)."""
     scores = query @ key.transpose(2, 3)
     scores = scores * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    if mask is not None:
-        scores = scores + additive(mask, scores.dtype)
-    exact = torch.promote_types(scores.dtype, torch.float32)
-    if sinks is not None:
-        column = sinks.to(scores.dtype).reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
-        weights = torch.cat([scores, column], 3).softmax(3, dtype=exact)[..., :-1]
-    else:
-        weights = scores.softmax(3, dtype=exact)
+    weights = softer.weights(_hidden(softer, scores, mask))
     weights = F.dropout(weights.to(query.dtype), dropout, training=dropout > 0)
     return weights @ value
+
+
+def _hidden(softer: Softer, scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Return capped scores with the mask over them."""
+    scores = softer.capped(scores)
+    return scores if mask is None else scores + additive(mask, scores.dtype)
 
 
 def _causal(length: int, device: torch.device) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from foreword.backbone import rows as layout
@@ -65,36 +65,54 @@ def decode(
             texts = decode(backbone, [rows[i] for i in own], mixture.of_rows(own), decoding)
             found_by.update(zip(own, texts, strict=True))
         return [found_by[i] for i in range(len(rows))]
-    backbone = backbone.under(mixture)
-    with torch.no_grad():
-        carried, _ = backbone.carry(mixture)
-        used = carried if backbone.sites else None
-        inputs: dict[str, Any]
-        if backbone.architecture == "encoder-decoder":
-            encoded, mask = encode(backbone, rows, mixture, carried)
-            inputs = {
-                "encoder_outputs": BaseModelOutput(last_hidden_state=encoded),
-                "attention_mask": mask,
-            }
-            skipped, start = 1, torch.zeros(len(rows), 1, dtype=torch.long)
-        else:
-            inputs, start = _left_padded(backbone, rows, mixture)
-            skipped = 0 if "inputs_embeds" in inputs else inputs["input_ids"].shape[1]
-        if used is not None and used.rows is not None:
-            used = replace(used, rows=used.rows.repeat_interleave(decoding.beams))
-        start = start.repeat_interleave(decoding.beams, 0).to(backbone.device)
-        speaker: Any = speaking(backbone.model, used, start)
-        here = backbone.device
-        with torch.random.fork_rng([here] if here.type == "cuda" else []):
-            torch.manual_seed(decoding.seed)
-            found = speaker.generate(
-                **inputs,
-                generation_config=_config(backbone, decoding),
-                tokenizer=backbone.text.tokenizer if decoding.stop else None,
-            )
+    ready = prepare(backbone.under(mixture), rows, mixture, decoding)
+    speaker: Any = ready.speaker
+    here = backbone.device
+    with torch.no_grad(), torch.random.fork_rng([here] if here.type == "cuda" else []):
+        torch.manual_seed(decoding.seed)
+        found = speaker.generate(
+            **ready.inputs,
+            generation_config=config(backbone, decoding),
+            tokenizer=backbone.text.tokenizer if decoding.stop else None,
+        )
     return [
-        _trimmed(backbone.text.decode(ids), decoding.stop) for ids in found[:, skipped:].tolist()
+        trimmed(backbone.text.decode(ids), decoding.stop)
+        for ids in found[:, ready.skipped :].tolist()
     ]
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A model that carries an injection, what its ``generate`` is given, and how much of its
+    answer was given to it."""
+
+    speaker: PreTrainedModel
+    inputs: Mapping[str, Any]
+    skipped: int
+
+
+@torch.no_grad()
+def prepare(
+    backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture, decoding: Decoding
+) -> Ready:
+    """Lay rows out for ``generate``, on a backbone that is under the mixture."""
+    carried, _ = backbone.carry(mixture)
+    used = carried if backbone.sites else None
+    inputs: dict[str, Any]
+    if backbone.architecture == "encoder-decoder":
+        encoded, mask = encode(backbone, rows, mixture, carried)
+        inputs = {
+            "encoder_outputs": BaseModelOutput(last_hidden_state=encoded),
+            "attention_mask": mask,
+        }
+        skipped, start = 1, torch.zeros(len(rows), 1, dtype=torch.long)
+    else:
+        inputs, start = _left_padded(backbone, rows, mixture)
+        skipped = 0 if "inputs_embeds" in inputs else inputs["input_ids"].shape[1]
+    if used is not None and used.rows is not None:
+        used = replace(used, rows=used.rows.repeat_interleave(decoding.beams))
+    start = start.repeat_interleave(decoding.beams, 0).to(backbone.device)
+    return Ready(speaking(backbone.model, used, start), inputs, skipped)
 
 
 def _left_padded(
@@ -111,7 +129,8 @@ def _left_padded(
     return {**inputs, "attention_mask": mask.to(backbone.device)}, start
 
 
-def _config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
+def config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
+    """Return transformers' settings of a decoding."""
     end = backbone.text.end
     sampling: dict[str, Any] = {"do_sample": decoding.temperature > 0}
     if decoding.temperature > 0:
@@ -130,6 +149,7 @@ def _config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
     )
 
 
-def _trimmed(text: str, stop: Sequence[str]) -> str:
+def trimmed(text: str, stop: Sequence[str]) -> str:
+    """Return a completion without the first text that ends it, and what follows that."""
     ends = [at for s in stop if (at := text.find(s)) >= 0]
     return text[: min(ends)] if ends else text

@@ -114,23 +114,12 @@ def table(found: list[Record], headline: str) -> Table:
         if several:
             cells.append("" if each["spread"] is None else f"{each['spread']:.1f}")
         cells += [
-            _short(each["parameters"], 1000, ("", "k", "M", "G")),
-            _short(each["bytes"], 1024, (" B", " KiB", " MiB", " GiB")) if each["bytes"] else "-",
+            show.short(each["parameters"], 1000, ("", "k", "M", "G")),
+            show.short(each["bytes"], 1024, (" B", " KiB", " MiB", " GiB"))
+            if each["bytes"]
+            else "-",
             f"{each['seconds']:.0f}" if each["seconds"] else "-",
-            _short(each["peak_mib"] * 2**20, 1024, (" B", " KiB", " MiB", " GiB")),
+            show.short(each["peak_mib"] * 2**20, 1024, (" B", " KiB", " MiB", " GiB")),
         ]
         made.add_row(each["method"], *cells)
     return made
-
-
-def _short(number: float, step: int, units: tuple[str, ...]) -> str:
-    """Write a number with three digits or so.
-
-    >>> _short(134515008, 1000, ("", "k", "M", "G"))
-    '135M'
-    """
-    unit = 0
-    while number >= step and unit + 1 < len(units):
-        number, unit = number / step, unit + 1
-    digits = 1 if unit and number < 10 else 0
-    return f"{number:.{digits}f}{units[unit]}"

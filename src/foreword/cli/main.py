@@ -19,13 +19,27 @@ from foreword.backbone.sources import folder_of
 from foreword.cli import continual, show
 from foreword.cli import demo as demonstration
 from foreword.cli import find_rate as finder
+from foreword.cli.common import (
+    Columns,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Quantize,
+    backbone_of,
+    some_rows,
+)
 from foreword.cli.compare import compare
+from foreword.cli.compose import compose
+from foreword.cli.compress import compress
+from foreword.cli.library import library
 from foreword.cli.multitask import multitask
 from foreword.cli.pretrain import pretrain
 from foreword.cli.settings import Flags, columns, settings, task_alone
+from foreword.compose.ensemble import load
 from foreword.config import plain
-from foreword.data.read import Row, read_rows
-from foreword.data.sample import drawn, first
+from foreword.data.read import read_rows
+from foreword.data.sample import drawn
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluate import evaluate, with_scores
@@ -33,7 +47,6 @@ from foreword.export.peft import from_peft, to_peft
 from foreword.loop import Interrupted
 from foreword.parallel import ALONE, World, joined
 from foreword.prompt import Prompt, rows_of, write_whole
-from foreword.tasks.registry import name_of
 from foreword.train import tune
 from foreword.watch import Bar, trackers
 
@@ -45,15 +58,13 @@ app = App(
 )
 
 app.command(compare)
+app.command(compress)
 app.command(multitask)
 app.command(pretrain)
+app.command(compose)
+app.command(library)
 
 NO_FLAGS = Flags()
-Json = Annotated[bool, Parameter(name="--json", negative="", help="one JSON object on stdout")]
-Model = Annotated[str | None, Parameter(help="instead of the model that the prompt names")]
-Dtype = Annotated[str, Parameter(help="auto, float32, bfloat16 or float16")]
-Device = Annotated[str, Parameter(help="auto, cpu, cuda or mps")]
-Quantize = Annotated[str | None, Parameter(help="int8 or int4: smaller weights in the model")]
 Force = Annotated[bool, Parameter(negative="", help="run on another model than the prompt's own")]
 
 
@@ -88,8 +99,10 @@ def train(
         finder.run(made, rows, world, as_json)
         return
     out = Path(wanted["out"])
-    dev = None if wanted["dev"] is None else _rows(wanted["dev"], named, wanted["dev_rows"], seed)
-    test = None if wanted["test"] is None else _rows(wanted["test"], named, None, seed)
+    dev = (
+        None if wanted["dev"] is None else some_rows(wanted["dev"], named, wanted["dev_rows"], seed)
+    )
+    test = None if wanted["test"] is None else some_rows(wanted["test"], named, None, seed)
     told = trackers(wanted["report_to"] or (), out)
     device = world.device(wanted["device"])
     with world.first_alone() as alone:
@@ -166,9 +179,7 @@ def evaluate_command(
         bool, Parameter(negative="", help="score the frozen model without the prompt too")
     ] = False,
     rows: Annotated[int | None, Parameter(help="the first N after shuffling with the seed")] = None,
-    columns_: Annotated[
-        list[str] | None, Parameter(name="--columns", consume_multiple=True)
-    ] = None,
+    columns_: Columns = None,
     seed: Annotated[int, Parameter(help="decides the rows and the intervals")] = 0,
     model: Model = None,
     dtype: Dtype = "auto",
@@ -178,8 +189,10 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Score a prompt on rows, with intervals, beside the frozen model where that is asked for."""
-    chosen = _rows(data, columns(columns_), rows, seed)
-    loaded = _prompt(prompt, model, dtype, device, quantize, force)
+    chosen = some_rows(data, columns(columns_), rows, seed)
+    loaded = load(prompt)
+    backbone = backbone_of(loaded, model, dtype, device, quantize)
+    loaded = loaded.onto(backbone, force=force, where=str(prompt))
     with show.counting() as bars:
         result = evaluate(loaded, chosen, baselines=baselines, seed=seed, announce=bars)
     if as_json:
@@ -207,9 +220,7 @@ def predict(
     *,
     data: Annotated[str | None, Parameter(help="rows to answer, instead of texts")] = None,
     out: Annotated[Path | None, Parameter(help="JSONL file to write, one object a row")] = None,
-    columns_: Annotated[
-        list[str] | None, Parameter(name="--columns", consume_multiple=True)
-    ] = None,
+    columns_: Columns = None,
     model: Model = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -220,7 +231,9 @@ def predict(
     """Answer texts, or the rows of a file."""
     if (data is None) == (not texts):
         raise UserError("give texts to answer, or --data F")
-    loaded = _prompt(prompt, model, dtype, device, quantize, force)
+    loaded = load(prompt)
+    backbone = backbone_of(loaded, model, dtype, device, quantize)
+    loaded = loaded.onto(backbone, force=force, where=str(prompt))
     bound = loaded.bound()
     if data is not None:
         _, given = canonical(read_rows(data, columns=columns(columns_)), targets=False)
@@ -228,7 +241,7 @@ def predict(
         given = rows_of(texts or (), bound)
     with show.counting() as bars:
         progress = bars("predicting", len(given))
-        found = bound.predict(given, loaded.injection, progress=progress)
+        found = loaded.answers(given, progress=progress)
     cut = sum(bool(answer["cut"]) for answer in found)
     if cut:
         show.say(f"{cut} of {len(found)} rows were too long and were cut")
@@ -255,26 +268,10 @@ def predict(
 @app.command
 def info(prompt: Path, *, as_json: Json = False) -> None:
     """Show what a prompt file holds; no model is loaded."""
-    loaded = Prompt.load(prompt)
-    shapes = {name: list(tensor.shape) for name, tensor in loaded.injection.tensors()}
-    numbers = sum(tensor.numel() for _, tensor in loaded.injection.tensors())
-    facts = {
-        "file": str(prompt),
-        "bytes": prompt.stat().st_size,
-        "method": dict(loaded.method),
-        "task": {"name": name_of(loaded.task), **plain(loaded.task)},
-        "backbone": dict(loaded.backbone),
-        "virtual tokens": max(
-            (shape[-2] for name, shape in shapes.items() if name.startswith(("embeds", "kv."))),
-            default=0,
-        ),
-        "parameters": numbers,
-        "data": {k: v for k, v in loaded.data.items() if k != "demonstrations"},
-        "seed": loaded.seed,
-        "versions": dict(loaded.versions),
-        "scores": dict(loaded.scores),
-    }
+    loaded = load(prompt)
+    facts = {"file": str(prompt), "bytes": prompt.stat().st_size, **loaded.facts()}
     if as_json:
+        shapes = {name: list(tensor.shape) for name, tensor in loaded.tensors().items()}
         show.emit({**facts, "tensors": shapes})
         return
     show.out().print(show.facts(facts))
@@ -302,10 +299,10 @@ def export(
     """Write a prompt as another library lays it out."""
     if to != "peft":
         raise UserError(f"--to {to}: unknown; known: peft")
-    whole = model is not None
-    loaded = (
-        _prompt(prompt, model, dtype, device, quantize, force) if whole else Prompt.load(prompt)
-    )
+    loaded = Prompt.load(prompt)
+    if model is not None:
+        backbone = backbone_of(loaded, model, dtype, device, quantize)
+        loaded = loaded.onto(backbone, force=force, where=str(prompt))
     to_peft(loaded, folder, kind=kind)
     if as_json:
         show.emit({"out": str(folder), "format": to})
@@ -343,26 +340,6 @@ def demo(
 ) -> None:
     """Tune a customer-service intent classifier, score it, and answer a few lines."""
     demonstration.run(out, as_json)
-
-
-def _rows(source: str, named: Mapping[str, str], n: int | None, seed: int) -> list[Row]:
-    rows = read_rows(source, columns=named)
-    return rows if n is None else first(rows, n, seed)
-
-
-def _prompt(
-    path: Path, model: str | None, dtype: str, device: str, quantize: str | None, force: bool
-) -> Prompt:
-    loaded = Prompt.load(path)
-    name = loaded.backbone["name"] if model is None else model
-    backbone = Backbone.load(
-        name,
-        architecture=loaded.backbone["architecture"],
-        dtype=dtype,
-        device=device,
-        quantize=quantize,
-    )
-    return loaded.onto(backbone, force=force, where=str(path))
 
 
 def _rounded(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -197,3 +197,16 @@ def brief(value: Any) -> str:
 
 def _nested(value: Any) -> str:
     return f"({brief(value)})" if isinstance(value, Mapping) else brief(value)
+
+
+def short(number: float, step: int, units: tuple[str, ...]) -> str:
+    """Write a number with three digits or so.
+
+    >>> short(134515008, 1000, ("", "k", "M", "G"))
+    '135M'
+    """
+    unit = 0
+    while number >= step and unit + 1 < len(units):
+        number, unit = number / step, unit + 1
+    digits = 1 if unit and number < 10 else 0
+    return f"{number:.{digits}f}{units[unit]}"

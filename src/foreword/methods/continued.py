@@ -15,7 +15,7 @@ from foreword.config import plain
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
-from foreword.methods.library import read
+from foreword.methods.library import read_own
 from foreword.methods.method import Trainable
 from foreword.tasks.task import Bound
 
@@ -63,7 +63,7 @@ class Continued:
         Raises UserError for a prompt of another backbone, of other virtual tokens than the
         task's template places, or with a head for other labels.
         """
-        injection = read(Path(self.source), task.backbone)
+        injection = read_own(Path(self.source), task.backbone)
         held = 0 if injection.embeds is None else len(injection.embeds)
         if injection.leading + task.virtual != held:
             raise UserError(

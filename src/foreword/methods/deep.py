@@ -25,19 +25,21 @@ ATTENTION: Mapping[str, Mapping[str, Role]] = {
 class Deep:
     """P-tuning v2 (Liu et al. 2022, arXiv:2110.07602).
 
-    A prefix of ``length`` positions in every layer that starts at random, by default, as in the
-    paper; with a verbalizer, or a trained head (``deep+head``). On encoder-decoders ``attends``
-    names the attention that has one, of "encoder", "decoder" and "cross"; None is all of them.
+    A prefix of ``length`` positions in every layer, with a verbalizer or a trained head
+    (``deep+head``). It starts as the keys and values of random tokens, by default; those drawn at
+    random themselves, as in the paper (``start`` "random"), need many more steps. On
+    encoder-decoders ``attends`` names the attention that has one, of "encoder", "decoder" and
+    "cross"; None is all of them.
     ``reparameterize`` gives the hidden width of an MLP through which it is trained.
     """
 
     length: int | None = None
     attends: tuple[str, ...] | None = None
-    start: str = "random"
+    start: str = "vocabulary"
     start_text: str | None = None
     shots: int = 4
     reparameterize: int | None = None
-    rate: float = 5e-3
+    rate: float = 1e-2
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Start keys and values; raises UserError where the backbone takes none, or not these."""

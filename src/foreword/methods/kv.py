@@ -78,7 +78,10 @@ def read(backbone: Backbone, ids: Sequence[int], sites: Sequence[Site]) -> dict[
 
 
 def _drawn(task: Bound, sites: Sequence[Site], length: int, seed: int) -> dict[str, KV]:
-    """Draw keys and values at random, with the spread of what the model reads."""
+    """Draw keys and values at random, with the mean and the spread of what the model reads.
+
+    Each number of a key has its own mean, far from zero in some; about zero, little was learned.
+    """
     backbone = task.backbone
     noise = torch.Generator().manual_seed(seed)
     ids = [*backbone.text.around[0], *backbone.text.ids(task.instruction())]
@@ -86,7 +89,8 @@ def _drawn(task: Bound, sites: Sequence[Site], length: int, seed: int) -> dict[s
     def draw(tensor: Tensor) -> Tensor:
         heads, _, width = tensor.shape
         drawn = torch.randn(heads, length, width, generator=noise).to(tensor.device)
-        return drawn * tensor.float().std()
+        spread, mean = torch.std_mean(tensor.float(), 1, keepdim=True, correction=0)  # (H, 1, D)
+        return mean + drawn * spread
 
     like = read(backbone, ids, sites)
     return {name: KV(draw(kv.keys), draw(kv.values)) for name, kv in like.items()}

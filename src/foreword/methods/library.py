@@ -41,15 +41,13 @@ def from_prompts(
     """
     path, backbone = Path(start), task.backbone
     if not path.is_dir():
-        return fitting(start, read(path, backbone)), ()
-    files = sorted(f for f in path.glob("*.safetensors") if not f.name.startswith("."))
-    if not files:
-        raise UserError(f"{path}: holds no prompt files (*.safetensors) to start from")
+        return fitting(start, read_own(path, backbone)), ()
+    files = prompt_files(path, "to start from")
     asked = first(rows, min(ROWS, len(rows)), seed)
     least, best, chosen, reasons = math.inf, None, path, []
     for file in files:
         try:
-            found = fitting(str(file), read(file, backbone))
+            found = fitting(str(file), read_own(file, backbone))
             loss = mean_loss(task, found, asked)
         except UserError as error:
             reasons.append(str(error))
@@ -66,8 +64,16 @@ def from_prompts(
     return best, (note,)
 
 
-def read(path: Path, backbone: Backbone) -> Injection:
-    """Read a prompt of this very backbone, onto its device; raises UserError for another."""
+def prompt_files(folder: Path, what: str) -> list[Path]:
+    """Return the prompt files in a folder; raises UserError where it has none ``what``."""
+    files = sorted(f for f in folder.glob("*.safetensors") if not f.name.startswith("."))
+    if not files:
+        raise UserError(f"{folder}: holds no prompt files (*.safetensors) {what}")
+    return files
+
+
+def read_own(path: Path, backbone: Backbone) -> Injection:
+    """Read a prompt of this very backbone, onto its device."""
     meta, injection = opened(path)
     if meta["backbone"]["fingerprint"] != backbone.fingerprint:
         raise UserError(

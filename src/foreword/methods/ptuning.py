@@ -35,7 +35,7 @@ class PTuning:
     shots: int = 4
     encoder: Encoder = "lstm"
     hidden: int = 128
-    rate: float = 1e-3
+    rate: float = 3e-3
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Encoded:
         """Start the embeddings; raises UserError for an encoder, or what ``soft`` refuses."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from foreword.errors import UserError, nearest
 from foreword.methods.adapter import Adapter
+from foreword.methods.attempt import Attempt
+from foreword.methods.cartridge import Cartridge
 from foreword.methods.context import Context
 from foreword.methods.continued import Continued
 from foreword.methods.deep import Deep
@@ -19,9 +21,11 @@ from foreword.methods.soft import Soft
 METHODS: dict[str, type[Method]] = {
     "soft": Soft,
     "ptuning": PTuning,
+    "attempt": Attempt,
     "prefix": Prefix,
     "deep": Deep,
     "context": Context,
+    "cartridge": Cartridge,
     "adapter": Adapter,
     "lora": Lora,
     "head": Head,

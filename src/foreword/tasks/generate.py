@@ -59,6 +59,15 @@ class Generate:
         return Generator(self, backbone)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Rows of token ids to be continued, what each is run under, and whether it was cut."""
+
+    ids: list[tuple[int, ...]]
+    injection: Mixture
+    cut: list[bool]
+
+
 class Generator:
     """A generation bound to a backbone."""
 
@@ -239,28 +248,35 @@ class Generator:
         progress: Any = None,
     ) -> list[dict[str, Any]]:
         """Return a completion for each row."""
+        asked = self.asked(rows, injection, before=before)
+        found: list[dict[str, Any]] = [{} for _ in rows]
+        decoding = self._decoding(before)
+        sizes = [len(ids) + decoding.max_new_tokens for ids in asked.ids]
+        for group in buckets(sizes, ROWS_TOKENS):
+            ids, part = [asked.ids[i] for i in group], asked.injection.of_rows(group)
+            for i, text in zip(group, decode(self.backbone, ids, part, decoding), strict=True):
+                found[i] = {"text": text.strip(), "cut": asked.cut[i]}
+            if progress is not None:
+                progress(len(group))
+        return found
+
+    @torch.no_grad()
+    def asked(
+        self, rows: Sequence[Row], injection: Injection | Mixture, *, before: str = ""
+    ) -> Asked:
+        """Return what is to be continued; what all rows begin with is read by now."""
         self.check(rows, answers=False)
         room = room_for(self.backbone, injection)
         laid = [self._laid(row, room, before) for row in rows]
         examples = [Example(each.ids, each.slot, ((),), ()) for each in laid]
         more = self.task.decoding.max_new_tokens
         longest = max((e.length for e in examples), default=0) + more
-        found: list[dict[str, Any]] = [{} for _ in rows]
-        with torch.no_grad():
-            lead = () if isinstance(injection, Mixture) else common_lead(examples)
-            shared = share(self.backbone, injection, lead, longest)
-        for group in buckets([len(e.ids) + more for e in examples], _ROWS_TOKENS):
-            part = shared.injection
-            if isinstance(part, Mixture):
-                part = Mixture(part.parts, [part.rows[i] for i in group])
-            ids = [examples[i].ids[shared.lead :] for i in group]
-            for i, text in zip(
-                group, decode(self.backbone, ids, part, self._decoding(before)), strict=True
-            ):
-                found[i] = {"text": text.strip(), "cut": laid[i].cut}
-            if progress is not None:
-                progress(len(group))
-        return found
+        mixture = Mixture.of(injection, len(rows))
+        lead = () if isinstance(injection, Mixture) else common_lead(examples)
+        read = [share(self.backbone.under(p), p, lead, longest) for p in mixture.parts]
+        parts = tuple(each.injection for each in read if isinstance(each.injection, Injection))
+        ids = [example.ids[read[0].lead :] for example in examples]
+        return Asked(ids, Mixture(parts, mixture.rows), [each.cut for each in laid])
 
     def _decoding(self, before: str) -> Decoding:
         """Stop at the blank line that parts demonstrations, where there are some."""
@@ -277,5 +293,5 @@ class Generator:
         return metrics.generation([str(p["text"]) for p in predictions], references, seed=seed)
 
 
-_ROWS_TOKENS = 4096
+ROWS_TOKENS = 4096
 """Tokens, prompts and completions together, that are decoded side by side."""

@@ -1,0 +1,188 @@
+"""The command that makes one prompt of several, or lets them answer together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from foreword.cli import show
+from foreword.cli.common import (
+    Columns,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Quantize,
+    backbone_of,
+    some_rows,
+)
+from foreword.cli.settings import columns
+from foreword.compose.ensemble import Ensemble, weighted
+from foreword.compose.fit import Fitted, fit, weighed
+from foreword.compose.merge import averaged, concatenated
+from foreword.compose.together import check_together, check_weights, equal_weights
+from foreword.data.read import Row
+from foreword.data.shapes import canonical
+from foreword.errors import UserError
+from foreword.evaluate import Announce, evaluate, without_bulk
+from foreword.prompt import Prompt
+
+How = Literal["concat", "average", "ensemble"]
+
+
+def compose(
+    prompts: Annotated[list[Path], Parameter(help="two or more prompt files of one model")],
+    /,
+    *,
+    how: Annotated[How, Parameter(help="one after the other, their mean, or answering together")],
+    out: Annotated[Path, Parameter(help="the file to write")],
+    weights: Annotated[
+        list[float] | None,
+        Parameter(
+            consume_multiple=True, help="one a prompt, adding up to 1; else fitted, or equal"
+        ),
+    ] = None,
+    dev: Annotated[str | None, Parameter(help="rows to fit an ensemble's weights by")] = None,
+    dev_rows: Annotated[
+        int | None, Parameter(help="use the first N dev rows after shuffling with the seed")
+    ] = None,
+    test: Annotated[str | None, Parameter(help="rows to score all of them on")] = None,
+    columns_: Columns = None,
+    seed: Annotated[int, Parameter(help="decides the dev rows and the intervals")] = 0,
+    model: Model = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    quantize: Quantize = None,
+    as_json: Json = False,
+) -> None:
+    """Make one prompt of several on the same model: concat, average or ensemble.
+
+    An ensemble keeps its members in one file, and fuses their answers by weights.
+    """
+    parts = [Prompt.load(path) for path in prompts]
+    made, used = _composed(parts, how, weights)
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; name the file to write with --out")
+    held = None if dev is None else some_rows(dev, columns(columns_), dev_rows, seed)
+    tested = None if test is None else some_rows(test, columns(columns_), None, seed)
+    if held is None and weights is None and how == "ensemble":
+        show.say("no --weights, and no --dev to fit them by: all weights are equal")
+    if held is not None or tested is not None:
+        backbone = backbone_of(made, model, dtype, device, quantize)
+        parts = [p.onto(backbone, where=str(path)) for p, path in zip(parts, prompts, strict=True)]
+        made, used = _composed(parts, how, weights)
+    if tested is not None:
+        _, tested = canonical(tested)
+        made.bound().check(tested, answers=True)
+    entries: list[dict[str, Any]] = [{"file": str(path)} for path in prompts]
+    with show.counting() as bars:
+        if held is not None:
+            judged = _judged(parts, made, weights, held, bars)
+            if isinstance(made, Ensemble):
+                used = judged.weights
+                made = weighted(parts, used)
+            made = replace(made, scores={"dev": judged.dev})
+            for entry, score in zip(entries, judged.alone, strict=False):
+                entry["dev"] = {judged.metric: score, "rows": judged.rows}
+        made.save(out)  # what follows takes its time
+        if tested is not None:
+            for entry, peer in zip(entries, _peers(parts, made), strict=True):
+                announce = _named(bars, Path(entry["file"]).name)
+                scores = evaluate(peer, tested, seed=seed, announce=announce)
+                entry["test"] = without_bulk(scores)
+            scores = evaluate(made, tested, seed=seed, announce=_named(bars, how))
+            made = replace(made, scores={**made.scores, "test": without_bulk(scores)})
+            made.save(out)
+    for entry, weight in zip(entries, used or (), strict=False):
+        entry["weight"] = weight
+    if as_json:
+        show.emit({"out": str(out), "how": how, "parts": entries, **made.scores})
+        return
+    show.line(f"{out}: {how} of {len(parts)} prompts, {out.stat().st_size / 1024:.0f} KiB")
+    headline = made.bound().headline if tested is not None else None
+    show.out().print(table([*entries, {"file": how, **made.scores}], headline))
+    if left := [entry["file"] for entry in entries if entry.get("weight") == 0]:
+        show.say(f"weight 0, and so left out of the ensemble: {', '.join(left)}")
+
+
+def _composed(
+    parts: Sequence[Prompt], how: How, weights: Sequence[float] | None
+) -> tuple[Prompt | Ensemble, Sequence[float] | None]:
+    """Return what prompts make together, and the weights that they have in it."""
+    check_together(parts)
+    if how == "concat":
+        if weights is not None:
+            raise UserError("--weights are for average and ensemble; leave them out of concat")
+        return concatenated(parts), None
+    used = equal_weights(len(parts)) if weights is None else weights
+    check_weights(used, len(parts))
+    return (averaged(parts, used) if how == "average" else weighted(parts, used)), used
+
+
+def _peers(parts: Sequence[Prompt], made: Prompt | Ensemble) -> Sequence[Prompt]:
+    """Return prompts as they are scored beside what they make: a merged one has one task."""
+    if isinstance(made, Ensemble):
+        return parts
+    return [replace(part, task=made.task) for part in parts]
+
+
+def _judged(
+    parts: Sequence[Prompt],
+    made: Prompt | Ensemble,
+    weights: Sequence[float] | None,
+    rows: Sequence[Row],
+    announce: Announce,
+) -> Fitted:
+    """Score all on dev rows, and fit the weights of an ensemble that has none."""
+    if isinstance(made, Prompt):
+        last = [0.0] * len(parts) + [1.0]
+        return weighed([*_peers(parts, made), made], last, rows, announce=announce)
+    if weights is None:
+        return fit(parts, rows, announce=announce)
+    return weighed(parts, weights, rows, announce=announce)
+
+
+def _named(bars: Announce, name: str) -> Announce:
+    """Return what begins bars of another name."""
+    return lambda _, total: bars(name, total)
+
+
+def table(entries: Sequence[Mapping[str, Any]], headline: str | None) -> Table:
+    """Lay out prompts and what they make: weight, dev score, and test score with its interval."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("", overflow="fold")
+    shown = [name for name in ("weight", "dev", "test") if any(name in e for e in entries)]
+    for name in shown:
+        metric = next(
+            (_metric(e[name], headline) for e in entries if name in e and name != "weight"), ""
+        )
+        made.add_column(f"{name} {show.METRICS.get(metric, metric)}".strip(), justify="right")
+    for entry in entries:
+        cells = []
+        for name in shown:
+            value = entry.get(name)
+            if name == "weight":
+                cells.append("" if value is None else f"{value:.2f}")
+            elif value is None:
+                cells.append("")
+            else:
+                metric = _metric(value, headline)
+                bounds = value.get("intervals", {}).get(metric)
+                number = f"{value[metric]:.2f}"
+                cells.append(
+                    number if bounds is None else show.with_interval(metric, value[metric], bounds)
+                )
+        made.add_row(entry["file"], *cells)
+    return made
+
+
+def _metric(scores: Mapping[str, Any], headline: str | None) -> str:
+    """Return the one score that is shown: the headline, or the only one there is."""
+    if headline is not None and headline in scores:
+        return headline
+    return next(name for name in scores if name != "rows")

@@ -1,0 +1,118 @@
+"""The command that presses a long text into a short prefix."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from foreword.backbone.backbone import Backbone
+from foreword.cli import show
+from foreword.cli.settings import unescaped
+from foreword.compress import DECODING, TEMPLATE
+from foreword.compress import compress as do
+from foreword.methods.cartridge import Cartridge
+from foreword.self_study import SelfStudy
+from foreword.tasks.generate import Generate
+from foreword.training import Training
+from foreword.watch import Bar
+
+METHOD, STUDY, TRAINING = Cartridge(), SelfStudy(), Training(epochs=5)
+
+
+def compress(
+    *,
+    text: Annotated[Path, Parameter(help="the text, in UTF-8")],
+    out: Annotated[Path, Parameter(help="the prompt file to write")],
+    length: Annotated[int, Parameter(help="positions that stand for it")] = METHOD.length,
+    questions: Annotated[
+        Path | None, Parameter(help="rows with questions, and answers where there are some")
+    ] = None,
+    test: Annotated[
+        Path | None, Parameter(help="such rows to report on; else some are held back")
+    ] = None,
+    count: Annotated[
+        int, Parameter(help="questions that the model asks itself, where none are given")
+    ] = STUDY.count,
+    template: Annotated[str, Parameter(help="how a question stands after the text")] = TEMPLATE,
+    max_new_tokens: Annotated[
+        int, Parameter(help="tokens of an answer at most")
+    ] = DECODING.max_new_tokens,
+    sink: Annotated[int, Parameter(help="first positions that are not trained")] = METHOD.sink,
+    epochs: Annotated[int, Parameter(help="passes over the questions")] = TRAINING.epochs,
+    batch_size: Annotated[int, Parameter(help="questions a step")] = TRAINING.batch_size,
+    rate: Annotated[float, Parameter(name="--lr", help="learning rate")] = METHOD.rate,
+    seed: Annotated[int, Parameter(help="decides questions and order")] = TRAINING.seed,
+    model: Annotated[
+        str, Parameter(help="smollm2 (packaged), a folder, a .gguf file, or a hub id")
+    ] = "smollm2",
+    dtype: Annotated[str, Parameter(help="auto, float32, bfloat16 or float16")] = "auto",
+    device: Annotated[str, Parameter(help="auto, cpu, cuda or mps")] = "auto",
+    quantize: Annotated[str | None, Parameter(help="int8 or int4")] = None,
+    resume: Annotated[bool, Parameter(negative="", help="go on where the run stopped")] = False,
+    as_json: Annotated[
+        bool, Parameter(name="--json", negative="", help="one JSON object on stdout")
+    ] = False,
+) -> None:
+    """Press a long text into a short prefix that answers questions about it in its place."""
+    began = time.monotonic()
+    training = replace(TRAINING, epochs=epochs, batch_size=batch_size, seed=seed)
+    training.check()
+    decoding = replace(DECODING, max_new_tokens=max_new_tokens)
+    backbone = Backbone.load(model, dtype=dtype, device=device, quantize=quantize)
+    found = do(
+        backbone,
+        Cartridge(str(text), length, sink, rate),
+        out,
+        task=Generate(unescaped(template), decoding=decoding),
+        study=SelfStudy(count=count),
+        questions=questions,
+        test=test,
+        training=training,
+        resume=resume,
+        watchers=[Bar("pressing", "questions")],
+        announce=show.say,
+        counting=show.counting,
+    )
+    report: dict[str, Any] = {
+        "out": str(out),
+        **found.report,
+        "seconds": round(time.monotonic() - began, 2),
+    }
+    if as_json:
+        show.emit(report)
+        return
+    show.line(
+        f"{out}: {report['tokens']} tokens in {length} positions ({report['ratio']:.1f} to 1); "
+        f"{report['seconds']:.0f} s"
+    )
+    asked = report["questions"]
+    show.line(f"learned from {asked['train']} questions; below, on {asked['test']} others")
+    show.out().print(table(report))
+
+
+def table(report: dict[str, Any]) -> Table:
+    """Lay out the full text, the cartridge, and the text cut to its length."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("")
+    for name in ("KL", "top-1", "answers (ROUGE-L)", "memory", "first token"):
+        made.add_column(name, justify="right")
+    lines = {"full text": "_full", "cartridge": "", "cut to its length": "_truncated"}
+    for name, end in {**lines, "none of it": "_none"}.items():
+        answers = f"answers{end}"
+        size, seconds = report.get(f"bytes{end}"), report.get(f"first_token_seconds{end}")
+        made.add_row(
+            name,
+            f"{report[f'kl{end}']:.3f}" if f"kl{end}" in report else "",
+            f"{report[f'top1{end}']:.1f}" if f"top1{end}" in report else "",
+            show.with_interval("rouge_l", report[answers], report["intervals"][answers])
+            if answers in report
+            else "",
+            "" if size is None else f"{size / 2**20:.1f} MiB",
+            "" if seconds is None else f"{seconds:.2f} s",
+        )
+    return made

@@ -1,0 +1,166 @@
+"""Catalogue: the prompts of a folder, what they are for, and which of them are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from foreword.compose.ensemble import Ensemble, load
+from foreword.compose.similar import essence, similarity
+from foreword.compose.together import classes
+from foreword.errors import UserError
+from foreword.injection import NOTHING, Injection
+from foreword.prompt import Prompt, Tuned
+from foreword.tasks.registry import name_of
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One prompt file: what a person looks for in it, and what it is compared by."""
+
+    file: str  # under the folder
+    task: str
+    labels: tuple[str, ...]
+    backbone: str
+    fingerprint: str
+    method: str
+    bytes: int
+    scores: Mapping[str, tuple[str, float]]  # "dev", "test": the metric and its value
+    essence: Injection
+
+    def text(self) -> str:
+        """Return all that a search looks at."""
+        scores = [f"{name} {metric} {value:.2f}" for name, (metric, value) in self.scores.items()]
+        told = (self.file, self.task, *self.labels, self.backbone, self.method, *scores)
+        return "\n".join(told).lower()
+
+    def like(self, other: Entry) -> float | None:
+        """Return the similarity to another prompt; None for one of another backbone, or kind."""
+        if self.fingerprint != other.fingerprint:
+            return None
+        return similarity(self.essence, other.essence)
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """Prompts in the order of their files, and files that are no prompts, each with the reason."""
+
+    entries: tuple[Entry, ...]
+    strays: tuple[tuple[str, str], ...]
+
+    @cached_property
+    def similarities(self) -> list[list[float | None]]:
+        """Every prompt's similarity to every other; None on the diagonal."""
+        count = len(self.entries)
+        made: list[list[float | None]] = [[None] * count for _ in range(count)]
+        for i, one in enumerate(self.entries):
+            for j in range(i):
+                made[i][j] = made[j][i] = one.like(self.entries[j])
+        return made
+
+    def nearest(self, place: int) -> tuple[int, float] | None:
+        """Return the place and the similarity of the prompt that is most like one of them."""
+        found = [
+            (value, -j) for j, value in enumerate(self.similarities[place]) if value is not None
+        ]
+        if not found:
+            return None
+        value, j = max(found)
+        return -j, value
+
+    def matching(self, text: str) -> Catalogue:
+        """Return the prompts that have a text in any of what is shown of them."""
+        kept = tuple(entry for entry in self.entries if text.lower() in entry.text())
+        return Catalogue(kept, self.strays)
+
+    def by_likeness(self, like: Entry) -> tuple[Catalogue, list[float | None]]:
+        """Return the prompts with the ones most like another first, and their similarities."""
+        pairs = [(like.like(entry), entry) for entry in self.entries]
+        pairs.sort(key=lambda pair: -2.0 if pair[0] is None else pair[0], reverse=True)
+        return Catalogue(tuple(e for _, e in pairs), self.strays), [s for s, _ in pairs]
+
+
+def read(
+    folder: Path, announce: Callable[[str, int], Callable[[int], None]] | None = None
+) -> Catalogue:
+    """Read the prompts in a folder and in those below it; no model is loaded.
+
+    Raises UserError where there is no such folder, or no prompt in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name one that holds prompt files")
+    files = sorted(
+        path
+        for path in folder.rglob("*.safetensors")
+        if path.is_file() and not any(n.startswith(".") for n in path.relative_to(folder).parts)
+    )
+    if not files:
+        raise UserError(f"{folder}: holds no prompt files (*.safetensors), nor do folders below it")
+    progress = None if announce is None else announce("reading prompts", len(files))
+    entries: list[Entry] = []
+    strays: list[tuple[str, str]] = []
+    for file in files:
+        name = str(file.relative_to(folder))
+        try:
+            entries.append(entry(file, name))
+        except UserError as error:
+            strays.append((name, str(error).removeprefix(f"{file}: ")))
+        if progress is not None:
+            progress(1)
+    if not entries:
+        raise UserError(
+            f"{folder}: holds no prompt; of {len(files)} file(s) the first, {strays[0][0]}: "
+            f"{strays[0][1]}"
+        )
+    return Catalogue(tuple(entries), tuple(strays))
+
+
+def entry(file: Path, name: str | None = None) -> Entry:
+    """Read one prompt file, or an ensemble's; raises UserError where it is neither."""
+    tuned = load(file)
+    facts: Mapping[str, Any] = tuned.facts()
+    return Entry(
+        file=str(file) if name is None else name,
+        task=name_of(tuned.task),
+        labels=tuple(classes(tuned.task)),
+        backbone=tuned.backbone["name"],
+        fingerprint=tuned.backbone["fingerprint"],
+        method=_method(tuned),
+        bytes=file.stat().st_size,
+        scores=_scores(facts["scores"]),
+        essence=essence(tuned.injection) if isinstance(tuned, Prompt) else NOTHING,
+    )
+
+
+def _method(tuned: Tuned) -> str:
+    if isinstance(tuned, Ensemble):
+        return f"ensemble({', '.join(map(_method, tuned.members))})"
+    return called(tuned.facts()["method"])
+
+
+def called(method: Mapping[str, Any]) -> str:
+    """Name a method, with its parts where it was made of other prompts.
+
+    >>> called({"name": "concat", "parts": [{"name": "soft"}, {"name": "prefix"}]})
+    'concat(soft, prefix)'
+    """
+    name, parts = str(method.get("name", "?")), method.get("parts")
+    if not isinstance(parts, Sequence) or isinstance(parts, str):
+        return name
+    own = [called(part) if isinstance(part, Mapping) else "?" for part in parts]
+    return f"{name}({', '.join(own)})"
+
+
+def _scores(kept: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+    """Return the first number of the dev and of the test scores that a prompt remembers."""
+    made = {}
+    for name in ("dev", "test"):
+        own = kept.get(name)
+        for metric, value in own.items() if isinstance(own, Mapping) else ():
+            if metric != "rows" and isinstance(value, int | float):
+                made[name] = (str(metric), float(value))
+                break
+    return made

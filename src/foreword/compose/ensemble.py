@@ -1,0 +1,180 @@
+"""Ensemble: several prompts on one backbone that answer as one, in one file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from foreword.artefact import SCHEMA, check_fields, checked, read
+from foreword.backbone.backbone import Backbone
+from foreword.compose.fusion import Fusion, Labels, Numbers
+from foreword.compose.lockstep import Completions
+from foreword.compose.together import check_together, check_weights
+from foreword.data.read import Row
+from foreword.errors import UserError
+from foreword.prompt import Prompt, Tuned, predicted, write_tensors
+from foreword.tasks.registry import name_of
+from foreword.tasks.task import Bound, Task
+
+FUSIONS: Mapping[str, Fusion] = {
+    "classify": Labels(),
+    "score": Numbers(),
+    "generate": Completions(),
+}
+"""How answers are fused, by the name of the kind of task."""
+
+_FIELDS = {"schema", "members", "weights", "scores"}
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Prompts of one backbone and one kind of task, each with its weight; weights add up to 1.
+
+    A soft prompt beside a model that LoRA or ``full`` has changed is an ensemble too. The task is
+    the first member's. Raises UserError where members or weights cannot stand together.
+    """
+
+    members: tuple[Prompt, ...]
+    weights: tuple[float, ...]
+    scores: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_together(self.members, fewest=1)
+        check_weights(self.weights, len(self.members))
+        self.fusion.check(self.members)
+
+    @property
+    def fusion(self) -> Fusion:
+        """How the members' answers become one."""
+        return FUSIONS[name_of(self.task)]
+
+    @property
+    def task(self) -> Task:
+        """The first member's task."""
+        return self.members[0].task
+
+    @property
+    def backbone(self) -> Mapping[str, str]:
+        """Name, architecture and fingerprint of the backbone of all members."""
+        return self.members[0].backbone
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What the first member was made of."""
+        return self.members[0].data
+
+    # Using -------------------------------------------------------------------------------------
+
+    def bound(self) -> Bound:
+        """Return the first member's task on the backbone in hand."""
+        return self.members[0].bound()
+
+    def answers(
+        self, rows: Sequence[Row], *, progress: Callable[[int], None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Answer rows, one object each; ``progress`` is told how many more are done."""
+        return self.fusion.answers(self.members, self.weights, rows, progress)
+
+    def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
+        """Answer texts (for a template of one field) or rows: labels, completions or scores."""
+        return predicted(self, inputs)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a person may want to know of it, as plain values."""
+        own = [member.facts() for member in self.members]
+        made: dict[str, Any] = {"weights": list(self.weights)}
+        for number, each in enumerate(own, 1):
+            made[f"prompt {number}"] = {
+                name: each[name] for name in ("method", "virtual tokens", "parameters", "scores")
+            }
+        return {
+            **made,
+            "task": own[0]["task"],
+            "backbone": own[0]["backbone"],
+            "parameters": sum(each["parameters"] for each in own),
+            "scores": dict(self.scores),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of its file by their names there."""
+        return {
+            f"members.{number}.{name}": tensor
+            for number, member in enumerate(self.members)
+            for name, tensor in member.tensors().items()
+        }
+
+    # Files -------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Write the file, whole or not at all; raises UserError where that cannot be done."""
+        meta = {
+            "schema": SCHEMA,
+            "members": [member.metadata() for member in self.members],
+            "weights": list(self.weights),
+            "scores": dict(self.scores),
+        }
+        return write_tensors(Path(path), meta, self.tensors())
+
+    def onto(
+        self, backbone: Backbone, *, force: bool = False, where: str = "the ensemble"
+    ) -> Ensemble:
+        """Return it with a backbone in hand; raises UserError where a member does not fit."""
+        members = tuple(
+            member.onto(backbone, force=force, where=f"{where}, member {number}")
+            for number, member in enumerate(self.members, 1)
+        )
+        return replace(self, members=members)
+
+
+def weighted(
+    prompts: Sequence[Prompt], weights: Sequence[float], scores: Mapping[str, Any] | None = None
+) -> Ensemble:
+    """Return the ensemble of those prompts whose weight is not 0: the others have no say."""
+    check_weights(weights, len(prompts))
+    kept = [(p, w) for p, w in zip(prompts, weights, strict=True) if w > 0]
+    return Ensemble(tuple(p for p, _ in kept), tuple(w for _, w in kept), scores or {})
+
+
+def load(path: str | Path, backbone: Backbone | None = None, *, force: bool = False) -> Tuned:
+    """Read and check a prompt's file or an ensemble's; with ``backbone``, check that it fits.
+
+    Raises UserError for anything else, as :meth:`Prompt.load` does.
+    """
+    path = Path(path)
+    meta, tensors = read(path)
+    if "members" in meta:
+        made: Tuned = _ensemble(str(path), meta, tensors)
+    else:
+        made = Prompt.of(str(path), meta, checked(str(path), meta, tensors))
+    return made if backbone is None else made.onto(backbone, force=force, where=str(path))
+
+
+def _ensemble(where: str, meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ensemble:
+    check_fields(where, meta, _FIELDS)
+    given, weights = meta["members"], meta["weights"]
+    if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
+        raise UserError(f"{where}: metadata 'members' is not a list of objects")
+    numbers = isinstance(weights, list) and all(type(each) in (int, float) for each in weights)
+    if not numbers:
+        raise UserError(f"{where}: metadata 'weights' is not a list of numbers")
+    if not isinstance(meta["scores"], dict):
+        raise UserError(f"{where}: metadata 'scores' is not an object")
+    own: list[dict[str, Tensor]] = [{} for _ in given]
+    for name, tensor in tensors.items():
+        found = re.fullmatch(r"members\.(0|[1-9]\d{0,5})\.(.+)", name)
+        if found is None or int(found[1]) >= len(own):
+            raise UserError(f"{where}: unknown tensor '{name}'")
+        own[int(found[1])][found[2]] = tensor
+    members = []
+    for number, (each, held) in enumerate(zip(given, own, strict=True), 1):
+        place = f"{where}, member {number}"
+        members.append(Prompt.of(place, each, checked(place, each, held)))
+    try:
+        return Ensemble(tuple(members), tuple(map(float, weights)), meta["scores"])
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None

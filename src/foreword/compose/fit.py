@@ -1,0 +1,123 @@
+"""Fitting: the weights of an ensemble, by how it does on dev rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foreword.compose.ensemble import FUSIONS
+from foreword.compose.together import check_together, check_weights, equal_weights
+from foreword.data.read import Row, read_rows
+from foreword.data.shapes import canonical
+from foreword.errors import UserError
+from foreword.evaluate import Announce
+from foreword.prompt import Prompt
+from foreword.tasks.registry import name_of
+
+STEPS = 20
+"""Steps from 0 to 1 in which a weight is tried, where that is not too many candidates."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Weights, the score that they have on dev rows, and each prompt's alone."""
+
+    weights: tuple[float, ...]
+    score: float
+    alone: tuple[float, ...]
+    metric: str
+    rows: int
+
+    @property
+    def dev(self) -> dict[str, Any]:
+        """The score as a prompt's file keeps it."""
+        return {self.metric: self.score, "rows": self.rows}
+
+
+def fit(
+    prompts: Sequence[Prompt],
+    dev: str | Path | Sequence[Row],
+    *,
+    announce: Announce | None = None,
+) -> Fitted:
+    """Try weights on dev rows and return the best.
+
+    Candidates are each prompt alone, equal weights, and the points of the simplex lattice in
+    steps of 1/20, or larger ones where that would be too many. The best has the highest headline
+    score (accuracy, Pearson; of completions the mean log-likelihood of a token), among equals the
+    likeliest right answers (of scores the smallest squared error), and then the fewest members.
+    So on these rows it is never below the best prompt alone; on others it may be.
+    """
+    rows, count = _rows(dev), len(prompts)
+    tried = list(dict.fromkeys(candidates(count, FUSIONS[name_of(prompts[0].task)].most)))
+    scores, ties = _judged(prompts, tried, rows, announce)
+    # rounded, so that rounding errors decide nothing
+    order = [
+        (-s, -round(t, 6), sum(w > 0 for w in own))
+        for s, t, own in zip(scores, ties, tried, strict=True)
+    ]
+    best = order.index(min(order))
+    metric = FUSIONS[name_of(prompts[0].task)].metric
+    return Fitted(tried[best], scores[best], tuple(scores[:count]), metric, len(rows))
+
+
+def weighed(
+    prompts: Sequence[Prompt],
+    weights: Sequence[float],
+    dev: str | Path | Sequence[Row],
+    *,
+    announce: Announce | None = None,
+) -> Fitted:
+    """Return given weights with the score that they have on dev rows, and each prompt's alone."""
+    rows = _rows(dev)
+    used = check_weights(weights, len(prompts))
+    scores, _ = _judged(prompts, [*_alone(len(prompts)), used], rows, announce)
+    metric = FUSIONS[name_of(prompts[0].task)].metric
+    return Fitted(used, scores[-1], tuple(scores[:-1]), metric, len(rows))
+
+
+def candidates(count: int, most: int) -> Iterator[tuple[float, ...]]:
+    """Yield the weights to try: each prompt alone, all of them alike, and a lattice of mixtures.
+
+    >>> list(candidates(2, 5))
+    [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (0.0, 1.0), (0.5, 0.5), (1.0, 0.0)]
+    """
+    yield from _alone(count)
+    yield equal_weights(count)
+    steps = STEPS
+    while steps > 1 and comb(steps + count - 1, count - 1) > most - count - 1:
+        steps -= 1
+    for bars in combinations(range(steps + count - 1), count - 1):  # stars and bars
+        ends = (-1, *bars, steps + count - 1)
+        yield tuple((ends[n + 1] - ends[n] - 1) / steps for n in range(count))
+
+
+def _alone(count: int) -> list[tuple[float, ...]]:
+    return [tuple(float(n == own) for n in range(count)) for own in range(count)]
+
+
+def _rows(dev: str | Path | Sequence[Row]) -> list[Row]:
+    _, rows = canonical(read_rows(dev) if isinstance(dev, str | Path) else list(dev))
+    if not rows:
+        raise UserError("there are no dev rows; give one or more")
+    return rows
+
+
+def _judged(
+    prompts: Sequence[Prompt],
+    tried: Sequence[tuple[float, ...]],
+    rows: Sequence[Row],
+    announce: Announce | None,
+) -> tuple[list[float], list[float]]:
+    check_together(prompts)
+    fusion = FUSIONS[name_of(prompts[0].task)]
+    fusion.check(prompts)
+    progress = None if announce is None else announce("dev rows", len(rows))
+    scores, ties = fusion.judge(prompts, np.array(tried), rows, progress)
+    return scores.tolist(), ties.tolist()

@@ -1,0 +1,91 @@
+"""Similarity of prompts, after SPoT: which tasks are close, told from what was tuned for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foreword.injection import KV, Injection, Patch
+
+
+def similarity(one: Injection, other: Injection) -> float | None:
+    """Return how alike two prompts of one backbone are, from -1 to 1; None where nothing can say.
+
+    Virtual tokens: the cosine of the mean ones (Vu et al. 2022, arXiv:2110.07904, section 4.1,
+    "cosine similarity of average tokens"). Keys and values: over the modules that both act on,
+    the mean of the cosines of mean keys and of mean values. Patches: the cosine of the low-rank
+    products ``up @ down`` of the modules that both act on, with those that are not of one shape
+    left out; activations and biases are not looked at. Prompts that share several of these have
+    the mean. Heads and whole weights are not compared.
+    """
+    found = [_embeds(one, other), _kv(one, other), _patches(one, other)]
+    known = [each for each in found if each is not None]
+    return sum(known) / len(known) if known else None
+
+
+def essence(injection: Injection) -> Injection:
+    """Return what :func:`similarity` needs of an injection, and no more: means, and patches."""
+    embeds = None if injection.embeds is None else injection.embeds.mean(0, keepdim=True)
+    kv = {
+        site: KV(own.keys.mean(1, keepdim=True), own.values.mean(1, keepdim=True))
+        for site, own in injection.kv.items()
+    }
+    return replace(injection, embeds=embeds, kv=kv, weights={}, head=None)
+
+
+def _cosine(one: Tensor, other: Tensor) -> float | None:
+    """Return the cosine of two tensors as vectors; None for other sizes, and for zeros."""
+    if one.shape != other.shape or not one.any() or not other.any():
+        return None
+    return float(F.cosine_similarity(one.double().flatten(), other.double().flatten(), 0))
+
+
+def _embeds(one: Injection, other: Injection) -> float | None:
+    if one.embeds is None or other.embeds is None:
+        return None
+    return _cosine(one.embeds.mean(0), other.embeds.mean(0))
+
+
+def _kv(one: Injection, other: Injection) -> float | None:
+    found = []
+    for site in (site for site in one.kv if site in other.kv):
+        mine, theirs = one.kv[site], other.kv[site]
+        found.append(_cosine(mine.keys.mean(1), theirs.keys.mean(1)))
+        found.append(_cosine(mine.values.mean(1), theirs.values.mean(1)))
+    known = [each for each in found if each is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _patches(one: Injection, other: Injection) -> float | None:
+    across, own, others = 0.0, 0.0, 0.0
+    for module in (module for module in one.patches if module in other.patches):
+        mine, theirs = one.patches[module], other.patches[module]
+        if len({*_shapes(mine), *_shapes(theirs)}) > 1:
+            continue
+        across += _product(mine, theirs)
+        own += _product(mine, mine)
+        others += _product(theirs, theirs)
+    return across / math.sqrt(own * others) if own > 0 and others > 0 else None
+
+
+def _shapes(patches: tuple[Patch, ...]) -> Iterator[tuple[int, int]]:
+    """Yield the shapes of ``up @ down``: (out, in)."""
+    return ((len(patch.up), patch.down.shape[1]) for patch in patches)
+
+
+def _product(one: tuple[Patch, ...], other: tuple[Patch, ...]) -> float:
+    """Return the inner product of the sums of ``up @ down``, which are not built.
+
+    ``<U D, U' D'> = sum((U^T U') * (D D'^T))``, of matrices (r, r').
+    """
+    total = torch.zeros((), dtype=torch.float64)
+    for mine in one:
+        for theirs in other:
+            ups = mine.up.double().T @ theirs.up.double()
+            total = total + (ups * (mine.down.double() @ theirs.down.double().T)).sum()
+    return float(total)

@@ -1,0 +1,107 @@
+"""Cartridges: a prefix that begins as the first positions of a text, and comes to stand for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from foreword.backbone.backbone import Backbone
+from foreword.data.read import Row
+from foreword.errors import UserError
+from foreword.injection import KV, Injection
+from foreword.methods.kv import PrefixKV, check_template, read
+from foreword.methods.method import Trainable
+from foreword.tasks.task import Bound
+
+
+@dataclass(frozen=True)
+class Cartridge:
+    """A cartridge (Eyuboglu et al. 2025, arXiv:2506.06266).
+
+    The prefix starts as the keys and values of the first ``length`` tokens of the file ``text``.
+    Its first ``sink`` positions are not trained: attention rests on them, and to move them makes
+    training unstable (ibid., section 3.2). What else the text says is learned from rows about it;
+    ``foreword compress`` makes these, and teaches with the model's own reading of the whole text.
+    """
+
+    text: str | None = None
+    length: int = 256
+    sink: int = 1
+    rate: float = 5e-3
+    shots: int = 0
+
+    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Sunk:
+        """Read the text's beginning; raises UserError for a text, or a length, that cannot be."""
+        if self.text is None:
+            raise UserError("--method cartridge: give the text that it stands for, with --text F")
+        sites = task.backbone.need_sites()
+        if any(site.recurrent for site in sites):
+            raise UserError(
+                f"--method cartridge: {task.backbone.name} keeps one state of all that it reads; "
+                "use --method prefix"
+            )
+        check_template(task)
+        ids = text_ids(task.backbone, Path(self.text))
+        check_length(Path(self.text), ids, self.length)
+        if not 0 <= self.sink < self.length:
+            raise UserError(
+                f"--sink {self.sink}: give from 0 to {self.length - 1}, fewer than --length"
+            )
+        kv = read(task.backbone, ids[: self.length], sites)
+        return Sunk(PrefixKV.on(task.backbone, kv), self.sink)
+
+
+def text_ids(backbone: Backbone, path: Path) -> list[int]:
+    """Return a text file's tokens after the tokenizer's own first ones.
+
+    Raises UserError for a file that cannot be read as text.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check --text") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is no UTF-8 text; convert it first") from None
+    return [*backbone.text.around[0], *backbone.text.ids(text)]
+
+
+def check_length(path: Path, ids: Sequence[int], length: int) -> None:
+    """Raise UserError for a length that is none, or that the text does not have."""
+    if length < 1:
+        raise UserError(f"--length {length}: give 1 or more")
+    if length >= len(ids):
+        raise UserError(
+            f"{path}: has {len(ids)} tokens, no more than the {length} positions it should be "
+            "pressed into; give a smaller --length, or use the text as it is"
+        )
+
+
+class Sunk(Trainable):
+    """A prefix whose first positions stay as they are."""
+
+    def __init__(self, prefix: PrefixKV, sink: int) -> None:
+        super().__init__()
+        whole = prefix()
+        self.positions = whole.positions
+        self.sunk = _part(whole, slice(sink)).requires_grad_(False)
+        self.rest = _part(whole, slice(sink, None))
+
+    def forward(self) -> Injection:
+        """Return all positions in one prefix."""
+        first, rest = self.sunk().kv, self.rest().kv
+        kv = {
+            site: KV(
+                torch.cat([first[site].keys, own.keys], 1),
+                torch.cat([first[site].values, own.values], 1),
+            )
+            for site, own in rest.items()
+        }
+        return Injection(kv=kv, positions=self.positions)
+
+
+def _part(whole: Injection, places: slice) -> PrefixKV:
+    kv = {site: KV(own.keys[:, places], own.values[:, places]) for site, own in whole.kv.items()}
+    return PrefixKV(kv, 0)
