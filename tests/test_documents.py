@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from foreword.cli.main import run
+from toys import get
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -21,12 +22,12 @@ FEWER = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
-def commands() -> list[list[str]]:
-    lines = "".join(blocks("sh")).replace("\\\n", " ").splitlines()
+def commands(page: str = README) -> list[list[str]]:
+    lines = "".join(blocks("sh", page)).replace("\\\n", " ").splitlines()
     return [shlex.split(line)[1:] for line in lines if line.startswith("foreword ")]
 
 
@@ -48,6 +49,26 @@ def test_every_block_is_one_that_is_run() -> None:
 def test_the_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in commands():
         status = run([*command, *FEWER.get(command[0], []), "--json"])
+        printed = capsys.readouterr()
+        assert status == 0, printed.err
+        assert isinstance(json.loads(printed.out), dict)
+
+
+@pytest.mark.smollm2  # which it does not need; but its words are long for a tiny vocabulary
+@pytest.mark.timeout(900)
+def test_the_page_on_several_tasks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its commands in order, on a tiny model; and its run file is the example's."""
+    page = (ROOT / "docs" / "multitask.md").read_text("utf-8")
+    example = (ROOT / "examples" / "multitask" / "run.yaml").read_text("utf-8")
+    assert blocks("yaml", page)[0] in example
+    get().model.save_pretrained(here / "model")
+    get().text.tokenizer.save_pretrained(here / "model")
+    (here / "run.yaml").write_text(f"{example}model: model\nepochs: 1\nper-label: 3\ndev-rows: 4\n")
+    for command in commands(page):
+        few = ["--rows", "20", "--dev-rows", "4", "--epochs", "1", "--model", "model"]
+        if command[0] == "multitask":
+            command[1], few = "run.yaml", []
+        status = run([*command, *few, "--json"])
         printed = capsys.readouterr()
         assert status == 0, printed.err
         assert isinstance(json.loads(printed.out), dict)

@@ -24,7 +24,7 @@ ORDER = [
     ["loop"],
     ["streams"],
     ["train", "pretrain", "evaluate", "presets", "records"],
-    ["find_rate"],
+    ["find_rate", "multitask"],
     ["self_study", "compose"],
     ["compare", "compress"],
     ["export"],

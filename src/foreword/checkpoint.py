@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ class Progress:
     run: str
     step: int = 0
     best_score: float | None = None
+    own_scores: list[float] = field(default_factory=list)  # each task's, of what is kept
     worse: int = 0  # evaluations since the best one
     halved: int = 0  # times that a plateau has halved the rate
 

@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from foreword import checkpoint
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import common_lead
 from foreword.data.read import Row
+from foreword.data.sample import epoch_order
 from foreword.engine import differentiate, infer, token_budget
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
@@ -97,8 +98,13 @@ class Loop:
         own = (r for start, r in self.trainable.rates.items() if name.startswith(start))
         return next(own, self.rate)
 
-    def encode(self, train: Sequence[Row], dev: Sequence[Row]) -> None:
-        """Turn rows into examples once, and say how many were cut."""
+    def encode(
+        self, train: Sequence[Row], dev: Sequence[Row], counts: Mapping[str, int] | None = None
+    ) -> None:
+        """Turn rows into examples once, and say how many were cut.
+
+        ``counts`` says, by the names of several tasks, how many rows of each an epoch has.
+        """
         with torch.no_grad():
             injection = self.trainable()
         room = room_for(self.backbone, injection)
@@ -117,11 +123,19 @@ class Loop:
         self.lead = common_lead(item.example for item in self.items)
         self.longest = max(item.example.length for item in self.items)
         self.trunk = self._trunk(injection)
-        self.per_epoch = -(-len(self.items) // self.training.batch_size)
+        self.names = tuple(counts or ("",))
+        self.counts = tuple((counts or {"": len(train)}).values())
+        self.per_epoch = -(-sum(self.counts) // self.training.batch_size)
         self.steps = self.per_epoch * self.training.epochs
 
-    def _trunk(self, injection: Injection) -> Trunk | None:
+    def own(self, task: int) -> list[Row]:
+        """Return the training rows of one of several tasks."""
+        return [row for row in self.rows if row.task == task]
+
+    def _trunk(self, injection: Injection | Mixture) -> Trunk | None:
         """Keep what lies below the prompt's lowest layer, where something does."""
+        if isinstance(injection, Mixture):
+            return None
         examples = [item.example for item in (*self.items, *self.dev)]
         layer = Trunk.under(injection, self.backbone, max(e.length for e in examples))
         if layer == 0:
@@ -215,7 +229,8 @@ class Loop:
     def _batch(self) -> Sequence[int]:
         """Return the rows of the next step; an epoch's order depends on the seed and its number."""
         epoch, place = divmod(self.progress.step, self.per_epoch)
-        order = _order(len(self.items), self.training.seed, epoch)
+        tasks = tuple(row.task for row in self.rows)
+        order = _order(tasks, self.counts, self.training.seed, epoch)
         size = self.training.batch_size
         return order[place * size : (place + 1) * size]
 
@@ -287,41 +302,61 @@ class Loop:
         raise NotFiniteError(f"the {what} is not finite at step {done + ahead}; {cure}{kept}")
 
     def _evaluate(self, told: Watchers) -> None:
-        part, count = 0.0, 0
+        """Score the dev rows: the mean of the tasks' own scores, each counting alike."""
+        tasks = sorted({row.task for row in self.held})
+        sums, weights = [0.0] * len(tasks), [0.0] * len(tasks)
         broken: int | None = None
-        with torch.no_grad():
-            injection = self.trainable()
         mine = self.world.share([item.example.length for item in self.dev])
-        for group, logits in self._scored(injection, mine):
-            if bool(logits.isnan().any()):
-                broken = group[0]
-                break
-            score, rows = self.bound.judge(logits, [self.dev[i] for i in group])
-            part, count = part + score, count + rows
+        for place, task in enumerate(tasks):
+            for group, logits in self._scored([i for i in mine if self.held[i].task == task]):
+                if bool(logits.isnan().any()):
+                    broken = group[0]
+                    break
+                score, rows = self.bound.judge(logits, [self.dev[i] for i in group])
+                sums[place], weights[place] = sums[place] + score, weights[place] + rows
         broken = self.world.least(broken)
         if broken is not None:
             self._stop(f"score of {self.held[broken].where}")
-        total, weight = self.world.total(part, count)
-        score = total / weight
-        progress = self.progress
-        told.evaluation(progress.step, self.bound.metric, score)
-        best = progress.best_score
+        totals = self.world.total(*sums, *weights)
+        own = [total / weight for total, weight in zip(totals, totals[len(tasks) :], strict=False)]
+        if len(tasks) > 1:
+            for task, score in zip(tasks, own, strict=True):
+                told.evaluation(
+                    self.progress.step, f"{self.names[task]} {self.bound.metric}", score
+                )
+        score = sum(own) / len(own)
+        told.evaluation(self.progress.step, self.bound.metric, score)
+        best = self.progress.best_score
         better = best is None or score > best
-        progress.worse = 0 if better else progress.worse + 1
-        progress.halved += not better and self.training.schedule == "plateau"
-        if best is None or score >= best:  # of equals the one that was trained for longer
-            progress.best_score = score
-            self.best = {n: t.detach().clone() for n, t in self.trainable.state_dict().items()}
+        self.progress.worse = 0 if better else self.progress.worse + 1
+        self.progress.halved += not better and self.training.schedule == "plateau"
+        self._keep_best(score, own)
         self.save()
 
-    def _scored(
-        self, injection: Injection, mine: Sequence[int]
-    ) -> Iterator[tuple[list[int], Tensor]]:
+    def _keep_best(self, score: float, own: Sequence[float]) -> None:
+        """Keep the parameters if they are the best, or those of each task that are its own best."""
+        progress, task_of = self.progress, self.trainable.task_of
+        best, before = progress.best_score, progress.own_scores or own
+        # Of equals the one that was trained for longer.
+        better = [best is None or (n >= o) for n, o in zip(own, before, strict=True)]
+        if not task_of:
+            better = [best is None or score >= best] * len(own)
+        for name, tensor in self.trainable.state_dict().items():
+            owner = next((task for start, task in task_of.items() if name.startswith(start)), 0)
+            if better[owner]:
+                self.best[name] = tensor.detach().clone()
+        pairs = zip(own, before, better, strict=True)
+        progress.own_scores = [new if kept else old for new, old, kept in pairs]
+        progress.best_score = score if best is None else max(score, best)
+
+    def _scored(self, mine: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
         """Yield dev rows and the scores at their targets."""
         size = len(mine) if self.trunk is None else STATES_AT_ONCE
         for start in range(0, len(mine), max(1, size)):
             part = mine[start : start + size]
             examples = [self.dev[i].example for i in part]
+            with torch.no_grad():
+                injection = self.trainable.judged_on(part)
             found = infer(
                 self.backbone,
                 injection,
@@ -335,11 +370,11 @@ class Loop:
 
 
 @lru_cache(maxsize=1)
-def _order(size: int, seed: int, epoch: int) -> tuple[int, ...]:
-    """Return the order of an epoch's rows."""
-    order = list(range(size))
-    random.Random(f"{seed}/{epoch}").shuffle(order)
-    return tuple(order)
+def _order(
+    tasks: tuple[int, ...], counts: tuple[int, ...], seed: int, epoch: int
+) -> tuple[int, ...]:
+    """Return the order of an epoch's rows, found once for all of its steps."""
+    return epoch_order(tasks, dict(enumerate(counts)), seed, epoch)
 
 
 @contextmanager

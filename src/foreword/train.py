@@ -8,6 +8,7 @@ import json
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from foreword.methods.starts import demonstrations
 from foreword.parallel import ALONE, World
 from foreword.prompt import Prompt
 from foreword.tasks.registry import name_of as task_name
+from foreword.tasks.several import Replay, Several
 from foreword.tasks.task import Bound, Objective, Task
 from foreword.training import Training, check_rate
 from foreword.watch import Bar, Log, Watcher, Watchers
@@ -47,6 +49,7 @@ def tune(
     announce: Callable[[str], None] = lambda line: None,
     world: World = ALONE,
     objective: Callable[[Bound], Objective] | None = None,
+    replay: Replay | None = None,
 ) -> Prompt:
     """Tune a method's parameters for a task and return the Prompt with the best dev score.
 
@@ -56,7 +59,7 @@ def tune(
     thing a person should know (rows cut, rows held back). In a ``world`` of several processes
     each works on its part of every batch; all return the same Prompt, and the first one alone
     writes and is watched. ``objective`` makes of the task what is learned in its place, such as
-    another model's answers to its rows.
+    another model's answers to its rows. ``replay`` mixes rows of an earlier task in.
 
     Raises UserError for wrong input before anything is written, and for a loss that is no longer
     finite (the last good checkpoint stays); Interrupted after Ctrl-C, when all is saved.
@@ -65,34 +68,77 @@ def tune(
     announce = announce if world.first else lambda line: None
     target = None if out is None else Path(out)
     bound, run = prepare(
-        backbone, task, method, train, dev, training, announce, world, objective=objective
+        backbone,
+        task,
+        method,
+        train,
+        dev,
+        training,
+        announce,
+        world,
+        objective=objective,
+        replay=replay,
     )
-    task, trainable, train_rows, dev_rows = bound.task, run.trainable, run.rows, run.held
-    about = {
+    task, trainable, dev_rows = bound.task, run.trainable, run.held
+    about: dict[str, Any] = {
         "method": {
             "name": name_of(method),
             **plain(method),
             "trained": sum(parameter.numel() for parameter in run.trained),
             "training": plain(training),
         },
-        "data": _provenance(bound, method, train_rows, dev_rows, training.seed),
+        "data": provenance(bound, method, run.own(0), dev_rows, training.seed),
     }
-    made_on = {
-        "name": backbone.name,
-        "architecture": backbone.architecture,
-        "fingerprint": backbone.fingerprint,
-    }
-    if backbone.quantized is not None:
-        made_on["quantize"] = backbone.quantized
+    if replay is not None:
+        about["data"]["replay"] = {
+            **digested(replay.rows),
+            "share": replay.share,
+            "task": {"name": task_name(replay.task), **plain(replay.task)},
+        }
     config = {
         **about,
         "task": {"name": task_name(task), **plain(task)},
-        "backbone": {**made_on, "dtype": str(backbone.dtype).removeprefix("torch.")},
+        "backbone": {**about_backbone(backbone), "dtype": dtype_name(backbone)},
     }
+    follow(run, config, target, resume=resume, watchers=watchers, announce=announce)
+    with torch.no_grad():
+        injection = trainable().map(lambda tensor: tensor.detach().clone())
+    prompt = Prompt(
+        injection=injection,
+        task=task,
+        backbone=about_backbone(backbone),
+        seed=training.seed,
+        versions=versions(),
+        scores={"dev": {run.bound.metric: run.progress.best_score, "rows": len(dev_rows)}},
+        on=backbone,
+        **about,
+    )
+    if target is not None and world.first:
+        prompt.save(target)
+        run.forget()
+    world.wait()  # the file is there when any process goes on
+    return prompt
+
+
+def follow(
+    run: Loop,
+    config: Mapping[str, Any],
+    target: Path | None,
+    *,
+    resume: bool,
+    watchers: Sequence[Watcher] | None,
+    announce: Callable[[str], None],
+) -> None:
+    """Take a run from its start, or its checkpoint, to its end; its best parameters are then set.
+
+    ``config`` says all that the run is of: it begins the log, and a checkpoint of another is
+    refused. With ``target`` a checkpoint and a log stand beside that path.
+    """
+    world = run.world
     members: list[Watcher] = [Bar()] if watchers is None else list(watchers)
     if target is not None:
         if world.first:
-            _check_out(target, trainable)
+            check_out(target, run.trainable)
         run.keep(checkpoint.path_for(target), _hash(config))
         if resume:
             announce(run.restore())
@@ -103,24 +149,7 @@ def tune(
     with Watchers(members if world.first else []) as told:
         told.start(config, run.steps, run.progress.step)
         run.go(told)
-    trainable.load_state_dict(run.best)
-    with torch.no_grad():
-        injection = trainable().map(lambda tensor: tensor.detach().clone())
-    prompt = Prompt(
-        injection=injection,
-        task=task,
-        backbone=made_on,
-        seed=training.seed,
-        versions=_versions(),
-        scores={"dev": {run.bound.metric: run.progress.best_score, "rows": len(dev_rows)}},
-        on=backbone,
-        **about,
-    )
-    if target is not None and world.first:
-        prompt.save(target)
-        run.forget()
-    world.wait()  # the file is there when any process goes on
-    return prompt
+    run.trainable.load_state_dict(run.best)
 
 
 def prepare(
@@ -134,6 +163,7 @@ def prepare(
     world: World = ALONE,
     *,
     objective: Callable[[Bound], Objective] | None = None,
+    replay: Replay | None = None,
 ) -> tuple[Bound, Loop]:
     """Return the task, completed from the rows, and a run that stands before its first step.
 
@@ -141,7 +171,7 @@ def prepare(
     """
     training.check()
     check_rate(method.rate)
-    task, train_rows, dev_rows = _rows(backbone, task, train, dev, training, announce)
+    task, train_rows, dev_rows = rows_for(backbone, task, train, dev, training, announce)
     bound = task.bind(backbone)
     bound.check(train_rows, answers=True)
     bound.check(dev_rows, answers=True)
@@ -153,8 +183,15 @@ def prepare(
         headed = trainable().head is not None
     bound = bound.headed() if headed else bound
     learned = bound if objective is None else objective(bound)
+    counts = None
+    if replay is not None:
+        counts = replay.counts(len(train_rows))
+        old = replay.task.bind(backbone)
+        old.check(replay.rows, answers=True)
+        learned = Several([learned, old.headed() if headed else old])
+        train_rows = [*train_rows, *(replace(row, task=1) for row in replay.rows)]
     run = Loop(backbone, learned, trainable, training, method.rate, announce, world)
-    run.encode(train_rows, dev_rows)
+    run.encode(train_rows, dev_rows, counts)
     return bound, run
 
 
@@ -163,7 +200,7 @@ def log_path(out: Path) -> Path:
     return out.with_name(f"{out.name.removesuffix('.safetensors')}.log.jsonl")
 
 
-def _rows(
+def rows_for(
     backbone: Backbone,
     task: Task,
     train: str | Path | Sequence[Row],
@@ -186,20 +223,41 @@ def _rows(
     return task, rows, held
 
 
-def _provenance(
+def provenance(
     bound: Bound, method: Method, train: Sequence[Row], dev: Sequence[Row], seed: int
 ) -> dict[str, Any]:
     """Describe the data: counts and hashes, and rows as text for the baseline in context."""
     most = min(method.shots, len(train))
     shots = demonstrations(bound, train, most, seed) if most else []
     return {
-        "train": {"rows": len(train), "sha256": digest(train)},
-        "dev": {"rows": len(dev), "sha256": digest(dev)},
+        "train": digested(train),
+        "dev": digested(dev),
         "demonstrations": [bound.demonstration(row) for row in shots],
     }
 
 
-def _versions() -> dict[str, str]:
+def digested(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what tells rows from others: their number and their hash."""
+    return {"rows": len(rows), "sha256": digest(rows)}
+
+
+def about_backbone(backbone: Backbone) -> dict[str, str]:
+    """Return what a prompt file says of the backbone it was made on."""
+    made_on = {
+        "name": backbone.name,
+        "architecture": backbone.architecture,
+        "fingerprint": backbone.fingerprint,
+    }
+    return made_on if backbone.quantized is None else {**made_on, "quantize": backbone.quantized}
+
+
+def dtype_name(backbone: Backbone) -> str:
+    """Return the dtype of the backbone's weights as a word, such as float32."""
+    return str(backbone.dtype).removeprefix("torch.")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a prompt was made with."""
     names = ("foreword", "torch", "transformers", "tokenizers")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
@@ -208,7 +266,7 @@ def _hash(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _check_out(out: Path, trainable: Trainable) -> None:
+def check_out(out: Path, trainable: Trainable) -> None:
     """Say before the training what would fail after it: a folder, no permission, a full disk.
 
     Removes the temporary files that a killed run of the same prompt has left.

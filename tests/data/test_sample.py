@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections import Counter
 
 import pytest
@@ -9,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreword.data.read import Row
-from foreword.data.sample import digest, drawn, first, hold_out, per_class, shuffled
+from foreword.data.sample import (
+    digest,
+    drawn,
+    epoch_order,
+    first,
+    hold_out,
+    per_class,
+    shuffled,
+    tempered,
+)
 from foreword.errors import UserError
 
 
@@ -192,3 +203,54 @@ def test_drawn_is_all_or_the_first_or_of_each_class() -> None:
         drawn(rows, 4, 2, 0, "label")
     with pytest.raises(UserError, match=r"--per-label: the task has no labels"):
         drawn(rows, None, 2, 0, None)
+
+
+# Several tasks -----------------------------------------------------------------------------------
+
+
+def test_an_epoch_is_shared_out_by_the_temperature() -> None:
+    assert tempered([300, 100], 1.0) == [300, 100]
+    assert tempered([300, 100], 1e9) == [200, 200]
+    assert tempered([900, 100], 2.0) == [750, 250]  # square roots: 3 to 1
+    assert tempered([100_000, 1], 0.1) == [100_001, 1]  # at least one row
+    for wrong in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(UserError, match=r"--mixing .*: give a temperature above 0"):
+            tempered([1, 2], wrong)
+
+
+def test_the_rows_of_one_task_come_in_the_order_they_always_did() -> None:
+    """The order that runs of one task have, and go on in after a stop, by its own definition."""
+    for epoch in range(3):
+        order = list(range(10))
+        random.Random(f"4/{epoch}").shuffle(order)
+        assert epoch_order([0] * 10, {0: 10}, 4, epoch) == tuple(order)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    seed=st.integers(0, 5),
+    data=st.data(),
+)
+def test_every_task_goes_through_its_rows_pass_by_pass(
+    sizes: list[int], seed: int, data: st.DataObject
+) -> None:
+    tasks = [task for task, size in enumerate(sizes) for _ in range(size)]
+    counts = {t: data.draw(st.integers(1, 30)) for t in range(len(sizes))}
+    seen: dict[int, list[int]] = {t: [] for t in counts}
+    for epoch in range(4):
+        order = epoch_order(tasks, counts, seed, epoch)
+        assert order == epoch_order(tasks, counts, seed, epoch)
+        assert Counter(tasks[row] for row in order) == counts
+        for row in order:
+            seen[tasks[row]].append(row)
+    for task, rows in seen.items():
+        own = {row for row, owner in enumerate(tasks) if owner == task}
+        for start in range(0, len(rows) - len(own) + 1, len(own)):
+            assert set(rows[start : start + len(own)]) == own
+
+
+def test_every_batch_has_its_share_of_each_task() -> None:
+    tasks = [0] * 30 + [1] * 10
+    order = epoch_order(tasks, {0: 30, 1: 10}, 0, 0)
+    for start in range(0, 40, 8):
+        assert sum(tasks[row] for row in order[start : start + 8]) == 2

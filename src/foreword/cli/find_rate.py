@@ -25,6 +25,8 @@ def run(made: Settings, rows: Sequence[Row], world: World, as_json: bool) -> Non
     if world.size > 1:
         raise UserError("--find-lr runs in one process; start it without torchrun")
     wanted = made.plain
+    if wanted["replay"] is not None:
+        raise UserError("--find-lr tries the new rows alone; leave out --replay")
     backbone = Backbone.load(
         wanted["model"],
         dtype=wanted["dtype"],

@@ -16,9 +16,9 @@ from cyclopts import App, CycloptsError, Parameter
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.sources import folder_of
+from foreword.cli import continual, show
 from foreword.cli import demo as demonstration
 from foreword.cli import find_rate as finder
-from foreword.cli import show
 from foreword.cli.common import (
     Columns,
     Device,
@@ -33,6 +33,7 @@ from foreword.cli.compare import compare
 from foreword.cli.compose import compose
 from foreword.cli.compress import compress
 from foreword.cli.library import library
+from foreword.cli.multitask import multitask
 from foreword.cli.pretrain import pretrain
 from foreword.cli.settings import Flags, columns, settings, task_alone
 from foreword.compose.ensemble import load
@@ -58,6 +59,7 @@ app = App(
 
 app.command(compare)
 app.command(compress)
+app.command(multitask)
 app.command(pretrain)
 app.command(compose)
 app.command(library)
@@ -106,6 +108,7 @@ def train(
     with world.first_alone() as alone:
         if alone and world.size > 1:
             folder_of(wanted["model"])  # unpacked or downloaded once, not by each process
+    old = continual.Old.of(made)
     backbone = Backbone.load(
         wanted["model"], dtype=wanted["dtype"], device=device, quantize=wanted["quantize"]
     )
@@ -121,6 +124,7 @@ def train(
         shape, rows = canonical(rows)
         _, test = canonical(test)
         made.task.completed(rows, shape, backbone).bind(backbone).check(test, answers=True)
+    before = old.score(backbone, world) if old is not None else None
     effective = show.Effective()
     prompt = tune(
         backbone,
@@ -134,6 +138,7 @@ def train(
         watchers=[effective, Bar(), *told],
         announce=show.say,
         world=world,
+        replay=None if old is None else old.replay,
     )
     if not world.first and not world.sharded:  # which scores in step
         return
@@ -143,9 +148,11 @@ def train(
             scores = evaluate(prompt, test, seed=seed, announce=bars)
         prompt = with_scores(prompt, "test", scores)
         result["test"] = prompt.scores["test"]
+    if old is not None and before is not None:
+        prompt, result = old.report(prompt, before, result)
     if not world.first:
         return
-    if test is not None:
+    if test is not None or before is not None:
         prompt.save(out)
     result["seconds"] = round(time.monotonic() - began, 2)
     result["parameters"] = sum(tensor.numel() for _, tensor in prompt.injection.tensors())
@@ -159,6 +166,8 @@ def train(
     )
     if test is not None:
         show.out().print(show.scores(scores, "test"))
+    if "old" in result:
+        show.out().print(continual.table(result))
 
 
 @app.command(name="eval")

@@ -17,6 +17,7 @@ from foreword.backbone.decode import Decoding
 from foreword.compare import UNTRAINED, Demonstrations, ZeroShot
 from foreword.config import from_plain
 from foreword.errors import UserError, nearest
+from foreword.methods.continued import Continued
 from foreword.methods.method import Method
 from foreword.methods.registry import METHODS, kinds, together
 from foreword.presets import PRESETS, settings_of
@@ -42,6 +43,10 @@ HELP = {
     "dev_rows": "use the first N dev rows after shuffling with the seed",
     "columns": "name=column: read a field from another column",
     "out": "the prompt file to write",
+    "source": "a prompt file to go on from, with its own tensors; its task's settings stay",
+    "replay": "with --from: rows of that prompt's own task to mix into the batches",
+    "replay_share": "the share of an epoch's rows that are these",
+    "old_test": "with --from: rows of that prompt's own task, scored before and after",
     "report_to": "tensorboard, wandb, mlflow, trackio",
     "template": 'a row as the model reads it: {field}, [mask], [soft:5], [soft:"text"]',
     "labels": "label or label=word,word ...; found in the rows where none are given",
@@ -103,7 +108,7 @@ HELP = {
     "repetition_penalty": "above 1 discourages repeating",
     "stop": "texts that end a completion",
 }
-RENAMED = {"rate": "lr"}
+RENAMED = {"rate": "lr", "source": "from"}
 RUN: dict[str, tuple[type, Any]] = {
     "model": (str, "smollm2"),
     "dtype": (str, "auto"),
@@ -122,6 +127,10 @@ RUN: dict[str, tuple[type, Any]] = {
     "columns": (list[str], None),
     "out": (str, None),
     "report_to": (list[str], None),
+    "source": (str, None),
+    "replay": (str, None),
+    "replay_share": (float, 0.2),
+    "old_test": (str, None),
 }
 """Settings that belong to no configuration, with their types and defaults."""
 
@@ -167,7 +176,10 @@ def _flags(called: str, without: typing.Collection[str] = ()) -> type:
 Flags = _flags("Flags")
 """All settings as flags; None where one is not given."""
 
-Shared = _flags("Shared", ("train", "method", "preset", "out", "report_to", "shard"))
+CONTINUAL = ("source", "replay", "replay_share", "old_test")
+"""What only a training that goes on from a prompt has."""
+
+Shared = _flags("Shared", ("train", "method", "preset", "out", "report_to", "shard", *CONTINUAL))
 """The settings of a comparison that all its methods share, or those that have them."""
 
 
@@ -187,22 +199,52 @@ def settings(flags: Any, file: Path | None) -> Settings:
     Raises UserError for a setting that is unknown, of the wrong type, or not one of the chosen
     method or task.
     """
-    given = over_preset(merged(flags, file))
-    plain = {name: given.pop(name, default) for name, (_, default) in RUN.items()}
     where = "settings" if file is None else f"settings ({file} and flags)"
-    task_kind = _kind(TASKS, plain["task"], "task")
-    task = task_from(task_kind, given, where)
-    method = method_from(plain["method"], given, where)
+    return settings_from(over_preset(merged(flags, file)), where)
+
+
+def settings_from(given: dict[str, Any], where: str) -> Settings:
+    """Make the configurations of settings by name; raises UserError as :func:`settings` does."""
+    source = going_on(given)
+    plain = {name: given.pop(name, default) for name, (_, default) in RUN.items()}
+    task = task_from(_kind(TASKS, plain["task"], "task"), given, where)
+    method = source or method_from(plain["method"], given, where)
     training_values = {f.name for f in dataclasses.fields(Training)}
     training = from_plain(
         Training, {k: given.pop(k) for k in list(given) if k in training_values}, where
     )
     if given:
-        raise UserError(
-            f"{_flag(next(iter(given)))} is no setting of task {plain['task']} with method "
-            f"{plain['method']}"
-        )
+        by = f"with method {plain['method']}" if source is None else "that goes on with --from"
+        raise UserError(f"{_flag(next(iter(given)))} is no setting of task {plain['task']} {by}")
     return Settings(plain, task, method, training)
+
+
+def going_on(given: dict[str, Any]) -> Continued | None:
+    """Return what goes on from the prompt that ``--from`` names, None where it names none.
+
+    The prompt's task settings are put under those that are given, where the task is of its kind.
+    Raises UserError for flags that need ``--from``, or that it does without.
+    """
+    if given.get("source") is None:
+        for name in CONTINUAL:
+            if name in given:
+                raise UserError(f"{_flag(name)} needs --from P: the prompt that is gone on from")
+        return None
+    for name in ("preset", "method"):
+        if given.get(name) is not None:
+            raise UserError(
+                f"--{name} beside --from: what goes on keeps its method; to begin another method "
+                "with the prompt give --start instead of --from"
+            )
+    if "replay_share" in given and given.get("replay") is None:
+        raise UserError("--replay-share needs --replay F: the rows that are mixed in")
+    made, task = Continued.of(given["source"], given.get("rate"))
+    under = {name: value for name, value in task.items() if name not in ("name", "decoding")}
+    under |= {n: v for n, v in task.get("decoding", {}).items() if n != "seed"}
+    if given.setdefault("task", task["name"]) == task["name"]:
+        for name, value in under.items():
+            given.setdefault(name, value)
+    return made
 
 
 def method_from(name: str, given: dict[str, Any], where: str) -> Method:
@@ -381,6 +423,11 @@ def _kind(registry: Mapping[str, type[Any]], name: str, what: str) -> type[Any]:
 
 def read_run_file(path: Path) -> dict[str, Any]:
     """Read a YAML or TOML file of settings, named as the flags are (dashes or underscores)."""
+    return named(read_mapping(path), str(path))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML or TOML file that is a mapping; raises UserError for any other."""
     try:
         text = path.read_text("utf-8")
         read = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
@@ -390,19 +437,30 @@ def read_run_file(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(read, dict):
         raise UserError(f"{path}: a run file is a mapping of settings to values")
+    return {str(key): value for key, value in read.items()}
+
+
+def named(read: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return settings by their names in code; raises UserError for unknown ones and wrong types."""
     back = {flag: name for name, flag in RENAMED.items()}
     known = _fields()
     made = {}
     for key, value in read.items():
-        name = str(key).replace("-", "_")
+        name = key.replace("-", "_")
         name = back.get(name, name)
         if name not in known:
-            raise UserError(f"{path}: unknown setting '{key}'; {nearest(str(key), known)}")
+            raise UserError(f"{where}: unknown setting '{key}'; {nearest(key, known)}")
         made[name] = _number(value) if known[name] is float else value
     for name, (kind, _) in RUN.items():
         if name in made and not _is(made[name], kind):
-            expected = {str: "text", int: "a whole number"}.get(kind, "a list of texts")
-            raise UserError(f"{path}: setting '{name}' is {made[name]!r}, expected {expected}")
+            expected = {
+                str: "text",
+                int: "a whole number",
+                float: "a number",
+                bool: "true or false",
+            }
+            wanted = expected.get(kind, "a list of texts")
+            raise UserError(f"{where}: setting '{name}' is {made[name]!r}, expected {wanted}")
     return made
 
 

@@ -24,12 +24,13 @@ from foreword.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Row:
-    """One example: its fields, and where they were read."""
+    """One example: its fields, where they were read, and which of several tasks it is of."""
 
     fields: Mapping[str, Any]
     where: str
     """`train.jsonl:17`: the path as given, then the line, both as an editor shows them. Formats
     without lines of their own (JSON, Parquet, `datasets`) count records from 1 instead."""
+    task: int = 0
 
 
 def read_rows(

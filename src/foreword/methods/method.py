@@ -18,15 +18,20 @@ class Trainable(nn.Module, ABC):
     """A method's parameters, in float32.
 
     ``rates`` gives parameters whose name begins with a key a learning rate other than the
-    method's own. ``notes`` are lines that a person should read before the training.
+    method's own. ``task_of`` gives them to one of several tasks, by whose own dev score the best
+    are kept. ``notes`` are lines that a person should read before the training.
     """
 
     rates: Mapping[str, float] = {}
+    task_of: Mapping[str, int] = {}
     notes: Sequence[str] = ()
 
     @abstractmethod
-    def forward(self) -> Injection:
-        """Return the injection that the parameters stand for, with its graph."""
+    def forward(self) -> Injection | Mixture:
+        """Return the injection that the parameters stand for, with its graph.
+
+        Where each of several tasks has an injection of its own: a mixture, one row a task.
+        """
 
     def training_on(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
         """Return what training rows, given by their numbers, are run under for one step.
@@ -34,6 +39,10 @@ class Trainable(nn.Module, ABC):
         It is the injection itself, except for methods that hide a part of it from some rows.
         ``chance`` is the step's own source of random numbers, on the CPU.
         """
+        return self()  # type: ignore[no-any-return]
+
+    def judged_on(self, rows: Sequence[int]) -> Injection | Mixture:
+        """Return what dev rows, given by their numbers, are run under."""
         return self()  # type: ignore[no-any-return]
 
 

@@ -7,6 +7,7 @@ from foreword.methods.adapter import Adapter
 from foreword.methods.attempt import Attempt
 from foreword.methods.cartridge import Cartridge
 from foreword.methods.context import Context
+from foreword.methods.continued import Continued
 from foreword.methods.deep import Deep
 from foreword.methods.full import Full
 from foreword.methods.head import Head
@@ -55,4 +56,6 @@ def name_of(method: Method) -> str:
     """Return the name under which a method's class is registered."""
     if isinstance(method, Joint):
         return "+".join(map(name_of, method.methods))
+    if isinstance(method, Continued):
+        return method.method
     return next(name for name, kind in METHODS.items() if isinstance(method, kind))

@@ -22,6 +22,7 @@ class Encoded:
     gold: int  # label index of a classification; number of target tokens of a generation
     cut: bool
     number: float = 0.0  # what is right for a score
+    task: int = 0  # which of several tasks the row is of
 
 
 class Objective(Protocol):

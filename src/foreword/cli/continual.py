@@ -1,0 +1,106 @@
+"""Training that goes on from a prompt: its old rows mixed in, and its old task scored again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from foreword.backbone.backbone import Backbone
+from foreword.cli import show
+from foreword.cli.settings import Settings
+from foreword.data.read import Row, read_rows
+from foreword.data.shapes import canonical
+from foreword.errors import UserError
+from foreword.evaluate import evaluate, with_scores
+from foreword.methods.continued import Continued
+from foreword.parallel import World
+from foreword.prompt import Prompt
+from foreword.tasks.several import Replay
+from foreword.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Old:
+    """The prompt that a training goes on from, its task's rows to mix in, and those to score."""
+
+    path: str
+    task: Task
+    replay: Replay | None
+    test: list[Row] | None
+    seed: int
+
+    @staticmethod
+    def of(made: Settings) -> Old | None:
+        """Read what a run's settings say of an old task; None where it goes on from no prompt.
+
+        Raises UserError where the run would write over the prompt it goes on from.
+        """
+        if not isinstance(made.method, Continued):
+            return None
+        path, wanted = made.method.source, made.plain
+        if wanted["out"] is not None and Path(wanted["out"]).resolve() == Path(path).resolve():
+            raise UserError(f"--out {wanted['out']}: is the prompt to go on from; name another")
+        task = Prompt.load(path).task
+        replay = None
+        if wanted["replay"] is not None:
+            replay = Replay(task, _rows(wanted["replay"]), wanted["replay_share"])
+        test = None if wanted["old_test"] is None else _rows(wanted["old_test"])
+        return Old(path, task, replay, test, made.training.seed)
+
+    def score(self, backbone: Backbone, world: World) -> dict[str, Any] | None:
+        """Score the old task as it was left; None where it is not asked for, or not here."""
+        if self.test is None or not (world.first or world.sharded):
+            return None
+        with show.counting() as bars:
+            loaded = Prompt.load(self.path, backbone)
+            return evaluate(loaded, self.test, seed=self.seed, announce=bars)
+
+    def report(
+        self, prompt: Prompt, before: Mapping[str, Any], result: Mapping[str, Any]
+    ) -> tuple[Prompt, dict[str, Any]]:
+        """Score the old task under the new prompt.
+
+        Returns the prompt and the result with ``old``, before and after, and ``new``, the test's
+        scores, or those on dev rows where there is no test.
+        """
+        assert self.test is not None
+        with show.counting() as bars:
+            now = replace(prompt, task=self.task)
+            after = evaluate(now, self.test, seed=self.seed, announce=bars)
+        prompt = with_scores(prompt, "old before", dict(before))
+        prompt = with_scores(prompt, "old", after)
+        old = {"before": prompt.scores["old before"], "after": prompt.scores["old"]}
+        return prompt, {**result, "old": old, "new": result.get("test", result["dev"])}
+
+
+def _rows(source: str) -> list[Row]:
+    return list(canonical(read_rows(source))[1])
+
+
+def table(result: Mapping[str, Any]) -> Table:
+    """Lay out the old task before and after beside the new one, so that forgetting is seen."""
+    entries = {
+        "old task, before": result["old"]["before"],
+        "old task, after": result["old"]["after"],
+        "new task": result["new"],
+    }
+    shown = [m for m in show.METRICS if any(m in each for each in entries.values())]
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("")
+    for metric in shown:
+        made.add_column(show.METRICS[metric], justify="right")
+    for name, values in entries.items():
+        made.add_row(name, *(_cell(metric, values) for metric in shown))
+    return made
+
+
+def _cell(metric: str, values: Mapping[str, Any]) -> str:
+    if metric not in values:
+        return ""
+    if metric not in values.get("intervals", {}):
+        return f"{values[metric]:.1f}"
+    return show.with_interval(metric, values[metric], values["intervals"][metric])

@@ -1,0 +1,177 @@
+"""Several tasks in one run: a run file with common settings and those of each task."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding
+from foreword.cli import show
+from foreword.cli.settings import (
+    CONTINUAL,
+    Settings,
+    columns,
+    named,
+    over_preset,
+    read_mapping,
+    settings_from,
+)
+from foreword.config import from_plain, plain
+from foreword.data.read import Row, read_rows
+from foreword.data.sample import drawn, first
+from foreword.errors import UserError, nearest
+from foreword.multitask import Member, Outcome, Sharing
+from foreword.multitask import multitask as do
+from foreword.tasks.registry import TASKS
+from foreword.watch import Bar, trackers
+
+ROWS = ("train", "dev", "test", "rows", "per_label", "dev_rows", "columns", "task")
+NOT_HERE = ("out", "shard", *CONTINUAL)
+"""Settings of one task's training that a run of several has no use for."""
+
+
+def multitask(
+    run: Annotated[Path, Parameter(help="YAML or TOML run file: common settings, and tasks")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="the folder to write the prompts to")],
+    share: Annotated[
+        str | None, Parameter(help="mpt: one prompt times a part for each task; none, the default")
+    ] = None,
+    rank: Annotated[int | None, Parameter(help="rank of a task's part of a shared prompt")] = None,
+    mixing: Annotated[
+        float | None,
+        Parameter(help="how tasks are drawn: 1 in proportion to rows, more is more even"),
+    ] = None,
+    resume: Annotated[bool, Parameter(negative="", help="go on where the run stopped")] = False,
+    as_json: Annotated[
+        bool, Parameter(name="--json", negative="", help="one JSON object on stdout")
+    ] = False,
+) -> None:
+    """Tune a prompt for each of several tasks in one run, in batches that mix their rows."""
+    began = time.monotonic()
+    tasks, sharing, common = _read(run, {"share": share, "rank": rank, "mixing": mixing})
+    wanted = common.plain
+    members = [_member(name, made) for name, made in tasks.items()]
+    told = trackers(wanted["report_to"] or (), out / "multitask")
+    backbone = Backbone.load(
+        wanted["model"],
+        dtype=wanted["dtype"],
+        device=wanted["device"],
+        quantize=wanted["quantize"],
+    )
+    with show.counting() as bars:
+        found = do(
+            backbone,
+            members,
+            common.method,
+            out,
+            sharing=sharing,
+            training=common.training,
+            resume=resume,
+            watchers=[Bar(), *told],
+            announce=show.say,
+            bars=bars,
+        )
+    seconds = round(time.monotonic() - began, 2)
+    if as_json:
+        show.emit(_result(found, out, seconds))
+        return
+    show.line(f"{out}: {len(members)} tasks in one run, {seconds:.0f} s")
+    show.out().print(_table(found))
+    if found.shared is not None:
+        show.line(f"a new task may start from it: --start {out / 'shared.safetensors'}")
+
+
+def _read(path: Path, flags: Mapping[str, Any]) -> tuple[dict[str, Settings], Sharing, Settings]:
+    """Read a run file; the settings of each task stand over those that all have.
+
+    Raises UserError for unknown settings, for those that are of no one task, and for no tasks.
+    """
+    read = read_mapping(path)
+    own = {f.name for f in dataclasses.fields(Sharing)}
+    given = {name: read.pop(name) for name in list(read) if name in own}
+    given |= {name: value for name, value in flags.items() if value is not None}
+    sharing = from_plain(Sharing, given, str(path))
+    entries = read.pop("tasks", None)
+    if not isinstance(entries, dict) or not entries:
+        raise UserError(f"{path}: has no tasks; give 'tasks:', a mapping of names to settings")
+    common = named(read, str(path))
+    for name in NOT_HERE:
+        if name in common:
+            raise UserError(f"{path}: setting '{name}' is of one task's training; leave it out")
+    made: dict[str, Settings] = {}
+    for name, values in entries.items():
+        where = f"{path}: task {name}"
+        if not isinstance(values, dict):
+            raise UserError(f"{where}: give its settings as a mapping, such as train: rows.jsonl")
+        ours = named({str(key): value for key, value in values.items()}, where)
+        for setting in ours:
+            if setting not in _task_settings():
+                known = nearest(setting, sorted(_task_settings()))
+                raise UserError(f"{where}: '{setting}' is for all tasks, not for one; {known}")
+        made[str(name)] = settings_from(over_preset({**common, **ours}), where)
+    return made, sharing, next(iter(made.values()))
+
+
+def _task_settings() -> set[str]:
+    """Return the settings that a task may have for itself."""
+    kinds = [*TASKS.values(), Decoding]
+    found = {f.name for kind in kinds for f in dataclasses.fields(kind)}
+    return {*ROWS, *found} - {"decoding", "seed"}
+
+
+def _member(name: str, made: Settings) -> Member:
+    wanted, seed = made.plain, made.training.seed
+    if wanted["train"] is None:
+        raise UserError(f"task {name}: has no training rows; give train: F")
+    renamed = columns(wanted["columns"])
+
+    def rows(key: str, n: int | None = None) -> list[Row] | None:
+        if wanted[key] is None:
+            return None
+        read = read_rows(wanted[key], columns=renamed)
+        return read if n is None else first(read, n, seed)
+
+    by = plain(made.task).get("label_field")
+    train = drawn(rows("train") or [], wanted["rows"], wanted["per_label"], seed, by)
+    return Member(name, made.task, train, rows("dev", wanted["dev_rows"]), rows("test"))
+
+
+def _result(found: Outcome, out: Path, seconds: float) -> dict[str, Any]:
+    def about(name: str) -> dict[str, Any]:
+        prompt = found.prompts[name]
+        sizes = (tensor.numel() for _, tensor in prompt.injection.tensors())
+        made = {"out": str(out / f"{name}.safetensors"), "rows": prompt.data["train"]["rows"]}
+        return {**made, **prompt.scores, "parameters": sum(sizes)}
+
+    shared = None if found.shared is None else str(out / "shared.safetensors")
+    trained = next(iter(found.prompts.values())).method["trained"]
+    tasks = {name: about(name) for name in found.prompts}
+    return {"tasks": tasks, "shared": shared, "trained": trained, "seconds": seconds}
+
+
+def _table(found: Outcome) -> Table:
+    """Lay out the tasks with their rows, and their dev and test scores."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("task", overflow="fold")
+    for name in ("rows", "dev", "test"):
+        made.add_column(name, justify="right")
+    for name, prompt in found.prompts.items():
+        (metric,) = (key for key in prompt.scores["dev"] if key != "rows")
+        dev = f"{metric} {prompt.scores['dev'][metric]:.2f}"
+        test = prompt.scores.get("test")
+        shown = ""
+        if test is not None:
+            head = prompt.bound().headline
+            value = show.with_interval(head, test[head], test["intervals"][head])
+            shown = f"{show.METRICS[head]} {value}"
+        made.add_row(name, str(prompt.data["train"]["rows"]), dev, shown)
+    return made

@@ -1,0 +1,118 @@
+"""Learning a task after another, with and without rows of the old one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foreword import checkpoint
+from foreword import loop as loop_module
+from foreword.data.read import Row
+from foreword.loop import Loop
+from foreword.methods.continued import Continued
+from foreword.methods.full import Full
+from foreword.methods.library import mean_loss
+from foreword.prompt import Prompt
+from foreword.tasks.classify import Classify
+from foreword.tasks.several import Replay
+from foreword.train import prepare
+from foreword.watch import Watchers
+from toys import TASK, TRAINING, Recorder, get, rows, toy_run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SWAPPED = Classify(template="{text} :", labels={"good": " bad", "bad": " good"})
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("old") / "old.safetensors"
+    toy_run(path)
+    return path
+
+
+def new_run(out: Path | None, old: Path, replay: Replay | None, **changes: Any) -> Prompt:
+    method, _ = Continued.of(old)
+    return toy_run(out, method=method, task=SWAPPED, train=rows(12, 300), replay=replay, **changes)
+
+
+def test_the_old_rows_have_their_share_of_each_batch_and_their_own_task(old: Path) -> None:
+    method, _ = Continued.of(old)
+    given = Replay(TASK, rows(7, 400), 0.25)
+    _, run = prepare(get(), SWAPPED, method, rows(12), rows(6, 100), TRAINING, print, replay=given)
+    assert (run.names, run.counts, run.per_epoch) == (("new", "old"), (12, 4), 4)
+    for step in range(8):
+        run.progress.step = step
+        assert sum(run.rows[i].task for i in run._batch()) == 1
+    for item, row in zip(run.items, run.rows, strict=True):
+        bound = (SWAPPED, TASK)[row.task].bind(get())
+        assert item.example == bound.train_example(row, 500).example
+
+
+def test_replay_changes_what_is_learned_and_the_file_says_so(old: Path, tmp_path: Path) -> None:
+    plainly = new_run(tmp_path / "a.safetensors", old, None)
+    given = rows(6, 400)
+    mixed = new_run(tmp_path / "b.safetensors", old, Replay(TASK, given, 0.5))
+    assert mixed.data["replay"]["rows"] == 6
+    assert mixed.data["replay"]["share"] == 0.5
+    assert mixed.data["replay"]["task"]["labels"] == {"good": " good", "bad": " bad"}
+    assert "replay" not in plainly.data
+    assert mixed.task == plainly.task
+    assert mixed.data["train"] == plainly.data["train"]
+
+
+def test_what_is_forgotten_is_forgotten_less_with_replay(tmp_path: Path) -> None:
+    """Labels are swapped, so that to learn the new task is to forget the old one."""
+    old = tmp_path / "old.safetensors"
+    toy_run(old, method=Full(rate=1e-2))
+
+    def loss(replay: Replay | None) -> float:
+        recorder = Recorder()
+        method, _ = Continued.of(old)
+        _, run = prepare(
+            get(), SWAPPED, method, rows(12), rows(6, 100), TRAINING, print, replay=replay
+        )
+
+        with Watchers([recorder]) as told:
+            run.go(told)
+        return old_loss(run, rows(12, 700))
+
+    assert loss(Replay(TASK, rows(12), 0.5)) < loss(None)
+
+
+def old_loss(run: Loop, given: list[Row]) -> float:
+
+    return mean_loss(TASK.bind(get()), run.trainable().map(lambda t: t.detach()), given)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bytes(
+    old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "SAVE_EVERY", 0.0)
+    replay = Replay(TASK, rows(7, 400), 0.3)
+    new_run(tmp_path / "whole.safetensors", old, replay)
+
+    class Stopped(BaseException):
+        pass
+
+    written = 0
+    write = checkpoint.write
+
+    def stopping(*arguments: Any) -> None:
+        nonlocal written
+        write(*arguments)
+        written += 1
+        if written == 5:
+            raise Stopped
+
+    out = tmp_path / "p.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write", stopping)
+        with pytest.raises(Stopped):
+            new_run(out, old, replay)
+    said: list[str] = []
+    new_run(out, old, replay, resume=True, announce=said.append)
+    assert said[0].startswith("resuming at step 4 of")
+    assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
