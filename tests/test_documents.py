@@ -74,6 +74,27 @@ def test_the_page_on_several_tasks(here: Path, capsys: pytest.CaptureFixture[str
         assert isinstance(json.loads(printed.out), dict)
 
 
+@pytest.mark.smollm2  # as above
+@pytest.mark.timeout(900)
+def test_the_page_on_long_texts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its commands in order, on a tiny model and a text of as few words as its positions hold."""
+    page = (ROOT / "docs" / "compress.md").read_text("utf-8")
+    get().model.save_pretrained(here / "model")
+    get().text.tokenizer.save_pretrained(here / "model")
+    (here / "manual.txt").write_text("the film was good and so it is fine " * 9, "utf-8")
+    (here / "questions.jsonl").write_text('{"prompt": "it was", "completion": "good"}\n' * 12)
+    fewer = {"--text": "manual.txt", "--test": "questions.jsonl", "--length": "8", "--epochs": "1"}
+    for command in commands(page):
+        if command[0] == "compress":
+            for flag, value in fewer.items():
+                command[command.index(flag) + 1] = value
+            command += ["--questions", "questions.jsonl", "--max-new-tokens", "4"]
+        status = run([*command, "--model", "model", "--json"])
+        printed = capsys.readouterr()
+        assert status == 0, printed.err
+        assert isinstance(json.loads(printed.out), dict)
+
+
 @pytest.mark.smollm2
 @pytest.mark.timeout(900)
 def test_the_ten_lines(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

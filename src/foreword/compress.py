@@ -93,6 +93,10 @@ def compress(
     target, text = Path(out), Path(method.text or "")
     task = task or Generate(TEMPLATE, decoding=DECODING)
     bound = task.bind(backbone)
+    if not bound.fields:
+        raise UserError(
+            f"template {task.template!r} has no field for a question; write one, such as {{prompt}}"
+        )
     ids = text_ids(backbone, text)
     check_length(text, ids, method.length)
     full = _held(backbone, ids, text)
