@@ -12,17 +12,21 @@ from foreword.compose.ensemble import Ensemble
 from foreword.compose.fit import fit
 from foreword.compose.merge import averaged, concatenated
 from foreword.compose.similar import similarity
+from foreword.compress import compress
 from foreword.errors import UserError
 from foreword.evaluate import evaluate
 from foreword.find_rate import find_rate
 from foreword.methods.adapter import Adapter
 from foreword.methods.attempt import Attempt
+from foreword.methods.cartridge import Cartridge
 from foreword.methods.context import Context
+from foreword.methods.continued import Continued
 from foreword.methods.deep import Deep
 from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
 from foreword.methods.ptuning import PTuning
 from foreword.methods.soft import Soft
+from foreword.multitask import multitask
 from foreword.presets import preset
 from foreword.prompt import Prompt
 from foreword.tasks.classify import Classify
@@ -37,8 +41,10 @@ __all__ = [
     "Adapter",
     "Attempt",
     "Backbone",
+    "Cartridge",
     "Classify",
     "Context",
+    "Continued",
     "Decoding",
     "Deep",
     "Ensemble",
@@ -52,11 +58,13 @@ __all__ = [
     "Training",
     "UserError",
     "averaged",
+    "compress",
     "concatenated",
     "evaluate",
     "find_rate",
     "fit",
     "load",
+    "multitask",
     "preset",
     "similarity",
     "tune",
