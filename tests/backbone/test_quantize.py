@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 FAR = {"int8": 0.02, "int4": 0.4}
 """Of the logits' size. Measured on the taught models: int8 up to 0.005, int4 up to 0.23."""
 ALONG = {"int8": 0.99, "int4": 0.7}
-"""Cosine of gradients. Measured: int8 from 0.9997, int4 from 0.84; 48 wide is narrow for 4 bits."""
+"""Cosine of gradients. Measured: int8 from 0.9997, int4 from 0.78; 48 wide is narrow for 4 bits."""
 
 
 def of(base: Backbone, kind: str | None) -> Backbone:
@@ -87,7 +87,7 @@ def test_scores_are_near_and_gradients_point_the_same_way(name: str, kind: str) 
     whole, near = logits(base, name), logits(small, name)
     far = float((whole - near).norm() / whole.norm())
     assert 0 < far < FAR[kind]
-    for method in (Soft(length=3, start="random"), Prefix(length=3, start="random")):
+    for method in (Soft(length=3, start="random"), Prefix(length=3, start="labels")):
         own, theirs = gradient(base, name, method), gradient(small, name, method)
         cosine = float(torch.cosine_similarity(own, theirs, dim=0))
         assert ALONG[kind] < cosine < 1
@@ -131,7 +131,7 @@ def test_scores_and_gradients_are_those_of_the_rounded_weights(name: str, kind: 
     small = of(base, kind)
     exact = rounded(base, small)
     assert torch.allclose(logits(small, name), logits(exact, name), rtol=1e-4, atol=1e-4)
-    for method in (Soft(length=3, start="random"), Prefix(length=3, start="random")):
+    for method in (Soft(length=3, start="random"), Prefix(length=3, start="labels")):
         own, theirs = gradient(exact, name, method), gradient(small, name, method)
         assert torch.allclose(own, theirs, rtol=1e-3, atol=1e-4 * float(own.abs().max()))
 
