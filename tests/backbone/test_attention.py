@@ -195,6 +195,11 @@ def test_a_position_bias_is_added_to_the_own_tokens_alone(mask: str, prefix: str
     check(replace(case(HEADS), causal=causal, mask=given, prefixes=before, rows=rows, bias=BIAS))
 
 
+@pytest.mark.parametrize("heads", [4, 2])
+def test_a_prefix_of_no_positions_is_none(heads: int) -> None:
+    check(replace(case(heads), causal=True, prefixes=prefixes(1, 0, heads, None)))
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("heads", [4, 2])

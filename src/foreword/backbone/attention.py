@@ -251,20 +251,21 @@ def _beside(
 ) -> Tensor:
     """Attend to one prefix of all rows without a copy of it for each: (B, Hq, T, D')."""
     batch, heads, length, width = query.shape
-    own = key.shape[1]
-    q = query.reshape(batch, own, -1, width)  # (B, H, g * T, D), g query heads a key head
+    own, size, every = key.shape[1], prefixes.keys.shape[2], heads // key.shape[1] * length
+    q = query.reshape(batch, own, every, width)  # the query heads of a key head side by side
     scale = width**-0.5 if scaling is None else scaling
-    together = q.transpose(0, 1).reshape(own, -1, width)  # (H, B * g * T, D)
-    before = (together @ prefixes.keys[0].transpose(1, 2)) * scale  # (H, B * g * T, P)
-    after = (q @ key.transpose(2, 3)).view(batch, heads, length, -1) * scale
-    size = before.shape[2]
-    before = before.view(own, batch, -1, size).transpose(0, 1).reshape(batch, heads, length, size)
+    together = q.transpose(0, 1).reshape(own, batch * every, width)
+    before = (together @ prefixes.keys[0].transpose(1, 2)) * scale  # (H, B * every, P)
+    before = before.view(own, batch, every, size).transpose(0, 1)
+    before = before.reshape(batch, heads, length, size)
+    after = (q @ key.transpose(2, 3)).view(batch, heads, length, key.shape[2]) * scale
     weights = softer.weights(torch.cat([softer.capped(before), _hidden(softer, after, mask)], 3))
-    first, rest = torch.split(weights.to(query.dtype), [size, after.shape[3]], 3)
-    first = first.reshape(batch, own, -1, size).transpose(0, 1).reshape(own, -1, size)
-    seen = (first @ prefixes.values[0]).view(own, batch, -1, prefixes.values.shape[3])
-    more = rest.reshape(batch, own, -1, after.shape[3]) @ value  # (B, H, g * T, D')
-    return torch.add(seen.transpose(0, 1), more).reshape(batch, heads, length, -1)
+    first, rest = torch.split(weights.to(query.dtype), [size, key.shape[2]], 3)
+    first = first.reshape(batch, own, every, size).transpose(0, 1)
+    seen = first.reshape(own, batch * every, size) @ prefixes.values[0]
+    seen = seen.view(own, batch, every, value.shape[3]).transpose(0, 1)
+    out = torch.add(seen, rest.reshape(batch, own, every, key.shape[2]) @ value)
+    return out.reshape(batch, heads, length, value.shape[3])
 
 
 def _explicit(
