@@ -407,7 +407,7 @@ def test_help_fits_the_screen_and_is_no_error(command: str, cli: Cli) -> None:
 
 
 def test_every_setting_has_a_flag_with_its_help(cli: Cli) -> None:
-    from foreword.cli.settings import HELP, RENAMED
+    from foreword.cli.flags import HELP, RENAMED
 
     shown = cli("train", "--help").out
     for name in HELP:

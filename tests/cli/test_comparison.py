@@ -13,7 +13,8 @@ import foreword.compare
 from conftest import Answer, World
 from foreword.cli import show
 from foreword.cli.compare import table
-from foreword.cli.settings import Shared, compared
+from foreword.cli.flags import Shared
+from foreword.cli.settings import compared
 from foreword.compare import Demonstrations, Run, ZeroShot, perform
 from foreword.errors import UserError
 from foreword.methods.prefix import Prefix

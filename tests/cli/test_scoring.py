@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from conftest import Answer, World
-from foreword.cli.settings import Shared, compared, parse_anchors
+from foreword.cli.flags import Shared
+from foreword.cli.settings import compared
+from foreword.cli.words import parse_anchors
 from foreword.errors import UserError
 from foreword.tasks.score import Score
 from toys import rows

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from foreword.backbone.decode import Decoding
-from foreword.cli.settings import HELP, RUN, Flags, columns, parse_labels, settings, task_alone
+from foreword.cli.flags import HELP, RUN, Flags
+from foreword.cli.settings import settings, task_alone
+from foreword.cli.words import columns, parse_labels
 from foreword.errors import UserError
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS

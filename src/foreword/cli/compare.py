@@ -10,7 +10,9 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from foreword.cli import show
-from foreword.cli.settings import Shared, columns, compared
+from foreword.cli.flags import Shared
+from foreword.cli.settings import compared
+from foreword.cli.words import columns
 from foreword.compare import Data, Model, Run, ZeroShot
 from foreword.compare import compare as do
 from foreword.data.read import read_rows

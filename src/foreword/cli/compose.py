@@ -21,7 +21,7 @@ from foreword.cli.common import (
     backbone_of,
     some_rows,
 )
-from foreword.cli.settings import columns
+from foreword.cli.words import columns
 from foreword.compose.ensemble import Ensemble, weighted
 from foreword.compose.fit import Fitted, fit, weighed
 from foreword.compose.merge import averaged, concatenated

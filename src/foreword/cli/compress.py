@@ -12,7 +12,7 @@ from rich.table import Table
 
 from foreword.backbone.backbone import Backbone
 from foreword.cli import show
-from foreword.cli.settings import unescaped
+from foreword.cli.words import unescaped
 from foreword.compress import DECODING, TEMPLATE
 from foreword.compress import compress as do
 from foreword.methods.cartridge import Cartridge

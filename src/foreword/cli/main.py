@@ -32,10 +32,12 @@ from foreword.cli.common import (
 from foreword.cli.compare import compare
 from foreword.cli.compose import compose
 from foreword.cli.compress import compress
+from foreword.cli.flags import Flags
 from foreword.cli.library import library
 from foreword.cli.multitask import multitask
 from foreword.cli.pretrain import pretrain
-from foreword.cli.settings import Flags, columns, settings, task_alone
+from foreword.cli.settings import settings, task_alone
+from foreword.cli.words import columns
 from foreword.compose.ensemble import load
 from foreword.config import plain
 from foreword.data.read import read_rows

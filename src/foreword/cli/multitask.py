@@ -14,15 +14,10 @@ from rich.table import Table
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.cli import show
-from foreword.cli.settings import (
-    CONTINUAL,
-    Settings,
-    columns,
-    named,
-    over_preset,
-    read_mapping,
-    settings_from,
-)
+from foreword.cli.flags import CONTINUAL
+from foreword.cli.run_file import named, read_mapping
+from foreword.cli.settings import Settings, over_preset, settings_from
+from foreword.cli.words import columns
 from foreword.config import from_plain, plain
 from foreword.data.read import Row, read_rows
 from foreword.data.sample import drawn, first

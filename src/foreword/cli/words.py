@@ -1,0 +1,61 @@
+"""Words of a flag: labels, anchors, columns and texts as they are written on a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from foreword.errors import UserError
+from foreword.tasks.verbalizer import words_of
+
+ESCAPED = ("template", "start_text", "stop")
+
+
+def unescaped(value: Any) -> Any:
+    """Read the two signs \\n in a flag as a new line; a shell's quotes leave them as they are."""
+    if isinstance(value, str):
+        return value.replace("\\n", "\n")
+    return [unescaped(each) for each in value]
+
+
+def parse_labels(words: Sequence[str]) -> dict[str, Any]:
+    """Read ``label`` or ``label=word,word`` ...; a word gets a space in front where it has none."""
+
+    made: dict[str, Any] = {}
+    for entry in words:
+        if not isinstance(entry, str):
+            raise UserError(f"labels hold {entry!r}, which is no text; put it in quotes")
+        name, sign, given = entry.partition("=")
+        if not name or (sign and not given):
+            raise UserError(f"--labels {entry!r}: write label, or label=word,word")
+        if name in made:
+            raise UserError(f"--labels names '{name}' twice")
+        own = given.split(",") if sign else [name]
+        made[name] = [w if w.startswith(" ") else words_of(w) for w in own]
+    return made
+
+
+def parse_anchors(words: Sequence[str]) -> dict[str, float]:
+    """Read ``number`` or ``word=number`` ...; a word gets a space in front where it has none."""
+    made: dict[str, float] = {}
+    for entry in words:
+        word, _, given = str(entry).rpartition("=")
+        word = (word or given).strip()
+        try:
+            number = float(given)
+        except ValueError:
+            raise UserError(f"--anchors {entry!r}: write number, or word=number") from None
+        if made.setdefault(f" {word}", number) != number:
+            raise UserError(f"--anchors gives the word '{word}' two numbers; choose one")
+    return made
+
+
+def columns(given: Sequence[str] | None) -> dict[str, str]:
+    """Read ``field=column`` ...; raises UserError for entries of another form."""
+    made = {}
+    for entry in given or ():
+        name, sign, column = entry.partition("=")
+        if not (name and sign and column):
+            raise UserError(f"--columns {entry!r}: write field=column")
+        made[name] = column
+    return made
