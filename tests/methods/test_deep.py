@@ -82,7 +82,7 @@ def test_each_attention_of_two_stacks_is_on_or_off(name: str, attends: tuple[str
         switched_off = logits(base, replace(made, kv={**none, **made.kv}))
         untouched = logits(base, NOTHING)
         inner, bare = encoded(base, made), encoded(base, NOTHING)
-    torch.testing.assert_close(found, switched_off, rtol=1e-4, atol=3e-5)
+    torch.testing.assert_close(found, switched_off, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(found, untouched, rtol=1e-3, atol=1e-3)
     assert torch.equal(inner, bare) == ("encoder" not in attends)
 

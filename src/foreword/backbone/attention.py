@@ -200,8 +200,9 @@ def _attend(
     """Attend as one masked call: (B, Hq, T, D')."""
     groups = query.shape[1] // key.shape[1]
     if prefixes is not None:
-        apart = rows is None and prefixes.visible is None and not torch.is_grad_enabled()
-        if apart and query.shape[2] < 2 * query.shape[3]:  # scores are smaller than copied keys
+        one = rows is None and prefixes.visible is None and prefixes.keys.shape[2] > 0
+        small = query.shape[2] < 2 * query.shape[3]  # scores are smaller than copied keys
+        if one and small and not torch.is_grad_enabled():
             return _beside(query, key, value, mask, prefixes, scaling, softer)
         key, value, mask = _prepend(prefixes, rows, key, value, mask)
     if groups > 1:

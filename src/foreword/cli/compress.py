@@ -12,6 +12,7 @@ from rich.table import Table
 
 from foreword.backbone.backbone import Backbone
 from foreword.cli import show
+from foreword.cli.common import Device, Dtype, Json, Quantize
 from foreword.cli.words import unescaped
 from foreword.compress import DECODING, TEMPLATE
 from foreword.compress import compress as do
@@ -50,13 +51,11 @@ def compress(
     model: Annotated[
         str, Parameter(help="smollm2 (packaged), a folder, a .gguf file, or a hub id")
     ] = "smollm2",
-    dtype: Annotated[str, Parameter(help="auto, float32, bfloat16 or float16")] = "auto",
-    device: Annotated[str, Parameter(help="auto, cpu, cuda or mps")] = "auto",
-    quantize: Annotated[str | None, Parameter(help="int8 or int4")] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    quantize: Quantize = None,
     resume: Annotated[bool, Parameter(negative="", help="go on where the run stopped")] = False,
-    as_json: Annotated[
-        bool, Parameter(name="--json", negative="", help="one JSON object on stdout")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Press a long text into a short prefix that answers questions about it in its place."""
     began = time.monotonic()
