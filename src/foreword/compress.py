@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from foreword import metrics
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.data.read import Row, read_rows
@@ -22,6 +21,7 @@ from foreword.errors import UserError
 from foreword.evaluate import Announce
 from foreword.injection import NOTHING, Injection
 from foreword.methods.cartridge import Cartridge, check_length, text_ids
+from foreword.metrics.generation import generation
 from foreword.prompt import Prompt
 from foreword.self_study import SelfStudy, conversations
 from foreword.tasks.generate import Generate, Generator
@@ -201,7 +201,7 @@ def _answers(
     intervals = {}
     for name, injection in parts.items():
         found = bound.predict(rows, injection, progress=counting("answering", len(rows)))
-        scores = metrics.generation(
+        scores = generation(
             [str(answer["text"]) for answer in found], [[bound.completion(row)] for row in rows]
         )
         made[name], intervals[name] = scores["rouge_l"], scores["intervals"]["rouge_l"]

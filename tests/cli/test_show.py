@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from foreword import metrics
 from foreword.cli import show
+from foreword.metrics.classification import classification
+from foreword.metrics.generation import generation
 
 names = st.lists(
     st.text(
@@ -33,7 +34,7 @@ def rendered(table: Table, capsys: pytest.CaptureFixture[str]) -> str:
 def classified(labels: list[str]) -> dict[str, Any]:
     gold = labels * 3
     guess = [*labels, *labels[1:], labels[0], *labels[::-1]]
-    return metrics.classification(gold, guess, labels)
+    return classification(gold, guess, labels)
 
 
 LONG = [f"a_rather_long_label_of_a_customer_{i}_{'x' * 30}" for i in range(6)]
@@ -56,7 +57,7 @@ def test_tables_of_a_classification(labels: list[str], capsys: pytest.CaptureFix
 
 
 def test_the_table_of_a_generation(capsys: pytest.CaptureFixture[str]) -> None:
-    result = metrics.generation(["a film", "it was"], [["a film"], ["it is"]])
+    result = generation(["a film", "it was"], [["a film"], ["it is"]])
     entry = {**result, "shots": 4}
     text = rendered(
         show.scores({**result, "baselines": {"demonstrations": entry}}, "prompt"), capsys
@@ -66,7 +67,7 @@ def test_the_table_of_a_generation(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_small_confusion_matrix_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    result = metrics.classification(["a", "a", "b"], ["a", "b", "b"], ["a", "b"])
+    result = classification(["a", "a", "b"], ["a", "b", "b"], ["a", "b"])
     lines = [line.split() for line in rendered(show.confusion(result), capsys).splitlines()]
     assert lines[1:] == [["a", "1", "1"], ["b", "0", "1"]]
 
@@ -76,7 +77,7 @@ def test_of_many_labels_the_most_frequent_confusions_are_shown(
 ) -> None:
     labels = [f"l{i}" for i in range(8)]
     gold, guess = ["l0"] * 3 + ["l1"] * 2 + labels, ["l1"] * 3 + ["l2"] * 2 + labels
-    text = rendered(show.confusion(metrics.classification(gold, guess, labels)), capsys)
+    text = rendered(show.confusion(classification(gold, guess, labels)), capsys)
     assert [line.split() for line in text.splitlines()[1:]] == [
         ["l0", "l1", "3"],
         ["l1", "l2", "2"],

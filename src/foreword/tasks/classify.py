@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from foreword import metrics
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.data.read import Row
@@ -17,6 +16,7 @@ from foreword.data.shapes import require
 from foreword.engine import infer
 from foreword.errors import UserError, nearest
 from foreword.injection import Injection, Mixture
+from foreword.metrics.classification import classification
 from foreword.tasks.headed import Headed
 from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size
 from foreword.tasks.task import Encoded
@@ -293,9 +293,7 @@ class Classifier:
     ) -> dict[str, Any]:
         """Return accuracy, macro F1, precision and recall a label, and the confusion matrix."""
         gold = [str(row.fields[self.task.label_field]) for row in rows]
-        return metrics.classification(
-            gold, [str(p["label"]) for p in predictions], self.labels, seed=seed
-        )
+        return classification(gold, [str(p["label"]) for p in predictions], self.labels, seed=seed)
 
 
 def usual_template(row: Row, backbone: Backbone, asked: str) -> str:

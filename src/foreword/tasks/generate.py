@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foreword import metrics
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
 from foreword.backbone.example import Example, common_lead
@@ -19,6 +18,7 @@ from foreword.data.shapes import canonical, require
 from foreword.engine import buckets, share
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
+from foreword.metrics.generation import generation
 from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size, spaced
 from foreword.tasks.task import Encoded
 from foreword.tasks.template import Template
@@ -290,7 +290,7 @@ class Generator:
         references = [
             [str(r) for r in row.fields.get("references") or [self.completion(row)]] for row in rows
         ]
-        return metrics.generation([str(p["text"]) for p in predictions], references, seed=seed)
+        return generation([str(p["text"]) for p in predictions], references, seed=seed)
 
 
 ROWS_TOKENS = 4096

@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from foreword import metrics
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
+from foreword.metrics.regression import regression
 from foreword.tasks.classify import Classifier, Classify, usual_template
 from foreword.tasks.layout import Side
 from foreword.tasks.task import Encoded
@@ -224,7 +224,7 @@ class Scorer:
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
     ) -> dict[str, Any]:
         """Return Pearson's and Spearman's correlation, RMSE and MAE."""
-        return metrics.regression(
+        return regression(
             [self.gold(row) for row in rows], [float(p["score"]) for p in predictions], seed=seed
         )
 
