@@ -18,6 +18,9 @@ WORTH_SHARING = 8
 """Leading tokens that all rows share are run once from this many on; a pass of its own for
 fewer costs more than it saves."""
 
+ROWS_A_PART = 2
+"""From so many rows a part on, the leads of a mixture are read once each and not with every row."""
+
 LOGITS = {"cpu": 2**24, "cuda": 2**27}
 """Scores that stand in memory at once: 64 MiB of float32 on a CPU, 512 MiB on a GPU."""
 
@@ -210,8 +213,9 @@ def differentiate(
     """Take the gradient of a loss summed over rows, in passes within the token budget.
 
     ``make`` builds the injection from its parameters, or a mixture whose parts change the model
-    alike; a mixture's rows share no lead. A batch of one pass runs the shared lead
-    inside it; for several, the lead is read once before them, and differentiated once. ``loss``
+    alike; a mixture's rows share no text. A batch of one pass runs the shared lead
+    inside it; for several, and for a mixture with many rows a part, the leads are read once
+    before them, and differentiated once. ``loss``
     maps rows and the logits of their targets (of ``tokens``, None for all) to their share of
     the loss; it is asked about a few rows at a time where the vocabulary is large. With ``mix``
     rows are mixed with others of their pass, and each must have one target. Gradients are added
@@ -223,7 +227,8 @@ def differentiate(
     shared = Shared(injection, 0, len(lead) if given is None else len(given.lead))
     groups = _groups(backbone, shared, examples, budget)
     # A sharded layer is gathered again where its output has a gradient, and reading has none.
-    apart = not backbone.sharded and (len(groups) > 1 or not backbone.packable)
+    many = isinstance(injection, Mixture) and len(examples) >= ROWS_A_PART * len(injection.parts)
+    apart = not backbone.sharded and (len(groups) > 1 or many or not backbone.packable)
     if given is None and apart:
         shared = share(backbone, injection, lead, longest)
         groups = _groups(backbone, shared, examples, budget)

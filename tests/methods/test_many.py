@@ -78,10 +78,15 @@ def backward(
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("budget", [30, 1000], ids=["several passes", "one pass"])
+@pytest.mark.parametrize(
+    ("budget", "rows_a_part"),
+    [(30, 100), (1000, 100), (1000, 2)],
+    ids=["several passes", "leads with each row", "leads once"],
+)
 def test_a_mixed_batch_has_the_losses_and_gradients_of_the_tasks_alone(
-    name: str, budget: int
+    name: str, budget: int, rows_a_part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("foreword.engine.ROWS_A_PART", rows_a_part)
     base = get(double=True)
     bounds, own, parts = built(METHODS[name], base)
     whole = Many(parts, Owners(OWNERS, ()))
@@ -101,6 +106,29 @@ def test_a_mixed_batch_has_the_losses_and_gradients_of_the_tasks_alone(
             torch.testing.assert_close(gradients[key], parameter.grad, rtol=1e-5, atol=1e-7)
         assert reached
     assert together == pytest.approx(total, rel=1e-6)
+
+
+def test_leads_of_many_rows_are_run_once() -> None:
+    base = get()
+    bounds, _, parts = built(Soft(length=3), base)
+    given = [replace(row, task=t) for row, t in zip(rows(6), OWNERS, strict=True)]
+    lengths = [bounds[row.task].train_example(row, 400).example.length for row in given]
+    run: list[int] = []
+
+    def count(_: object, args: object, given: dict[str, Tensor]) -> None:
+        ids, embeds = given.get("input_ids"), given.get("inputs_embeds")
+        run.append(ids.numel() if ids is not None else embeds[..., 0].numel())  # type: ignore[index]
+
+    def step() -> None:
+        backward(Several(bounds), base, Many(parts, Owners(OWNERS, ())), given, 1000)
+
+    step()  # in which the backbone is tried
+    hook = base.model.base_model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        step()
+    finally:
+        hook.remove()
+    assert run == [3, 3, 3, sum(lengths)]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bert", "t5"])
