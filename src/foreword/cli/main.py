@@ -205,9 +205,13 @@ def evaluate_command(
     if result["cut"]:
         show.line(f"{result['cut']} rows were too long and were cut")
     console.print(show.scores(result, "prompt"))
+    if show.FURTHER.keys() & result.keys():
+        console.print()
+        console.print(show.scores(result, "prompt", show.FURTHER))
     if "per_class" in result:
         console.print()
         console.print(show.per_class(result))
+    if "confusion" in result:
         console.print()
         console.print(show.confusion(result))
     for name, signature in result.get("signatures", {}).items():
@@ -262,9 +266,7 @@ def predict(
         return
     for answer in found:
         value = answer[bound.answer]
-        chance = answer.get("probabilities", {}).get(value)
-        text = f"{value:.2f}" if isinstance(value, float) else str(value)
-        show.line(text if chance is None else f"{text}  ({chance:.0%})")
+        show.line(show.told(value, answer.get("probabilities", {})))
 
 
 @app.command

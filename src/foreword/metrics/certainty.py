@@ -106,4 +106,4 @@ def _area(gold: Floats, scores: Floats, draws: Floats) -> Floats:
     below = np.add.reduceat(drawn, starts, axis=1) - above
     won = (above * (np.cumsum(below, axis=1) - below / 2)).sum(1)
     pairs = above.sum(1) * below.sum(1)
-    return np.divide(won, pairs, out=np.full(len(draws), np.nan), where=pairs > 0)
+    return np.asarray(np.divide(won, pairs, out=np.full(len(draws), np.nan), where=pairs > 0))

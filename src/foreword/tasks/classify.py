@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -20,10 +20,10 @@ from foreword.injection import Injection, Mixture
 from foreword.tasks.headed import Headed
 from foreword.tasks.labelling import (
     LEVELS,
-    Headline,
     Labelling,
     OneLabel,
     balanced,
+    check_headline,
     check_weights,
 )
 from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size
@@ -53,7 +53,7 @@ class Classify:
     loss: Literal["labels", "vocabulary"] = "labels"
     label_smoothing: float = 0.0
     class_weights: Literal["balanced"] | Mapping[str, float] | None = None
-    headline: Headline = "accuracy"
+    headline: str = "accuracy"
 
     def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Classify:
         """Find the labels in the rows where none are given, and a template for their shape."""
@@ -75,6 +75,7 @@ class Classify:
             )
         if self.label_smoothing and self.loss == "vocabulary":
             raise UserError("label_smoothing spreads over labels; use it with loss 'labels'")
+        check_headline(self.headline, LEVELS)
         weights = self.class_weights
         if isinstance(weights, str):
             raise UserError(f"class_weights '{weights}' are those of training rows; give rows")
@@ -116,6 +117,10 @@ class Labels(Task, Protocol):
     @property
     def truncate(self) -> Side:
         """The side that is cut."""
+
+
+Place = tuple[tuple[int, ...], tuple[int, ...]]
+"""The tokens between a row and an answer that goes on from it, and those after the answer."""
 
 
 class Classifier:
@@ -240,11 +245,11 @@ class Classifier:
         shown = self.labelling.shown(row).fields
         return {name: str(shown[name]) for name in self.template.fields}
 
-    def _laid(self, row: Row, room: int, before: str = "") -> Laid:
-        around = [len(left) + len(right) for left, right in self._places(row)]
-        extra = max(around) + max(map(len, self.verbalizer.everything.branches), default=0)
+    def _laid(self, row: Row, room: int, places: Sequence[Place], before: str = "") -> Laid:
+        around = max(len(left) + len(right) for left, right in places)
+        extra = around + max(map(len, self.verbalizer.everything.branches), default=0)
         limit = self.task.max_length + len(self.backbone.text.ids(before))
-        return lay(
+        laid = lay(
             self.backbone,
             self.template,
             self._values(row),
@@ -253,22 +258,29 @@ class Classifier:
             where=row.where,
             before=before,
         )
+        if laid.cut and self.labelling.whole:
+            raise UserError(
+                f"{row.where}: too long for {min(limit, room - extra)} tokens; part the row in "
+                "two, or raise --max-length"
+            )
+        return laid
 
-    def _places(self, row: Row) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Yield the tokens before and after the answer at each of a row's places."""
+    def _places(self, row: Row) -> list[Place]:
+        """Return the tokens before and after the answer at each of a row's places."""
         text = self.backbone.text
+        made = []
         decoded = self.each.parts and self.backbone.architecture == "encoder-decoder"
         first = text.around[0] if decoded else ()
         for values in self.labelling.places(row):
             pieces = [*self.each.fill(values), Slot()]
             left, right = ("".join(map(str, part)) for part in _parted(pieces))
-            yield (*first, *text.ids(left.rstrip(" "))), tuple(text.ids(right))
+            made.append(((*first, *text.ids(left.rstrip(" "))), tuple(text.ids(right))))
+        return made
 
-    def _example(self, row: Row, laid: Laid, plan: Plan) -> Example:
+    def _example(self, laid: Laid, places: Sequence[Place], plan: Plan) -> Example:
         """Return the row with the plan below each of its places."""
         branches: list[tuple[int, ...]] = []
         targets: list[tuple[int, int]] = []
-        places = list(self._places(row))
         for left, right in places:
             targets += [(len(branches) + b, len(left) + j) for b, j in plan.targets]
             branches += [(*left, *path, *right) for path in plan.branches or ((),)]
@@ -286,10 +298,10 @@ class Classifier:
         return self._encoded(row, room, self.verbalizer.everything)
 
     def _encoded(self, row: Row, room: int, plan: Plan) -> Encoded:
-        laid, golds = self._laid(row, room), self.labelling.gold(row)
-        return Encoded(
-            self._example(row, laid, plan), golds[0] if golds else 0, laid.cut, golds=golds
-        )
+        places, golds = self._places(row), self.labelling.gold(row)
+        laid = self._laid(row, room, places)
+        example = self._example(laid, places, plan)
+        return Encoded(example, golds[0] if golds else 0, laid.cut, golds=golds)
 
     # Logits to answers -------------------------------------------------------------------------
 
@@ -367,9 +379,10 @@ class Classifier:
         """Return each row's labels and their probabilities."""
         self.check(rows, answers=False)
         room = room_for(self.backbone, injection)
-        laid = [self._laid(row, room, before) for row in rows]
+        places = [self._places(row) for row in rows]
+        laid = [self._laid(r, room, p, before) for r, p in zip(rows, places, strict=True)]
         plan = self.verbalizer.everything
-        examples = [self._example(*pair, plan) for pair in zip(rows, laid, strict=True)]
+        examples = [self._example(*pair, plan) for pair in zip(laid, places, strict=True)]
         found: list[dict[str, Any]] = [{} for _ in rows]
         for group, logits in infer(self.backbone, injection, examples, tokens=self.tokens):
             sizes = [len(examples[i].targets) // len(plan.targets) for i in group]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -16,9 +16,6 @@ from foreword.metrics import classification as scored
 from foreword.metrics.certainty import certainty
 from foreword.metrics.resample import Floats
 from foreword.tasks.task import Encoded, Task, mean
-
-Headline = Literal["accuracy", "macro_f1", "mcc"]
-
 
 Fit = Callable[[Any, Sequence[Row], Sequence[Mapping[str, Any]]], Task]
 
@@ -61,6 +58,10 @@ class Labelling(Protocol):
     @property
     def own(self) -> bool:
         """Whether the loss is that of one gold label alone, so that only its words are read."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether a row that is too long is refused, and not cut."""
 
     @property
     def fit(self) -> Fit | None:
@@ -124,6 +125,12 @@ def _mcc(confusion: Floats) -> float:
 LEVELS: Mapping[str, Level] = {"accuracy": _accuracy, "macro_f1": _macro_f1, "mcc": _mcc}
 
 
+def check_headline(name: str, known: Iterable[str]) -> None:
+    """Raise UserError for a score that rows cannot be judged by."""
+    if name not in known:
+        raise UserError(f"--headline {name}: unknown; {nearest(name, known)}")
+
+
 def every_row(row: Row) -> None:
     """Take a row as it is."""
 
@@ -154,6 +161,7 @@ class OneLabel:
     asks: str = "Classify the text as"
     answer = "label"
     each = ""
+    whole = False
     fit = None
 
     @property
