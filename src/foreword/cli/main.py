@@ -346,15 +346,13 @@ def demo(
     demonstration.run(out, as_json)
 
 
-def _rounded(answer: Mapping[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {
-        key: round(value, 6) if isinstance(value, float) else value
-        for key, value in answer.items()
-        if key != "cut"
-    }
-    if "probabilities" in kept:
-        kept["probabilities"] = {k: round(v, 6) for k, v in kept["probabilities"].items()}
-    return kept
+def _rounded(value: Any) -> Any:
+    """Round numbers to six decimals, those in lists and objects too; leave out ``cut``."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(each) for key, each in value.items() if key != "cut"}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
