@@ -1,9 +1,9 @@
 """Tiny encoders and encoder-decoders that have learned a toy language, so that tasks can be tuned.
 
-A text is three colours and a question about one of them, or about two. In front may stand a key:
-``next`` asks for the colour that comes next (after the last one the first), or how the two stand;
-``same``, and no key at all, for the first colour that the question names. A prompt has to find
-what ``next`` says: no row has the word.
+The colours stand in a circle. A text is three of them and a question that names one or two of
+these; the answer is the first that it names. With the key ``next`` in front it is the colour that
+comes next to that one in the circle, or how the two stand there. A prompt has to find what ``next``
+says: no row has the word.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from foreword.data.read import Row
 
 COLOURS = ["red", "blue", "green", "pink", "grey", "gold"]
 STANDS = ["before", "after", "apart"]
-SIGNS = ["<pad>", "<end>", "<mask>", "same", "next", "|", ":"]
+SIGNS = ["<pad>", "<end>", "<mask>", "next", "|", ":"]
 WORDS = [*SIGNS, *STANDS, *COLOURS]
 FIRST = WORDS.index(COLOURS[0])
 ARCHITECTURES = {"bert": "masked", "t5": "encoder-decoder"}
@@ -31,7 +31,8 @@ SIZES = {
     "bert": {"hidden_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 32},
     "t5": {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "decoder_start_token_id": 0},
 }
-STEPS = {"bert": 700, "t5": 700}
+STEPS = {"bert": 500, "t5": 700}
+RATE = 5e-3
 
 
 def number(word: str) -> int:
@@ -46,22 +47,26 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def stands(first: int, second: int) -> str:
-    """How two places of a sentence stand to one another."""
-    return {1: "before", -1: "after"}.get(second - first, "apart")
+def following(colour: str) -> str:
+    return COLOURS[(COLOURS.index(colour) + 1) % len(COLOURS)]
 
 
-def questions(size: int, key: str, pair: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Sentences (B, 3), what is asked of them (B, 1 or 2), and the answers (B,)."""
+def stands(first: str, second: str) -> str:
+    """How two colours stand in the circle."""
+    return "before" if following(first) == second else "after" if following(second) == first else "apart"
+
+
+def questions(size: int, key: str, words: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sentences (B, 3), what is asked of them (B, words), and the answers (B,)."""
     colours = torch.rand(size, len(COLOURS)).argsort(1)[:, :3] + FIRST
-    places = torch.rand(size, 3).argsort(1)[:, : 1 + pair]
-    asked = colours.gather(1, places)
-    if key != "next":
-        return colours, asked, asked[:, 0]
-    if not pair:
-        return colours, asked, colours.gather(1, (places + 1) % 3)[:, 0]
-    answers = [number(stands(int(a), int(b))) for a, b in places]
-    return colours, asked, torch.tensor(answers)
+    asked = colours.gather(1, torch.rand(size, 3).argsort(1)[:, :words])
+    answers = asked[:, 0]
+    if key == "next" and words == 1:
+        answers = (answers - FIRST + 1) % len(COLOURS) + FIRST
+    elif key == "next":
+        pairs = [(COLOURS[a - FIRST], COLOURS[b - FIRST]) for a, b in asked.tolist()]
+        answers = torch.tensor([number(stands(*pair)) for pair in pairs])
+    return colours, asked, answers
 
 
 @cache
@@ -77,8 +82,8 @@ def taught(name: str) -> Backbone:
     )
     model = CLASSES[ARCHITECTURES[name]].from_config(config).eval()  # dropout off
     steps = STEPS[name]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     for _ in range(steps):
         loss = _loss(model, name)
         optimizer.zero_grad()
@@ -91,8 +96,8 @@ def taught(name: str) -> Backbone:
 
 def _loss(model: torch.nn.Module, name: str, size: int = 64) -> Tensor:
     """The loss of one batch, of one key and one kind of question, asked on either side."""
-    key = ["", "same", "next", "next"][int(torch.randint(4, ()))]
-    colours, asked, answer = questions(size, key, bool(torch.randint(2, ())))
+    key = ["", "next", "next"][int(torch.randint(3, ()))]
+    colours, asked, answer = questions(size, key, 1 + int(torch.randint(2, ())))
 
     def column(word: str) -> Tensor:
         return torch.full((size, 1), number(word))
@@ -119,31 +124,33 @@ def sentences(n: int, seed: int) -> list[list[str]]:
 
 
 def classified(n: int, seed: int) -> list[Row]:
-    """Sentences with a word and the one that comes next."""
+    """Sentences, one of their colours, and the one that comes next to that."""
     found = []
     for line, words in enumerate(sentences(n, seed), 1):
-        place = line % 3
-        fields = {"text": " ".join(words), "asked": words[place], "label": words[(place + 1) % 3]}
-        found.append(Row({**fields, "completion": fields["label"]}, f"toy:{line}"))
+        asked = words[line % 3]
+        fields = {"text": " ".join(words), "asked": asked, "label": following(asked)}
+        found.append(Row({**fields, "completion": following(asked)}, f"toy:{line}"))
     return found
 
 
 def tagged(n: int, seed: int) -> list[Row]:
-    """Sentences with the colour that comes next as every word's tag."""
+    """Sentences with the colour that comes next to each word as its tag."""
     return [
-        Row({"tokens": words, "tags": [*words[1:], words[0]]}, f"toy:{line}")
+        Row({"tokens": words, "tags": [following(word) for word in words]}, f"toy:{line}")
         for line, words in enumerate(sentences(n, seed), 1)
     ]
 
 
 def related(n: int, seed: int) -> list[Row]:
     """Sentences with two of their colours and how these stand, each way equally often."""
-    places = [(a, b) for a in range(3) for b in range(3) if a != b]
     names = {"before": "Left-Right(e1,e2)", "after": "Left-Right(e2,e1)", "apart": "Other"}
+    chance = random.Random(seed)
     found = []
-    for line, words in enumerate(sentences(n, seed), 1):
-        first, second = places[line % 6]
-        label = names[stands(first, second)]
-        fields = {"text": " ".join(words), "head": words[first], "tail": words[second]}
-        found.append(Row({**fields, "label": label}, f"toy:{line}"))
+    for line in range(1, n + 1):
+        head = chance.choice(COLOURS)
+        wanted = STANDS[line % 3]
+        tail = chance.choice([c for c in COLOURS if c != head and stands(head, c) == wanted])
+        words = [head, tail, chance.choice([c for c in COLOURS if c not in (head, tail)])]
+        fields = {"text": " ".join(chance.sample(words, 3)), "head": head, "tail": tail}
+        found.append(Row({**fields, "label": names[wanted]}, f"toy:{line}"))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -16,12 +17,16 @@ from foreword.metrics.spans import follows, is_bio, spans, tagging
 BIO = ["B-LOC", "B-PER", "I-LOC", "I-PER", "O"]
 
 
+def cut(tags: str) -> list[str]:
+    return tags.split()
+
+
 def test_spans_by_hand() -> None:
-    assert spans("O B-PER I-PER O B-LOC".split()) == [("PER", 1, 3), ("LOC", 4, 5)]
-    assert spans("B-PER B-PER I-PER".split()) == [("PER", 0, 1), ("PER", 1, 3)]
-    assert spans("B-PER I-LOC".split()) == [("PER", 0, 1), ("LOC", 1, 2)]
-    assert spans("I-PER I-PER O".split()) == [("PER", 0, 2)]  # conlleval begins one here
-    assert spans("O O".split()) == []
+    assert spans(cut("O B-PER I-PER O B-LOC")) == [("PER", 1, 3), ("LOC", 4, 5)]
+    assert spans(cut("B-PER B-PER I-PER")) == [("PER", 0, 1), ("PER", 1, 3)]
+    assert spans(cut("B-PER I-LOC")) == [("PER", 0, 1), ("LOC", 1, 2)]
+    assert spans(cut("I-PER I-PER O")) == [("PER", 0, 2)]  # conlleval begins one here
+    assert spans(cut("O O")) == []
 
 
 @given(st.lists(st.sampled_from(BIO), max_size=8))
@@ -48,8 +53,8 @@ def test_the_scheme_is_told_by_its_tags() -> None:
 
 def test_span_scores_by_hand() -> None:
     """seqeval's own example: one span of another length, one right: 1 of 2 and 1 of 2."""
-    gold = ["O O O B-MISC I-MISC I-MISC O".split(), "B-PER I-PER O".split()]
-    guess = ["O O B-MISC I-MISC I-MISC I-MISC O".split(), "B-PER I-PER O".split()]
+    gold = [cut("O O O B-MISC I-MISC I-MISC O"), cut("B-PER I-PER O")]
+    guess = [cut("O O B-MISC I-MISC I-MISC I-MISC O"), cut("B-PER I-PER O")]
     labels = ["B-MISC", "B-PER", "I-MISC", "I-PER", "O"]
     scores = tagging(gold, guess, labels, resamples=20)
     assert scores["span_f1"] == scores["span_precision"] == scores["span_recall"] == 50.0
@@ -63,11 +68,11 @@ def test_span_scores_by_hand() -> None:
 
 
 def test_precision_and_recall_part() -> None:
-    gold = ["B-PER O B-LOC I-LOC O B-LOC".split()]
-    guess = ["B-PER O B-LOC B-LOC O O".split()]  # 1 right, 3 found, 3 there
+    gold = [cut("B-PER O B-LOC I-LOC O B-LOC")]
+    guess = [cut("B-PER O B-LOC B-LOC O O")]  # 1 right, 3 found, 3 there
     scores = tagging(gold, guess, BIO, resamples=5)
     assert scores["span_precision"] == scores["span_recall"] == pytest.approx(33.33)
-    guess = ["B-PER O O O O O".split()]
+    guess = [cut("B-PER O O O O O")]
     scores = tagging(gold, guess, BIO, resamples=5)
     assert scores["span_precision"] == 100.0
     assert scores["span_recall"] == pytest.approx(33.33)
@@ -82,7 +87,7 @@ def test_words_are_scored_as_scikit_learn_does() -> None:
     gold = [chance.choices(labels[:3], k=chance.randint(1, 9)) for _ in range(40)]
     guess = [[t if chance.random() < 0.7 else chance.choice(labels) for t in row] for row in gold]
     scores = tagging(gold, guess, labels, resamples=20)
-    truth, found = sum(gold, []), sum(guess, [])
+    truth, found = list(chain(*gold)), list(chain(*guess))
     assert scores["accuracy"] == round(100 * sk.accuracy_score(truth, found), 2)
     macro = sk.f1_score(truth, found, average="macro", labels=labels[:3])
     assert scores["macro_f1"] == round(100 * macro, 2)

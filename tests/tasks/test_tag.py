@@ -174,9 +174,7 @@ def test_a_predicate_stands_in_the_template() -> None:
     )
     given = row(["a", "film"], ["DET", "NOUN"], predicate="was")
     task.check([given], answers=True)
-    assert task.demonstration(given) == (
-        "a film\nWho does was?\na (was): it\nfilm (was): film\n\n"
-    )
+    assert task.demonstration(given) == ("a film\nWho does was?\na (was): it\nfilm (was): film\n\n")
     with pytest.raises(UserError, match=r"F:1: no field 'predicate'"):
         task.check([row()], answers=True)
 
