@@ -34,9 +34,10 @@ from foreword.evaluate import evaluate, scored, without_bulk
 from foreword.injection import NOTHING
 from foreword.loop import Interrupted
 from foreword.methods.method import Method
-from foreword.methods.starts import demonstrations
 from foreword.prompt import write_whole
 from foreword.records import Record, add, read
+from foreword.tasks.demos import demonstrations
+from foreword.tasks.known import from_rows
 from foreword.tasks.registry import name_of
 from foreword.tasks.task import Task
 from foreword.train import tune
@@ -209,7 +210,7 @@ def perform(run: Run, folder: Path) -> Record:
     _, rows = canonical(run.data.chosen(task, seed))
     parameters, size, seconds = 0, 0, 0.0
     if isinstance(run.method, ZeroShot | Demonstrations):
-        before = ""
+        bound, before = from_rows(task, backbone, rows, seed).bind(backbone), ""
         if isinstance(run.method, Demonstrations):
             bound.check(rows, answers=True)
             shown = demonstrations(bound, rows, run.method.shots, seed)

@@ -25,9 +25,10 @@ from foreword.errors import UserError
 from foreword.loop import Loop
 from foreword.methods.method import Method, Trainable
 from foreword.methods.registry import name_of
-from foreword.methods.starts import demonstrations
 from foreword.parallel import ALONE, World
 from foreword.prompt import Prompt
+from foreword.tasks.demos import demonstrations
+from foreword.tasks.known import from_rows
 from foreword.tasks.registry import name_of as task_name
 from foreword.tasks.several import Replay, Several
 from foreword.tasks.task import Bound, Objective, Task
@@ -217,10 +218,10 @@ def rows_for(
         _, held = canonical(read_rows(dev) if isinstance(dev, str | Path) else dev)
         if not held:
             raise UserError("there are no dev rows; give one or more, or leave dev out")
-        return task, rows, held
+        return from_rows(task, backbone, rows, training.seed, announce), rows, held
     rows, held = hold_out(rows, 0.1, training.seed)
     announce(f"no dev rows given: {len(held)} of the training rows are held back")
-    return task, rows, held
+    return from_rows(task, backbone, rows, training.seed, announce), rows, held
 
 
 def provenance(

@@ -23,7 +23,8 @@ from foreword.methods.context import Context
 from foreword.methods.head import Head
 from foreword.methods.joint import Joint
 from foreword.methods.prefix import Prefix
-from foreword.methods.starts import demonstrations, start_ids
+from foreword.methods.starts import start_ids
+from foreword.tasks.demos import demonstrations
 from foreword.tasks.layout import room_for
 from oracles import FAMILIES, FEW, get, scores
 from plain import twin

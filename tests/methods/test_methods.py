@@ -21,8 +21,9 @@ from foreword.methods.kv import PrefixKV, Reparameterized
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS, name_of
 from foreword.methods.soft import Soft
-from foreword.methods.starts import demonstrations, start_ids
+from foreword.methods.starts import start_ids
 from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.demos import demonstrations
 from foreword.tasks.generate import Generate
 from foreword.tasks.task import Bound
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from foreword.backbone.decode import Decoding
 from foreword.cli.flags import CONTINUAL, RUN, flag
+from foreword.cli.label_words import read_label_words
 from foreword.cli.run_file import read_run_file
 from foreword.cli.words import ESCAPED, parse_anchors, parse_labels, parse_numbers, unescaped
 from foreword.compare import UNTRAINED, Demonstrations, ZeroShot
@@ -191,6 +192,12 @@ def task_alone(flags: Any) -> tuple[dict[str, Any], Task]:
 
 def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
     """Make a task of the settings that are its own, taking them out of ``given``."""
+    if given.get("label_words") is not None and "labels" in {
+        f.name for f in dataclasses.fields(kind)
+    }:
+        if given.get("labels") is not None:
+            raise UserError("--labels and --label-words: give one of the two")
+        given["labels"] = read_label_words(Path(given.pop("label_words")))
     if isinstance(given.get("labels"), list | tuple):
         given["labels"] = parse_labels(given["labels"])
     if isinstance(given.get("anchors"), list | tuple):

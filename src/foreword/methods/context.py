@@ -17,7 +17,7 @@ from foreword.errors import UserError, nearest
 from foreword.injection import KV, Injection, Mixture
 from foreword.methods.kv import PrefixKV, check_template, read
 from foreword.methods.method import Trainable
-from foreword.methods.starts import check_shots, demonstrations
+from foreword.tasks.demos import check_shots, demonstrations
 from foreword.tasks.task import Bound
 
 Choice = Literal["balanced", "random", "first"]

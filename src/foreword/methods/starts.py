@@ -8,6 +8,7 @@ from pathlib import Path
 
 from foreword.data.read import Row
 from foreword.errors import UserError, nearest
+from foreword.tasks.demos import demonstrations
 from foreword.tasks.task import Bound
 
 STARTS = ("random", "vocabulary", "text", "labels", "demonstrations")
@@ -69,29 +70,3 @@ def start_ids(
     if length is None:
         return ids
     return (ids * -(-length // len(ids)))[-length:]
-
-
-def check_shots(shots: int, rows: Sequence[Row]) -> None:
-    """Raise UserError for a number of demonstrations that the rows do not have."""
-    if not 1 <= shots <= len(rows):
-        raise UserError(f"{shots} demonstrations asked for, and there are {len(rows)} rows")
-
-
-def demonstrations(task: Bound, rows: Sequence[Row], shots: int, seed: int) -> list[Row]:
-    """Choose rows at random, in turn from every class where there are classes.
-
-    Raises UserError where there are fewer rows than asked for.
-    """
-    check_shots(shots, rows)
-    chance = random.Random(seed)
-    groups: dict[str | None, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(task.class_of(row), []).append(row)
-    queues = [chance.sample(groups[name], len(groups[name])) for name in sorted(groups, key=str)]
-    chance.shuffle(queues)
-    chosen: list[Row] = []
-    while len(chosen) < shots:
-        for queue in queues:
-            if queue and len(chosen) < shots:
-                chosen.append(queue.pop())
-    return chosen

@@ -17,6 +17,8 @@ from foreword.data.shapes import require
 from foreword.engine import infer
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
+from foreword.tasks.calibrate import BLANKS, Calibration, also, calibrated
+from foreword.tasks.demos import Choice, Shown
 from foreword.tasks.headed import Headed
 from foreword.tasks.labelling import (
     LEVELS,
@@ -43,6 +45,11 @@ class Classify:
     the side ``truncate``. ``class_weights`` multiply the losses of rows by their label's;
     "balanced" lets every label of the training rows count alike. The best parameters are kept, and
     prompts are compared, by the ``headline``.
+
+    ``verbalizer`` "search" finds the labels' words by the training rows, and "refine" keeps those
+    of many words that the model knows (search.py). ``calibration`` corrects answers, not the
+    training (calibrate.py). ``demos`` says which training rows stand at ``{demos:N}``; those that
+    were drawn are ``shown``, as objects of their fields (demos.py).
     """
 
     template: str | None = None
@@ -54,6 +61,10 @@ class Classify:
     label_smoothing: float = 0.0
     class_weights: Literal["balanced"] | Mapping[str, float] | None = None
     headline: str = "accuracy"
+    verbalizer: Literal["manual", "search", "refine"] = "manual"
+    calibration: Calibration = "none"
+    demos: Choice = "balanced"
+    shown: Sequence[Mapping[str, str]] | None = None
 
     def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Classify:
         """Find the labels in the rows where none are given, and a template for their shape."""
@@ -90,7 +101,8 @@ class Classify:
         )
         if weights is not None:
             check_weights(weights, labelling.names)
-        return Classifier(self, backbone, labelling)
+        aids = Aids(self.calibration, self.shown or (), self.demos == "nearest")
+        return Classifier(self, backbone, labelling, aids)
 
 
 def found(rows: Sequence[Row], field: str) -> list[str]:
@@ -119,6 +131,15 @@ class Labels(Task, Protocol):
         """The side that is cut."""
 
 
+@dataclass(frozen=True)
+class Aids:
+    """What helps an untrained model: calibration, and rows shown before the one that is asked."""
+
+    calibration: Calibration = "none"
+    shown: Sequence[Mapping[str, str]] = ()
+    nearest: bool = False
+
+
 Place = tuple[tuple[int, ...], tuple[int, ...]]
 """The tokens between a row and an answer that goes on from it, and those after the answer."""
 
@@ -126,12 +147,20 @@ Place = tuple[tuple[int, ...], tuple[int, ...]]
 class Classifier:
     """A task of labels bound to a backbone: what is asked of a row's places is its labelling's."""
 
-    def __init__(self, task: Labels, backbone: Backbone, labelling: Labelling) -> None:
+    def __init__(
+        self,
+        task: Labels,
+        backbone: Backbone,
+        labelling: Labelling,
+        aids: Aids | None = None,
+    ) -> None:
         if task.template is None or task.labels is None:
             raise UserError("a classification needs a template and labels; give both, or rows")
         self.task = task
         self.backbone = backbone
         self.labelling = labelling
+        self.shows = aids is not None
+        self.aids = aids or Aids()
         self.template = Template.parse(task.template)
         self.each = Template.parse(labelling.each)
         self._headed = False
@@ -187,17 +216,21 @@ class Classifier:
         before = parts[parts.index(Slot()) - 1] if parts.index(Slot()) else ""
         return before if isinstance(before, str) else "" if isinstance(before, Soft) else "."
 
+    def spelled(self, word: str) -> Path:
+        """Return the tokens of a word where the answer stands."""
+        inside = bool(self.each.parts)
+        return tuple(answer_ids(self.backbone, self._left, word, inside=inside))
+
     @cached_property
     def verbalizer(self) -> LabelTree | Cloze | Headed:
         """The label words as tokens, or the labels alone where a head scores them."""
         if self._headed:
             masked = self.backbone.architecture == "masked"
-            return Headed(tuple(self.labels), self._mask() if masked else None)
+            return Headed(tuple(self.labels), self.mask() if masked else None)
         owners: dict[Path, int] = {}
         for number, label in enumerate(self.labels):
             for word in self.words[label]:
-                inside = bool(self.each.parts)
-                path = tuple(answer_ids(self.backbone, self._left, word, inside=inside))
+                path = self.spelled(word)
                 if not path:
                     raise UserError(f"label '{label}': the tokenizer drops its word {word!r}")
                 other = self.labels[owners.setdefault(path, number)]
@@ -208,11 +241,12 @@ class Classifier:
                     )
         words = [(number, path) for path, number in owners.items()]
         if self.backbone.architecture == "masked":
-            return Cloze(tuple(words), len(self.labels), self._mask())
+            return Cloze(tuple(words), len(self.labels), self.mask())
         whole = self.labelling.vocabulary
         return LabelTree.grow(words, len(self.labels), self.backbone.text.end, vocabulary=whole)
 
-    def _mask(self) -> int:
+    def mask(self) -> int:
+        """Return the token of a masked model's hole."""
         mask = self.backbone.text.mask
         if mask is None:
             raise UserError(f"{self.backbone.name}: its tokenizer has no mask token")
@@ -220,13 +254,18 @@ class Classifier:
 
     def headed(self) -> Classifier:
         """Return the task for an injection with a head, which scores the labels."""
-        made = Classifier(self.task, self.backbone, self.labelling)
+        made = self._again()
         made._headed = True
+        return made
+
+    def _again(self) -> Classifier:
+        made = Classifier(self.task, self.backbone, self.labelling, self.aids)
+        made.template, made.shows = self.template, self.shows
         return made
 
     def bare(self) -> Classifier:
         """Return the task with the virtual tokens left out of its template."""
-        made = Classifier(self.task, self.backbone, self.labelling)
+        made = self._again()
         made.template = self.template.hard()
         return made
 
@@ -235,7 +274,7 @@ class Classifier:
     def check(self, rows: Sequence[Row], *, answers: bool) -> None:
         """Raise UserError at the first row that lacks a field, or has an unknown label."""
         for row in rows:
-            self.template.check(row.fields, row.where)
+            self.template.check(row.fields, row.where, shows=self.shows)
         shown = [self.labelling.shown(row) for row in rows]
         require(shown, self.template.fields)
         for row in rows:
@@ -245,7 +284,41 @@ class Classifier:
         shown = self.labelling.shown(row).fields
         return {name: str(shown[name]) for name in self.template.fields}
 
-    def _laid(self, row: Row, room: int, places: Sequence[Place], before: str = "") -> Laid:
+    def key(self, row: Row) -> str:
+        """Return what identifies a row: the texts that it is shown by."""
+        return "\n".join(self._values(row).values())
+
+    @cached_property
+    def _shown(self) -> Shown | None:
+        """The rows to show, where the template has a place for them."""
+        if self.template.demos is None:
+            return None
+        if len(self.aids.shown) < self.template.demos.count:
+            raise UserError(
+                f"template {self.template.source!r}: {len(self.aids.shown)} rows are there to "
+                "show; a training draws them from its rows"
+            )
+        rows = [Row(each, f"demonstration {n}") for n, each in enumerate(self.aids.shown, 1)]
+        for row in rows:
+            self.template.check(row.fields, row.where, shows=True)
+            self.labelling.check(row, answers=True)
+        texts = {self.key(row): self.demonstration(row) for row in rows}
+        return Shown(self.backbone, texts, self.template.demos.count, self.aids.nearest)
+
+    def _demos(self, rows: Sequence[Row]) -> list[list[str]]:
+        """Return the demonstrations that stand before each row."""
+        if self._shown is None:
+            return [[] for _ in rows]
+        return self._shown.before([self.key(row) for row in rows])
+
+    def _laid(
+        self,
+        row: Row,
+        room: int,
+        places: Sequence[Place],
+        demos: Sequence[str],
+        before: str = "",
+    ) -> Laid:
         around = max(len(left) + len(right) for left, right in places)
         extra = around + max(map(len, self.verbalizer.everything.branches), default=0)
         limit = self.task.max_length + len(self.backbone.text.ids(before))
@@ -257,6 +330,7 @@ class Classifier:
             side=self.task.truncate,
             where=row.where,
             before=before,
+            demos=demos,
         )
         if laid.cut and self.labelling.whole:
             raise UserError(
@@ -299,7 +373,7 @@ class Classifier:
 
     def _encoded(self, row: Row, room: int, plan: Plan) -> Encoded:
         places, golds = self._places(row), self.labelling.gold(row)
-        laid = self._laid(row, room, places)
+        laid = self._laid(row, room, places, self._demos([row])[0])
         example = self._example(laid, places, plan)
         return Encoded(example, golds[0] if golds else 0, laid.cut, golds=golds)
 
@@ -355,7 +429,7 @@ class Classifier:
             ",".join(self.words[self.labels[label]][0] for label in own)
             for own in self.labelling.spoken(row)
         ]
-        whole = self.template.fill(self._values(row))
+        whole = self.template.shown().fill(self._values(row))
         if not self.each.parts:
             return f"{_answered(whole, spoken[0])}\n\n"
         places = zip(self.labelling.places(row), spoken, strict=True)
@@ -379,19 +453,33 @@ class Classifier:
         """Return each row's labels and their probabilities."""
         self.check(rows, answers=False)
         room = room_for(self.backbone, injection)
+        asked = len(rows)
+        blanks = [
+            Row(dict.fromkeys(self.template.fields, text), "a row that says nothing")
+            for text in (BLANKS[self.aids.calibration] if rows else ())
+        ]
+        injection, parts = also(injection, len(blanks))
+        rows = [*rows, *(blank for _ in parts for blank in blanks)]
         places = [self._places(row) for row in rows]
-        laid = [self._laid(r, room, p, before) for r, p in zip(rows, places, strict=True)]
+        laid = [
+            self._laid(row, room, place, demos, before)
+            for row, place, demos in zip(rows, places, self._demos(rows), strict=True)
+        ]
         plan = self.verbalizer.everything
         examples = [self._example(*pair, plan) for pair in zip(laid, places, strict=True)]
-        found: list[dict[str, Any]] = [{} for _ in rows]
+        found: dict[int, Tensor] = {}
         for group, logits in infer(self.backbone, injection, examples, tokens=self.tokens):
             sizes = [len(examples[i].targets) // len(plan.targets) for i in group]
             scores = torch.split(self._scores(logits, [examples[i] for i in group]), sizes)
             for index, own in zip(group, scores, strict=True):
-                found[index] = {**self.labelling.told(own), "cut": laid[index].cut}
+                found[index] = own
             if progress is not None:
-                progress(len(group))
-        return found
+                progress(sum(index < asked for index in group))
+        for part, first in zip(parts, range(asked, len(rows), len(blanks) or 1), strict=True):
+            blank = torch.cat([found[index] for index in range(first, first + len(blanks))])
+            whose = injection.rows if isinstance(injection, Mixture) else [0] * asked
+            found |= {n: calibrated(found[n], blank) for n in range(asked) if whose[n] == part}
+        return [{**self.labelling.told(found[n]), "cut": laid[n].cut} for n in range(asked)]
 
     def score(
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +23,7 @@ class Laid:
 
     ``slot`` is the index at which the answer goes in. ``left`` is the literal text right before
     it, after which the answer is tokenized; a space that ended it belongs to the answer.
-    ``cut`` tells whether a field was shortened.
+    ``cut`` tells whether a field was shortened, or a demonstration left out.
     """
 
     ids: tuple[int, ...]
@@ -41,20 +41,27 @@ def lay(
     side: Side,
     where: str,
     before: str = "",
+    demos: Sequence[str] = (),
 ) -> Laid:
     """Fill a template and tokenize it into at most ``room`` tokens.
 
-    A row that is too long loses text on ``side`` of the field with the most tokens until it fits.
-    ``before`` is put in front, after the tokenizer's own first tokens. Raises UserError where the
-    template alone takes more than ``room``.
+    A row that is too long loses demonstrations, the first one first, and then text on ``side`` of
+    the field with the most tokens until it fits. ``before`` is put in front, after the tokenizer's
+    own first tokens. Raises UserError where the template alone takes more than ``room``.
     """
-    texts = dict(values)
+    texts, shown = dict(values), list(demos)
     cut = False
     while True:
-        laid = _once(backbone, template, texts, before, cut)
+        told = texts
+        if template.demos is not None:
+            told = {**texts, template.demos.name: "".join(shown)}
+        laid = _once(backbone, template, told, before, cut)
         excess = len(laid.ids) - room
         if excess <= 0:
             return laid
+        if shown:
+            shown, cut = shown[1:], True
+            continue
         tokens = {name: backbone.text.ids(text) for name, text in texts.items()}
         longest = max(tokens, key=lambda name: len(tokens[name]), default=None)
         if longest is None or not tokens[longest]:

@@ -30,7 +30,19 @@ class Slot:
     """``[mask]``: where the answer stands."""
 
 
-Part = str | Field | Soft | Slot
+@dataclass(frozen=True)
+class Demos:
+    """``{demos:4}``: rows with their answers, as the rest of the template shows them."""
+
+    count: int
+
+    @property
+    def name(self) -> str:
+        """The key of its text among the texts that fill a template; no field has this name."""
+        return f"demos:{self.count}"
+
+
+Part = str | Field | Soft | Slot | Demos
 
 _TOKEN = re.compile(
     r"(?P<escape>\{\{|\}\}|\[\[|\]\])"
@@ -52,8 +64,11 @@ class Template:
     def parse(source: str) -> Template:
         """Read ``{field}``, ``[mask]``, ``[soft:5]``, ``[soft:"text"]``; ``{{ }} [[ ]]`` escape.
 
+        ``{demos:4}`` is the place of four demonstrations.
+
         Raises UserError, with the column, for a stray brace or bracket, a field without a
-        name, an unknown word in brackets, zero virtual tokens, or a second ``[mask]``.
+        name, an unknown word in brackets, zero virtual tokens or demonstrations, or a second
+        ``[mask]`` or ``{demos:N}``.
         """
         parts: list[Part] = []
         literal = ""
@@ -75,7 +90,20 @@ class Template:
             parts.append(literal)
         if sum(isinstance(part, Slot) for part in parts) > 1:
             raise UserError(f"template {source!r}: [mask] stands twice; one answer, one place")
+        if sum(isinstance(part, Demos) for part in parts) > 1:
+            raise UserError(f"template {source!r}: {{demos:N}} stands twice; give all in one place")
         return Template(source, tuple(parts))
+
+    @cached_property
+    def demos(self) -> Demos | None:
+        """The place of demonstrations, None where there is none."""
+        return next((part for part in self.parts if isinstance(part, Demos)), None)
+
+    def shown(self) -> Template:
+        """Return what a demonstration is shown by: all that follows the place of them."""
+        if self.demos is None:
+            return self
+        return Template(self.source, self.parts[self.parts.index(self.demos) + 1 :])
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
@@ -93,18 +121,29 @@ class Template:
         return Template(self.source, kept)
 
     def fill(self, values: Mapping[str, str]) -> list[str | Soft | Slot]:
-        """Put a row's texts in place of its fields and join neighbouring texts."""
+        """Put a row's texts in place of its fields and join neighbouring texts.
+
+        Demonstrations are a text too, under their part's name; without it there are none.
+        """
         filled: list[str | Soft | Slot] = []
         for part in self.parts:
-            piece = values[part.name] if isinstance(part, Field) else part
+            if isinstance(part, Demos):
+                piece: str | Soft | Slot = values.get(part.name, "")
+            else:
+                piece = values[part.name] if isinstance(part, Field) else part
             if isinstance(piece, str) and filled and isinstance(filled[-1], str):
                 filled[-1] += piece
             else:
                 filled.append(piece)
         return filled
 
-    def check(self, known: Mapping[str, object], where: str) -> None:
-        """Raise UserError where a row lacks a field of the template."""
+    def check(self, known: Mapping[str, object], where: str, *, shows: bool = False) -> None:
+        """Raise UserError where a row lacks a field of the template, or nothing is to be shown."""
+        if self.demos is not None and not shows:
+            raise UserError(
+                f"template {self.source!r}: there are no rows to show at {{{self.demos.name}}}; "
+                "task classify draws them from its training rows, other tasks have none"
+            )
         for name in self.fields:
             if name not in known:
                 raise UserError(
@@ -121,7 +160,12 @@ def _special(source: str, found: re.Match[str]) -> Part:
         name = found["field"].strip()
         if not name:
             raise UserError(f"{place}: a field without a name; write {{{{ for a plain brace")
-        return Field(name)
+        if name.partition(":")[0] != "demos" or ":" not in name:
+            return Field(name)
+        count = name.partition(":")[2].strip()
+        if not re.fullmatch(r"[1-9][0-9]{0,3}", count):
+            raise UserError(f"{place}: cannot read {{{name}}}; write {{demos:4}} for four rows")
+        return Demos(int(count))
     size = None if found["size"] is None else int(found["size"])
     if size == 0 or found["start"] == "":
         raise UserError(f"{place}: zero virtual tokens; give at least one")

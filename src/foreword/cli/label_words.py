@@ -1,0 +1,50 @@
+"""A file of label words: many words a label, from a dictionary or a knowledge base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from foreword.errors import UserError
+from foreword.tasks.verbalizer import words_of
+
+
+def read_label_words(path: Path) -> dict[str, list[str]]:
+    """Read labels and their words from YAML or JSON, a list or ``word, word`` a label.
+
+    A word gets a space in front where it has none, and one that a label has twice stands once;
+    one that several labels have is left out. Raises UserError, with the line where there is one,
+    for a file of another form and a label without words of its own.
+    """
+    try:
+        read = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; save it so") from None
+    except yaml.MarkedYAMLError as error:
+        line = 1 if error.problem_mark is None else error.problem_mark.line + 1
+        raise UserError(f"{path}:{line}: cannot be read ({error.problem})") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(read, dict):
+        raise UserError(f"{path}: is no list of label words; write lines of label: word, word")
+    made: dict[str, list[str]] = {}
+    for label, given in read.items():
+        own = given.split(",") if isinstance(given, str) else given
+        if not isinstance(label, str) or not isinstance(own, list):
+            raise UserError(
+                f"{path}: {label!r}: write label: word, word; quote yes, no and numbers"
+            )
+        if not all(isinstance(word, str) for word in own):
+            wrong = next(word for word in own if not isinstance(word, str))
+            raise UserError(f"{path}: label '{label}' has the word {wrong!r}; put it in quotes")
+        words = [words_of(word.strip()) for word in own if word.strip()]
+        made[label] = list(dict.fromkeys(words))
+    every = [word for own in made.values() for word in own]
+    for label, own in made.items():
+        made[label] = [word for word in own if every.count(word) == 1]
+        if not made[label]:
+            raise UserError(f"{path}: label '{label}' has no word of its own; give it one")
+    return made

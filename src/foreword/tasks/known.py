@@ -1,0 +1,46 @@
+"""Known: what a task takes from its training rows beside labels: words, and rows to show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from foreword.backbone.backbone import Backbone
+from foreword.data.read import Row
+from foreword.errors import UserError
+from foreword.tasks.classify import Classify
+from foreword.tasks.demos import draw
+from foreword.tasks.search import chosen
+from foreword.tasks.task import Task
+
+
+def from_rows(
+    task: Task,
+    backbone: Backbone,
+    rows: Sequence[Row],
+    seed: int,
+    announce: Callable[[str], None] = lambda line: None,
+) -> Task:
+    """Return the task with its demonstrations drawn and its label words chosen, where it asks so.
+
+    Both stand in it from then on, as plain values, and are not chosen again. Raises UserError for
+    rows that cannot be used, or are too few.
+    """
+    if not isinstance(task, Classify):
+        return task
+    bound = task.bind(backbone)
+    demos = bound.template.demos
+    if demos is None and task.demos != "balanced":
+        raise UserError(f"--demos {task.demos}: the template has no {{demos:N}}; give it a place")
+    if demos is not None and task.shown is None:
+        bound.check(rows, answers=True)
+        drawn = draw(bound, [bound.key(r) for r in rows], rows, demos.count, task.demos, seed)
+        names = (*bound.fields, task.label_field)
+        task = replace(task, shown=[{n: str(row.fields[n]) for n in names} for row in drawn])
+    if task.verbalizer != "manual":
+        bound.check(rows, answers=True)
+        labels = chosen(task.bind(backbone), task.verbalizer, rows)
+        told = "; ".join(f"{k} ={','.join(own)}" for k, own in labels.items())
+        announce(f"label words: {told}")
+        task = replace(task, labels=labels, verbalizer="manual")
+    return task

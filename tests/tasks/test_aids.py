@@ -1,0 +1,358 @@
+"""Calibration, demonstrations in a template, and searched label words, against plain arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.data.read import Row
+from foreword.engine import states_of
+from foreword.errors import UserError
+from foreword.injection import NOTHING, Mixture
+from foreword.methods.head import Head, of_words
+from foreword.methods.joint import Joint
+from foreword.methods.method import Method
+from foreword.methods.prefix import Prefix
+from foreword.methods.soft import Soft
+from foreword.prompt import Prompt
+from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.demos import draw, mean_states
+from foreword.tasks.known import from_rows
+from foreword.tasks.search import TRIALS, best
+from foreword.train import tune
+from foreword.training import Training
+from plain import twin
+from toys import get, rows
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FEW = ("llama", "gpt2", "bert", "t5")
+WORDS = {"good": " good", "bad": " bad"}
+
+
+def task(name: str, **changes: Any) -> Classify:
+    asked = "{text} : [mask] ." if get(name).architecture == "masked" else "{text} :"
+    return Classify(**{"template": asked, "labels": WORDS, **changes})
+
+
+def chances(bound: Classifier, given: list[Row], injection: Any = NOTHING) -> np.ndarray:
+    found = bound.predict(given, injection)
+    return np.array([list(each["probabilities"].values()) for each in found])
+
+
+# Calibration -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize(("way", "blanks"), [("contextual", ["N/A", "", "[MASK]"]), ("pmi", [""])])
+def test_calibration_divides_by_the_blank_rows(name: str, way: str, blanks: list[str]) -> None:
+    given = rows(5)
+    raw = chances(task(name).bind(get(name)), given)
+    empty = [Row({"text": text}, "") for text in blanks]
+    prior = chances(task(name).bind(get(name)), empty).mean(0)
+    want = raw / prior
+    found = chances(task(name, calibration=way).bind(get(name)), given)
+    np.testing.assert_allclose(found, want / want.sum(1, keepdims=True), rtol=1e-4)
+
+
+def test_each_part_of_a_mixture_has_blank_rows_of_its_own() -> None:
+    base, given = get(), rows(4)
+    bound = task("llama", calibration="contextual").bind(base)
+    parts = []
+    for seed in (0, 1):
+        with torch.no_grad():
+            made = Prefix(length=3, start="random").build(bound, given, seed)()
+        assert not isinstance(made, Mixture)
+        parts.append(made.map(lambda t, seed=seed: t + seed))
+    mixed = chances(bound, given, Mixture(tuple(parts), [0, 1, 1, 0]))
+    apart = [chances(bound, given, part) for part in parts]
+    np.testing.assert_allclose(
+        mixed, np.stack([apart[n][i] for i, n in enumerate([0, 1, 1, 0])]), rtol=1e-4
+    )
+
+
+def test_no_rows_are_no_mistake() -> None:
+    assert task("llama", calibration="pmi").bind(get()).predict([], NOTHING) == []
+
+
+# Demonstrations in the template ----------------------------------------------------------------
+
+
+def drawn(name: str, given: list[Row], **changes: Any) -> Classifier:
+    asked = "say what it is \n{demos:2}{text} :"
+    made = from_rows(task(name, template=asked, **changes), get(name), given, 0)
+    bound = made.bind(get(name))
+    assert isinstance(bound, Classifier)
+    return bound
+
+
+@pytest.mark.parametrize("choice", ["balanced", "random", "nearest"])
+@pytest.mark.parametrize("name", ["llama", "t5"])
+def test_rows_are_shown_as_text_and_none_sees_itself(name: str, choice: str) -> None:
+    given = rows(8)
+    twice = [*given, *(replace(row, where="again") for row in given)]
+    bound = drawn(name, twice, demos=choice)
+    base = get(name)
+    for row in given:
+        shown = bound._demos([row])[0]
+        assert len(set(shown)) == 2
+        assert bound.demonstration(row) not in shown
+        whole = "say what it is \n" + "".join(shown) + f"{row.fields['text']} :"
+        plain = Classify(template="{text}", labels=WORDS).bind(base)
+        want = plain.dev_example(Row({"text": whole, "label": row.fields["label"]}, ""), 10**6)
+        assert bound.dev_example(row, 10**6).example.ids == want.example.ids
+
+
+def test_balanced_ones_are_of_all_classes_and_do_not_repeat_the_description() -> None:
+    bound = drawn("llama", rows(8))
+    shown = bound._demos([Row({"text": "a new text"}, "")])[0]
+    assert {text.split()[-1] for text in shown} == {"good", "bad"}
+    assert not any("say" in text for text in shown)
+
+
+def test_the_nearest_is_by_the_cosine_of_mean_states() -> None:
+    given = rows(10)
+    bound = drawn("llama", given, demos="nearest")
+    asked = "a film it was a"
+    model = twin(get())
+
+    def mean(text: str) -> Tensor:
+        ids = [*get().text.around[0], *get().text.ids(text)]
+        out = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0]
+        return out[len(get().text.around[0]) :].mean(0).detach()
+
+    pool = torch.stack([mean(str(row.fields["text"])) for row in given])
+    near = torch.cosine_similarity(pool - pool.mean(0), mean(asked) - pool.mean(0))
+    want = [bound.demonstration(given[int(n)]) for n in near.argsort(descending=True)[:2]]
+    assert bound._demos([Row({"text": asked}, "")])[0] == want[::-1]
+
+
+def test_a_long_row_loses_demonstrations_before_its_own_text() -> None:
+    bound = drawn("llama", rows(8))
+    row = Row({"text": "a new text", "label": "good"}, "f:1")
+    full = len(bound.dev_example(row, 10**6).example.ids)
+    short = bound.dev_example(row, full)
+    assert short.cut
+    text = get().text.decode(list(short.example.ids))
+    last = bound._demos([row])[0][-1].split()[0]
+    assert "new text" in text or "text" in text
+    assert last in text
+    with pytest.raises(UserError, match="template alone"):
+        bound.dev_example(row, 4)
+
+
+def test_a_prompt_file_alone_shows_its_rows(tmp_path: Any) -> None:
+    given = rows(12)
+    asked = task("llama", template="{demos:2}{text} :", demos="nearest", calibration="contextual")
+    made = tune(
+        get(),
+        asked,
+        Soft(length=2),
+        given,
+        rows(4, 50),
+        training=Training(epochs=1),
+        watchers=[],
+        out=tmp_path / "p.safetensors",
+    )
+    again = Prompt.load(tmp_path / "p.safetensors", get())
+    new = rows(3, 70)
+    assert again.answers(new) == made.answers(new)
+    kept = again.task
+    assert isinstance(kept, Classify)
+    assert kept.shown is not None
+    assert len(kept.shown) == 12
+
+
+def test_too_few_rows_to_show() -> None:
+    with pytest.raises(UserError, match="needs 3 training rows of different texts"):
+        drawn("llama", rows(2) * 3)
+    with pytest.raises(UserError, match="rows are there to show"):
+        task("llama", template="{demos:2}{text} :").bind(get()).predict(rows(1), NOTHING)
+    with pytest.raises(UserError, match="has no {demos:N}"):
+        from_rows(task("llama", demos="nearest"), get(), rows(4), 0)
+
+
+# Search ----------------------------------------------------------------------------------------
+
+
+def test_the_best_combination_is_that_of_trying_all() -> None:
+    table = torch.randn(12, 9, generator=torch.Generator().manual_seed(0))
+    gold = torch.tensor([0, 1, 2] * 4)
+    lists = [[0, 1, 2, 3], [2, 3, 4, 5], [6, 7, 8, 0]]
+    found = best(table, gold, lists)
+
+    def worth(chosen: tuple[int, ...]) -> tuple[int, float]:
+        scores = table.numpy()[:, list(chosen)].astype(float)
+        own = scores[range(12), gold.numpy()] - np.log(np.exp(scores).sum(1))
+        return int((scores.argmax(1) == gold.numpy()).sum()), round(float(own.mean()), 5)
+
+    every = [c for c in product(*lists) if len(set(c)) == 3]
+    assert worth(tuple(found)) == max(map(worth, every))
+
+
+def test_many_labels_are_searched_one_by_one() -> None:
+    size = 12
+    assert 8**size > TRIALS
+    table = torch.eye(size).repeat(2, 1) + 0.1 * torch.randn(
+        2 * size, size, generator=torch.Generator().manual_seed(0)
+    )
+    gold = torch.arange(size).repeat(2)
+    assert best(table, gold, [list(range(size))] * size) == list(range(size))
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "t5", "bart"])
+def test_found_words_are_one_token_each_and_no_worse(name: str) -> None:
+    given, heard = rows(12), []
+    made = from_rows(task(name, verbalizer="search"), get(name), given, 0, heard.append)
+    assert isinstance(made, Classify)
+    assert made.verbalizer == "manual"
+    assert made.labels is not None
+    bound = made.bind(get(name))
+    begins = get(name).text.around[0] if get(name).architecture == "encoder-decoder" else ()
+    for own in bound.words.values():
+        assert len(own) == 1
+        assert len(bound.spelled(own[0])) == len(begins) + 1
+        assert own[0] in heard[-1]
+
+    def right(bound: Classifier) -> int:
+        found = bound.predict(given, NOTHING)
+        return sum(f["label"] == r.fields["label"] for f, r in zip(found, given, strict=True))
+
+    assert right(bound) >= right(task(name).bind(get(name))) or name == "bert"
+    assert from_rows(made, get(name), given, 0) == made
+
+
+def test_refining_keeps_the_likelier_half() -> None:
+    many = {"good": [" good", " film", " was"], "bad": [" bad", " it", " and"]}
+    base, given = get(), rows(6)
+    made = from_rows(task("llama", labels=many, verbalizer="refine"), base, given, 0)
+    assert isinstance(made, Classify)
+    assert made.labels is not None
+    prior = torch.zeros(base.vocabulary)
+    model = twin(base)
+    for row in given:
+        ids = [*base.text.around[0], *base.text.ids(f"{row.fields['text']} :")]
+        prior += model(torch.tensor([ids])).logits[0, -1].detach().softmax(0)
+    spelled = task("llama", labels=many).bind(base).spelled
+    p = {word: float(prior[spelled(word)[0]]) for own in many.values() for word in own}
+    least = sorted(p.values())[3]
+    for label, own in many.items():
+        want = [w for w in own if p[w] >= least] or [max(own, key=lambda w: p[w])]
+        assert list(made.labels[label]) == want
+
+
+def test_a_label_without_rows_cannot_be_searched() -> None:
+    given = [row for row in rows(8) if row.fields["label"] == "good"]
+    with pytest.raises(UserError, match="label 'bad' has no training row"):
+        from_rows(task("llama", verbalizer="search"), get(), given, 0)
+
+
+# Heads that begin as words or prototypes -------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "t5", "granite", "phi"])
+def test_a_head_of_words_gives_the_verbalizers_scores(name: str) -> None:
+    bound, given = task(name).bind(get(name)), rows(4)
+    assert all(len(bound.spelled(words[0])) == 1 for words in bound.words.values())
+    with torch.no_grad():
+        made = Head(head_start="words").build(bound, given, 0)()
+    want = chances(bound, given)
+    np.testing.assert_allclose(chances(bound.headed(), given, made), want, rtol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["bert", "gemma2"])
+def test_scores_that_are_not_linear_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="transforms or caps"):
+        of_words(task(name).bind(get(name)))
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_prototypes_are_nearest_class_means(name: str) -> None:
+    given, new = rows(10), rows(4, 40)
+    bound = task(name).bind(get(name))
+    with torch.no_grad():
+        made = Head(head_start="prototypes").build(bound, given, 0)()
+    headed = bound.headed()
+
+    def states(own: list[Row]) -> np.ndarray:
+        items = [headed.dev_example(row, 10**6).example for row in own]
+        return torch.cat(states_of(get(name), NOTHING, items)).double().numpy()
+
+    known, asked = states(given), states(new)
+    mean, spread = known.mean(0), known.std(0)
+    labels = np.array([row.fields["label"] for row in given])
+    centres = np.stack([((known - mean) / spread)[labels == n].mean(0) for n in ("good", "bad")])
+    z = (asked - mean) / spread
+    scores = -((z[:, None] - centres) ** 2).sum(2) / z.shape[1]
+    want = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    np.testing.assert_allclose(chances(headed, new, made), want, rtol=2e-3)
+
+
+@pytest.mark.parametrize("start", ["words", "prototypes"])
+@pytest.mark.parametrize("method", [Soft(length=2), Prefix(length=2)])
+def test_such_heads_are_trained_beside_others(start: Any, method: Method) -> None:
+    made = tune(
+        get(),
+        task("llama"),
+        Joint((method, Head(head_start=start))),
+        rows(8),
+        rows(4, 50),
+        training=Training(epochs=1),
+        watchers=[],
+    )
+    assert made.injection.head is not None
+    assert len(made.answers(rows(3, 80))) == 3
+
+
+def test_prototypes_need_rows_of_every_class() -> None:
+    given = [row for row in rows(8) if row.fields["label"] == "good"]
+    with pytest.raises(UserError, match="and the training rows have 1"):
+        Head(head_start="prototypes").build(task("llama").bind(get()), given, 0)
+
+
+# Languages -------------------------------------------------------------------------------------
+
+
+@pytest.mark.smollm2
+@pytest.mark.parametrize(
+    ("texts", "labels"),
+    [
+        (["فيلم جميل جدا", "فيلم سيئ"], {"pos": " جيد", "neg": " سيئ"}),
+        (["סרט נהדר", "סרט גרוע"], {"pos": " טוב", "neg": " רע"}),
+        (["很好的酒店", "很差的酒店"], {"pos": "满意极了", "neg": "非常失望"}),
+    ],
+    ids=["arabic", "hebrew", "chinese"],
+)
+def test_words_of_several_tokens_in_any_script(texts: list[str], labels: dict[str, str]) -> None:
+    smollm2 = Backbone.load("smollm2")
+    given = [Row({"text": t, "label": n}, "") for t, n in zip(texts, labels, strict=True)] * 2
+    asked = Classify(template="{demos:1}{text}\n答:", labels=labels, calibration="contextual")
+    made = from_rows(asked, smollm2, given, 0)
+    bound = made.bind(smollm2)
+    assert isinstance(bound, Classifier)
+    assert all(len(bound.spelled(words[0])) > 1 for words in bound.words.values())
+    for row in given:
+        example = bound.dev_example(row, 10**6).example
+        text = smollm2.text.decode(list(example.ids))
+        assert str(row.fields["text"]) in text
+        assert bound._demos([row])[0][0] in text
+    np.testing.assert_allclose(chances(bound, given).sum(1), 1, rtol=1e-5)
+
+
+def test_the_states_of_an_empty_text_are_finite() -> None:
+    for name in FEW:
+        assert bool(mean_states(get(name), ["", "a film"]).isfinite().all())
+
+
+def test_drawing_is_by_the_seed() -> None:
+    given, bound = rows(12), task("llama").bind(get())
+    keys = [bound.key(row) for row in given]
+    one, two = (draw(bound, keys, given, 3, "random", seed) for seed in (0, 1))
+    assert one == draw(bound, keys, given, 3, "random", 0) != two
