@@ -25,6 +25,7 @@ from foreword.prompt import Prompt
 from foreword.tasks.classify import Classifier, Classify
 from foreword.tasks.demos import draw, mean_states
 from foreword.tasks.known import from_rows
+from foreword.tasks.score import Score
 from foreword.tasks.search import TRIALS, best
 from foreword.train import tune
 from foreword.training import Training
@@ -55,8 +56,11 @@ def chances(bound: Classifier, given: list[Row], injection: Any = NOTHING) -> np
 def test_calibration_divides_by_the_blank_rows(name: str, way: str, blanks: list[str]) -> None:
     given = rows(5)
     raw = chances(task(name).bind(get(name)), given)
-    empty = [Row({"text": text}, "") for text in blanks]
-    prior = chances(task(name).bind(get(name)), empty).mean(0)
+    bare = task(name).template or ""
+    texts = [text.replace("[", "[[").replace("]", "]]") for text in blanks]
+    written = [replace(task(name), template=bare.replace("{text}", text)) for text in texts]
+    empty = [chances(each.bind(get(name)), given[:1]) for each in written]
+    prior = np.concatenate(empty).mean(0)
     want = raw / prior
     found = chances(task(name, calibration=way).bind(get(name)), given)
     np.testing.assert_allclose(found, want / want.sum(1, keepdims=True), rtol=1e-4)
@@ -138,11 +142,11 @@ def test_a_long_row_loses_demonstrations_before_its_own_text() -> None:
     bound = drawn("llama", rows(8))
     row = Row({"text": "a new text", "label": "good"}, "f:1")
     full = len(bound.dev_example(row, 10**6).example.ids)
-    short = bound.dev_example(row, full)
+    short = bound.dev_example(row, full - 1)
     assert short.cut
     text = get().text.decode(list(short.example.ids))
     last = bound._demos([row])[0][-1].split()[0]
-    assert "new text" in text or "text" in text
+    assert "text" in text
     assert last in text
     with pytest.raises(UserError, match="template alone"):
         bound.dev_example(row, 4)
@@ -175,7 +179,7 @@ def test_too_few_rows_to_show() -> None:
         drawn("llama", rows(2) * 3)
     with pytest.raises(UserError, match="rows are there to show"):
         task("llama", template="{demos:2}{text} :").bind(get()).predict(rows(1), NOTHING)
-    with pytest.raises(UserError, match="has no {demos:N}"):
+    with pytest.raises(UserError, match=r"has no \{demos:N\}"):
         from_rows(task("llama", demos="nearest"), get(), rows(4), 0)
 
 
@@ -257,7 +261,7 @@ def test_a_label_without_rows_cannot_be_searched() -> None:
 # Heads that begin as words or prototypes -------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "t5", "granite", "phi"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "granite", "phi"])
 def test_a_head_of_words_gives_the_verbalizers_scores(name: str) -> None:
     bound, given = task(name).bind(get(name)), rows(4)
     assert all(len(bound.spelled(words[0])) == 1 for words in bound.words.values())
@@ -267,10 +271,12 @@ def test_a_head_of_words_gives_the_verbalizers_scores(name: str) -> None:
     np.testing.assert_allclose(chances(bound.headed(), given, made), want, rtol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["bert", "gemma2"])
-def test_scores_that_are_not_linear_are_refused(name: str) -> None:
+def test_scores_that_are_not_linear_are_refused() -> None:
+    bound = task("bert").bind(get("bert"))
     with pytest.raises(UserError, match="transforms or caps"):
-        of_words(task(name).bind(get(name)))
+        of_words(bound)
+    with pytest.raises(UserError, match="has no label words"):
+        of_words(Score(template="{text}", anchors={" good": 1.0, " bad": 0.0}, low=0, high=1).bind(get()))
 
 
 @pytest.mark.parametrize("name", FEW)

@@ -35,7 +35,7 @@ def read_label_words(path: Path) -> dict[str, list[str]]:
         own = given.split(",") if isinstance(given, str) else given
         if not isinstance(label, str) or not isinstance(own, list):
             raise UserError(
-                f"{path}: {label!r}: write label: word, word; quote yes, no and numbers"
+                f"{path}: {label!r}: write label: word, word; put yes, no and numbers in quotes"
             )
         if not all(isinstance(word, str) for word in own):
             wrong = next(word for word in own if not isinstance(word, str))

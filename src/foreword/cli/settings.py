@@ -19,6 +19,7 @@ from foreword.methods.continued import Continued
 from foreword.methods.method import Method
 from foreword.methods.registry import METHODS, kinds, together
 from foreword.presets import settings_of
+from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.registry import TASKS
 from foreword.tasks.task import Task
@@ -192,9 +193,7 @@ def task_alone(flags: Any) -> tuple[dict[str, Any], Task]:
 
 def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
     """Make a task of the settings that are its own, taking them out of ``given``."""
-    if given.get("label_words") is not None and "labels" in {
-        f.name for f in dataclasses.fields(kind)
-    }:
+    if given.get("label_words") is not None and kind is Classify:
         if given.get("labels") is not None:
             raise UserError("--labels and --label-words: give one of the two")
         given["labels"] = read_label_words(Path(given.pop("label_words")))

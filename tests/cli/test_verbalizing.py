@@ -1,0 +1,130 @@
+"""Templates with demonstrations, verbalizers and calibration from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import Answer, World
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Cli = Callable[..., Answer]
+ROWS = [
+    {"text": f"{text} {n}", "label": label}
+    for n in range(4)
+    for text, label in (("a good film", "good"), ("it was bad", "bad"))
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), "utf-8")
+    return path
+
+
+def training(world: World, file: Path, *more: str) -> list[str]:
+    out = file.with_name("p.safetensors")
+    return [
+        *("train", "--model", str(world.path("model")), "--train", str(file), "--dev", str(file)),
+        *("--epochs", "1", "--out", str(out), *more),
+    ]
+
+
+def test_all_of_it_stands_in_the_prompt_file(world: World, cli: Cli, file: Path) -> None:
+    template = "say it \\n{demos:2}{text} :"
+    more = ("--template", template, "--demos", "nearest", "--calibration", "pmi")
+    made = cli(*training(world, file, *more, "--verbalizer", "search", "--method", "soft"))
+    assert made.status == 0, made.err
+    assert "label words: " in made.err
+    out = file.with_name("p.safetensors")
+    held = cli("info", out, "--json").json["task"]
+    assert held["verbalizer"] == "manual"
+    assert len(held["shown"]) == len(ROWS)
+    assert all(len(words) == 1 for words in held["labels"].values())
+    file.unlink()
+    found = cli("predict", out, "a good film", "--json").json["predictions"][0]
+    assert sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("start", ["words", "prototypes"])
+def test_heads_begin_as_they_are_told(world: World, cli: Cli, file: Path, start: str) -> None:
+    made = cli(*training(world, file, "--method", "soft+head", "--head-start", start, "--json"))
+    assert made.status == 0, made.err
+    assert made.json["config"]["method"]["methods"][1]["head_start"] == start
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("w.yaml", "good: good, film\nbad: [bad, it, film]\n"),
+        ("w.json", '{"good": ["good", "film"], "bad": ["bad", "it", "film"]}'),
+        ("w.txt", "good: good, film, good\nbad: bad,it, film\n"),
+    ],
+)
+def test_a_file_of_label_words(world: World, cli: Cli, file: Path, name: str, text: str) -> None:
+    words = file.with_name(name)
+    words.write_text(text, "utf-8")
+    made = cli(*training(world, file, "--label-words", str(words), "--json"))
+    assert made.status == 0, made.err
+    assert made.json["config"]["task"]["labels"] == {"good": [" good"], "bad": [" bad", " it"]}
+    refined = cli(
+        *training(world, file, "--label-words", str(words), "--verbalizer", "refine", "--json")
+    )
+    kept = refined.json["config"]["task"]["labels"]
+    assert sum(map(len, kept.values())) < 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--verbalizer", "serach"], "search"),
+        (["--calibration", "pmj"], "pmi"),
+        (["--demos", "nearest"], "the template has no {demos:N}"),
+        (["--template", "{demos:0}{text}"], "cannot read {demos:0}"),
+        (["--template", "{demos:four}{text}"], "write {demos:4}"),
+        (["--template", "{demos:2}{demos:2}{text}"], "stands twice"),
+        (["--template", "{demos:9}{text} :"], "10 training rows of different texts"),
+        (["--template", "{demos:2}{txt} :"], "rows.jsonl:1: no field 'txt'"),
+        (["--method", "soft", "--head-start", "words"], "--head-start is no setting"),
+        (["--method", "head", "--head-start", "word"], "words"),
+        (["--label-words", "none.yaml"], "none.yaml: cannot be read"),
+        (["--label-words", "W", "--labels", "good", "bad"], "give one of the two"),
+        (["--task", "generate", "--label-words", "W"], "--label-words is no setting"),
+        (["--task", "generate", "--template", "{demos:2}{text}"], "other tasks have none"),
+    ],
+)
+def test_mistakes(world: World, cli: Cli, file: Path, flags: list[str], why: str) -> None:
+    words = file.with_name("w.yaml")
+    words.write_text("good: good\nbad: bad\n")
+    found = cli(*training(world, file, *[str(words) if f == "W" else f for f in flags]))
+    assert (found.status, len(found.err.splitlines()[-1:])) == (2, 1), found.err
+    assert why in found.err
+    assert "Traceback" not in found.err
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("good: [good\nbad: bad\n", ":2: cannot be read"),
+        ("good", "is no list of label words"),
+        ("yes: good\nbad: bad\n", "put yes, no and numbers in quotes"),
+        ("good: 3\nbad: bad\n", "write label: word, word"),
+        ("good: [3]\nbad: bad\n", "put it in quotes"),
+        ("good: bad\nbad: bad\n", "label 'good' has no word of its own"),
+        ("good: good\n", "at least two labels"),
+        ("good: good\nbed: bad\n", "unknown label 'bad'"),
+    ],
+)
+def test_label_words_that_cannot_be_used(
+    world: World, cli: Cli, file: Path, text: str, why: str
+) -> None:
+    words = file.with_name("w.yaml")
+    words.write_text(text, "utf-8")
+    found = cli(*training(world, file, "--label-words", str(words)))
+    assert found.status == 2, found.err
+    assert why in found.err
