@@ -58,6 +58,19 @@ def test_heads_begin_as_they_are_told(world: World, cli: Cli, file: Path, start:
     assert made.json["config"]["method"]["methods"][1]["head_start"] == start
 
 
+def test_rows_to_show_may_be_given(world: World, cli: Cli, file: Path) -> None:
+    own = file.with_name("own.jsonl")
+    own.write_text("".join(json.dumps(row) + "\n" for row in ROWS[:2]), "utf-8")
+    template = ("--template", "{demos:2}{text} :")
+    made = cli(*training(world, file, *template, "--shown", str(own), "--json"))
+    assert made.status == 0, made.err
+    assert made.json["config"]["task"]["shown"] == ROWS[:2]
+    own.write_text(json.dumps(ROWS[0]) + "\n", "utf-8")
+    found = cli(*training(world, file, *template, "--shown", str(own)))
+    assert found.status == 2
+    assert "1 rows are there to show" in found.err
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -69,11 +82,11 @@ def test_heads_begin_as_they_are_told(world: World, cli: Cli, file: Path, start:
 def test_a_file_of_label_words(world: World, cli: Cli, file: Path, name: str, text: str) -> None:
     words = file.with_name(name)
     words.write_text(text, "utf-8")
-    made = cli(*training(world, file, "--label-words", str(words), "--json"))
+    made = cli(*training(world, file, "--labels", f"@{words}", "--json"))
     assert made.status == 0, made.err
     assert made.json["config"]["task"]["labels"] == {"good": [" good"], "bad": [" bad", " it"]}
     refined = cli(
-        *training(world, file, "--label-words", str(words), "--verbalizer", "refine", "--json")
+        *training(world, file, "--labels", f"@{words}", "--verbalizer", "refine", "--json")
     )
     kept = refined.json["config"]["task"]["labels"]
     assert sum(map(len, kept.values())) < 3
@@ -92,16 +105,14 @@ def test_a_file_of_label_words(world: World, cli: Cli, file: Path, name: str, te
         (["--template", "{demos:2}{txt} :"], "rows.jsonl:1: no field 'txt'"),
         (["--method", "soft", "--head-start", "words"], "--head-start is no setting"),
         (["--method", "head", "--head-start", "word"], "words"),
-        (["--label-words", "none.yaml"], "none.yaml: cannot be read"),
-        (["--label-words", "W", "--labels", "good", "bad"], "give one of the two"),
-        (["--task", "generate", "--label-words", "W"], "--label-words is no setting"),
+        (["--labels", "@none.yaml"], "none.yaml: cannot be read"),
+        (["--shown", "none.jsonl", "--template", "{demos:2}{text} :"], "none.jsonl"),
+        (["--task", "generate", "--shown", "W"], "--shown is no setting"),
         (["--task", "generate", "--template", "{demos:2}{text}"], "other tasks have none"),
     ],
 )
 def test_mistakes(world: World, cli: Cli, file: Path, flags: list[str], why: str) -> None:
-    words = file.with_name("w.yaml")
-    words.write_text("good: good\nbad: bad\n")
-    found = cli(*training(world, file, *[str(words) if f == "W" else f for f in flags]))
+    found = cli(*training(world, file, *flags))
     assert (found.status, len(found.err.splitlines()[-1:])) == (2, 1), found.err
     assert why in found.err
     assert "Traceback" not in found.err
@@ -125,6 +136,6 @@ def test_label_words_that_cannot_be_used(
 ) -> None:
     words = file.with_name("w.yaml")
     words.write_text(text, "utf-8")
-    found = cli(*training(world, file, "--label-words", str(words)))
+    found = cli(*training(world, file, "--labels", f"@{words}"))
     assert found.status == 2, found.err
     assert why in found.err

@@ -276,7 +276,9 @@ def test_scores_that_are_not_linear_are_refused() -> None:
     with pytest.raises(UserError, match="transforms or caps"):
         of_words(bound)
     with pytest.raises(UserError, match="has no label words"):
-        of_words(Score(template="{text}", anchors={" good": 1.0, " bad": 0.0}, low=0, high=1).bind(get()))
+        of_words(
+            Score(template="{text}", anchors={" good": 1.0, " bad": 0.0}, low=0, high=1).bind(get())
+        )
 
 
 @pytest.mark.parametrize("name", FEW)

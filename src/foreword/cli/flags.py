@@ -38,11 +38,11 @@ HELP = {
     "old_test": "with --from: rows of that prompt's own task, scored before and after",
     "report_to": "tensorboard, wandb, mlflow, trackio",
     "template": 'a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [soft:"text"]',
-    "labels": "label or label=word,word ...; found in the rows where none are given",
-    "label_words": "a file of many words a label: YAML or JSON, or lines of label: word, word",
+    "labels": "label or label=word,word ...; or @FILE of many words; else found in the rows",
     "verbalizer": "search: words found by the training rows; refine: of many, those it knows",
     "head_start": "what a head begins as: random, the label words, or prototypes of the classes",
     "calibration": "correct answers by those to blank rows: none, contextual or pmi",
+    "shown": "a file of rows to stand there, instead of some of the training rows",
     "demos": "which rows stand at {demos:N}: balanced, random, or nearest to each row",
     "label_field": "the field that holds the label",
     "labels_field": "the field that holds the list of labels",
@@ -154,11 +154,10 @@ def _flag_type(hint: Any) -> Any:
 def fields() -> dict[str, Any]:
     """Return every setting with the type of its flag."""
     found: dict[str, Any] = {name: kind for name, (kind, _) in RUN.items()}
-    found["label_words"] = str  # a file that is read into ``labels``
     for config in (*TASKS.values(), Decoding, *METHODS.values(), Training):
         hints = typing.get_type_hints(config)
         for each in dataclasses.fields(config):
-            if each.name not in ("decoding", "shown"):
+            if each.name != "decoding":
                 found.setdefault(each.name, _flag_type(hints[each.name]))
     return found
 

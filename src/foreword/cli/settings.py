@@ -14,6 +14,8 @@ from foreword.cli.run_file import read_run_file
 from foreword.cli.words import ESCAPED, parse_anchors, parse_labels, parse_numbers, unescaped
 from foreword.compare import UNTRAINED, Demonstrations, ZeroShot
 from foreword.config import from_plain
+from foreword.data.read import read_rows
+from foreword.data.shapes import canonical
 from foreword.errors import UserError, nearest
 from foreword.methods.continued import Continued
 from foreword.methods.method import Method
@@ -193,10 +195,10 @@ def task_alone(flags: Any) -> tuple[dict[str, Any], Task]:
 
 def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
     """Make a task of the settings that are its own, taking them out of ``given``."""
-    if given.get("label_words") is not None and kind is Classify:
-        if given.get("labels") is not None:
-            raise UserError("--labels and --label-words: give one of the two")
-        given["labels"] = read_label_words(Path(given.pop("label_words")))
+    if from_file := _file(given.get("labels")):
+        given["labels"] = read_label_words(Path(from_file))
+    if "shown" in given and kind is Classify and all(isinstance(f, str) for f in given["shown"]):
+        given["shown"] = [r for file in given["shown"] for r in shown_rows(file)]
     if isinstance(given.get("labels"), list | tuple):
         given["labels"] = parse_labels(given["labels"])
     if isinstance(given.get("anchors"), list | tuple):
@@ -210,6 +212,18 @@ def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
         given["decoding"] = from_plain(Decoding, decoding, where)
     made: Task = _take(kind, given, where, shared=())
     return made
+
+
+def _file(labels: Any) -> str | None:
+    """Return the path in ``@PATH``, given alone in place of labels."""
+    alone = labels[0] if isinstance(labels, list | tuple) and len(labels) == 1 else labels
+    return alone[1:] if isinstance(alone, str) and alone.startswith("@") else None
+
+
+def shown_rows(file: str) -> list[dict[str, str]]:
+    """Read rows to show, of which texts are kept."""
+    _, rows = canonical(read_rows(file))
+    return [{name: str(value) for name, value in row.fields.items()} for row in rows]
 
 
 def _take(kind: type[Any], given: dict[str, Any], where: str, shared: Any = ("rate",)) -> Any:
