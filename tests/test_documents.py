@@ -75,13 +75,15 @@ def test_the_page_on_several_tasks(here: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.timeout(900)
-def test_the_page_on_labels(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its commands in order, on a tiny model."""
-    page = (ROOT / "docs" / "labels.md").read_text("utf-8")
+@pytest.mark.parametrize("page", ["labels", "templates"])
+def test_the_pages_on_labels(here: Path, capsys: pytest.CaptureFixture[str], page: str) -> None:
+    """Their commands in order, on a tiny model."""
+    page = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
     get().model.save_pretrained(here / "model")
     get().text.tokenizer.save_pretrained(here / "model")
     for command in commands(page):
         few = ["--dev-rows", "3", "--epochs", "1"] if command[0] == "train" else []
+        few += ["--rows", "24"] if command[0] == "train" and "--train" in command else []
         status = run([*command, *few, "--model", "model", "--json"])
         printed = capsys.readouterr()
         assert status == 0, printed.err

@@ -86,6 +86,13 @@ def test_no_rows_are_no_mistake() -> None:
     assert task("llama", calibration="pmi").bind(get()).predict([], NOTHING) == []
 
 
+def test_a_template_of_a_field_alone_has_no_blank_row() -> None:
+    bound = task("llama", template="{text}", calibration="pmi").bind(get())
+    assert not bound.backbone.text.around[0]
+    with pytest.raises(UserError, match="no text of its own"):
+        bound.predict(rows(1), NOTHING)
+
+
 # Demonstrations in the template ----------------------------------------------------------------
 
 

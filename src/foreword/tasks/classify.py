@@ -465,6 +465,11 @@ class Classifier:
             self._laid(row, room, place, demos, before)
             for row, place, demos in zip(rows, places, self._demos(rows), strict=True)
         ]
+        if not all(each.ids for each in laid[asked:]):
+            raise UserError(
+                f"--calibration {self.aids.calibration}: the template has no text of its own, so "
+                "that nothing is left of an empty row; add some, such as 'Label:'"
+            )
         plan = self.verbalizer.everything
         examples = [self._example(*pair, plan) for pair in zip(laid, places, strict=True)]
         found: dict[int, Tensor] = {}
