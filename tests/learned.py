@@ -28,8 +28,20 @@ WORDS = [*SIGNS, *STANDS, *COLOURS]
 FIRST = WORDS.index(COLOURS[0])
 ARCHITECTURES = {"bert": "masked", "t5": "encoder-decoder"}
 SIZES = {
-    "bert": {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "max_position_embeddings": 32},
-    "t5": {"d_model": 64, "d_kv": 32, "d_ff": 128, "num_heads": 2, "num_layers": 2, "decoder_start_token_id": 0},
+    "bert": {
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "max_position_embeddings": 32,
+    },
+    "t5": {
+        "d_model": 64,
+        "d_kv": 32,
+        "d_ff": 128,
+        "num_heads": 2,
+        "num_layers": 2,
+        "decoder_start_token_id": 0,
+    },
 }
 TAUGHT = {"bert": (600, 5e-3), "t5": (1000, 2e-3)}
 """Steps, and the highest learning rate."""
@@ -53,7 +65,13 @@ def following(colour: str) -> str:
 
 def stands(first: str, second: str) -> str:
     """How two colours stand in the circle."""
-    return "before" if following(first) == second else "after" if following(second) == first else "apart"
+    return (
+        "before"
+        if following(first) == second
+        else "after"
+        if following(second) == first
+        else "apart"
+    )
 
 
 def questions(size: int, key: str, words: int) -> tuple[Tensor, Tensor, Tensor]:
