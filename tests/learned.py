@@ -43,7 +43,7 @@ SIZES = {
         "decoder_start_token_id": 0,
     },
 }
-TAUGHT = {"bert": (500, 5e-3), "t5": (1000, 2e-3)}
+TAUGHT = {"bert": (900, 4e-3), "t5": (1000, 2e-3)}
 """Steps, and the highest learning rate."""
 
 
