@@ -74,6 +74,20 @@ def test_the_page_on_several_tasks(here: Path, capsys: pytest.CaptureFixture[str
         assert isinstance(json.loads(printed.out), dict)
 
 
+@pytest.mark.timeout(900)
+def test_the_page_on_labels(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its commands in order, on a tiny model."""
+    page = (ROOT / "docs" / "labels.md").read_text("utf-8")
+    get().model.save_pretrained(here / "model")
+    get().text.tokenizer.save_pretrained(here / "model")
+    for command in commands(page):
+        few = ["--dev-rows", "3", "--epochs", "1"] if command[0] == "train" else []
+        status = run([*command, *few, "--model", "model", "--json"])
+        printed = capsys.readouterr()
+        assert status == 0, printed.err
+        assert isinstance(json.loads(printed.out), dict)
+
+
 @pytest.mark.smollm2  # as above
 @pytest.mark.timeout(900)
 def test_the_page_on_long_texts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

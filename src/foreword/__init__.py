@@ -31,7 +31,10 @@ from foreword.presets import preset
 from foreword.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.multilabel import Multilabel
+from foreword.tasks.relate import Relate
 from foreword.tasks.score import Score
+from foreword.tasks.tag import Tag
 from foreword.train import tune
 from foreword.training import Training
 
@@ -50,11 +53,14 @@ __all__ = [
     "Ensemble",
     "Generate",
     "Lora",
+    "Multilabel",
     "PTuning",
     "Prefix",
     "Prompt",
+    "Relate",
     "Score",
     "Soft",
+    "Tag",
     "Training",
     "UserError",
     "averaged",

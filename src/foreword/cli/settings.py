@@ -10,7 +10,7 @@ from typing import Any
 from foreword.backbone.decode import Decoding
 from foreword.cli.flags import CONTINUAL, RUN, flag
 from foreword.cli.run_file import read_run_file
-from foreword.cli.words import ESCAPED, parse_anchors, parse_labels, unescaped
+from foreword.cli.words import ESCAPED, parse_anchors, parse_labels, parse_numbers, unescaped
 from foreword.compare import UNTRAINED, Demonstrations, ZeroShot
 from foreword.config import from_plain
 from foreword.errors import UserError, nearest
@@ -195,6 +195,8 @@ def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
         given["labels"] = parse_labels(given["labels"])
     if isinstance(given.get("anchors"), list | tuple):
         given["anchors"] = parse_anchors(given["anchors"])
+    if isinstance(given.get("thresholds"), list | tuple):
+        given["thresholds"] = parse_numbers(given["thresholds"], "thresholds")
     if kind is Generate:
         seed = {"seed": given["seed"]} if "seed" in given else {}
         names = {f.name for f in dataclasses.fields(Decoding)} - {"seed"}

@@ -16,7 +16,10 @@ from rich.text import Text
 from foreword.watch import console
 
 METRICS = {
+    "official_f1": "official F1",
+    "span_f1": "span F1",
     "accuracy": "accuracy",
+    "micro_f1": "micro F1",
     "macro_f1": "macro F1",
     "exact_match": "exact match",
     "bleu": "BLEU",
@@ -27,8 +30,22 @@ METRICS = {
     "rmse": "RMSE",
     "mae": "MAE",
 }
+FURTHER = {
+    "mcc": "MCC",
+    "auroc": "AUROC",
+    "ece": "calibration error",
+    "span_precision": "span precision",
+    "span_recall": "span recall",
+}
+"""Scores that stand in a table of their own, below the others."""
+
 IN_UNITS = ("rmse", "mae")
 """Errors in the unit of the numbers themselves; all other scores are in percent points."""
+
+
+def title(metric: str) -> str:
+    """Return what a score is called in a table."""
+    return {**METRICS, **FURTHER}[metric]
 
 
 def out() -> Console:
@@ -106,13 +123,13 @@ def counting() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
         yield begin
 
 
-def scores(result: Mapping[str, Any], name: str) -> Table:
+def scores(result: Mapping[str, Any], name: str, titles: Mapping[str, str] = METRICS) -> Table:
     """Lay out a prompt's scores above those of its baselines, with 95% intervals."""
-    shown = [metric for metric in METRICS if metric in result]
+    shown = [metric for metric in titles if metric in result]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for metric in shown:
-        table.add_column(METRICS[metric], justify="right")
+        table.add_column(titles[metric], justify="right")
     entries = {name: result}
     for key, value in result.get("baselines", {}).items():
         shots = value.get("shots")
@@ -123,6 +140,16 @@ def scores(result: Mapping[str, Any], name: str) -> Table:
             cells.append(with_interval(metric, values[metric], values["intervals"][metric]))
         table.add_row(label, *cells)
     return table
+
+
+def told(answer: Any, chances: Mapping[str, float]) -> str:
+    """Write an answer as one line, with its probability where it has one."""
+    if isinstance(answer, list):
+        own = [f"{each} ({chances[each]:.0%})" if each in chances else each for each in answer]
+        return (", " if chances else " ").join(own) or "-"
+    if isinstance(answer, float):
+        return f"{answer:.2f}"
+    return f"{answer}  ({chances[answer]:.0%})" if answer in chances else str(answer)
 
 
 def with_interval(metric: str, value: float, bounds: Sequence[float]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from foreword.errors import UserError
 from foreword.tasks.verbalizer import words_of
 
-ESCAPED = ("template", "start_text", "stop")
+ESCAPED = ("template", "word_template", "start_text", "stop")
 
 
 def unescaped(value: Any) -> Any:
@@ -47,6 +47,18 @@ def parse_anchors(words: Sequence[str]) -> dict[str, float]:
             raise UserError(f"--anchors {entry!r}: write number, or word=number") from None
         if made.setdefault(f" {word}", number) != number:
             raise UserError(f"--anchors gives the word '{word}' two numbers; choose one")
+    return made
+
+
+def parse_numbers(words: Sequence[str], setting: str) -> dict[str, float]:
+    """Read ``label=number`` ...; raises UserError for entries of another form."""
+    made = {}
+    for entry in words:
+        name, _, given = str(entry).rpartition("=")
+        try:
+            made[name] = float(given if name else "")
+        except ValueError:
+            raise UserError(f"--{setting} {entry!r}: write label=number") from None
     return made
 
 

@@ -20,7 +20,7 @@ from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.metrics.generation import generation
 from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size, spaced
-from foreword.tasks.task import Encoded
+from foreword.tasks.task import Encoded, Task, mean
 from foreword.tasks.template import Template
 
 
@@ -75,6 +75,7 @@ class Generator:
     headline = "bleu"
     answer = "text"
     tokens = None  # all are scored
+    measured = staticmethod(mean)
 
     def __init__(self, task: Generate, backbone: Backbone) -> None:
         if task.template is None:
@@ -238,6 +239,10 @@ class Generator:
         if self._templated(row):
             return f"{prompt}{answer}{self.backbone.text.tokenizer.eos_token or ''}\n"
         return f"{prompt}{answer}\n\n"
+
+    def finished(self, rows: Sequence[Row], injection: Injection) -> Task:
+        """Return the task as it is."""
+        return self.task
 
     def predict(
         self,

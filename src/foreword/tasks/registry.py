@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.multilabel import Multilabel
+from foreword.tasks.relate import Relate
 from foreword.tasks.score import Score
+from foreword.tasks.tag import Tag
 from foreword.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {"classify": Classify, "generate": Generate, "score": Score}
+TASKS: dict[str, type[Task]] = {
+    "classify": Classify,
+    "multilabel": Multilabel,
+    "relate": Relate,
+    "tag": Tag,
+    "generate": Generate,
+    "score": Score,
+}
 
 
 def name_of(task: Task) -> str:
