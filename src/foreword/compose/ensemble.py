@@ -24,7 +24,7 @@ from foreword.tasks.task import Bound, Task
 FUSIONS: Mapping[str, Fusion] = {
     "classify": Labels(),
     "score": Numbers(),
-    "generate": Completions(),
+    **dict.fromkeys(("generate", "translate", "summarize", "answer", "chat"), Completions()),
 }
 """How answers are fused, by the name of the kind of task."""
 
@@ -51,7 +51,12 @@ class Ensemble:
     @property
     def fusion(self) -> Fusion:
         """How the members' answers become one."""
-        return FUSIONS[name_of(self.task)]
+        name = name_of(self.task)
+        if name not in FUSIONS:
+            raise UserError(
+                f"prompts of task {name} cannot answer together; use --how average or concat"
+            )
+        return FUSIONS[name]
 
     @property
     def task(self) -> Task:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from foreword.tasks.answer import Answer
+from foreword.tasks.chat import Chat
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.rank import Rank
 from foreword.tasks.score import Score
+from foreword.tasks.summarize import Summarize
 from foreword.tasks.task import Task
+from foreword.tasks.translate import Translate
 
-TASKS: dict[str, type[Task]] = {"classify": Classify, "generate": Generate, "score": Score}
+TASKS: dict[str, type[Task]] = {
+    "classify": Classify,
+    "score": Score,
+    "generate": Generate,
+    "translate": Translate,
+    "summarize": Summarize,
+    "answer": Answer,
+    "chat": Chat,
+    "rank": Rank,
+}
 
 
 def name_of(task: Task) -> str:

@@ -1,0 +1,341 @@
+"""Rank: the candidates for a history in the order of their likelihood."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import Example
+from foreword.data.read import Row, kind
+from foreword.data.shapes import require
+from foreword.engine import infer
+from foreword.errors import UserError, nearest
+from foreword.injection import Injection, Mixture
+from foreword.metrics.ranking import ranking
+from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, spaced
+from foreword.tasks.task import Encoded
+from foreword.tasks.templated import Templated
+
+AT_ONCE = 32
+"""Candidates that share one pass over their history where there are more."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Rows of a history, ``candidates`` (a list of texts) and ``answer``, the right one of them.
+
+    A candidate's score is the log-probability of its tokens after the history, their mean or
+    their sum (``normalize``; the mean does not favour short texts: Brown et al. 2020,
+    arXiv:2005.14165, section 2.4). What is learned is the choice among the candidates: a softmax
+    over their scores (Cao et al. 2007, ListNet's top-one probability). An answer may be a text, an
+    index from 0, or a list of either. A history that is a list is joined by new lines.
+
+    Rows without candidates choose from a ``catalogue``, which is made of the training rows' answers
+    and kept with the prompt: among their answer and ``negatives`` others of it, which the row
+    itself decides, or, where a row has no answer, among all of it.
+    """
+
+    template: str | None = None
+    negatives: int = 9
+    normalize: Literal["mean", "sum"] = "mean"
+    catalogue: Sequence[str] | None = None
+    max_length: int = 512
+    truncate: Side = "left"
+
+    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Rank:
+        """Find a template, and a catalogue where the rows have no candidates."""
+        template = self.template
+        if template is None:
+            if "history" not in rows[0].fields:
+                raise UserError(
+                    f"{rows[0].where}: no field 'history'; say how a row reads with --template, "
+                    f"from its fields ({', '.join(rows[0].fields)})"
+                )
+            template = "{history}\n"
+        catalogue = self.catalogue
+        if catalogue is None and "candidates" not in rows[0].fields:
+            require(rows, ["answer"])
+            catalogue = tuple(sorted({str(row.fields["answer"]) for row in rows}))
+        return replace(self, template=template, catalogue=catalogue)
+
+    def bind(self, backbone: Backbone) -> Ranker:
+        """Return the task on a backbone; the template must be known by now."""
+        return Ranker(self, backbone)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a row chooses among, and which of it is right."""
+
+    texts: tuple[str, ...]
+    right: frozenset[int]
+
+
+class Ranker(Templated):
+    """A ranking bound to a backbone."""
+
+    metric = "mrr"
+    headline = "mrr"
+    answer = "best"
+    tokens = None  # all are scored
+    classes = 0
+
+    def __init__(self, task: Rank, backbone: Backbone) -> None:
+        if task.template is None:
+            raise UserError("a ranking needs a template; give one, or rows with a 'history'")
+        if backbone.architecture == "masked":
+            raise UserError(
+                f"{backbone.name} is a masked model, which has no likelihood of a text; use a "
+                "causal one"
+            )
+        if task.negatives < 1:
+            raise UserError(f"--negatives {task.negatives}: give 1 or more")
+        super().__init__(backbone, task.template)
+        self.task = task
+
+    def headed(self) -> Ranker:
+        """Raise UserError: candidates are no classes that a head could score."""
+        raise UserError("a ranking has no classes for a head; leave the head out of --method")
+
+    # Rows to examples --------------------------------------------------------------------------
+
+    def check(self, rows: Sequence[Row], *, answers: bool) -> None:
+        """Raise UserError at the first row whose history, candidates or answer cannot be used."""
+        for row in rows:
+            self.template.check(row.fields, row.where)
+            require([self._joined(row)], self.template.fields)
+            listed = self.listed(row)
+            if answers and not listed.right:
+                raise UserError(f"{row.where}: missing field 'answer'; give the right candidate")
+
+    def _joined(self, row: Row) -> Row:
+        """Return the row with lists of texts in its template's fields as lines."""
+        values = {name: row.fields[name] for name in self.template.fields}
+        made = {
+            name: "\n".join(value)
+            for name, value in values.items()
+            if isinstance(value, list) and all(isinstance(each, str) for each in value)
+        }
+        return Row({**row.fields, **made}, row.where, row.task)
+
+    def listed(self, row: Row) -> Listed:
+        """Return the row's candidates, its own or drawn from the catalogue, and the right ones.
+
+        Raises UserError, ``FILE:LINE: ...``, for a list of one, repeated candidates, and an
+        answer that is not among them.
+        """
+        given, answer = row.fields.get("candidates"), row.fields.get("answer")
+        if given is None:
+            return self._drawn(row, answer)
+        if not isinstance(given, list) or not all(isinstance(c, str) and c.strip() for c in given):
+            raise UserError(
+                f'{row.where}: field "candidates" is {kind(given)}, expected a list of texts; '
+                "write it as one, without empty texts"
+            )
+        if len(given) < 2:
+            raise UserError(
+                f"{row.where}: {len(given)} candidate(s) leave nothing to choose; give two or more"
+            )
+        if len(set(given)) < len(given):
+            twice = next(text for text in given if given.count(text) > 1)
+            raise UserError(f"{row.where}: the candidate {twice!r} is there twice; remove one")
+        right = answer if isinstance(answer, list) else [] if answer is None else [answer]
+        return Listed(tuple(given), frozenset(_place(each, given, row.where) for each in right))
+
+    def _drawn(self, row: Row, answer: object) -> Listed:
+        catalogue = self.task.catalogue
+        if not catalogue:
+            raise UserError(f"{row.where}: missing field 'candidates'; give a list of texts")
+        if answer is None:
+            return Listed(tuple(catalogue), frozenset())
+        if not isinstance(answer, str) or not answer.strip():
+            raise UserError(
+                f'{row.where}: field "answer" is {kind(answer)}, expected text where there are no '
+                "candidates; write it as one string"
+            )
+        chance = random.Random(f"{row.fields.get('history')}/{answer}")
+        others = [text for text in catalogue if text != answer]
+        texts = [answer, *chance.sample(others, min(self.task.negatives, len(others)))]
+        if len(texts) < 2:
+            raise UserError(
+                f"{row.where}: the catalogue has nothing but its answer; give rows with others"
+            )
+        chance.shuffle(texts)
+        return Listed(tuple(texts), frozenset([texts.index(answer)]))
+
+    def _laid(self, row: Row, texts: Sequence[str], room: int, before: str = "") -> Laid:
+        whole = self._joined(row)
+        longest = max(len(self.backbone.text.ids(text)) for text in texts) + 2
+        limit = self.task.max_length + len(self.backbone.text.ids(before))
+        return lay(
+            self.backbone,
+            self.template,
+            {name: str(whole.fields[name]) for name in self.template.fields},
+            room=min(limit, room - longest),
+            side=self.task.truncate,
+            where=row.where,
+            before=before,
+        )
+
+    def _example(self, laid: Laid, texts: Sequence[str]) -> Example:
+        paths = [
+            tuple(answer_ids(self.backbone, laid.left, spaced(laid.left, text))) for text in texts
+        ]
+        targets = tuple((b, j) for b, path in enumerate(paths) for j in range(-1, len(path) - 1))
+        answers = tuple(token for path in paths for token in path)
+        return Example(laid.ids, laid.slot, tuple(path[:-1] for path in paths), targets, answers)
+
+    def train_example(self, row: Row, room: int) -> Encoded:
+        """Return the row with all its candidates; ``gold`` says which are right, as bits."""
+        listed = self.listed(row)
+        laid = self._laid(row, listed.texts, room)
+        gold = sum(1 << place for place in listed.right)
+        return Encoded(self._example(laid, listed.texts), gold, laid.cut)
+
+    dev_example = train_example
+
+    # Logits to answers -------------------------------------------------------------------------
+
+    def weight(self, item: Encoded) -> int:
+        """Count every row once."""
+        return 1
+
+    def _scores(self, logits: Tensor, examples: Sequence[Example]) -> list[Tensor]:
+        """Return the scores of each example's candidates: a (candidates,) for each."""
+        tokens = torch.tensor([t for e in examples for t in e.answers], device=logits.device)
+        own = logits.float()
+        said = own.gather(1, tokens[:, None])[:, 0] - own.logsumexp(1)  # (targets,)
+        owners, sizes = [], []
+        for example in examples:
+            owners += [sum(sizes) + b for b, _ in example.targets]
+            sizes.append(len(example.branches))
+        place = torch.tensor(owners, device=logits.device)
+        sums = said.new_zeros(sum(sizes)).index_add(0, place, said)
+        if self.task.normalize == "mean":
+            sums = sums / torch.bincount(place, minlength=sum(sizes))
+        return list(torch.split(sums, sizes))
+
+    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
+        """Return minus the log-probability that a right candidate is chosen: (rows,)."""
+        found = []
+        for scores, item in zip(
+            self._scores(logits, [item.example for item in items]), items, strict=True
+        ):
+            right = [n for n in range(len(scores)) if item.gold >> n & 1]
+            found.append(scores.logsumexp(0) - scores[right].logsumexp(0))
+        return torch.stack(found)
+
+    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
+        """Return the summed reciprocal ranks in percent points, and the number of rows."""
+        scores = self._scores(logits, [item.example for item in items])
+        right = [
+            {n for n in range(len(own)) if item.gold >> n & 1}
+            for own, item in zip(scores, items, strict=True)
+        ]
+        found = ranking([own.tolist() for own in scores], right, resamples=1)
+        return found["mrr"] * len(items), len(items)
+
+    def instruction(self) -> str:
+        """Return the default text to start from."""
+        return "Continue with what fits best.\n\n"
+
+    def label_text(self) -> str:
+        """Return nothing: a ranking has no labels."""
+        return ""
+
+    def class_of(self, row: Row) -> str | None:
+        """Return None: a ranking has no classes."""
+        return None
+
+    def demonstration(self, row: Row) -> str:
+        """Return the row as the template shows it, with a right candidate after it."""
+        listed, whole = self.listed(row), self._joined(row)
+        values = {name: str(whole.fields[name]) for name in self.template.fields}
+        filled = "".join(p for p in self.template.fill(values) if isinstance(p, str))
+        return f"{filled}{spaced(filled, listed.texts[min(listed.right)])}\n\n"
+
+    def predict(
+        self,
+        rows: Sequence[Row],
+        injection: Injection | Mixture,
+        *,
+        before: str = "",
+        progress: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return each row's candidates, best first, and their scores."""
+        self.check(rows, answers=False)
+        room = room_for(self.backbone, injection)
+        examples: list[Example] = []
+        owners: list[int] = []
+        listed = [self.listed(row) for row in rows]
+        cut = []
+        for number, (row, own) in enumerate(zip(rows, listed, strict=True)):
+            laid = self._laid(row, own.texts, room, before)
+            cut.append(laid.cut)
+            for start in range(0, len(own.texts), AT_ONCE):
+                examples.append(self._example(laid, own.texts[start : start + AT_ONCE]))
+                owners.append(number)
+        under = injection.of_rows(owners) if isinstance(injection, Mixture) else injection
+        parts: list[list[float]] = [[] for _ in examples]
+        for group, logits in infer(self.backbone, under, examples):
+            own_scores = self._scores(logits, [examples[n] for n in group])
+            for n, scores in zip(group, own_scores, strict=True):
+                parts[n] = scores.tolist()
+            if progress is not None:
+                progress(
+                    len(
+                        {
+                            owners[n]
+                            for n in group
+                            if n + 1 == len(owners) or owners[n + 1] != owners[n]
+                        }
+                    )
+                )
+        scores_of: list[list[float]] = [[] for _ in rows]
+        for owner, part in zip(owners, parts, strict=True):
+            scores_of[owner] += part
+        return [_answer(own.texts, s, c) for own, s, c in zip(listed, scores_of, cut, strict=True)]
+
+    def score(
+        self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
+    ) -> dict[str, Any]:
+        """Return hit@k, NDCG@10 and MRR."""
+        scores, right = [], []
+        for row, found in zip(rows, predictions, strict=True):
+            own = self.listed(row)
+            wanted = {own.texts[n] for n in own.right}
+            scores.append([float(score) for score in found["scores"]])
+            right.append({n for n, text in enumerate(found["ranking"]) if text in wanted})
+        return ranking(scores, right, seed=seed)
+
+
+def _answer(texts: Sequence[str], scores: Sequence[float], cut: bool) -> dict[str, Any]:
+    order = sorted(range(len(texts)), key=lambda n: -scores[n])
+    ranked = [texts[n] for n in order]
+    return {
+        "best": ranked[0],
+        "ranking": ranked,
+        "scores": [round(scores[n], 6) for n in order],
+        "cut": cut,
+    }
+
+
+def _place(answer: object, candidates: Sequence[str], where: str) -> int:
+    """Return the index of a right candidate, which is given as a text or as that index."""
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        if 0 <= answer < len(candidates):
+            return answer
+        raise UserError(
+            f"{where}: answer {answer} is no index of {len(candidates)} candidates, which count "
+            "from 0"
+        )
+    if answer in candidates:
+        return candidates.index(str(answer))
+    hint = nearest(str(answer), candidates)
+    raise UserError(f"{where}: the answer {answer!r} is not among the candidates; {hint}")
