@@ -20,9 +20,10 @@ from foreword.engine import LOGITS, buckets, infer
 from foreword.errors import UserError
 from foreword.injection import Mixture
 from foreword.prompt import Prompt
-from foreword.tasks.generator import ROWS_TOKENS, Asked, Generator, TextTask
+from foreword.tasks.generator import ROWS_TOKENS, Asked, Generator
 from foreword.tasks.layout import room_for
 from foreword.tasks.task import Encoded
+from foreword.tasks.wording import TextTask
 
 
 class Completions:

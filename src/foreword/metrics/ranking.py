@@ -29,24 +29,24 @@ def ranking(
     or a row has no right item.
     """
     check_rows(len(scores), len(right))
-    ranks = [_ranks(own, places) for own, places in zip(scores, right, strict=True)]
+    found_at = [ranks(own, places) for own, places in zip(scores, right, strict=True)]
     shortest = min(map(len, scores))
     found = {
-        f"hit_{k}": [float(own[0] <= k) for own in ranks] for k in CUTS if k == 1 or k < shortest
+        f"hit_{k}": [float(own[0] <= k) for own in found_at] for k in CUTS if k == 1 or k < shortest
     }
-    found["ndcg_10"] = [_ndcg(own, 10) for own in ranks]
-    found["mrr"] = [1 / own[0] for own in ranks]
+    found["ndcg_10"] = [_ndcg(own, 10) for own in found_at]
+    found["mrr"] = [1 / own[0] for own in found_at]
     intervals = {name: bootstrap(each, seed, resamples) for name, each in found.items()}
     return {
-        "rows": len(ranks),
+        "rows": len(found_at),
         "candidates": round(float(np.mean([len(own) for own in scores])), 1),
         **{name: round(each.value, 2) for name, each in intervals.items()},
         "intervals": {name: each.bounds() for name, each in intervals.items()},
     }
 
 
-def _ranks(scores: Sequence[float], right: Collection[int]) -> list[int]:
-    """Return the ranks of the right items, from 1, best first."""
+def ranks(scores: Sequence[float], right: Collection[int]) -> list[int]:
+    """Return the ranks of the right items, from 1, best first; of equal scores wrong ones lead."""
     if not right:
         raise ValueError("a row has no right item")
     order = sorted(range(len(scores)), key=lambda n: (-scores[n], n in right))

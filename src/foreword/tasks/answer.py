@@ -11,8 +11,9 @@ from foreword.data.read import Row, kind
 from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.metrics.answers import answers as measured
-from foreword.tasks.generator import Generator, Wording
+from foreword.tasks.generator import Generator
 from foreword.tasks.layout import Side
+from foreword.tasks.wording import Wording
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,61 +21,20 @@ from foreword.engine import buckets, infer, share
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.tasks.conversation import later, rendered, talk
-from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, spaced
-from foreword.tasks.task import Encoded, Task
+from foreword.tasks.layout import Laid, answer_ids, lay, room_for, spaced
+from foreword.tasks.task import Encoded
 from foreword.tasks.templated import Templated
 from foreword.tasks.windows import windows
+from foreword.tasks.wording import TextTask, Wording
 
 ROWS_TOKENS = 4096
 """Tokens, prompts and completions together, that are decoded side by side."""
 
+SEAM = 4
+"""Tokens that a window may have more between other text than alone, at its two ends."""
+
 LEAST_WINDOW = 16
 """Tokens that a window must have to be worth reading."""
-
-
-class TextTask(Task, Protocol):
-    """What the machine reads of a task's configuration."""
-
-    @property
-    def template(self) -> str | None:
-        """How a row reads, before its answer."""
-
-    @property
-    def max_length(self) -> int:
-        """Tokens of a row at most."""
-
-    @property
-    def truncate(self) -> Side:
-        """The side that is cut."""
-
-    @property
-    def label_smoothing(self) -> float:
-        """The share of each target that is spread evenly over the vocabulary."""
-
-    @property
-    def decoding(self) -> Decoding:
-        """How answers are written."""
-
-
-@dataclass(frozen=True)
-class Wording:
-    """What the machine is told of one task: what is right for a row, and how answers are scored.
-
-    ``holds`` tells whether a row, or a window of it, has what its answer is found by; the field
-    ``windowed`` is parted in windows, ``stride`` tokens apart, where a row is too long. With
-    ``every_turn`` all turns of the assistant are learned, not the last alone.
-    """
-
-    answer: Callable[[Row], str]
-    references: Callable[[Row], Sequence[str]]
-    measure: Callable[[Sequence[str], Sequence[Sequence[str]], int], dict[str, Any]]
-    headline: str
-    instruction: str = "Answer the request below.\n\n"
-    check: Callable[[Row, bool], None] = lambda row, answers: None
-    windowed: str | None = None
-    stride: int = 0
-    holds: Callable[[Row], bool] = lambda row: True
-    every_turn: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,15 +126,23 @@ class Generator(Templated):
         return min(limit, room - self.task.decoding.max_new_tokens)
 
     def _laid(self, row: Row, room: int, before: str = "") -> Laid:
-        return lay(
+        limit, given = self._room(room, before), row
+        while self._chat(row) and len(self._values(row)["messages"]) > limit:
+            said = len(self.backbone.text.ids(self._values(row)["messages"]))
+            shorter = later(row.fields["messages"]) if said > limit else None
+            if shorter is None:
+                break
+            row = Row({**row.fields, "messages": shorter}, row.where, row.task)
+        laid = lay(
             self.backbone,
             self.template,
             self._values(row),
-            room=self._room(room, before),
+            room=limit,
             side=self.task.truncate,
             where=row.where,
             before=before,
         )
+        return laid if row is given else replace(laid, cut=True)
 
     def windows(self, row: Row, room: int, before: str = "") -> list[Row]:
         """Return the row, or a row for each window of its long field.
@@ -186,7 +153,7 @@ class Generator(Templated):
         if field is None:
             return [row]
         without = Row({**row.fields, field: ""}, row.where, row.task)
-        size = self._room(room, before) - len(self._laid(without, room, before).ids)
+        size = self._room(room, before) - len(self._laid(without, room, before).ids) - SEAM
         whole = str(row.fields[field])
         if size < LEAST_WINDOW and len(self.backbone.text.ids(whole)) > size:
             raise UserError(
@@ -329,14 +296,14 @@ class Generator(Templated):
         texts = [""] * len(rows)
         decoding = self._decoding(before)
         sizes = [len(ids) + decoding.max_new_tokens for ids in asked.ids]
-        open_ = Counter(owners)
+        left = Counter(owners)
         for group in buckets(sizes, ROWS_TOKENS):
             ids, part = [asked.ids[i] for i in group], asked.injection.of_rows(group)
             for i, text in zip(group, decode(self.backbone, ids, part, decoding), strict=True):
                 texts[i] = text.strip()
-                open_[owners[i]] -= 1
+            left.subtract(owners[i] for i in group)
             if progress is not None:
-                progress(len({owners[i] for i in group if not open_[owners[i]]}))
+                progress(len({owners[i] for i in group if not left[owners[i]]}))
         return texts, asked.cut
 
     def _chances(
@@ -346,7 +313,7 @@ class Generator(Templated):
         room: int,
         before: str,
     ) -> list[float]:
-        """Return the mean log-probability of each text's tokens after its row."""
+        """Return the mean log-probability of each text's tokens after its row; no text has none."""
         items = []
         for row, text in said:
             laid = self._laid(row, room, before)
@@ -355,7 +322,7 @@ class Generator(Templated):
         for group, logits in infer(self.backbone, injection, [item.example for item in items]):
             own = [items[i] for i in group]
             for i, loss in zip(group, self._entropies(logits, own, 0.0).tolist(), strict=True):
-                if items[i].gold:
+                if said[i][1]:
                     found[i] = -loss / items[i].gold
         return found
 

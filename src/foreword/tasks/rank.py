@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,12 +12,13 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
-from foreword.data.read import Row, kind
+from foreword.data.read import Row
 from foreword.data.shapes import require
 from foreword.engine import infer
-from foreword.errors import UserError, nearest
+from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
-from foreword.metrics.ranking import ranking
+from foreword.metrics.ranking import ranking, ranks
+from foreword.tasks.candidates import Listed, listed
 from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, spaced
 from foreword.tasks.task import Encoded
 from foreword.tasks.templated import Templated
@@ -69,14 +70,6 @@ class Rank:
         return Ranker(self, backbone)
 
 
-@dataclass(frozen=True)
-class Listed:
-    """What a row chooses among, and which of it is right."""
-
-    texts: tuple[str, ...]
-    right: frozenset[int]
-
-
 class Ranker(Templated):
     """A ranking bound to a backbone."""
 
@@ -125,49 +118,8 @@ class Ranker(Templated):
         return Row({**row.fields, **made}, row.where, row.task)
 
     def listed(self, row: Row) -> Listed:
-        """Return the row's candidates, its own or drawn from the catalogue, and the right ones.
-
-        Raises UserError, ``FILE:LINE: ...``, for a list of one, repeated candidates, and an
-        answer that is not among them.
-        """
-        given, answer = row.fields.get("candidates"), row.fields.get("answer")
-        if given is None:
-            return self._drawn(row, answer)
-        if not isinstance(given, list) or not all(isinstance(c, str) and c.strip() for c in given):
-            raise UserError(
-                f'{row.where}: field "candidates" is {kind(given)}, expected a list of texts; '
-                "write it as one, without empty texts"
-            )
-        if len(given) < 2:
-            raise UserError(
-                f"{row.where}: {len(given)} candidate(s) leave nothing to choose; give two or more"
-            )
-        if len(set(given)) < len(given):
-            twice = next(text for text in given if given.count(text) > 1)
-            raise UserError(f"{row.where}: the candidate {twice!r} is there twice; remove one")
-        right = answer if isinstance(answer, list) else [] if answer is None else [answer]
-        return Listed(tuple(given), frozenset(_place(each, given, row.where) for each in right))
-
-    def _drawn(self, row: Row, answer: object) -> Listed:
-        catalogue = self.task.catalogue
-        if not catalogue:
-            raise UserError(f"{row.where}: missing field 'candidates'; give a list of texts")
-        if answer is None:
-            return Listed(tuple(catalogue), frozenset())
-        if not isinstance(answer, str) or not answer.strip():
-            raise UserError(
-                f'{row.where}: field "answer" is {kind(answer)}, expected text where there are no '
-                "candidates; write it as one string"
-            )
-        chance = random.Random(f"{row.fields.get('history')}/{answer}")
-        others = [text for text in catalogue if text != answer]
-        texts = [answer, *chance.sample(others, min(self.task.negatives, len(others)))]
-        if len(texts) < 2:
-            raise UserError(
-                f"{row.where}: the catalogue has nothing but its answer; give rows with others"
-            )
-        chance.shuffle(texts)
-        return Listed(tuple(texts), frozenset([texts.index(answer)]))
+        """Return the row's candidates, its own or drawn from the catalogue, and the right ones."""
+        return listed(row, self.task.catalogue or (), self.task.negatives)
 
     def _laid(self, row: Row, texts: Sequence[str], room: int, before: str = "") -> Laid:
         whole = self._joined(row)
@@ -211,7 +163,8 @@ class Ranker(Templated):
         tokens = torch.tensor([t for e in examples for t in e.answers], device=logits.device)
         own = logits.float()
         said = own.gather(1, tokens[:, None])[:, 0] - own.logsumexp(1)  # (targets,)
-        owners, sizes = [], []
+        owners: list[int] = []
+        sizes: list[int] = []
         for example in examples:
             owners += [sum(sizes) + b for b, _ in example.targets]
             sizes.append(len(example.branches))
@@ -234,12 +187,11 @@ class Ranker(Templated):
     def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return the summed reciprocal ranks in percent points, and the number of rows."""
         scores = self._scores(logits, [item.example for item in items])
-        right = [
-            {n for n in range(len(own)) if item.gold >> n & 1}
-            for own, item in zip(scores, items, strict=True)
-        ]
-        found = ranking([own.tolist() for own in scores], right, resamples=1)
-        return found["mrr"] * len(items), len(items)
+        found = 0.0
+        for own, item in zip(scores, items, strict=True):
+            right = {n for n in range(len(own)) if item.gold >> n & 1}
+            found += 100 / ranks(own.tolist(), right)[0]
+        return found, len(items)
 
     def instruction(self) -> str:
         """Return the default text to start from."""
@@ -283,20 +235,14 @@ class Ranker(Templated):
                 owners.append(number)
         under = injection.of_rows(owners) if isinstance(injection, Mixture) else injection
         parts: list[list[float]] = [[] for _ in examples]
+        left = Counter(owners)
         for group, logits in infer(self.backbone, under, examples):
             own_scores = self._scores(logits, [examples[n] for n in group])
             for n, scores in zip(group, own_scores, strict=True):
                 parts[n] = scores.tolist()
+            left.subtract(owners[n] for n in group)
             if progress is not None:
-                progress(
-                    len(
-                        {
-                            owners[n]
-                            for n in group
-                            if n + 1 == len(owners) or owners[n + 1] != owners[n]
-                        }
-                    )
-                )
+                progress(len({owners[n] for n in group if not left[owners[n]]}))
         scores_of: list[list[float]] = [[] for _ in rows]
         for owner, part in zip(owners, parts, strict=True):
             scores_of[owner] += part
@@ -324,18 +270,3 @@ def _answer(texts: Sequence[str], scores: Sequence[float], cut: bool) -> dict[st
         "scores": [round(scores[n], 6) for n in order],
         "cut": cut,
     }
-
-
-def _place(answer: object, candidates: Sequence[str], where: str) -> int:
-    """Return the index of a right candidate, which is given as a text or as that index."""
-    if isinstance(answer, int) and not isinstance(answer, bool):
-        if 0 <= answer < len(candidates):
-            return answer
-        raise UserError(
-            f"{where}: answer {answer} is no index of {len(candidates)} candidates, which count "
-            "from 0"
-        )
-    if answer in candidates:
-        return candidates.index(str(answer))
-    hint = nearest(str(answer), candidates)
-    raise UserError(f"{where}: the answer {answer!r} is not among the candidates; {hint}")

@@ -11,9 +11,10 @@ from foreword.data.read import Row
 from foreword.data.shapes import require
 from foreword.metrics.generation import generation
 from foreword.tasks.generate import references
-from foreword.tasks.generator import Generator, Wording
+from foreword.tasks.generator import Generator
 from foreword.tasks.layout import Side
 from foreword.tasks.translate import pair
+from foreword.tasks.wording import Wording
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.metrics.generation import generation
 from foreword.tasks.generate import references
-from foreword.tasks.generator import Generator, Wording
+from foreword.tasks.generator import Generator
 from foreword.tasks.layout import Side
+from foreword.tasks.wording import Wording
 
 LANGUAGES = {
     "ar": "Arabic",
