@@ -29,9 +29,14 @@ from foreword.methods.soft import Soft
 from foreword.multitask import multitask
 from foreword.presets import preset
 from foreword.prompt import Prompt
+from foreword.tasks.answer import Answer
+from foreword.tasks.chat import Chat
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.rank import Rank
 from foreword.tasks.score import Score
+from foreword.tasks.summarize import Summarize
+from foreword.tasks.translate import Translate
 from foreword.train import tune
 from foreword.training import Training
 
@@ -39,9 +44,11 @@ load = Backbone.load
 
 __all__ = [
     "Adapter",
+    "Answer",
     "Attempt",
     "Backbone",
     "Cartridge",
+    "Chat",
     "Classify",
     "Context",
     "Continued",
@@ -53,9 +60,12 @@ __all__ = [
     "PTuning",
     "Prefix",
     "Prompt",
+    "Rank",
     "Score",
     "Soft",
+    "Summarize",
     "Training",
+    "Translate",
     "UserError",
     "averaged",
     "compress",

@@ -65,6 +65,7 @@ def test_what_is_learned_is_the_first_window_with_an_answer() -> None:
     assert shown == f"{holding[0].fields['context']} ? a film :"
     assert len(item.example.ids) <= 60
     assert not item.cut
+    assert item.windows == len(parts)
     assert list(item.example.answers) == [*get().text.ids(" bad 0123"), 1]
 
 
@@ -83,6 +84,8 @@ def test_the_likeliest_answer_of_all_windows_is_given(name: str) -> None:
     heard: list[int] = []
     found = task.predict(rows, NOTHING, progress=heard.append)
     assert sum(heard) == 3
+    assert [answer["windows"] > 1 for answer in found] == [True, False, True]
+    assert task.score(rows, found, 0)["windowed"] == 2
     for one, answer in zip(rows, found, strict=True):
         parts = task.windows(one, 512)
         assert len(parts) > 1 or one is rows[1]
@@ -135,7 +138,7 @@ def test_bad_rows_are_named(fields: dict[str, Any], what: str) -> None:
 def test_questions_alone_may_be_asked() -> None:
     asked = Row({"context": "it was bad", "question": "a film"}, "F:1")
     bound().check([asked], answers=False)
-    assert bound().predict([asked], NOTHING)[0].keys() == {"text", "cut"}
+    assert bound().predict([asked], NOTHING)[0].keys() == {"text", "cut", "windows"}
 
 
 def test_wrong_settings_are_named() -> None:

@@ -91,8 +91,6 @@ def test_scripts_have_their_own_words(text: str, cut: str) -> None:
     assert found["bleu"] == pytest.approx(100)
     assert found["signatures"]["bleu"].split("tok:")[1].split("|")[0] in cut.split("|")
     bound.check([row], answers=True)
-    item = bound.train_example(row, 512)
-    assert item.gold == len(item.example.answers) > 1
 
 
 @pytest.mark.parametrize("name", ["llama", "t5"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
-from foreword.data.read import Row
+from foreword.data.read import Row, kind
 from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.metrics.generation import generation
@@ -74,5 +74,22 @@ class Generate:
 
 
 def references(row: Row, answer: str) -> list[str]:
-    """Return a row's ``references``, or its answer where it has none."""
-    return [str(each) for each in row.fields.get("references") or [answer]]
+    """Return a row's ``references``, or its answer where it has none.
+
+    Raises UserError, ``FILE:LINE: ...``, for what is no list of texts.
+    """
+    given = row.fields.get("references")
+    if given is None:
+        return [answer]
+    if not isinstance(given, list) or not given or not all(isinstance(each, str) for each in given):
+        raise UserError(
+            f'{row.where}: field "references" is {kind(given)}, expected a list of texts; write '
+            "it as one, or leave it out"
+        )
+    return [str(each) for each in given]
+
+
+def check_target(row: Row, target: str) -> None:
+    """Raise UserError for a row whose answer, or references, cannot be learned and compared."""
+    require([row], [target])
+    references(row, "")

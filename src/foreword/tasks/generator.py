@@ -170,7 +170,7 @@ class Generator(Templated):
         parts = self.windows(row, room)
         row = next((part for part in parts if self.wording.holds(part)), parts[0])
         laid = self._laid(row, room)
-        return self._taught(laid, self._following(laid.left, row))
+        return replace(self._taught(laid, self._following(laid.left, row)), windows=len(parts))
 
     dev_example = train_example
 
@@ -280,7 +280,8 @@ class Generator(Templated):
             chances.update(zip(several, self._chances(said, chosen, room, before), strict=True))
         found: list[dict[str, Any]] = [{} for _ in rows]
         for n in sorted(range(len(flat)), key=lambda n: chances[n]):
-            found[owners[n]] = {"text": texts[n], "cut": cut[n]}
+            own = {"windows": len(parted[owners[n]])} if self.wording.windowed else {}
+            found[owners[n]] = {"text": texts[n], "cut": cut[n], **own}
         return found
 
     def _written(
@@ -352,6 +353,12 @@ class Generator(Templated):
     def score(
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
     ) -> dict[str, Any]:
-        """Compare answers with all of a row's references, as the task is measured."""
+        """Compare answers with all of a row's references, as the task is measured.
+
+        ``windowed`` counts the rows that were read in windows.
+        """
         references = [self.wording.references(row) for row in rows]
-        return self.wording.measure([str(p["text"]) for p in predictions], references, seed)
+        found = self.wording.measure([str(p["text"]) for p in predictions], references, seed)
+        if self.wording.windowed is None:
+            return found
+        return {**found, "windowed": sum(p.get("windows", 1) > 1 for p in predictions)}

@@ -23,6 +23,7 @@ class Encoded:
     cut: bool
     number: float = 0.0  # what is right for a score
     task: int = 0  # which of several tasks the row is of
+    windows: int = 1  # into how many the row was parted; this is one of them
 
 
 class Objective(Protocol):

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.data.read import Row
-from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.metrics.generation import generation
-from foreword.tasks.generate import references
+from foreword.tasks.generate import check_target, references
 from foreword.tasks.generator import Generator
 from foreword.tasks.layout import Side
 from foreword.tasks.wording import Wording
@@ -88,7 +87,7 @@ class Translate:
                 ),
                 headline="bleu",
                 instruction="Translate the text below.\n\n",
-                check=lambda row, answers: require([row], [target] if answers else []),
+                check=lambda row, answers: check_target(row, target) if answers else None,
             ),
         )
 
