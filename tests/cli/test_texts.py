@@ -44,7 +44,7 @@ def test_an_example_goes_from_its_rows_to_its_scores(
         few += ["--max-new-tokens", "4"]
     made = cli("train", "--config", run, *few, "--json")
     assert made.status == 0, made.err
-    out = tmp_path / "out" / f"{task}.safetensors"
+    out = f"out/{task}.safetensors"
     dev = f"examples/{task}/dev.jsonl"
     scored = cli("eval", out, "--data", dev, "--baselines", "--json")
     assert scored.status == 0, scored.err
@@ -52,7 +52,7 @@ def test_an_example_goes_from_its_rows_to_its_scores(
         assert set(found["intervals"]) == SCORES[task]
         assert found["rows"] == 4
     assert scored.json["baselines"].keys() == {"zero-shot", "demonstrations"}
-    shown = cli("eval", out, "--data", dev)
+    shown = cli("eval", out, "--data", dev, "--baselines")
     assert shown.status == 0, shown.err
     assert max(map(len, shown.out.splitlines())) <= 80
     assert ("BLEU" in shown.out or "bleu" in shown.out) == ("bleu" in SCORES[task])
@@ -96,17 +96,17 @@ def with_field(task: str, **changed: Any) -> list[dict[str, Any]]:
         ("answer", with_field("answer", context=" "), (), ['t.jsonl:2: field "context" is empty']),
         ("answer", with_field("answer", question=None), (), ["t.jsonl:2:", "'question'"]),
         ("answer", [ROWS["answer"]] * 2, ("--stride", "0"), ["--stride 0", "1 or more"]),
-        ("answer", [ROWS["answer"]] * 2, ("--method", "head"), ["no classes for a head"]),
+        ("answer", [ROWS["answer"]] * 2, ("--method", "head"), ["--method head", "no classes"]),
         ("chat", with_field("chat", messages=[{"role": "bot", "content": ""}]), (), ["t.jsonl:2:"]),
         ("chat", with_field("chat", messages=TALK[:1]), (), ["t.jsonl:2:", "ends with 'user'"]),
-        ("chat", [ROWS["chat"]] * 2, ("--turns", "al"), ["turns", "'al'"]),
+        ("chat", [ROWS["chat"]] * 2, ("--turns", "al"), ["al", "--turns"]),
         ("chat", [ROWS["generate"]] * 2, (), ["t.jsonl:1:", "messages"]),
         ("rank", with_field("rank", answer="c"), (), ["t.jsonl:2: the answer 'c' is not among"]),
         ("rank", with_field("rank", candidates=["bad"]), (), ["t.jsonl:2: 1 candidate(s)"]),
         ("rank", with_field("rank", candidates=["bad"] * 2), (), ["t.jsonl:2: the candidate 'b"]),
         ("rank", with_field("rank", candidates=None), (), ["t.jsonl:2: missing field 'cand"]),
-        ("rank", [ROWS["rank"]] * 2, ("--normalize", "max"), ["normalize", "'max'"]),
-        ("rank", [ROWS["rank"]] * 2, ("--method", "head"), ["no classes for a head"]),
+        ("rank", [ROWS["rank"]] * 2, ("--normalize", "max"), ["max", "--normalize"]),
+        ("rank", [ROWS["rank"]] * 2, ("--method", "head"), ["--method head", "no classes"]),
         (
             "translate",
             [{"en": "a film", "de": "it"}] * 2,

@@ -12,7 +12,6 @@ from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.methods.prefix import Prefix
-from foreword.methods.soft import Soft
 from foreword.tasks.summarize import Summarize
 from foreword.tasks.translate import Translate
 from foreword.train import tune
@@ -81,7 +80,7 @@ def test_all_references_count() -> None:
     [
         ("我喜歡看電影", "zh"),
         ("映画を見ることが好きです", "ja-mecab|char"),
-        ("أحب مشاهدة الأفلام", "13a"),
+        ("أحب مشاهدة الأفلام في المساء", "13a"),
     ],
 )
 def test_scripts_have_their_own_words(text: str, cut: str) -> None:
@@ -94,14 +93,7 @@ def test_scripts_have_their_own_words(text: str, cut: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "t5"])
-@pytest.mark.parametrize(
-    ("method", "rate"),
-    [(Soft(length=1, start="random"), 0.03), (Prefix(start="demonstrations"), 0.1)],
-    ids=["soft", "prefix"],
-)
-def test_what_the_frozen_model_does_not_write_is_learned(
-    name: str, method: Any, rate: float
-) -> None:
+def test_what_the_frozen_model_does_not_write_is_learned(name: str) -> None:
     """A colour is to be turned into its opposite; the model alone repeats it."""
 
     def rows(n: int, seed: int) -> list[Row]:
@@ -115,10 +107,10 @@ def test_what_the_frozen_model_does_not_write_is_learned(
     made = tune(
         base,
         task,
-        method,
+        Prefix(length=4, start="random"),
         rows(64, 1),
-        rows(60, 2),
-        training=Training(epochs=40, batch_size=16, rate=rate, patience=15),
+        rows(40, 2),
+        training=Training(epochs=25, batch_size=16, rate=0.1, patience=8),
         watchers=[],
     )
 
