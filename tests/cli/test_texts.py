@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from foreword.prompt import Prompt
+from foreword.tasks.rank import Rank
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Cli = Callable[..., Any]
@@ -154,6 +157,21 @@ def test_mistakes_are_named(
     assert "Traceback" not in found.err
     for part in parts:
         assert part in said[-1]
+
+
+def test_what_is_drawn_depends_on_the_seed(world: Any, cli: Cli, tmp_path: Path) -> None:
+    data, out = tmp_path / "t.jsonl", tmp_path / "p.safetensors"
+    rows = [{"history": f"it {n}", "answer": f"film {n}"} for n in range(9)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    known = ["--task", "rank", "--negatives", "3", "--epochs", "1", "--seed", "5", "--method"]
+    files = ["--model", world.path("model"), "--train", data, "--dev", data, "--out", out]
+    made = cli("train", *known, "soft", *files, "--json")
+    assert made.status == 0, made.err
+    task = Prompt.load(out).task
+    assert isinstance(task, Rank)
+    assert (task.seed, task.negatives, len(task.catalogue or ())) == (5, 3, 9)
+    found = cli("predict", out, "--data", data, "--json").json["predictions"]
+    assert {len(each["ranking"]) for each in found} == {4}
 
 
 @pytest.mark.parametrize("task", SCORES)

@@ -119,6 +119,8 @@ def test_a_catalogue_is_made_of_the_rows_answers() -> None:
         assert [listed.texts[n] for n in listed.right] == [row.fields["answer"]]
     places = [next(iter(made.listed(row).right)) for row in PLAIN]
     assert len(set(places)) > 1  # the right one does not always stand at one place
+    other = Rank(negatives=3, catalogue=task.catalogue, template="{history}", seed=1).bind(get())
+    assert any(set(other.listed(r).texts) != set(made.listed(r).texts) for r in PLAIN)
     asked = made.listed(Row({"history": "it was"}, "F:1"))
     assert (asked.texts, asked.right) == (task.catalogue, frozenset())
     assert made.predict([Row({"history": "it was"}, "F:1")], NOTHING)[0]["best"] in asked.texts

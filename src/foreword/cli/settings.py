@@ -194,13 +194,14 @@ def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
         given["labels"] = parse_labels(given["labels"])
     if isinstance(given.get("anchors"), list | tuple):
         given["anchors"] = parse_anchors(given["anchors"])
+    seed = {"seed": given["seed"]} if "seed" in given else {}
     usual = kind().__dict__.get("decoding")  # every task has usual settings
     if usual is not None:
-        seed = {"seed": given["seed"]} if "seed" in given else {}
         names = {f.name for f in dataclasses.fields(Decoding)} - {"seed"}
         decoding = {k: given.pop(k) for k in list(given) if k in names} | seed
         given["decoding"] = from_plain(Decoding, {**plain(usual), **decoding}, where)
     made: Task = _take(kind, given, where, shared=())
+    given |= seed  # which others take too
     return made
 
 

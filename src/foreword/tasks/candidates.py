@@ -18,15 +18,17 @@ class Listed:
     right: frozenset[int]
 
 
-def listed(row: Row, catalogue: Sequence[str], negatives: int) -> Listed:
+def listed(row: Row, catalogue: Sequence[str], negatives: int, seed: int = 0) -> Listed:
     """Return a row's candidates, its own or drawn from the catalogue, and the right ones.
+
+    What is drawn depends on the row and the seed alone, so that every method meets the same.
 
     Raises UserError, ``FILE:LINE: ...``, for a list of one, repeated candidates, and an
     answer that is not among them.
     """
     given, answer = row.fields.get("candidates"), row.fields.get("answer")
     if given is None:
-        return _drawn(row, answer, catalogue, negatives)
+        return _drawn(row, answer, catalogue, negatives, seed)
     if not isinstance(given, list) or not all(isinstance(c, str) and c.strip() for c in given):
         raise UserError(
             f'{row.where}: field "candidates" is {kind(given)}, expected a list of texts; '
@@ -43,7 +45,7 @@ def listed(row: Row, catalogue: Sequence[str], negatives: int) -> Listed:
     return Listed(tuple(given), frozenset(_place(each, given, row.where) for each in right))
 
 
-def _drawn(row: Row, answer: object, catalogue: Sequence[str], negatives: int) -> Listed:
+def _drawn(row: Row, answer: object, catalogue: Sequence[str], negatives: int, seed: int) -> Listed:
     if not catalogue:
         raise UserError(f"{row.where}: missing field 'candidates'; give a list of texts")
     if answer is None:
@@ -53,7 +55,7 @@ def _drawn(row: Row, answer: object, catalogue: Sequence[str], negatives: int) -
             f'{row.where}: field "answer" is {kind(answer)}, expected text where there are no '
             "candidates; write it as one string"
         )
-    chance = random.Random(f"{row.fields.get('history')}/{answer}")
+    chance = random.Random(f"{seed}/{row.fields.get('history')}/{answer}")
     others = [text for text in catalogue if text != answer]
     texts = [answer, *chance.sample(others, min(negatives, len(others)))]
     if len(texts) < 2:

@@ -39,7 +39,7 @@ class Rank:
 
     Rows without candidates choose from a ``catalogue``, which is made of the training rows' answers
     and kept with the prompt: among their answer and ``negatives`` others of it, which the row
-    itself decides, or, where a row has no answer, among all of it.
+    and ``seed`` decide, or, where a row has no answer, among all of it.
     """
 
     template: str | None = None
@@ -48,6 +48,7 @@ class Rank:
     catalogue: Sequence[str] | None = None
     max_length: int = 512
     truncate: Side = "left"
+    seed: int = 0
 
     def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Rank:
         """Find a template, and a catalogue where the rows have no candidates."""
@@ -119,7 +120,7 @@ class Ranker(Templated):
 
     def listed(self, row: Row) -> Listed:
         """Return the row's candidates, its own or drawn from the catalogue, and the right ones."""
-        return listed(row, self.task.catalogue or (), self.task.negatives)
+        return listed(row, self.task.catalogue or (), self.task.negatives, self.task.seed)
 
     def _laid(self, row: Row, texts: Sequence[str], room: int, before: str = "") -> Laid:
         whole = self._joined(row)
