@@ -109,6 +109,23 @@ def test_the_page_on_long_texts(here: Path, capsys: pytest.CaptureFixture[str]) 
         assert isinstance(json.loads(printed.out), dict)
 
 
+def test_the_page_on_texts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its commands in order, on a tiny model."""
+    page = (ROOT / "docs" / "texts.md").read_text("utf-8")
+    get().model.save_pretrained(here / "model")
+    get().text.tokenizer.save_pretrained(here / "model")
+    for command in commands(page):
+        few = ["--epochs", "1", "--length", "2", "--max-new-tokens", "4"]
+        if "rank" in command[-1]:
+            few = few[:-2]
+        status = run(
+            [*command, *(few if command[0] == "train" else []), "--model", "model", "--json"]
+        )
+        printed = capsys.readouterr()
+        assert status == 0, printed.err
+        assert isinstance(json.loads(printed.out), dict)
+
+
 @pytest.mark.smollm2
 @pytest.mark.timeout(900)
 def test_the_ten_lines(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

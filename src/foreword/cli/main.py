@@ -204,6 +204,8 @@ def evaluate_command(
     show.line(f"{prompt} on {data}: {result['rows']} rows, 95% intervals")
     if result["cut"]:
         show.line(f"{result['cut']} rows were too long and were cut")
+    if result.get("windowed"):
+        show.line(f"{result['windowed']} rows were read in windows; the likeliest answer counts")
     console.print(show.scores(result, "prompt"))
     if show.FURTHER.keys() & result.keys():
         console.print()
