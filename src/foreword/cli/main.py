@@ -32,6 +32,7 @@ from foreword.cli.common import (
 from foreword.cli.compare import compare
 from foreword.cli.compose import compose
 from foreword.cli.compress import compress
+from foreword.cli.data import data
 from foreword.cli.flags import Flags
 from foreword.cli.library import library
 from foreword.cli.multitask import multitask
@@ -61,6 +62,7 @@ app = App(
 
 app.command(compare)
 app.command(compress)
+app.command(data)
 app.command(multitask)
 app.command(pretrain)
 app.command(compose)
