@@ -54,6 +54,34 @@ def evaluate(
     return result
 
 
+def over_windows(
+    prompt: Prompt,
+    data: str | Path | Sequence[Row],
+    windows: Sequence[int | None],
+    *,
+    seed: int = 0,
+    announce: Announce | None = None,
+) -> dict[str, Any]:
+    """Score a prompt that reads the first tokens of each field alone, for several numbers of them.
+
+    The answer has the ``metric`` and, for each window in ``curve``, what ``evaluate`` gives without
+    its tables; None is a window without end.
+    """
+    _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
+    task: Any = prompt.task  # a frozen dataclass, as all tasks are
+    curve = []
+    for window in windows:
+        name = f"first {window}" if window else "all"
+
+        def begun(_: str, total: int, name: str = name) -> Callable[[int], None]:
+            return (lambda done: None) if announce is None else announce(name, total)
+
+        within = replace(prompt, task=replace(task, input_window=window))
+        found = evaluate(within, rows, seed=seed, announce=begun)
+        curve.append({"window": window, **without_bulk(found)})
+    return {"metric": prompt.bound().headline, "rows": len(rows), "curve": curve}
+
+
 def scored(
     bound: Bound,
     rows: Sequence[Row],

@@ -46,6 +46,7 @@ HELP = {
     "completion_field": "the field that holds the completion",
     "max_length": "tokens of a row; longer ones are cut",
     "truncate": "the side that is cut",
+    "input_window": "read the first K tokens of each field alone",
     "loss": "over the labels, or over the whole vocabulary",
     "length": "virtual tokens",
     "first_layer": "the lowest layer that has a prefix",

@@ -38,14 +38,14 @@ from foreword.cli.library import library
 from foreword.cli.multitask import multitask
 from foreword.cli.pretrain import pretrain
 from foreword.cli.settings import settings, task_alone
-from foreword.cli.words import columns
+from foreword.cli.words import columns, parse_windows
 from foreword.compose.ensemble import load
 from foreword.config import plain
 from foreword.data.read import read_rows
 from foreword.data.sample import drawn
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.evaluate import evaluate, with_scores
+from foreword.evaluate import evaluate, over_windows, with_scores
 from foreword.export.peft import from_peft, to_peft
 from foreword.loop import Interrupted
 from foreword.parallel import ALONE, World, joined
@@ -183,6 +183,9 @@ def evaluate_command(
         bool, Parameter(negative="", help="score the frozen model without the prompt too")
     ] = False,
     rows: Annotated[int | None, Parameter(help="the first N after shuffling with the seed")] = None,
+    windows: Annotated[
+        str | None, Parameter(help="4,8,all: the score where so many first tokens are read")
+    ] = None,
     columns_: Columns = None,
     seed: Annotated[int, Parameter(help="decides the rows and the intervals")] = 0,
     model: Model = None,
@@ -193,7 +196,23 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Score a prompt on rows, with intervals, beside the frozen model where that is asked for."""
+    sizes = None if windows is None else parse_windows(windows)
+    if sizes is not None and baselines:
+        raise UserError("--windows scores the prompt alone; leave out --baselines")
     chosen = some_rows(data, columns(columns_), rows, seed)
+    if sizes is not None:
+        one = Prompt.load(prompt)
+        one = one.onto(
+            backbone_of(one, model, dtype, device, quantize), force=force, where=str(prompt)
+        )
+        with show.counting() as bars:
+            result = over_windows(one, chosen, sizes, seed=seed, announce=bars)
+        if as_json:
+            show.emit(result)
+            return
+        show.line(f"{prompt} on {data}: {result['rows']} rows, 95% intervals")
+        show.out().print(show.curve(result))
+        return
     loaded = load(prompt)
     backbone = backbone_of(loaded, model, dtype, device, quantize)
     loaded = loaded.onto(backbone, force=force, where=str(prompt))

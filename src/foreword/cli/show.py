@@ -30,6 +30,9 @@ METRICS = {
 IN_UNITS = ("rmse", "mae")
 """Errors in the unit of the numbers themselves; all other scores are in percent points."""
 
+BAR = 40
+"""Columns of the longest bar in a picture."""
+
 
 def out() -> Console:
     """Return the console for results: standard output, never wider than a terminal of 80."""
@@ -122,6 +125,21 @@ def scores(result: Mapping[str, Any], name: str) -> Table:
         for metric in shown:
             cells.append(with_interval(metric, values[metric], values["intervals"][metric]))
         table.add_row(label, *cells)
+    return table
+
+
+def curve(result: Mapping[str, Any]) -> Table:
+    """Lay out a score over the number of tokens that are read, with a bar of its size."""
+    metric = result["metric"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("tokens", justify="right")
+    table.add_column(METRICS.get(metric, metric), justify="right")
+    table.add_column("")
+    most = max((each[metric] for each in result["curve"]), default=0)
+    for each in result["curve"]:
+        size = round(BAR * max(0.0, each[metric]) / most) if most > 0 else 0
+        score = with_interval(metric, each[metric], each["intervals"][metric])
+        table.add_row(str(each["window"] or "all"), score, "█" * size)
     return table
 
 

@@ -18,7 +18,7 @@ from foreword.errors import UserError, nearest
 from foreword.injection import Injection, Mixture
 from foreword.metrics.classification import classification
 from foreword.tasks.headed import Headed
-from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size
+from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size, values_of
 from foreword.tasks.task import Encoded
 from foreword.tasks.template import Slot, Soft, Template
 from foreword.tasks.verbalizer import Cloze, LabelTree, Path, Plan, normalized, words_of
@@ -32,7 +32,7 @@ class Classify:
     and makes words of their names. ``loss`` is taken over the labels, or over the whole
     "vocabulary". ``label_smoothing`` spreads that share of each row's target evenly over all labels
     (Szegedy et al. 2016, arXiv:1512.00567). Rows of more than ``max_length`` tokens lose text on
-    the side ``truncate``.
+    the side ``truncate``; of each field no more than its first ``input_window`` tokens are read.
     """
 
     template: str | None = None
@@ -40,6 +40,7 @@ class Classify:
     label_field: str = "label"
     max_length: int = 512
     truncate: Side = "right"
+    input_window: int | None = None
     loss: Literal["labels", "vocabulary"] = "labels"
     label_smoothing: float = 0.0
 
@@ -177,14 +178,16 @@ class Classifier:
                     "mend the row, or name the label with --labels"
                 )
 
+    def _values(self, row: Row) -> dict[str, str]:
+        return values_of(self.backbone, row, self.template.fields, self.task.input_window)
+
     def _laid(self, row: Row, room: int, before: str = "") -> Laid:
-        values = {name: str(row.fields[name]) for name in self.template.fields}
         extra = max(map(len, self.verbalizer.everything.branches), default=0)
         limit = self.task.max_length + len(self.backbone.text.ids(before))
         return lay(
             self.backbone,
             self.template,
-            values,
+            self._values(row),
             room=min(limit, room - extra),
             side=self.task.truncate,
             where=row.where,
@@ -253,9 +256,8 @@ class Classifier:
 
     def demonstration(self, row: Row) -> str:
         """Return the row as the template shows it, with its label's word in place."""
-        values = {name: str(row.fields[name]) for name in self.template.fields}
         word = self.words[str(row.fields[self.task.label_field])][0]
-        pieces = [p for p in self.template.fill(values) if not isinstance(p, Soft)]
+        pieces = [p for p in self.template.fill(self._values(row)) if not isinstance(p, Soft)]
         if Slot() not in pieces:
             pieces.append(Slot())
         at = pieces.index(Slot())

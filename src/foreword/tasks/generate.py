@@ -19,7 +19,17 @@ from foreword.engine import buckets, share
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.metrics.generation import generation
-from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size, spaced
+from foreword.tasks.layout import (
+    Laid,
+    Side,
+    answer_ids,
+    begun,
+    lay,
+    room_for,
+    soft_size,
+    spaced,
+    values_of,
+)
 from foreword.tasks.task import Encoded
 from foreword.tasks.template import Template
 
@@ -30,7 +40,8 @@ class Generate:
 
     Rows of ``messages`` are read through the tokenizer's chat template: the last message is the
     completion. Prompts of more than ``max_length`` tokens lose text on the side ``truncate``,
-    completions of more than ``decoding.max_new_tokens`` at their end. ``label_smoothing`` spreads
+    completions of more than ``decoding.max_new_tokens`` at their end. Of each field, or message, no
+    more than its first ``input_window`` tokens are read. ``label_smoothing`` spreads
     that share of each target evenly over the vocabulary (Szegedy et al. 2016, arXiv:1512.00567).
     """
 
@@ -38,6 +49,7 @@ class Generate:
     completion_field: str = "completion"
     max_length: int = 512
     truncate: Side = "left"
+    input_window: int | None = None
     label_smoothing: float = 0.0
     decoding: Decoding = field(default_factory=Decoding)
 
@@ -136,8 +148,9 @@ class Generator:
                 require([row], [self.task.completion_field])
 
     def _values(self, row: Row) -> dict[str, str]:
-        values = {n: str(row.fields[n]) for n in self.template.fields}
-        if "messages" in values:
+        plain = [name for name in self.template.fields if name != "messages"]
+        values = values_of(self.backbone, row, plain, self.task.input_window)
+        if "messages" in self.template.fields:
             messages = row.fields["messages"]
             if isinstance(messages, str):
                 messages = [{"role": "user", "content": messages}]
@@ -147,7 +160,8 @@ class Generator:
         return values
 
     def _rendered(self, messages: list[dict[str, str]]) -> str:
-        tokenizer = self.backbone.text.tokenizer
+        tokenizer, window = self.backbone.text.tokenizer, self.task.input_window
+        messages = [{**m, "content": begun(self.backbone, m["content"], window)} for m in messages]
         if tokenizer.chat_template is None:
             turns = [f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages]
             return "\n".join([*turns, "Assistant:"])
