@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.data.read import Row, read_rows
+from foreword.data.same import marked, marks
 from foreword.data.shapes import canonical
 from foreword.injection import NOTHING, Injection
 from foreword.prompt import Prompt, Tuned
@@ -22,6 +23,7 @@ def evaluate(
     data: str | Path | Sequence[Row],
     *,
     baselines: bool = False,
+    train: Sequence[Row] | None = None,
     seed: int = 0,
     announce: Announce | None = None,
 ) -> dict[str, Any]:
@@ -30,7 +32,8 @@ def evaluate(
     With ``baselines`` the frozen model is scored on the same rows too: ``zero-shot`` with the
     template alone (virtual tokens left out), and ``demonstrations`` with rows that the prompt
     remembers from its training data as plain text in front. ``cut`` counts the rows that were
-    too long and lost text.
+    too long and lost text. ``in_train`` counts those whose text is among the rows of ``train`` or,
+    without, among those that the prompt was tuned on, where its file tells.
     """
     _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
     bound = prompt.bound()
@@ -44,6 +47,9 @@ def evaluate(
         return scored(who, rows, NOTHING, before=before, seed=seed, progress=begun(name))
 
     result = compared(bound, rows, prompt.answers(rows, progress=begun("prompt")), seed)
+    known = prompt.data.get("marks") if train is None else marks(train, bound.fields)
+    if known is not None:
+        result["in_train"] = marked(rows, bound.fields, known)
     if not baselines:
         return result
     result["baselines"] = {"zero-shot": bare("zero-shot")}

@@ -19,6 +19,7 @@ from foreword.backbone.sources import folder_of
 from foreword.cli import continual, show
 from foreword.cli import demo as demonstration
 from foreword.cli import find_rate as finder
+from foreword.cli.augment import augment
 from foreword.cli.common import (
     Columns,
     Device,
@@ -42,7 +43,7 @@ from foreword.cli.words import columns, parse_windows
 from foreword.compose.ensemble import load
 from foreword.config import plain
 from foreword.data.read import read_rows
-from foreword.data.sample import drawn
+from foreword.data.sample import drawn, others
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluate import evaluate, over_windows, with_scores
@@ -60,6 +61,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # Ctrl-C is answered below
 )
 
+app.command(augment)
 app.command(compare)
 app.command(compress)
 app.command(data)
@@ -97,15 +99,17 @@ def train(
     named = columns(wanted["columns"])
     seed = made.training.seed
     by = plain(made.task).get("label_field")
-    rows = read_rows(wanted["train"], columns=named)
-    rows = drawn(rows, wanted["rows"], wanted["per_label"], seed, by)
+    every = read_rows(wanted["train"], columns=named)
+    rows = drawn(every, wanted["rows"], wanted["per_label"], seed, by)
     if find_lr:
         finder.run(made, rows, world, as_json)
         return
     out = Path(wanted["out"])
-    dev = (
-        None if wanted["dev"] is None else some_rows(wanted["dev"], named, wanted["dev_rows"], seed)
-    )
+    dev = others(every, rows, wanted["per_label"], seed, by)
+    if wanted["dev"] is not None:
+        dev = some_rows(wanted["dev"], named, wanted["dev_rows"], seed)
+    elif dev is not None:
+        show.say(f"no dev rows given: {len(dev)} others are taken, {wanted['per_label']} a label")
     test = None if wanted["test"] is None else some_rows(wanted["test"], named, None, seed)
     told = trackers(wanted["report_to"] or (), out)
     device = world.device(wanted["device"])
@@ -149,7 +153,7 @@ def train(
     result: dict[str, Any] = {"out": str(out), "dev": prompt.scores["dev"]}
     if test is not None:
         with show.counting() as bars:
-            scores = evaluate(prompt, test, seed=seed, announce=bars)
+            scores = evaluate(prompt, test, train=rows, seed=seed, announce=bars)
         prompt = with_scores(prompt, "test", scores)
         result["test"] = prompt.scores["test"]
     if old is not None and before is not None:
@@ -170,6 +174,7 @@ def train(
     )
     if test is not None:
         show.out().print(show.scores(scores, "test"))
+        show.leaks(scores, "test")
     if "old" in result:
         show.out().print(continual.table(result))
 
@@ -226,6 +231,7 @@ def evaluate_command(
     if result["cut"]:
         show.line(f"{result['cut']} rows were too long and were cut")
     console.print(show.scores(result, "prompt"))
+    show.leaks(result, str(data))
     if "per_class" in result:
         console.print()
         console.print(show.per_class(result))

@@ -143,6 +143,12 @@ def curve(result: Mapping[str, Any]) -> Table:
     return table
 
 
+def leaks(result: Mapping[str, Any], name: str) -> None:
+    """Warn of rows that were scored and are in the training rows too, where there are some."""
+    if result.get("in_train"):
+        line(f"warning: {result['in_train']} of {result['rows']} rows of {name} are in train too")
+
+
 def with_interval(metric: str, value: float, bounds: Sequence[float]) -> str:
     """Write a score with its interval behind it."""
     decimals = 2 if metric in IN_UNITS else 1
