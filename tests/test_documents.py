@@ -97,6 +97,7 @@ def test_the_page_on_long_texts(here: Path, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.smollm2  # as above
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("one_thread")
 def test_the_page_on_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its commands in order, on a tiny model that writes few words."""
     page = (ROOT / "docs" / "data.md").read_text("utf-8")

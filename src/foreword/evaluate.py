@@ -18,6 +18,11 @@ Announce = Callable[[str, int], Callable[[int], None]]
 """Told a name and a number of rows; answers with what is called for every group of rows done."""
 
 
+def silent(name: str, total: int) -> Callable[[int], None]:
+    """Count rows for nobody."""
+    return lambda done: None
+
+
 def evaluate(
     prompt: Tuned,
     data: str | Path | Sequence[Row],

@@ -108,6 +108,13 @@ def test_other_settings_begin_anew(prompt: Prompt, tmp_path: Path) -> None:
     assert not any("already" in line for line in told)
 
 
+def test_another_model_may_write(prompt: Prompt, tmp_path: Path) -> None:
+    report = run(prompt, tmp_path / "new.jsonl", writer=get("t5"))
+    assert sum(report["kept"].values()) > 0
+    kept = Prompt.load(tmp_path / "new.writer.safetensors")
+    assert kept.backbone["fingerprint"] == get("t5").fingerprint
+
+
 def test_rounds_ask_for_what_is_lacking_and_give_up() -> None:
     found: list[dict[str, Any]] = []
     settings = Augment(count=6, tries=16)
@@ -133,9 +140,11 @@ def test_rows_are_turned_round_with_their_rarest_words() -> None:
     said = {"b": "bad", "g": "good"}
     first, second, third = turned(given, "text", "label", said, 2)
     assert first.fields == {
-        "label": "bad", "keywords": "was, dreadful", "completion": "the film was dreadful",
+        "label": "bad",
+        "keywords": "was, dreadful",
+        "completion": "the film was dreadful",
         "own": "b",
-    }  # fmt: skip
+    }
     assert second.fields["keywords"] == "a, marvel"
     made = requested([first, second, third], ["g", "b", "g"], said, 2, "0/1")
     assert [row.fields["label"] for row in made] == ["good", "bad", "good"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from foreword.data.read import Row, read_rows
 from foreword.data.same import same_text
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.evaluate import Announce
+from foreword.evaluate import Announce, silent
 from foreword.methods.method import Method
 from foreword.methods.prefix import Prefix
 from foreword.prompt import Prompt, write_whole
@@ -35,11 +35,6 @@ from foreword.watch import Watcher
 
 DROPPED = ("empty", "known", "repeated", "another label")
 """Why a text is not kept: nothing in it, in the given rows, sampled before, or no agreement."""
-
-
-def silent(name: str, total: int) -> Callable[[int], None]:
-    """Count rows for nobody."""
-    return lambda done: None
 
 
 def augment(
@@ -75,9 +70,16 @@ def augment(
     said = {label: own[0].strip() for label, own in bound.words.items()}
     rows = turned(train, field, label_field, said, settings.keywords)
     generator = written(
-        writer or bound.backbone, rows, beside(target, ".writer.safetensors"), settings,
-        method or Prefix(), training or Training(epochs=5), resume, watchers, announce,
-    )  # fmt: skip
+        writer or bound.backbone,
+        rows,
+        beside(target, ".writer.safetensors"),
+        settings,
+        method or Prefix(),
+        training or Training(epochs=5),
+        resume,
+        watchers,
+        announce,
+    )
     seen = {same_text(str(row.fields[field])) for row in (*train, *known) if field in row.fields}
     run = _hash([plain(settings), sorted(seen), generator.metadata(), prompt.metadata()])
     kept = beside(target, ".samples.jsonl")
@@ -96,13 +98,8 @@ def augment(
             again = replace(generator, task=task_of(settings, number))
             texts = [str(mended(each["text"])).strip() for each in again.answers(requests)]
             past = {same_text(str(each["text"])) for each in found}
-            judged = labelled(prompt, field, texts)
-            for request, text, label in zip(requests, texts, judged, strict=True):
-                own, key = request.fields["own"], same_text(text)
-                reasons = (not text, key in seen, key in past, label != own)
-                why = next((w for w, yes in zip(DROPPED, reasons, strict=True) if yes), None)
-                past.add(key)
-                new = {"text": text, "label": own, "dropped": why, "round": number, "run": run}
+            for text, label, why in sifted(prompt, asked, texts, seen, past):
+                new = {"text": text, "label": label, "dropped": why, "round": number, "run": run}
                 found.append(new)
             _write(kept, found)
             move(len(chosen(found, wanted)) - before)
@@ -135,11 +132,22 @@ def classified(prompt: Prompt) -> Classifier:
     return bound
 
 
-def labelled(prompt: Prompt, field: str, texts: Sequence[str]) -> list[str | None]:
-    """Return the prompt's labels of texts; None for an empty one."""
+def sifted(
+    prompt: Prompt, asked: Sequence[str], texts: Sequence[str], seen: set[str], past: set[str]
+) -> Iterator[tuple[str, str, str | None]]:
+    """Yield texts with the label that was asked for and why they are dropped, None where not.
+
+    ``seen`` are the texts of the given rows and ``past`` those sampled before, which these join.
+    """
+    (field,) = prompt.bound().fields
     rows = [Row({field: text}, f"text {n}") for n, text in enumerate(texts, 1) if text]
-    found = iter(prompt.answers(rows) if rows else ())
-    return [str(next(found)["label"]) if text else None for text in texts]
+    answers = iter(prompt.answers(rows) if rows else ())
+    for label, text in zip(asked, texts, strict=True):
+        found = next(answers)["label"] if text else None
+        key = same_text(text)
+        reasons = (not text, key in seen, key in past, found != label)
+        past.add(key)
+        yield text, label, next((w for w, yes in zip(DROPPED, reasons, strict=True) if yes), None)
 
 
 def beside(out: Path, end: str) -> Path:

@@ -56,6 +56,14 @@ def written(
             announce(f"{path}: is there already")
             return there.onto(backbone)
     return tune(
-        backbone, task, method, learned, held, training=training, out=path, resume=resume,
-        watchers=watchers, announce=announce,
-    )  # fmt: skip
+        backbone,
+        task,
+        method,
+        learned,
+        held,
+        training=training,
+        out=path,
+        resume=resume,
+        watchers=watchers,
+        announce=announce,
+    )
