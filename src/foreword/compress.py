@@ -18,7 +18,7 @@ from foreword.data.shapes import canonical
 from foreword.distil import Distilled
 from foreword.engine import states_of
 from foreword.errors import UserError
-from foreword.evaluate import Announce
+from foreword.evaluate import Announce, silent
 from foreword.injection import NOTHING, Injection
 from foreword.methods.cartridge import Cartridge, check_length, text_ids
 from foreword.metrics.generation import generation
@@ -40,11 +40,6 @@ HELD, DEV = 0.15, 0.1
 """The shares of the questions that are held back for the report, and to choose the best state."""
 
 TIMINGS = 3
-
-
-def silent(name: str, total: int) -> Callable[[int], None]:
-    """Count rows for nobody."""
-    return lambda done: None
 
 
 @dataclass(frozen=True)

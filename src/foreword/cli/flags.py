@@ -66,6 +66,7 @@ HELP = {
     "turns": "which of the assistant's turns are learned: last or all",
     "max_length": "tokens of a row; longer ones are cut",
     "truncate": "the side that is cut",
+    "input_window": "read the first K tokens of each field alone",
     "loss": "over the labels, or over the whole vocabulary",
     "length": "virtual tokens",
     "first_layer": "the lowest layer that has a prefix",

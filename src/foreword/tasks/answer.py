@@ -31,6 +31,7 @@ class Answer:
     max_length: int = 512
     stride: int = 128
     truncate: Side = "right"
+    input_window: int | None = None
     label_smoothing: float = 0.0
     decoding: Decoding = field(default_factory=lambda: Decoding(max_new_tokens=32, stop=("\n",)))
 

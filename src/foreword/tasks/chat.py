@@ -31,6 +31,7 @@ class Chat:
     turns: Literal["last", "all"] = "last"
     max_length: int = 1024
     truncate: Side = "left"
+    input_window: int | None = None
     label_smoothing: float = 0.0
     decoding: Decoding = field(default_factory=lambda: Decoding(max_new_tokens=128))
 

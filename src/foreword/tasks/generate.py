@@ -22,7 +22,8 @@ class Generate:
 
     Rows of ``messages`` are read through the tokenizer's chat template: the last message is the
     completion. Prompts of more than ``max_length`` tokens lose text on the side ``truncate``,
-    completions of more than ``decoding.max_new_tokens`` at their end. ``label_smoothing`` spreads
+    completions of more than ``decoding.max_new_tokens`` at their end. Of each field, or message, no
+    more than its first ``input_window`` tokens are read. ``label_smoothing`` spreads
     that share of each target evenly over the vocabulary (Szegedy et al. 2016, arXiv:1512.00567).
     """
 
@@ -30,6 +31,7 @@ class Generate:
     completion_field: str = "completion"
     max_length: int = 512
     truncate: Side = "left"
+    input_window: int | None = None
     label_smoothing: float = 0.0
     decoding: Decoding = field(default_factory=Decoding)
 

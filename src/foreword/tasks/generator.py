@@ -21,7 +21,7 @@ from foreword.engine import buckets, infer, share
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.tasks.conversation import later, rendered, talk
-from foreword.tasks.layout import Laid, answer_ids, lay, room_for, spaced
+from foreword.tasks.layout import Laid, answer_ids, begun, lay, room_for, spaced, values_of
 from foreword.tasks.task import Encoded, Task
 from foreword.tasks.templated import Templated
 from foreword.tasks.windows import windows
@@ -97,15 +97,27 @@ class Generator(Templated):
             self.wording.check(row, answers)
 
     def _values(self, row: Row) -> dict[str, str]:
-        values = {n: str(row.fields[n]) for n in self.template.fields}
-        if "messages" in values:
-            messages = row.fields["messages"]
-            if isinstance(messages, str):
-                messages = [{"role": "user", "content": messages}]
-            elif messages[-1]["role"] == "assistant":
+        plain = [name for name in self.template.fields if name != "messages"]
+        values = values_of(self.backbone, row, plain, self.task.input_window)
+        if "messages" in self.template.fields:
+            messages = self._heard(row)
+            if messages[-1]["role"] == "assistant":
                 messages = messages[:-1]
             values["messages"] = rendered(self.backbone.text, messages, row.where)
         return values
+
+    def _heard(self, row: Row) -> list[dict[str, str]]:
+        """Return a row's messages, those that are not learned within the input window."""
+        given = row.fields["messages"]
+        messages = [{"role": "user", "content": given}] if isinstance(given, str) else given
+        heard = []
+        for number, each in enumerate(messages, 1):
+            learned = self.wording.every_turn or number == len(messages)
+            if each["role"] != "assistant" or not learned:
+                text = begun(self.backbone, each["content"], self.task.input_window)
+                each = {**each, "content": text}
+            heard.append(each)
+        return heard
 
     def completion(self, row: Row) -> str:
         """Return the row's answer."""
@@ -154,7 +166,7 @@ class Generator(Templated):
             return [row]
         without = Row({**row.fields, field: ""}, row.where, row.task)
         size = self._room(room, before) - len(self._laid(without, room, before).ids) - SEAM
-        whole = str(row.fields[field])
+        whole = begun(self.backbone, str(row.fields[field]), self.task.input_window)
         if size < LEAST_WINDOW and len(self.backbone.text.ids(whole)) > size:
             raise UserError(
                 f"{row.where}: the rest of the row leaves {max(0, size)} tokens for its "
@@ -191,7 +203,7 @@ class Generator(Templated):
 
         One that is too long loses its first turns.
         """
-        messages, cut = list(row.fields["messages"]), False
+        messages, cut = self._heard(row), False
         limit = min(self.task.max_length, room)
         while True:
             said = talk(self.backbone, messages, row.where)

@@ -19,7 +19,7 @@ from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.metrics.ranking import ranking, ranks
 from foreword.tasks.candidates import Listed, listed
-from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, spaced
+from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, spaced, values_of
 from foreword.tasks.task import Encoded, Task
 from foreword.tasks.templated import Templated
 
@@ -48,6 +48,7 @@ class Rank:
     catalogue: Sequence[str] | None = None
     max_length: int = 512
     truncate: Side = "left"
+    input_window: int | None = None
     seed: int = 0
 
     def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Rank:
@@ -129,7 +130,7 @@ class Ranker(Templated):
         return lay(
             self.backbone,
             self.template,
-            {name: str(whole.fields[name]) for name in self.template.fields},
+            values_of(self.backbone, whole, self.template.fields, self.task.input_window),
             room=min(limit, room - longest),
             side=self.task.truncate,
             where=row.where,

@@ -29,6 +29,7 @@ class Summarize:
     target_field: str | None = None
     max_length: int = 1024
     truncate: Side = "right"
+    input_window: int | None = None
     label_smoothing: float = 0.0
     decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
 

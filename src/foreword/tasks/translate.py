@@ -56,6 +56,7 @@ class Translate:
     language: str | None = None
     max_length: int = 512
     truncate: Side = "right"
+    input_window: int | None = None
     label_smoothing: float = 0.0
     decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
 
