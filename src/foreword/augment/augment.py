@@ -121,7 +121,7 @@ def augment(
 
 
 def classified(prompt: Prompt) -> tuple[Classifier, Classify]:
-    """Return a prompt's classifier and its task; raises UserError for another, or several fields."""
+    """Return a prompt's classifier and its task; raises UserError for others, or many fields."""
     bound, task = prompt.bound(), prompt.task
     if not isinstance(bound, Classifier) or not isinstance(task, Classify):
         raise UserError("augment writes rows for a classification; the prompt is of another task")
