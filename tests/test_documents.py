@@ -111,6 +111,49 @@ def test_the_page_on_long_texts(here: Path, capsys: pytest.CaptureFixture[str]) 
         assert isinstance(json.loads(printed.out), dict)
 
 
+def test_the_page_on_texts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its commands in order, on a tiny model."""
+    page = (ROOT / "docs" / "texts.md").read_text("utf-8")
+    get().model.save_pretrained(here / "model")
+    get().text.tokenizer.save_pretrained(here / "model")
+    for command in commands(page):
+        few = ["--epochs", "1", "--length", "2", "--max-new-tokens", "4"]
+        if "rank" in command[-1]:
+            few = few[:-2]
+        status = run(
+            [*command, *(few if command[0] == "train" else []), "--model", "model", "--json"]
+        )
+        printed = capsys.readouterr()
+        assert status == 0, printed.err
+        assert isinstance(json.loads(printed.out), dict)
+
+
+@pytest.mark.smollm2  # as above
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("one_thread")
+def test_the_page_on_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its commands in order, on a tiny model that writes few words."""
+    page = (ROOT / "docs" / "data.md").read_text("utf-8")
+    get().model.save_pretrained(here / "model")
+    get().text.tokenizer.save_pretrained(here / "model")
+    few = {
+        "data": [],
+        "train": ["--epochs", "1", "--model", "model"],
+        "eval": ["--rows", "6"],
+        "augment": ["--epochs", "1", "--max-new-tokens", "4"],
+    }
+    for command in commands(page):
+        if command[0] == "augment":
+            command[command.index("--count") + 1] = "2"
+        elif "--input-window" in command:
+            command += ["--rows", "60", "--dev-rows", "4"]
+        status = run([*command, *few[command[0]], "--json"])
+        printed = capsys.readouterr()
+        assert status == 0, printed.err
+        assert isinstance(json.loads(printed.out), dict)
+    assert (here / "out" / "few" / "test.jsonl").exists()
+
+
 @pytest.mark.smollm2
 @pytest.mark.timeout(900)
 def test_the_ten_lines(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

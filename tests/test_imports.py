@@ -26,7 +26,7 @@ ORDER = [
     ["train", "pretrain", "evaluate", "presets", "records"],
     ["find_rate", "multitask"],
     ["self_study", "compose"],
-    ["compare", "compress"],
+    ["augment", "compare", "compress"],
     ["export"],
     ["__init__"],
     ["cli"],

@@ -27,7 +27,7 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.config import plain
 from foreword.data.read import Row
-from foreword.data.sample import digest, drawn
+from foreword.data.sample import digest, drawn, others
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluate import evaluate, scored, without_bulk
@@ -81,6 +81,12 @@ class Data:
         by = plain(task).get("label_field")
         return drawn(self.train, self.rows, self.per_label, seed, by)
 
+    def held(self, rows: Sequence[Row], task: Task, seed: int) -> Sequence[Row] | None:
+        """Return the dev rows: those given, or for few rows a label as many others."""
+        if self.dev is not None:
+            return self.dev
+        return others(self.train, rows, self.per_label, seed, plain(task).get("label_field"))
+
     def about(self) -> Record:
         """Return what tells these rows from others."""
         parts = {"train": self.train, "dev": self.dev, "test": self.test}
@@ -89,6 +95,8 @@ class Data:
             for name, rows in parts.items()
             if rows is not None
         }
+        if self.per_label is not None and self.dev is None:
+            found["dev"] = "as many rows of each label"
         return {**found, "rows": self.rows, "per_label": self.per_label}
 
 
@@ -207,7 +215,9 @@ def perform(run: Run, folder: Path) -> Record:
     task = run.task.completed(every, shape, backbone)
     bound = task.bind(backbone)
     bound.check(test, answers=True)
-    _, rows = canonical(run.data.chosen(task, seed))
+    chosen = run.data.chosen(task, seed)
+    held = run.data.held(chosen, task, seed)
+    _, rows = canonical(chosen)
     parameters, size, seconds = 0, 0, 0.0
     if isinstance(run.method, ZeroShot | Demonstrations):
         bound, before = from_rows(task, backbone, rows, seed).bind(backbone), ""
@@ -223,7 +233,7 @@ def perform(run: Run, folder: Path) -> Record:
             task,
             run.method,
             rows,
-            run.data.dev,
+            held,
             training=run.training,
             watchers=[Bar()],
             announce=lambda line: console().print(line, markup=False, soft_wrap=True),
@@ -231,7 +241,7 @@ def perform(run: Run, folder: Path) -> Record:
         seconds = time.monotonic() - began
         size = prompt.save(folder / "prompt.safetensors").stat().st_size
         parameters = prompt.method["trained"]
-        scores = evaluate(prompt, test, seed=seed)
+        scores = evaluate(prompt, test, train=rows, seed=seed)
     return {
         "headline": bound.headline,
         "score": scores[bound.headline],

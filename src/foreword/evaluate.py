@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.data.read import Row, read_rows
+from foreword.data.same import marked, marks
 from foreword.data.shapes import canonical
 from foreword.injection import NOTHING, Injection
 from foreword.prompt import Prompt, Tuned
@@ -17,11 +18,17 @@ Announce = Callable[[str, int], Callable[[int], None]]
 """Told a name and a number of rows; answers with what is called for every group of rows done."""
 
 
+def silent(name: str, total: int) -> Callable[[int], None]:
+    """Count rows for nobody."""
+    return lambda done: None
+
+
 def evaluate(
     prompt: Tuned,
     data: str | Path | Sequence[Row],
     *,
     baselines: bool = False,
+    train: Sequence[Row] | None = None,
     seed: int = 0,
     announce: Announce | None = None,
 ) -> dict[str, Any]:
@@ -30,7 +37,8 @@ def evaluate(
     With ``baselines`` the frozen model is scored on the same rows too: ``zero-shot`` with the
     template alone (virtual tokens left out), and ``demonstrations`` with rows that the prompt
     remembers from its training data as plain text in front. ``cut`` counts the rows that were
-    too long and lost text.
+    too long and lost text. ``in_train`` counts those whose text is among the rows of ``train`` or,
+    without, among those that the prompt was tuned on, where its file tells.
     """
     _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
     bound = prompt.bound()
@@ -44,6 +52,9 @@ def evaluate(
         return scored(who, rows, NOTHING, before=before, seed=seed, progress=begun(name))
 
     result = compared(bound, rows, prompt.answers(rows, progress=begun("prompt")), seed)
+    known = prompt.data.get("marks") if train is None else marks(train, bound.fields)
+    if known is not None:
+        result["in_train"] = marked(rows, bound.fields, known)
     if not baselines:
         return result
     result["baselines"] = {"zero-shot": bare("zero-shot")}
@@ -52,6 +63,34 @@ def evaluate(
         shown = bare(f"{len(texts)} demonstrations", "".join(texts))
         result["baselines"]["demonstrations"] = {**shown, "shots": len(texts)}
     return result
+
+
+def over_windows(
+    prompt: Prompt,
+    data: str | Path | Sequence[Row],
+    windows: Sequence[int | None],
+    *,
+    seed: int = 0,
+    announce: Announce | None = None,
+) -> dict[str, Any]:
+    """Score a prompt that reads the first tokens of each field alone, for several numbers of them.
+
+    The answer has the ``metric`` and, for each window in ``curve``, what ``evaluate`` gives without
+    its tables; None is a window without end.
+    """
+    _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
+    task: Any = prompt.task  # a frozen dataclass, as all tasks are
+    curve = []
+    for window in windows:
+        name = f"first {window}" if window else "all"
+
+        def begun(_: str, total: int, name: str = name) -> Callable[[int], None]:
+            return (lambda done: None) if announce is None else announce(name, total)
+
+        within = replace(prompt, task=replace(task, input_window=window))
+        found = evaluate(within, rows, seed=seed, announce=begun)
+        curve.append({"window": window, **without_bulk(found)})
+    return {"metric": prompt.bound().headline, "rows": len(rows), "curve": curve}
 
 
 def scored(

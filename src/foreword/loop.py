@@ -116,6 +116,12 @@ class Loop:
             cut = sum(item.cut for item in items)
             if cut:
                 self.announce(f"{cut} of {len(items)} {name} rows were too long and were cut")
+            parted = sum(item.windows > 1 for item in items)
+            if parted:
+                self.announce(
+                    f"{parted} of {len(items)} {name} rows were parted in windows; the first "
+                    "with an answer is learned"
+                )
         if self.training.mixup and any(len(item.example.targets) != 1 for item in self.items):
             raise UserError(
                 "--mixup mixes rows that are scored at one token each; give labels of one token, "

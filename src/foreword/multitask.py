@@ -33,6 +33,7 @@ from foreword.train import (
     dtype_name,
     follow,
     provenance,
+    remembered,
     rows_for,
     versions,
 )
@@ -146,7 +147,7 @@ def multitask(
             task=bounds[task].finished(made[task][2], injection),
             backbone=about_backbone(backbone),
             method=about,
-            data=data[task],
+            data={**data[task], **remembered(bounds[task], made[task][1])},
             seed=training.seed,
             versions=versions(),
             scores=scores,

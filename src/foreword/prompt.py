@@ -23,6 +23,9 @@ from foreword.injection import Injection
 from foreword.tasks.registry import TASKS, name_of
 from foreword.tasks.task import Bound, Task
 
+LARGE = ("demonstrations", "marks")
+"""What the data section of a file holds for machines, and people are not shown."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -83,7 +86,7 @@ class Prompt:
                 default=0,
             ),
             "parameters": sum(tensor.numel() for tensor in tensors.values()),
-            "data": {k: v for k, v in self.data.items() if k != "demonstrations"},
+            "data": {k: v for k, v in self.data.items() if k not in LARGE},
             "seed": self.seed,
             "versions": dict(self.versions),
             "scores": dict(self.scores),

@@ -19,6 +19,7 @@ from foreword import checkpoint
 from foreword.backbone.backbone import Backbone
 from foreword.config import plain
 from foreword.data.read import Row, read_rows
+from foreword.data.same import marks, overlap
 from foreword.data.sample import digest, hold_out
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
@@ -90,6 +91,8 @@ def tune(
         },
         "data": provenance(bound, method, run.own(0), dev_rows, training.seed),
     }
+    if again := about["data"]["dev"]["in_train"]:
+        announce(f"{again} of {len(dev_rows)} dev rows are in train too: their score flatters")
     if replay is not None:
         about["data"]["replay"] = {
             **digested(replay.rows),
@@ -102,6 +105,7 @@ def tune(
         "backbone": {**about_backbone(backbone), "dtype": dtype_name(backbone)},
     }
     follow(run, config, target, resume=resume, watchers=watchers, announce=announce)
+    about["data"] = {**about["data"], **remembered(bound, run.own(0))}
     with torch.no_grad():
         injection = trainable().map(lambda tensor: tensor.detach().clone())
     prompt = Prompt(
@@ -227,14 +231,29 @@ def rows_for(
 def provenance(
     bound: Bound, method: Method, train: Sequence[Row], dev: Sequence[Row], seed: int
 ) -> dict[str, Any]:
-    """Describe the data: counts and hashes, and rows as text for the baseline in context."""
+    """Describe the data: counts and hashes, and rows as text for the baseline in context.
+
+    ``in_train`` counts dev rows whose text is in train.
+    """
     most = min(method.shots, len(train))
     shots = demonstrations(bound, train, most, seed) if most else []
     return {
         "train": digested(train),
-        "dev": digested(dev),
+        "dev": {**digested(dev), "in_train": len(overlap(dev, train, bound.fields))},
         "demonstrations": [bound.demonstration(row) for row in shots],
     }
+
+
+def remembered(bound: Bound, train: Sequence[Row]) -> dict[str, str]:
+    """Return marks of the training rows for the prompt file, by which ``evaluate`` finds them.
+
+    Of many rows there are none: they would be larger than the prompt.
+    """
+    return {"marks": marks(train, bound.fields)} if len(train) <= MARKED else {}
+
+
+MARKED = 1000
+"""Training rows up to which marks of them are kept in the prompt file: 7 bytes a row."""
 
 
 def digested(rows: Sequence[Row]) -> dict[str, Any]:

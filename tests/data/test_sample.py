@@ -17,6 +17,7 @@ from foreword.data.sample import (
     epoch_order,
     first,
     hold_out,
+    others,
     per_class,
     shuffled,
     tempered,
@@ -254,3 +255,15 @@ def test_every_batch_has_its_share_of_each_task() -> None:
     order = epoch_order(tasks, {0: 30, 1: 10}, 0, 0)
     for start in range(0, 40, 8):
         assert sum(tasks[row] for row in order[start : start + 8]) == 2
+
+
+def test_others_are_as_many_of_each_class_and_none_twice() -> None:
+    given = [Row({"text": f"t {n}", "label": "ab"[n % 2]}, f"f:{n}") for n in range(12)]
+    taken = drawn(given, None, 2, 0, "label")
+    dev = others(given, taken, 2, 0, "label")
+    assert dev is not None
+    assert Counter(row.fields["label"] for row in dev) == {"a": 2, "b": 2}
+    assert not {row.where for row in dev} & {row.where for row in taken}
+    assert others(given, taken, 2, 0, "label") == dev
+    assert others(given, drawn(given, None, 4, 0, "label"), 4, 0, "label") is None
+    assert others(given, taken, None, 0, "label") is None

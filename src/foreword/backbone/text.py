@@ -19,6 +19,21 @@ class Text:
             return []
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
+    def beginning(self, text: str, count: int) -> str:
+        """Return the text of its first ``count`` tokens, as it is written.
+
+        A character that the cut parts, one of several tokens, is left out whole.
+        """
+        if len(ids := self.ids(text)) <= count:
+            return text
+        if not self.tokenizer.is_fast:  # which do not tell where a token stands
+            return self.decode(ids[:count]).strip("\ufffd")
+        read = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        places = read["offset_mapping"]
+        return text[: min(places[count - 1][1], places[count][0])]
+
     def continuation(self, left: str, text: str) -> list[int]:
         """Return the ids of ``text`` as they follow ``left``.
 

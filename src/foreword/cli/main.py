@@ -19,6 +19,7 @@ from foreword.backbone.sources import folder_of
 from foreword.cli import continual, show
 from foreword.cli import demo as demonstration
 from foreword.cli import find_rate as finder
+from foreword.cli.augment import augment
 from foreword.cli.common import (
     Columns,
     Device,
@@ -32,19 +33,20 @@ from foreword.cli.common import (
 from foreword.cli.compare import compare
 from foreword.cli.compose import compose
 from foreword.cli.compress import compress
+from foreword.cli.data import data
 from foreword.cli.flags import Flags
 from foreword.cli.library import library
 from foreword.cli.multitask import multitask
 from foreword.cli.pretrain import pretrain
 from foreword.cli.settings import settings, task_alone
-from foreword.cli.words import columns
+from foreword.cli.words import columns, parse_windows
 from foreword.compose.ensemble import load
 from foreword.config import plain
 from foreword.data.read import read_rows
-from foreword.data.sample import drawn
+from foreword.data.sample import drawn, others
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.evaluate import evaluate, with_scores
+from foreword.evaluate import evaluate, over_windows, with_scores
 from foreword.export.peft import from_peft, to_peft
 from foreword.loop import Interrupted
 from foreword.parallel import ALONE, World, joined
@@ -59,8 +61,10 @@ app = App(
     suppress_keyboard_interrupt=False,  # Ctrl-C is answered below
 )
 
+app.command(augment)
 app.command(compare)
 app.command(compress)
+app.command(data)
 app.command(multitask)
 app.command(pretrain)
 app.command(compose)
@@ -95,15 +99,17 @@ def train(
     named = columns(wanted["columns"])
     seed = made.training.seed
     by = plain(made.task).get("label_field")
-    rows = read_rows(wanted["train"], columns=named)
-    rows = drawn(rows, wanted["rows"], wanted["per_label"], seed, by)
+    every = read_rows(wanted["train"], columns=named)
+    rows = drawn(every, wanted["rows"], wanted["per_label"], seed, by)
     if find_lr:
         finder.run(made, rows, world, as_json)
         return
     out = Path(wanted["out"])
-    dev = (
-        None if wanted["dev"] is None else some_rows(wanted["dev"], named, wanted["dev_rows"], seed)
-    )
+    dev = others(every, rows, wanted["per_label"], seed, by)
+    if wanted["dev"] is not None:
+        dev = some_rows(wanted["dev"], named, wanted["dev_rows"], seed)
+    elif dev is not None:
+        show.say(f"no dev rows given: {len(dev)} others are taken, {wanted['per_label']} a label")
     test = None if wanted["test"] is None else some_rows(wanted["test"], named, None, seed)
     told = trackers(wanted["report_to"] or (), out)
     device = world.device(wanted["device"])
@@ -147,7 +153,7 @@ def train(
     result: dict[str, Any] = {"out": str(out), "dev": prompt.scores["dev"]}
     if test is not None:
         with show.counting() as bars:
-            scores = evaluate(prompt, test, seed=seed, announce=bars)
+            scores = evaluate(prompt, test, train=rows, seed=seed, announce=bars)
         prompt = with_scores(prompt, "test", scores)
         result["test"] = prompt.scores["test"]
     if old is not None and before is not None:
@@ -168,6 +174,7 @@ def train(
     )
     if test is not None:
         show.out().print(show.scores(scores, "test"))
+        show.leaks(scores, "test")
     if "old" in result:
         show.out().print(continual.table(result))
 
@@ -181,6 +188,9 @@ def evaluate_command(
         bool, Parameter(negative="", help="score the frozen model without the prompt too")
     ] = False,
     rows: Annotated[int | None, Parameter(help="the first N after shuffling with the seed")] = None,
+    windows: Annotated[
+        str | None, Parameter(help="4,8,all: the score where so many first tokens are read")
+    ] = None,
     columns_: Columns = None,
     seed: Annotated[int, Parameter(help="decides the rows and the intervals")] = 0,
     model: Model = None,
@@ -191,7 +201,23 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Score a prompt on rows, with intervals, beside the frozen model where that is asked for."""
+    sizes = None if windows is None else parse_windows(windows)
+    if sizes is not None and baselines:
+        raise UserError("--windows scores the prompt alone; leave out --baselines")
     chosen = some_rows(data, columns(columns_), rows, seed)
+    if sizes is not None:
+        one = Prompt.load(prompt)
+        one = one.onto(
+            backbone_of(one, model, dtype, device, quantize), force=force, where=str(prompt)
+        )
+        with show.counting() as bars:
+            result = over_windows(one, chosen, sizes, seed=seed, announce=bars)
+        if as_json:
+            show.emit(result)
+            return
+        show.line(f"{prompt} on {data}: {result['rows']} rows, 95% intervals")
+        show.out().print(show.curve(result))
+        return
     loaded = load(prompt)
     backbone = backbone_of(loaded, model, dtype, device, quantize)
     loaded = loaded.onto(backbone, force=force, where=str(prompt))
@@ -204,7 +230,10 @@ def evaluate_command(
     show.line(f"{prompt} on {data}: {result['rows']} rows, 95% intervals")
     if result["cut"]:
         show.line(f"{result['cut']} rows were too long and were cut")
+    if result.get("windowed"):
+        show.line(f"{result['windowed']} rows were read in windows; the likeliest answer counts")
     console.print(show.scores(result, "prompt"))
+    show.leaks(result, str(data))
     if show.FURTHER.keys() & result.keys():
         console.print()
         console.print(show.scores(result, "prompt", show.FURTHER))

@@ -20,7 +20,7 @@ from foreword.cli.settings import Settings, over_preset, settings_from
 from foreword.cli.words import columns
 from foreword.config import from_plain, plain
 from foreword.data.read import Row, read_rows
-from foreword.data.sample import drawn, first
+from foreword.data.sample import drawn, first, others
 from foreword.errors import UserError, nearest
 from foreword.multitask import Member, Outcome, Sharing
 from foreword.multitask import multitask as do
@@ -136,8 +136,10 @@ def _member(name: str, made: Settings) -> Member:
         return read if n is None else first(read, n, seed)
 
     by = plain(made.task).get("label_field")
-    train = drawn(rows("train") or [], wanted["rows"], wanted["per_label"], seed, by)
-    return Member(name, made.task, train, rows("dev", wanted["dev_rows"]), rows("test"))
+    every = rows("train") or []
+    train = drawn(every, wanted["rows"], wanted["per_label"], seed, by)
+    dev = rows("dev", wanted["dev_rows"]) or others(every, train, wanted["per_label"], seed, by)
+    return Member(name, made.task, train, dev, rows("test"))
 
 
 def _result(found: Outcome, out: Path, seconds: float) -> dict[str, Any]:

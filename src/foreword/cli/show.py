@@ -21,9 +21,16 @@ METRICS = {
     "accuracy": "accuracy",
     "micro_f1": "micro F1",
     "macro_f1": "macro F1",
+    "hit_1": "hit@1",
+    "hit_3": "hit@3",
+    "ndcg_10": "NDCG@10",
+    "mrr": "MRR",
     "exact_match": "exact match",
+    "f1": "F1",
     "bleu": "BLEU",
     "chrf": "chrF",
+    "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
     "rouge_l": "ROUGE-L",
     "pearson": "Pearson",
     "spearman": "Spearman",
@@ -41,6 +48,9 @@ FURTHER = {
 
 IN_UNITS = ("rmse", "mae")
 """Errors in the unit of the numbers themselves; all other scores are in percent points."""
+
+BAR = 40
+"""Columns of the longest bar in a picture."""
 
 
 def title(metric: str) -> str:
@@ -150,6 +160,27 @@ def told(answer: Any, chances: Mapping[str, float]) -> str:
     if isinstance(answer, float):
         return f"{answer:.2f}"
     return f"{answer}  ({chances[answer]:.0%})" if answer in chances else str(answer)
+
+
+def curve(result: Mapping[str, Any]) -> Table:
+    """Lay out a score over the number of tokens that are read, with a bar of its size."""
+    metric = result["metric"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("tokens", justify="right")
+    table.add_column(METRICS.get(metric, metric), justify="right")
+    table.add_column("")
+    most = max((each[metric] for each in result["curve"]), default=0)
+    for each in result["curve"]:
+        size = round(BAR * max(0.0, each[metric]) / most) if most > 0 else 0
+        score = with_interval(metric, each[metric], each["intervals"][metric])
+        table.add_row(str(each["window"] or "all"), score, "█" * size)
+    return table
+
+
+def leaks(result: Mapping[str, Any], name: str) -> None:
+    """Warn of rows that were scored and are in the training rows too, where there are some."""
+    if result.get("in_train"):
+        line(f"warning: {result['in_train']} of {result['rows']} rows of {name} are in train too")
 
 
 def with_interval(metric: str, value: float, bounds: Sequence[float]) -> str:

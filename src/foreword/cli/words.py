@@ -62,6 +62,19 @@ def parse_numbers(words: Sequence[str], setting: str) -> dict[str, float]:
     return made
 
 
+def parse_windows(given: str) -> list[int | None]:
+    """Read ``4,8,all``: numbers of tokens, each once, None for all of them."""
+    made: list[int | None] = []
+    for word in given.split(","):
+        if word.strip() != "all" and not (word.strip().isdecimal() and int(word)):
+            raise UserError(f"--windows {given}: write numbers of tokens, as in 4,8,16,all")
+        window = None if word.strip() == "all" else int(word)
+        if window in made:
+            raise UserError(f"--windows {given}: names {word.strip()} twice")
+        made.append(window)
+    return made
+
+
 def columns(given: Sequence[str] | None) -> dict[str, str]:
     """Read ``field=column`` ...; raises UserError for entries of another form."""
     made = {}

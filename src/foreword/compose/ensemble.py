@@ -25,7 +25,7 @@ FUSIONS: Mapping[str, Fusion] = {
     "classify": Labels(),
     "relate": Labels(),
     "score": Numbers(),
-    "generate": Completions(),
+    **dict.fromkeys(("generate", "translate", "summarize", "answer", "chat"), Completions()),
 }
 """How answers are fused, by the name of the kind of task."""
 

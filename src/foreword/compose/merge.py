@@ -13,7 +13,7 @@ from torch import Tensor
 from foreword.compose.together import check_together, check_weights, classes, equal_weights
 from foreword.errors import UserError
 from foreword.injection import KV, Injection, Patch
-from foreword.prompt import Prompt
+from foreword.prompt import LARGE, Prompt
 
 
 def concatenated(prompts: Sequence[Prompt]) -> Prompt:
@@ -195,7 +195,7 @@ def _made(
     if weights is not None:
         about["weights"] = list(weights)
     data: dict[str, Any] = {
-        "parts": [{k: v for k, v in p.data.items() if k != "demonstrations"} for p in prompts]
+        "parts": [{k: v for k, v in p.data.items() if k not in LARGE} for p in prompts]
     }
     if "demonstrations" in first.data:
         data["demonstrations"] = first.data["demonstrations"]

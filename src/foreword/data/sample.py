@@ -112,6 +112,24 @@ def drawn(
     return per_class(rows, per_label, seed, by)
 
 
+def others(
+    rows: Sequence[Row], taken: Sequence[Row], k: int | None, seed: int, by: str | None
+) -> list[Row] | None:
+    """Give `k` rows of each class that are not `taken`, for dev; None where they are too few.
+
+    As in LM-BFF (Gao et al. 2021, arXiv:2012.15723, section 3), where dev is as small as train:
+    who has few rows to train on has few to choose by.
+    """
+    if k is None or by is None:
+        return None
+    chosen = {id(row) for row in taken}
+    left = [row for row in rows if id(row) not in chosen]
+    size = Counter(str(row.fields[by]) for row in left)
+    if any(size[str(row.fields[by])] < k for row in taken):
+        return None
+    return per_class(left, k, seed, by)
+
+
 def tempered(sizes: Sequence[int], temperature: float) -> list[int]:
     """Share an epoch of as many rows as there are out over tasks, by a temperature T.
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from foreword.config import from_plain
 from foreword.errors import UserError, nearest
 from foreword.methods.adapter import Adapter
 from foreword.methods.attempt import Attempt
@@ -45,6 +49,14 @@ def kinds(name: str) -> list[type[Method]]:
         if parts.count(part) > 1:
             raise UserError(f"--method {name}: '{part}' stands twice; give it once")
     return [METHODS[part] for part in parts]
+
+
+def remade(about: Mapping[str, Any], where: str) -> Method:
+    """Make a method again of what a prompt file says of it; raises UserError where it cannot be."""
+    own = {name: value for name, value in about.items() if name not in ("trained", "training")}
+    found = kinds(str(own.pop("name", None)))
+    parts = own["methods"] if len(found) > 1 else [own]
+    return together([from_plain(k, part, where) for k, part in zip(found, parts, strict=True)])
 
 
 def together(methods: list[Method]) -> Method:

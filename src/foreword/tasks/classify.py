@@ -28,7 +28,7 @@ from foreword.tasks.labelling import (
     check_headline,
     check_weights,
 )
-from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size
+from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size, values_of
 from foreword.tasks.task import Encoded, Task
 from foreword.tasks.template import Slot, Soft, Template
 from foreword.tasks.verbalizer import Cloze, LabelTree, Path, Plan, normalized, words_of
@@ -42,9 +42,10 @@ class Classify:
     and makes words of their names. ``loss`` is taken over the labels, or over the whole
     "vocabulary". ``label_smoothing`` spreads that share of each row's target evenly over all labels
     (Szegedy et al. 2016, arXiv:1512.00567). Rows of more than ``max_length`` tokens lose text on
-    the side ``truncate``. ``class_weights`` multiply the losses of rows by their label's;
-    "balanced" lets every label of the training rows count alike. The best parameters are kept, and
-    prompts are compared, by the ``headline``.
+    the side ``truncate``; of each field no more than its first ``input_window`` tokens are read.
+    ``class_weights`` multiply the losses of rows by their label's; "balanced" lets every label of
+    the training rows count alike. The best parameters are kept, and prompts are compared, by the
+    ``headline``.
 
     ``verbalizer`` "search" finds the labels' words by the training rows, and "refine" keeps those
     of many words that the model knows (search.py). ``calibration`` corrects answers, not the
@@ -57,6 +58,7 @@ class Classify:
     label_field: str = "label"
     max_length: int = 512
     truncate: Side = "right"
+    input_window: int | None = None
     loss: Literal["labels", "vocabulary"] = "labels"
     label_smoothing: float = 0.0
     class_weights: Literal["balanced"] | Mapping[str, float] | None = None
@@ -125,6 +127,10 @@ class Labels(Task, Protocol):
     @property
     def max_length(self) -> int:
         """The most tokens of a row."""
+
+    @property
+    def input_window(self) -> int | None:
+        """The tokens of each field that are read, from its beginning; None for all."""
 
     @property
     def truncate(self) -> Side:
@@ -281,8 +287,8 @@ class Classifier:
             self.labelling.check(row, answers=answers)
 
     def _values(self, row: Row) -> dict[str, str]:
-        shown = self.labelling.shown(row).fields
-        return {name: str(shown[name]) for name in self.template.fields}
+        shown = self.labelling.shown(row)
+        return values_of(self.backbone, shown, self.template.fields, self.task.input_window)
 
     def key(self, row: Row) -> str:
         """Return what identifies a row: the texts that it is shown by."""

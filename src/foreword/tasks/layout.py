@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from foreword.backbone.backbone import Backbone
+from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.tasks.template import Slot, Soft, Template
@@ -77,6 +78,21 @@ def lay(
             shorter = texts[longest][:-1] if side == "right" else texts[longest][1:]
         texts[longest] = shorter
         cut = True
+
+
+def values_of(
+    backbone: Backbone, row: Row, fields: Sequence[str], window: int | None
+) -> dict[str, str]:
+    """Return a row's fields as texts, of each no more than its first ``window`` tokens."""
+    texts = {name: str(row.fields[name]) for name in fields}
+    return {name: begun(backbone, text, window) for name, text in texts.items()}
+
+
+def begun(backbone: Backbone, text: str, window: int | None) -> str:
+    """Return the first ``window`` tokens of a text; raises UserError for a window of none."""
+    if window is not None and window < 1:
+        raise UserError(f"--input-window {window}: give 1 or more tokens, or leave it out")
+    return text if window is None else backbone.text.beginning(text, window)
 
 
 def _once(

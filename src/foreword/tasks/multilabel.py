@@ -49,6 +49,7 @@ class Multilabel:
     headline: str = "micro_f1"
     max_length: int = 512
     truncate: Side = "right"
+    input_window: int | None = None
 
     def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Multilabel:
         """Find the labels in the rows where none are given, and a template for their shape."""

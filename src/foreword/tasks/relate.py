@@ -37,6 +37,7 @@ class Relate:
     none: str = "Other"
     max_length: int = 512
     truncate: Side = "right"
+    input_window: int | None = None
 
     def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Relate:
         """Find the relations in the rows where none are given, and the usual template."""

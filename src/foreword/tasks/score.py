@@ -27,7 +27,8 @@ class Score:
 
     ``anchors`` maps words to the numbers that they stand for. None makes up to six of them, whole
     numbers spread from ``low`` to ``high``, which are the rows' own range where they are not
-    given. Rows of more than ``max_length`` tokens lose text on the side ``truncate``.
+    given. Rows of more than ``max_length`` tokens lose text on the side ``truncate``; of
+    each field no more than its first ``input_window`` tokens are read.
     """
 
     template: str | None = None
@@ -37,6 +38,7 @@ class Score:
     label_field: str = "label"
     max_length: int = 512
     truncate: Side = "right"
+    input_window: int | None = None
 
     def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Score:
         """Find the range in the rows where none is given, and a template for their shape."""
@@ -71,6 +73,7 @@ class Score:
             label_field=self.label_field,
             max_length=self.max_length,
             truncate=self.truncate,
+            input_window=self.input_window,
         )
         return Scorer(self, words.bind(backbone), tuple(numbers))
 

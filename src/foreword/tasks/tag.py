@@ -70,6 +70,7 @@ class Tag:
     token_field: str = "tokens"
     tag_field: str = "tags"
     max_length: int = 512
+    input_window: int | None = None
 
     truncate: ClassVar[Side] = "right"  # nothing is cut
 

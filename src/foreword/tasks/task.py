@@ -24,6 +24,7 @@ class Encoded:
     number: float = 0.0  # what is right for a score
     task: int = 0  # which of several tasks the row is of
     golds: tuple[int, ...] = ()  # the labels of a row that has many
+    windows: int = 1  # into how many the row was parted; this is one of them
 
 
 class Objective(Protocol):

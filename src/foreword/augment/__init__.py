@@ -1,0 +1,1 @@
+"""Augmentation: new rows from few, written by the model."""

@@ -1,0 +1,89 @@
+"""Rounds of sampling: for which labels, and what of it is kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from foreword.backbone.decode import Decoding
+from foreword.errors import UserError
+
+AT_ONCE = 32
+"""Texts that are sampled before what is found is written down."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How many rows are added, the same number for each label, and how they are sampled.
+
+    ``keywords`` of the given texts (the rarest words, PromDA's input view) stand beside the label;
+    0 leaves the label alone (its output view). A text is one line of at most ``max_new_tokens``.
+    At most ``tries`` texts are sampled for each row that is wanted.
+    """
+
+    count: int = 100
+    keywords: int = 2
+    temperature: float = 1.0
+    top_p: float = 0.9
+    max_new_tokens: int = 64
+    tries: int = 10
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise UserError for numbers that cannot be."""
+        for name, low in (("count", 1), ("keywords", 0), ("tries", 1)):
+            if getattr(self, name) < low:
+                raise UserError(f"--{name} {getattr(self, name)}: give {low} or more")
+        if self.temperature <= 0:
+            raise UserError(f"--temperature {self.temperature:g}: texts differ only above 0")
+        self.decoding(0).check()
+
+    def decoding(self, number: int) -> Decoding:
+        """Return how the texts of a round are sampled."""
+        return Decoding(
+            self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            stop=("\n",),
+            seed=self.seed * 1_000_003 + number,
+        )
+
+    def wanted(self, labels: Sequence[str]) -> Counter[str]:
+        """Return how many rows each label is to have."""
+        each, more = divmod(self.count, len(labels))
+        return Counter({label: each + (n < more) for n, label in enumerate(labels)})
+
+
+def rounds(
+    found: list[dict[str, Any]], wanted: Counter[str], settings: Augment
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the labels that a round asks for, those that lack most first, until none lacks any.
+
+    Looks at what was ``found`` by the rounds before, so that a run goes on where it stopped.
+    """
+    number = 1 + max((each["round"] for each in found), default=-1)
+    while True:
+        have = Counter(each["label"] for each in found if each["dropped"] is None)
+        tried = Counter(each["label"] for each in found)
+        lacking = [
+            label
+            for label, count in wanted.items()
+            if have[label] < count and tried[label] < count * settings.tries
+        ]
+        if not lacking:
+            return
+        yield number, [lacking[n % len(lacking)] for n in range(AT_ONCE)]
+        number += 1
+
+
+def chosen(found: Sequence[Mapping[str, Any]], wanted: Counter[str]) -> list[Mapping[str, Any]]:
+    """Return the texts that are kept, the first of each label up to what was wanted."""
+    have: Counter[str] = Counter()
+    made = []
+    for each in found:
+        if each["dropped"] is None and have[each["label"]] < wanted[each["label"]]:
+            have[each["label"]] += 1
+            made.append(each)
+    return made

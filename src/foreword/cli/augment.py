@@ -1,0 +1,132 @@
+"""The command that writes new rows for a classification."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from foreword.augment.augment import augment as do
+from foreword.augment.gain import gain
+from foreword.augment.rounds import Augment
+from foreword.backbone.backbone import Backbone
+from foreword.cli import show
+from foreword.cli.common import Columns, Device, Dtype, Json, Model, Quantize, backbone_of
+from foreword.cli.words import columns
+from foreword.data.read import read_rows
+from foreword.data.shapes import canonical
+from foreword.errors import UserError
+from foreword.methods.method import Method
+from foreword.methods.prefix import Prefix
+from foreword.methods.soft import Soft
+from foreword.prompt import Prompt
+from foreword.training import Training
+from foreword.watch import Bar
+
+USUAL, TRAINING = Augment(), Training(epochs=5)
+
+
+def augment(
+    prompt: Annotated[Path, Parameter(help="a classifier tuned on the same rows")],
+    /,
+    *,
+    data: Annotated[str, Parameter(help="the rows that it was tuned on")],
+    out: Annotated[Path, Parameter(help="the JSONL file of new rows to write")],
+    count: Annotated[int, Parameter(help="new rows, the same number of each label")] = USUAL.count,
+    dev: Annotated[
+        str | None, Parameter(help="rows to choose by: train without and with the new rows")
+    ] = None,
+    test: Annotated[str | None, Parameter(help="with --dev: rows to score both on")] = None,
+    writer: Annotated[
+        str | None, Parameter(help="a model that writes; else the prompt's own")
+    ] = None,
+    method: Annotated[
+        Literal["prefix", "soft"], Parameter(help="of the writer's prompt")
+    ] = "prefix",
+    epochs: Annotated[int, Parameter(help="passes of the writer over the rows")] = TRAINING.epochs,
+    keywords: Annotated[
+        int, Parameter(help="words of the rows that a new one is asked for")
+    ] = USUAL.keywords,
+    temperature: Annotated[float, Parameter(help="of sampling")] = USUAL.temperature,
+    top_p: Annotated[float, Parameter(help="of sampling")] = USUAL.top_p,
+    max_new_tokens: Annotated[
+        int, Parameter(help="tokens of a text at most")
+    ] = USUAL.max_new_tokens,
+    tries: Annotated[
+        int, Parameter(help="texts that are sampled at most for a row wanted")
+    ] = USUAL.tries,
+    seed: Annotated[int, Parameter(help="decides what is sampled")] = USUAL.seed,
+    columns_: Columns = None,
+    model: Model = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    quantize: Quantize = None,
+    resume: Annotated[
+        bool, Parameter(negative="", help="go on with the writer's training where it stopped")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write new rows of each label, and keep those on which the prompt agrees.
+
+    Texts that were sampled stay in a file beside --out, and are not sampled again.
+    """
+    began = time.monotonic()
+    if test is not None and dev is None:
+        raise UserError("--test needs --dev: rows by which both trainings choose their best state")
+    settings = Augment(count, keywords, temperature, top_p, max_new_tokens, tries, seed)
+    settings.check()
+    training = Training(epochs=epochs)
+    training.check()
+    if out.exists() and Path(data).exists() and out.samefile(data):
+        raise UserError(f"{out}: holds the rows that are read; write the new ones to another file")
+    named = columns(columns_)
+    _, rows = canonical(read_rows(data, columns=named))
+    others = {
+        name: canonical(read_rows(file, columns=named))[1]
+        for name, file in (("dev", dev), ("test", test))
+        if file is not None
+    }
+    loaded = Prompt.load(prompt)
+    backbone = backbone_of(loaded, model, dtype, device, quantize)
+    loaded = loaded.onto(backbone, where=str(prompt))
+    for own in others.values():
+        loaded.bound().check(own, answers=True)
+    kind: Method = Prefix() if method == "prefix" else Soft()
+    report = do(
+        loaded,
+        rows,
+        out,
+        settings,
+        known=[row for own in others.values() for row in own],
+        writer=None if writer is None else Backbone.load(writer, dtype=dtype, device=device),
+        method=kind,
+        training=training,
+        resume=resume,
+        watchers=[Bar("learning to write", "rows")],
+        announce=show.say,
+        counting=show.counting,
+    )
+    if "dev" in others:
+        _, new = canonical(read_rows(out))
+        report["gain"] = gain(
+            loaded, rows, new, others["dev"], others.get("test"), announce=show.say
+        )
+    report["seconds"] = round(time.monotonic() - began, 2)
+    if as_json:
+        show.emit(report)
+    else:
+        _print(report)
+
+
+def _print(report: dict[str, Any]) -> None:
+    dropped = ", ".join(f"{count} {why}" for why, count in report["dropped"].items() if count)
+    kept = ", ".join(f"{label} {count}" for label, count in report["kept"].items())
+    show.line(f"{report['sampled']} texts sampled; dropped: {dropped or 'none'}")
+    show.line(f"{report['out']}: {sum(report['kept'].values())} rows kept: {kept}")
+    if "gain" in report:
+        found = report["gain"]
+        without = {**found["without"], "baselines": {"with the new rows": found["with"]}}
+        show.line(f"scores on the {found['scored']} rows, 95% intervals")
+        show.out().print(show.scores(without, "without"))

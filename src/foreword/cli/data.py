@@ -1,0 +1,255 @@
+"""The commands on files of rows: check, clean and split; no model is needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from rich.table import Table
+
+from foreword.backbone.backbone import Backbone
+from foreword.cli import show
+from foreword.cli.common import Columns, Json
+from foreword.cli.words import columns
+from foreword.data.check import WHY, Checked, Lengths
+from foreword.data.check import check as find
+from foreword.data.clean import cleaned
+from foreword.data.read import Row, read_rows
+from foreword.data.split import by_shares, few
+from foreword.errors import UserError, nearest
+from foreword.prompt import write_whole
+
+data = App(name="data", help="Check, clean and split files of rows.")
+
+SHOWN = 3
+"""Places of a problem that are named."""
+
+Fields = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--fields", consume_multiple=True, help="those that are read; else all but answers"
+    ),
+]
+LabelField = Annotated[str, Parameter(help="the field that holds the label")]
+Overwrite = Annotated[bool, Parameter(name="--force", negative="", help="replace files")]
+File = Annotated[str | None, Parameter(help="rows of that split")]
+
+
+@data.command
+def check(
+    files: Annotated[
+        list[str] | None, Parameter(help="files of rows; the first is trained on")
+    ] = None,
+    /,
+    *,
+    train: File = None,
+    dev: File = None,
+    test: File = None,
+    columns_: Columns = None,
+    fields: Fields = None,
+    label_field: LabelField = "label",
+    model: Annotated[str | None, Parameter(help="count its tokens, and not characters")] = None,
+    max_length: Annotated[int, Parameter(help="tokens from which a row is long")] = 512,
+    as_json: Json = False,
+) -> None:
+    """Say what files of rows hold and what is wrong with them; exit with 2 where that is an error.
+
+    Files given as --train, --dev and --test, or in this order, are compared with one another.
+    """
+    named = {n: f for n, f in (("train", train), ("dev", dev), ("test", test)) if f is not None}
+    for file in files or ():
+        if file in named:
+            raise UserError(f"{file}: is given twice; name each file once")
+        named[file] = file
+    if not named:
+        raise UserError("give files of rows to check, or --train F --dev F --test F")
+    read = {name: read_rows(file, columns=columns(columns_)) for name, file in named.items()}
+    _check_fields(next(iter(read.values())), fields)
+    lengths = None
+    if model is not None:
+        text = Backbone.load(model).text
+        lengths = Lengths(lambda words: len(text.ids(words)), "tokens", max_length)
+    with show.counting() as bars:
+        move = bars("checking", sum(map(len, read.values())))
+        found = find(read, fields=fields, label_field=label_field, lengths=lengths, progress=move)
+    if as_json:
+        show.emit(_plain(found))
+    else:
+        _print(found)
+    errors = [problem for problem in found.problems if problem.level == "error"]
+    if errors:
+        first = errors[0]
+        raise UserError(
+            f"{first.places[0]}: {first.kind}; {len(errors)} kind(s) of error in all; mend the "
+            "rows, or see what foreword data clean F --out G --dry-run would do"
+        )
+
+
+@data.command
+def clean(
+    file: Annotated[str, Parameter(help="rows to clean")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="the JSONL file to write")],
+    without: Annotated[
+        list[str] | None,
+        Parameter(consume_multiple=True, help="files whose texts are left out too"),
+    ] = None,
+    columns_: Columns = None,
+    fields: Fields = None,
+    label_field: LabelField = "label",
+    dry_run: Annotated[bool, Parameter(negative="", help="say what would be done")] = False,
+    force: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write the rows of a file in NFC and without control characters, and leave out what is wrong.
+
+    That is: rows with an empty field, with one text and several labels, and repetitions.
+    """
+    rows = read_rows(file, columns=columns(columns_))
+    _check_fields(rows, fields)
+    known = [row for other in without or () for row in read_rows(other, columns=columns(columns_))]
+    if Path(file).exists() and out.exists() and out.samefile(file):
+        raise UserError(f"{out}: is what is read; write the clean rows to another file with --out")
+    made = cleaned(rows, fields=fields, label_field=label_field, known=known)
+    if not made.rows:
+        raise UserError(f"{file}: no row would be left; see foreword data check {file}")
+    if not dry_run:
+        _write({out: made.rows}, force)
+    if as_json:
+        changes = {
+            kind: {"rows": len(places), "places": places} for kind, places in made.changes.items()
+        }
+        about = {"out": None if dry_run else str(out), "read": len(rows), "kept": len(made.rows)}
+        show.emit({**about, "changes": changes})
+        return
+    for kind, places in made.changes.items():
+        show.line(f"{kind}: {_counted(places)}")
+    does = "would keep" if dry_run else "keeps"
+    show.line(f"{out} {does} {len(made.rows)} of {len(rows)} rows")
+
+
+@data.command
+def split(
+    file: Annotated[str, Parameter(help="rows to split")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="the folder to write train.jsonl, dev.jsonl ... in")],
+    dev: Annotated[
+        float | None, Parameter(help="share of the rows for dev; 0.1 unless said")
+    ] = None,
+    test: Annotated[
+        float | None, Parameter(help="share of the rows for test; 0.1 unless said")
+    ] = None,
+    per_label: Annotated[
+        int | None, Parameter(help="rows of each label in train, as many in dev, the rest in test")
+    ] = None,
+    group: Annotated[str | None, Parameter(help="rows of one value here stay together")] = None,
+    columns_: Columns = None,
+    fields: Fields = None,
+    label_field: LabelField = "label",
+    seed: Annotated[int, Parameter(help="decides which row goes where")] = 0,
+    force: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Part a file into train, dev and test, each label in proportion; one text is on one side only.
+
+    With --per-label K, train and dev have K rows of each label (few-shot learning).
+    """
+    rows = read_rows(file, columns=columns(columns_))
+    _check_fields(rows, fields)
+    by = label_field if label_field in rows[0].fields else None
+    if by is None and (label_field != "label" or per_label is not None):
+        hint = nearest(label_field, rows[0].fields)
+        raise UserError(f"{rows[0].where}: no field '{label_field}' to part by; {hint}")
+    if per_label is None:
+        shares = (0.1 if dev is None else dev, 0.1 if test is None else test)
+        found = by_shares(rows, *shares, seed, by=by, group=group, fields=fields)
+    elif dev is not None or test is not None:
+        raise UserError(
+            "--per-label says how large dev is and leaves test the rest; give no shares"
+        )
+    else:
+        assert by is not None, "looked for above"
+        found = few(rows, per_label, seed, by, group=group, fields=fields)
+    paths = {name: out / f"{name}.jsonl" for name in found}
+    _write({paths[name]: own for name, own in found.items()}, force)
+    if as_json:
+        show.emit({name: {"file": str(paths[name]), "rows": len(r)} for name, r in found.items()})
+        return
+    for name, own in found.items():
+        show.line(f"{paths[name]}: {len(own)} rows")
+
+
+def _check_fields(rows: Sequence[Row], fields: Sequence[str] | None) -> None:
+    for name in fields or ():
+        if name not in rows[0].fields:
+            hint = nearest(name, rows[0].fields)
+            raise UserError(f"{rows[0].where}: no field '{name}', which --fields names; {hint}")
+
+
+def _write(files: dict[Path, list[Row]], force: bool) -> None:
+    """Write rows as JSON lines; raises UserError before the first where one would be replaced."""
+    for path in files:
+        if path.exists() and not force:
+            raise UserError(
+                f"{path}: is there already; choose another --out, or --force to replace it"
+            )
+    for path, rows in files.items():
+        lines = (json.dumps(dict(row.fields), ensure_ascii=False, default=str) for row in rows)
+        write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _counted(places: Sequence[str]) -> str:
+    more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+    return f"{len(places)} ({', '.join(places[:SHOWN])}{more})"
+
+
+def _plain(found: Checked) -> dict[str, Any]:
+    problems = [
+        {
+            "kind": each.kind,
+            "level": each.level,
+            "why": WHY[each.kind][1],
+            "split": each.split,
+            "count": len(each.places),
+            "places": list(each.places[:SHOWN]),
+        }
+        for each in found.problems
+    ]
+    counts = {
+        f"{level}s": sum(each.level == level for each in found.problems)
+        for level in ("error", "warning")
+    }
+    return {"splits": dict(found.splits), "problems": problems, **counts}
+
+
+def _print(found: Checked) -> None:
+    console = show.out()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", overflow="fold")
+    units = {about["length"]["unit"] for about in found.splits.values()}
+    for name in ("rows", "labels", "median", "95%", "longest"):
+        table.add_column(name, justify="right")
+    for name, about in found.splits.items():
+        sizes = [str(about["length"][key]) for key in ("median", "95%", "longest")]
+        table.add_row(name, str(about["rows"]), str(len(about.get("labels", {})) or ""), *sizes)
+    console.print(table)
+    first = next(iter(found.splits.values()))
+    show.line(
+        f"lengths in {', '.join(units)}; shape {first['shape']}; {', '.join(first['fields'])}"
+    )
+    if "labels" in first:
+        few = list(first["labels"].items())
+        told = ", ".join(f"{label} {count}" for label, count in few[:8])
+        console.print(f"labels: {told}{f' and {len(few) - 8} more' if len(few) > 8 else ''}")
+    for each in found.problems:
+        console.print(f"\n{each.level}: {each.kind} in {each.split}: {len(each.places)}")
+        console.print(f"  {WHY[each.kind][1]}")
+        for place in each.places[:SHOWN]:
+            show.line(f"  {place}")
+    if not found.problems:
+        show.line("nothing is wrong")

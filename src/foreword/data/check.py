@@ -1,0 +1,222 @@
+"""Check rows before they are learned from: what is there, and what is wrong, with places.
+
+An *error* is what a training refuses, or what no answer can be right for. A *warning* is what
+makes scores worse, or better than they should be, and may be meant.
+"""
+
+from __future__ import annotations
+
+import statistics
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from foreword.data.clean import conflicting, control, empty_fields, repeated, scores
+from foreword.data.read import Row
+from foreword.data.same import inputs_of, key_of
+from foreword.data.shapes import canonical
+from foreword.errors import UserError
+
+LONG_CHARACTERS = 2048
+"""Characters beyond which a row is long where tokens are not counted: about 512 of them."""
+
+IMBALANCED = 0.8
+"""The share of a class from which on naming it for every row looks like a good score."""
+
+WHY: dict[str, tuple[Literal["error", "warning"], str]] = {
+    "missing field": ("error", "the first row has it; a training stops at such a row"),
+    "empty": ("error", "a training stops at a field without text"),
+    "label conflict": ("error", "the same text with other labels; not all of them can be right"),
+    "label not in train": ("error", "a label that the training has never seen is refused"),
+    "wrong shape": ("error", "the row is not of the shape that the first row shows"),
+    "half a character": ("error", "half of a surrogate pair; no tokenizer takes it"),
+    "not NFC": ("warning", "letters written as several signs become other tokens"),
+    "control character": ("warning", "signs that are not seen and are read all the same"),
+    "duplicate": ("warning", "said before in this split, but for case, spacing, punctuation"),
+    "also in another split": ("warning", "what was seen in training is no test; scores flatter"),
+    "label in train only": ("warning", "the other splits do not say whether it is learned"),
+    "long": ("warning", "what is too long for the model or --max-length is cut"),
+    "imbalance": ("warning", "accuracy says little of a class so rare; look at macro F1"),
+}
+"""Each kind of problem: how bad it is, and why."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A kind of problem, where it is (``FILE:LINE``, or a label), and in which split."""
+
+    kind: str
+    split: str
+    places: tuple[str, ...]
+
+    @property
+    def level(self) -> Literal["error", "warning"]:
+        """Whether it is an error or a warning."""
+        return WHY[self.kind][0]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long a row is: what counts its texts, in which unit, and from when it is long."""
+
+    count: Callable[[str], int] = len
+    unit: str = "characters"
+    most: int = LONG_CHARACTERS
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the splits hold, by their names, and the problems that were found."""
+
+    splits: Mapping[str, Mapping[str, Any]]
+    problems: Sequence[Problem]
+
+
+def check(
+    splits: Mapping[str, Sequence[Row]],
+    *,
+    fields: Sequence[str] | None = None,
+    label_field: str = "label",
+    lengths: Lengths | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Checked:
+    """Describe splits of one set of data and find what is wrong; the first one is trained on.
+
+    ``fields`` are those that are read; without, all that hold no answer. ``progress`` is told how
+    many more rows are done.
+    """
+    lengths = lengths or Lengths()
+    first = next(iter(splits.values()))
+    names = tuple(fields or inputs_of(first[0], label_field))
+    about: dict[str, dict[str, Any]] = {}
+    problems: list[Problem] = []
+    for name, rows in splits.items():
+        measured = [sum(map(lengths.count, _texts(row, names))) for row in rows]
+        about[name] = _described(rows, measured, lengths.unit, label_field)
+        problems += _within(name, rows, names, label_field)
+        long = [r.where for r, size in zip(rows, measured, strict=True) if size > lengths.most]
+        problems.append(Problem("long", name, tuple(long)))
+        progress(len(rows))
+    problems += _between(splits, names, label_field)
+    order = list(WHY)
+    found = [problem for problem in problems if problem.places]
+    return Checked(about, sorted(found, key=lambda problem: order.index(problem.kind)))
+
+
+def _described(
+    rows: Sequence[Row], measured: Sequence[int], unit: str, label_field: str
+) -> dict[str, Any]:
+    try:
+        shape, _ = canonical(rows[:1])
+    except UserError:
+        shape = "fields"  # what is wrong with the row is told among the problems
+    made: dict[str, Any] = {"rows": len(rows), "shape": shape, "fields": list(rows[0].fields)}
+    ordered = sorted(measured)
+    made["length"] = {
+        "unit": unit,
+        "median": statistics.median_low(ordered),
+        "95%": ordered[int(0.95 * (len(ordered) - 1))],
+        "longest": ordered[-1],
+    }
+    labels = Counter(_labels(rows, label_field))
+    if labels:
+        made["labels"] = dict(sorted(labels.items(), key=lambda pair: (-pair[1], pair[0])))
+    return made
+
+
+def _within(
+    split: str, rows: Sequence[Row], names: Sequence[str], label_field: str
+) -> Iterator[Problem]:
+    """Find what is wrong in one split."""
+
+    def those(kind: str, wrong: Callable[[Row], object]) -> Problem:
+        return Problem(kind, split, tuple(row.where for row in rows if wrong(row)))
+
+    labelled = label_field in rows[0].fields
+    needed = (*names, label_field) if labelled else tuple(names)
+    yield those("missing field", lambda row: [n for n in needed if n not in row.fields])
+    yield those("empty", lambda row: empty_fields(row, [n for n in needed if n in row.fields]))
+    yield those("wrong shape", _malformed)
+    joined = {row.where: "".join(_texts(row, tuple(row.fields))) for row in rows}
+    yield those(
+        "half a character",
+        lambda row: any("\ud800" <= sign <= "\udfff" for sign in joined[row.where]),
+    )
+    yield those("not NFC", lambda row: not unicodedata.is_normalized("NFC", joined[row.where]))
+    yield those(
+        "control character",
+        lambda row: any(control(s) and not "\ud800" <= s <= "\udfff" for s in joined[row.where]),
+    )
+    if labelled:
+        groups = conflicting(rows, names, label_field).values()
+        yield Problem("label conflict", split, tuple(r.where for group in groups for r in group))
+    yield Problem("duplicate", split, tuple(row.where for row in repeated(rows, names)))
+    counts = Counter(_labels(rows, label_field)).most_common()
+    if len(counts) > 1 and not scores(name for name, _ in counts):
+        (name, largest), (_, smallest) = counts[0], counts[-1]
+        uneven = largest > IMBALANCED * len(rows) or smallest * 10 * len(counts) < len(rows)
+        place = f"'{name}' has {largest} of {len(rows)} rows, '{counts[-1][0]}' {smallest}"
+        yield Problem("imbalance", split, (place,) if uneven else ())
+
+
+def _between(
+    splits: Mapping[str, Sequence[Row]], names: Sequence[str], label_field: str
+) -> Iterator[Problem]:
+    """Find what is wrong with splits beside one another, of which the first is trained on."""
+    seen: dict[tuple[str, ...], Row] = {}
+    train = next(iter(splits))
+    known = Counter(_labels(splits[train], label_field))
+    elsewhere: set[str] = set()
+    for split, rows in splits.items():
+        keys = [(key_of(row, names), row) for row in rows]
+        again = [f"{row.where} (as {seen[key].where})" for key, row in keys if key in seen]
+        yield Problem("also in another split", split, tuple(again))
+        seen = {**dict(keys), **seen}
+        if split == train or not known or scores(known):
+            continue
+        labels = [(_label(row, label_field), row.where) for row in rows]
+        elsewhere |= {label for label, _ in labels}
+        unseen = [f"{where} '{label}'" for label, where in labels if label and label not in known]
+        yield Problem("label not in train", split, tuple(unseen))
+    if elsewhere - {""}:
+        alone = tuple(f"'{label}'" for label in known if label not in elsewhere)
+        yield Problem("label in train only", train, alone)
+
+
+def _malformed(row: Row) -> bool:
+    """Tell whether a row is of a shape (a conversation, references) and breaks its rules."""
+    try:
+        canonical([row], targets=False)
+    except UserError:
+        return (
+            "messages" in row.fields
+            or "conversations" in row.fields
+            or ("references" in row.fields)
+        )
+    return False
+
+
+def _texts(row: Row, names: Sequence[str]) -> list[str]:
+    """Return all texts in the named fields of a row, those in lists and objects too."""
+    found: list[str] = []
+    left = [row.fields.get(name) for name in reversed(names)]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, list):
+            left += reversed(value)
+        elif isinstance(value, Mapping):
+            left += reversed(list(value.values()))
+    return found
+
+
+def _label(row: Row, field: str) -> str:
+    value = row.fields.get(field)
+    return "" if value is None or isinstance(value, list | dict) else str(value).strip()
+
+
+def _labels(rows: Sequence[Row], field: str) -> list[str]:
+    return [label for row in rows if (label := _label(row, field))]

@@ -1,0 +1,152 @@
+"""Part rows into train, dev and test, so that what says the same is never on two sides."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from foreword.data.read import Row
+from foreword.data.same import inputs_of, key_of
+from foreword.data.shapes import require
+from foreword.errors import UserError
+
+NAMES = ("train", "dev", "test")
+Parted = dict[str, list[Row]]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows that stay together, by their places, and how many of each class they are."""
+
+    places: tuple[int, ...]
+    classes: Counter[str]
+
+
+def units_of(
+    rows: Sequence[Row], fields: Sequence[str] | None, by: str | None, group: str | None
+) -> list[Unit]:
+    """Put rows together whose fields say the same, or that are of one group (union-find).
+
+    Without ``fields``, those that hold neither answer nor group are compared.
+    Raises UserError for a row without the field ``by`` or ``group``.
+    """
+    require(rows, [name for name in (by, group) if name is not None])
+    fields = fields or [name for name in inputs_of(rows[0], by or "label") if name != group]
+    above = list(range(len(rows)))
+
+    def top(place: int) -> int:
+        while above[place] != place:
+            above[place] = above[above[place]]
+            place = above[place]
+        return place
+
+    first: dict[tuple[str, object], int] = {}
+    for place, row in enumerate(rows):
+        marks: list[tuple[str, object]] = [("says", key_of(row, fields))]
+        if group is not None:
+            marks.append(("group", str(row.fields[group])))
+        for mark in marks:
+            above[top(place)] = top(first.setdefault(mark, place))
+    together: dict[int, list[int]] = {}
+    for place in range(len(rows)):
+        together.setdefault(top(place), []).append(place)
+    return [
+        Unit(tuple(own), Counter("" if by is None else str(rows[n].fields[by]) for n in own))
+        for own in together.values()
+    ]
+
+
+def by_shares(
+    rows: Sequence[Row],
+    dev: float,
+    test: float,
+    seed: int,
+    *,
+    by: str | None = None,
+    group: str | None = None,
+    fields: Sequence[str] | None = None,
+) -> Parted:
+    """Part rows by shares, each class of the field ``by`` in proportion.
+
+    Larger units are placed first, in an order that the seed decides, each where its classes lack
+    most of their share, so that shares are met as closely as whole units allow. Rows keep the order
+    of the file.
+
+    Raises UserError for shares that leave nothing for train, and for too few rows.
+    """
+    if not (0 <= dev < 1 and 0 <= test < 1 and 0 < dev + test < 1):
+        raise UserError(
+            f"--dev {dev:g} --test {test:g}: shares are from 0 to below 1, and less than 1 together"
+        )
+    shares = {"train": 1 - dev - test, "dev": dev, "test": test}
+    shares = {name: share for name, share in shares.items() if share}
+    units = units_of(rows, fields, by, group)
+    random.Random(seed).shuffle(units)
+    units.sort(key=lambda unit: -len(unit.places))
+    sizes = sum((unit.classes for unit in units), Counter[str]())
+    lacking = {n: {c: share * size for c, size in sizes.items()} for n, share in shares.items()}
+    left = {name: share * len(rows) for name, share in shares.items()}
+    chosen: dict[str, list[int]] = {name: [] for name in shares}
+    for unit in units:
+
+        def need(name: str, unit: Unit = unit) -> tuple[float, float]:
+            own = sum(n * lacking[name][c] for c, n in unit.classes.items())
+            return round(own, 9), left[name]
+
+        best = max(shares, key=need)
+        chosen[best] += unit.places
+        left[best] -= len(unit.places)
+        for name, count in unit.classes.items():
+            lacking[best][name] -= count
+    for name, places in chosen.items():
+        if not places:
+            raise UserError(
+                f"{_file(rows)}no rows come to {name}: there are {len(units)} that differ; give "
+                "larger shares, or more rows"
+            )
+    return {name: [rows[n] for n in sorted(places)] for name, places in chosen.items()}
+
+
+def few(
+    rows: Sequence[Row],
+    k: int,
+    seed: int,
+    by: str,
+    *,
+    group: str | None = None,
+    fields: Sequence[str] | None = None,
+) -> Parted:
+    """Take ``k`` rows of each class for train, as many others for dev, and leave the rest as test.
+
+    As in LM-BFF (Gao et al. 2021, arXiv:2012.15723, section 3). Raises UserError where a class has
+    too few rows that differ.
+    """
+    if k < 1:
+        raise UserError(f"--per-label {k}: give 1 or more")
+    units = units_of(rows, fields, by, group)
+    random.Random(seed).shuffle(units)
+    held: dict[str, Counter[str]] = {name: Counter() for name in NAMES[:2]}
+    chosen: dict[str, list[int]] = {name: [] for name in NAMES}
+    for unit in units:
+        fits = (
+            n for n, got in held.items() if all((got + unit.classes)[c] <= k for c in unit.classes)
+        )
+        name = next(fits, "test")
+        chosen[name] += unit.places
+        if name in held:
+            held[name].update(unit.classes)
+    sizes = sum((unit.classes for unit in units), Counter[str]())
+    for label, size in sizes.items():
+        if held["dev"][label] < k:
+            raise UserError(
+                f"{_file(rows)}class '{label}' has {size} row(s), which are too few for {k} in "
+                f"train and {k} others in dev; choose fewer with --per-label, or add rows"
+            )
+    found = {name: [rows[n] for n in sorted(places)] for name, places in chosen.items()}
+    return {name: own for name, own in found.items() if own}
+
+
+def _file(rows: Sequence[Row]) -> str:
+    return f"{rows[0].where.rpartition(':')[0]}: "

@@ -1,0 +1,192 @@
+"""New rows: what is sampled, dropped and kept, and that a stopped run ends in the same file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foreword.augment.augment import DROPPED, augment
+from foreword.augment.gain import gain
+from foreword.augment.rounds import AT_ONCE, Augment, chosen, rounds
+from foreword.augment.turned import requested, turned
+from foreword.augment.writer import task_of
+from foreword.config import plain
+from foreword.data.read import Row, read_rows
+from foreword.data.same import same_text
+from foreword.errors import UserError
+from foreword.evaluate import evaluate
+from foreword.methods.head import Head
+from foreword.methods.joint import Joint
+from foreword.methods.method import Method
+from foreword.methods.prefix import Prefix
+from foreword.methods.registry import name_of, remade
+from foreword.methods.soft import Soft
+from foreword.prompt import Prompt
+from foreword.tasks.generate import Generate
+from foreword.training import Training
+from toys import get, rows, toy_run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FEW = Augment(count=9, max_new_tokens=5, tries=20)
+ONCE, LONGER = Training(epochs=1), Training(epochs=8, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def prompt() -> Prompt:
+    return toy_run(None, method=Head(rate=0.05), training=LONGER)
+
+
+def run(prompt: Prompt, out: Path, settings: Augment = FEW, **more: Any) -> dict[str, Any]:
+    return augment(
+        prompt, rows(12), out, settings, method=Soft(length=2), training=ONCE, watchers=[], **more
+    )
+
+
+def test_rows_are_new_and_their_labels_agreed_to(prompt: Prompt, tmp_path: Path) -> None:
+    out = tmp_path / "new.jsonl"
+    report = run(prompt, out, known=rows(4, 50))
+    made = read_rows(out)
+    assert report["kept"] == Counter(row.fields["label"] for row in made)
+    assert all(0 < kept <= 5 for kept in report["kept"].values())
+    assert report["sampled"] == sum(report["dropped"].values()) + len(made)
+    assert report["sampled"] % AT_ONCE == 0
+    assert set(report["dropped"]) == {*DROPPED, "not needed"}
+    assert prompt.predict([row.fields["text"] for row in made]) == [
+        row.fields["label"] for row in made
+    ]
+    texts = [same_text(row.fields["text"]) for row in made]
+    assert len(set(texts)) == len(texts)
+    assert not set(texts) & {same_text(row.fields["text"]) for row in (*rows(12), *rows(4, 50))}
+    assert all(set(row.fields) == {"text", "label"} for row in made)
+    sampled = [row.fields for row in read_rows(tmp_path / "new.samples.jsonl")]
+    assert Counter(each["dropped"] for each in sampled) == {
+        **{why: count for why, count in report["dropped"].items() if why in DROPPED and count},
+        None: len(made) + report["dropped"]["not needed"],
+    }
+
+
+def test_a_stopped_run_ends_in_the_same_file(prompt: Prompt, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole" / "new.jsonl", tmp_path / "parts" / "new.jsonl"
+    settings = Augment(count=40, max_new_tokens=5, tries=8)
+    report = run(prompt, whole, settings)
+    assert report["sampled"] > AT_ONCE
+
+    @contextmanager
+    def stopping() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+        moves = iter(range(2))  # what is there, and one round
+
+        def move(done: int) -> None:
+            if next(moves) == 1:
+                raise KeyboardInterrupt
+
+        yield lambda name, total: move
+
+    with pytest.raises(KeyboardInterrupt):
+        run(prompt, parts, settings, counting=stopping)
+    assert not parts.exists()
+    told: list[str] = []
+    again = run(prompt, parts, settings, announce=told.append)
+    assert {**again, "out": ""} == {**report, "out": ""}
+    assert parts.read_bytes() == whole.read_bytes()
+    assert told == [
+        f"{parts.with_name('new.writer.safetensors')}: is there already",
+        f"{parts.with_name('new.samples.jsonl')}: {AT_ONCE} texts are there already",
+    ]
+
+
+def test_other_settings_begin_anew(prompt: Prompt, tmp_path: Path) -> None:
+    told: list[str] = []
+    run(prompt, tmp_path / "new.jsonl")
+    run(prompt, tmp_path / "new.jsonl", Augment(9, 0, max_new_tokens=5), announce=told.append)
+    assert not any("already" in line for line in told)
+
+
+def test_another_model_may_write(prompt: Prompt, tmp_path: Path) -> None:
+    report = run(prompt, tmp_path / "new.jsonl", writer=get("t5"))
+    assert sum(report["kept"].values()) > 0
+    kept = Prompt.load(tmp_path / "new.writer.safetensors")
+    assert kept.backbone["fingerprint"] == get("t5").fingerprint
+
+
+def test_rounds_ask_for_what_is_lacking_and_give_up() -> None:
+    found: list[dict[str, Any]] = []
+    settings = Augment(count=6, tries=16)
+    wanted = settings.wanted(["a", "b", "c"])
+    assert wanted == {"a": 2, "b": 2, "c": 2}
+    asked = []
+    for number, labels in rounds(found, wanted, settings):
+        asked.append(Counter(labels))
+        for label in labels:  # a is always right, b never, and c only once
+            right = label == "a" or (label == "c" and not any(e["label"] == "c" for e in found))
+            found.append({"label": label, "dropped": None if right else "x", "round": number})
+    assert asked == [{"a": 11, "b": 11, "c": 10}, {"b": 16, "c": 16}, {"b": 16, "c": 16}]
+    assert Counter(each["label"] for each in chosen(found, wanted)) == {"a": 2, "c": 1}
+    assert Augment(count=5).wanted(["a", "b"]) == {"a": 3, "b": 2}
+
+
+def test_rows_are_turned_round_with_their_rarest_words() -> None:
+    given = [
+        Row({"text": "the film\nwas dreadful", "label": "b"}, "f:1"),
+        Row({"text": "The film was a marvel!", "label": "g"}, "f:2"),
+        Row({"text": "the film", "label": "g"}, "f:3"),
+    ]
+    said = {"b": "bad", "g": "good"}
+    first, second, third = turned(given, "text", "label", said, 2)
+    assert first.fields == {
+        "label": "bad",
+        "keywords": "was, dreadful",
+        "completion": "the film was dreadful",
+        "own": "b",
+    }
+    assert second.fields["keywords"] == "a, marvel"
+    made = requested([first, second, third], ["g", "b", "g"], said, 2, "0/1")
+    assert [row.fields["label"] for row in made] == ["good", "bad", "good"]
+    assert set(made[1].fields["keywords"].split(", ")) == {"was", "dreadful"}
+    pool = {"a", "marvel", "the", "film"}
+    assert set(made[0].fields["keywords"].split(", ")) < pool
+    assert made == requested([first, second, third], ["g", "b", "g"], said, 2, "0/1")
+    bare = task_of(Augment(keywords=0)).template
+    assert bare == "Label: {label}\nText:"
+
+
+def test_scores_without_and_with_the_new_rows(prompt: Prompt) -> None:
+    dev, new = rows(6, 100, "dev.jsonl"), rows(4, 200, "new.jsonl")
+    found = gain(prompt, rows(12), new, dev, rows(8, 300), watchers=[])
+    assert found["scored"] == "test"
+    same = {**evaluate(prompt, rows(8, 300)), "in_train": 0}
+    assert found["without"] == same  # the prompt was tuned so: the same run again
+    more = toy_run(None, method=Head(rate=0.05), train=[*rows(12), *new], dev=dev, training=LONGER)
+    assert found["with"] == {**evaluate(more, rows(8, 300)), "in_train": 0}
+    assert gain(prompt, rows(12), new, dev, None, watchers=[])["scored"] == "dev"
+
+
+@pytest.mark.parametrize(
+    "method", [Soft(length=3), Prefix(upper=0.5), Joint((Soft(rate=0.1), Head()))], ids=name_of
+)
+def test_a_method_is_made_again_of_what_a_file_says(method: Method) -> None:
+    about = {"name": name_of(method), **plain(method), "trained": 7, "training": plain(ONCE)}
+    assert remade(json.loads(json.dumps(about)), "f") == method
+
+
+def test_what_cannot_be_augmented(prompt: Prompt, tmp_path: Path) -> None:
+    out = tmp_path / "new.jsonl"
+    other = toy_run(None, task=Generate("{text} :"), training=ONCE)
+    with pytest.raises(UserError, match="the prompt is of another task"):
+        run(other, out)
+    pair = toy_run(
+        None,
+        task=type(prompt.task)("{text} {completion} :", {"good": " good", "bad": " bad"}),
+        training=ONCE,
+    )
+    with pytest.raises(UserError, match="template has text, completion"):
+        run(pair, out)
+    with pytest.raises(UserError, match="cannot write; give a model that can with --writer"):
+        run(prompt, out, writer=get("bert"))
+    assert not list(tmp_path.iterdir())

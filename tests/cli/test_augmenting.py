@@ -1,0 +1,71 @@
+"""The command that writes new rows, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_mistakes import refused
+
+from toys import rows, write
+
+Cli = Callable[..., Any]
+FEW = ["--count", "4", "--max-new-tokens", "4", "--epochs", "1", "--tries", "30"]
+
+
+def test_rows_are_written_and_taken(world: Any, tmp_path: Path, cli: Cli) -> None:
+    prompt, out = tmp_path / "p.safetensors", tmp_path / "new.jsonl"
+    made = cli(*world.train(prompt, "--method", "head", "--lr", "0.05", "--epochs", "6"))
+    assert made.status == 0, made.err
+    data = ["--data", world.path("train.jsonl")]
+    answer = cli("augment", prompt, *data, "--out", out, *FEW, "--json")
+    assert answer.status == 0, answer.err
+    kept = answer.json["kept"]
+    assert set(kept) == {"good", "bad"}
+    assert len(out.read_text("utf-8").splitlines()) == sum(kept.values()) > 0
+    checked = cli("data", "check", world.path("train.jsonl"), out, "--json").json
+    assert not any(each["kind"] == "also in another split" for each in checked["problems"])
+    more = ["--dev", world.path("dev.jsonl"), "--test", world.path("test.jsonl")]
+    shown = cli("augment", prompt, *data, "--out", out, *FEW, *more)
+    assert shown.status == 0, shown.err
+    head, *lines = shown.out.splitlines()
+    assert head.split()[1:3] == ["texts", "sampled;"]
+    assert lines[1] == "scores on the test rows, 95% intervals"
+    assert [line.split("  ")[0] for line in lines[3:5]] == ["without", "with the new rows"]
+    assert all(len(line) <= 80 for line in lines[1:])
+
+
+MISTAKES: dict[str, tuple[list[str], list[str]]] = {
+    "a test without dev": (["--test", "{d}/f.jsonl"], ["--test needs --dev"]),
+    "onto its own rows": (["--out", "{d}/f.jsonl"], ["f.jsonl: holds the rows that are read"]),
+    "no rows": (["--count", "0"], ["--count 0: give 1 or more"]),
+    "no sampling": (["--temperature", "0"], ["--temperature 0: texts differ only above 0"]),
+    "no tries": (["--tries", "0"], ["--tries 0: give 1 or more"]),
+    "a label that it has not": (
+        ["--data", "{d}/other.jsonl"],
+        ["other.jsonl:1: unknown label 'ham'"],
+    ),
+    "dev rows of another label": (
+        ["--dev", "{d}/other.jsonl"],
+        ["other.jsonl:1: unknown label 'ham'"],
+    ),
+    "a writer that reads alone": (
+        ["--writer", "{w}/masked"],
+        ["cannot write; give a model that can with --writer"],
+    ),
+    "another method": (["--method", "lora"], ["--method"]),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_one_line(name: str, world: Any, tmp_path: Path, cli: Cli) -> None:
+    write(tmp_path / "f.jsonl", rows(6))
+    (tmp_path / "other.jsonl").write_text('{"text": "a film", "label": "ham"}\n')
+    flags, parts = MISTAKES[name]
+    given = {"--data": str(tmp_path / "f.jsonl"), "--out": str(tmp_path / "new.jsonl")}
+    given |= dict(zip(flags[::2], flags[1::2], strict=True))
+    words = [w.format(d=tmp_path, w=world.folder) for pair in given.items() for w in pair]
+    refused(cli("augment", world.path("soft.safetensors"), *words), *parts)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.jsonl", "other.jsonl"]

@@ -1,0 +1,140 @@
+"""The commands on files of rows: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_mistakes import refused
+
+Cli = Callable[..., Any]
+FINE = [("a film", "good"), ("no film", "bad"), ("an old film", "good"), ("a dull one", "bad")]
+
+
+def write(path: Path, *given: tuple[str, str]) -> Path:
+    rows = (json.dumps({"text": text, "label": label}) + "\n" for text, label in given)
+    path.write_text("".join(rows), "utf-8")
+    return path
+
+
+def test_check_says_what_is_there(tmp_path: Path, cli: Cli) -> None:
+    train = write(tmp_path / "train.jsonl", *FINE)
+    test = write(tmp_path / "test.jsonl", ("A FILM", "good"), ("it", "bad"))
+    answer = cli("data", "check", "--train", train, "--test", test)
+    assert answer.status == 0
+    assert f"{test}:1 (as {train}:1)" in answer.out
+    assert "warning: also in another split in test: 1" in answer.out
+    assert max(map(len, answer.out.splitlines()), default=0) <= 80 or str(train) in answer.out
+    told = cli("data", "check", train, test, "--json").json
+    assert (told["errors"], told["warnings"]) == (0, 1)
+    assert told["splits"][str(train)]["labels"] == {"bad": 2, "good": 2}
+    assert cli("data", "check", train).out.splitlines()[-1] == "nothing is wrong"
+
+
+def test_check_ends_with_2_on_errors(tmp_path: Path, cli: Cli) -> None:
+    path = write(tmp_path / "f.jsonl", *FINE, (" ", "good"))
+    answer = cli("data", "check", path, "--json")
+    assert answer.status == 2
+    assert answer.json["problems"][0]["places"] == [f"{path}:5"]
+    assert f"foreword: {path}:5: empty; 1 kind(s) of error in all" in answer.err
+
+
+def test_check_counts_tokens_of_a_model(world: Any, tmp_path: Path, cli: Cli) -> None:
+    path = write(tmp_path / "f.jsonl", *FINE)
+    told = cli(
+        "data", "check", path, "--model", world.path("model"), "--max-length", "2", "--json"
+    ).json
+    assert told["splits"][str(path)]["length"]["unit"] == "tokens"
+    assert told["problems"][0]["kind"] == "long"
+
+
+def test_clean_writes_what_is_right_and_a_dry_run_nothing(tmp_path: Path, cli: Cli) -> None:
+    path = write(tmp_path / "f.jsonl", *FINE, ("A film!", "good"), ("cafe\u0301", "good"))
+    out = tmp_path / "g.jsonl"
+    answer = cli("data", "clean", path, "--out", out, "--dry-run")
+    assert answer.status == 0
+    assert f"dropped: duplicate: 1 ({path}:5)" in answer.out
+    assert f"{out} would keep 5 of 6 rows" in answer.out
+    assert not out.exists()
+    told = cli("data", "clean", path, "--out", out, "--json").json
+    assert told["kept"] == 5
+    assert json.loads(out.read_text("utf-8").splitlines()[-1])["text"] == "caf\u00e9"
+    refused(cli("data", "clean", path, "--out", out), f"{out}: is there already", "--force")
+    other = write(tmp_path / "o.jsonl", ("no film", "good"))
+    again = cli("data", "clean", path, "--out", out, "--without", other, "--force", "--json").json
+    assert again["changes"]["dropped: in another file"] == {"rows": 1, "places": [f"{path}:2"]}
+
+
+def test_split_writes_files_that_training_takes(world: Any, tmp_path: Path, cli: Cli) -> None:
+    out = tmp_path / "parts"
+    answer = cli("data", "split", world.path("train.jsonl"), "--out", out, "--per-label", "4")
+    assert answer.status == 0
+    sizes = {path.stem: len(path.read_text().splitlines()) for path in out.iterdir()}
+    assert sizes == {"train": 8, "dev": 8, "test": 8}
+    train, dev = (str(out / f"{name}.jsonl") for name in ("train", "dev"))
+    trained = cli(*world.train(tmp_path / "p.safetensors", "--train", train, "--dev", dev))
+    assert trained.status == 0, trained.err
+    told = cli(
+        "data",
+        "split",
+        train,
+        "--out",
+        tmp_path / "more",
+        "--dev",
+        "0.25",
+        "--test",
+        "0.25",
+        "--json",
+    ).json
+    assert {name: each["rows"] for name, each in told.items()} == {"train": 4, "dev": 2, "test": 2}
+
+
+MISTAKES: dict[str, tuple[list[str], list[str]]] = {
+    "check nothing": (["check"], ["give files of rows to check"]),
+    "check twice": (["check", "{f}", "{f}"], ["f.jsonl: is given twice"]),
+    "check no file": (["check", "{d}/g.jsonl"], ["g.jsonl: no such file", "did you mean"]),
+    "check a field": (["check", "{f}", "--fields", "txet"], ["f.jsonl:1: no field 'txet'", "text"]),
+    "clean onto itself": (["clean", "{f}", "--out", "{f}"], ["f.jsonl: is what is read"]),
+    "clean all away": (
+        ["clean", "{f}", "--out", "{d}/o.jsonl", "--without", "{f}"],
+        ["f.jsonl: no row would be left"],
+    ),
+    "split onto files": (["split", "{f}", "--out", "{d}/there"], ["train.jsonl: is there already"]),
+    "split by no label": (
+        ["split", "{f}", "--out", "{d}/o", "--label-field", "lable"],
+        ["f.jsonl:1: no field 'lable' to part by; did you mean 'label'?"],
+    ),
+    "split by no group": (
+        ["split", "{f}", "--out", "{d}/o", "--group", "who"],
+        ["f.jsonl:1: missing field 'who'"],
+    ),
+    "split twice over": (
+        ["split", "{f}", "--out", "{d}/o", "--per-label", "1", "--dev", "0.1"],
+        ["--per-label says how large dev is"],
+    ),
+    "split in shares of all": (
+        ["split", "{f}", "--out", "{d}/o", "--dev", "0.6", "--test", "0.6"],
+        ["--dev 0.6 --test 0.6: shares"],
+    ),
+    "split too few": (
+        ["split", "{f}", "--out", "{d}/o", "--per-label", "9"],
+        ["f.jsonl: class 'good' has 10 row(s), which are too few for 9"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_one_line(name: str, tmp_path: Path, cli: Cli) -> None:
+    given = [(f"text {n}", ("good", "bad")[n % 2]) for n in range(20)]
+    path = write(tmp_path / "f.jsonl", *given)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "train.jsonl").write_text("kept")
+    arguments, parts = MISTAKES[name]
+    filled = [word.format(f=path, d=tmp_path) for word in arguments]
+    before = sorted(tmp_path.rglob("*"))
+    refused(cli("data", *filled), *parts)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "there" / "train.jsonl").read_text() == "kept"

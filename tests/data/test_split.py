@@ -1,0 +1,113 @@
+"""Splits: shares, classes, groups and repeated texts, each as it was asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foreword.data.read import Row
+from foreword.data.same import key_of
+from foreword.data.split import by_shares, few
+from foreword.errors import UserError
+
+
+def rows(*labels: str, groups: int = 0) -> list[Row]:
+    made = []
+    for n, label in enumerate(labels):
+        fields = {"text": f"text {n}", "label": label}
+        made.append(Row(fields | ({"who": f"g{n % groups}"} if groups else {}), f"f:{n + 1}"))
+    return made
+
+
+def labels(part: list[Row]) -> Counter[str]:
+    return Counter(row.fields["label"] for row in part)
+
+
+def test_each_class_is_parted_in_proportion() -> None:
+    found = by_shares(rows(*"a" * 50, *"b" * 30, *"c" * 20), 0.1, 0.2, 0, by="label")
+    assert labels(found["train"]) == {"a": 35, "b": 21, "c": 14}
+    assert labels(found["dev"]) == {"a": 5, "b": 3, "c": 2}
+    assert labels(found["test"]) == {"a": 10, "b": 6, "c": 4}
+
+
+def test_the_seed_alone_decides() -> None:
+    given = rows(*"ab" * 40)
+    once, again, other = (by_shares(given, 0.1, 0.1, seed, by="label") for seed in (3, 3, 4))
+    assert once == again
+    assert once != other
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12)), min_size=30, max_size=80),
+    st.integers(0, 5),
+)
+def test_nothing_is_lost_and_texts_and_groups_stay_together(
+    drawn: list[tuple[str, int]], seed: int
+) -> None:
+    given = [
+        Row({"text": f"text {n % 23}", "label": label, "who": group}, f"f:{n}")
+        for n, (label, group) in enumerate(drawn)
+    ]
+    try:
+        found = by_shares(given, 0.2, 0.2, seed, by="label", group="who")
+    except UserError:
+        return  # one group of nearly all
+    assert sorted(r.where for own in found.values() for r in own) == sorted(r.where for r in given)
+    for field in ("who", "text"):
+        sides = [{key_of(row, [field]) for row in own} for own in found.values()]
+        assert sum(map(len, sides)) == len(set().union(*sides))
+    for own in found.values():
+        places = [given.index(row) for row in own]
+        assert places == sorted(places)
+
+
+def test_rows_without_labels_are_parted_too() -> None:
+    given = [Row({"prompt": f"p {n}", "completion": "c"}, f"f:{n}") for n in range(20)]
+    found = by_shares(given, 0.1, 0.1, 0)
+    assert {name: len(own) for name, own in found.items()} == {"train": 16, "dev": 2, "test": 2}
+    assert list(by_shares(given, 0.1, 0.0, 0)) == ["train", "dev"]
+
+
+def test_groups_of_unlike_sizes_come_near_the_shares() -> None:
+    given = rows(*"ab" * 100, groups=17)
+    found = by_shares(given, 0.2, 0.2, 0, by="label", group="who")
+    assert abs(len(found["dev"]) - 40) <= 12
+    assert abs(len(found["test"]) - 40) <= 12
+
+
+def test_few_of_each_class_for_train_and_as_many_for_dev() -> None:
+    given = rows(*"a" * 20, *"b" * 10)
+    given.append(Row({"text": "TEXT 0!", "label": "a"}, "f:31"))
+    found = few(given, 4, 0, "label")
+    assert labels(found["train"]) == labels(found["dev"]) == {"a": 4, "b": 4}
+    assert sum(map(len, found.values())) == 31
+    sides = [{key_of(row, ["text"]) for row in own} for own in found.values()]
+    assert sum(map(len, sides)) == len(set().union(*sides))
+    assert few(given, 4, 0, "label") == found
+
+
+MISTAKES = {
+    "shares of all": (lambda: by_shares(rows(*"ab" * 9), 0.5, 0.5, 0), "less than 1 together"),
+    "shares of none": (lambda: by_shares(rows(*"ab" * 9), 0, 0, 0), "less than 1 together"),
+    "too few rows": (lambda: by_shares(rows("a", "b"), 0.1, 0.1, 0), "f: no rows come to dev"),
+    "too few of a class": (
+        lambda: few(rows(*"a" * 9, *"b" * 5), 3, 0, "label"),
+        "f: class 'b' has 5 row",
+    ),
+    "none of a class": (lambda: few(rows("a", "b"), 0, 0, "label"), "give 1 or more"),
+    "no such group": (
+        lambda: by_shares(rows(*"ab" * 9), 0.1, 0.1, 0, group="who"),
+        "f:1: missing field 'who'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_told(name: str) -> None:
+    act, part = MISTAKES[name]
+    with pytest.raises(UserError, match=part):
+        act()
