@@ -12,7 +12,8 @@ from foreword.distil import Distilled, divergence
 from foreword.engine import differentiate, infer
 from foreword.injection import NOTHING, Injection
 from foreword.methods.cartridge import Cartridge, Sunk
-from foreword.tasks.generate import Generate, Generator
+from foreword.tasks.generate import Generate
+from foreword.tasks.generator import Generator
 from oracles import get
 from plain import twin
 

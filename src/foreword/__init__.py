@@ -29,9 +29,17 @@ from foreword.methods.soft import Soft
 from foreword.multitask import multitask
 from foreword.presets import preset
 from foreword.prompt import Prompt
+from foreword.tasks.answer import Answer
+from foreword.tasks.chat import Chat
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.multilabel import Multilabel
+from foreword.tasks.rank import Rank
+from foreword.tasks.relate import Relate
 from foreword.tasks.score import Score
+from foreword.tasks.summarize import Summarize
+from foreword.tasks.tag import Tag
+from foreword.tasks.translate import Translate
 from foreword.train import tune
 from foreword.training import Training
 
@@ -39,9 +47,11 @@ load = Backbone.load
 
 __all__ = [
     "Adapter",
+    "Answer",
     "Attempt",
     "Backbone",
     "Cartridge",
+    "Chat",
     "Classify",
     "Context",
     "Continued",
@@ -50,12 +60,18 @@ __all__ = [
     "Ensemble",
     "Generate",
     "Lora",
+    "Multilabel",
     "PTuning",
     "Prefix",
     "Prompt",
+    "Rank",
+    "Relate",
     "Score",
     "Soft",
+    "Summarize",
+    "Tag",
     "Training",
+    "Translate",
     "UserError",
     "averaged",
     "compress",

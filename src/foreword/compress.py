@@ -24,7 +24,8 @@ from foreword.methods.cartridge import Cartridge, check_length, text_ids
 from foreword.metrics.generation import generation
 from foreword.prompt import Prompt
 from foreword.self_study import SelfStudy, conversations
-from foreword.tasks.generate import Generate, Generator
+from foreword.tasks.generate import Generate
+from foreword.tasks.generator import Generator
 from foreword.tasks.layout import room_for
 from foreword.train import tune
 from foreword.training import Training
@@ -97,15 +98,17 @@ def compress(
     full = _held(backbone, ids, text)
     with counting() as bars:
         if questions is not None:
-            rows = _given(bound, questions, full, bars)
+            rows = _given(bound, task, questions, full, bars)
         else:
             kept = target.with_name(f"{target.name.removesuffix('.safetensors')}.questions.jsonl")
             study = replace(study or SelfStudy(), seed=training.seed)
-            rows = conversations(bound, ids, full, study, kept, announce, bars)
+            rows = conversations(
+                bound, task.completion_field, ids, full, study, kept, announce, bars
+            )
         if test is None:
             rows, held = _parted(rows, training.seed)
         else:
-            held = _given(bound, test, full, bars)
+            held = _given(bound, task, test, full, bars)
         distilled = Distilled(bound, full, [*rows, *held], bars("reading", len(rows) + len(held)))
     learned, dev = hold_out(rows, DEV, training.seed)
     prompt = tune(
@@ -161,13 +164,17 @@ def _held(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
 
 
 def _given(
-    bound: Generator, questions: str | Path | Sequence[Row], full: Injection, counting: Announce
+    bound: Generator,
+    task: Generate,
+    questions: str | Path | Sequence[Row],
+    full: Injection,
+    counting: Announce,
 ) -> list[Row]:
     """Return given questions; those without an answer get the one that the full text gives."""
     read = read_rows(questions) if isinstance(questions, str | Path) else list(questions)
     _, rows = canonical(read, targets=False)
     bound.check(rows, answers=False)
-    field = bound.task.completion_field
+    field = task.completion_field
     lacking = [row for row in rows if row.fields.get(field) in (None, "")]
     answered = [row for row in rows if row.fields.get(field) not in (None, "")]
     if lacking:

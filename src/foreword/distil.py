@@ -15,7 +15,7 @@ from foreword.data.read import Row
 from foreword.engine import infer, states_of
 from foreword.injection import Injection
 from foreword.tasks.layout import room_for
-from foreword.tasks.task import Bound, Encoded
+from foreword.tasks.task import Bound, Encoded, mean
 
 
 class Distilled:
@@ -30,6 +30,7 @@ class Distilled:
 
     metric = "-KL"
     tokens = None
+    measured = staticmethod(mean)
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import NoReturn
 
@@ -115,6 +116,12 @@ class Loop:
             cut = sum(item.cut for item in items)
             if cut:
                 self.announce(f"{cut} of {len(items)} {name} rows were too long and were cut")
+            parted = sum(item.windows > 1 for item in items)
+            if parted:
+                self.announce(
+                    f"{parted} of {len(items)} {name} rows were parted in windows; the first "
+                    "with an answer is learned"
+                )
         if self.training.mixup and any(len(item.example.targets) != 1 for item in self.items):
             raise UserError(
                 "--mixup mixes rows that are scored at one token each; give labels of one token, "
@@ -304,7 +311,7 @@ class Loop:
     def _evaluate(self, told: Watchers) -> None:
         """Score the dev rows: the mean of the tasks' own scores, each counting alike."""
         tasks = sorted({row.task for row in self.held})
-        sums, weights = [0.0] * len(tasks), [0.0] * len(tasks)
+        sums: list[tuple[float, ...]] = [()] * len(tasks)
         broken: int | None = None
         mine = self.world.share([item.example.length for item in self.dev])
         for place, task in enumerate(tasks):
@@ -312,13 +319,15 @@ class Loop:
                 if bool(logits.isnan().any()):
                     broken = group[0]
                     break
-                score, rows = self.bound.judge(logits, [self.dev[i] for i in group])
-                sums[place], weights[place] = sums[place] + score, weights[place] + rows
+                found = self.bound.judge(logits, [self.dev[i] for i in group])
+                sums[place] = tuple(map(sum, zip_longest(sums[place], found, fillvalue=0.0)))
         broken = self.world.least(broken)
         if broken is not None:
             self._stop(f"score of {self.held[broken].where}")
-        totals = self.world.total(*sums, *weights)
-        own = [total / weight for total, weight in zip(totals, totals[len(tasks) :], strict=False)]
+        own = [
+            self.bound.measured(self.world.summed(each), task)
+            for each, task in zip(sums, tasks, strict=True)
+        ]
         if len(tasks) > 1:
             for task, score in zip(tasks, own, strict=True):
                 told.evaluation(

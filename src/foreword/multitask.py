@@ -144,7 +144,7 @@ def multitask(
     def prompt(injection: Injection, task: int, scores: Mapping[str, Any]) -> Prompt:
         return Prompt(
             injection=injection.map(lambda tensor: tensor.detach().clone()),
-            task=bounds[task].task,
+            task=bounds[task].finished(made[task][2], injection),
             backbone=about_backbone(backbone),
             method=about,
             data={**data[task], **remembered(bounds[task], made[task][1])},

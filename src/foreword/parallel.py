@@ -99,6 +99,11 @@ class World:
         """Return the sums of numbers over all processes."""
         return values if self.size == 1 or self.sharded else self._summed(*values)
 
+    def summed(self, values: Sequence[float]) -> tuple[float, ...]:
+        """Return the sums of numbers over all processes, some of which may have none of them."""
+        longest = -(self.least(-len(values)) or 0)
+        return self.total(*values, *[0.0] * (longest - len(values)))
+
     def _summed(self, *values: float) -> tuple[float, ...]:
         summed = torch.tensor(values, dtype=torch.float64)
         self._call(lambda: dist.all_reduce(summed))

@@ -17,7 +17,7 @@ from foreword.data.read import Row, read_rows
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
 from foreword.prompt import write_whole
-from foreword.tasks.generate import Generator
+from foreword.tasks.generator import Generator
 
 OPENINGS = ("", " What", " How", " When", " Who", " Why", " Which", " Where", " Is", " Can")
 """How questions begin, in turn, so that they differ."""
@@ -50,6 +50,7 @@ class SelfStudy:
 
 def conversations(
     bound: Generator,
+    answer: str,
     ids: Sequence[int],
     whole: Injection,
     study: SelfStudy,
@@ -59,8 +60,9 @@ def conversations(
 ) -> list[Row]:
     """Return questions about the text with their answers, as rows of the task.
 
-    ``ids`` are the text's tokens and ``whole`` what the model holds after them. What is done
-    stands in ``kept`` after each part, and is not done again.
+    The field ``answer`` of each holds what the model says under ``whole``, which is what it holds
+    after the text's tokens, ``ids``. What is done stands in ``kept`` after each part, and is not
+    done again.
 
     Raises UserError for a template that does not have one field, in which the question stands.
     """
@@ -90,7 +92,6 @@ def conversations(
             ]
             _write(kept, found)
         move(len(starts))
-    answer = bound.task.completion_field
     move = progress("answering", len(found))
     for start in range(0, len(found), AT_ONCE):
         group = found[start : start + AT_ONCE]

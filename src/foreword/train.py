@@ -109,7 +109,7 @@ def tune(
         injection = trainable().map(lambda tensor: tensor.detach().clone())
     prompt = Prompt(
         injection=injection,
-        task=task,
+        task=bound.finished(dev_rows, injection),
         backbone=about_backbone(backbone),
         seed=training.seed,
         versions=versions(),

@@ -23,7 +23,7 @@ from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt import Prompt
-from foreword.tasks.generate import Generate, Generator
+from foreword.tasks.generate import Generate
 from oracles import get
 from plain import next_logits, twin
 
@@ -69,7 +69,7 @@ def by_hand(
     base: Backbone, task: Generate, models: Sequence[Next], weights: Sequence[float]
 ) -> list[str]:
     """Take the likeliest token under the weighted sum of log-probabilities, one row at a time."""
-    bound = Generator(task, base)
+    bound = task.bind(base)
     written = []
     for text in TEXTS:
         ids = bound._laid(contract.Row({"text": text}, "F:1"), 100).ids

@@ -125,3 +125,23 @@ def test_chinese_scores_by_character() -> None:
     assert scores["rouge_l"] == pytest.approx(100 * share, abs=0.005)
     # rouge-score's own tokenizer sees nothing at all in it
     assert RougeScorer(["rougeL"]).score(CHINESE, CHINESE)["rougeL"].fmeasure == 0
+
+
+@pytest.mark.parametrize("names", [("rouge_1", "rouge_2", "rouge_l"), ("bleu", "chrf"), ("chrf",)])
+def test_any_scores_are_those_they_have_among_others(names: tuple[str, ...]) -> None:
+    predictions, references = written(30)
+    found = generation(predictions, references, scores=names)
+    assert set(found["intervals"]) == set(names)
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
+    kinds = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
+    whole = generation(predictions, references)
+    for name in names:
+        if name in whole:
+            assert found[name] == whole[name]
+        else:
+            best = [
+                max(scorer.score(text, guess)[kinds[name]].fmeasure for text in own)
+                for guess, own in zip(predictions, references, strict=True)
+            ]
+            assert found[name] == pytest.approx(100 * sum(best) / len(best), abs=0.006)
+    assert set(found.get("signatures", ())) == set(names) & {"bleu", "chrf"}

@@ -20,7 +20,8 @@ from foreword.data.read import Row
 from foreword.engine import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
-from foreword.tasks.generate import Generate, Generator
+from foreword.tasks.generate import Generate
+from foreword.tasks.generator import Generator
 from plain import twin
 
 pytestmark = pytest.mark.usefixtures("one_thread")

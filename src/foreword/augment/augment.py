@@ -29,7 +29,7 @@ from foreword.evaluate import Announce, silent
 from foreword.methods.method import Method
 from foreword.methods.prefix import Prefix
 from foreword.prompt import Prompt, write_whole
-from foreword.tasks.classify import Classifier
+from foreword.tasks.classify import Classifier, Classify
 from foreword.training import Training
 from foreword.watch import Watcher
 
@@ -63,8 +63,8 @@ def augment(
     """
     settings = settings or Augment()
     settings.check()
-    target, bound = Path(out), classified(prompt)
-    field, label_field = bound.fields[0], bound.task.label_field
+    target, (bound, label_field) = Path(out), classified(prompt)
+    field = bound.fields[0]
     _, train = canonical(train)
     bound.check(train, answers=True)
     said = {label: own[0].strip() for label, own in bound.words.items()}
@@ -119,17 +119,20 @@ def augment(
     }
 
 
-def classified(prompt: Prompt) -> Classifier:
-    """Return the classifier of a prompt; raises UserError for another task, or several fields."""
-    bound = prompt.bound()
-    if not isinstance(bound, Classifier):
+def classified(prompt: Prompt) -> tuple[Classifier, str]:
+    """Return the classifier of a prompt, and the field of its labels.
+
+    Raises UserError for another task, or several fields.
+    """
+    bound, task = prompt.bound(), prompt.task
+    if not (isinstance(bound, Classifier) and isinstance(task, Classify)):
         raise UserError("augment writes rows for a classification; the prompt is of another task")
     if len(bound.fields) != 1:
         raise UserError(
             "augment writes rows of one field, and the prompt's template has "
             f"{', '.join(bound.fields) or 'none'}; give a prompt of one"
         )
-    return bound
+    return bound, task.label_field
 
 
 def sifted(

@@ -106,7 +106,7 @@ def table(found: list[Record], headline: str) -> Table:
     made.add_column("method", overflow="fold")
     several = any(each["spread"] is not None for each in found)
     spread = ["±"] if several else []
-    for name in (show.METRICS[headline], *spread, "trained", "file", "seconds", "peak"):
+    for name in (show.title(headline), *spread, "trained", "file", "seconds", "peak"):
         made.add_column(name, justify="right", no_wrap=True)
     for each in found:
         if each["score"] is None:

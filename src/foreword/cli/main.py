@@ -230,11 +230,17 @@ def evaluate_command(
     show.line(f"{prompt} on {data}: {result['rows']} rows, 95% intervals")
     if result["cut"]:
         show.line(f"{result['cut']} rows were too long and were cut")
+    if result.get("windowed"):
+        show.line(f"{result['windowed']} rows were read in windows; the likeliest answer counts")
     console.print(show.scores(result, "prompt"))
     show.leaks(result, str(data))
+    if show.FURTHER.keys() & result.keys():
+        console.print()
+        console.print(show.scores(result, "prompt", show.FURTHER))
     if "per_class" in result:
         console.print()
         console.print(show.per_class(result))
+    if "confusion" in result:
         console.print()
         console.print(show.confusion(result))
     for name, signature in result.get("signatures", {}).items():
@@ -289,9 +295,7 @@ def predict(
         return
     for answer in found:
         value = answer[bound.answer]
-        chance = answer.get("probabilities", {}).get(value)
-        text = f"{value:.2f}" if isinstance(value, float) else str(value)
-        show.line(text if chance is None else f"{text}  ({chance:.0%})")
+        show.line(show.told(value, answer.get("probabilities", {})))
 
 
 @app.command
@@ -371,15 +375,13 @@ def demo(
     demonstration.run(out, as_json)
 
 
-def _rounded(answer: Mapping[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {
-        key: round(value, 6) if isinstance(value, float) else value
-        for key, value in answer.items()
-        if key != "cut"
-    }
-    if "probabilities" in kept:
-        kept["probabilities"] = {k: round(v, 6) for k, v in kept["probabilities"].items()}
-    return kept
+def _rounded(value: Any) -> Any:
+    """Round numbers to six decimals, those in lists and objects too; leave out ``cut``."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(each) for key, each in value.items() if key != "cut"}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

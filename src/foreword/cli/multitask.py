@@ -169,6 +169,6 @@ def _table(found: Outcome) -> Table:
         if test is not None:
             head = prompt.bound().headline
             value = show.with_interval(head, test[head], test["intervals"][head])
-            shown = f"{show.METRICS[head]} {value}"
+            shown = f"{show.title(head)} {value}"
         made.add_row(name, str(prompt.data["train"]["rows"]), dev, shown)
     return made

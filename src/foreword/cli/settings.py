@@ -10,15 +10,14 @@ from typing import Any
 from foreword.backbone.decode import Decoding
 from foreword.cli.flags import CONTINUAL, RUN, flag
 from foreword.cli.run_file import read_run_file
-from foreword.cli.words import ESCAPED, parse_anchors, parse_labels, unescaped
+from foreword.cli.words import ESCAPED, parse_anchors, parse_labels, parse_numbers, unescaped
 from foreword.compare import UNTRAINED, Demonstrations, ZeroShot
-from foreword.config import from_plain
+from foreword.config import from_plain, plain
 from foreword.errors import UserError, nearest
 from foreword.methods.continued import Continued
 from foreword.methods.method import Method
 from foreword.methods.registry import METHODS, kinds, together
 from foreword.presets import settings_of
-from foreword.tasks.generate import Generate
 from foreword.tasks.registry import TASKS
 from foreword.tasks.task import Task
 from foreword.training import Training
@@ -195,12 +194,16 @@ def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
         given["labels"] = parse_labels(given["labels"])
     if isinstance(given.get("anchors"), list | tuple):
         given["anchors"] = parse_anchors(given["anchors"])
-    if kind is Generate:
-        seed = {"seed": given["seed"]} if "seed" in given else {}
+    if isinstance(given.get("thresholds"), list | tuple):
+        given["thresholds"] = parse_numbers(given["thresholds"], "thresholds")
+    seed = {"seed": given["seed"]} if "seed" in given else {}
+    usual = kind().__dict__.get("decoding")  # every task has usual settings
+    if usual is not None:
         names = {f.name for f in dataclasses.fields(Decoding)} - {"seed"}
         decoding = {k: given.pop(k) for k in list(given) if k in names} | seed
-        given["decoding"] = from_plain(Decoding, decoding, where)
+        given["decoding"] = from_plain(Decoding, {**plain(usual), **decoding}, where)
     made: Task = _take(kind, given, where, shared=())
+    given |= seed  # which others take too
     return made
 
 

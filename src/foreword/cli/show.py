@@ -16,22 +16,46 @@ from rich.text import Text
 from foreword.watch import console
 
 METRICS = {
+    "official_f1": "official F1",
+    "span_f1": "span F1",
     "accuracy": "accuracy",
+    "micro_f1": "micro F1",
     "macro_f1": "macro F1",
+    "hit_1": "hit@1",
+    "hit_3": "hit@3",
+    "ndcg_10": "NDCG@10",
+    "mrr": "MRR",
     "exact_match": "exact match",
+    "f1": "F1",
     "bleu": "BLEU",
     "chrf": "chrF",
+    "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
     "rouge_l": "ROUGE-L",
     "pearson": "Pearson",
     "spearman": "Spearman",
     "rmse": "RMSE",
     "mae": "MAE",
 }
+FURTHER = {
+    "mcc": "MCC",
+    "auroc": "AUROC",
+    "ece": "calibration error",
+    "span_precision": "span precision",
+    "span_recall": "span recall",
+}
+"""Scores that stand in a table of their own, below the others."""
+
 IN_UNITS = ("rmse", "mae")
 """Errors in the unit of the numbers themselves; all other scores are in percent points."""
 
 BAR = 40
 """Columns of the longest bar in a picture."""
+
+
+def title(metric: str) -> str:
+    """Return what a score is called in a table."""
+    return {**METRICS, **FURTHER}[metric]
 
 
 def out() -> Console:
@@ -109,13 +133,13 @@ def counting() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
         yield begin
 
 
-def scores(result: Mapping[str, Any], name: str) -> Table:
+def scores(result: Mapping[str, Any], name: str, titles: Mapping[str, str] = METRICS) -> Table:
     """Lay out a prompt's scores above those of its baselines, with 95% intervals."""
-    shown = [metric for metric in METRICS if metric in result]
+    shown = [metric for metric in titles if metric in result]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for metric in shown:
-        table.add_column(METRICS[metric], justify="right")
+        table.add_column(titles[metric], justify="right")
     entries = {name: result}
     for key, value in result.get("baselines", {}).items():
         shots = value.get("shots")
@@ -147,6 +171,16 @@ def leaks(result: Mapping[str, Any], name: str) -> None:
     """Warn of rows that were scored and are in the training rows too, where there are some."""
     if result.get("in_train"):
         line(f"warning: {result['in_train']} of {result['rows']} rows of {name} are in train too")
+
+
+def told(answer: Any, chances: Mapping[str, float]) -> str:
+    """Write an answer as one line, with its probability where it has one."""
+    if isinstance(answer, list):
+        own = [f"{each} ({chances[each]:.0%})" if each in chances else each for each in answer]
+        return (", " if chances else " ").join(own) or "-"
+    if isinstance(answer, float):
+        return f"{answer:.2f}"
+    return f"{answer}  ({chances[answer]:.0%})" if answer in chances else str(answer)
 
 
 def with_interval(metric: str, value: float, bounds: Sequence[float]) -> str:

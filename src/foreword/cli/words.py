@@ -8,7 +8,7 @@ from typing import Any
 from foreword.errors import UserError
 from foreword.tasks.verbalizer import words_of
 
-ESCAPED = ("template", "start_text", "stop")
+ESCAPED = ("template", "word_template", "start_text", "stop")
 
 
 def unescaped(value: Any) -> Any:
@@ -60,6 +60,18 @@ def parse_windows(given: str) -> list[int | None]:
         if window in made:
             raise UserError(f"--windows {given}: names {word.strip()} twice")
         made.append(window)
+    return made
+
+
+def parse_numbers(words: Sequence[str], setting: str) -> dict[str, float]:
+    """Read ``label=number`` ...; raises UserError for entries of another form."""
+    made = {}
+    for entry in words:
+        name, _, given = str(entry).rpartition("=")
+        try:
+            made[name] = float(given if name else "")
+        except ValueError:
+            raise UserError(f"--{setting} {entry!r}: write label=number") from None
     return made
 
 

@@ -23,10 +23,21 @@ from foreword.tasks.task import Bound, Task
 
 FUSIONS: Mapping[str, Fusion] = {
     "classify": Labels(),
+    "relate": Labels(),
     "score": Numbers(),
-    "generate": Completions(),
+    **dict.fromkeys(("generate", "translate", "summarize", "answer", "chat"), Completions()),
 }
 """How answers are fused, by the name of the kind of task."""
+
+
+def fusion_of(task: Task) -> Fusion:
+    """Return how answers of a task are fused; raises UserError where there is no way."""
+    name = name_of(task)
+    if name not in FUSIONS:
+        known = ", ".join(FUSIONS)
+        raise UserError(f"prompts of task {name} cannot answer together; those of {known} can")
+    return FUSIONS[name]
+
 
 _FIELDS = {"schema", "members", "weights", "scores"}
 
@@ -51,7 +62,7 @@ class Ensemble:
     @property
     def fusion(self) -> Fusion:
         """How the members' answers become one."""
-        return FUSIONS[name_of(self.task)]
+        return fusion_of(self.task)
 
     @property
     def task(self) -> Task:

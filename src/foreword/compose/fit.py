@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from foreword.compose.ensemble import FUSIONS
+from foreword.compose.ensemble import fusion_of
 from foreword.compose.together import check_together, check_weights, equal_weights
 from foreword.data.read import Row, read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluate import Announce
 from foreword.prompt import Prompt
-from foreword.tasks.registry import name_of
 
 STEPS = 20
 """Steps from 0 to 1 in which a weight is tried, where that is not too many candidates."""
@@ -55,7 +54,7 @@ def fit(
     So on these rows it is never below the best prompt alone; on others it may be.
     """
     rows, count = _rows(dev), len(prompts)
-    tried = list(dict.fromkeys(candidates(count, FUSIONS[name_of(prompts[0].task)].most)))
+    tried = list(dict.fromkeys(candidates(count, fusion_of(prompts[0].task).most)))
     scores, ties = _judged(prompts, tried, rows, announce)
     # rounded, so that rounding errors decide nothing
     order = [
@@ -63,7 +62,7 @@ def fit(
         for s, t, own in zip(scores, ties, tried, strict=True)
     ]
     best = order.index(min(order))
-    metric = FUSIONS[name_of(prompts[0].task)].metric
+    metric = fusion_of(prompts[0].task).metric
     return Fitted(tried[best], scores[best], tuple(scores[:count]), metric, len(rows))
 
 
@@ -78,7 +77,7 @@ def weighed(
     rows = _rows(dev)
     used = check_weights(weights, len(prompts))
     scores, _ = _judged(prompts, [*_alone(len(prompts)), used], rows, announce)
-    metric = FUSIONS[name_of(prompts[0].task)].metric
+    metric = fusion_of(prompts[0].task).metric
     return Fitted(used, scores[-1], tuple(scores[:-1]), metric, len(rows))
 
 
@@ -116,7 +115,7 @@ def _judged(
     announce: Announce | None,
 ) -> tuple[list[float], list[float]]:
     check_together(prompts)
-    fusion = FUSIONS[name_of(prompts[0].task)]
+    fusion = fusion_of(prompts[0].task)
     fusion.check(prompts)
     progress = None if announce is None else announce("dev rows", len(rows))
     scores, ties = fusion.judge(prompts, np.array(tried), rows, progress)

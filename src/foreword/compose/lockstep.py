@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,9 +20,10 @@ from foreword.engine import LOGITS, buckets, infer
 from foreword.errors import UserError
 from foreword.injection import Mixture
 from foreword.prompt import Prompt
-from foreword.tasks.generate import ROWS_TOKENS, Asked, Generate, Generator
+from foreword.tasks.generator import ROWS_TOKENS, Asked, Generator
 from foreword.tasks.layout import room_for
 from foreword.tasks.task import Encoded
+from foreword.tasks.wording import TextTask
 
 
 class Completions:
@@ -38,7 +39,7 @@ class Completions:
 
     def check(self, members: Sequence[Prompt]) -> None:
         """Raise UserError for decoding that is not greedy, or differs between members."""
-        own = [member.task.decoding for member in members if isinstance(member.task, Generate)]
+        own = [cast(TextTask, member.task).decoding for member in members]
         plain = Decoding()
         for number, decoding in enumerate(own, 1):
             for name in ("beams", "temperature", "repetition_penalty"):

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from foreword.errors import UserError
 from foreword.prompt import Prompt
 from foreword.tasks.classify import Classify
+from foreword.tasks.multilabel import Multilabel
 from foreword.tasks.registry import name_of
+from foreword.tasks.relate import Relate
 from foreword.tasks.score import Score
+from foreword.tasks.tag import Tag
 from foreword.tasks.task import Task
 
 
@@ -35,7 +38,7 @@ def check_together(prompts: Sequence[Prompt], fewest: int = 2) -> None:
 
 def classes(task: Task) -> list[str]:
     """Return what a task chooses among, in the order of names: labels, anchors, or nothing."""
-    if isinstance(task, Classify):
+    if isinstance(task, Classify | Relate | Multilabel | Tag):
         return sorted(task.labels or ())
     if isinstance(task, Score):
         return [f"{number:g}" for number in sorted((task.anchors or {}).values())]

@@ -75,7 +75,33 @@ def _resampled_confusion(
     )  # (M, 3K)
     sums = resampled_sums(table, confusion[gold, guess].astype(np.float64), seed, resamples)
     hits, support, claimed = np.split(sums, 3, axis=1)  # (R, K) each
+    return hits.sum(axis=1) / confusion.sum(), macro_f1(hits, support, claimed)
+
+
+def macro_f1(hits: Floats, support: Floats, claimed: Floats) -> Floats:
+    """Mean F1, 0 to 1, of the labels that have gold rows: (..., K) each -> (...).
+
+    ``hits`` counts the rows that are rightly given a label, ``support`` those that have it, and
+    ``claimed`` those that are given it.
+    """
     f1 = 2 * hits / np.maximum(support + claimed, 1)
     present = support > 0
-    macro = (f1 * present).sum(axis=1) / present.sum(axis=1)
-    return hits.sum(axis=1) / confusion.sum(), macro
+    return np.asarray((f1 * present).sum(-1) / np.maximum(present.sum(-1), 1))
+
+
+def mcc(hits: Floats, support: Floats, claimed: Floats) -> Floats:
+    """Matthews' correlation, -1 to 1, of several classes: (..., K) each -> (...).
+
+    Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient";
+    0 where all rows have, or are given, one label.
+    """
+    rows = support.sum(-1)
+    covariance = hits.sum(-1) * rows - (support * claimed).sum(-1)
+    gold, guess = rows**2 - (support**2).sum(-1), rows**2 - (claimed**2).sum(-1)
+    length = np.sqrt(gold * guess)
+    return np.asarray(np.divide(covariance, length, out=np.zeros_like(length), where=length > 0))
+
+
+def of_confusion(confusion: Floats) -> tuple[Floats, Floats, Floats]:
+    """Hits, support and claims of each label, (K,) each, of a matrix (gold K, predicted K)."""
+    return np.diagonal(confusion), confusion.sum(1), confusion.sum(0)

@@ -1,12 +1,13 @@
-"""Classify: one label a row, read off the model's scores of the words that stand for labels."""
+"""Classify: labels of rows, read off the model's scores of the words that stand for labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
@@ -14,12 +15,19 @@ from foreword.backbone.example import Example
 from foreword.data.read import Row
 from foreword.data.shapes import require
 from foreword.engine import infer
-from foreword.errors import UserError, nearest
+from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
-from foreword.metrics.classification import classification
 from foreword.tasks.headed import Headed
+from foreword.tasks.labelling import (
+    LEVELS,
+    Labelling,
+    OneLabel,
+    balanced,
+    check_headline,
+    check_weights,
+)
 from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, soft_size, values_of
-from foreword.tasks.task import Encoded
+from foreword.tasks.task import Encoded, Task
 from foreword.tasks.template import Slot, Soft, Template
 from foreword.tasks.verbalizer import Cloze, LabelTree, Path, Plan, normalized, words_of
 
@@ -33,6 +41,9 @@ class Classify:
     "vocabulary". ``label_smoothing`` spreads that share of each row's target evenly over all labels
     (Szegedy et al. 2016, arXiv:1512.00567). Rows of more than ``max_length`` tokens lose text on
     the side ``truncate``; of each field no more than its first ``input_window`` tokens are read.
+    ``class_weights`` multiply the losses of rows by their label's; "balanced" lets every label of
+    the training rows count alike. The best parameters are kept, and prompts are compared, by the
+    ``headline``.
     """
 
     template: str | None = None
@@ -43,53 +54,118 @@ class Classify:
     input_window: int | None = None
     loss: Literal["labels", "vocabulary"] = "labels"
     label_smoothing: float = 0.0
+    class_weights: Literal["balanced"] | Mapping[str, float] | None = None
+    headline: str = "accuracy"
 
     def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Classify:
         """Find the labels in the rows where none are given, and a template for their shape."""
         template = self.template
         if template is None:
             template = usual_template(rows[0], backbone, "Label")
-        labels = self.labels
+        labels, weights = self.labels, self.class_weights
         if labels is None:
-            require(rows, [self.label_field])
-            names = sorted({str(row.fields[self.label_field]) for row in rows})
-            labels = {name: words_of(name) for name in names}
-        return replace(self, template=template, labels=normalized(labels))
+            labels = {name: words_of(name) for name in sorted(set(found(rows, self.label_field)))}
+        if weights == "balanced":
+            weights = balanced(found(rows, self.label_field))
+        return replace(self, template=template, labels=normalized(labels), class_weights=weights)
 
     def bind(self, backbone: Backbone) -> Classifier:
         """Return the task on a backbone; labels and template must be known by now."""
-        return Classifier(self, backbone)
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(
+                f"label_smoothing is {self.label_smoothing}; give a share, from 0 to below 1"
+            )
+        if self.label_smoothing and self.loss == "vocabulary":
+            raise UserError("label_smoothing spreads over labels; use it with loss 'labels'")
+        check_headline(self.headline, LEVELS)
+        weights = self.class_weights
+        if isinstance(weights, str):
+            raise UserError(f"class_weights '{weights}' are those of training rows; give rows")
+        labelling = OneLabel(
+            tuple(self.labels or ()),
+            self.label_field,
+            metric=self.headline,
+            level=None if self.headline == "accuracy" else LEVELS[self.headline],
+            smoothing=self.label_smoothing,
+            vocabulary=self.loss == "vocabulary",
+            weights=weights,
+        )
+        if weights is not None:
+            check_weights(weights, labelling.names)
+        return Classifier(self, backbone, labelling)
+
+
+def found(rows: Sequence[Row], field: str) -> list[str]:
+    """Return the rows' labels; raises UserError for a row without one."""
+    require(rows, [field])
+    return [str(row.fields[field]) for row in rows]
+
+
+class Labels(Task, Protocol):
+    """What the machine for labels reads of a task's configuration."""
+
+    @property
+    def template(self) -> str | None:
+        """How a row reads."""
+
+    @property
+    def labels(self) -> Mapping[str, str | Sequence[str]] | None:
+        """Each label's words."""
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a row."""
+
+    @property
+    def truncate(self) -> Side:
+        """The side that is cut."""
+
+    @property
+    def input_window(self) -> int | None:
+        """The tokens of each field that are read at most, None for all."""
+
+
+Place = tuple[tuple[int, ...], tuple[int, ...]]
+"""The tokens between a row and an answer that goes on from it, and those after the answer."""
 
 
 class Classifier:
-    """A classification bound to a backbone."""
+    """A task of labels bound to a backbone: what is asked of a row's places is its labelling's."""
 
-    metric = "accuracy"
-    headline = "accuracy"
-    answer = "label"
-
-    def __init__(self, task: Classify, backbone: Backbone) -> None:
+    def __init__(self, task: Labels, backbone: Backbone, labelling: Labelling) -> None:
         if task.template is None or task.labels is None:
             raise UserError("a classification needs a template and labels; give both, or rows")
         self.task = task
         self.backbone = backbone
+        self.labelling = labelling
         self.template = Template.parse(task.template)
+        self.each = Template.parse(labelling.each)
         self._headed = False
-        if task.loss == "vocabulary" and backbone.architecture == "masked":
+        if labelling.vocabulary and backbone.architecture == "masked":
             raise UserError("loss 'vocabulary' is not for masked models; leave it out")
-        if not 0 <= task.label_smoothing < 1:
-            raise UserError(
-                f"label_smoothing is {task.label_smoothing}; give a share, from 0 to below 1"
-            )
-        if task.label_smoothing and task.loss == "vocabulary":
-            raise UserError("label_smoothing spreads over labels; use it with loss 'labels'")
         self.words = normalized(task.labels)
         self.labels = list(self.words)
-        if backbone.architecture == "masked" and Slot() not in self.template.parts:
+        last = self.each if self.each.parts else self.template
+        if backbone.architecture == "masked" and Slot() not in last.parts:
             raise UserError(
-                f"template {task.template!r} has no [mask]; a masked model needs to know where "
+                f"template {last.source!r} has no [mask]; a masked model needs to know where "
                 "the answer stands"
             )
+
+    @property
+    def metric(self) -> str:
+        """The name of the dev score."""
+        return self.labelling.metric
+
+    @property
+    def headline(self) -> str:
+        """The score by which prompts are compared."""
+        return self.labelling.headline
+
+    @property
+    def answer(self) -> str:
+        """The key under which ``predict`` gives the answer itself."""
+        return self.labelling.answer
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -113,7 +189,7 @@ class Classifier:
     @cached_property
     def _left(self) -> str:
         """The literal text before the answer, the same for all rows."""
-        parts = [*self.template.parts, Slot()]
+        parts = [*(self.each.parts or self.template.parts), Slot()]
         before = parts[parts.index(Slot()) - 1] if parts.index(Slot()) else ""
         return before if isinstance(before, str) else "" if isinstance(before, Soft) else "."
 
@@ -126,7 +202,8 @@ class Classifier:
         owners: dict[Path, int] = {}
         for number, label in enumerate(self.labels):
             for word in self.words[label]:
-                path = tuple(answer_ids(self.backbone, self._left, word))
+                inside = bool(self.each.parts)
+                path = tuple(answer_ids(self.backbone, self._left, word, inside=inside))
                 if not path:
                     raise UserError(f"label '{label}': the tokenizer drops its word {word!r}")
                 other = self.labels[owners.setdefault(path, number)]
@@ -138,7 +215,7 @@ class Classifier:
         words = [(number, path) for path, number in owners.items()]
         if self.backbone.architecture == "masked":
             return Cloze(tuple(words), len(self.labels), self._mask())
-        whole = self.task.loss == "vocabulary"
+        whole = self.labelling.vocabulary
         return LabelTree.grow(words, len(self.labels), self.backbone.text.end, vocabulary=whole)
 
     def _mask(self) -> int:
@@ -149,13 +226,13 @@ class Classifier:
 
     def headed(self) -> Classifier:
         """Return the task for an injection with a head, which scores the labels."""
-        made = Classifier(self.task, self.backbone)
+        made = Classifier(self.task, self.backbone, self.labelling)
         made._headed = True
         return made
 
     def bare(self) -> Classifier:
         """Return the task with the virtual tokens left out of its template."""
-        made = Classifier(self.task, self.backbone)
+        made = Classifier(self.task, self.backbone, self.labelling)
         made.template = self.template.hard()
         return made
 
@@ -165,26 +242,21 @@ class Classifier:
         """Raise UserError at the first row that lacks a field, or has an unknown label."""
         for row in rows:
             self.template.check(row.fields, row.where)
-        require(rows, self.template.fields)
-        if not answers:
-            return
-        require(rows, [self.task.label_field])
-        known = set(self.labels)
+        shown = [self.labelling.shown(row) for row in rows]
+        require(shown, self.template.fields)
         for row in rows:
-            label = str(row.fields[self.task.label_field])
-            if label not in known:
-                raise UserError(
-                    f"{row.where}: unknown label '{label}'; {nearest(label, self.labels)}; "
-                    "mend the row, or name the label with --labels"
-                )
+            self.labelling.check(row, answers=answers)
 
     def _values(self, row: Row) -> dict[str, str]:
-        return values_of(self.backbone, row, self.template.fields, self.task.input_window)
+        return values_of(
+            self.backbone, self.labelling.shown(row), self.template.fields, self.task.input_window
+        )
 
-    def _laid(self, row: Row, room: int, before: str = "") -> Laid:
-        extra = max(map(len, self.verbalizer.everything.branches), default=0)
+    def _laid(self, row: Row, room: int, places: Sequence[Place], before: str = "") -> Laid:
+        around = max(len(left) + len(right) for left, right in places)
+        extra = around + max(map(len, self.verbalizer.everything.branches), default=0)
         limit = self.task.max_length + len(self.backbone.text.ids(before))
-        return lay(
+        laid = lay(
             self.backbone,
             self.template,
             self._values(row),
@@ -193,26 +265,50 @@ class Classifier:
             where=row.where,
             before=before,
         )
+        if laid.cut and self.labelling.whole:
+            raise UserError(
+                f"{row.where}: too long for {min(limit, room - extra)} tokens; part the row in "
+                "two, or raise --max-length"
+            )
+        return laid
 
-    def _example(self, laid: Laid, plan: Plan) -> Example:
-        branches = plan.branches or ((),)
-        return Example(laid.ids, laid.slot, branches, plan.targets, plan.answers)
+    def _places(self, row: Row) -> list[Place]:
+        """Return the tokens before and after the answer at each of a row's places."""
+        text = self.backbone.text
+        made = []
+        decoded = self.each.parts and self.backbone.architecture == "encoder-decoder"
+        first = text.around[0] if decoded else ()
+        for values in self.labelling.places(row):
+            pieces = [*self.each.fill(values), Slot()]
+            left, right = ("".join(map(str, part)) for part in _parted(pieces))
+            made.append(((*first, *text.ids(left.rstrip(" "))), tuple(text.ids(right))))
+        return made
 
-    def gold(self, row: Row) -> int:
-        """Return the number of a row's label."""
-        return self.labels.index(str(row.fields[self.task.label_field]))
+    def _example(self, laid: Laid, places: Sequence[Place], plan: Plan) -> Example:
+        """Return the row with the plan below each of its places."""
+        branches: list[tuple[int, ...]] = []
+        targets: list[tuple[int, int]] = []
+        for left, right in places:
+            targets += [(len(branches) + b, len(left) + j) for b, j in plan.targets]
+            branches += [(*left, *path, *right) for path in plan.branches or ((),)]
+        answers = plan.answers * len(places)
+        return Example(laid.ids, laid.slot, tuple(branches), tuple(targets), answers)
 
     def train_example(self, row: Row, room: int) -> Encoded:
         """Return the row with the nodes of the tree that its label's words pass, or with all."""
-        if self.task.label_smoothing:
+        if not self.labelling.own:
             return self.dev_example(row, room)
-        laid, gold = self._laid(row, room), self.gold(row)
-        return Encoded(self._example(laid, self.verbalizer.by_label[gold]), gold, laid.cut)
+        return self._encoded(row, room, self.verbalizer.by_label[self.labelling.gold(row)[0]])
 
     def dev_example(self, row: Row, room: int) -> Encoded:
         """Return the row with all nodes of the tree, so that every label has its score."""
-        laid = self._laid(row, room)
-        return Encoded(self._example(laid, self.verbalizer.everything), self.gold(row), laid.cut)
+        return self._encoded(row, room, self.verbalizer.everything)
+
+    def _encoded(self, row: Row, room: int, plan: Plan) -> Encoded:
+        places, golds = self._places(row), self.labelling.gold(row)
+        laid = self._laid(row, room, places)
+        example = self._example(laid, places, plan)
+        return Encoded(example, golds[0] if golds else 0, laid.cut, golds=golds)
 
     # Logits to answers -------------------------------------------------------------------------
 
@@ -221,50 +317,63 @@ class Classifier:
         """The tokens that label words are spelled with, None where all are needed."""
         return self.verbalizer.tokens
 
-    def weight(self, item: Encoded) -> int:
-        """Count every row once."""
-        return 1
+    def weight(self, item: Encoded) -> float:
+        """Return what the row's loss is of the whole, as the labelling says."""
+        return self.labelling.weight(item)
+
+    def _scores(self, logits: Tensor, examples: Sequence[Example]) -> Tensor:
+        """Return log-probabilities of the labels at all places of rows: (places, labels)."""
+        asked = len(self.verbalizer.everything.targets)
+        owners = [each for each in examples for _ in range(len(each.targets) // asked)]
+        return self.verbalizer.scores(logits, owners)
 
     def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
-        """Return minus the log-probability of each row's label: (rows,)."""
-        examples, gold = [item.example for item in items], [item.gold for item in items]
-        share = self.task.label_smoothing
-        if not share:
-            return self.verbalizer.losses(logits, examples, gold)
-        scores = self.verbalizer.scores(logits, examples)
-        own = scores[range(len(items)), gold]
-        return -(1 - share) * own - share * scores.mean(1)
+        """Return minus the log-probability of each row's label, or as the labelling says."""
+        examples = [item.example for item in items]
+        if not self.labelling.own:
+            return self.labelling.losses(self._scores(logits, examples), items)
+        each = self.verbalizer.losses(logits, examples, [item.gold for item in items])
+        return each * each.new_tensor([self.weight(item) for item in items])
 
-    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
-        """Return how many rows have their own label as the likeliest, and their number."""
-        best = self.verbalizer.scores(logits, [item.example for item in items]).argmax(1)
-        right = sum(int(b) == item.gold for b, item in zip(best, items, strict=True))
-        return 100.0 * right, len(items)
+    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
+        """Return sums over rows, such as how many have their own label as the likeliest."""
+        return self.labelling.judge(self._scores(logits, [item.example for item in items]), items)
+
+    def measured(self, sums: Sequence[float], task: int = 0) -> float:
+        """Return the dev score that the labelling makes of such sums."""
+        return self.labelling.measured(sums)
 
     def instruction(self) -> str:
         """Name the labels in a sentence, the default text to start from."""
         *most, last = [words[0].strip() for words in self.words.values()]
-        return f"Classify the text as {', '.join(most)} or {last}.\n\n"
+        return f"{self.labelling.asks} {', '.join(most)} or {last}.\n\n"
 
     def label_text(self) -> str:
         """Return the words of all labels, one after the other."""
         return "".join(word for words in self.words.values() for word in words)
 
     def class_of(self, row: Row) -> str | None:
-        """Return the row's label."""
-        return str(row.fields[self.task.label_field])
+        """Return the class by which demonstrations are balanced."""
+        return self.labelling.class_of(row)
 
     def demonstration(self, row: Row) -> str:
-        """Return the row as the template shows it, with its label's word in place."""
-        word = self.words[str(row.fields[self.task.label_field])][0]
-        pieces = [p for p in self.template.fill(self._values(row)) if not isinstance(p, Soft)]
-        if Slot() not in pieces:
-            pieces.append(Slot())
-        at = pieces.index(Slot())
-        left = "".join(p for p in pieces[:at] if isinstance(p, str))
-        right = "".join(p for p in pieces[at:] if isinstance(p, str))
-        joined = left + word.lstrip(" ") if left.endswith((" ", "\n")) else left + word
-        return f"{joined}{right}\n\n"
+        """Return the row as the template shows it, with its labels' words in their places."""
+        spoken = [
+            ",".join(self.words[self.labels[label]][0] for label in own)
+            for own in self.labelling.spoken(row)
+        ]
+        whole = self.template.fill(self._values(row))
+        if not self.each.parts:
+            return f"{_answered(whole, spoken[0])}\n\n"
+        places = zip(self.labelling.places(row), spoken, strict=True)
+        told = [_answered(self.each.fill(values), word) for values, word in places]
+        return "".join([*(p for p in whole if isinstance(p, str)), *told, "\n\n"])
+
+    def finished(self, rows: Sequence[Row], injection: Injection) -> Task:
+        """Return the task with what its labelling chooses by the answers to dev rows."""
+        if self.labelling.fit is None:
+            return self.task
+        return self.labelling.fit(self.task, rows, self.predict(rows, injection))
 
     def predict(
         self,
@@ -274,18 +383,19 @@ class Classifier:
         before: str = "",
         progress: Any = None,
     ) -> list[dict[str, Any]]:
-        """Return each row's label and the probabilities of all labels."""
+        """Return each row's labels and their probabilities."""
         self.check(rows, answers=False)
         room = room_for(self.backbone, injection)
-        laid = [self._laid(row, room, before) for row in rows]
-        examples = [self._example(each, self.verbalizer.everything) for each in laid]
+        places = [self._places(row) for row in rows]
+        laid = [self._laid(r, room, p, before) for r, p in zip(rows, places, strict=True)]
+        plan = self.verbalizer.everything
+        examples = [self._example(*pair, plan) for pair in zip(laid, places, strict=True)]
         found: list[dict[str, Any]] = [{} for _ in rows]
         for group, logits in infer(self.backbone, injection, examples, tokens=self.tokens):
-            scores = self.verbalizer.scores(logits, [examples[i] for i in group]).exp()
-            for index, row in zip(group, scores.tolist(), strict=True):
-                by_label = dict(zip(self.labels, row, strict=True))
-                best = max(by_label, key=lambda label: by_label[label])
-                found[index] = {"label": best, "probabilities": by_label, "cut": laid[index].cut}
+            sizes = [len(examples[i].targets) // len(plan.targets) for i in group]
+            scores = torch.split(self._scores(logits, [examples[i] for i in group]), sizes)
+            for index, own in zip(group, scores, strict=True):
+                found[index] = {**self.labelling.told(own), "cut": laid[index].cut}
             if progress is not None:
                 progress(len(group))
         return found
@@ -293,9 +403,24 @@ class Classifier:
     def score(
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
     ) -> dict[str, Any]:
-        """Return accuracy, macro F1, precision and recall a label, and the confusion matrix."""
-        gold = [str(row.fields[self.task.label_field]) for row in rows]
-        return classification(gold, [str(p["label"]) for p in predictions], self.labels, seed=seed)
+        """Return the labelling's scores."""
+        return self.labelling.score(rows, predictions, seed)
+
+
+def _parted(pieces: Sequence[str | Soft | Slot]) -> tuple[list[str], list[str]]:
+    """Return the texts before and after the place of the answer."""
+    at = pieces.index(Slot()) if Slot() in pieces else len(pieces)
+    before, after = (
+        [piece for piece in part if isinstance(piece, str)] for part in (pieces[:at], pieces[at:])
+    )
+    return before, after
+
+
+def _answered(pieces: Sequence[str | Soft | Slot], word: str) -> str:
+    """Return a filled template with an answer in its place."""
+    left, right = ("".join(part) for part in _parted(pieces))
+    joined = left + word.lstrip(" ") if left.endswith((" ", "\n")) else left + word
+    return joined + right
 
 
 def usual_template(row: Row, backbone: Backbone, asked: str) -> str:

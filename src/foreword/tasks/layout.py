@@ -145,13 +145,14 @@ def spaced(left: str, answer: str) -> str:
     return answer if UNSPACED.search(left[-1] + answer[:1]) else f" {answer}"
 
 
-def answer_ids(backbone: Backbone, left: str, answer: str) -> list[int]:
+def answer_ids(backbone: Backbone, left: str, answer: str, *, inside: bool = False) -> list[int]:
     """Tokenize an answer as it follows ``left``, as the tokenizer would in running text.
 
     A space that ends ``left`` is given to the answer, as tokenizers expect it. A decoder of its
-    own begins a text, with the tokenizer's first tokens, whatever the encoder has read.
+    own begins a text, with the tokenizer's first tokens, whatever the encoder has read; unless
+    ``left`` stands ``inside`` what the decoder itself reads.
     """
-    if backbone.architecture == "encoder-decoder":
+    if backbone.architecture == "encoder-decoder" and not inside:
         return [*backbone.text.around[0], *backbone.text.ids(answer.lstrip(" "))]
     if left.endswith(" "):
         left, answer = left.rstrip(" "), " " + answer.lstrip(" ")

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from foreword.tasks.answer import Answer
+from foreword.tasks.chat import Chat
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.multilabel import Multilabel
+from foreword.tasks.rank import Rank
+from foreword.tasks.relate import Relate
 from foreword.tasks.score import Score
+from foreword.tasks.summarize import Summarize
+from foreword.tasks.tag import Tag
 from foreword.tasks.task import Task
+from foreword.tasks.translate import Translate
 
-TASKS: dict[str, type[Task]] = {"classify": Classify, "generate": Generate, "score": Score}
+TASKS: dict[str, type[Task]] = {
+    "classify": Classify,
+    "answer": Answer,
+    "chat": Chat,
+    "generate": Generate,
+    "multilabel": Multilabel,
+    "rank": Rank,
+    "relate": Relate,
+    "score": Score,
+    "summarize": Summarize,
+    "tag": Tag,
+    "translate": Translate,
+}
 
 
 def name_of(task: Task) -> str:

@@ -18,7 +18,7 @@ from foreword.injection import Injection, Mixture
 from foreword.metrics.regression import regression
 from foreword.tasks.classify import Classifier, Classify, usual_template
 from foreword.tasks.layout import Side
-from foreword.tasks.task import Encoded
+from foreword.tasks.task import Encoded, Task, mean
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class Scorer:
     metric = "negative MSE"
     headline = "pearson"
     answer = "score"
+    measured = staticmethod(mean)
 
     def __init__(self, task: Score, anchored: Classifier, numbers: tuple[float, ...]) -> None:
         self.task = task
@@ -206,6 +207,10 @@ class Scorer:
     def demonstration(self, row: Row) -> str:
         """Return the row as the template shows it, with its nearest anchor's word in place."""
         return self.anchored.demonstration(self._rounded(row))
+
+    def finished(self, rows: Sequence[Row], injection: Injection) -> Task:
+        """Return the task as it is."""
+        return self.task
 
     def predict(
         self,

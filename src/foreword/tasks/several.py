@@ -67,7 +67,7 @@ class Several:
         """Return the row as its task is judged by it."""
         return replace(self.tasks[row.task].dev_example(row, room), task=row.task)
 
-    def weight(self, item: Encoded) -> int:
+    def weight(self, item: Encoded) -> float:
         """Return what the row counts in its task."""
         return self.tasks[item.task].weight(item)
 
@@ -80,13 +80,17 @@ class Several:
         place = torch.tensor(order, device=logits.device).argsort()
         return torch.cat(parts)[place]
 
-    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
-        """Return the summed scores of rows by their own tasks, and their weight."""
+    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
+        """Return the sums of rows by their own tasks, added up where these have as many."""
         found = [
             self.tasks[task].judge(own, [items[row] for row in rows])
             for task, rows, own in self._by_task(logits, items)
         ]
-        return sum(score for score, _ in found), sum(weight for _, weight in found)
+        return tuple(map(sum, zip(*found, strict=True)))
+
+    def measured(self, sums: Sequence[float], task: int = 0) -> float:
+        """Return the dev score of one task."""
+        return self.tasks[task].measured(sums)
 
     def _by_task(
         self, logits: Tensor, items: Sequence[Encoded]

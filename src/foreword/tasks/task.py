@@ -23,6 +23,8 @@ class Encoded:
     cut: bool
     number: float = 0.0  # what is right for a score
     task: int = 0  # which of several tasks the row is of
+    golds: tuple[int, ...] = ()  # the labels of a row that has many
+    windows: int = 1  # into how many the row was parted; this is one of them
 
 
 class Objective(Protocol):
@@ -42,14 +44,26 @@ class Objective(Protocol):
     def tokens(self) -> tuple[int, ...] | None:
         """The vocabulary tokens whose logits ``losses`` and ``judge`` take, None for all."""
 
-    def weight(self, item: Encoded) -> int:
-        """Return what a row counts in the mean loss: 1, or its number of target tokens."""
+    def weight(self, item: Encoded) -> float:
+        """Return what a row counts in the mean loss: 1, its label's weight, or its targets."""
 
     def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
         """Return the loss of each row, summed over its targets: (rows,)."""
 
-    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
-        """Return the summed dev score of rows from ``dev_example``, and their weight."""
+    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
+        """Return sums over rows from ``dev_example``, of which ``measured`` makes the dev score.
+
+        They are always as many, such as the rows' scores and weights, or a confusion matrix.
+        """
+
+    def measured(self, sums: Sequence[float], task: int = 0) -> float:
+        """Return the dev score of such sums, added up over all rows of one of several tasks."""
+
+
+def mean(sums: Sequence[float], task: int = 0) -> float:
+    """Return the mean of scores by their sum and their weight, what most tasks are measured by."""
+    score, weight = sums
+    return score / weight
 
 
 class Bound(Objective, Protocol):
@@ -109,6 +123,9 @@ class Bound(Objective, Protocol):
 
     def demonstration(self, row: Row) -> str:
         """The row with its answer, as text that stands before other rows."""
+
+    def finished(self, rows: Sequence[Row], injection: Injection) -> Task:
+        """Return the task with what is chosen by dev rows after a training, such as thresholds."""
 
     def predict(
         self,

@@ -1,0 +1,105 @@
+"""Answer: a question about a passage, answered in the passage's words; exact match and F1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding
+from foreword.data.read import Row, kind
+from foreword.data.shapes import require
+from foreword.errors import UserError
+from foreword.metrics.answers import answers as measured
+from foreword.tasks.generator import Generator
+from foreword.tasks.layout import Side
+from foreword.tasks.wording import Wording
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows of ``context``, ``question`` and ``answers``, as SQuAD has them.
+
+    A passage that is too long for ``max_length`` is read in windows, each ``stride`` tokens after
+    the one before. What is learned is the first window that holds an answer; of the answers to all
+    windows the likeliest is given, by the mean log-probability of its tokens. ``language``
+    (such as "zh") says how answers are compared; else their own script does.
+    """
+
+    template: str | None = None
+    language: str | None = None
+    max_length: int = 512
+    stride: int = 128
+    truncate: Side = "right"
+    input_window: ClassVar[int | None] = None  # the answer may stand anywhere
+    label_smoothing: float = 0.0
+    decoding: Decoding = field(default_factory=lambda: Decoding(max_new_tokens=32, stop=("\n",)))
+
+    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Answer:
+        """Put in the usual template where none is given."""
+        if self.template is not None:
+            return self
+        return replace(self, template="{context}\nQuestion: {question}\nAnswer:")
+
+    def bind(self, backbone: Backbone) -> Generator:
+        """Return the task on a backbone.
+
+        Raises UserError for a stride below 1, and a template without the passage.
+        """
+        if self.stride < 1:
+            raise UserError(f"--stride {self.stride}: give tokens from window to window, 1 or more")
+        if "{context}" not in (self.template or ""):
+            raise UserError(f"template {self.template!r} has no {{context}}; put the passage in")
+        return Generator(
+            self,
+            backbone,
+            Wording(
+                answer=lambda row: (found_in(row) or answers_of(row))[0],
+                references=answers_of,
+                measure=lambda texts, own, seed: measured(
+                    texts, own, language=self.language, seed=seed
+                ),
+                headline="f1",
+                instruction="Answer the question in words of the text.\n\n",
+                check=_check,
+                windowed="context",
+                stride=self.stride,
+                holds=lambda row: bool(found_in(row)),
+            ),
+        )
+
+
+def answers_of(row: Row) -> list[str]:
+    """Return a row's answers: a list of texts, one text, or SQuAD's object with such a ``text``.
+
+    Raises UserError, ``FILE:LINE: ...``, where there are none.
+    """
+    given = row.fields.get("answers")
+    given = given.get("text") if isinstance(given, Mapping) else given
+    found = [given] if isinstance(given, str) else given
+    if not isinstance(found, list | tuple) or not all(isinstance(each, str) for each in found):
+        raise UserError(
+            f'{row.where}: field "answers" is {kind(row.fields.get("answers"))}, expected a list '
+            "of texts; write it as one"
+        )
+    kept = [each for each in found if each.strip()]
+    if not kept:
+        raise UserError(f'{row.where}: field "answers" is empty; fill it or remove the row')
+    return kept
+
+
+def found_in(row: Row) -> list[str]:
+    """Return those of a row's answers that stand in its passage."""
+    return [each for each in answers_of(row) if each in str(row.fields["context"])]
+
+
+def _check(row: Row, answers: bool) -> None:
+    if not answers:
+        return
+    require([row], ["context"])
+    if not found_in(row):
+        raise UserError(
+            f"{row.where}: the answer {answers_of(row)[0]!r} is not in the passage; mend the row, "
+            "or use --task generate"
+        )

@@ -1,0 +1,81 @@
+"""Candidates: what a row chooses among, its own list or one drawn from a catalogue."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from foreword.data.read import Row, kind
+from foreword.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a row chooses among, and which of it is right."""
+
+    texts: tuple[str, ...]
+    right: frozenset[int]
+
+
+def listed(row: Row, catalogue: Sequence[str], negatives: int, seed: int = 0) -> Listed:
+    """Return a row's candidates, its own or drawn from the catalogue, and the right ones.
+
+    What is drawn depends on the row and the seed alone, so that every method meets the same.
+
+    Raises UserError, ``FILE:LINE: ...``, for a list of one, repeated candidates, and an
+    answer that is not among them.
+    """
+    given, answer = row.fields.get("candidates"), row.fields.get("answer")
+    if given is None:
+        return _drawn(row, answer, catalogue, negatives, seed)
+    if not isinstance(given, list) or not all(isinstance(c, str) and c.strip() for c in given):
+        raise UserError(
+            f'{row.where}: field "candidates" is {kind(given)}, expected a list of texts; '
+            "write it as one, without empty texts"
+        )
+    if len(given) < 2:
+        raise UserError(
+            f"{row.where}: {len(given)} candidate(s) leave nothing to choose; give two or more"
+        )
+    if len(set(given)) < len(given):
+        twice = next(text for text in given if given.count(text) > 1)
+        raise UserError(f"{row.where}: the candidate {twice!r} is there twice; remove one")
+    right = answer if isinstance(answer, list) else [] if answer is None else [answer]
+    return Listed(tuple(given), frozenset(_place(each, given, row.where) for each in right))
+
+
+def _drawn(row: Row, answer: object, catalogue: Sequence[str], negatives: int, seed: int) -> Listed:
+    if not catalogue:
+        raise UserError(f"{row.where}: missing field 'candidates'; give a list of texts")
+    if answer is None:
+        return Listed(tuple(catalogue), frozenset())
+    if not isinstance(answer, str) or not answer.strip():
+        raise UserError(
+            f'{row.where}: field "answer" is {kind(answer)}, expected text where there are no '
+            "candidates; write it as one string"
+        )
+    chance = random.Random(f"{seed}/{row.fields.get('history')}/{answer}")
+    others = [text for text in catalogue if text != answer]
+    texts = [answer, *chance.sample(others, min(negatives, len(others)))]
+    if len(texts) < 2:
+        raise UserError(
+            f"{row.where}: the catalogue has nothing but its answer; give rows with others"
+        )
+    chance.shuffle(texts)
+    return Listed(tuple(texts), frozenset([texts.index(answer)]))
+
+
+def _place(answer: object, candidates: Sequence[str], where: str) -> int:
+    """Return the index of a right candidate, which is given as a text or as that index."""
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        if 0 <= answer < len(candidates):
+            return answer
+        raise UserError(
+            f"{where}: answer {answer} is no index of {len(candidates)} candidates, which count "
+            "from 0"
+        )
+    if answer in candidates:
+        return candidates.index(str(answer))
+    hint = nearest(str(answer), candidates)
+    raise UserError(f"{where}: the answer {answer!r} is not among the candidates; {hint}")

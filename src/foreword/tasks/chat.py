@@ -1,0 +1,73 @@
+"""Chat: the assistant's turns of conversations, and only those, are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding
+from foreword.data.read import Row, kind
+from foreword.data.shapes import require
+from foreword.errors import UserError
+from foreword.metrics.generation import generation
+from foreword.tasks.generate import references
+from foreword.tasks.generator import Generator
+from foreword.tasks.layout import Side
+from foreword.tasks.wording import Wording
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Rows of ``messages``, read through the model's chat template.
+
+    ``turns`` says which of the assistant's turns are learned: the last one, or all of them in
+    one pass. What is written and scored is the last. A conversation of more than ``max_length``
+    tokens loses its first turns.
+    """
+
+    template: str | None = None
+    turns: Literal["last", "all"] = "last"
+    max_length: int = 1024
+    truncate: Side = "left"
+    input_window: int | None = None
+    label_smoothing: float = 0.0
+    decoding: Decoding = field(default_factory=lambda: Decoding(max_new_tokens=128))
+
+    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Chat:
+        """Put in the template of the messages alone where none is given."""
+        return self if self.template is not None else replace(self, template="{messages}")
+
+    def bind(self, backbone: Backbone) -> Generator:
+        """Return the task on a backbone; raises UserError for a template without messages."""
+        if "{messages}" not in (self.template or ""):
+            raise UserError(f"template {self.template!r} has no {{messages}}; put them in")
+        return Generator(
+            self,
+            backbone,
+            Wording(
+                answer=_last,
+                references=lambda row: references(row, _last(row)),
+                measure=lambda texts, own, seed: generation(
+                    texts, own, scores=("bleu", "chrf", "rouge_l"), seed=seed
+                ),
+                headline="bleu",
+                check=_check,
+                every_turn=self.turns == "all",
+            ),
+        )
+
+
+def _last(row: Row) -> str:
+    return str(row.fields["messages"][-1]["content"])
+
+
+def _check(row: Row, answers: bool) -> None:
+    messages = row.fields["messages"]
+    if answers and isinstance(messages, str):
+        require([row], ["messages"])
+        raise UserError(
+            f'{row.where}: field "messages" is {kind(messages)}, expected a list of '
+            '{"role": ..., "content": ...}; write it as one'
+        )

@@ -1,0 +1,280 @@
+"""Multilabel: any number of labels a row, each by its words' score beside those of none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.data.read import Row, kind
+from foreword.errors import UserError
+from foreword.metrics.classification import macro_f1
+from foreword.metrics.multilabel import multilabel
+from foreword.metrics.resample import Floats
+from foreword.tasks.classify import Classifier, usual_template
+from foreword.tasks.labelling import check_headline, check_label
+from foreword.tasks.layout import Side
+from foreword.tasks.task import Encoded
+from foreword.tasks.verbalizer import normalized, words_of
+
+STEPS = 129
+"""Thresholds that are tried: log-odds from -8 to 8, in steps of 1/8."""
+
+
+@dataclass(frozen=True)
+class Multilabel:
+    """A template that ends in (or, on masked models, holds) the answer, and a verbalizer.
+
+    ``labels`` maps each label to its word or words, and so the label ``none``, which stands for
+    no label at all. A label's log-odds are its score less that of ``none``: ``z_k = s_k - s_none``;
+    the loss is the mean over labels of their binary cross entropies. A row has the labels whose
+    probability ``sigmoid(z_k)`` is at least their threshold. ``thresholds`` are fitted on the dev
+    rows where they are not given: one for all labels, or one a label (``fit_thresholds``), that
+    give the highest F1.
+    """
+
+    template: str | None = None
+    labels: Mapping[str, str | Sequence[str]] | None = None
+    labels_field: str = "labels"
+    none: str = "none"
+    thresholds: Mapping[str, float] | None = None
+    fit_thresholds: Literal["shared", "own", "off"] = "shared"
+    headline: str = "micro_f1"
+    max_length: int = 512
+    truncate: Side = "right"
+    input_window: int | None = None
+
+    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Multilabel:
+        """Find the labels in the rows where none are given, and a template for their shape."""
+        template = self.template or usual_template(rows[0], backbone, "Labels")
+        labels = dict(self.labels or {})
+        if not labels:
+            found = sorted({name for row in rows for name in labels_of(row, self.labels_field)})
+            labels = {name: words_of(name) for name in found}
+        labels.setdefault(self.none, words_of(self.none))
+        return replace(self, template=template, labels=normalized(labels))
+
+    def bind(self, backbone: Backbone) -> Classifier:
+        """Return the task on a backbone; labels and template must be known by now."""
+        names = tuple(self.labels or ())
+        given = dict(self.thresholds or {})
+        check_headline(self.headline, ("micro_f1", "macro_f1"))
+        if self.labels is not None and self.none not in names:
+            raise UserError(f"labels lack '{self.none}', which stands for no label; add it")
+        for name, value in given.items():
+            check_threshold(name, value, [each for each in names if each != self.none])
+        fits = self.thresholds is None and self.fit_thresholds != "off"
+        labelling = ManyLabels(
+            names,
+            self.labels_field,
+            self.none,
+            tuple(given.get(name, 0.5) for name in names if name != self.none),
+            self.headline,
+            self.fit_thresholds == "own",
+            fit=with_thresholds if fits else None,
+        )
+        return Classifier(self, backbone, labelling)
+
+
+@dataclass(frozen=True)
+class ManyLabels:
+    """Any number of labels a row, of those in ``names`` but ``none``.
+
+    The dev score is the F1 at the thresholds that are the best for the dev rows themselves, of the
+    kind that will be fitted, so that it does not hang on a threshold which is chosen later.
+    """
+
+    names: tuple[str, ...]
+    field: str
+    none: str
+    thresholds: tuple[float, ...]  # of the labels but none, in their order
+    headline: str
+    apart: bool
+    fit: Any = None
+    answer = "labels"
+    asks = "Name all that holds for the text:"
+    each = ""
+    vocabulary = False
+    whole = False
+    own = False
+
+    @property
+    def metric(self) -> str:
+        """The headline."""
+        return self.headline
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that a row may have."""
+        return tuple(name for name in self.names if name != self.none)
+
+    def places(self, row: Row) -> Sequence[Mapping[str, str]]:
+        """Return the one place, which has no fields of its own."""
+        return ({},)
+
+    def shown(self, row: Row) -> Row:
+        """Return the row as it is."""
+        return row
+
+    def check(self, row: Row, *, answers: bool) -> None:
+        """Raise UserError for labels that are no list of known ones, each once."""
+        if not answers:
+            return
+        given = labels_of(row, self.field)
+        for label in given:
+            check_label(row, label, self.labels)
+            if given.count(label) > 1:
+                raise UserError(f"{row.where}: label '{label}' stands twice; leave one out")
+
+    def gold(self, row: Row) -> tuple[int, ...]:
+        """Return the numbers of the row's labels among those that it may have."""
+        own = labels_of(row, self.field)
+        return tuple(n for n, name in enumerate(self.labels) if name in own)
+
+    def spoken(self, row: Row) -> Sequence[Sequence[int]]:
+        """Return the row's labels by their numbers among all names, or none's."""
+        own = [self.names.index(self.labels[number]) for number in self.gold(row)]
+        return (own or [self.names.index(self.none)],)
+
+    def class_of(self, row: Row) -> str | None:
+        """Return the row's labels as one."""
+        return ", ".join(sorted(labels_of(row, self.field)))
+
+    def weight(self, item: Encoded) -> float:
+        """Count every row once."""
+        return 1
+
+    def odds(self, scores: Tensor) -> Tensor:
+        """Return the labels' log-odds beside none: (rows, names) -> (rows, labels)."""
+        own = [number for number, name in enumerate(self.names) if name != self.none]
+        return scores[:, own] - scores[:, [self.names.index(self.none)]]
+
+    def _held(self, items: Sequence[Encoded]) -> Tensor:
+        """Return 1 where a row has a label: (rows, labels)."""
+        held = torch.zeros(len(items), len(self.labels))
+        for row, item in enumerate(items):
+            held[row, list(item.golds)] = 1
+        return held
+
+    def losses(self, scores: Tensor, items: Sequence[Encoded]) -> Tensor:
+        """Return the mean binary cross entropy of each row's labels: (rows,)."""
+        held = self._held(items).to(scores)
+        odds = self.odds(scores)
+        return F.binary_cross_entropy_with_logits(odds, held, reduction="none").mean(1)
+
+    def judge(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
+        """Return how many rows with and without each label would be given it at each threshold."""
+        odds = self.odds(scores).double().cpu().numpy()
+        counts = counted(odds, self._held(items).numpy().astype(np.float64))
+        return tuple(counts.ravel().tolist())
+
+    def measured(self, sums: Sequence[float], task: int = 0) -> float:
+        """Return the best F1 of such counts, in percent points."""
+        counts = np.array(sums).reshape(3, STEPS, len(self.labels))
+        best = best_steps(counts, self.headline, apart=self.apart)
+        return 100 * float(f1_at(counts, best, self.headline))
+
+    def told(self, scores: Tensor) -> dict[str, Any]:
+        """Return the labels whose probabilities reach their thresholds, and all probabilities."""
+        chances = torch.sigmoid(self.odds(scores)[0].double()).tolist()
+        by_label = dict(zip(self.labels, chances, strict=True))
+        limits = zip(by_label.items(), self.thresholds, strict=True)
+        return {
+            "labels": [name for (name, chance), limit in limits if chance >= limit],
+            "probabilities": by_label,
+        }
+
+    def score(
+        self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
+    ) -> dict[str, Any]:
+        """Return micro and macro F1, exact match, and each label's scores."""
+        chances = [each["probabilities"] for each in predictions]
+        return multilabel(
+            [labels_of(row, self.field) for row in rows],
+            [each["labels"] for each in predictions],
+            self.labels,
+            probabilities=chances,
+            seed=seed,
+        )
+
+
+def labels_of(row: Row, field: str) -> list[str]:
+    """Return a row's labels, of a list or of one text with commas; UserError for anything else."""
+    given = row.fields.get(field)
+    if isinstance(given, str):
+        return [part.strip() for part in given.split(",") if part.strip()]
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        missing = field not in row.fields
+        what = "is missing" if missing else f"is {kind(given)}"
+        if isinstance(given, list):
+            what = "holds what is no text"
+        raise UserError(f'{row.where}: field "{field}" {what}; give a list of labels, or []')
+    return list(given)
+
+
+def check_threshold(name: str, value: float, names: Sequence[str]) -> None:
+    """Raise UserError for the threshold of no label, or one that is no probability."""
+    if name not in names:
+        raise UserError(f"thresholds: unknown label '{name}'; it has {', '.join(names)}")
+    if not 0 <= value <= 1:
+        raise UserError(f"thresholds: {value:g} of '{name}' is no probability; give 0 to 1")
+
+
+def with_thresholds(
+    task: Multilabel, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]]
+) -> Multilabel:
+    """Return the task with the thresholds that give the highest F1 on rows with these answers."""
+    names = list(predictions[0]["probabilities"])
+    chances = np.array([[p["probabilities"][name] for name in names] for p in predictions])
+    own = [labels_of(row, task.labels_field) for row in rows]
+    held = np.array([[float(name in each) for name in names] for each in own])
+    with np.errstate(divide="ignore"):
+        odds = np.log(chances) - np.log1p(-chances)
+    counts = counted(odds, held)
+    best = best_steps(counts, task.headline, apart=task.fit_thresholds == "own")
+    limits = 1 / (1 + np.exp(-_steps()[best]))
+    return replace(task, thresholds=dict(zip(names, limits.tolist(), strict=True)))
+
+
+def _steps() -> Floats:
+    return np.linspace(-8, 8, STEPS)
+
+
+def counted(odds: Floats, held: Floats) -> Floats:
+    """Hits, support and claims of each label at each threshold: (3, STEPS, labels)."""
+    above = (odds[:, None] >= _steps()[:, None]).astype(np.float64)  # (rows, STEPS, labels)
+    support = np.broadcast_to(held.sum(0), above.shape[1:])
+    return np.stack([(above * held[:, None]).sum(0), support, above.sum(0)])
+
+
+def f1_at(counts: Floats, steps: NDArray[np.int64], kind: str) -> Floats:
+    """Return the F1, 0 to 1, of labels that are each given from a threshold of their own on."""
+    hits, support, claimed = (np.take_along_axis(part, steps[None], 0)[0] for part in counts)
+    if kind == "micro_f1":
+        return np.asarray(2 * hits.sum() / max(support.sum() + claimed.sum(), 1))
+    return macro_f1(hits, support, claimed)
+
+
+def best_steps(counts: Floats, kind: str, *, apart: bool) -> NDArray[np.int64]:
+    """Return the step of each label's threshold with the best F1, (labels,).
+
+    Of equals the one in the middle. Not ``apart``, one for all labels is the best by ``kind``.
+    """
+    if apart:
+        f1 = 2 * counts[0] / np.maximum(counts[1] + counts[2], 1)  # (STEPS, labels)
+        return np.array([_middle(column) for column in f1.T])
+    labels = counts.shape[2]
+    levels = np.array([f1_at(counts, np.full(labels, step), kind) for step in range(STEPS)])
+    return np.full(labels, _middle(levels))
+
+
+def _middle(levels: Floats) -> int:
+    best = np.flatnonzero(levels >= levels.max() - 1e-12)
+    return int(best[len(best) // 2])

@@ -1,0 +1,278 @@
+"""Rank: the candidates for a history in the order of their likelihood."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import Example
+from foreword.data.read import Row
+from foreword.data.shapes import require
+from foreword.engine import infer
+from foreword.errors import UserError
+from foreword.injection import Injection, Mixture
+from foreword.metrics.ranking import ranking, ranks
+from foreword.tasks.candidates import Listed, listed
+from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, spaced, values_of
+from foreword.tasks.task import Encoded, Task
+from foreword.tasks.templated import Templated
+
+AT_ONCE = 32
+"""Candidates that share one pass over their history where there are more."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Rows of a history, ``candidates`` (a list of texts) and ``answer``, the right one of them.
+
+    A candidate's score is the log-probability of its tokens after the history, their mean or
+    their sum (``normalize``; the mean does not favour short texts: Brown et al. 2020,
+    arXiv:2005.14165, section 2.4). What is learned is the choice among the candidates: a softmax
+    over their scores (Cao et al. 2007, ListNet's top-one probability). An answer may be a text, an
+    index from 0, or a list of either. A history that is a list is joined by new lines.
+
+    Rows without candidates choose from a ``catalogue``, which is made of the training rows' answers
+    and kept with the prompt: among their answer and ``negatives`` others of it, which the row
+    and ``seed`` decide, or, where a row has no answer, among all of it.
+    """
+
+    template: str | None = None
+    negatives: int = 9
+    normalize: Literal["mean", "sum"] = "mean"
+    catalogue: Sequence[str] | None = None
+    max_length: int = 512
+    truncate: Side = "left"
+    input_window: int | None = None
+    seed: int = 0
+
+    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Rank:
+        """Find a template, and a catalogue where the rows have no candidates."""
+        template = self.template
+        if template is None:
+            if "history" not in rows[0].fields:
+                raise UserError(
+                    f"{rows[0].where}: no field 'history'; say how a row reads with --template, "
+                    f"from its fields ({', '.join(rows[0].fields)})"
+                )
+            template = "{history}\n"
+        catalogue = self.catalogue
+        if catalogue is None and "candidates" not in rows[0].fields:
+            require(rows, ["answer"])
+            catalogue = tuple(sorted({str(row.fields["answer"]) for row in rows}))
+        return replace(self, template=template, catalogue=catalogue)
+
+    def bind(self, backbone: Backbone) -> Ranker:
+        """Return the task on a backbone; the template must be known by now."""
+        return Ranker(self, backbone)
+
+
+class Ranker(Templated):
+    """A ranking bound to a backbone."""
+
+    metric = "mrr"
+    headline = "mrr"
+    answer = "best"
+    tokens = None  # all are scored
+    classes = 0
+
+    def __init__(self, task: Rank, backbone: Backbone) -> None:
+        if task.template is None:
+            raise UserError("a ranking needs a template; give one, or rows with a 'history'")
+        if backbone.architecture == "masked":
+            raise UserError(
+                f"{backbone.name} is a masked model, which has no likelihood of a text; use a "
+                "causal one"
+            )
+        if task.negatives < 1:
+            raise UserError(f"--negatives {task.negatives}: give 1 or more")
+        super().__init__(backbone, task.template)
+        self.task = task
+
+    def headed(self) -> Ranker:
+        """Raise UserError: candidates are no classes that a head could score."""
+        raise UserError("a ranking has no classes for a head; leave the head out of --method")
+
+    # Rows to examples --------------------------------------------------------------------------
+
+    def check(self, rows: Sequence[Row], *, answers: bool) -> None:
+        """Raise UserError at the first row whose history, candidates or answer cannot be used."""
+        for row in rows:
+            self.template.check(row.fields, row.where)
+            require([self._joined(row)], self.template.fields)
+            listed = self.listed(row)
+            if answers and not listed.right:
+                raise UserError(f"{row.where}: missing field 'answer'; give the right candidate")
+
+    def _joined(self, row: Row) -> Row:
+        """Return the row with lists of texts in its template's fields as lines."""
+        values = {name: row.fields[name] for name in self.template.fields}
+        made = {
+            name: "\n".join(value)
+            for name, value in values.items()
+            if isinstance(value, list) and all(isinstance(each, str) for each in value)
+        }
+        return Row({**row.fields, **made}, row.where, row.task)
+
+    def listed(self, row: Row) -> Listed:
+        """Return the row's candidates, its own or drawn from the catalogue, and the right ones."""
+        return listed(row, self.task.catalogue or (), self.task.negatives, self.task.seed)
+
+    def _laid(self, row: Row, texts: Sequence[str], room: int, before: str = "") -> Laid:
+        whole = self._joined(row)
+        longest = max(len(self.backbone.text.ids(text)) for text in texts) + 2
+        limit = self.task.max_length + len(self.backbone.text.ids(before))
+        return lay(
+            self.backbone,
+            self.template,
+            values_of(self.backbone, whole, self.template.fields, self.task.input_window),
+            room=min(limit, room - longest),
+            side=self.task.truncate,
+            where=row.where,
+            before=before,
+        )
+
+    def _example(self, laid: Laid, texts: Sequence[str]) -> Example:
+        paths = [
+            tuple(answer_ids(self.backbone, laid.left, spaced(laid.left, text))) for text in texts
+        ]
+        targets = tuple((b, j) for b, path in enumerate(paths) for j in range(-1, len(path) - 1))
+        answers = tuple(token for path in paths for token in path)
+        return Example(laid.ids, laid.slot, tuple(path[:-1] for path in paths), targets, answers)
+
+    def train_example(self, row: Row, room: int) -> Encoded:
+        """Return the row with all its candidates; ``gold`` says which are right, as bits."""
+        listed = self.listed(row)
+        laid = self._laid(row, listed.texts, room)
+        gold = sum(1 << place for place in listed.right)
+        return Encoded(self._example(laid, listed.texts), gold, laid.cut)
+
+    dev_example = train_example
+
+    # Logits to answers -------------------------------------------------------------------------
+
+    def weight(self, item: Encoded) -> int:
+        """Count every row once."""
+        return 1
+
+    def _scores(self, logits: Tensor, examples: Sequence[Example]) -> list[Tensor]:
+        """Return the scores of each example's candidates: a (candidates,) for each."""
+        tokens = torch.tensor([t for e in examples for t in e.answers], device=logits.device)
+        own = logits.float()
+        said = own.gather(1, tokens[:, None])[:, 0] - own.logsumexp(1)  # (targets,)
+        owners: list[int] = []
+        sizes: list[int] = []
+        for example in examples:
+            owners += [sum(sizes) + b for b, _ in example.targets]
+            sizes.append(len(example.branches))
+        place = torch.tensor(owners, device=logits.device)
+        sums = said.new_zeros(sum(sizes)).index_add(0, place, said)
+        if self.task.normalize == "mean":
+            sums = sums / torch.bincount(place, minlength=sum(sizes))
+        return list(torch.split(sums, sizes))
+
+    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
+        """Return minus the log-probability that a right candidate is chosen: (rows,)."""
+        found = []
+        for scores, item in zip(
+            self._scores(logits, [item.example for item in items]), items, strict=True
+        ):
+            right = [n for n in range(len(scores)) if item.gold >> n & 1]
+            found.append(scores.logsumexp(0) - scores[right].logsumexp(0))
+        return torch.stack(found)
+
+    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
+        """Return the summed reciprocal ranks in percent points, and the number of rows."""
+        scores = self._scores(logits, [item.example for item in items])
+        found = 0.0
+        for own, item in zip(scores, items, strict=True):
+            right = {n for n in range(len(own)) if item.gold >> n & 1}
+            found += 100 / ranks(own.tolist(), right)[0]
+        return found, len(items)
+
+    def finished(self, rows: Sequence[Row], injection: Injection) -> Task:
+        """Return the task as it is."""
+        return self.task
+
+    def instruction(self) -> str:
+        """Return the default text to start from."""
+        return "Continue with what fits best.\n\n"
+
+    def label_text(self) -> str:
+        """Return nothing: a ranking has no labels."""
+        return ""
+
+    def class_of(self, row: Row) -> str | None:
+        """Return None: a ranking has no classes."""
+        return None
+
+    def demonstration(self, row: Row) -> str:
+        """Return the row as the template shows it, with a right candidate after it."""
+        listed, whole = self.listed(row), self._joined(row)
+        values = {name: str(whole.fields[name]) for name in self.template.fields}
+        filled = "".join(p for p in self.template.fill(values) if isinstance(p, str))
+        return f"{filled}{spaced(filled, listed.texts[min(listed.right)])}\n\n"
+
+    def predict(
+        self,
+        rows: Sequence[Row],
+        injection: Injection | Mixture,
+        *,
+        before: str = "",
+        progress: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return each row's candidates, best first, and their scores."""
+        self.check(rows, answers=False)
+        room = room_for(self.backbone, injection)
+        examples: list[Example] = []
+        owners: list[int] = []
+        listed = [self.listed(row) for row in rows]
+        cut = []
+        for number, (row, own) in enumerate(zip(rows, listed, strict=True)):
+            laid = self._laid(row, own.texts, room, before)
+            cut.append(laid.cut)
+            for start in range(0, len(own.texts), AT_ONCE):
+                examples.append(self._example(laid, own.texts[start : start + AT_ONCE]))
+                owners.append(number)
+        under = injection.of_rows(owners) if isinstance(injection, Mixture) else injection
+        parts: list[list[float]] = [[] for _ in examples]
+        left = Counter(owners)
+        for group, logits in infer(self.backbone, under, examples):
+            own_scores = self._scores(logits, [examples[n] for n in group])
+            for n, scores in zip(group, own_scores, strict=True):
+                parts[n] = scores.tolist()
+            left.subtract(owners[n] for n in group)
+            if progress is not None:
+                progress(len({owners[n] for n in group if not left[owners[n]]}))
+        scores_of: list[list[float]] = [[] for _ in rows]
+        for owner, part in zip(owners, parts, strict=True):
+            scores_of[owner] += part
+        return [_answer(own.texts, s, c) for own, s, c in zip(listed, scores_of, cut, strict=True)]
+
+    def score(
+        self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
+    ) -> dict[str, Any]:
+        """Return hit@k, NDCG@10 and MRR."""
+        scores, right = [], []
+        for row, found in zip(rows, predictions, strict=True):
+            own = self.listed(row)
+            wanted = {own.texts[n] for n in own.right}
+            scores.append([float(score) for score in found["scores"]])
+            right.append({n for n, text in enumerate(found["ranking"]) if text in wanted})
+        return ranking(scores, right, seed=seed)
+
+
+def _answer(texts: Sequence[str], scores: Sequence[float], cut: bool) -> dict[str, Any]:
+    order = sorted(range(len(texts)), key=lambda n: -scores[n])
+    ranked = [texts[n] for n in order]
+    return {
+        "best": ranked[0],
+        "ranking": ranked,
+        "scores": [round(scores[n], 6) for n in order],
+        "cut": cut,
+    }

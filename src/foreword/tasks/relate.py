@@ -1,0 +1,96 @@
+"""Relate: the relation of two things that a text names, such as Cause-Effect(e1,e2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from foreword.backbone.backbone import Backbone
+from foreword.data.read import Row
+from foreword.data.shapes import require
+from foreword.errors import UserError
+from foreword.metrics.relations import official, parted, relations
+from foreword.tasks.classify import Classifier, found
+from foreword.tasks.labelling import OneLabel
+from foreword.tasks.layout import Side
+from foreword.tasks.verbalizer import normalized, words_of
+
+
+@dataclass(frozen=True)
+class Relate:
+    """A template that names both things and ends in (or holds) their relation, and a verbalizer.
+
+    ``labels`` maps each relation to its word or words. None takes those that occur in the rows:
+    Cause-Effect(e1,e2) is read as " cause and effect", and (e2,e1) as " effect and cause", as it
+    follows "HEAD and TAIL are". ``none`` is the label of rows without a relation, which the
+    official score leaves out. ``head_field`` and ``tail_field`` name what must occur in the text.
+    """
+
+    template: str | None = None
+    labels: Mapping[str, str | Sequence[str]] | None = None
+    label_field: str = "label"
+    text_field: str = "text"
+    head_field: str = "head"
+    tail_field: str = "tail"
+    none: str = "Other"
+    max_length: int = 512
+    truncate: Side = "right"
+    input_window: int | None = None
+
+    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Relate:
+        """Find the relations in the rows where none are given, and the usual template."""
+        template, labels = self.template, self.labels
+        if template is None:
+            answer = " [mask]." if backbone.architecture == "masked" else ""
+            things = f"{{{self.head_field}}} and {{{self.tail_field}}}"
+            template = f"{{{self.text_field}}}\n{things} are{answer}"
+        if labels is None:
+            labels = {name: phrase(name) for name in sorted(set(found(rows, self.label_field)))}
+        return replace(self, template=template, labels=normalized(labels))
+
+    def bind(self, backbone: Backbone) -> Classifier:
+        """Return the task on a backbone; labels and template must be known by now."""
+        names = tuple(self.labels or ())
+
+        def more(gold: Sequence[str], predicted: Sequence[str], seed: int) -> dict[str, Any]:
+            return relations(gold, predicted, names, self.none, seed=seed)
+
+        labelling = OneLabel(
+            names,
+            self.label_field,
+            metric="official_f1",
+            level=lambda confusion: 100 * float(official(confusion, names, self.none)),
+            usable=self._usable,
+            more=more,
+            asks="Say how two things of the text relate:",
+        )
+        return Classifier(self, backbone, labelling)
+
+    def _usable(self, row: Row) -> None:
+        """Raise UserError where head or tail are missing, or do not occur in the text."""
+        require([row], [self.text_field, self.head_field, self.tail_field])
+        for name in (self.head_field, self.tail_field):
+            if str(row.fields[name]) not in str(row.fields[self.text_field]):
+                raise UserError(
+                    f"{row.where}: {name} {str(row.fields[name])!r} does not occur in the text; "
+                    "write it as it stands there"
+                )
+
+
+def phrase(label: str) -> str:
+    """Return the words of a relation's name, in the order in which they stand for head and tail.
+
+    >>> phrase("Cause-Effect(e2,e1)"), phrase("Other"), phrase("born_in(e2,e1)")
+    (' effect and cause', ' other', ' born in, reversed')
+    """
+    name, direction = parted(label)
+    if not direction:
+        return words_of(label).lower()
+    first, second = direction.split(",")
+    turned = first > second
+    sides = [words_of(part).strip().lower() for part in re.split("[-:/]", name) if part]
+    if len(sides) != 2:
+        return words_of(name).lower() + (", reversed" if turned else "")
+    return " " + " and ".join(reversed(sides) if turned else sides)

@@ -1,0 +1,67 @@
+"""Summarize: a short text for a long one; ROUGE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding
+from foreword.data.read import Row
+from foreword.metrics.generation import generation
+from foreword.tasks.generate import check_target, references
+from foreword.tasks.generator import Generator
+from foreword.tasks.layout import Side
+from foreword.tasks.translate import pair
+from foreword.tasks.wording import Wording
+
+
+@dataclass(frozen=True)
+class Summarize:
+    """The fields that hold a text and its summary, and how one is decoded.
+
+    A row's ``references``, where it has them, are compared with as well. A text of more than
+    ``max_length`` tokens is cut on the side ``truncate``.
+    """
+
+    template: str | None = None
+    source_field: str | None = None
+    target_field: str | None = None
+    max_length: int = 1024
+    truncate: Side = "right"
+    input_window: int | None = None
+    label_smoothing: float = 0.0
+    decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
+
+    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Summarize:
+        """Find the fields by their usual names, and a template."""
+        source, target = pair(self.source_field, self.target_field, rows[0], USUAL)
+        template = self.template or f"{{{source}}}\nTL;DR:"
+        return replace(self, template=template, source_field=source, target_field=target)
+
+    def bind(self, backbone: Backbone) -> Generator:
+        """Return the task on a backbone; template and fields must be known by now."""
+        target = self.target_field or "summary"
+        return Generator(
+            self,
+            backbone,
+            Wording(
+                answer=lambda row: str(row.fields[target]),
+                references=lambda row: references(row, str(row.fields[target])),
+                measure=lambda texts, own, seed: generation(
+                    texts, own, scores=("rouge_1", "rouge_2", "rouge_l"), seed=seed
+                ),
+                headline="rouge_l",
+                instruction="Summarize the text below.\n\n",
+                check=lambda row, answers: check_target(row, target) if answers else None,
+            ),
+        )
+
+
+USUAL = (
+    ("text", "summary"),
+    ("document", "summary"),
+    ("article", "highlights"),
+    ("prompt", "completion"),
+)
+"""Names by which data sets call a text and its summary."""

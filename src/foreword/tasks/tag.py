@@ -1,0 +1,302 @@
+"""Tag: one label for every word of a sentence: parts of speech, entities, roles of a predicate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.data.read import Row, kind
+from foreword.errors import UserError
+from foreword.metrics.resample import Floats
+from foreword.metrics.spans import follows, is_bio, of_spans, spans, tagging
+from foreword.tasks.classify import Classifier
+from foreword.tasks.labelling import check_label
+from foreword.tasks.layout import Side, spaced
+from foreword.tasks.task import Encoded, mean
+from foreword.tasks.template import Template
+from foreword.tasks.verbalizer import normalized, words_of
+
+USUAL = {
+    "ADJ": " adjective",
+    "ADP": " preposition",
+    "ADV": " adverb",
+    "AUX": " auxiliary",
+    "CCONJ": " conjunction",
+    "DET": " determiner",
+    "INTJ": " interjection",
+    "NOUN": " noun",
+    "NUM": " number",
+    "PART": " particle",
+    "PRON": " pronoun",
+    "PROPN": " name",
+    "PUNCT": " punctuation",
+    "SCONJ": " subordinating conjunction",
+    "SYM": " symbol",
+    "VERB": " verb",
+    "PER": " person",
+    "LOC": " location",
+    "ORG": " organization",
+    "MISC": " miscellaneous",
+    "O": " other",
+}
+"""Words of the tags of Universal Dependencies and of CoNLL-2003, where none are given."""
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A template of the sentence, and one of what follows for each of its words.
+
+    The sentence is run once. For each word a short branch goes on from it, by ``word_template``,
+    and ends in (or, on masked models, holds) the tag. There ``{word}`` is the word, and ``{left}``
+    the fewest words before it that tell it from an equal one elsewhere in the sentence: none for a
+    word that stands once. Other fields of the row, such as the predicate whose roles are asked
+    for, may stand in either template. On encoder-decoders the decoder reads the branch.
+
+    ``labels`` maps each tag to its word or words, None takes the tags that occur in the rows. Tags
+    of the BIO scheme are decoded so that they are valid, and scored by their spans.
+    A sentence is never cut: one that does not fit is refused. Words and tags are lists, or texts
+    that are parted at white space.
+    """
+
+    template: str | None = None
+    word_template: str | None = None
+    labels: Mapping[str, str | Sequence[str]] | None = None
+    token_field: str = "tokens"
+    tag_field: str = "tags"
+    max_length: int = 512
+
+    truncate: ClassVar[Side] = "right"  # nothing is cut
+    input_window: ClassVar[int | None] = None
+
+    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Tag:
+        """Find the tags in the rows where none are given, and the usual templates."""
+        template, each, labels = self.template, self.word_template, self.labels
+        if template is None:
+            template = f"{{{self.token_field}}}"
+        if each is None:
+            each = "\n{left}{word}:" + (" [mask]" if backbone.architecture == "masked" else "")
+        if labels is None:
+            tags = {tag for row in rows for tag in listed(row, self.tag_field)}
+            labels = {tag: tag_words(tag) for tag in sorted(tags)}
+        return replace(self, template=template, word_template=each, labels=normalized(labels))
+
+    def bind(self, backbone: Backbone) -> Classifier:
+        """Return the task on a backbone; labels and templates must be known by now."""
+        if self.word_template is None:
+            raise UserError("a tagging needs a word_template; give one, or rows")
+        if Template.parse(self.word_template).soft:
+            raise UserError("word_template: [soft] stands before all words; put it in --template")
+        labelling = Tags(tuple(self.labels or ()), self.token_field, self.tag_field)
+        return Classifier(self, backbone, replace(labelling, each=self.word_template))
+
+
+@dataclass(frozen=True)
+class Tags:
+    """One label for each word of a row."""
+
+    names: tuple[str, ...]
+    tokens: str
+    field: str
+    each: str = ""
+    answer = "tags"
+    asks = "Tag every word of the sentence as"
+    vocabulary = False
+    own = False
+    fit = None
+    whole = True
+
+    @property
+    def metric(self) -> str:
+        """The F1 of spans, or the share of words whose tag is right."""
+        return "span_f1" if is_bio(self.names) else "accuracy"
+
+    @property
+    def headline(self) -> str:
+        """The dev score."""
+        return self.metric
+
+    def places(self, row: Row) -> Sequence[Mapping[str, str]]:
+        """Return each word with what tells it from others, and the row's other fields."""
+        words = listed(row, self.tokens)
+        own = {name: str(value) for name, value in self.shown(row).fields.items()}
+        return [
+            {**own, "word": word, "left": joined([*left, word])[: -len(word)]}
+            for word, left in zip(words, lefts(words), strict=True)
+        ]
+
+    def shown(self, row: Row) -> Row:
+        """Return the row with its sentence as a text."""
+        words = listed(row, self.tokens)
+        return replace(row, fields={**row.fields, self.tokens: joined(words)})
+
+    def check(self, row: Row, *, answers: bool) -> None:
+        """Raise UserError for empty words, and tags that are unknown, too few, many or invalid."""
+        words = listed(row, self.tokens)
+        for number, word in enumerate(words, 1):
+            if not word.strip():
+                raise UserError(f"{row.where}: word {number} is empty; remove it with its tag")
+        known = {**row.fields, "word": "", "left": ""}
+        Template.parse(self.each).check(known, row.where)
+        if not answers:
+            return
+        tags = listed(row, self.field)
+        if len(tags) != len(words):
+            raise UserError(
+                f"{row.where}: {len(words)} words and {len(tags)} tags; give every word one tag"
+            )
+        before = "O"
+        for number, tag in enumerate(tags, 1):
+            check_label(row, tag, self.names)
+            if is_bio(self.names) and not follows(before, tag):
+                raise UserError(
+                    f"{row.where}: tag {number} is '{tag}' after '{before}'; a span begins with "
+                    f"'B-{tag[2:]}'"
+                )
+            before = tag
+
+    def gold(self, row: Row) -> tuple[int, ...]:
+        """Return the numbers of the words' tags."""
+        return tuple(self.names.index(tag) for tag in listed(row, self.field))
+
+    def spoken(self, row: Row) -> Sequence[Sequence[int]]:
+        """Return each word's tag."""
+        return [(label,) for label in self.gold(row)]
+
+    def class_of(self, row: Row) -> str | None:
+        """Return None: a sentence has no class."""
+        return None
+
+    def weight(self, item: Encoded) -> float:
+        """Count the words."""
+        return len(item.golds)
+
+    def losses(self, scores: Tensor, items: Sequence[Encoded]) -> Tensor:
+        """Return minus the log-probabilities of the words' tags, summed in each row: (rows,)."""
+        sizes = [len(item.golds) for item in items]
+        gold = [label for item in items for label in item.golds]
+        each = -scores[range(len(gold)), gold]
+        return torch.stack([part.sum() for part in torch.split(each, sizes)])
+
+    def judge(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
+        """Return right, gold and predicted spans, or 100 for each right word and the words."""
+        table = scores.double().cpu().numpy()
+        parts = np.split(table, np.cumsum([len(item.golds) for item in items])[:-1])
+        pairs = [
+            ([self.names[label] for label in item.golds], self._decoded(part))
+            for item, part in zip(items, parts, strict=True)
+        ]
+        if is_bio(self.names):
+            found = [(set(spans(gold)), set(spans(guess))) for gold, guess in pairs]
+            counts = [(len(g & p), len(g), len(p)) for g, p in found]
+            return tuple(float(sum(column)) for column in zip(*counts, strict=True))
+        words = [a == b for gold, guess in pairs for a, b in zip(gold, guess, strict=True)]
+        return 100.0 * sum(words), float(len(words))
+
+    def measured(self, sums: Sequence[float], task: int = 0) -> float:
+        """Return the F1 of spans, or the accuracy of words."""
+        if not is_bio(self.names):
+            return mean(sums)
+        return 100 * float(of_spans(np.array(sums))["span_f1"])
+
+    def _decoded(self, scores: Floats) -> list[str]:
+        """Return the likeliest tags of a sentence, the likeliest valid ones in the BIO scheme."""
+        if not is_bio(self.names):
+            return [self.names[label] for label in scores.argmax(1)]
+        return [self.names[label] for label in likeliest(scores, self.names)]
+
+    def told(self, scores: Tensor) -> dict[str, Any]:
+        """Return the words' tags, each one's own probability, and for BIO tags the spans."""
+        table = scores.double().cpu().numpy()
+        tags = self._decoded(table)
+        own = [self.names.index(tag) for tag in tags]
+        made = {"tags": tags, "chances": np.exp(table[np.arange(len(own)), own]).tolist()}
+        if not is_bio(self.names):
+            return made
+        found = [{"type": t, "start": start, "end": end} for t, start, end in spans(tags)]
+        return {**made, "spans": found}
+
+    def score(
+        self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
+    ) -> dict[str, Any]:
+        """Return accuracy and macro F1 of words, and for BIO tags the scores of spans."""
+        gold = [listed(row, self.field) for row in rows]
+        return tagging(gold, [p["tags"] for p in predictions], self.names, seed=seed)
+
+
+def listed(row: Row, field: str) -> list[str]:
+    """Return a row's words or tags, of a list or of a text; UserError for anything else."""
+    if field not in row.fields:
+        raise UserError(f"{row.where}: missing field '{field}'; it has {', '.join(row.fields)}")
+    given = row.fields[field]
+    if isinstance(given, str):
+        given = given.split()
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        what = "holds what is no text" if isinstance(given, list) else f"is {kind(given)}"
+        raise UserError(f'{row.where}: field "{field}" {what}; give a list of texts')
+    if not given:
+        raise UserError(f'{row.where}: field "{field}" is empty; fill it or remove the row')
+    return given
+
+
+def tag_words(tag: str) -> str:
+    """Return the words of a tag, where none are given.
+
+    >>> tag_words("PROPN"), tag_words("B-PER"), tag_words("I-PER"), tag_words("ARG0")
+    (' name', ' person', ' inside person', ' ARG0')
+    """
+    side, _, rest = tag.partition("-")
+    if side in ("B", "I") and rest:
+        return (" inside" if side == "I" else "") + tag_words(rest)
+    return USUAL.get(tag, words_of(tag))
+
+
+def joined(words: Sequence[str]) -> str:
+    """Join words as they are written: with spaces, but none in scripts that have none."""
+    text = ""
+    for word in words:
+        text += spaced(text, word)
+    return text
+
+
+def lefts(words: Sequence[str]) -> list[Sequence[str]]:
+    """Return, for each word, the fewest words before it that tell it from all others.
+
+    Where none do, because the sentence begins too soon, these are all words before it; so no two
+    words have the same word and the same ones before it.
+
+    >>> lefts(["the", "cat", "saw", "the", "dog"])[3]
+    ['saw']
+    """
+    found: list[Sequence[str]] = []
+    for place in range(len(words)):
+        rivals = [n for n, word in enumerate(words) if word == words[place] and n != place]
+        size = 0
+        while rivals and size < place:
+            size += 1
+            rivals = [n for n in rivals if n >= size and words[n - size] == words[place - size]]
+        found.append(words[place - size : place])
+    return found
+
+
+def likeliest(scores: Floats, names: Sequence[str]) -> list[int]:
+    """Return the valid sequence of BIO tags with the highest sum of scores: (words, labels).
+
+    Viterbi 1967 (10.1109/TIT.1967.1054010), where a step is allowed or not.
+    """
+    barred = np.array([[0.0 if follows(a, b) else -np.inf for b in names] for a in names])
+    first = np.array([0.0 if follows("O", name) else -np.inf for name in names])
+    best, back = scores[0] + first, []
+    for row in scores[1:]:
+        ways = best[:, None] + barred  # (from, to)
+        back.append(ways.argmax(0))
+        best = ways.max(0) + row
+    path = [int(best.argmax())]
+    for step in reversed(back):
+        path.append(int(step[path[-1]]))
+    return path[::-1]

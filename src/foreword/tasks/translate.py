@@ -1,0 +1,115 @@
+"""Translate: one field of a row into another; BLEU and chrF."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding
+from foreword.data.read import Row
+from foreword.errors import UserError
+from foreword.metrics.generation import generation
+from foreword.tasks.generate import check_target, references
+from foreword.tasks.generator import Generator
+from foreword.tasks.layout import Side
+from foreword.tasks.wording import Wording
+
+LANGUAGES = {
+    "ar": "Arabic",
+    "cs": "Czech",
+    "de": "German",
+    "en": "English",
+    "es": "Spanish",
+    "fi": "Finnish",
+    "fr": "French",
+    "he": "Hebrew",
+    "hi": "Hindi",
+    "it": "Italian",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "nl": "Dutch",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "ru": "Russian",
+    "sv": "Swedish",
+    "tr": "Turkish",
+    "uk": "Ukrainian",
+    "zh": "Chinese",
+}
+"""Languages that a field's name may stand for, as a template calls them."""
+
+
+@dataclass(frozen=True)
+class Translate:
+    """The fields that a translation is from and into, and how it is decoded.
+
+    Where no template is given, one is made that calls fields which are language codes (``en``,
+    ``de``) by the language's name. ``language``, by which BLEU cuts words, is then that of
+    ``target_field``. A row's ``references``, where it has them, are compared with as well. A text
+    of more than ``max_length`` tokens is cut on the side ``truncate``.
+    """
+
+    template: str | None = None
+    source_field: str | None = None
+    target_field: str | None = None
+    language: str | None = None
+    max_length: int = 512
+    truncate: Side = "right"
+    input_window: int | None = None
+    label_smoothing: float = 0.0
+    decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
+
+    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Translate:
+        """Find the fields of rows of ``prompt, completion``, and a template."""
+        source, target = pair(self.source_field, self.target_field, rows[0], USUAL)
+        language = self.language
+        if language is None and target in LANGUAGES:
+            language = target
+        called = [LANGUAGES.get(name, name.capitalize()) for name in (source, target)]
+        if (source, target) == USUAL[0]:
+            called = ["Text", "Translation"]
+        template = self.template or f"{called[0]}: {{{source}}}\n{called[1]}:"
+        return replace(
+            self, template=template, source_field=source, target_field=target, language=language
+        )
+
+    def bind(self, backbone: Backbone) -> Generator:
+        """Return the task on a backbone; template and fields must be known by now."""
+        target = self.target_field or "completion"
+        return Generator(
+            self,
+            backbone,
+            Wording(
+                answer=lambda row: str(row.fields[target]),
+                references=lambda row: references(row, str(row.fields[target])),
+                measure=lambda texts, own, seed: generation(
+                    texts, own, scores=("bleu", "chrf"), language=self.language, seed=seed
+                ),
+                headline="bleu",
+                instruction="Translate the text below.\n\n",
+                check=lambda row, answers: check_target(row, target) if answers else None,
+            ),
+        )
+
+
+USUAL = (("prompt", "completion"),)
+
+
+def pair(
+    source: str | None, target: str | None, row: Row, usual: Sequence[tuple[str, str]]
+) -> tuple[str, str]:
+    """Return the fields from which and into which a row goes, given or usual.
+
+    Raises UserError where neither is.
+    """
+    for one, other in usual:
+        if source in (None, one) and target in (None, other) and one in row.fields:
+            return one, other
+    if source is None or target is None:
+        missing = "--source-field" if source is None else "--target-field"
+        raise UserError(
+            f"{row.where}: which field is read, and which is written? give {missing}, one of its "
+            f"fields ({', '.join(row.fields)})"
+        )
+    return source, target

@@ -1,0 +1,125 @@
+"""One label a row: class weights, smoothing, and the score by which the best is chosen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.utils.class_weight import compute_class_weight
+
+from foreword.data.read import Row
+from foreword.engine import infer
+from foreword.errors import UserError
+from foreword.injection import NOTHING
+from foreword.methods.soft import Soft
+from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.labelling import balanced
+from foreword.train import tune
+from foreword.training import Training
+from toys import Recorder, get
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WORDS = {"good": " good", "bad": " bad film", "fine": " it"}
+LABELS = ["good", "good", "good", "good", "bad", "fine", "good", "bad"]
+ROWS = [
+    Row({"text": f"film {n} was {'a' * (n % 3)}", "label": label}, f"F:{n}")
+    for n, label in enumerate(LABELS, 1)
+]
+
+
+def bound(name: str = "llama", **more: Any) -> Classifier:
+    mask = " [mask]" if name == "bert" else ""
+    task = Classify(template=f"{{text}}:{mask}", labels=WORDS, **more)
+    return task.completed(ROWS, "text,label", get(name)).bind(get(name))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("name", ["llama", "bert", "t5"])
+def test_weighted_losses_are_torchs_own(name: str, smoothing: float) -> None:
+    task = bound(name, class_weights="balanced", label_smoothing=smoothing)
+    plain = bound(name)
+    total, weight, scores, gold = 0.0, 0.0, [], []
+    for row in ROWS:
+        item = task.train_example(row, 100)
+        ((_, logits),) = infer(task.backbone, NOTHING, [item.example], tokens=task.tokens)
+        total += float(task.losses(logits, [item]))
+        weight += task.weight(item)
+        whole = plain.dev_example(row, 100)
+        ((_, logits),) = infer(plain.backbone, NOTHING, [whole.example], tokens=plain.tokens)
+        scores.append(plain.verbalizer.scores(logits, [whole.example])[0])
+        gold.append(whole.gold)
+    weights = task.task.class_weights  # type: ignore[attr-defined]
+    expected = F.cross_entropy(
+        torch.stack(scores),
+        torch.tensor(gold),
+        weight=torch.tensor([weights[label] for label in task.labels]),
+        label_smoothing=smoothing,
+    )
+    assert total / weight == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    names = sorted(set(LABELS))
+    expected = compute_class_weight("balanced", classes=np.array(names), y=LABELS)
+    assert balanced(LABELS) == pytest.approx(dict(zip(names, expected, strict=True)))
+
+
+def test_weights_that_are_no_weights_are_refused() -> None:
+    with pytest.raises(UserError, match="unknown label 'godo'; did you mean 'good'"):
+        bound(class_weights={"godo": 1.0})
+    with pytest.raises(UserError, match="label 'fine' needs a weight above 0"):
+        bound(class_weights={"good": 1.0, "bad": 2.0})
+    with pytest.raises(UserError, match="are those of training rows; give rows"):
+        Classify(template="{text}", labels=WORDS, class_weights="balanced").bind(get())
+
+
+@pytest.mark.parametrize("headline", ["accuracy", "macro_f1", "mcc"])
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_the_dev_score_is_that_of_the_evaluation(name: str, headline: str) -> None:
+    task = bound(name, headline=headline)
+    items = [task.dev_example(row, 100) for row in ROWS]
+    sums: list[float] = []
+    for group, logits in infer(
+        task.backbone, NOTHING, [item.example for item in items], 30, tokens=task.tokens
+    ):
+        found = task.judge(logits, [items[i] for i in group])
+        sums = [a + b for a, b in zip(sums or [0.0] * len(found), found, strict=True)]
+    scores = task.score(ROWS, task.predict(ROWS, NOTHING), 0)
+    assert task.measured(sums) == pytest.approx(scores[headline], abs=0.005)
+    assert task.headline == task.metric == headline
+    assert headline in scores["intervals"]
+
+
+def test_a_run_is_judged_by_the_headline() -> None:
+    told = Recorder()
+    prompt = tune(
+        get(),
+        Classify(template="{text}:", labels=WORDS, headline="macro_f1"),
+        Soft(length=2),
+        ROWS,
+        ROWS,
+        training=Training(epochs=1, batch_size=4),
+        watchers=[told],
+    )
+    best = max(told.of("evaluation"))
+    assert prompt.scores["dev"] == {"macro_f1": best, "rows": 8}
+    scores = prompt.bound().score(ROWS, prompt.answers(ROWS), 0)
+    assert scores["macro_f1"] == pytest.approx(best, abs=0.005)
+
+
+def test_probabilities_are_scored_where_there_are_some() -> None:
+    task = bound()
+    scores = task.score(ROWS, task.predict(ROWS, NOTHING), 0)
+    assert {"mcc", "auroc", "ece"} <= scores.keys()
+    assert {"mcc", "auroc", "ece", "accuracy"} <= scores["intervals"].keys()
+    bare = task.score(ROWS, [{"label": "good"}] * len(ROWS), 0)
+    assert "auroc" not in bare
+
+
+def test_an_unknown_headline_is_refused() -> None:
+    with pytest.raises(UserError, match="--headline f1: unknown"):
+        bound(headline="f1")

@@ -1,0 +1,96 @@
+"""Relations: what is asked, which words answer, and rows that name what is not there."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from families import CAUSAL, MASKED, SEQ2SEQ, backbone
+from foreword.backbone.backbone import Backbone
+from foreword.data.read import Row
+from foreword.engine import infer
+from foreword.errors import UserError
+from foreword.injection import NOTHING
+from foreword.metrics.relations import relations
+from foreword.tasks.relate import Relate, phrase
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FAMILIES = {f.name: f for f in (CAUSAL[0], MASKED[0], SEQ2SEQ[0])}
+SEMEVAL = [
+    f"{name}({way})"
+    for name in (
+        "Cause-Effect",
+        "Component-Whole",
+        "Content-Container",
+        "Entity-Destination",
+        "Entity-Origin",
+        "Instrument-Agency",
+        "Member-Collection",
+        "Message-Topic",
+        "Product-Producer",
+    )
+    for way in ("e1,e2", "e2,e1")
+] + ["Other"]
+ROWS = [
+    Row({"text": "rain after wind", "head": "wind", "tail": "rain", "label": label}, f"F:{n}")
+    for n, label in enumerate(["Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)", "Other"], 1)
+]
+
+
+@cache
+def get(name: str) -> Backbone:
+    return backbone(FAMILIES[name])
+
+
+def test_all_relations_of_semeval_have_words_of_their_own() -> None:
+    words = {phrase(label) for label in SEMEVAL}
+    assert len(words) == 19
+    assert {" component and whole", " whole and component", " other"} <= words
+    assert phrase("founded_by(e1,e2)") == " founded by"
+    assert phrase("per:children(e2,e1)") == " children and per"
+    assert phrase("place_of_birth") == " place of birth"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_rows_are_asked_for_the_relation_of_head_and_tail(name: str) -> None:
+    task = Relate().completed(ROWS, "text,label", get(name)).bind(get(name))
+    task.check(ROWS, answers=True)
+    end = "." if name == "bert" else ""
+    shown = "rain after wind\nwind and rain are"
+    assert task.demonstration(ROWS[0]) == f"{shown} cause and effect{end}\n\n"
+    assert task.demonstration(ROWS[1]) == f"{shown} effect and cause{end}\n\n"
+    found = task.predict(ROWS, NOTHING)
+    assert set(found[0]["probabilities"]) == {row.fields["label"] for row in ROWS}
+    assert task.headline == task.metric == "official_f1"
+
+
+def test_the_dev_score_is_that_of_the_evaluation() -> None:
+    task = Relate().completed(ROWS, "text,label", get("llama")).bind(get("llama"))
+    rows = [row for _ in range(3) for row in ROWS]
+    items = [task.dev_example(row, 200) for row in rows]
+    sums = [0.0] * 9
+    for group, logits in infer(
+        task.backbone, NOTHING, [item.example for item in items], 60, tokens=task.tokens
+    ):
+        found = task.judge(logits, [items[i] for i in group])
+        sums = [a + b for a, b in zip(sums, found, strict=True)]
+    scores = task.score(rows, task.predict(rows, NOTHING), 0)
+    assert task.measured(sums) == pytest.approx(scores["official_f1"], abs=0.005)
+    gold, guess = [str(r.fields["label"]) for r in rows], [*task.labels] * 3
+    own = task.score(rows, [{"label": label} for label in guess], 0)
+    assert own["official_f1"] == relations(gold, guess, task.labels, "Other")["official_f1"]
+    assert {"accuracy", "macro_f1", "official_f1"} <= own["intervals"].keys()
+
+
+def test_a_head_that_is_not_in_the_text_is_refused() -> None:
+    task = Relate().completed(ROWS, "text,label", get("llama")).bind(get("llama"))
+    wrong = Row({**ROWS[0].fields, "tail": "snow"}, "F:9")
+    with pytest.raises(UserError, match=r"F:9: tail 'snow' does not occur in the text"):
+        task.check([wrong], answers=False)
+    with pytest.raises(UserError, match=r"F:9: no field 'head'"):
+        task.check([Row({"text": "a", "tail": "a"}, "F:9")], answers=False)
+    bare = Relate(template="{text}:", labels={"A": " a", "B": " b"}).bind(get("llama"))
+    with pytest.raises(UserError, match=r"F:9: missing field 'head'"):
+        bare.check([Row({"text": "a", "tail": "a"}, "F:9")], answers=False)
