@@ -111,23 +111,6 @@ def test_the_page_on_long_texts(here: Path, capsys: pytest.CaptureFixture[str]) 
         assert isinstance(json.loads(printed.out), dict)
 
 
-def test_the_page_on_texts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its commands in order, on a tiny model."""
-    page = (ROOT / "docs" / "texts.md").read_text("utf-8")
-    get().model.save_pretrained(here / "model")
-    get().text.tokenizer.save_pretrained(here / "model")
-    for command in commands(page):
-        few = ["--epochs", "1", "--length", "2", "--max-new-tokens", "4"]
-        if "rank" in command[-1]:
-            few = few[:-2]
-        status = run(
-            [*command, *(few if command[0] == "train" else []), "--model", "model", "--json"]
-        )
-        printed = capsys.readouterr()
-        assert status == 0, printed.err
-        assert isinstance(json.loads(printed.out), dict)
-
-
 @pytest.mark.smollm2  # as above
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("one_thread")
@@ -152,6 +135,25 @@ def test_the_page_on_data(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert status == 0, printed.err
         assert isinstance(json.loads(printed.out), dict)
     assert (here / "out" / "few" / "test.jsonl").exists()
+
+
+@pytest.mark.smollm2  # as above
+@pytest.mark.timeout(900)
+def test_the_page_on_texts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its commands in order, on a tiny model."""
+    page = (ROOT / "docs" / "texts.md").read_text("utf-8")
+    get().model.save_pretrained(here / "model")
+    get().text.tokenizer.save_pretrained(here / "model")
+    for command in commands(page):
+        few = ["--epochs", "1", "--length", "2", "--max-new-tokens", "4"]
+        if "rank" in command[-1]:
+            few = few[:-2]
+        status = run(
+            [*command, *(few if command[0] == "train" else []), "--model", "model", "--json"]
+        )
+        printed = capsys.readouterr()
+        assert status == 0, printed.err
+        assert isinstance(json.loads(printed.out), dict)
 
 
 @pytest.mark.smollm2

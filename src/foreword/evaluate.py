@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from foreword.config import plain
 from foreword.data.read import Row, read_rows
 from foreword.data.same import marked, marks
 from foreword.data.shapes import canonical
+from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
 from foreword.prompt import Prompt, Tuned
+from foreword.tasks.registry import name_of
 from foreword.tasks.task import Bound
 
 Announce = Callable[[str, int], Callable[[int], None]]
@@ -80,6 +83,8 @@ def over_windows(
     """
     _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
     task: Any = prompt.task  # a frozen dataclass, as all tasks are
+    if "input_window" not in plain(task):
+        raise UserError(f"a task of kind {name_of(task)} reads whole fields; leave out --windows")
     curve = []
     for window in windows:
         name = f"first {window}" if window else "all"

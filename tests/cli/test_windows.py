@@ -47,3 +47,9 @@ def test_a_window_of_nothing(world: Any, tmp_path: Path, cli: Cli) -> None:
     assert answer.status == 2
     assert answer.err.splitlines()[-1].startswith("foreword: --input-window 0: give 1 or more")
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_tasks_that_need_whole_fields_say_so(world: Any, tmp_path: Path, cli: Cli) -> None:
+    out = tmp_path / "p.safetensors"
+    arguments = world.train(out, "--task", "tag", "--input-window", "3")
+    refused(cli(*arguments), "--input-window is no setting of task tag")

@@ -102,8 +102,8 @@ def test_each_message_of_a_chat_has_its_own() -> None:
     windowed = Generate("{messages}", input_window=2).bind(base)
     plain = Generate("{messages}").bind(base)
     given = row("the film was good", "so it is", "and was it fine", "it was a good film")
-    said = [base.text.beginning(turn["content"], 2) for turn in given.fields["messages"][:-1]]
-    cut = row(*said, "it was a good film")  # the answer is no input
+    asked, _, again, _ = (base.text.beginning(m["content"], 2) for m in given.fields["messages"])
+    cut = row(asked, "so it is", again, "it was a good film")  # what the assistant says is whole
     assert windowed.train_example(given, 200).example == plain.train_example(cut, 200).example
 
 

@@ -63,9 +63,8 @@ def augment(
     """
     settings = settings or Augment()
     settings.check()
-    target = Path(out)
-    bound, task = classified(prompt)
-    field, label_field = bound.fields[0], task.label_field
+    target, (bound, label_field) = Path(out), classified(prompt)
+    field = bound.fields[0]
     _, train = canonical(train)
     bound.check(train, answers=True)
     said = {label: own[0].strip() for label, own in bound.words.items()}
@@ -120,17 +119,20 @@ def augment(
     }
 
 
-def classified(prompt: Prompt) -> tuple[Classifier, Classify]:
-    """Return a prompt's classifier and its task; raises UserError for others, or many fields."""
+def classified(prompt: Prompt) -> tuple[Classifier, str]:
+    """Return the classifier of a prompt, and the field of its labels.
+
+    Raises UserError for another task, or several fields.
+    """
     bound, task = prompt.bound(), prompt.task
-    if not isinstance(bound, Classifier) or not isinstance(task, Classify):
+    if not (isinstance(bound, Classifier) and isinstance(task, Classify)):
         raise UserError("augment writes rows for a classification; the prompt is of another task")
     if len(bound.fields) != 1:
         raise UserError(
             "augment writes rows of one field, and the prompt's template has "
             f"{', '.join(bound.fields) or 'none'}; give a prompt of one"
         )
-    return bound, task
+    return bound, task.label_field
 
 
 def sifted(

@@ -14,7 +14,7 @@ from foreword.data.read import Row
 
 Key = tuple[str, ...]
 
-TARGETS = ("label", "labels", "tags", "completion", "output", "references", "answers")
+TARGETS = ("label", "labels", "tags", "completion", "output", "references", "answer", "answers")
 """Fields that hold answers, unless it is said which fields are read."""
 
 

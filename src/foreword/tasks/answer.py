@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
@@ -31,7 +32,7 @@ class Answer:
     max_length: int = 512
     stride: int = 128
     truncate: Side = "right"
-    input_window: int | None = None
+    input_window: ClassVar[int | None] = None  # the answer may stand anywhere
     label_smoothing: float = 0.0
     decoding: Decoding = field(default_factory=lambda: Decoding(max_new_tokens=32, stop=("\n",)))
 

@@ -129,12 +129,12 @@ class Labels(Task, Protocol):
         """The most tokens of a row."""
 
     @property
-    def input_window(self) -> int | None:
-        """The tokens of each field that are read, from its beginning; None for all."""
-
-    @property
     def truncate(self) -> Side:
         """The side that is cut."""
+
+    @property
+    def input_window(self) -> int | None:
+        """The tokens of each field that are read at most, None for all."""
 
 
 @dataclass(frozen=True)

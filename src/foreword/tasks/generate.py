@@ -22,9 +22,10 @@ class Generate:
 
     Rows of ``messages`` are read through the tokenizer's chat template: the last message is the
     completion. Prompts of more than ``max_length`` tokens lose text on the side ``truncate``,
-    completions of more than ``decoding.max_new_tokens`` at their end. Of each field, or message, no
-    more than its first ``input_window`` tokens are read. ``label_smoothing`` spreads
-    that share of each target evenly over the vocabulary (Szegedy et al. 2016, arXiv:1512.00567).
+    completions of more than ``decoding.max_new_tokens`` at their end. Of each field, or message
+    that the assistant has not said, the first ``input_window`` tokens are read.
+    ``label_smoothing`` spreads that share of each target evenly over the vocabulary (Szegedy et
+    al. 2016, arXiv:1512.00567).
     """
 
     template: str | None = None

@@ -100,24 +100,23 @@ class Generator(Templated):
         plain = [name for name in self.template.fields if name != "messages"]
         values = values_of(self.backbone, row, plain, self.task.input_window)
         if "messages" in self.template.fields:
-            messages = self._heard(row)
-            if messages[-1]["role"] == "assistant":
+            messages = row.fields["messages"]
+            if isinstance(messages, str):
+                messages = [{"role": "user", "content": messages}]
+            elif messages[-1]["role"] == "assistant":
                 messages = messages[:-1]
-            values["messages"] = rendered(self.backbone.text, messages, row.where)
+            values["messages"] = rendered(self.backbone.text, self._heard(messages), row.where)
         return values
 
-    def _heard(self, row: Row) -> list[dict[str, str]]:
-        """Return a row's messages, those that are not learned within the input window."""
-        given = row.fields["messages"]
-        messages = [{"role": "user", "content": given}] if isinstance(given, str) else given
-        heard = []
-        for number, each in enumerate(messages, 1):
-            learned = self.wording.every_turn or number == len(messages)
-            if each["role"] != "assistant" or not learned:
-                text = begun(self.backbone, each["content"], self.task.input_window)
-                each = {**each, "content": text}
-            heard.append(each)
-        return heard
+    def _heard(self, messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+        """Return messages, of those that the assistant has not said the first tokens alone."""
+        window = self.task.input_window
+        return [
+            m
+            if m["role"] == "assistant"
+            else {**m, "content": begun(self.backbone, m["content"], window)}
+            for m in messages
+        ]
 
     def completion(self, row: Row) -> str:
         """Return the row's answer."""
@@ -203,7 +202,7 @@ class Generator(Templated):
 
         One that is too long loses its first turns.
         """
-        messages, cut = self._heard(row), False
+        messages, cut = self._heard(row.fields["messages"]), False
         limit = min(self.task.max_length, room)
         while True:
             said = talk(self.backbone, messages, row.where)

@@ -70,9 +70,9 @@ class Tag:
     token_field: str = "tokens"
     tag_field: str = "tags"
     max_length: int = 512
-    input_window: int | None = None
 
     truncate: ClassVar[Side] = "right"  # nothing is cut
+    input_window: ClassVar[int | None] = None
 
     def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Tag:
         """Find the tags in the rows where none are given, and the usual templates."""

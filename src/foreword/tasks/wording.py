@@ -24,12 +24,12 @@ class TextTask(Task, Protocol):
         """Tokens of a row at most."""
 
     @property
-    def input_window(self) -> int | None:
-        """The tokens of each field that are read, from its beginning; None for all."""
-
-    @property
     def truncate(self) -> Side:
         """The side that is cut."""
+
+    @property
+    def input_window(self) -> int | None:
+        """The tokens of each field that are read at most, None for all."""
 
     @property
     def label_smoothing(self) -> float:
