@@ -24,7 +24,7 @@ from foreword.backbone.attention import NAME
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.sources import folder_of
 from foreword.injection import KV, NOTHING, Injection
-from foreword.tasks.classify import Classifier
+from foreword.tasks.classifier import Classifier
 from foreword.tasks.task import Bound, Encoded
 from foreword.training import Training
 

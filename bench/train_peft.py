@@ -16,7 +16,7 @@ from train_foreword import CLIP, RATE, ForewordSide
 from transformers import PreTrainedModel
 
 from foreword.errors import UserError
-from foreword.tasks.classify import Classifier
+from foreword.tasks.classifier import Classifier
 from foreword.tasks.task import Bound, Encoded
 
 _CONFIGS = {"soft": PromptTuningConfig, "prefix": PrefixTuningConfig}

@@ -17,7 +17,8 @@ from foreword.injection import NOTHING
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt import Prompt
-from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.classifier import Classifier
+from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.train import tune
 from foreword.training import Training

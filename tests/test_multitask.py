@@ -19,7 +19,8 @@ from foreword.methods.many import Many, Owners
 from foreword.methods.soft import Soft
 from foreword.multitask import Member, Outcome, Sharing, multitask
 from foreword.prompt import Prompt
-from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.classifier import Classifier
+from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.several import Several
 from foreword.training import Training

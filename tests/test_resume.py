@@ -23,7 +23,7 @@ from foreword.loop import Interrupted
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt import Prompt
-from foreword.tasks.classify import Classifier
+from foreword.tasks.classifier import Classifier
 from foreword.train import log_path
 from toys import TASK, TRAINING, Recorder, at_line, get, process, rows, scripted, toy_run
 

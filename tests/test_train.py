@@ -39,7 +39,7 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS
 from foreword.methods.soft import Soft, SoftPrompt
 from foreword.prompt import Prompt
-from foreword.tasks.classify import Classifier
+from foreword.tasks.classifier import Classifier
 from foreword.tasks.generate import Generate
 from foreword.tasks.task import Bound
 from foreword.train import log_path, tune

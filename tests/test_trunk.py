@@ -21,7 +21,8 @@ from foreword.methods.kv import PrefixKV
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.overflow import UNUSED, Overflow
-from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.classifier import Classifier
+from foreword.tasks.classify import Classify
 from foreword.trunk import Trunk
 from test_engine import LABELS, ROWS, gradients
 

@@ -27,7 +27,8 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
 from foreword.methods.soft import Soft
 from foreword.prompt import Prompt
-from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.classifier import Classifier
+from foreword.tasks.classify import Classify
 from foreword.tasks.task import Encoded
 from foreword.train import tune
 from foreword.training import Training

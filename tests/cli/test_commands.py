@@ -289,7 +289,7 @@ def test_predicted_text_is_printed_as_it_is(
     world: Any, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Brackets are no markup to the terminal, and a name between colons is no picture."""
-    from foreword.tasks.classify import Classifier
+    from foreword.tasks.classifier import Classifier
 
     label = "[bold]:smile:[/bold] " + "long " * 20
     monkeypatch.setattr(Classifier, "predict", lambda *_, **__: [{"label": label, "cut": False}])

@@ -35,7 +35,8 @@ from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt import Prompt
-from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.classifier import Classifier
+from foreword.tasks.classify import Classify
 from foreword.tasks.score import Score
 from oracles import get
 

@@ -22,7 +22,8 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS, name_of
 from foreword.methods.soft import Soft
 from foreword.methods.starts import start_ids
-from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.classifier import Classifier
+from foreword.tasks.classify import Classify
 from foreword.tasks.demos import demonstrations
 from foreword.tasks.generate import Generate
 from foreword.tasks.task import Bound

@@ -22,7 +22,8 @@ from foreword.methods.method import Method
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt import Prompt
-from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.classifier import Classifier
+from foreword.tasks.classify import Classify
 from foreword.tasks.demos import draw, mean_states
 from foreword.tasks.known import from_rows
 from foreword.tasks.score import Score

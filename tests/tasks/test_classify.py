@@ -19,7 +19,8 @@ from foreword.data.read import Row
 from foreword.engine import buckets, infer, passes, share
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
-from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.classifier import Classifier
+from foreword.tasks.classify import Classify
 from foreword.tasks.layout import room_for
 from foreword.tasks.verbalizer import LabelTree, normalized, words_of
 from plain import next_logits, twin

@@ -15,7 +15,8 @@ from foreword.engine import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.methods.soft import Soft
-from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.classifier import Classifier
+from foreword.tasks.classify import Classify
 from foreword.tasks.labelling import balanced
 from foreword.train import tune
 from foreword.training import Training

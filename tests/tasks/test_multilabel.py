@@ -19,7 +19,8 @@ from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.methods.head import Head
 from foreword.methods.soft import Soft
-from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.classifier import Classifier
+from foreword.tasks.classify import Classify
 from foreword.tasks.multilabel import Multilabel, labels_of, with_thresholds
 from foreword.train import tune
 from foreword.training import Training

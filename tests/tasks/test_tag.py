@@ -19,7 +19,7 @@ from foreword.engine import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.metrics.spans import follows
-from foreword.tasks.classify import Classifier
+from foreword.tasks.classifier import Classifier
 from foreword.tasks.tag import Tag, joined, lefts, likeliest, listed, tag_words
 from plain import next_logits, twin
 

@@ -29,7 +29,8 @@ from foreword.evaluate import Announce, silent
 from foreword.methods.method import Method
 from foreword.methods.prefix import Prefix
 from foreword.prompt import Prompt, write_whole
-from foreword.tasks.classify import Classifier, Classify
+from foreword.tasks.classifier import Classifier
+from foreword.tasks.classify import Classify
 from foreword.training import Training
 from foreword.watch import Watcher
 

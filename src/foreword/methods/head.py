@@ -16,7 +16,7 @@ from foreword.engine import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
 from foreword.methods.method import Trainable
-from foreword.tasks.classify import Classifier
+from foreword.tasks.classifier import Classifier
 from foreword.tasks.layout import room_for
 from foreword.tasks.task import Bound
 

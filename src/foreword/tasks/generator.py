@@ -22,7 +22,7 @@ from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.tasks.conversation import later, rendered, talk
 from foreword.tasks.layout import Laid, answer_ids, begun, lay, room_for, spaced, values_of
-from foreword.tasks.task import Encoded, Task
+from foreword.tasks.task import Encoded, Task, mean
 from foreword.tasks.templated import Templated
 from foreword.tasks.windows import windows
 from foreword.tasks.wording import TextTask, Wording
@@ -53,6 +53,7 @@ class Generator(Templated):
     answer = "text"
     tokens = None  # all are scored
     classes = 0
+    measured = staticmethod(mean)
 
     def __init__(self, task: TextTask, backbone: Backbone, wording: Wording) -> None:
         if task.template is None:
@@ -76,6 +77,12 @@ class Generator(Templated):
     def headline(self) -> str:
         """The score by which prompts are compared."""
         return self.wording.headline
+
+    def bare(self) -> Generator:
+        """Return the task with the virtual tokens left out of its template."""
+        made = Generator(self.task, self.backbone, self.wording)
+        made.template = self.template.hard()
+        return made
 
     def headed(self) -> Generator:
         """Raise UserError: a text has no classes that a head could score."""

@@ -18,7 +18,8 @@ from foreword.errors import UserError
 from foreword.metrics.classification import macro_f1
 from foreword.metrics.multilabel import multilabel
 from foreword.metrics.resample import Floats
-from foreword.tasks.classify import Classifier, usual_template
+from foreword.tasks.classifier import Classifier
+from foreword.tasks.classify import usual_template
 from foreword.tasks.labelling import check_headline, check_label
 from foreword.tasks.layout import Side
 from foreword.tasks.task import Encoded

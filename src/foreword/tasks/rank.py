@@ -20,7 +20,7 @@ from foreword.injection import Injection, Mixture
 from foreword.metrics.ranking import ranking, ranks
 from foreword.tasks.candidates import Listed, listed
 from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, spaced, values_of
-from foreword.tasks.task import Encoded, Task
+from foreword.tasks.task import Encoded, Task, mean
 from foreword.tasks.templated import Templated
 
 AT_ONCE = 32
@@ -80,6 +80,7 @@ class Ranker(Templated):
     answer = "best"
     tokens = None  # all are scored
     classes = 0
+    measured = staticmethod(mean)
 
     def __init__(self, task: Rank, backbone: Backbone) -> None:
         if task.template is None:
@@ -93,6 +94,12 @@ class Ranker(Templated):
             raise UserError(f"--negatives {task.negatives}: give 1 or more")
         super().__init__(backbone, task.template)
         self.task = task
+
+    def bare(self) -> Ranker:
+        """Return the task with the virtual tokens left out of its template."""
+        made = Ranker(self.task, self.backbone)
+        made.template = self.template.hard()
+        return made
 
     def headed(self) -> Ranker:
         """Raise UserError: candidates are no classes that a head could score."""

@@ -12,7 +12,8 @@ from foreword.data.read import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.metrics.relations import official, parted, relations
-from foreword.tasks.classify import Classifier, found
+from foreword.tasks.classifier import Classifier
+from foreword.tasks.classify import found
 from foreword.tasks.labelling import OneLabel
 from foreword.tasks.layout import Side
 from foreword.tasks.verbalizer import normalized, words_of

@@ -15,7 +15,7 @@ from foreword.data.read import Row
 from foreword.engine import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
-from foreword.tasks.classify import Classifier
+from foreword.tasks.classifier import Classifier
 from foreword.tasks.layout import room_for
 
 TRIALS = 20_000

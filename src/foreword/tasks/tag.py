@@ -15,7 +15,7 @@ from foreword.data.read import Row, kind
 from foreword.errors import UserError
 from foreword.metrics.resample import Floats
 from foreword.metrics.spans import follows, is_bio, of_spans, spans, tagging
-from foreword.tasks.classify import Classifier
+from foreword.tasks.classifier import Classifier
 from foreword.tasks.labelling import check_label
 from foreword.tasks.layout import Side, spaced
 from foreword.tasks.task import Encoded, mean

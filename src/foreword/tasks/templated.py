@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Self
-
 from foreword.backbone.backbone import Backbone
 from foreword.tasks.layout import soft_size
-from foreword.tasks.task import mean
 from foreword.tasks.template import Template
 
 
 class Templated:
     """A task's template on a backbone; what is made of rows is for those who derive from it."""
-
-    measured = staticmethod(mean)
 
     def __init__(self, backbone: Backbone, template: str) -> None:
         self.backbone = backbone
@@ -33,9 +27,3 @@ class Templated:
     def starts(self) -> list[tuple[int, str | None]]:
         """The template's runs of virtual tokens: size and starting text of each."""
         return [(soft_size(self.backbone, soft), soft.text) for soft in self.template.soft]
-
-    def bare(self) -> Self:
-        """Return the task with the virtual tokens left out of its template."""
-        made = copy.copy(self)
-        made.template = self.template.hard()
-        return made
