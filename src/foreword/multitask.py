@@ -33,7 +33,6 @@ from foreword.train import (
     dtype_name,
     follow,
     provenance,
-    remembered,
     rows_for,
     versions,
 )
@@ -147,7 +146,7 @@ def multitask(
             task=bounds[task].finished(made[task][2], injection),
             backbone=about_backbone(backbone),
             method=about,
-            data={**data[task], **remembered(bounds[task], made[task][1])},
+            data=data[task],
             seed=training.seed,
             versions=versions(),
             scores=scores,

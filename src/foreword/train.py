@@ -105,7 +105,6 @@ def tune(
         "backbone": {**about_backbone(backbone), "dtype": dtype_name(backbone)},
     }
     follow(run, config, target, resume=resume, watchers=watchers, announce=announce)
-    about["data"] = {**about["data"], **remembered(bound, run.own(0))}
     with torch.no_grad():
         injection = trainable().map(lambda tensor: tensor.detach().clone())
     prompt = Prompt(
@@ -241,19 +240,12 @@ def provenance(
         "train": digested(train),
         "dev": {**digested(dev), "in_train": len(overlap(dev, train, bound.fields))},
         "demonstrations": [bound.demonstration(row) for row in shots],
+        **({"marks": marks(train, bound.fields)} if len(train) <= MARKED else {}),
     }
 
 
-def remembered(bound: Bound, train: Sequence[Row]) -> dict[str, str]:
-    """Return marks of the training rows for the prompt file, by which ``evaluate`` finds them.
-
-    Of many rows there are none: they would be larger than the prompt.
-    """
-    return {"marks": marks(train, bound.fields)} if len(train) <= MARKED else {}
-
-
 MARKED = 1000
-"""Training rows up to which marks of them are kept in the prompt file: 7 bytes a row."""
+"""Training rows up to which a prompt file keeps the marks by which ``evaluate`` knows them."""
 
 
 def digested(rows: Sequence[Row]) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def train(
     )
     if test is not None:
         show.out().print(show.scores(scores, "test"))
-        show.leaks(scores, "test")
+        show.leaks(scores)
     if "old" in result:
         show.out().print(continual.table(result))
 
@@ -233,7 +233,7 @@ def evaluate_command(
     if result.get("windowed"):
         show.line(f"{result['windowed']} rows were read in windows; the likeliest answer counts")
     console.print(show.scores(result, "prompt"))
-    show.leaks(result, str(data))
+    show.leaks(result)
     if show.FURTHER.keys() & result.keys():
         console.print()
         console.print(show.scores(result, "prompt", show.FURTHER))

@@ -196,8 +196,9 @@ def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
     """Make a task of the settings that are its own, taking them out of ``given``."""
     if from_file := _file(given.get("labels")):
         given["labels"] = read_label_words(Path(from_file))
-    if "shown" in given and kind is Classify and all(isinstance(f, str) for f in given["shown"]):
-        given["shown"] = [r for file in given["shown"] for r in shown_rows(file)]
+    shown = given.get("shown") or ()
+    if shown and kind is Classify and all(isinstance(file, str) for file in shown):
+        given["shown"] = [row for file in shown for row in shown_rows(file)]
     if isinstance(given.get("labels"), list | tuple):
         given["labels"] = parse_labels(given["labels"])
     if isinstance(given.get("anchors"), list | tuple):

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from foreword.prompt import LARGE
 from foreword.watch import console
 
 METRICS = {
@@ -84,7 +85,7 @@ class Effective:
 
     def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
         """Print a line for each group of settings that are not left open."""
-        data = {k: v for k, v in config["data"].items() if k != "demonstrations"}
+        data = {k: v for k, v in config["data"].items() if k not in LARGE}
         self.config = {**config, "data": data}
         method = dict(config["method"])
         training = method.pop("training")
@@ -177,10 +178,10 @@ def curve(result: Mapping[str, Any]) -> Table:
     return table
 
 
-def leaks(result: Mapping[str, Any], name: str) -> None:
+def leaks(result: Mapping[str, Any]) -> None:
     """Warn of rows that were scored and are in the training rows too, where there are some."""
     if result.get("in_train"):
-        line(f"warning: {result['in_train']} of {result['rows']} rows of {name} are in train too")
+        line(f"warning: {result['in_train']} of {result['rows']} of these rows are in train too")
 
 
 def with_interval(metric: str, value: float, bounds: Sequence[float]) -> str:
