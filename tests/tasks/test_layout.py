@@ -13,8 +13,10 @@ from transformers import PreTrainedTokenizerFast
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone, tokenizer
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.text import Text
+from foreword.data.read import Row
 from foreword.errors import UserError
-from foreword.injection import Injection, Mixture
+from foreword.injection import NOTHING, Injection, Mixture
+from foreword.tasks.generate import Generate
 from foreword.tasks.layout import Laid, answer_ids, lay, room_for
 from foreword.tasks.template import Template
 
@@ -211,3 +213,12 @@ def test_room_is_what_the_longest_part_of_a_mixture_leaves() -> None:
     short, long = Injection(positions=3), Injection(positions=5, leading=2)
     assert room_for(base, short) == base.longest - 3
     assert room_for(base, Mixture((short, long), (0, 1))) == base.longest - 7
+
+
+@pytest.mark.parametrize("name", ["causal", "encoder-decoder"])
+def test_a_row_of_nothing_but_unknown_signs_is_named(name: str) -> None:
+    base = get(name)
+    assert base.text.ids("~~") == []
+    task = Generate("{prompt}").bind(base)
+    with pytest.raises(UserError, match=r"F:1: the row has no tokens, and the template no text"):
+        task.predict([Row({"prompt": "~~"}, "F:1")], NOTHING)

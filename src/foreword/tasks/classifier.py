@@ -363,7 +363,7 @@ class Classifier(Templated):
         room = room_for(self.backbone, injection)
         asked = len(rows)
         blanks = [
-            Row(dict.fromkeys(self.template.fields, text), "a row that says nothing")
+            Row(dict.fromkeys(self.template.fields, text), f"--calibration {self.aids.calibration}")
             for text in (BLANKS[self.aids.calibration] if rows else ())
         ]
         injection, parts = also(injection, len(blanks))
@@ -373,11 +373,6 @@ class Classifier(Templated):
             self._laid(row, room, place, demos, before)
             for row, place, demos in zip(rows, places, self._demos(rows), strict=True)
         ]
-        if not all(each.ids for each in laid[asked:]):
-            raise UserError(
-                f"--calibration {self.aids.calibration}: the template has no text of its own, so "
-                "that nothing is left of an empty row; add some, such as 'Label:'"
-            )
         plan = self.verbalizer.everything
         examples = [self._example(*pair, plan) for pair in zip(laid, places, strict=True)]
         found: dict[int, Tensor] = {}

@@ -48,7 +48,8 @@ def lay(
 
     A row that is too long loses demonstrations, the first one first, and then text on ``side`` of
     the field with the most tokens until it fits. ``before`` is put in front, after the tokenizer's
-    own first tokens. Raises UserError where the template alone takes more than ``room``.
+    own first tokens. Raises UserError where the template alone takes more than ``room``, and where
+    nothing is left to read.
     """
     texts, shown = dict(values), list(demos)
     cut = False
@@ -57,6 +58,11 @@ def lay(
         if template.demos is not None:
             told = {**texts, template.demos.name: "".join(shown)}
         laid = _once(backbone, template, told, before, cut)
+        if not laid.ids and backbone.architecture != "masked":
+            raise UserError(
+                f"{where}: the row has no tokens, and the template no text of its own; add some, "
+                "such as 'Label:'"
+            )
         excess = len(laid.ids) - room
         if excess <= 0:
             return laid
