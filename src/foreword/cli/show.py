@@ -85,7 +85,7 @@ class Effective:
 
     def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
         """Print a line for each group of settings that are not left open."""
-        data = {k: v for k, v in config["data"].items() if k not in LARGE}
+        data = {k: v for k, v in config["data"].items() if k != "demonstrations"}
         self.config = {**config, "data": data}
         method = dict(config["method"])
         training = method.pop("training")
@@ -94,7 +94,7 @@ class Effective:
             pairs = [
                 f"{k}={json.dumps(v, ensure_ascii=False)}"
                 for k, v in values.items()
-                if v is not None
+                if v is not None and k not in LARGE
             ]
             say(f"{name}: {', '.join(pairs)}")
 
