@@ -20,7 +20,7 @@ def test_dev_rows_are_as_many_others_of_each_label(world: Any, tmp_path: Path, c
     data = answer.json["config"]["data"]
     assert (data["train"]["rows"], data["dev"]["rows"]) == (8, 8)
     assert data["dev"]["in_train"] == 0
-    assert "marks" not in answer.out
+    assert "marks" not in answer.err  # which people read
     most = [*few[:at], *few[at + 2 :], "--per-label", "7"]
     most[most.index("--per-label") + 1] = "7"  # of 12, so that no 7 others are left
     answer = cli(*most[:-2])
