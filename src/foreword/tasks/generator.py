@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +18,7 @@ from foreword.engine import buckets, infer, share
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.tasks.layout import room_for, spaced
+from foreword.tasks.progress import by_owner
 from foreword.tasks.task import Encoded, Task, mean
 from foreword.tasks.texts import Texts
 
@@ -140,14 +140,12 @@ class Generator(Texts):
         texts = [""] * len(rows)
         decoding = self._decoding(before)
         sizes = [len(ids) + decoding.max_new_tokens for ids in asked.ids]
-        left = Counter(owners)
+        told = by_owner(progress, owners)
         for group in buckets(sizes, ROWS_TOKENS):
             ids, part = [asked.ids[i] for i in group], asked.injection.of_rows(group)
             for i, text in zip(group, decode(self.backbone, ids, part, decoding), strict=True):
                 texts[i] = text.strip()
-            left.subtract(owners[i] for i in group)
-            if progress is not None:
-                progress(len({owners[i] for i in group if not left[owners[i]]}))
+            told(group)
         return texts, asked.cut
 
     def _chances(
