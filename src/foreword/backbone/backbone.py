@@ -18,14 +18,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from foreword.backbone import exact, one_stack, two_stacks
 from foreword.backbone.attention import Carried
 from foreword.backbone.carry import gather
-from foreword.backbone.embeddings import Embeddings, positions
+from foreword.backbone.embeddings import Embeddings, positions_of
 from foreword.backbone.example import Batch, Example, Line, batch
 from foreword.backbone.fingerprint import fingerprint
-from foreword.backbone.fold import folded
 from foreword.backbone.places import Place, find_places
 from foreword.backbone.quantize import check_kind
 from foreword.backbone.quantize import quantize as quantize_model
 from foreword.backbone.recompute import recompute_layers
+from foreword.backbone.rows import virtual
 from foreword.backbone.scores import Scores
 from foreword.backbone.shard import shard_layers
 from foreword.backbone.sites import Role, Site, find_sites
@@ -34,7 +34,7 @@ from foreword.backbone.stack import WHOLE, Cut, Stack, no_compiler
 from foreword.backbone.text import Text
 from foreword.backbone.varied import varied
 from foreword.errors import UserError
-from foreword.injection import KV, NOTHING, Head, Injection, Mixture
+from foreword.injection import KV, NOTHING, Head, Injection, Mixture, in_turn
 
 
 class Backbone:
@@ -126,7 +126,7 @@ class Backbone:
     @property
     def longest(self) -> int:
         """The number of positions the model was made for."""
-        return positions(self.model, self.vocabulary)
+        return positions_of(self.model, self.vocabulary)
 
     @cached_property
     def state_width(self) -> int:
@@ -357,7 +357,16 @@ class Backbone:
         """
         if not self._within_window(longest + injection.leading) or not self.foldable:
             return None
-        return folded(self, injection, lead)
+        return self.folded(injection, lead)
+
+    def folded(self, injection: Injection, lead: Sequence[int]) -> Injection:
+        """Return what :meth:`fold` does, wherever it holds."""
+        ids = [*virtual(self, injection.leading), *lead]
+        if not ids:
+            return injection
+        kv = in_turn(injection.kv, self.kv(ids, replace(injection, leading=0)))
+        positions = injection.positions + len(ids)
+        return replace(injection, leading=0, kv=kv, positions=positions)
 
     def _within_window(self, length: int) -> bool:
         """Whether rows of this length may be cut up: attention is reached, and sees them whole."""

@@ -54,7 +54,7 @@ class Embeddings:
         )
 
 
-def positions(model: PreTrainedModel, vocabulary: int) -> int:
+def positions_of(model: PreTrainedModel, vocabulary: int) -> int:
     """Return the number of positions that a model was made for."""
     made = int(getattr(model.config, "max_position_embeddings", None) or 1_000_000)
     padded = [  # position tables that keep their first rows for padding, as RoBERTa's does

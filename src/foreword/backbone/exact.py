@@ -8,7 +8,6 @@ import torch
 
 from foreword.backbone import one_stack
 from foreword.backbone.example import Example, Line
-from foreword.backbone.fold import folded
 from foreword.backbone.scores import agree
 from foreword.backbone.stack import Cut
 from foreword.injection import NOTHING, Mixture
@@ -28,7 +27,7 @@ def foldable(backbone: Backbone) -> bool:
         return False
     whole = Example((3, 1, 2, 4), 4, ((),), ((0, -1),))
     plain = backbone.states([whole])
-    return agree(plain, backbone.states([whole.after(2)], folded(backbone, NOTHING, (3, 1))))
+    return agree(plain, backbone.states([whole.after(2)], backbone.folded(NOTHING, (3, 1))))
 
 
 @torch.no_grad()
