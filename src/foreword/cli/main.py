@@ -25,7 +25,7 @@ from foreword.cli.predict import predict
 from foreword.cli.pretrain import pretrain
 from foreword.cli.train import train
 from foreword.errors import UserError
-from foreword.loop import Interrupted
+from foreword.interrupt import Interrupted
 from foreword.parallel import ALONE, World, joined
 
 app = App(
