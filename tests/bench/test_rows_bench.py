@@ -47,4 +47,5 @@ def test_wrong_arguments_are_one_line(tmp_path: Path) -> None:
     for arguments in ((), ("slots", "x"), ("turns", "a", "b"), ("slots", "missing.jsonl", "b")):
         done = run(*arguments)
         assert done.returncode != 0
-        assert done.stderr.startswith("bench: ") and done.stderr.count("\n") == 1
+        assert done.stderr.startswith("bench: ")
+        assert done.stderr.count("\n") == 1
