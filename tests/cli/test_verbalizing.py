@@ -71,6 +71,16 @@ def test_rows_to_show_may_be_given(world: World, cli: Cli, file: Path) -> None:
     assert "1 rows are there to show" in found.err
 
 
+def test_words_of_autoprompt_stand_in_the_prompt_file(world: World, cli: Cli, file: Path) -> None:
+    made = cli(*training(world, file, "--verbalizer", "autoprompt", "--method", "soft"))
+    assert made.status == 0, made.err
+    held = cli("info", file.with_name("p.safetensors"), "--json").json["task"]
+    assert held["verbalizer"] == "manual"
+    words = [word for own in held["labels"].values() for word in own]
+    assert len(set(words)) == len(words) >= 2
+    assert all(word in made.err.split("label words: ")[1].splitlines()[0] for word in words)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

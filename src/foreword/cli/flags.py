@@ -39,7 +39,7 @@ HELP = {
     "report_to": "tensorboard, wandb, mlflow, trackio",
     "template": 'a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [soft:"text"]',
     "labels": "label or label=word,word ...; or @FILE of many words; else found in the rows",
-    "verbalizer": "search: words found by the training rows; refine: of many, those it knows",
+    "verbalizer": "search, autoprompt: found by the training rows; refine: of many, those it knows",
     "head_start": "what a head begins as: random, the label words, or prototypes of the classes",
     "calibration": "correct answers by those to blank rows: none, contextual or pmi",
     "shown": "a file of rows to stand there, instead of some of the training rows",

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
 from foreword.errors import UserError
+from foreword.tasks.autoprompt import autoprompt
+from foreword.tasks.classifier import Classifier
 from foreword.tasks.classify import Classify
 from foreword.tasks.demos import draw
-from foreword.tasks.search import chosen
+from foreword.tasks.search import refined, searched
 from foreword.tasks.task import Task
+
+Words = Callable[[Classifier, Sequence[Row]], Mapping[str, Sequence[str]]]
+WAYS: Mapping[str, Words] = {"search": searched, "refine": refined, "autoprompt": autoprompt}
+"""How label words are chosen by the training rows."""
 
 
 def from_rows(
@@ -39,7 +45,7 @@ def from_rows(
         task = replace(task, shown=[{n: str(row.fields[n]) for n in names} for row in drawn])
     if task.verbalizer != "manual":
         bound.check(rows, answers=True)
-        labels = chosen(task.bind(backbone), task.verbalizer, rows)
+        labels = WAYS[task.verbalizer](task.bind(backbone), rows)
         told = "; ".join(f"{k} ={','.join(own)}" for k, own in labels.items())
         announce(f"label words: {told}")
         task = replace(task, labels=labels, verbalizer="manual")
