@@ -12,6 +12,8 @@ from foreword.tasks.autoprompt import autoprompt
 from foreword.tasks.classifier import Classifier
 from foreword.tasks.classify import Classify
 from foreword.tasks.demos import draw
+from foreword.tasks.labelling import OneLabel
+from foreword.tasks.relate import Relate
 from foreword.tasks.search import refined, searched
 from foreword.tasks.task import Task
 
@@ -32,7 +34,7 @@ def from_rows(
     Both stand in it from then on, as plain values, and are not chosen again. Raises UserError for
     rows that cannot be used, or are too few.
     """
-    if not isinstance(task, Classify):
+    if not isinstance(task, Classify | Relate):
         return task
     bound = task.bind(backbone)
     demos = bound.template.demos
@@ -41,9 +43,10 @@ def from_rows(
     if demos is not None and task.shown is None:
         bound.check(rows, answers=True)
         drawn = draw(bound, [bound.key(r) for r in rows], rows, demos.count, task.demos, seed)
-        names = (*bound.fields, task.label_field)
+        needs = bound.labelling.needs if isinstance(bound.labelling, OneLabel) else ()
+        names = dict.fromkeys((*bound.fields, *needs, task.label_field))
         task = replace(task, shown=[{n: str(row.fields[n]) for n in names} for row in drawn])
-    if task.verbalizer != "manual":
+    if isinstance(task, Classify) and task.verbalizer != "manual":
         bound.check(rows, answers=True)
         labels = WAYS[task.verbalizer](task.bind(backbone), rows)
         told = "; ".join(f"{k} ={','.join(own)}" for k, own in labels.items())

@@ -142,7 +142,7 @@ class Template:
         if self.demos is not None and not shows:
             raise UserError(
                 f"template {self.source!r}: there are no rows to show at {{{self.demos.name}}}; "
-                "task classify draws them from its training rows, other tasks have none"
+                "classify and relate draw them from their training rows, other tasks have none"
             )
         for name in self.fields:
             if name not in known:
