@@ -37,7 +37,7 @@ HELP = {
     "replay_share": "the share of an epoch's rows that are these",
     "old_test": "with --from: rows of that prompt's own task, scored before and after",
     "report_to": "tensorboard, wandb, mlflow, trackio",
-    "template": 'a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [soft:"text"]',
+    "template": "a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ...",
     "labels": "label or label=word,word ...; or @FILE of many words; else found in the rows",
     "verbalizer": "search, autoprompt: found by the training rows; refine: of many, those it knows",
     "head_start": "what a head begins as: random, the label words, or prototypes of the classes",

@@ -21,8 +21,9 @@ from foreword.engine import buckets, infer, share
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.tasks.conversation import later, rendered, talk
-from foreword.tasks.layout import Laid, answer_ids, begun, lay, room_for, spaced, values_of
+from foreword.tasks.layout import Laid, answer_ids, begun, lay, room_for, values_of
 from foreword.tasks.task import Encoded, Task, mean
+from foreword.tasks.template import Template
 from foreword.tasks.templated import Templated
 from foreword.tasks.windows import windows
 from foreword.tasks.wording import TextTask, Wording
@@ -70,6 +71,10 @@ class Generator(Templated):
                 f"{backbone.name} has a decoder apart, which learns one turn; use --turns last"
             )
         super().__init__(backbone, task.template)
+        if "messages" in self.fields and Template.parse(task.template).roles:
+            raise UserError(
+                f"template {task.template!r}: {{messages}} are turns already; leave out the roles"
+            )
         self.task: TextTask = task
         self.wording = wording
 
@@ -136,7 +141,7 @@ class Generator(Templated):
     def _following(self, left: str, row: Row) -> str:
         """Return the row's answer as it is written after ``left``."""
         answer = self.completion(row)
-        return answer if self._templated(row) else spaced(left, answer)
+        return answer if self._templated(row) else self.following(left, answer)
 
     def _room(self, room: int, before: str) -> int:
         """Return how many tokens a row may have, the text ``before`` it counted in."""
@@ -275,7 +280,7 @@ class Generator(Templated):
         answer = self._following(prompt, row)
         if self._templated(row):
             return f"{prompt}{answer}{self.backbone.text.tokenizer.eos_token or ''}\n"
-        return f"{prompt}{answer}\n\n"
+        return f"{prompt}{answer}{self.template.after}"
 
     def predict(
         self,
@@ -340,7 +345,7 @@ class Generator(Templated):
         items = []
         for row, text in said:
             laid = self._laid(row, room, before)
-            items.append(self._taught(laid, spaced(laid.left, text)))
+            items.append(self._taught(laid, self.following(laid.left, text)))
         found = [-math.inf] * len(items)
         for group, logits in infer(self.backbone, injection, [item.example for item in items]):
             own = [items[i] for i in group]
