@@ -71,6 +71,37 @@ def test_rows_to_show_may_be_given(world: World, cli: Cli, file: Path) -> None:
     assert "1 rows are there to show" in found.err
 
 
+def test_words_of_autoprompt_stand_in_the_prompt_file(world: World, cli: Cli, file: Path) -> None:
+    made = cli(*training(world, file, "--verbalizer", "autoprompt", "--method", "soft"))
+    assert made.status == 0, made.err
+    held = cli("info", file.with_name("p.safetensors"), "--json").json["task"]
+    assert held["verbalizer"] == "manual"
+    words = [word for own in held["labels"].values() for word in own]
+    assert len(set(words)) == len(words) >= 2
+    assert all(word in made.err.split("label words: ")[1].splitlines()[0] for word in words)
+
+
+def test_relations_are_shown_and_calibrated(world: World, cli: Cli, file: Path) -> None:
+    pairs = [("film", "was"), ("bad", "it"), ("and", "good")]
+    rows = [
+        {"text": f"{a} {b} {n}", "head": a, "tail": b, "label": label}
+        for n, (a, b) in enumerate(pairs * 2)
+        for label in ("Other", "A(e1,e2)")
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    flags = ["--task", "relate", "--template", "{demos:2}{text} : {head} {tail}", "--json"]
+    more = ["--demos", "nearest", "--calibration", "pmi", "--method", "soft"]
+    made = cli(*training(world, file, *flags, *more))
+    assert made.status == 0, made.err
+    task = made.json["config"]["task"]
+    assert (task["calibration"], task["demos"], len(task["shown"])) == ("pmi", "nearest", 6)
+    own = file.with_name("own.jsonl")
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows[:3]), "utf-8")
+    given = cli(*training(world, file, *flags, "--shown", str(own)))
+    assert given.status == 0, given.err
+    assert given.json["config"]["task"]["shown"] == rows[:3]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

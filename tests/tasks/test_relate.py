@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone
@@ -13,6 +14,8 @@ from foreword.engine import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.metrics.relations import relations
+from foreword.tasks.classifier import Classifier
+from foreword.tasks.known import from_rows
 from foreword.tasks.relate import Relate, phrase
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,6 +39,10 @@ SEMEVAL = [
 ROWS = [
     Row({"text": "rain after wind", "head": "wind", "tail": "rain", "label": label}, f"F:{n}")
     for n, label in enumerate(["Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)", "Other"], 1)
+]
+MORE = [
+    Row({"text": f"{a} after {b}", "head": b, "tail": a, "label": label}, f"F:{a}{b}")
+    for a, b, label in [("rain", "wind", "Other"), ("film", "bad", "A(e1,e2)"), ("a", "b", "Other")]
 ]
 
 
@@ -94,3 +101,60 @@ def test_a_head_that_is_not_in_the_text_is_refused() -> None:
     bare = Relate(template="{text}:", labels={"A": " a", "B": " b"}).bind(get("llama"))
     with pytest.raises(UserError, match=r"F:9: missing field 'head'"):
         bare.check([Row({"text": "a", "tail": "a"}, "F:9")], answers=False)
+
+
+def asked(name: str, **changes: object) -> Relate:
+    end = "[mask] ." if get(name).architecture == "masked" else ""
+    labels = {"A(e1,e2)": " good", "Other": " bad"}
+    settings = {"template": f"{{text}} : {{head}} {{tail}} {end}", "labels": labels}
+    return Relate(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def chances(task: Relate, name: str, rows: list[Row]) -> np.ndarray:
+    found = task.bind(get(name)).predict(rows, NOTHING)
+    return np.array([list(each["probabilities"].values()) for each in found])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    ("way", "blanks"), [("contextual", ["N/A", "", "[[MASK]]"]), ("pmi", [""])]
+)
+def test_calibration_blanks_every_field(name: str, way: str, blanks: list[str]) -> None:
+    plain, raw = asked(name).template or "", chances(asked(name), name, MORE)
+    prior = 0
+    for text in blanks:
+        written = plain.replace("{text}", text).replace("{head}", text).replace("{tail}", text)
+        prior = prior + chances(asked(name, template=written), name, MORE[:1])
+    want = raw / prior
+    found = chances(asked(name, calibration=way), name, MORE)
+    np.testing.assert_allclose(found, want / want.sum(1, keepdims=True), rtol=1e-4)
+    assert abs(found - raw).max() > 1e-3
+
+
+@pytest.mark.parametrize("choice", ["balanced", "random", "nearest"])
+@pytest.mark.parametrize(
+    "template", ["{demos:2}{text}\n{head} and {tail} are", "{demos:2}{text} :"]
+)
+def test_rows_are_shown_with_their_relations(choice: str, template: str) -> None:
+    made = from_rows(asked("llama", template=template, demos=choice), get("llama"), MORE, 0)
+    assert isinstance(made, Relate)
+    assert made.shown is not None
+    assert all(set(row) == {"text", "head", "tail", "label"} for row in made.shown)
+    bound = made.bind(get("llama"))
+    assert isinstance(bound, Classifier)
+    for row in MORE:
+        others = {bound.demonstration(other) for other in MORE if other is not row}
+        shown = bound._demos([row])[0]
+        assert set(shown) == others
+        asks = template.removeprefix("{demos:2}")
+        own = asked("llama", template="".join(shown).replace("{", "{{") + asks).bind(get("llama"))
+        assert bound.dev_example(row, 10**6).example == own.dev_example(row, 10**6).example
+    assert from_rows(made, get("llama"), MORE, 1) == made
+
+
+def test_relations_to_show_are_checked() -> None:
+    task = asked("llama", template="{demos:1}{text} :", shown=[{"text": "a b", "label": "Other"}])
+    with pytest.raises(UserError, match="demonstration 1: missing field 'head'"):
+        task.bind(get("llama")).predict(MORE, NOTHING)
+    with pytest.raises(UserError, match=r"the template has no \{demos:N\}"):
+        from_rows(asked("llama", demos="nearest"), get("llama"), MORE, 0)

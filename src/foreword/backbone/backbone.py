@@ -285,6 +285,13 @@ class Backbone:
             return F.linear(states.to(weight.dtype), weight, bias)
         return self._scores.of(states, tokens)
 
+    def met(self, states: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return what output embeddings meet of states, and them: (N, inner), (vocabulary, inner).
+
+        None for a model whose scores are no product of the two.
+        """
+        return self._scores.met(states)
+
     def kv(self, ids: Sequence[int], injection: Injection = NOTHING) -> dict[str, KV]:
         """Return what every attention site holds after reading ``ids`` under ``injection``.
 

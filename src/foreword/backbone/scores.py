@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
@@ -40,6 +41,33 @@ class Scores:
             return head(self.model, states, self._answer, self._rows(tuple(tokens)))
         scores = head(self.model, states, self._answer)
         return scores if tokens is None else scores[:, list(tokens)]
+
+    @torch.no_grad()
+    def met(self, states: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return what the output embeddings meet of last states, and those embeddings.
+
+        (N, width) -> (N, inner), (vocabulary, inner). Some models transform or scale the states
+        first, and their own code does it here. None where scores are no product of the two.
+        """
+        output = output_embeddings(self.model)
+        weight = getattr(output, "weight", None)
+        if output is None or not isinstance(weight, Tensor) or weight.dim() != 2:
+            return None
+        seen: list[tuple[Tensor, Tensor]] = []
+        handle = output.register_forward_hook(
+            lambda module, given, scores: seen.append((given[0][0], scores[0]))
+        )
+        try:
+            head(self.model, states, self._answer)
+        finally:
+            handle.remove()
+        if len(seen) != 1:
+            return None
+        (inner, scores), bias = seen[0], getattr(output, "bias", None)
+        linear = inner.shape[-1] == weight.shape[1] and weight.is_floating_point()
+        if not linear or not agree(F.linear(inner, weight.to(inner.dtype), bias), scores):
+            return None
+        return inner, weight.detach()
 
     def _rows(self, tokens: tuple[int, ...]) -> nn.Linear:
         """The output embeddings of these tokens; kept, since a task asks for the same ones."""

@@ -22,7 +22,6 @@ from foreword.methods.continued import Continued
 from foreword.methods.method import Method
 from foreword.methods.registry import METHODS, kinds, together
 from foreword.presets import settings_of
-from foreword.tasks.classify import Classify
 from foreword.tasks.registry import TASKS
 from foreword.tasks.task import Task
 from foreword.training import Training
@@ -208,7 +207,8 @@ def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
     if from_file := _file(given.get("labels")):
         given["labels"] = read_label_words(Path(from_file))
     shown = given.get("shown") or ()
-    if shown and kind is Classify and all(isinstance(file, str) for file in shown):
+    takes = "shown" in kind().__dict__
+    if shown and takes and all(isinstance(file, str) for file in shown):
         given["shown"] = [row for file in shown for row in shown_rows(file)]
     if isinstance(given.get("labels"), list | tuple):
         given["labels"] = parse_labels(given["labels"])

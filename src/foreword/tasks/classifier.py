@@ -127,6 +127,8 @@ class Classifier(Templated):
     def spelled(self, word: str) -> Path:
         """Return the tokens of a word where the answer stands."""
         inside = bool(self.each.parts)
+        if self.template.close and not inside:
+            word = word.lstrip(" ")
         return tuple(answer_ids(self.backbone, self._left, word, inside=inside))
 
     @cached_property
@@ -339,10 +341,11 @@ class Classifier(Templated):
         ]
         whole = self.template.shown().fill(self._values(row))
         if not self.each.parts:
-            return f"{_answered(whole, spoken[0])}\n\n"
+            word = spoken[0].lstrip(" ") if self.template.close else spoken[0]
+            return f"{_answered(whole, word)}{self.template.after}"
         places = zip(self.labelling.places(row), spoken, strict=True)
         told = [_answered(self.each.fill(values), word) for values, word in places]
-        return "".join([*(p for p in whole if isinstance(p, str)), *told, "\n\n"])
+        return "".join([*(p for p in whole if isinstance(p, str)), *told, self.template.after])
 
     def finished(self, rows: Sequence[Row], injection: Injection) -> Task:
         """Return the task with what its labelling chooses by the answers to dev rows."""

@@ -37,10 +37,11 @@ class Classify:
     the training rows count alike. The best parameters are kept, and prompts are compared, by the
     ``headline``.
 
-    ``verbalizer`` "search" finds the labels' words by the training rows, and "refine" keeps those
-    of many words that the model knows (search.py). ``calibration`` corrects answers, not the
-    training (calibrate.py). ``demos`` says which training rows stand at ``{demos:N}``; those that
-    were drawn are ``shown``, as objects of their fields (demos.py).
+    ``verbalizer`` "search" and "autoprompt" find the labels' words by the training rows, and
+    "refine" keeps those of many words that the model knows (search.py, autoprompt.py).
+    ``calibration`` corrects answers, not the training (calibrate.py). ``demos`` says which training
+    rows stand at ``{demos:N}``; those that were drawn are ``shown``, as objects of their fields
+    (demos.py).
     """
 
     template: str | None = None
@@ -53,7 +54,7 @@ class Classify:
     label_smoothing: float = 0.0
     class_weights: Literal["balanced"] | Mapping[str, float] | None = None
     headline: str = "accuracy"
-    verbalizer: Literal["manual", "search", "refine"] = "manual"
+    verbalizer: Literal["manual", "search", "refine", "autoprompt"] = "manual"
     calibration: Calibration = "none"
     demos: Choice = "balanced"
     shown: Sequence[Mapping[str, str]] | None = None

@@ -18,24 +18,30 @@ Messages = Sequence[dict[str, str]]
 def rendered(text: Text, messages: Messages, where: str) -> str:
     """Return what the model reads before it answers messages.
 
-    The tokenizer's chat template says how; without one each turn is a line that names its role.
-    Raises UserError for messages that the template refuses.
+    Raises UserError for messages that the chat template refuses.
     """
-    tokenizer = text.tokenizer
-    if tokenizer.chat_template is None:
-        turns = [f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages]
-        return "\n".join([*turns, "Assistant:"])
     try:
-        whole = str(
-            tokenizer.apply_chat_template(
-                list(messages), add_generation_prompt=True, tokenize=False
-            )
-        )
+        return asked(text, messages)
     except TemplateError as error:
         raise UserError(
             f"{where}: the model's chat template does not take these messages ({error}); "
             "mend the row's roles and their order"
         ) from None
+
+
+def asked(text: Text, messages: Messages) -> str:
+    """Return messages as text, up to where the assistant's next one begins.
+
+    The tokenizer's chat template says how; without one each turn is a line that names its role.
+    Raises TemplateError for messages that the template refuses.
+    """
+    tokenizer = text.tokenizer
+    if tokenizer.chat_template is None:
+        turns = [f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages]
+        return "\n".join([*turns, "Assistant:"])
+    whole = str(
+        tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+    )
     first = str(tokenizer.decode(list(text.around[0])))
     return whole.removeprefix(first)  # which laying out puts there
 

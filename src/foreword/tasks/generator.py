@@ -17,7 +17,7 @@ from foreword.data.read import Row
 from foreword.engine import buckets, infer, share
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
-from foreword.tasks.layout import room_for, spaced
+from foreword.tasks.layout import room_for
 from foreword.tasks.progress import by_owner
 from foreword.tasks.task import Encoded, Task, mean
 from foreword.tasks.texts import Texts
@@ -159,7 +159,7 @@ class Generator(Texts):
         items = []
         for row, text in said:
             laid = self._laid(row, room, before)
-            items.append(self._taught(laid, spaced(laid.left, text)))
+            items.append(self._taught(laid, self.following(laid.left, text)))
         found = [-math.inf] * len(items)
         for group, logits in infer(self.backbone, injection, [item.example for item in items]):
             own = [items[i] for i in group]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
 from foreword.errors import UserError
+from foreword.tasks.autoprompt import autoprompt
+from foreword.tasks.classifier import Classifier
 from foreword.tasks.classify import Classify
 from foreword.tasks.demos import draw
-from foreword.tasks.search import chosen
+from foreword.tasks.labelling import OneLabel
+from foreword.tasks.relate import Relate
+from foreword.tasks.search import refined, searched
 from foreword.tasks.task import Task
+
+Words = Callable[[Classifier, Sequence[Row]], Mapping[str, Sequence[str]]]
+WAYS: Mapping[str, Words] = {"search": searched, "refine": refined, "autoprompt": autoprompt}
+"""How label words are chosen by the training rows."""
 
 
 def from_rows(
@@ -26,7 +34,7 @@ def from_rows(
     Both stand in it from then on, as plain values, and are not chosen again. Raises UserError for
     rows that cannot be used, or are too few.
     """
-    if not isinstance(task, Classify):
+    if not isinstance(task, Classify | Relate):
         return task
     bound = task.bind(backbone)
     demos = bound.template.demos
@@ -35,11 +43,12 @@ def from_rows(
     if demos is not None and task.shown is None:
         bound.check(rows, answers=True)
         drawn = draw(bound, [bound.key(r) for r in rows], rows, demos.count, task.demos, seed)
-        names = (*bound.fields, task.label_field)
+        needs = bound.labelling.needs if isinstance(bound.labelling, OneLabel) else ()
+        names = dict.fromkeys((*bound.fields, *needs, task.label_field))
         task = replace(task, shown=[{n: str(row.fields[n]) for n in names} for row in drawn])
-    if task.verbalizer != "manual":
+    if isinstance(task, Classify) and task.verbalizer != "manual":
         bound.check(rows, answers=True)
-        labels = chosen(task.bind(backbone), task.verbalizer, rows)
+        labels = WAYS[task.verbalizer](task.bind(backbone), rows)
         told = "; ".join(f"{k} ={','.join(own)}" for k, own in labels.items())
         announce(f"label words: {told}")
         task = replace(task, labels=labels, verbalizer="manual")

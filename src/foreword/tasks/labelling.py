@@ -145,8 +145,9 @@ class OneLabel:
     """One label a row.
 
     ``level`` makes the dev score, of the name ``metric``, of a confusion matrix, None for accuracy;
-    ``usable`` raises UserError for rows that are not, and ``more`` gives scores beside the usual
-    ones. The loss of a row is multiplied by its label's weight, where there are ``weights``.
+    ``usable`` raises UserError for rows that are not, by the fields that it ``needs``; ``more``
+    gives scores beside the usual ones. The loss of a row is multiplied by its label's weight, where
+    there are ``weights``.
     """
 
     names: tuple[str, ...]
@@ -157,6 +158,7 @@ class OneLabel:
     vocabulary: bool = False
     weights: Mapping[str, float] | None = None
     usable: Callable[[Row], None] = every_row
+    needs: tuple[str, ...] = ()
     more: Callable[[Sequence[str], Sequence[str], int], dict[str, Any]] = nothing_more
     asks: str = "Classify the text as"
     answer = "label"

@@ -18,7 +18,7 @@ from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.metrics.ranking import ranking, ranks
 from foreword.tasks.candidates import Listed, listed
-from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, spaced, values_of
+from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, values_of
 from foreword.tasks.progress import by_owner
 from foreword.tasks.task import Encoded, Task, mean
 from foreword.tasks.templated import Templated
@@ -146,7 +146,8 @@ class Ranker(Templated):
 
     def _example(self, laid: Laid, texts: Sequence[str]) -> Example:
         paths = [
-            tuple(answer_ids(self.backbone, laid.left, spaced(laid.left, text))) for text in texts
+            tuple(answer_ids(self.backbone, laid.left, self.following(laid.left, text)))
+            for text in texts
         ]
         targets = tuple((b, j) for b, path in enumerate(paths) for j in range(-1, len(path) - 1))
         answers = tuple(token for path in paths for token in path)
@@ -223,7 +224,8 @@ class Ranker(Templated):
         listed, whole = self.listed(row), self._joined(row)
         values = {name: str(whole.fields[name]) for name in self.template.fields}
         filled = "".join(p for p in self.template.fill(values) if isinstance(p, str))
-        return f"{filled}{spaced(filled, listed.texts[min(listed.right)])}\n\n"
+        answer = self.following(filled, listed.texts[min(listed.right)])
+        return f"{filled}{answer}{self.template.after}"
 
     def predict(
         self,

@@ -12,8 +12,10 @@ from foreword.data.read import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.metrics.relations import official, parted, relations
-from foreword.tasks.classifier import Classifier
+from foreword.tasks.calibrate import Calibration
+from foreword.tasks.classifier import Aids, Classifier
 from foreword.tasks.classify import found
+from foreword.tasks.demos import Choice
 from foreword.tasks.labelling import OneLabel
 from foreword.tasks.layout import Side
 from foreword.tasks.verbalizer import normalized, words_of
@@ -27,6 +29,7 @@ class Relate:
     Cause-Effect(e1,e2) is read as " cause and effect", and (e2,e1) as " effect and cause", as it
     follows "HEAD and TAIL are". ``none`` is the label of rows without a relation, which the
     official score leaves out. ``head_field`` and ``tail_field`` name what must occur in the text.
+    ``calibration``, ``demos`` and ``shown`` are those of a classification.
     """
 
     template: str | None = None
@@ -39,6 +42,9 @@ class Relate:
     max_length: int = 512
     truncate: Side = "right"
     input_window: int | None = None
+    calibration: Calibration = "none"
+    demos: Choice = "balanced"
+    shown: Sequence[Mapping[str, str]] | None = None
 
     def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Relate:
         """Find the relations in the rows where none are given, and the usual template."""
@@ -65,9 +71,11 @@ class Relate:
             level=lambda confusion: 100 * float(official(confusion, names, self.none)),
             usable=self._usable,
             more=more,
+            needs=(self.text_field, self.head_field, self.tail_field),
             asks="Say how two things of the text relate:",
         )
-        return Classifier(self, backbone, labelling)
+        aids = Aids(self.calibration, self.shown or (), self.demos == "nearest")
+        return Classifier(self, backbone, labelling, aids)
 
     def _usable(self, row: Row) -> None:
         """Raise UserError where head or tail are missing, or do not occur in the text."""

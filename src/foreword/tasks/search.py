@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -144,24 +144,24 @@ def _begins(task: Classifier) -> tuple[int, ...]:
 
 def _plausible(task: Classifier, scores: Tensor, size: int, words: dict[int, str]) -> list[int]:
     """Return the likeliest tokens that are words of letters, and note how each is written."""
-    begins = _begins(task)
     found: list[int] = []
     taken: set[str] = set()
     for token in scores.argsort(descending=True, stable=True).tolist():
         if len(found) == size:
             break
-        text = task.backbone.text.decode([token]).strip()
-        if not text.isalpha() or (text.isascii() and len(text) < 2) or text in taken:
+        word = written(task, token)
+        if word is None or word.strip() in taken:
             continue
-        for word in (f" {text}", text):
-            if task.spelled(word) == (*begins, token):
-                words[token] = word
-                found.append(token)
-                taken.add(text)
-                break
+        words[token] = word
+        found.append(token)
+        taken.add(word.strip())
     return found
 
 
-def chosen(task: Classifier, way: str, rows: Sequence[Row]) -> Mapping[str, Sequence[str]]:
-    """Return the label words that a verbalizer's way finds."""
-    return searched(task, rows) if way == "search" else refined(task, rows)
+def written(task: Classifier, token: int) -> str | None:
+    """Return the word of letters that a token alone spells where the answer stands, or None."""
+    text = task.backbone.text.decode([token]).strip()
+    if not text.isalpha() or (text.isascii() and len(text) < 2):
+        return None
+    path = (*_begins(task), token)
+    return next((word for word in (f" {text}", text) if task.spelled(word) == path), None)

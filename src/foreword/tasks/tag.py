@@ -92,6 +92,8 @@ class Tag:
             raise UserError("a tagging needs a word_template; give one, or rows")
         if Template.parse(self.word_template).soft:
             raise UserError("word_template: [soft] stands before all words; put it in --template")
+        if Template.parse(self.word_template).roles:
+            raise UserError("word_template: roles stand before all words; put them in --template")
         labelling = Tags(tuple(self.labels or ()), self.token_field, self.tag_field)
         return Classifier(self, backbone, replace(labelling, each=self.word_template))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from foreword.errors import UserError, nearest
@@ -42,29 +42,49 @@ class Demos:
         return f"demos:{self.count}"
 
 
-Part = str | Field | Soft | Slot | Demos
+ROLES = ("system", "user", "assistant")
+"""Who may say a message."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """``[user]``: what follows, up to the next role, is a message of this role."""
+
+    name: str
+
+
+Part = str | Field | Soft | Slot | Demos | Role
 
 _TOKEN = re.compile(
     r"(?P<escape>\{\{|\}\}|\[\[|\]\])"
     r"|\{(?P<field>[^{}\[\]]*)\}"
     r"|\[soft:(?:(?P<size>[0-9]{1,6})|\"(?P<start>[^\"]*)\")\]"
     r"|(?P<mask>\[mask\])"
+    r"|\[(?P<role>system|user|assistant)\]"
     r"|(?P<stray>[{}\[\]])"
 )
 
 
 @dataclass(frozen=True)
 class Template:
-    """The parts of a template, in order; literal text stands as plain strings."""
+    """The parts of a template, in order; literal text stands as plain strings.
+
+    ``demo`` shows a demonstration, and ``after`` follows it. Where the answer is ``close`` nothing
+    parts it from the text on its left. All three are told by roles, which stand in ``parts`` until
+    a model's chat template is known (roles.py).
+    """
 
     source: str
     parts: tuple[Part, ...]
+    demo: tuple[Part, ...] | None = None
+    after: str = "\n\n"
+    close: bool = False
 
     @staticmethod
     def parse(source: str) -> Template:
         """Read ``{field}``, ``[mask]``, ``[soft:5]``, ``[soft:"text"]``; ``{{ }} [[ ]]`` escape.
 
-        ``{demos:4}`` is the place of four demonstrations.
+        ``{demos:4}`` is the place of four demonstrations, ``[user]`` begins a message.
 
         Raises UserError, with the column, for a stray brace or bracket, a field without a
         name, an unknown word in brackets, zero virtual tokens or demonstrations, or a second
@@ -101,9 +121,11 @@ class Template:
 
     def shown(self) -> Template:
         """Return what a demonstration is shown by: all that follows the place of them."""
+        if self.demo is not None:
+            return replace(self, parts=self.demo)
         if self.demos is None:
             return self
-        return Template(self.source, self.parts[self.parts.index(self.demos) + 1 :])
+        return replace(self, parts=self.parts[self.parts.index(self.demos) + 1 :])
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
@@ -115,10 +137,15 @@ class Template:
         """The runs of virtual tokens, in order."""
         return tuple(part for part in self.parts if isinstance(part, Soft))
 
+    @cached_property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles that no chat template has been met by yet."""
+        return tuple(part for part in self.parts if isinstance(part, Role))
+
     def hard(self) -> Template:
         """Return the template without its virtual tokens."""
         kept = tuple(part for part in self.parts if not isinstance(part, Soft))
-        return Template(self.source, kept)
+        return replace(self, parts=kept)
 
     def fill(self, values: Mapping[str, str]) -> list[str | Soft | Slot]:
         """Put a row's texts in place of its fields and join neighbouring texts.
@@ -127,6 +154,7 @@ class Template:
         """
         filled: list[str | Soft | Slot] = []
         for part in self.parts:
+            assert not isinstance(part, Role), "roles are to be made text first"
             if isinstance(part, Demos):
                 piece: str | Soft | Slot = values.get(part.name, "")
             else:
@@ -142,7 +170,7 @@ class Template:
         if self.demos is not None and not shows:
             raise UserError(
                 f"template {self.source!r}: there are no rows to show at {{{self.demos.name}}}; "
-                "task classify draws them from its training rows, other tasks have none"
+                "classify and relate draw them from their training rows, other tasks have none"
             )
         for name in self.fields:
             if name not in known:
@@ -156,6 +184,8 @@ def _special(source: str, found: re.Match[str]) -> Part:
     place = f"template {source!r}, column {found.start() + 1}"
     if found["mask"]:
         return Slot()
+    if found["role"]:
+        return Role(found["role"])
     if found["field"] is not None:
         name = found["field"].strip()
         if not name:
@@ -178,6 +208,6 @@ def _stray(source: str, at: int) -> str:
     if sign == "[" and (word := re.match(r"\[([^\[\]{}]*)\]", source[at:])):
         if word[1].startswith("soft"):
             return f'{place}: cannot read [{word[1]}]; write [soft:5] or [soft:"some text"]'
-        known = nearest(word[1].split(":")[0], ["mask", "soft"])
+        known = nearest(word[1].split(":")[0], ["mask", "soft", *ROLES])
         return f"{place}: unknown [{word[1]}]; {known}; write [[ and ]] for plain brackets"
     return f"{place}: a stray '{sign}'; write {sign * 2} for a plain one"

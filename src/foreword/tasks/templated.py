@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from foreword.backbone.backbone import Backbone
-from foreword.tasks.layout import soft_size
+from foreword.tasks.layout import soft_size, spaced
+from foreword.tasks.roles import as_turns
 from foreword.tasks.template import Template
 
 
@@ -12,7 +13,7 @@ class Templated:
 
     def __init__(self, backbone: Backbone, template: str) -> None:
         self.backbone = backbone
-        self.template = Template.parse(template)
+        self.template = as_turns(Template.parse(template), backbone.text)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -27,3 +28,7 @@ class Templated:
     def starts(self) -> list[tuple[int, str | None]]:
         """The template's runs of virtual tokens: size and starting text of each."""
         return [(soft_size(self.backbone, soft), soft.text) for soft in self.template.soft]
+
+    def following(self, left: str, answer: str) -> str:
+        """Return an answer as it is written after ``left``."""
+        return answer if self.template.close else spaced(left, answer)

@@ -11,8 +11,9 @@ from foreword.data.read import Row
 from foreword.data.shapes import canonical, require
 from foreword.errors import UserError
 from foreword.tasks.conversation import later, rendered, talk
-from foreword.tasks.layout import Laid, answer_ids, begun, lay, spaced, values_of
+from foreword.tasks.layout import Laid, answer_ids, begun, lay, values_of
 from foreword.tasks.task import Encoded
+from foreword.tasks.template import Template
 from foreword.tasks.templated import Templated
 from foreword.tasks.windows import windows
 from foreword.tasks.wording import TextTask, Wording
@@ -42,6 +43,10 @@ class Texts(Templated):
                 f"{backbone.name} has a decoder apart, which learns one turn; use --turns last"
             )
         super().__init__(backbone, task.template)
+        if "messages" in self.fields and Template.parse(task.template).roles:
+            raise UserError(
+                f"template {task.template!r}: {{messages}} are turns already; leave out the roles"
+            )
         self.task: TextTask = task
         self.wording = wording
 
@@ -91,7 +96,7 @@ class Texts(Templated):
     def _following(self, left: str, row: Row) -> str:
         """Return the row's answer as it is written after ``left``."""
         answer = self.completion(row)
-        return answer if self._templated(row) else spaced(left, answer)
+        return answer if self._templated(row) else self.following(left, answer)
 
     def _room(self, room: int, before: str) -> int:
         """Return how many tokens a row may have, the text ``before`` it counted in."""
@@ -193,4 +198,4 @@ class Texts(Templated):
         answer = self._following(prompt, row)
         if self._templated(row):
             return f"{prompt}{answer}{self.backbone.text.tokenizer.eos_token or ''}\n"
-        return f"{prompt}{answer}\n\n"
+        return f"{prompt}{answer}{self.template.after}"
