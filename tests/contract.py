@@ -25,6 +25,7 @@ from foreword.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.layout import room_for
 from foreword.tasks.task import Bound
+from oracles import in_double
 from plain import twin
 
 TEXTS = ["a good film", "it was", "bad film and a good film :", "film 0123"]
@@ -104,7 +105,7 @@ def probabilities(task: Bound, injection: Injection | Mixture) -> Tensor:
 
 def equals_a_plain_oracle(method: Method, base: Backbone, oracle: Oracle) -> None:
     task, _ = built(method, base)
-    injection = trained(method, base)()
+    base, injection = in_double(base), trained(method, base)().map(Tensor.double)
     for row in ROWS:
         example = task.dev_example(row, room_for(base, injection)).example
         with torch.no_grad():

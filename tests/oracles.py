@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 
 import torch
@@ -29,6 +30,14 @@ def get(name: str) -> Backbone:
         if parameter.dim() > 1:  # as initialized, some hardly heed what stands before a row
             parameter.data.mul_(3)
     return made
+
+
+@cache
+def in_double(base: Backbone) -> Backbone:
+    """The same model in float64, where two ways to one number do not part by rounding."""
+    model = deepcopy(base.model).double()
+    model.set_experts_implementation("eager")  # grouped products take no float64
+    return Backbone(model, base.text.tokenizer, architecture=base.architecture, name=base.name)
 
 
 def scores(

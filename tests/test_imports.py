@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "foreword"
 ORDER = [
     ["errors"],
-    ["config", "injection", "metrics", "data", "parallel", "overflow", "training"],
+    ["config", "injection", "interrupt", "metrics", "data", "parallel", "overflow", "training"],
     ["regularise"],
     ["backbone"],
     ["engine"],

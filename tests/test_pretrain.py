@@ -22,7 +22,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.letters import byte_pairs, characters, encode
 from foreword.cli.main import run
 from foreword.errors import UserError
-from foreword.loop import Interrupted
+from foreword.interrupt import Interrupted
 from foreword.pretrain import HELD_OUT, pretrain
 from foreword.streams import AT_ONCE, Pretraining
 from toys import Recorder, rows, write

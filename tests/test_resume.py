@@ -19,7 +19,7 @@ import toys
 from foreword import checkpoint
 from foreword import loop as loop_module
 from foreword.errors import UserError
-from foreword.loop import Interrupted
+from foreword.interrupt import Interrupted
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt import Prompt

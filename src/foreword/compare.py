@@ -32,7 +32,7 @@ from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluate import evaluate, scored, without_bulk
 from foreword.injection import NOTHING
-from foreword.loop import Interrupted
+from foreword.interrupt import Interrupted
 from foreword.methods.method import Method
 from foreword.prompt import write_whole
 from foreword.records import Record, add, read

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 Activation = Literal["identity", "relu", "gelu", "silu", "tanh"]
@@ -23,6 +24,18 @@ class KV:
 
     keys: Tensor  # (H, P, D)
     values: Tensor  # (H, P, D')
+
+
+def in_turn(first: Mapping[str, KV], then: Mapping[str, KV]) -> dict[str, KV]:
+    """Return the keys and values of both, module by module, those of ``then`` last."""
+    made = dict(first)
+    for site, own in then.items():
+        if site in first:
+            before = first[site]
+            keys = torch.cat([before.keys.to(own.keys), own.keys], 1)
+            own = KV(keys, torch.cat([before.values.to(own.values), own.values], 1))
+        made[site] = own
+    return made
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
@@ -25,6 +22,7 @@ from foreword.data.sample import epoch_order
 from foreword.engine import differentiate, infer, token_budget
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
+from foreword.interrupt import Interrupted, interruptible
 from foreword.methods.method import Trainable
 from foreword.parallel import ALONE, World
 from foreword.regularise import Anchor, Mix, dropped
@@ -44,10 +42,6 @@ WORTH_COMPILING = 300
 
 STATES_AT_ONCE = 256
 """Dev rows whose stored states are brought together at once."""
-
-
-class Interrupted(Exception):  # noqa: N818 (it is no error)
-    """The user stopped the run; it was saved where that was asked for."""
 
 
 class NotFiniteError(UserError):
@@ -384,23 +378,3 @@ def _order(
 ) -> tuple[int, ...]:
     """Return the order of an epoch's rows, found once for all of its steps."""
     return epoch_order(tasks, dict(enumerate(counts)), seed, epoch)
-
-
-@contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a flag that is looked at between steps; a second one kills."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-
-    def stop(number: int, frame: object) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)

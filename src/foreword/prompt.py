@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from safetensors.torch import save
@@ -189,7 +189,7 @@ class Tuned(Protocol):
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of its file by their names there."""
 
-    def onto(self, backbone: Backbone, *, force: bool = False, where: str = "...") -> Tuned:
+    def onto(self, backbone: Backbone, *, force: bool = False, where: str = "...") -> Self:
         """Return it with a backbone in hand; raises UserError where it does not fit."""
 
     def save(self, path: str | Path) -> Path:

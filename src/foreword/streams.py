@@ -18,7 +18,8 @@ from foreword import checkpoint
 from foreword.backbone.letters import BYTES, SPECIAL
 from foreword.backbone.recurrent import CELLS, RecurrentConfig, RecurrentForCausalLM, States
 from foreword.errors import UserError, nearest
-from foreword.loop import SAVE_EVERY, Interrupted, interruptible
+from foreword.interrupt import Interrupted, interruptible
+from foreword.loop import SAVE_EVERY
 from foreword.training import check_rate
 from foreword.watch import Watchers
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from foreword import train as training_module
-from foreword.cli import main
+from foreword.cli import info
 from foreword.prompt import Prompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -441,7 +441,7 @@ def test_a_bug_is_told_as_one_with_its_traceback(cli: Cli, monkeypatch: pytest.M
     def broken(path: Path) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(main, "load", broken)
+    monkeypatch.setattr(info, "load", broken)
     answer = cli("info", "p.safetensors")
     assert answer.status == 1
     assert "Traceback" in answer.err

@@ -27,7 +27,7 @@ from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
 from foreword.prompt import Prompt
 from foreword.tasks.layout import room_for
-from oracles import get, scores
+from oracles import get, in_double, scores
 from plain import twin
 
 pytestmark = [
@@ -52,6 +52,7 @@ def prompt(base: Backbone, injection: Injection) -> Prompt:
 
 def agree(base: Backbone, injection: Injection, model: Any) -> None:
     task = contract.task_on(base).bind(base)
+    base, injection, model = in_double(base), injection.map(torch.Tensor.double), model.double()
     for row in contract.ROWS:
         example = task.dev_example(row, room_for(base, injection)).example
         with torch.no_grad():

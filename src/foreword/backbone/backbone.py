@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foreword.backbone import one_stack, two_stacks
+from foreword.backbone import exact, one_stack, two_stacks
 from foreword.backbone.attention import Carried
 from foreword.backbone.carry import gather
+from foreword.backbone.embeddings import Embeddings, positions_of
 from foreword.backbone.example import Batch, Example, Line, batch
 from foreword.backbone.fingerprint import fingerprint
 from foreword.backbone.places import Place, find_places
@@ -25,7 +26,7 @@ from foreword.backbone.quantize import check_kind
 from foreword.backbone.quantize import quantize as quantize_model
 from foreword.backbone.recompute import recompute_layers
 from foreword.backbone.rows import virtual
-from foreword.backbone.scores import Scores, agree
+from foreword.backbone.scores import Scores
 from foreword.backbone.shard import shard_layers
 from foreword.backbone.sites import Role, Site, find_sites
 from foreword.backbone.sources import Architecture, open_source
@@ -33,7 +34,7 @@ from foreword.backbone.stack import WHOLE, Cut, Stack, no_compiler
 from foreword.backbone.text import Text
 from foreword.backbone.varied import varied
 from foreword.errors import UserError
-from foreword.injection import KV, NOTHING, Head, Injection, Mixture
+from foreword.injection import KV, NOTHING, Head, Injection, Mixture, in_turn
 
 
 class Backbone:
@@ -68,8 +69,9 @@ class Backbone:
         self.changed = False
         self.sites = find_sites(model)
         self._scores = Scores(model)
-        self.vocabulary: int = self._table.shape[0]
-        self.width: int = self._table.shape[1]
+        self._embeddings = Embeddings(model, name)
+        self.vocabulary: int = self._embeddings.weight.shape[0]
+        self.width: int = self._embeddings.weight.shape[1]
         # Right padding needs no mask on a causal model; the pad token would make some warn of that.
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.pad = (pad + 1) % self.vocabulary if architecture == "causal" else pad
@@ -107,19 +109,14 @@ class Backbone:
         return fingerprint(self.model, self.text.tokenizer)
 
     @property
-    def _table(self) -> Tensor:
-        """The input embeddings' weight: (vocabulary, width)."""
-        return cast(Tensor, self.model.get_input_embeddings().weight)
-
-    @property
     def device(self) -> torch.device:
         """Where the model's inputs go."""
-        return self._table.device
+        return self._embeddings.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the model computes in."""
-        return self._table.dtype
+        return self._embeddings.weight.dtype
 
     @property
     def counting(self) -> bool:
@@ -129,15 +126,7 @@ class Backbone:
     @property
     def longest(self) -> int:
         """The number of positions the model was made for."""
-        made = int(getattr(self.model.config, "max_position_embeddings", None) or 1_000_000)
-        padded = [  # position tables that keep their first rows for padding, as RoBERTa's does
-            table.padding_idx + 1
-            for table in self.model.modules()
-            if isinstance(table, nn.Embedding)
-            and table.padding_idx is not None
-            and table.num_embeddings == made != self.vocabulary
-        ]
-        return made - max(padded, default=0)
+        return positions_of(self.model, self.vocabulary)
 
     @cached_property
     def state_width(self) -> int:
@@ -177,6 +166,7 @@ class Backbone:
             modules = dict(view.model.named_modules())
             view.sites = {n: replace(s, module=modules[n]) for n, s in self.sites.items()}
             view._scores = self._scores.onto(view.model)
+            view._embeddings = self._embeddings.onto(view.model)
             view.__dict__.pop("stack", None)
             view.compilable = "what is tuned stands inside the layers"
         return view
@@ -223,26 +213,7 @@ class Backbone:
 
     def embedded(self, ids: Tensor) -> Tensor:
         """Return the input embeddings of real tokens, where the model is: (...) -> (..., width)."""
-        return cast(Tensor, self.model.get_input_embeddings()(ids)) * self._scale
-
-    @cached_property
-    def _scale(self) -> float:
-        """What embeddings must be multiplied by to read as their ids do; Marian scales only ids."""
-        two = self.architecture == "encoder-decoder"
-        stack = cast(nn.Module, self.model.get_encoder() if two else self.model.base_model)
-        ids = torch.tensor([[3, 4]], device=self.device)
-        with torch.no_grad():
-            embeds = self.model.get_input_embeddings()(ids)
-            expected = stack(input_ids=ids).last_hidden_state
-            near = 1e-2 * float(expected.abs().max())
-            for scale in (1.0, self.width**0.5):
-                found = stack(inputs_embeds=embeds * scale).last_hidden_state
-                if torch.allclose(found, expected, rtol=0, atol=near):
-                    return scale
-        raise UserError(
-            f"{self.name} cannot take virtual tokens: it reads embeddings otherwise than ids; "
-            "--method prefix may work on it"
-        )
+        return self._embeddings.of(ids)
 
     def states(
         self,
@@ -347,34 +318,13 @@ class Backbone:
 
     @cached_property
     def foldable(self) -> bool:
-        """Whether reading on after stored keys and values equals reading everything.
-
-        True of causal models whose sites hold all that they have read; false of bidirectional
-        models, and where no attention site is reached. Tried on four tokens, not looked up.
-        """
-        if self.architecture != "causal" or not self.sites:
-            return False
-        whole = Example((3, 1, 2, 4), 4, ((),), ((0, -1),))
-        with torch.no_grad():
-            plain = self.states([whole])
-            folded = self.states([whole.after(2)], self._folded(NOTHING, (3, 1)))
-        return agree(plain, folded)
+        """Whether reading on after stored keys and values equals reading everything."""
+        return exact.foldable(self)
 
     @cached_property
     def packable(self) -> bool:
-        """Whether rows may lie end to end in one row of tokens, parted by attention alone.
-
-        True of causal transformers that take positions and have no other way from token to
-        token. Tried on two rows, not looked up.
-        """
-        if self.architecture != "causal" or not self.sites or "position_ids" not in self.accepted:
-            return False
-        rows = [Line((3, 1, 2, 4)), Line((4, 2))]
-        mixture = Mixture((NOTHING,), (0, 0))
-        with torch.no_grad():
-            side = one_stack.padded(self, rows, mixture).at([(0, 3), (1, 1)])
-            end = one_stack.packed(self, rows, mixture).at([(0, 3), (1, 1)])
-        return agree(side, end)
+        """Whether rows may lie end to end in one row of tokens, parted by attention alone."""
+        return exact.packable(self)
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
@@ -397,14 +347,8 @@ class Backbone:
 
     @cached_property
     def _parted(self) -> bool:
-        """Whether running below a layer and then above it equals running whole. Tried."""
-        rows = [Example((3, 1, 2, 4), 4, ((),), ((0, -1),)), Example((3, 4), 2, ((),), ((0, -1),))]
-        with torch.no_grad():
-            if self.stack is None or not self.stack.passes(lambda: self.states(rows)):
-                return False
-            lead, states = self.below(rows, NOTHING, 1, 1)
-            given = tuple(each.to(self.device) for each in (lead, *states))
-            return agree(self.states(rows), self.states(rows, lead=1, cut=Cut(1, given)))
+        """Whether running below a layer and then above it equals running whole."""
+        return exact.parted(self)
 
     @cached_property
     def window(self) -> int | None:
@@ -420,26 +364,22 @@ class Backbone:
         """
         if not self._within_window(longest + injection.leading) or not self.foldable:
             return None
-        return self._folded(injection, lead)
+        return self.folded(injection, lead)
+
+    def folded(self, injection: Injection, lead: Sequence[int]) -> Injection:
+        """Return what :meth:`fold` does, wherever it holds."""
+        ids = [*virtual(self, injection.leading), *lead]
+        if not ids:
+            return injection
+        kv = in_turn(injection.kv, self.kv(ids, replace(injection, leading=0)))
+        positions = injection.positions + len(ids)
+        return replace(injection, leading=0, kv=kv, positions=positions)
 
     def _within_window(self, length: int) -> bool:
         """Whether rows of this length may be cut up: attention is reached, and sees them whole."""
         if self.architecture != "causal" or not self.sites:
             return False
         return self.window is None or length <= self.window
-
-    def _folded(self, injection: Injection, lead: Sequence[int]) -> Injection:
-        ids = [*virtual(self, injection.leading), *lead]
-        if not ids:
-            return injection
-        read = self.kv(ids, replace(injection, leading=0))
-        for site, before in injection.kv.items():
-            after = read[site]
-            read[site] = KV(
-                torch.cat([before.keys.to(after.keys), after.keys], 1),
-                torch.cat([before.values.to(after.values), after.values], 1),
-            )
-        return replace(injection, leading=0, kv=read, positions=injection.positions + len(ids))
 
     # The inside of a pass ----------------------------------------------------------------------
 

@@ -45,6 +45,9 @@ _LOADERS: Mapping[Architecture, Any] = {
     "masked": AutoModelForMaskedLM,
     "encoder-decoder": AutoModelForSeq2SeqLM,
 }
+ALIGNMENT = 64
+"""Bytes to which torch aligns what it allocates."""
+
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.spm")
 
 
@@ -183,7 +186,18 @@ def _model(
         unused = _some(info["unexpected_keys"])
         print(f"note: {name!r} as {kind} leaves {unused} of its weights unused", file=sys.stderr)
     loaded: PreTrainedModel = model
+    _align(loaded)
     return loaded
+
+
+def _align(model: PreTrainedModel) -> None:
+    """Move weights that begin where a file's header happened to end to where tensors begin.
+
+    A matrix product may round otherwise there, and the same model from two files would differ.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.data_ptr() % ALIGNMENT:
+            tensor.data = tensor.data.clone()
 
 
 def _some(keys: set[str]) -> str:

@@ -62,19 +62,7 @@ def joint_attention(
 
 
 @joint_attention.register_fake
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    before_key: Tensor,
-    before_value: Tensor,
-    lead: int,
-    plan: Tensor,
-    places: Tensor,
-    sources: Tensor,
-    masks: Tensor,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
+def _(query: Tensor, *others: object) -> tuple[Tensor, Tensor]:
     return query.new_empty(query.shape), query.new_empty(query.shape[:2], dtype=torch.float32)
 
 
@@ -130,25 +118,8 @@ def joint_attention_backward(
 
 
 @joint_attention_backward.register_fake
-def _(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    before_key: Tensor,
-    before_value: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    lead: int,
-    plan: Tensor,
-    places: Tensor,
-    sources: Tensor,
-    masks: Tensor,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    like = (query, key, value, before_key, before_value)
-    made = [tensor.new_empty(tensor.shape) for tensor in like]
-    return made[0], made[1], made[2], made[3], made[4]
+def _(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor.new_empty(tensor.shape) for tensor in inputs[:5])
 
 
 def _keep(ctx, inputs, output):  # type: ignore[no-untyped-def]

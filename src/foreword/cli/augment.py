@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,9 +12,8 @@ from cyclopts import Parameter
 from foreword.augment.augment import augment as do
 from foreword.augment.gain import gain
 from foreword.augment.rounds import Augment
-from foreword.backbone.backbone import Backbone
 from foreword.cli import show
-from foreword.cli.common import Columns, Device, Dtype, Json, Model, Quantize, backbone_of
+from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, onto
 from foreword.cli.words import columns
 from foreword.data.read import read_rows
 from foreword.data.shapes import canonical
@@ -60,9 +60,7 @@ def augment(
     seed: Annotated[int, Parameter(help="decides what is sampled")] = USUAL.seed,
     columns_: Columns = None,
     model: Model = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    quantize: Quantize = None,
+    loading: Loaded = USUALLY,
     resume: Annotated[
         bool, Parameter(negative="", help="go on with the writer's training where it stopped")
     ] = False,
@@ -88,9 +86,7 @@ def augment(
         for name, file in (("dev", dev), ("test", test))
         if file is not None
     }
-    loaded = Prompt.load(prompt)
-    backbone = backbone_of(loaded, model, dtype, device, quantize)
-    loaded = loaded.onto(backbone, where=str(prompt))
+    loaded = onto(Prompt.load(prompt), prompt, model, loading)
     for own in others.values():
         loaded.bound().check(own, answers=True)
     kind: Method = Prefix() if method == "prefix" else Soft()
@@ -100,7 +96,7 @@ def augment(
         out,
         settings,
         known=[row for own in others.values() for row in own],
-        writer=None if writer is None else Backbone.load(writer, dtype=dtype, device=device),
+        writer=None if writer is None else replace(loading, quantize=None).load(writer),
         method=kind,
         training=training,
         resume=resume,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 from cyclopts import Parameter
 
@@ -12,28 +14,52 @@ from foreword.data.read import Row, read_rows
 from foreword.data.sample import first
 from foreword.prompt import Tuned
 
+T = TypeVar("T", bound=Tuned)
+
 Json = Annotated[bool, Parameter(name="--json", negative="", help="one JSON object on stdout")]
+Resume = Annotated[bool, Parameter(negative="", help="go on where the run stopped")]
 Model = Annotated[str | None, Parameter(help="instead of the model that the prompt names")]
-Dtype = Annotated[str, Parameter(help="auto, float32, bfloat16 or float16")]
-Device = Annotated[str, Parameter(help="auto, cpu, cuda or mps")]
-Quantize = Annotated[str | None, Parameter(help="int8 or int4: smaller weights in the model")]
+Force = Annotated[bool, Parameter(negative="", help="run on another model than the prompt's own")]
 Columns = Annotated[
     list[str] | None,
     Parameter(name="--columns", consume_multiple=True, help="name=column, as in train"),
 ]
 
 
-def backbone_of(
-    tuned: Tuned, model: str | None, dtype: str, device: str, quantize: str | None
-) -> Backbone:
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded."""
+
+    dtype: Annotated[str, Parameter(help="auto, float32, bfloat16 or float16")] = "auto"
+    device: Annotated[str, Parameter(help="auto, cpu, cuda or mps")] = "auto"
+    quantize: Annotated[
+        str | None, Parameter(help="int8 or int4: smaller weights in the model")
+    ] = None
+
+    def load(self, name: str, architecture: str = "auto") -> Backbone:
+        """Load the model of this name."""
+        return Backbone.load(
+            name,
+            architecture=architecture,
+            dtype=self.dtype,
+            device=self.device,
+            quantize=self.quantize,
+        )
+
+
+Loaded = Annotated[Loading, Parameter(name="*")]
+USUALLY = Loading()
+
+
+def backbone_of(tuned: Tuned, model: str | None, loading: Loading) -> Backbone:
     """Load the model that a prompt names, or another one that is given."""
-    return Backbone.load(
-        tuned.backbone["name"] if model is None else model,
-        architecture=tuned.backbone["architecture"],
-        dtype=dtype,
-        device=device,
-        quantize=quantize,
-    )
+    name = tuned.backbone["name"] if model is None else model
+    return loading.load(name, tuned.backbone["architecture"])
+
+
+def onto(tuned: T, path: Path, model: str | None, loading: Loading, *, force: bool = False) -> T:
+    """Return the prompt of a file on the model that it names, or on another one that is given."""
+    return tuned.onto(backbone_of(tuned, model, loading), force=force, where=str(path))
 
 
 def some_rows(source: str, named: Mapping[str, str], n: int | None, seed: int) -> list[Row]:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from foreword.cli import show
+from foreword.cli.common import Json, some_rows
 from foreword.cli.flags import Shared
 from foreword.cli.settings import compared
 from foreword.cli.words import columns
@@ -38,9 +39,7 @@ def compare(
     out: Annotated[
         Path, Parameter(help="JSONL file of the runs; what it holds is not done again")
     ] = Path("out/compare.jsonl"),
-    as_json: Annotated[
-        bool, Parameter(name="--json", negative="", help="one JSON object on stdout")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Tune and score several methods on the same rows, and show them in one table.
 
@@ -63,8 +62,7 @@ def compare(
     test = test if test_rows is None else first(test, test_rows, seed)
     dev = None
     if made.plain["dev"] is not None:
-        dev = read_rows(made.plain["dev"], columns=named)
-        dev = dev if made.plain["dev_rows"] is None else first(dev, made.plain["dev_rows"], seed)
+        dev = some_rows(made.plain["dev"], named, made.plain["dev_rows"], seed)
     given = Data(train, test, dev, made.plain["rows"], made.plain["per_label"])
     trained = len(given.chosen(made.task, seed))
     model = Model(*(made.plain[name] for name in ("model", "dtype", "device", "quantize")))

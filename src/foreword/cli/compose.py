@@ -11,16 +11,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from foreword.cli import show
-from foreword.cli.common import (
-    Columns,
-    Device,
-    Dtype,
-    Json,
-    Model,
-    Quantize,
-    backbone_of,
-    some_rows,
-)
+from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, backbone_of, some_rows
 from foreword.cli.words import columns
 from foreword.compose.ensemble import Ensemble, weighted
 from foreword.compose.fit import Fitted, fit, weighed
@@ -55,9 +46,7 @@ def compose(
     columns_: Columns = None,
     seed: Annotated[int, Parameter(help="decides the dev rows and the intervals")] = 0,
     model: Model = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    quantize: Quantize = None,
+    loading: Loaded = USUALLY,
     as_json: Json = False,
 ) -> None:
     """Make one prompt of several on the same model: concat, average or ensemble.
@@ -73,7 +62,7 @@ def compose(
     if held is None and weights is None and how == "ensemble":
         show.say("no --weights, and no --dev to fit them by: all weights are equal")
     if held is not None or tested is not None:
-        backbone = backbone_of(made, model, dtype, device, quantize)
+        backbone = backbone_of(made, model, loading)
         parts = [p.onto(backbone, where=str(path)) for p, path in zip(parts, prompts, strict=True)]
         made, used = _composed(parts, how, weights)
     if tested is not None:

@@ -10,9 +10,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from foreword.backbone.backbone import Backbone
 from foreword.cli import show
-from foreword.cli.common import Device, Dtype, Json, Quantize
+from foreword.cli.common import USUALLY, Json, Loaded, Resume
 from foreword.cli.words import unescaped
 from foreword.compress import DECODING, TEMPLATE
 from foreword.compress import compress as do
@@ -51,10 +50,8 @@ def compress(
     model: Annotated[
         str, Parameter(help="smollm2 (packaged), a folder, a .gguf file, or a hub id")
     ] = "smollm2",
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    quantize: Quantize = None,
-    resume: Annotated[bool, Parameter(negative="", help="go on where the run stopped")] = False,
+    loading: Loaded = USUALLY,
+    resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Press a long text into a short prefix that answers questions about it in its place."""
@@ -62,9 +59,8 @@ def compress(
     training = replace(TRAINING, epochs=epochs, batch_size=batch_size, seed=seed)
     training.check()
     decoding = replace(DECODING, max_new_tokens=max_new_tokens)
-    backbone = Backbone.load(model, dtype=dtype, device=device, quantize=quantize)
     found = do(
-        backbone,
+        loading.load(model),
         Cartridge(str(text), length, sink, rate),
         out,
         task=Generate(unescaped(template), decoding=decoding),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from foreword.backbone.backbone import Backbone
 from foreword.cli import show
+from foreword.cli.common import Json
 from foreword.errors import UserError
 from foreword.evaluate import evaluate, with_scores
 from foreword.methods.prefix import Prefix
@@ -31,8 +35,14 @@ def folder() -> Path:
     raise UserError("the demo's rows are not here: run it in a copy of the source tree")
 
 
-def run(out: Path, as_json: bool) -> None:
-    """Tune, score beside the frozen model, keep the file, and answer a few lines."""
+def demo(
+    *,
+    out: Annotated[Path, Parameter(help="the prompt file to write")] = Path(
+        "out/support.safetensors"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Tune a customer-service intent classifier, score it, and answer a few lines."""
     began = time.monotonic()
     rows = folder()
     show.say(f"rows: {rows}")

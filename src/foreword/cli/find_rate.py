@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from rich.bar import Bar as Stroke
 from rich.table import Table
 
-from foreword.backbone.backbone import Backbone
 from foreword.cli import show
 from foreword.cli.settings import Settings
 from foreword.data.read import Row
@@ -24,17 +23,10 @@ def run(made: Settings, rows: Sequence[Row], world: World, as_json: bool) -> Non
     """Try rising learning rates on the settings of a run, and print the curve."""
     if world.size > 1:
         raise UserError("--find-lr runs in one process; start it without torchrun")
-    wanted = made.plain
-    if wanted["replay"] is not None:
+    if made.plain["replay"] is not None:
         raise UserError("--find-lr tries the new rows alone; leave out --replay")
-    backbone = Backbone.load(
-        wanted["model"],
-        dtype=wanted["dtype"],
-        device=wanted["device"],
-        quantize=wanted["quantize"],
-    )
     found = find_rate(
-        backbone,
+        made.backbone(),
         made.task,
         made.method,
         rows,

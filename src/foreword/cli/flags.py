@@ -192,6 +192,8 @@ def _flags(called: str, without: typing.Collection[str] = ()) -> type:
 Flags = _flags("Flags")
 """All settings as flags; None where one is not given."""
 
+NO_FLAGS = Flags()
+
 CONTINUAL = ("source", "replay", "replay_share", "old_test")
 """What only a training that goes on from a prompt has."""
 

@@ -11,16 +11,16 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.cli import show
+from foreword.cli.common import Json, Resume, some_rows
 from foreword.cli.flags import CONTINUAL
 from foreword.cli.run_file import named, read_mapping
 from foreword.cli.settings import Settings, over_preset, settings_from
 from foreword.cli.words import columns
 from foreword.config import from_plain, plain
-from foreword.data.read import Row, read_rows
-from foreword.data.sample import drawn, first, others
+from foreword.data.read import Row
+from foreword.data.sample import drawn, others
 from foreword.errors import UserError, nearest
 from foreword.multitask import Member, Outcome, Sharing
 from foreword.multitask import multitask as do
@@ -45,23 +45,15 @@ def multitask(
         float | None,
         Parameter(help="how tasks are drawn: 1 in proportion to rows, more is more even"),
     ] = None,
-    resume: Annotated[bool, Parameter(negative="", help="go on where the run stopped")] = False,
-    as_json: Annotated[
-        bool, Parameter(name="--json", negative="", help="one JSON object on stdout")
-    ] = False,
+    resume: Resume = False,
+    as_json: Json = False,
 ) -> None:
     """Tune a prompt for each of several tasks in one run, in batches that mix their rows."""
     began = time.monotonic()
     tasks, sharing, common = _read(run, {"share": share, "rank": rank, "mixing": mixing})
-    wanted = common.plain
     members = [_member(name, made) for name, made in tasks.items()]
-    told = trackers(wanted["report_to"] or (), out / "multitask")
-    backbone = Backbone.load(
-        wanted["model"],
-        dtype=wanted["dtype"],
-        device=wanted["device"],
-        quantize=wanted["quantize"],
-    )
+    told = trackers(common.plain["report_to"] or (), out / "multitask")
+    backbone = common.backbone()
     with show.counting() as bars:
         found = do(
             backbone,
@@ -130,10 +122,7 @@ def _member(name: str, made: Settings) -> Member:
     renamed = columns(wanted["columns"])
 
     def rows(key: str, n: int | None = None) -> list[Row] | None:
-        if wanted[key] is None:
-            return None
-        read = read_rows(wanted[key], columns=renamed)
-        return read if n is None else first(read, n, seed)
+        return None if wanted[key] is None else some_rows(wanted[key], renamed, n, seed)
 
     by = plain(made.task).get("label_field")
     every = rows("train") or []

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from foreword.cli import show
+from foreword.cli.common import Json, Resume
 from foreword.pretrain import pretrain as do
 from foreword.streams import Pretraining
 from foreword.watch import Bar
@@ -35,10 +36,8 @@ def pretrain(
     rate: Annotated[float, Parameter(name="--lr", help="learning rate")] = USUAL.rate,
     seed: Annotated[int, Parameter(help="decides the first weights")] = USUAL.seed,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or mps")] = "auto",
-    resume: Annotated[bool, Parameter(negative="", help="go on where the run stopped")] = False,
-    as_json: Annotated[
-        bool, Parameter(name="--json", negative="", help="one JSON object on stdout")
-    ] = False,
+    resume: Resume = False,
+    as_json: Json = False,
 ) -> None:
     """Make an LSTM or GRU language model of a text file, to tune prompts for."""
     began = time.monotonic()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.cli.flags import CONTINUAL, RUN, flag
 from foreword.cli.label_words import read_label_words
@@ -34,6 +35,16 @@ class Settings:
     task: Task
     method: Method
     training: Training
+
+    def backbone(self, device: str | None = None) -> Backbone:
+        """Load the model that is named, on its own device or on the one that is given."""
+        own = self.plain
+        return Backbone.load(
+            own["model"],
+            dtype=own["dtype"],
+            device=own["device"] if device is None else device,
+            quantize=own["quantize"],
+        )
 
 
 def settings(flags: Any, file: Path | None) -> Settings:

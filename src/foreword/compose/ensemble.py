@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foreword.artefact import SCHEMA, check_fields, checked, read
 from foreword.backbone.backbone import Backbone
-from foreword.compose.fusion import Fusion, Labels, Numbers
+from foreword.compose.fusion import Fusion, Labels, Numbers, Poll
 from foreword.compose.lockstep import Completions
 from foreword.compose.together import check_together, check_weights
 from foreword.data.read import Row
@@ -89,7 +89,7 @@ class Ensemble:
         self, rows: Sequence[Row], *, progress: Callable[[int], None] | None = None
     ) -> list[dict[str, Any]]:
         """Answer rows, one object each; ``progress`` is told how many more are done."""
-        return self.fusion.answers(self.members, self.weights, rows, progress)
+        return self.fusion.answers(Poll(self.members, rows, progress), self.weights)
 
     def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
         """Answer texts (for a template of one field) or rows: labels, completions or scores."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from foreword.compose.ensemble import fusion_of
+from foreword.compose.fusion import Poll
 from foreword.compose.together import check_together, check_weights, equal_weights
 from foreword.data.read import Row, read_rows
 from foreword.data.shapes import canonical
@@ -118,5 +119,5 @@ def _judged(
     fusion = fusion_of(prompts[0].task)
     fusion.check(prompts)
     progress = None if announce is None else announce("dev rows", len(rows))
-    scores, ties = fusion.judge(prompts, np.array(tried), rows, progress)
+    scores, ties = fusion.judge(Poll(prompts, rows, progress), np.array(tried))
     return scores.tolist(), ties.tolist()

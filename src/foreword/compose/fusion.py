@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,15 @@ FLOOR = 1e-38
 """The least probability of a label: what is below it in float32 has lost its digits."""
 
 
+@dataclass(frozen=True)
+class Poll:
+    """Rows that all members are asked; ``progress`` is told how many more are done."""
+
+    members: Sequence[Prompt]
+    rows: Sequence[Row]
+    progress: Progress | None
+
+
 class Fusion(Protocol):
     """One way to fuse answers, for one kind of task."""
 
@@ -36,23 +46,11 @@ class Fusion(Protocol):
     def check(self, members: Sequence[Prompt]) -> None:
         """Raise UserError for members whose answers cannot be fused."""
 
-    def answers(
-        self,
-        members: Sequence[Prompt],
-        weights: Sequence[float],
-        rows: Sequence[Row],
-        progress: Progress | None,
-    ) -> list[dict[str, Any]]:
+    def answers(self, poll: Poll, weights: Sequence[float]) -> list[dict[str, Any]]:
         """Answer rows as a task's ``predict`` does, all members together."""
 
-    def judge(
-        self,
-        members: Sequence[Prompt],
-        candidates: Floats,  # (C, members)
-        rows: Sequence[Row],
-        progress: Progress | None,
-    ) -> tuple[Floats, Floats]:
-        """Return each candidate's score on rows, and what tells equal scores apart: (C,) each."""
+    def judge(self, poll: Poll, candidates: Floats) -> tuple[Floats, Floats]:
+        """Score candidates (C, members): a score each, and what tells equal ones apart: (C,)."""
 
 
 class Labels:
@@ -75,15 +73,9 @@ class Labels:
                     f"{', '.join(own[0])}; an ensemble needs the same labels"
                 )
 
-    def answers(
-        self,
-        members: Sequence[Prompt],
-        weights: Sequence[float],
-        rows: Sequence[Row],
-        progress: Progress | None,
-    ) -> list[dict[str, Any]]:
+    def answers(self, poll: Poll, weights: Sequence[float]) -> list[dict[str, Any]]:
         """Return each row's label and the probabilities of all labels."""
-        found = collected(members, rows, progress)
+        found = collected(poll)
         names, table = _table(found)
         made = []
         for number, chances in enumerate(np.exp(_product(table, np.array(weights)))):
@@ -92,23 +84,17 @@ class Labels:
             made.append({"label": best, "probabilities": by_label, "cut": _cut(found, number)})
         return made
 
-    def judge(
-        self,
-        members: Sequence[Prompt],
-        candidates: Floats,
-        rows: Sequence[Row],
-        progress: Progress | None,
-    ) -> tuple[Floats, Floats]:
+    def judge(self, poll: Poll, candidates: Floats) -> tuple[Floats, Floats]:
         """Return accuracies in percent points, and mean log-probabilities of the right labels."""
-        bound = members[0].bound()
-        bound.check(rows, answers=True)
-        names, table = _table(collected(members, rows, progress))
-        gold = [names.index(str(bound.class_of(row))) for row in rows]
+        bound = poll.members[0].bound()
+        bound.check(poll.rows, answers=True)
+        names, table = _table(collected(poll))
+        gold = [names.index(str(bound.class_of(row))) for row in poll.rows]
         scores, means = [], []
         for weights in candidates:
             logs = _product(table, weights)  # (rows, labels)
             scores.append(100 * np.mean(logs.argmax(1) == gold))
-            means.append(logs[np.arange(len(rows)), gold].mean())
+            means.append(logs[np.arange(len(gold)), gold].mean())
         return np.array(scores), np.array(means)
 
 
@@ -128,41 +114,28 @@ class Numbers:
                     f"{own[0][0]:g} to {own[0][1]:g}; an ensemble needs one range"
                 )
 
-    def answers(
-        self,
-        members: Sequence[Prompt],
-        weights: Sequence[float],
-        rows: Sequence[Row],
-        progress: Progress | None,
-    ) -> list[dict[str, Any]]:
+    def answers(self, poll: Poll, weights: Sequence[float]) -> list[dict[str, Any]]:
         """Return each row's number."""
-        found = collected(members, rows, progress)
+        found = collected(poll)
         fused = np.array(weights) @ _numbers(found)  # (rows,)
         return [{"score": s, "cut": _cut(found, n)} for n, s in enumerate(fused.tolist())]
 
-    def judge(
-        self,
-        members: Sequence[Prompt],
-        candidates: Floats,
-        rows: Sequence[Row],
-        progress: Progress | None,
-    ) -> tuple[Floats, Floats]:
+    def judge(self, poll: Poll, candidates: Floats) -> tuple[Floats, Floats]:
         """Return Pearson's correlations in percent points, and minus the mean squared errors."""
-        members[0].bound().check(rows, answers=True)
-        task = members[0].task
+        poll.members[0].bound().check(poll.rows, answers=True)
+        task = poll.members[0].task
         assert isinstance(task, Score)
-        gold = np.array([number_of(row, task.label_field) for row in rows])
-        fused = candidates @ _numbers(collected(members, rows, progress))  # (C, rows)
+        gold = np.array([number_of(row, task.label_field) for row in poll.rows])
+        fused = candidates @ _numbers(collected(poll))  # (C, rows)
         away, own = fused - fused.mean(1, keepdims=True), gold - gold.mean()
         lengths = np.sqrt((away**2).sum(1) * (own**2).sum())
         same = np.divide(away @ own, lengths, out=np.zeros(len(fused)), where=lengths > 1e-12)
         return 100 * same, -((fused - gold) ** 2).mean(1)
 
 
-def collected(
-    members: Sequence[Prompt], rows: Sequence[Row], progress: Progress | None
-) -> list[list[dict[str, Any]]]:
+def collected(poll: Poll) -> list[list[dict[str, Any]]]:
     """Return each member's own answers; members of equal tasks are run in one batch."""
+    members, rows, progress = poll.members, poll.rows, poll.progress
     found: list[list[dict[str, Any]]] = [[] for _ in members]
     told = None if progress is None else once(progress, len(members))
     for group in equal_tasks(members):

@@ -14,8 +14,7 @@ from transformers import PreTrainedModel, StopStringCriteria
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, config, prepare, trimmed
-from foreword.compose.fusion import Floats, Progress
-from foreword.data.read import Row
+from foreword.compose.fusion import Floats, Poll
 from foreword.engine import LOGITS, buckets, infer
 from foreword.errors import UserError
 from foreword.injection import Mixture
@@ -55,14 +54,9 @@ class Completions:
                         f"prompt 1 with {getattr(own[0], name)}; an ensemble needs the same"
                     )
 
-    def answers(
-        self,
-        members: Sequence[Prompt],
-        weights: Sequence[float],
-        rows: Sequence[Row],
-        progress: Progress | None,
-    ) -> list[dict[str, Any]]:
+    def answers(self, poll: Poll, weights: Sequence[float]) -> list[dict[str, Any]]:
         """Return a completion for each row."""
+        members, rows = poll.members, poll.rows
         bounds = _bounds(members)
         backbone, decoding = bounds[0].backbone, bounds[0].task.decoding
         asked = [b.asked(rows, m.injection) for b, m in zip(bounds, members, strict=True)]
@@ -73,18 +67,13 @@ class Completions:
             texts = continued(backbone, asked, weights, group, decoding)
             for i, text in zip(group, texts, strict=True):
                 found[i] = {"text": text.strip(), "cut": any(each.cut[i] for each in asked)}
-            if progress is not None:
-                progress(len(group))
+            if poll.progress is not None:
+                poll.progress(len(group))
         return found
 
-    def judge(
-        self,
-        members: Sequence[Prompt],
-        candidates: Floats,
-        rows: Sequence[Row],
-        progress: Progress | None,
-    ) -> tuple[Floats, Floats]:
+    def judge(self, poll: Poll, candidates: Floats) -> tuple[Floats, Floats]:
         """Return the mean log-likelihood of the completions' tokens, twice."""
+        members, rows = poll.members, poll.rows
         bounds = _bounds(members)
         backbone = bounds[0].backbone
         items = []
@@ -103,8 +92,8 @@ class Completions:
         for group in buckets([item.gold for item in items[0]], max(1, limit), padded=False):
             own = [[each[i] for i in group] for each in items]
             total += _likelihoods(backbone, members, own, candidates)
-            if progress is not None:
-                progress(len(group))
+            if poll.progress is not None:
+                poll.progress(len(group))
         mean = total / sum(item.gold for item in items[0])
         return mean, mean
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foreword.compose.together import check_together, check_weights, classes, equal_weights
 from foreword.errors import UserError
-from foreword.injection import KV, Injection, Patch
+from foreword.injection import Injection, Patch, in_turn
 from foreword.prompt import LARGE, Prompt
 
 
@@ -50,12 +50,11 @@ def _after(one: Injection, other: Injection) -> Injection:
             "or ensemble"
         ) from None
     embeds = [each for each in (one.embeds, other.embeds) if each is not None]
-    sites = dict.fromkeys([*one.kv, *other.kv])
     return replace(
         changed,
         embeds=torch.cat(embeds) if embeds else None,
         leading=one.leading + other.leading,
-        kv={site: _both([i.kv[site] for i in (one, other) if site in i.kv]) for site in sites},
+        kv=in_turn(one.kv, other.kv),
         positions=max(one.positions, other.positions),
     )
 
@@ -63,10 +62,6 @@ def _after(one: Injection, other: Injection) -> Injection:
 def _changes(injection: Injection) -> Injection:
     """Return what changes the model itself, without what rows read."""
     return Injection(patches=injection.patches, weights=injection.weights, head=injection.head)
-
-
-def _both(parts: Sequence[KV]) -> KV:
-    return KV(torch.cat([p.keys for p in parts], 1), torch.cat([p.values for p in parts], 1))
 
 
 def averaged(prompts: Sequence[Prompt], weights: Sequence[float] | None = None) -> Prompt:

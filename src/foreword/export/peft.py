@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.sites import Site
 from foreword.errors import UserError
+from foreword.export.peft_folder import (
+    CONFIG,
+    TENSOR,
+    WEIGHTS,
+    read_config,
+    read_tensor,
+    read_tensors,
+    write_adapter,
+)
 from foreword.export.peft_lora import lora_in, lora_out
 from foreword.injection import KV, Injection
 from foreword.prompt import Prompt
 from foreword.tasks.task import Task
 
-_CONFIG = "adapter_config.json"
-_WEIGHTS = "adapter_model.safetensors"
-_TENSOR = "prompt_embeddings"
 _SOFT = ("PROMPT_TUNING", "P_TUNING")
 _PREFIX = ("PREFIX_TUNING", "CARTRIDGE")
 _LORA = "LORA"
@@ -81,9 +81,7 @@ def to_peft(prompt: Prompt, folder: str | Path, *, kind: str | None = None) -> P
         "task_type": _TASK_TYPES[prompt.backbone["architecture"]][0],
         **own,
     }
-    text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True)
-    content = save(tensors, metadata={"format": "pt"})
-    return _write_folder(Path(folder), {_CONFIG: text.encode(), _WEIGHTS: content})
+    return write_adapter(Path(folder), config, tensors)
 
 
 def _out(
@@ -110,7 +108,7 @@ def _out(
             raise _cannot(str(error)) from None
     shape, tensor = _prefix_out(prompt, injection) if injection.kv else _soft_out(injection)
     sizes = {"num_transformer_submodules": 1, "num_virtual_tokens": len(tensor)}
-    return made, {**sizes, **shape, **_OWN_KEYS[made]}, {_TENSOR: tensor.contiguous()}
+    return made, {**sizes, **shape, **_OWN_KEYS[made]}, {TENSOR: tensor.contiguous()}
 
 
 def _cannot(reason: str) -> UserError:
@@ -177,29 +175,6 @@ def _by_layer(prompt: Prompt, length: int) -> list[str]:
     return sorted(names, key=layer.__getitem__)
 
 
-def _write_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
-    """Write a folder under another name beside it and rename."""
-    whole = Path(os.path.abspath(folder))
-    temporary = whole.with_name(f".{whole.name}.{secrets.token_hex(4)}")
-    try:
-        if whole.exists() and (not whole.is_dir() or any(whole.iterdir())):
-            raise UserError(f"{folder}: already exists; name a new folder")
-        temporary.mkdir(parents=True)
-        for name, content in files.items():
-            with (temporary / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, whole)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written ({error.strerror}); name another folder"
-        ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
-
-
 # In ------------------------------------------------------------------------------------------
 
 
@@ -215,7 +190,7 @@ def from_peft(folder: str | Path, backbone: Backbone, task: Task) -> Prompt:
     Foreword would run differently.
     """
     folder = Path(folder)
-    config = _read_config(folder)
+    config = read_config(folder)
     kind = config.get("peft_type")
     known = (*_SOFT, *_PREFIX, _LORA)
     if kind not in known:
@@ -223,7 +198,7 @@ def from_peft(folder: str | Path, backbone: Backbone, task: Task) -> Prompt:
             f"{folder}: is a PEFT adapter of type {kind}; {', '.join(known)} can be imported"
         )
     if kind == _LORA:
-        injection = lora_in(folder, config, _read_tensors(folder), backbone)
+        injection = lora_in(folder, config, read_tensors(folder), backbone)
     else:
         injection = _prompt_in(folder, config, backbone, task)
     version = config.get("peft_version")
@@ -266,11 +241,11 @@ def _prompt_in(
     length = config.get("num_virtual_tokens")
     if type(length) is not int or not 1 <= length < backbone.longest:
         raise UserError(
-            f"{folder / _CONFIG}: num_virtual_tokens is {length!r}; {backbone.name} takes 1 to "
+            f"{folder / CONFIG}: num_virtual_tokens is {length!r}; {backbone.name} takes 1 to "
             f"{backbone.longest - 1}"
         )
     fill = _soft_in if kind in _SOFT else _prefix_in
-    return fill(folder, _read_tensor(folder), length, backbone)
+    return fill(folder, read_tensor(folder), length, backbone)
 
 
 def _soft_in(folder: Path, tensor: Tensor, length: int, backbone: Backbone) -> Injection:
@@ -318,63 +293,7 @@ def _check_shape(
 ) -> None:
     if tuple(tensor.shape) not in wanted:
         raise UserError(
-            f"{folder / _WEIGHTS}: {_TENSOR} has shape {tuple(tensor.shape)}, and {backbone.name} "
+            f"{folder / WEIGHTS}: {TENSOR} has shape {tuple(tensor.shape)}, and {backbone.name} "
             f"with its num_virtual_tokens needs {' or '.join(map(str, wanted))}; load the model "
             "that it was trained on"
         )
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / _CONFIG
-    if not folder.is_dir():
-        raise UserError(f"{folder}: is no folder; name the one that PEFT's save_pretrained wrote")
-    if not path.is_file():
-        inner = sorted(found.parent.name for found in folder.glob(f"*/{_CONFIG}"))
-        hint = f"; did you mean {folder / inner[0]}?" if inner else ""
-        raise UserError(f"{folder}: is no PEFT adapter, it lacks {_CONFIG}{hint}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: is not a JSON object")
-    return config
-
-
-def _read_tensor(folder: Path) -> Tensor:
-    """Read the one tensor of a prompt."""
-    tensors = _read_tensors(folder)
-    path = folder / _WEIGHTS
-    if _TENSOR not in tensors:
-        raise UserError(f"{path}: holds no tensor '{_TENSOR}'; it is no prompt")
-    others = sorted(set(tensors) - {_TENSOR})
-    if others:
-        raise UserError(
-            f"{path}: also holds '{others[0]}', a weight of the model itself, which a prompt "
-            "cannot carry"
-        )
-    return tensors[_TENSOR]
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read all tensors, in float32."""
-    path = folder / _WEIGHTS
-    if not path.is_file():
-        pickled = folder / "adapter_model.bin"
-        if pickled.is_file():
-            raise UserError(
-                f"{pickled}: is a pickle, and only safetensors are read; save the adapter again "
-                "with a newer PEFT"
-            )
-        raise UserError(f"{folder}: lacks {_WEIGHTS}; copy the whole folder")
-    try:
-        with safe_open(str(path), "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: is cut off or damaged ({error}); copy it again") from None
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise UserError(f"{path}: {name} holds {tensor.dtype}, not floats")
-        if not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"{path}: {name} holds NaN or Inf; the adapter is unusable")
-    return {name: tensor.float() for name, tensor in tensors.items()}

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
 from foreword.errors import UserError
-from foreword.injection import KV, Injection
+from foreword.injection import KV, Injection, in_turn
 from foreword.methods.kv import PrefixKV, check_template, read
 from foreword.methods.method import Trainable
 from foreword.tasks.task import Bound
@@ -100,15 +98,7 @@ class Sunk(Trainable):
 
     def forward(self) -> Injection:
         """Return all positions in one prefix."""
-        first, rest = self.sunk().kv, self.rest().kv
-        kv = {
-            site: KV(
-                torch.cat([first[site].keys, own.keys], 1),
-                torch.cat([first[site].values, own.values], 1),
-            )
-            for site, own in rest.items()
-        }
-        return Injection(kv=kv, positions=self.positions)
+        return Injection(kv=in_turn(self.sunk().kv, self.rest().kv), positions=self.positions)
 
 
 def _part(whole: Injection, places: slice) -> PrefixKV:

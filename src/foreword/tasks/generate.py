@@ -76,6 +76,22 @@ class Generate:
         return Generator(self, backbone, wording)
 
 
+def of_field(
+    target: str, scores: Sequence[str], headline: str, instruction: str, language: str | None = None
+) -> Wording:
+    """Return the wording of a task whose right answer stands in one field of a row."""
+    return Wording(
+        answer=lambda row: str(row.fields[target]),
+        references=lambda row: references(row, str(row.fields[target])),
+        measure=lambda texts, own, seed: generation(
+            texts, own, scores=scores, language=language, seed=seed
+        ),
+        headline=headline,
+        instruction=instruction,
+        check=lambda row, answers: check_target(row, target) if answers else None,
+    )
+
+
 def references(row: Row, answer: str) -> list[str]:
     """Return a row's ``references``, or its answer where it has none.
 

@@ -58,7 +58,7 @@ def lay(
         if template.demos is not None:
             told = {**texts, template.demos.name: "".join(shown)}
         laid = _once(backbone, template, told, before, cut)
-        if not laid.ids and backbone.architecture != "masked":
+        if not (laid.ids or cut) and backbone.architecture != "masked":
             raise UserError(
                 f"{where}: the row has no tokens, and the template no text of its own; add some, "
                 "such as 'Label:'"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from foreword.injection import Injection, Mixture
 from foreword.metrics.ranking import ranking, ranks
 from foreword.tasks.candidates import Listed, listed
 from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, values_of
+from foreword.tasks.progress import by_owner
 from foreword.tasks.task import Encoded, Task, mean
 from foreword.tasks.templated import Templated
 
@@ -250,14 +250,12 @@ class Ranker(Templated):
                 owners.append(number)
         under = injection.of_rows(owners) if isinstance(injection, Mixture) else injection
         parts: list[list[float]] = [[] for _ in examples]
-        left = Counter(owners)
+        told = by_owner(progress, owners)
         for group, logits in infer(self.backbone, under, examples):
             own_scores = self._scores(logits, [examples[n] for n in group])
             for n, scores in zip(group, own_scores, strict=True):
                 parts[n] = scores.tolist()
-            left.subtract(owners[n] for n in group)
-            if progress is not None:
-                progress(len({owners[n] for n in group if not left[owners[n]]}))
+            told(group)
         scores_of: list[list[float]] = [[] for _ in rows]
         for owner, part in zip(owners, parts, strict=True):
             scores_of[owner] += part

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field, replace
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.data.read import Row
-from foreword.metrics.generation import generation
-from foreword.tasks.generate import check_target, references
+from foreword.tasks.generate import of_field
 from foreword.tasks.generator import Generator
 from foreword.tasks.layout import Side
 from foreword.tasks.translate import pair
-from foreword.tasks.wording import Wording
 
 
 @dataclass(frozen=True)
@@ -42,20 +40,9 @@ class Summarize:
     def bind(self, backbone: Backbone) -> Generator:
         """Return the task on a backbone; template and fields must be known by now."""
         target = self.target_field or "summary"
-        return Generator(
-            self,
-            backbone,
-            Wording(
-                answer=lambda row: str(row.fields[target]),
-                references=lambda row: references(row, str(row.fields[target])),
-                measure=lambda texts, own, seed: generation(
-                    texts, own, scores=("rouge_1", "rouge_2", "rouge_l"), seed=seed
-                ),
-                headline="rouge_l",
-                instruction="Summarize the text below.\n\n",
-                check=lambda row, answers: check_target(row, target) if answers else None,
-            ),
-        )
+        scores = ("rouge_1", "rouge_2", "rouge_l")
+        wording = of_field(target, scores, "rouge_l", "Summarize the text below.\n\n")
+        return Generator(self, backbone, wording)
 
 
 USUAL = (

@@ -9,11 +9,9 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.data.read import Row
 from foreword.errors import UserError
-from foreword.metrics.generation import generation
-from foreword.tasks.generate import check_target, references
+from foreword.tasks.generate import of_field
 from foreword.tasks.generator import Generator
 from foreword.tasks.layout import Side
-from foreword.tasks.wording import Wording
 
 LANGUAGES = {
     "ar": "Arabic",
@@ -77,20 +75,9 @@ class Translate:
     def bind(self, backbone: Backbone) -> Generator:
         """Return the task on a backbone; template and fields must be known by now."""
         target = self.target_field or "completion"
-        return Generator(
-            self,
-            backbone,
-            Wording(
-                answer=lambda row: str(row.fields[target]),
-                references=lambda row: references(row, str(row.fields[target])),
-                measure=lambda texts, own, seed: generation(
-                    texts, own, scores=("bleu", "chrf"), language=self.language, seed=seed
-                ),
-                headline="bleu",
-                instruction="Translate the text below.\n\n",
-                check=lambda row, answers: check_target(row, target) if answers else None,
-            ),
-        )
+        instruction = "Translate the text below.\n\n"
+        wording = of_field(target, ("bleu", "chrf"), "bleu", instruction, self.language)
+        return Generator(self, backbone, wording)
 
 
 USUAL = (("prompt", "completion"),)

@@ -1,0 +1,67 @@
+"""Embeddings: what a model reads in place of token ids, and how many positions it has for them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from foreword.errors import UserError
+
+
+class Embeddings:
+    """The input embeddings of a model, as vectors that read as their ids do."""
+
+    def __init__(self, model: PreTrainedModel, name: str) -> None:
+        self.model, self.name = model, name
+
+    def onto(self, model: PreTrainedModel) -> Embeddings:
+        """Return the embeddings of the same model under other weights."""
+        made = Embeddings(model, self.name)
+        if "scale" in self.__dict__:
+            made.__dict__["scale"] = self.scale
+        return made
+
+    @property
+    def weight(self) -> Tensor:
+        """The table itself: (vocabulary, width)."""
+        return cast(Tensor, self.model.get_input_embeddings().weight)
+
+    def of(self, ids: Tensor) -> Tensor:
+        """Return the embeddings of real tokens, where the model is: (...) -> (..., width)."""
+        return cast(Tensor, self.model.get_input_embeddings()(ids)) * self.scale
+
+    @cached_property
+    def scale(self) -> float:
+        """What embeddings must be multiplied by to read as their ids do; Marian scales only ids."""
+        two = self.model.config.is_encoder_decoder
+        stack = cast(nn.Module, self.model.get_encoder() if two else self.model.base_model)
+        ids = torch.tensor([[3, 4]], device=self.weight.device)
+        with torch.no_grad():
+            embeds = self.model.get_input_embeddings()(ids)
+            expected = stack(input_ids=ids).last_hidden_state
+            near = 1e-2 * float(expected.abs().max())
+            for scale in (1.0, self.weight.shape[1] ** 0.5):
+                found = stack(inputs_embeds=embeds * scale).last_hidden_state
+                if torch.allclose(found, expected, rtol=0, atol=near):
+                    return float(scale)
+        raise UserError(
+            f"{self.name} cannot take virtual tokens: it reads embeddings otherwise than ids; "
+            "--method prefix may work on it"
+        )
+
+
+def positions_of(model: PreTrainedModel, vocabulary: int) -> int:
+    """Return the number of positions that a model was made for."""
+    made = int(getattr(model.config, "max_position_embeddings", None) or 1_000_000)
+    padded = [  # position tables that keep their first rows for padding, as RoBERTa's does
+        table.padding_idx + 1
+        for table in model.modules()
+        if isinstance(table, nn.Embedding)
+        and table.padding_idx is not None
+        and table.num_embeddings == made != vocabulary
+    ]
+    return made - max(padded, default=0)

@@ -1,0 +1,80 @@
+"""The command that scores a prompt on rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from foreword.cli import show
+from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, onto, some_rows
+from foreword.cli.words import columns, parse_windows
+from foreword.compose.ensemble import load
+from foreword.errors import UserError
+from foreword.evaluate import evaluate as do
+from foreword.evaluate import over_windows
+from foreword.prompt import Prompt
+
+
+def evaluate(
+    prompt: Path,
+    *,
+    data: Annotated[str, Parameter(help="rows with their answers")],
+    baselines: Annotated[
+        bool, Parameter(negative="", help="score the frozen model without the prompt too")
+    ] = False,
+    rows: Annotated[int | None, Parameter(help="the first N after shuffling with the seed")] = None,
+    windows: Annotated[
+        str | None, Parameter(help="4,8,all: the score where so many first tokens are read")
+    ] = None,
+    columns_: Columns = None,
+    seed: Annotated[int, Parameter(help="decides the rows and the intervals")] = 0,
+    model: Model = None,
+    loading: Loaded = USUALLY,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Score a prompt on rows, with intervals, beside the frozen model where that is asked for."""
+    sizes = None if windows is None else parse_windows(windows)
+    if sizes is not None and baselines:
+        raise UserError("--windows scores the prompt alone; leave out --baselines")
+    chosen = some_rows(data, columns(columns_), rows, seed)
+    if sizes is None:
+        tuned = onto(load(prompt), prompt, model, loading, force=force)
+        with show.counting() as bars:
+            result = do(tuned, chosen, baselines=baselines, seed=seed, announce=bars)
+    else:
+        one = onto(Prompt.load(prompt), prompt, model, loading, force=force)
+        with show.counting() as bars:
+            result = over_windows(one, chosen, sizes, seed=seed, announce=bars)
+    if as_json:
+        show.emit(result)
+        return
+    show.line(f"{prompt} on {data}: {result['rows']} rows, 95% intervals")
+    if sizes is None:
+        _print(result)
+    else:
+        show.out().print(show.curve(result))
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    console = show.out()
+    if result["cut"]:
+        show.line(f"{result['cut']} rows were too long and were cut")
+    if result.get("windowed"):
+        show.line(f"{result['windowed']} rows were read in windows; the likeliest answer counts")
+    console.print(show.scores(result, "prompt"))
+    show.leaks(result)
+    if show.FURTHER.keys() & result.keys():
+        console.print()
+        console.print(show.scores(result, "prompt", show.FURTHER))
+    if "per_class" in result:
+        console.print()
+        console.print(show.per_class(result))
+    if "confusion" in result:
+        console.print()
+        console.print(show.confusion(result))
+    for name, signature in result.get("signatures", {}).items():
+        show.line(f"{name}: {signature}")

@@ -1,0 +1,74 @@
+"""The command that answers texts or rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from foreword.cli import show
+from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, onto
+from foreword.cli.words import columns
+from foreword.compose.ensemble import load
+from foreword.data.read import read_rows
+from foreword.data.shapes import canonical
+from foreword.errors import UserError
+from foreword.prompt import rows_of, write_whole
+
+
+def predict(
+    prompt: Path,
+    texts: Annotated[list[str] | None, Parameter(help="texts to answer")] = None,
+    /,
+    *,
+    data: Annotated[str | None, Parameter(help="rows to answer, instead of texts")] = None,
+    out: Annotated[Path | None, Parameter(help="JSONL file to write, one object a row")] = None,
+    columns_: Columns = None,
+    model: Model = None,
+    loading: Loaded = USUALLY,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Answer texts, or the rows of a file."""
+    if (data is None) == (not texts):
+        raise UserError("give texts to answer, or --data F")
+    tuned = onto(load(prompt), prompt, model, loading, force=force)
+    bound = tuned.bound()
+    if data is not None:
+        _, given = canonical(read_rows(data, columns=columns(columns_)), targets=False)
+    else:
+        given = rows_of(texts or (), bound)
+    with show.counting() as bars:
+        progress = bars("predicting", len(given))
+        found = tuned.answers(given, progress=progress)
+    cut = sum(bool(answer["cut"]) for answer in found)
+    if cut:
+        show.say(f"{cut} of {len(found)} rows were too long and were cut")
+    lines = [
+        {**{name: row.fields[name] for name in bound.fields}, **_rounded(answer)}
+        for row, answer in zip(given, found, strict=True)
+    ]
+    if out is not None:
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_whole(out, text.encode())
+    if as_json:
+        show.emit({"rows": len(lines), "cut": cut, "out": out, "predictions": lines})
+        return
+    if out is not None:
+        show.say(f"{out}: {len(lines)} rows")
+        return
+    for answer in found:
+        value = answer[bound.answer]
+        show.line(show.told(value, answer.get("probabilities", {})))
+
+
+def _rounded(value: Any) -> Any:
+    """Round numbers to six decimals, those in lists and objects too; leave out ``cut``."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(each) for key, each in value.items() if key != "cut"}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return round(value, 6) if isinstance(value, float) else value

@@ -1,0 +1,134 @@
+"""The command that tunes a prompt on rows of data."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.sources import folder_of
+from foreword.cli import continual, find_rate, show
+from foreword.cli.common import Json, Resume, some_rows
+from foreword.cli.flags import NO_FLAGS, Flags
+from foreword.cli.settings import settings
+from foreword.cli.words import columns
+from foreword.config import plain
+from foreword.data.read import read_rows
+from foreword.data.sample import drawn, others
+from foreword.data.shapes import canonical
+from foreword.errors import UserError
+from foreword.evaluate import evaluate, with_scores
+from foreword.parallel import World
+from foreword.train import tune
+from foreword.watch import Bar, trackers
+
+
+def train(
+    *,
+    flags: Annotated[Flags, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
+    config: Annotated[Path | None, Parameter(help="YAML or TOML run file; flags win")] = None,
+    resume: Resume = False,
+    find_lr: Annotated[
+        bool, Parameter(negative="", help="suggest a learning rate instead; nothing is written")
+    ] = False,
+    as_json: Json = False,
+    world: Annotated[World, Parameter(parse=False)],
+) -> None:
+    """Tune a prompt on rows of data and write it to one file.
+
+    Started by torchrun or accelerate launch, several processes share the work.
+    """
+    began = time.monotonic()
+    made = settings(flags, config)
+    wanted = made.plain
+    for name in ("train",) if find_lr else ("train", "out"):
+        if wanted[name] is None:
+            raise UserError(f"--{name} is missing")
+    named = columns(wanted["columns"])
+    seed = made.training.seed
+    by = plain(made.task).get("label_field")
+    every = read_rows(wanted["train"], columns=named)
+    rows = drawn(every, wanted["rows"], wanted["per_label"], seed, by)
+    if find_lr:
+        find_rate.run(made, rows, world, as_json)
+        return
+    out = Path(wanted["out"])
+    dev = others(every, rows, wanted["per_label"], seed, by)
+    if wanted["dev"] is not None:
+        dev = some_rows(wanted["dev"], named, wanted["dev_rows"], seed)
+    elif dev is not None:
+        show.say(f"no dev rows given: {len(dev)} others are taken, {wanted['per_label']} a label")
+    test = None if wanted["test"] is None else some_rows(wanted["test"], named, None, seed)
+    told = trackers(wanted["report_to"] or (), out)
+    device = world.device(wanted["device"])
+    with world.first_alone() as alone:
+        if alone and world.size > 1:
+            folder_of(wanted["model"])  # unpacked or downloaded once, not by each process
+    old = continual.Old.of(made)
+    backbone = made.backbone(device)
+    if wanted["shard"]:
+        world = _sharded(backbone, world)
+    if test is not None:
+        shape, rows = canonical(rows)
+        _, test = canonical(test)
+        made.task.completed(rows, shape, backbone).bind(backbone).check(test, answers=True)
+    before = old.score(backbone, world) if old is not None else None
+    effective = show.Effective()
+    prompt = tune(
+        backbone,
+        made.task,
+        made.method,
+        rows,
+        dev,
+        training=made.training,
+        out=out,
+        resume=resume,
+        watchers=[effective, Bar(), *told],
+        announce=show.say,
+        world=world,
+        replay=None if old is None else old.replay,
+    )
+    if not world.first and not world.sharded:  # which scores in step
+        return
+    result: dict[str, Any] = {"out": str(out), "dev": prompt.scores["dev"]}
+    if test is not None:
+        with show.counting() as bars:
+            scores = evaluate(prompt, test, train=rows, seed=seed, announce=bars)
+        prompt = with_scores(prompt, "test", scores)
+        result["test"] = prompt.scores["test"]
+    if old is not None and before is not None:
+        prompt, result = old.report(prompt, before, result)
+    if not world.first:
+        return
+    if test is not None or before is not None:
+        prompt.save(out)
+    result["seconds"] = round(time.monotonic() - began, 2)
+    result["parameters"] = sum(tensor.numel() for _, tensor in prompt.injection.tensors())
+    if as_json:
+        show.emit({**result, "config": effective.config})
+        return
+    dev_scores = ", ".join(f"{k} {v:.2f}" for k, v in result["dev"].items() if k != "rows")
+    show.line(
+        f"{out}: {out.stat().st_size / 1024:.0f} KiB, {result['parameters']} numbers; "
+        f"dev {dev_scores} on {result['dev']['rows']} rows; {result['seconds']:.0f} s"
+    )
+    if test is not None:
+        show.out().print(show.scores(scores, "test"))
+        show.leaks(scores)
+    if "old" in result:
+        show.out().print(continual.table(result))
+
+
+def _sharded(backbone: Backbone, world: World) -> World:
+    """Spread the model over the processes of the run."""
+    if world.size == 1:
+        raise UserError(
+            "--shard spreads a model over processes; start them with torchrun "
+            "--nproc-per-node N -- -m foreword train ..."
+        )
+    backbone.shard()
+    return replace(world, sharded=True)

@@ -1,0 +1,110 @@
+"""The files of a PEFT adapter folder: its settings, and its tensors in safetensors."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from foreword.errors import UserError
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+TENSOR = "prompt_embeddings"
+"""The one tensor of a prompt."""
+
+
+def write_adapter(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
+    """Write settings and tensors, whole or not at all, to a folder that holds nothing."""
+    text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True)
+    content = save(dict(tensors), metadata={"format": "pt"})
+    return _write_folder(folder, {CONFIG: text.encode(), WEIGHTS: content})
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Write a folder under another name beside it and rename."""
+    whole = Path(os.path.abspath(folder))
+    temporary = whole.with_name(f".{whole.name}.{secrets.token_hex(4)}")
+    try:
+        if whole.exists() and (not whole.is_dir() or any(whole.iterdir())):
+            raise UserError(f"{folder}: already exists; name a new folder")
+        temporary.mkdir(parents=True)
+        for name, content in files.items():
+            with (temporary / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, whole)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}); name another folder"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the settings; raises UserError where there are none."""
+    path = folder / CONFIG
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is no folder; name the one that PEFT's save_pretrained wrote")
+    if not path.is_file():
+        inner = sorted(found.parent.name for found in folder.glob(f"*/{CONFIG}"))
+        hint = f"; did you mean {folder / inner[0]}?" if inner else ""
+        raise UserError(f"{folder}: is no PEFT adapter, it lacks {CONFIG}{hint}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: is not a JSON object")
+    return config
+
+
+def read_tensor(folder: Path) -> Tensor:
+    """Read the one tensor of a prompt."""
+    tensors = read_tensors(folder)
+    path = folder / WEIGHTS
+    if TENSOR not in tensors:
+        raise UserError(f"{path}: holds no tensor '{TENSOR}'; it is no prompt")
+    others = sorted(set(tensors) - {TENSOR})
+    if others:
+        raise UserError(
+            f"{path}: also holds '{others[0]}', a weight of the model itself, which a prompt "
+            "cannot carry"
+        )
+    return tensors[TENSOR]
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read all tensors, in float32."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        pickled = folder / "adapter_model.bin"
+        if pickled.is_file():
+            raise UserError(
+                f"{pickled}: is a pickle, and only safetensors are read; save the adapter again "
+                "with a newer PEFT"
+            )
+        raise UserError(f"{folder}: lacks {WEIGHTS}; copy the whole folder")
+    try:
+        with safe_open(str(path), "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: is cut off or damaged ({error}); copy it again") from None
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise UserError(f"{path}: {name} holds {tensor.dtype}, not floats")
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"{path}: {name} holds NaN or Inf; the adapter is unusable")
+    return {name: tensor.float() for name, tensor in tensors.items()}

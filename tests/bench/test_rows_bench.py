@@ -1,0 +1,51 @@
+"""Rows in other shapes: slots for many labels, replies for rankings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCH = Path(__file__).parent.parent.parent / "bench"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(BENCH / "rows.py"), *arguments], capture_output=True, text=True
+    )
+
+
+def made(tmp_path: Path, shape: str, row: dict[str, object]) -> dict[str, object]:
+    source, out = tmp_path / "in.jsonl", tmp_path / "deep" / "out.jsonl"
+    source.write_text(json.dumps(row) + "\n")
+    done = run(shape, str(source), str(out))
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(found) == 1
+    return dict(found[0])
+
+
+def test_slots_are_the_attributes_but_the_name(tmp_path: Path) -> None:
+    row = {"prompt": "name[A, B], customer rating[5], near[C (D)]", "completion": "A, B is fine."}
+    assert made(tmp_path, "slots", row) == {
+        "text": "A, B is fine.",
+        "labels": ["customer rating", "near"],
+    }
+
+
+def test_the_last_turn_is_the_answer(tmp_path: Path) -> None:
+    turns = [("user", "hi"), ("assistant", "hello"), ("user", "a taxi"), ("assistant", "where?")]
+    row = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    assert made(tmp_path, "responses", row) == {
+        "history": ["User: hi", "Assistant: hello", "User: a taxi"],
+        "answer": "where?",
+    }
+
+
+def test_wrong_arguments_are_one_line(tmp_path: Path) -> None:
+    for arguments in ((), ("slots", "x"), ("turns", "a", "b"), ("slots", "missing.jsonl", "b")):
+        done = run(*arguments)
+        assert done.returncode != 0
+        assert done.stderr.startswith("bench: ")
+        assert done.stderr.count("\n") == 1
