@@ -39,7 +39,7 @@ from foreword.records import Record, add, read
 from foreword.tasks.demos import demonstrations
 from foreword.tasks.known import from_rows
 from foreword.tasks.registry import name_of
-from foreword.tasks.task import Task
+from foreword.tasks.task import Bound, Task
 from foreword.train import tune
 from foreword.training import Training
 from foreword.watch import Bar, console
@@ -144,7 +144,8 @@ def compare(
     ``error``, one line; runs that failed are tried again. ``announce`` hears a line about each run,
     with the time that is left as far as the finished ones tell.
 
-    Raises UserError where ``out`` cannot be used, and KeyboardInterrupt after Ctrl-C, with a line
+    Raises UserError where ``out`` cannot be used, or no method could run for what they share, such
+    as a row that is wrong, and KeyboardInterrupt after Ctrl-C, with a line
     that says what is kept.
     """
     path = Path(out)
@@ -171,6 +172,8 @@ def compare(
             raise KeyboardInterrupt(
                 f"stopped with {done} of {len(runs)} runs done; the same command goes on"
             ) from None
+        if "unusable" in result:
+            raise UserError(result["unusable"])
         record = {**identity, **result, "wall": round(time.monotonic() - began, 2)}
         add(path, record)
         found[place], done = record, done + 1
@@ -196,6 +199,35 @@ def _left(found: Sequence[Record | None], names: Sequence[str]) -> str:
 # One run ---------------------------------------------------------------------------------------
 
 
+class SharedError(UserError):
+    """A mistake in what all methods share: the rows, the task, the model."""
+
+
+def ready(run: Run) -> tuple[Backbone, Bound, list[Row], Sequence[Row] | None, list[Row]]:
+    """Return the model, the task bound to it, and its training, dev and test rows, all checked.
+
+    Raises SharedError where no method could run.
+    """
+    try:
+        backbone = Backbone.load(
+            run.model.name,
+            dtype=run.model.dtype,
+            device=run.model.device,
+            quantize=run.model.quantize,
+        )
+        shape, every = canonical(run.data.train)
+        bound = run.task.completed(every, shape, backbone).bind(backbone)
+        chosen = run.data.chosen(bound.task, run.training.seed)
+        held = run.data.held(chosen, bound.task, run.training.seed)
+        _, rows = canonical(chosen)
+        _, test = canonical(run.data.test)
+        for each in (rows, [] if held is None else canonical(held)[1], test):
+            bound.check(each, answers=True)
+    except UserError as error:
+        raise SharedError(str(error)) from None
+    return backbone, bound, rows, held, test
+
+
 def perform(run: Run, folder: Path) -> Record:
     """Tune, save in ``folder`` to learn the size, and score; return what is compared.
 
@@ -203,21 +235,8 @@ def perform(run: Run, folder: Path) -> Record:
     that are trained), ``bytes`` of its file, ``seconds`` of tuning, and ``peak_mib``, the
     most memory that this process has held (on a GPU, that its tensors have).
     """
-    backbone = Backbone.load(
-        run.model.name,
-        dtype=run.model.dtype,
-        device=run.model.device,
-        quantize=run.model.quantize,
-    )
-    shape, every = canonical(run.data.train)
-    _, test = canonical(run.data.test)
-    seed = run.training.seed
-    task = run.task.completed(every, shape, backbone)
-    bound = task.bind(backbone)
-    bound.check(test, answers=True)
-    chosen = run.data.chosen(task, seed)
-    held = run.data.held(chosen, task, seed)
-    _, rows = canonical(chosen)
+    backbone, bound, rows, held, test = ready(run)
+    seed, task = run.training.seed, bound.task
     parameters, size, seconds = 0, 0, 0.0
     if isinstance(run.method, ZeroShot | Demonstrations):
         bound, before = from_rows(task, backbone, rows, seed).bind(backbone), ""
@@ -279,7 +298,8 @@ def _child(run: Run, folder: Path) -> None:
     try:
         result = perform(run, folder)
     except UserError as error:
-        result = {"error": " ".join(str(error).splitlines())}
+        why = "unusable" if isinstance(error, SharedError) else "error"
+        result = {why: " ".join(str(error).splitlines())}
     except (Interrupted, KeyboardInterrupt):
         return
     except (MemoryError, torch.OutOfMemoryError):

@@ -165,6 +165,27 @@ def test_where_none_can_run_the_status_is_2(
     assert "layer" in answer.out
 
 
+@pytest.mark.parametrize(
+    ("flag", "given", "message"),
+    [
+        ("--data", '{"text": "a film", "label": "good"}\n{"text": "it", "label": null}\n',
+         'd.jsonl:2: field "label" is empty'),
+        ("--test", '{"text": "", "label": "good"}\n', 'd.jsonl:1: field "text" is empty'),
+        ("--dev", '{"text": "it", "label": "godo"}\n', "d.jsonl:1: unknown label 'godo'"),
+    ],
+)  # fmt: skip
+def test_a_row_that_no_method_can_use_ends_it(
+    world: World, cli: Cli, tmp_path: Path, flag: str, given: str, message: str
+) -> None:
+    file = tmp_path / "d.jsonl"
+    file.write_text(given, "utf-8")
+    answer = cli(*command(world, tmp_path / "c.jsonl", flag, file, "--json"))
+    assert answer.status == 2, answer.err
+    assert answer.out == ""
+    assert message in answer.err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["d.jsonl"]
+
+
 def test_rows_are_held_out_where_there_are_none_to_score(
     world: World, cli: Cli, here: list[str], tmp_path: Path
 ) -> None:

@@ -138,6 +138,23 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], list[str], str]] = {
         *(["--labels", "Cause-Effect(e1,e2)", "Other"], "did you mean 'Cause-Effect(e1,e2)'?"),
     ),
     "labels of no list": ("multilabel", {"text": "a", "labels": 1}, [], 'field "labels" is a num'),
+    "a label of no letters": (
+        *("multilabel", {"text": "a", "labels": ["war", " "]}, []),
+        'field "labels[1]" is empty',
+    ),
+    "the label of no label": (
+        *("multilabel", {"text": "a", "labels": ["none"]}, []),
+        "'none', which stands for no label at all; write []",
+    ),
+    "half a character in a label": (
+        *("multilabel", {"text": "a", "labels": ["war\ud83d"]}, []),
+        'field "labels[0]" holds half a character',
+    ),
+    "a tag of no letters": ("tag", {"tokens": ["a"], "tags": [""]}, [], '"tags[0]" is empty'),
+    "half a character in a word": (
+        *("tag", {"tokens": ["a\ud83d"], "tags": ["O"]}, []),
+        "holds half a character",
+    ),
     "a label twice": (
         *("multilabel", {"text": "a", "labels": ["war", "war"]}, []),
         "label 'war' stands twice",

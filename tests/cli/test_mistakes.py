@@ -96,7 +96,7 @@ TRAIN: dict[str, tuple[Make, list[str]]] = {
     ),
     "one label alone": (
         with_file("t.jsonl", '{"text": "a", "label": "x"}\n', "--train", "{d}/t.jsonl"),
-        ["at least two labels"],
+        ["at least two labels", "give rows of others"],
     ),
     "too few rows": (
         train("--rows", "99"),
@@ -147,7 +147,7 @@ TRAIN: dict[str, tuple[Make, list[str]]] = {
         train("--first-layer", "3"),
         ["--first-layer 3: the model has layers 0 to 2"],
     ),
-    "more shots than rows": (train("--shots", "99"), ["99 demonstrations asked for"]),
+    "more shots than rows": (train("--shots", "99"), ["99 demonstrations asked for", "--shots"]),
     "text without its start": (train("--start-text", "x"), ["use start 'text'"]),
     "unknown field": (
         train("--template", "{txet} :"),
@@ -211,6 +211,14 @@ TRAIN: dict[str, tuple[Make, list[str]]] = {
     "broken YAML": (
         with_file("run.yaml", "a: [1\nb: 2", "--config", "{d}/run.yaml"),
         ["run.yaml: "],
+    ),
+    "no date of the calendar in YAML": (
+        with_file("run.yaml", "out: 2024-13-45\n", "--config", "{d}/run.yaml"),
+        ["run.yaml: month must be in 1..12"],
+    ),
+    "thousands of brackets in YAML": (
+        with_file("run.yaml", "[" * 3000, "--config", "{d}/run.yaml"),
+        ["run.yaml: is nested too deeply"],
     ),
     "broken TOML": (with_file("run.toml", "a = \n", "--config", "{d}/run.toml"), ["run.toml: "]),
     "a list for a run file": (

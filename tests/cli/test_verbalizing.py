@@ -157,6 +157,8 @@ def test_mistakes(world: World, cli: Cli, file: Path, flags: list[str], why: str
         ("yes: good\nbad: bad\n", "put yes, no and numbers in quotes"),
         ("good: 3\nbad: bad\n", "write label: word, word"),
         ("good: [3]\nbad: bad\n", "put it in quotes"),
+        ("good: 2024-13-45\nbad: bad\n", "put dates and numbers in quotes"),
+        ("[" * 3000, "is nested too deeply"),
         ("good: bad\nbad: bad\n", "label 'good' has no word of its own"),
         ("good: good\n", "at least two labels"),
         ("good: good\nbed: bad\n", "unknown label 'bad'"),

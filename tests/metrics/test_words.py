@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.tokenize import tokenize as rouge_tokenize
 
-from foreword.metrics.words import words
+from foreword.errors import UserError
+from foreword.metrics.words import code, words
 
 
 @given(st.text(st.characters(max_codepoint=127)))
@@ -28,6 +29,19 @@ def test_words_of_ascii_text_are_rouge_scores(text: str) -> None:
 )
 def test_words_of_other_scripts(text: str, expected: list[str]) -> None:
     assert words(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "own"), [("zh", "zh"), ("en-GB", "en"), ("zh_Hans_CN", "zh"), ("DE", "de")]
+)
+def test_the_code_of_a_language(given: str, own: str) -> None:
+    assert code(given) == own
+
+
+@pytest.mark.parametrize("given", ["Chinese", "", "z", "e1", "en-", "en de"])
+def test_what_is_no_code_of_a_language(given: str) -> None:
+    with pytest.raises(UserError, match=f"--language {given}: give a language code"):
+        code(given)
 
 
 @given(st.text())

@@ -125,7 +125,15 @@ def test_answers_may_be_written_in_three_ways() -> None:
         ({"context": "it was bad", "answers": []}, 'F:1: field "answers" is empty'),
         ({"context": "it was bad", "answers": [" "]}, 'F:1: field "answers" is empty'),
         ({"context": "it was bad", "answers": [7]}, 'F:1: field "answers" is a list, expected'),
-        ({"context": "it was bad"}, 'F:1: field "answers" is null, expected a list of texts'),
+        ({"context": "it was bad", "answers": [7]}, "it holds a number; write that as text"),
+        (
+            {"context": "it was bad", "answers": None},
+            'F:1: field "answers" is null, expected a list of texts',
+        ),
+        (
+            {"context": "it was bad", "answer": "bad"},
+            "F:1: missing field 'answers'; did you mean 'answer'",
+        ),
         ({"context": "it was bad", "answers": ["bad"], "question": ""}, 'field "question" is'),
         ({"answers": ["bad"]}, "F:1: no field 'context'"),
     ],

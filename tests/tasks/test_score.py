@@ -246,7 +246,7 @@ def test_the_configuration_survives_its_plain_values() -> None:
 # Wrong input -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", ["good", "1,5", True, "nan", float("inf"), "--"])
+@pytest.mark.parametrize("value", ["good", "1,5", True, "nan", float("inf"), "--", 10**400])
 def test_a_label_that_is_no_number_is_named(value: Any) -> None:
     with pytest.raises(UserError, match=r"^F:1: .*expected a number"):
         number_of(Row({"label": value}, "F:1"), "label")

@@ -26,8 +26,12 @@ def read_label_words(path: Path) -> dict[str, list[str]]:
     except yaml.MarkedYAMLError as error:
         line = 1 if error.problem_mark is None else error.problem_mark.line + 1
         raise UserError(f"{path}:{line}: cannot be read ({error.problem})") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply; write lines of label: word, word") from None
+    except (ValueError, yaml.YAMLError) as error:  # 2024-13-45 is read as a date, and is none
+        raise UserError(
+            f"{path}: {' '.join(str(error).split())}; put dates and numbers in quotes"
+        ) from None
     if not isinstance(read, dict):
         raise UserError(f"{path}: is no list of label words; write lines of label: word, word")
     made: dict[str, list[str]] = {}

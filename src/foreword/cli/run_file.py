@@ -25,7 +25,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
         read = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply; write a mapping of settings") from None
+    except (ValueError, yaml.YAMLError) as error:  # no date of the calendar is a ValueError
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(read, dict):
         raise UserError(f"{path}: a run file is a mapping of settings to values")

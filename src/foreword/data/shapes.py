@@ -62,7 +62,7 @@ def require(rows: Sequence[Row], names: Iterable[str]) -> None:
     for row in rows:
         _have(row, names)
         for name in names:
-            _check_text(row, name, row.fields[name])
+            check_text(row, name, row.fields[name])
 
 
 def _have(row: Row, names: Iterable[str]) -> None:
@@ -72,7 +72,8 @@ def _have(row: Row, names: Iterable[str]) -> None:
             raise UserError(f"{row.where}: missing field '{name}'; {hint}")
 
 
-def _check_text(row: Row, name: str, value: object) -> None:
+def check_text(row: Row, name: str, value: object) -> None:
+    """Raise UserError where the value of a row's field is no text, or blank."""
     field = f'{row.where}: field "{name}"'
     if value is None or (isinstance(value, str) and not value.strip()):
         raise UserError(f"{field} is empty; fill it or remove the row")
@@ -99,28 +100,34 @@ def _same(row: Row, _: bool) -> Mapping[str, Any]:
     return row.fields
 
 
-def _completion(row: Row, _: bool) -> Mapping[str, Any]:
+def check_references(row: Row) -> None:
+    """Raise UserError for ``references``, where the row has them, that are no list of texts."""
     references = row.fields.get("references")
-    if references is not None:
-        field = f'{row.where}: field "references"'
-        if not isinstance(references, list):
-            raise UserError(f"{field} is {kind(references)}, expected a list of texts; make it one")
-        if not references:
-            raise UserError(f"{field} is an empty list; fill it or leave it out")
-        for index, reference in enumerate(references):
-            if not isinstance(reference, str):
-                raise UserError(
-                    f"{field} holds {kind(reference)}, expected texts; mend or remove item {index}"
-                )
-            _check_text(row, f"references[{index}]", reference)
+    if references is None:
+        return
+    field = f'{row.where}: field "references"'
+    if not isinstance(references, list):
+        raise UserError(f"{field} is {kind(references)}, expected a list of texts; make it one")
+    if not references:
+        raise UserError(f"{field} is an empty list; fill it or leave it out")
+    for index, reference in enumerate(references):
+        if not isinstance(reference, str):
+            raise UserError(
+                f"{field} holds {kind(reference)}, expected texts; mend or remove item {index}"
+            )
+        check_text(row, f"references[{index}]", reference)
+
+
+def _completion(row: Row, _: bool) -> Mapping[str, Any]:
+    check_references(row)
     return row.fields
 
 
 def _instruction(row: Row, _: bool) -> Mapping[str, Any]:
-    _check_text(row, "instruction", row.fields["instruction"])
+    check_text(row, "instruction", row.fields["instruction"])
     prompt, extra = str(row.fields["instruction"]), row.fields.get("input")
     if extra is not None and extra != "":
-        _check_text(row, "input", extra)
+        check_text(row, "input", extra)
         prompt = f"{prompt}\n{extra}"
     made = {"prompt": prompt}
     if "output" in row.fields:
@@ -166,15 +173,16 @@ def _conversation(
                 f"{row.where}: {name}.{what} is {kind(turn[what])}, expected text; "
                 "write it as one string"
             )
-        _check_unicode(row, f"{name}.{what}", turn[what])
+        if roles[turn[who]] == "system":  # which data sets leave empty
+            _check_unicode(row, f"{name}.{what}", turn[what])
+        else:
+            check_text(row, f"{name}.{what}", turn[what])
         messages.append({"role": roles[turn[who]], "content": turn[what]})
     if targets and messages[-1]["role"] != "assistant":
         raise UserError(
             f'{row.where}: field "{field}" ends with {turns[-1][who]!r}, but the last turn is '
             "what is learned; end with the assistant's, or remove the row"
         )
-    if targets:
-        _check_text(row, f"{field}[{len(turns) - 1}].{what}", messages[-1]["content"])
     return messages
 
 

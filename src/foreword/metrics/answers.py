@@ -11,7 +11,7 @@ from typing import Any
 
 from foreword.errors import UserError
 from foreword.metrics.resample import bootstrap, check_rows
-from foreword.metrics.words import CJK
+from foreword.metrics.words import CJK, code
 
 
 def answers(
@@ -51,7 +51,7 @@ def answers(
 def is_english(references: Sequence[str], language: str | None = None) -> bool:
     """Tell whether a row's answers are compared as English ones."""
     if language is not None:
-        return re.split("[-_]", language.lower())[0] == "en"
+        return code(language) == "en"
     return not any(CJK.search(text) for text in references)
 
 

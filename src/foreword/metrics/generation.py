@@ -11,7 +11,7 @@ import numpy as np
 
 from foreword.errors import UserError
 from foreword.metrics.resample import Floats, check_rows, interval, resampled_sums
-from foreword.metrics.words import CJK, KANA, Words
+from foreword.metrics.words import CJK, KANA, Words, code
 
 ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 USUAL = ("exact_match", "bleu", "chrf", "rouge_l")
@@ -139,4 +139,4 @@ def bleu_tokenizer(references: Sequence[Sequence[str]], language: str | None = N
         if cjk <= 0.3 * sum(map(str.isalpha, text)):
             return "13a"
         return "char" if len(re.findall(f"[{KANA}]", text)) > 0.1 * cjk else "zh"
-    return {"zh": "zh", "ja": "char"}.get(re.split("[-_]", language.lower())[0], "13a")
+    return {"zh": "zh", "ja": "char"}.get(code(language), "13a")

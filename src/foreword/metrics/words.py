@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from foreword.errors import UserError
+
 _HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 KANA = "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 CJK = re.compile(f"[{_HAN}{KANA}]")
@@ -33,6 +35,17 @@ def words(text: str) -> list[str]:
             if inside:
                 found.append(char)
     return found
+
+
+def code(language: str) -> str:
+    """Return a language's own part of its code, ``zh`` of ``zh-Hans``.
+
+    Raises UserError for what is no such code (BCP 47), such as a language's name.
+    """
+    first, *rest = re.split("[-_]", language.lower())
+    if not re.fullmatch("[a-z]{2,3}", first) or not all(map(str.isalnum, rest)):
+        raise UserError(f"--language {language}: give a language code, such as en, de or zh")
+    return first
 
 
 class Words:

@@ -10,8 +10,9 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.data.read import Row, kind
 from foreword.data.shapes import require
-from foreword.errors import UserError
+from foreword.errors import UserError, nearest
 from foreword.metrics.answers import answers as measured
+from foreword.metrics.words import code
 from foreword.tasks.generator import Generator
 from foreword.tasks.layout import Side
 from foreword.tasks.wording import Wording
@@ -45,10 +46,12 @@ class Answer:
     def bind(self, backbone: Backbone) -> Generator:
         """Return the task on a backbone.
 
-        Raises UserError for a stride below 1, and a template without the passage.
+        Raises UserError for a stride below 1, no language, and a template without the passage.
         """
         if self.stride < 1:
             raise UserError(f"--stride {self.stride}: give tokens from window to window, 1 or more")
+        if self.language is not None:
+            code(self.language)
         if "{context}" not in (self.template or ""):
             raise UserError(f"template {self.template!r} has no {{context}}; put the passage in")
         return Generator(
@@ -75,15 +78,23 @@ def answers_of(row: Row) -> list[str]:
 
     Raises UserError, ``FILE:LINE: ...``, where there are none.
     """
-    given = row.fields.get("answers")
+    if "answers" not in row.fields:
+        hint = nearest("answers", row.fields)
+        raise UserError(f"{row.where}: missing field 'answers'; {hint}")
+    given = row.fields["answers"]
     given = given.get("text") if isinstance(given, Mapping) else given
     found = [given] if isinstance(given, str) else given
-    if not isinstance(found, list | tuple) or not all(isinstance(each, str) for each in found):
+    listed = found if isinstance(found, list | tuple) else ()
+    wrong = "write it as one" if listed is not found else ""
+    for each in listed:
+        if not isinstance(each, str):
+            wrong = f"it holds {kind(each)}; write that as text"
+    if wrong:
         raise UserError(
-            f'{row.where}: field "answers" is {kind(row.fields.get("answers"))}, expected a list '
-            "of texts; write it as one"
+            f'{row.where}: field "answers" is {kind(row.fields["answers"])}, expected a list of '
+            f"texts; {wrong}"
         )
-    kept = [each for each in found if each.strip()]
+    kept = [each for each in listed if each.strip()]
     if not kept:
         raise UserError(f'{row.where}: field "answers" is empty; fill it or remove the row')
     return kept

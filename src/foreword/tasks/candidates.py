@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from foreword.data.read import Row, kind
+from foreword.data.shapes import check_text
 from foreword.errors import UserError, nearest
 
 
@@ -34,6 +35,8 @@ def listed(row: Row, catalogue: Sequence[str], negatives: int, seed: int = 0) ->
             f'{row.where}: field "candidates" is {kind(given)}, expected a list of texts; '
             "write it as one, without empty texts"
         )
+    for number, text in enumerate(given):
+        check_text(row, f"candidates[{number}]", text)
     if len(given) < 2:
         raise UserError(
             f"{row.where}: {len(given)} candidate(s) leave nothing to choose; give two or more"
@@ -41,6 +44,8 @@ def listed(row: Row, catalogue: Sequence[str], negatives: int, seed: int = 0) ->
     if len(set(given)) < len(given):
         twice = next(text for text in given if given.count(text) > 1)
         raise UserError(f"{row.where}: the candidate {twice!r} is there twice; remove one")
+    if answer == []:
+        raise UserError(f'{row.where}: field "answer" is an empty list; give the right candidate')
     right = answer if isinstance(answer, list) else [] if answer is None else [answer]
     return Listed(tuple(given), frozenset(_place(each, given, row.where) for each in right))
 

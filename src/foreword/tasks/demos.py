@@ -117,7 +117,10 @@ def draw(
 def check_shots(shots: int, rows: Sequence[Row]) -> None:
     """Raise UserError for a number of demonstrations that the rows do not have."""
     if not 1 <= shots <= len(rows):
-        raise UserError(f"{shots} demonstrations asked for, and there are {len(rows)} rows")
+        raise UserError(
+            f"{shots} demonstrations asked for, and there are {len(rows)} rows; give from 1 to "
+            "that many with --shots"
+        )
 
 
 def demonstrations(task: Bound, rows: Sequence[Row], shots: int, seed: int) -> list[Row]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
-from foreword.data.read import Row, kind
-from foreword.data.shapes import require
+from foreword.data.read import Row
+from foreword.data.shapes import check_references, require
 from foreword.errors import UserError
 from foreword.metrics.generation import generation
 from foreword.tasks.generator import Generator
@@ -97,15 +97,9 @@ def references(row: Row, answer: str) -> list[str]:
 
     Raises UserError, ``FILE:LINE: ...``, for what is no list of texts.
     """
+    check_references(row)
     given = row.fields.get("references")
-    if given is None:
-        return [answer]
-    if not isinstance(given, list) or not given or not all(isinstance(each, str) for each in given):
-        raise UserError(
-            f'{row.where}: field "references" is {kind(given)}, expected a list of texts; write '
-            "it as one, or leave it out"
-        )
-    return [str(each) for each in given]
+    return [answer] if given is None else list(given)
 
 
 def check_target(row: Row, target: str) -> None:

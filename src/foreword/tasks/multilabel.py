@@ -14,6 +14,7 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row, kind
+from foreword.data.shapes import check_text
 from foreword.errors import UserError
 from foreword.metrics.classification import macro_f1
 from foreword.metrics.multilabel import multilabel
@@ -130,6 +131,11 @@ class ManyLabels:
             return
         given = labels_of(row, self.field)
         for label in given:
+            if label == self.none:
+                raise UserError(
+                    f"{row.where}: unknown label '{label}', which stands for no label at all; "
+                    "write [] in its place, or name another with --none"
+                )
             check_label(row, label, self.labels)
             if given.count(label) > 1:
                 raise UserError(f"{row.where}: label '{label}' stands twice; leave one out")
@@ -217,6 +223,8 @@ def labels_of(row: Row, field: str) -> list[str]:
         if isinstance(given, list):
             what = "holds what is no text"
         raise UserError(f'{row.where}: field "{field}" {what}; give a list of labels, or []')
+    for number, label in enumerate(given):
+        check_text(row, f"{field}[{number}]", label)
     return list(given)
 
 

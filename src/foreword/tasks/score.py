@@ -244,7 +244,7 @@ def number_of(row: Row, field: str) -> float:
     value = row.fields[field]
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise UserError(

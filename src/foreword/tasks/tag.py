@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row, kind
+from foreword.data.shapes import check_text
 from foreword.errors import UserError
 from foreword.metrics.resample import Floats
 from foreword.metrics.spans import follows, is_bio, of_spans, spans, tagging
@@ -82,7 +83,7 @@ class Tag:
         if each is None:
             each = "\n{left}{word}:" + (" [mask]" if backbone.architecture == "masked" else "")
         if labels is None:
-            tags = {tag for row in rows for tag in listed(row, self.tag_field)}
+            tags = {tag for row in rows for tag in tags_of(row, self.tag_field)}
             labels = {tag: tag_words(tag) for tag in sorted(tags)}
         return replace(self, template=template, word_template=each, labels=normalized(labels))
 
@@ -244,6 +245,14 @@ def listed(row: Row, field: str) -> list[str]:
     if not given:
         raise UserError(f'{row.where}: field "{field}" is empty; fill it or remove the row')
     return given
+
+
+def tags_of(row: Row, field: str) -> list[str]:
+    """Return a row's tags; raises UserError for blank ones too."""
+    found = listed(row, field)
+    for number, tag in enumerate(found):
+        check_text(row, f"{field}[{number}]", tag)
+    return found
 
 
 def tag_words(tag: str) -> str:

@@ -9,6 +9,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.data.read import Row
 from foreword.errors import UserError
+from foreword.metrics.words import code
 from foreword.tasks.generate import of_field
 from foreword.tasks.generator import Generator
 from foreword.tasks.layout import Side
@@ -75,6 +76,8 @@ class Translate:
     def bind(self, backbone: Backbone) -> Generator:
         """Return the task on a backbone; template and fields must be known by now."""
         target = self.target_field or "completion"
+        if self.language is not None:
+            code(self.language)
         instruction = "Translate the text below.\n\n"
         wording = of_field(target, ("bleu", "chrf"), "bleu", instruction, self.language)
         return Generator(self, backbone, wording)
@@ -88,8 +91,12 @@ def pair(
 ) -> tuple[str, str]:
     """Return the fields from which and into which a row goes, given or usual.
 
-    Raises UserError where neither is.
+    Raises UserError where neither is, and for one field that is to be both.
     """
+    if source is not None and source == target:
+        raise UserError(
+            f"--source-field and --target-field are both '{source}'; give two fields of the rows"
+        )
     for one, other in usual:
         if source in (None, one) and target in (None, other) and one in row.fields:
             return one, other

@@ -32,7 +32,10 @@ def normalized(labels: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str
     """Check a verbalizer: at least two labels, each with words, none of them shared."""
     words = {k: (v,) if isinstance(v, str) else tuple(v) for k, v in labels.items()}
     if len(words) < 2:
-        raise UserError(f"a classification needs at least two labels, got {list(words)}")
+        raise UserError(
+            f"a classification needs at least two labels, got {list(words)}; give rows of others, "
+            "or name them with --labels"
+        )
     owners: dict[str, str] = {}
     for label, own in words.items():
         if not own or not all(word.strip() for word in own):
