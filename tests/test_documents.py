@@ -159,7 +159,7 @@ def test_the_page_on_texts(here: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert isinstance(json.loads(printed.out), dict)
 
 
-TURNS = ["hi", "hello", "a table", "for when?"]
+WHO = ["user", "assistant"] * 2
 SHAPES: dict[str, list[dict[str, object]]] = {
     "sst2": [{"text": "a good film", "label": "positive"}, {"text": "bad", "label": "negative"}],
     "sms_spam": [{"text": "win it now", "label": "spam"}, {"text": "it is fine", "label": "ham"}],
@@ -174,11 +174,15 @@ SHAPES: dict[str, list[dict[str, object]]] = {
     "scitldr": [{"prompt": "a film , it was good", "completion": "good", "references": ["good"]}],
     "squad_xquad": [{"context": "it was a film", "question": "what?", "answers": ["a film"]}],
     "sgd": [
-        {"messages": [{"role": r, "content": t} for r, t in zip(WHO, TURNS, strict=True)]}
-        for WHO in [("user", "assistant") * 2]
+        {"messages": [{"role": r, "content": t} for r, t in zip(WHO, said, strict=True)]}
+        for said in (["hi", "hello", "a table", "for when?"], ["hi", "hello", "a taxi", "where?"])
     ],
 }
 """Rows of the shapes that the page's data sets have, not theirs."""
+
+
+def numbered(row: dict[str, object], number: int) -> dict[str, object]:
+    return {**row, "text": f"{row['text']} {number}"} if "text" in row else row
 
 
 @pytest.mark.smollm2  # as above
@@ -193,7 +197,7 @@ def test_the_page_of_all_tasks(
     get().text.tokenizer.save_pretrained(here / "model")
     for name, shapes in SHAPES.items():
         for part in ("train", "dev", "test", "zh_train", "zh_dev", "zh_test"):
-            made = [{**row, "n": n} for n in range(6) for row in shapes]
+            made = [numbered(row, n) for n in range(8) for row in shapes]
             (here / "D" / name).mkdir(parents=True, exist_ok=True)
             lines = "".join(json.dumps(row) + "\n" for row in made)
             (here / "D" / name / f"{part}.jsonl").write_text(lines)
@@ -206,7 +210,7 @@ def test_the_page_of_all_tasks(
         "train": {"--rows": "6", "--dev-rows": "2", "--epochs": "1", "--model": "model"},
         "eval": {"--rows": "2"},
         "augment": {"--count": "1", "--epochs": "1", "--max-new-tokens": "4"},
-        "data": {"--per-label": "2"},
+        "data": {"--per-label": "3"},
     }
     asked = set()
     for line in lines:
