@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib
 import json
 import re
 import runpy
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from foreword.cli.main import run
+from foreword.tasks.registry import TASKS
 from toys import get
 
 ROOT = Path(__file__).parent.parent
@@ -154,6 +157,76 @@ def test_the_page_on_texts(here: Path, capsys: pytest.CaptureFixture[str]) -> No
         printed = capsys.readouterr()
         assert status == 0, printed.err
         assert isinstance(json.loads(printed.out), dict)
+
+
+TURNS = ["hi", "hello", "a table", "for when?"]
+SHAPES: dict[str, list[dict[str, object]]] = {
+    "sst2": [{"text": "a good film", "label": "positive"}, {"text": "bad", "label": "negative"}],
+    "sms_spam": [{"text": "win it now", "label": "spam"}, {"text": "it is fine", "label": "ham"}],
+    "stsb": [{"text_a": "a film", "text_b": "it", "label": n} for n in (0.5, 4.5)],
+    "ud_ewt": [{"tokens": ["a", "film"], "tags": ["DET", "NOUN"]}],
+    "semeval2010_task8": [
+        {"text": "the film of it", "head": "film", "tail": "it", "label": f"Part-Whole({way})"}
+        for way in ("e1,e2", "e2,e1")
+    ],
+    "e2e": [{"prompt": "name[A], area[B]", "completion": "A is in B", "references": ["A is in B"]}],
+    "multi30k": [{"en": "a good film", "de": "ein guter Film"}],
+    "scitldr": [{"prompt": "a film , it was good", "completion": "good", "references": ["good"]}],
+    "squad_xquad": [{"context": "it was a film", "question": "what?", "answers": ["a film"]}],
+    "sgd": [
+        {"messages": [{"role": r, "content": t} for r, t in zip(WHO, TURNS, strict=True)]}
+        for WHO in [("user", "assistant") * 2]
+    ],
+}
+"""Rows of the shapes that the page's data sets have, not theirs."""
+
+
+@pytest.mark.smollm2  # as above
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("one_thread")
+def test_the_page_of_all_tasks(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commands in order, on a tiny model and rows of the same shapes; no task is left out."""
+    page = (ROOT / "docs" / "tasks.md").read_text("utf-8")
+    get().model.save_pretrained(here / "model")
+    get().text.tokenizer.save_pretrained(here / "model")
+    for name, shapes in SHAPES.items():
+        for part in ("train", "dev", "test", "zh_train", "zh_dev", "zh_test"):
+            made = [{**row, "n": n} for n in range(6) for row in shapes]
+            (here / "D" / name).mkdir(parents=True, exist_ok=True)
+            lines = "".join(json.dumps(row) + "\n" for row in made)
+            (here / "D" / name / f"{part}.jsonl").write_text(lines)
+            with gzip.open(here / "D" / name / f"{part}.jsonl.gz", "wt") as file:
+                file.write(lines)
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    convert = importlib.import_module("rows").main
+    lines = "".join(blocks("sh", page)).replace("\\\n", " ").replace("$D", "D").splitlines()
+    sizes = {
+        "train": {"--rows": "6", "--dev-rows": "2", "--epochs": "1", "--model": "model"},
+        "eval": {"--rows": "2"},
+        "augment": {"--count": "1", "--epochs": "1", "--max-new-tokens": "4"},
+        "data": {"--per-label": "2"},
+    }
+    asked = set()
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["python"]:
+            convert(words[2:])
+        if words[:1] != ["foreword"]:
+            continue
+        command = words[1:]
+        asked.add(command[command.index("--task") + 1] if "--task" in command else "classify")
+        for flag, value in sizes[command[0]].items():
+            if flag in command:
+                command[command.index(flag) + 1] = value
+            elif "out/few/train.jsonl" not in command or flag != "--rows":
+                command += [flag, value]
+        status = run([*command, "--json"])
+        printed = capsys.readouterr()
+        assert status == 0, (line, printed.err)
+        assert isinstance(json.loads(printed.out), dict)
+    assert asked == set(TASKS)
 
 
 @pytest.mark.smollm2
