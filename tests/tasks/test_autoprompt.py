@@ -91,7 +91,8 @@ def test_words_are_those_of_a_classifier_of_states(name: str) -> None:
     gold = np.array([row.fields["label"] == "good" for row in rows(8)])
     weight = LogisticRegression(max_iter=10_000).fit(centred / size, gold).coef_[0]
     table = base.model.get_output_embeddings().weight.detach().double().numpy()
-    speaks = (table - table.mean(0)) @ weight
+    words = table - table.mean(0)
+    speaks = (words / np.linalg.norm(words, axis=1, keepdims=True)) @ weight
     want: dict[str, list[str]] = {"good": [], "bad": []}
     taken: set[str] = set()
     for token in np.argsort(-abs(speaks), kind="stable"):
@@ -111,15 +112,16 @@ def test_words_that_were_put_where_the_labels_are_are_found(name: str) -> None:
     planted = BEGINNING if base.architecture == "encoder-decoder" else PLANTED
     good = torch.tensor([row.fields["label"] == "good" for row in rows(8)])
     way = states[good].mean(0) - states[~good].mean(0)
+    known = torch.linalg.svd((states - states.mean(0)).T, full_matrices=False).U  # where states are
     output = base.model.get_output_embeddings()
     output.weight = nn.Parameter(output.weight.detach().clone())  # untied from what is read
     noise = torch.randn(output.weight.shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        output.weight.copy_(noise * 0.01 * way.norm() / len(way) ** 0.5)
+    with torch.no_grad():  # all words beside what tells rows apart; the planted, from it on
+        output.weight.copy_(noise - noise @ known @ known.T)
         for label, sign in (("good", 1), ("bad", -1)):
-            for strength, word in zip((3, 2, 1), planted[label], strict=True):
+            for strength, word in zip((9, 4, 2), planted[label], strict=True):
                 (token,) = task.spelled(f" {word}")
-                output.weight[token] += sign * strength * way
+                output.weight[token] += sign * strength * noise[token].norm() * way / way.norm()
     found = from_rows(
         Classify(template=task.task.template, labels=task.words, verbalizer="autoprompt"),
         base,
@@ -133,7 +135,8 @@ def test_words_that_were_put_where_the_labels_are_are_found(name: str) -> None:
 def test_the_odds_are_those_of_the_probabilities() -> None:
     noise = torch.Generator().manual_seed(0)
     weight, table = (torch.randn(n, 5, generator=noise, dtype=torch.float64) for n in (3, 40))
-    chances = (weight @ (table - table.mean(0)).T).softmax(0)
+    words = table - table.mean(0)
+    chances = (weight @ (words / words.norm(dim=1, keepdim=True)).T).softmax(0)
     torch.testing.assert_close(log_odds(weight, table), (chances / (1 - chances)).log())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
@@ -75,9 +76,10 @@ def log_odds(weight: Tensor, table: Tensor) -> Tensor:
     """Return the log odds of each label for each word: (K, width), (V, width) -> (K, V).
 
     They order words as the probability does, and do not run out of digits near one. Words are
-    taken less their mean in place of the classifier's bias, which is for states of another size.
+    taken less their mean, in place of the classifier's bias, which is for states of another size;
+    and at one length, or rare pieces of words come first (seen on SmolLM2 and SST-2).
     """
-    scores = weight @ (table - table.mean(0)).T
+    scores = weight @ F.normalize(table - table.mean(0), dim=1).T
     others = [torch.cat([scores[:n], scores[n + 1 :]]).logsumexp(0) for n in range(len(scores))]
     return scores - torch.stack(others)
 
