@@ -35,6 +35,14 @@ app = App(
     suppress_keyboard_interrupt=False,  # Ctrl-C is answered below
 )
 
+app.command(augment)
+app.command(compare)
+app.command(compress)
+app.command(data)
+app.command(multitask)
+app.command(pretrain)
+app.command(compose)
+app.command(library)
 app.command(train)
 app.command(evaluate, name="eval")
 app.command(predict)
@@ -42,14 +50,6 @@ app.command(info)
 app.command(export)
 app.command(import_, name="import")
 app.command(demo)
-app.command(data)
-app.command(compare)
-app.command(compose)
-app.command(library)
-app.command(multitask)
-app.command(compress)
-app.command(augment)
-app.command(pretrain)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
