@@ -20,6 +20,7 @@ with() { # NAME FLAGS ...
 {
     with manual --methods zero-shot,demonstrations,soft --template "$plain" --labels $labels
     with search --methods zero-shot,soft --template "$plain" --verbalizer search
+    with autoprompt --methods zero-shot,soft --template "$plain" --verbalizer autoprompt
     with words --methods soft+head --head-start words --template "$plain" --labels $labels
     with prototypes --methods head,soft+head --head-start prototypes --template "$plain" --labels $labels
     with balanced --methods zero-shot,soft --template "{demos:4}$plain" --labels $labels
