@@ -36,7 +36,6 @@ def get(name: str) -> Backbone:
 def in_double(base: Backbone) -> Backbone:
     """The same model in float64, where two ways to one number do not part by rounding."""
     model = deepcopy(base.model).double()
-    model.set_experts_implementation("eager")  # grouped products take no float64
     return Backbone(model, base.text.tokenizer, architecture=base.architecture, name=base.name)
 
 
