@@ -162,7 +162,6 @@ def test_the_page_on_texts(here: Path, capsys: pytest.CaptureFixture[str]) -> No
 WHO = ["user", "assistant"] * 2
 SHAPES: dict[str, list[dict[str, object]]] = {
     "sst2": [{"text": "a good film", "label": "positive"}, {"text": "bad", "label": "negative"}],
-    "sms_spam": [{"text": "win it now", "label": "spam"}, {"text": "it is fine", "label": "ham"}],
     "stsb": [{"text_a": "a film", "text_b": "it", "label": n} for n in (0.5, 4.5)],
     "ud_ewt": [{"tokens": ["a", "film"], "tags": ["DET", "NOUN"]}],
     "semeval2010_task8": [
