@@ -23,6 +23,7 @@ from foreword.data.read import Row
 
 COLOURS = ["red", "blue", "green", "pink", "grey", "gold"]
 STANDS = ["before", "after", "apart"]
+NUMBERS = {"before": 1.0, "apart": 2.0, "after": 3.0}
 SIGNS = ["<pad>", "<end>", "<mask>", "next", "|", ":"]
 WORDS = [*SIGNS, *STANDS, *COLOURS]
 FIRST = WORDS.index(COLOURS[0])
@@ -55,7 +56,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", eos_token="<end>", mask_token="<mask>"
+        tokenizer_object=made,
+        pad_token="<pad>",
+        eos_token="<end>",
+        mask_token="<mask>",
+        chat_template="{{ messages[-1]['content'] }}",  # the language has no words for roles
     )
 
 
@@ -164,8 +169,37 @@ def tagged(n: int, seed: int) -> list[Row]:
     ]
 
 
+def spoken(n: int, seed: int) -> list[Row]:
+    """The sentences of ``classified`` as conversations of two turns, and as histories to choose."""
+    found = []
+    for row in classified(n, seed):
+        asked = f"{row.fields['text']} | {row.fields['asked']} :"
+        turns = [("user", asked), ("assistant", row.fields["completion"])]
+        messages = [{"role": role, "content": said} for role, said in turns]
+        choice = {"history": asked, "candidates": COLOURS, "answer": row.fields["completion"]}
+        found.append(Row({"messages": messages, **choice}, row.where))
+    return found
+
+
+def passages(n: int, seed: int) -> list[Row]:
+    """Sentences that hold a colour and the one that comes next to it, which is the answer."""
+    found = []
+    chance = random.Random(seed)
+    for line in range(1, n + 1):
+        asked = chance.choice(COLOURS)
+        answer = following(asked)
+        other = chance.choice([colour for colour in COLOURS if colour not in (asked, answer)])
+        words = chance.sample([asked, answer, other], 3)
+        fields = {"context": " ".join(words), "question": asked, "answers": [answer]}
+        found.append(Row(fields, f"toy:{line}"))
+    return found
+
+
 def related(n: int, seed: int) -> list[Row]:
-    """Sentences with two of their colours and how these stand, each way equally often."""
+    """Sentences with two of their colours and how these stand, each way equally often.
+
+    It is said as a relation, as a list of labels that is empty for colours apart, and as a number.
+    """
     names = {"before": "Left-Right(e1,e2)", "after": "Left-Right(e2,e1)", "apart": "Other"}
     chance = random.Random(seed)
     found = []
@@ -175,5 +209,7 @@ def related(n: int, seed: int) -> list[Row]:
         tail = chance.choice([c for c in COLOURS if c != head and stands(head, c) == wanted])
         words = [head, tail, chance.choice([c for c in COLOURS if c not in (head, tail)])]
         fields = {"text": " ".join(chance.sample(words, 3)), "head": head, "tail": tail}
-        found.append(Row({**fields, "label": names[wanted]}, f"toy:{line}"))
+        fields["label"] = names[wanted]
+        told = {"labels": [] if wanted == "apart" else [wanted], "number": NUMBERS[wanted]}
+        found.append(Row({**fields, **told}, f"toy:{line}"))
     return found
