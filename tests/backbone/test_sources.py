@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 from tiny_files import tiny_folder, tiny_gguf, tiny_model, tiny_tokenizer
 from transformers import (
     AutoConfig,
@@ -184,6 +185,15 @@ def test_code_of_the_folders_own_is_never_run(folder: Path) -> None:
 def test_an_adapter_is_not_a_model(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
     assert "name its base model" in refusal(folder)
+
+
+@pytest.mark.parametrize("pad", range(0, 64, 8))
+def test_weights_lie_where_torch_would_put_them(folder: Path, pad: int) -> None:
+    """Wherever the header of their file ends, which is moved here."""
+    file = folder / "model.safetensors"
+    save_file(load_file(file), file, metadata={"format": "pt", "pad": "." * pad})
+    model = open_source(str(folder), device="cpu").model
+    assert {parameter.data_ptr() % 64 for parameter in model.parameters()} == {0}
 
 
 def edit(folder: Path, **changes: object) -> None:
