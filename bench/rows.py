@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.data.read import read_rows
+from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.prompt import write_whole
 
@@ -40,6 +41,7 @@ SHAPES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "slots": slots,
     "responses": responses,
 }
+NEEDED = {"slots": "prompt,completion", "responses": "messages"}
 
 
 def main(arguments: list[str]) -> None:
@@ -47,7 +49,10 @@ def main(arguments: list[str]) -> None:
     if len(arguments) != 3 or arguments[0] not in SHAPES:
         raise UserError(f"give one of {', '.join(SHAPES)}, a file of rows, and a file to write")
     shape, source, out = arguments
-    made = [SHAPES[shape](dict(row.fields)) for row in read_rows(source)]
+    found, rows = canonical(read_rows(source))
+    if found != NEEDED[shape]:
+        raise UserError(f"{source}: {shape} are made of rows of {NEEDED[shape]}")
+    made = [SHAPES[shape](dict(row.fields)) for row in rows]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made)
     write_whole(Path(out), lines.encode())
 

@@ -35,7 +35,7 @@ from foreword.injection import NOTHING
 from foreword.interrupt import Interrupted
 from foreword.methods.method import Method
 from foreword.prompt import write_whole
-from foreword.records import Record, add, read
+from foreword.records import Record, add, folder_of, read
 from foreword.tasks.demos import demonstrations
 from foreword.tasks.known import from_rows
 from foreword.tasks.registry import name_of
@@ -145,8 +145,7 @@ def compare(
     with the time that is left as far as the finished ones tell.
 
     Raises UserError where ``out`` cannot be used, or no method could run for what they share, such
-    as a row that is wrong, and KeyboardInterrupt after Ctrl-C, with a line
-    that says what is kept.
+    as a row that is wrong, and KeyboardInterrupt after Ctrl-C, with a line that says what is kept.
     """
     path = Path(out)
     kept = {record["key"]: record for record in read(path) if "error" not in record}
@@ -167,7 +166,7 @@ def compare(
         announce(f"{title}: run {done + 1} of {len(runs)}")
         began = time.monotonic()
         try:
-            result = apart(run, path.parent)
+            result = apart(run, folder_of(path))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"stopped with {done} of {len(runs)} runs done; the same command goes on"

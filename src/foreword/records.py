@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import statistics
@@ -45,10 +46,25 @@ def read(path: Path, names: Sequence[str] = COMPARED) -> list[Record]:
     return found
 
 
-def add(path: Path, record: Record) -> None:
-    """Append a record, on a line of its own whatever a killed run has left."""
+def folder_of(path: Path) -> Path:
+    """Return the folder that a file of records is to stand in, made where it is missing.
+
+    Raises UserError where it cannot be made, or written to.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror})"
+        raise UserError(f"{path}: {reason}; choose another --out") from None
+    return path.parent
+
+
+def add(path: Path, record: Record) -> None:
+    """Append a record, on a line of its own whatever a killed run has left."""
+    folder_of(path)
+    try:
         torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         with path.open("a", encoding="utf-8") as file:
             file.write("\n" * torn + json.dumps(record) + "\n")

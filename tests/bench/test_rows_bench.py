@@ -44,7 +44,10 @@ def test_the_last_turn_is_the_answer(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_are_one_line(tmp_path: Path) -> None:
-    for arguments in ((), ("slots", "x"), ("turns", "a", "b"), ("slots", "missing.jsonl", "b")):
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"text": "a"}\n')
+    wrong = [(), ("slots", "x"), ("turns", "a", "b"), ("slots", "missing.jsonl", "b")]
+    for arguments in (*wrong, ("slots", str(other), "b"), ("responses", str(other), "b")):
         done = run(*arguments)
         assert done.returncode != 0
         assert done.stderr.startswith("bench: ")

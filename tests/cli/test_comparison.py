@@ -188,6 +188,20 @@ def test_a_row_that_no_method_can_use_ends_it(
     assert [path.name for path in tmp_path.iterdir()] == ["d.jsonl"]
 
 
+def test_the_folder_of_the_runs_is_made(world: World, cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "runs" / "c.jsonl"
+    answer = cli(*command(world, out, "--methods", "zero-shot", "--json"))
+    assert answer.status == 0, answer.err
+    assert [path.name for path in out.parent.iterdir()] == ["c.jsonl"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(world: World, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer = cli(*command(world, tmp_path / "file" / "c.jsonl", "--methods", "zero-shot"))
+    assert answer.status == 2, answer.err
+    assert answer.err.splitlines()[-1].endswith("choose another --out")
+
+
 def test_rows_are_held_out_where_there_are_none_to_score(
     world: World, cli: Cli, here: list[str], tmp_path: Path
 ) -> None:
