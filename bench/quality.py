@@ -27,17 +27,17 @@ from cyclopts import App, CycloptsError, Parameter
 from quality_foreword import ForewordRun, Presets, presets, system
 from quality_peft import SYSTEMS, PeftRun
 from quality_records import KEPT, Record, find, versions
-from quality_report import NOTES, REFERENCE, best, summary, tables
+from quality_report import NOTES, REFERENCE, best, race_tables, summary
 from quality_tasks import RACES, Files, Race, Rows, rows_for
 from quality_trace import Point, Run, trace
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.sources import PACKAGED, open_source
-from foreword.cli import show
+from foreword.backbone.load.sources import PACKAGED, open_source
 from foreword.config import plain
 from foreword.data.sample import digest
 from foreword.errors import UserError, nearest
-from foreword.records import add, read
+from foreword.evaluation.records import add, read
+from foreword.report import tables
 
 ASKED = (*SYSTEMS, "fast", "balanced", "best")
 """The systems that are run unless others are asked for."""
@@ -102,13 +102,13 @@ def run(
         raise UserError(f"{out}: holds no run; give rows, as in --sst2 TRAIN DEV")
     found = summary(records)
     if as_json:
-        show.emit(found)
+        tables.emit(found)
         return
-    for table in tables(found):
-        show.out().print(table)
-        show.line("")
+    for table in race_tables(found):
+        tables.out().print(table)
+        tables.line("")
     for note in NOTES:
-        show.line(note)
+        tables.line(note)
 
 
 def _chosen(names: Sequence[str] | None, known: Presets) -> list[str]:
@@ -129,7 +129,7 @@ def _order(setting: Setting, changes: Mapping[str, Any]) -> Iterator[tuple[Race,
         if race.name in setting.files:
             races.append(replace(race, **changes))
         else:
-            show.say(f"{race.name}: left out; give its rows with --{race.name} TRAIN DEV")
+            tables.say(f"{race.name}: left out; give its rows with --{race.name} TRAIN DEV")
     for seed in range(max((race.seeds for race in races), default=0)):
         yield from ((race, seed) for race in races if seed < race.seeds)
 
@@ -154,13 +154,13 @@ def _run_all(
         record = find(records, asked)
         if record is None:
             left = _left(records, ahead[number:])
-            show.say(f"{where}: run {number + 1} of {len(ahead)}{left}")
+            tables.say(f"{where}: run {number + 1} of {len(ahead)}{left}")
             made: Run
             if name in SYSTEMS:
                 made = PeftRun(name, backbone, attention, race, rows, seed)
             else:
                 chosen = system(name, setting.presets)
-                made = ForewordRun(chosen, backbone, race, rows, seed, show.say)
+                made = ForewordRun(chosen, backbone, race, rows, seed, tables.say)
             with closing(made):
                 curve = trace(made, setting.scores, until, _Progress(where))
             wall = round(time.monotonic() - began, 1)
@@ -168,7 +168,7 @@ def _run_all(
             add(out, {**record, "versions": versions()})
             del made
         else:
-            show.say(f"{where}: is in {out} already")
+            tables.say(f"{where}: is in {out} already")
         if name == REFERENCE:
             target = best([Point(*point) for point in record["curve"]])
         del backbone
@@ -227,7 +227,7 @@ class _Progress:
         elif point.step < steps:
             each = (time.monotonic() - self.began) / point.step
             left = f"; at most {_minutes(each * (steps - point.step))} to go"
-        show.say(
+        tables.say(
             f"{self.where}: step {point.step} of {steps}, "
             f"{point.score:.6g} after {point.seconds:.1f} s{left}"
         )
@@ -245,10 +245,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         command(*bound.args, **bound.kwargs)
     except (UserError, CycloptsError) as error:
-        show.say(f"bench: {' '.join(str(error).split())}")
+        tables.say(f"bench: {' '.join(str(error).split())}")
         return 2
     except KeyboardInterrupt:
-        show.say("bench: stopped; the same command goes on after the last finished run")
+        tables.say("bench: stopped; the same command goes on after the last finished run")
         return 130
     return 0
 

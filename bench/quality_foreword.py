@@ -19,13 +19,13 @@ from quality_trace import Judge
 from foreword.backbone.backbone import Backbone
 from foreword.config import from_plain
 from foreword.errors import UserError, nearest
-from foreword.loop import Loop
-from foreword.methods.method import Method
+from foreword.methods.base import Method
 from foreword.methods.registry import METHODS
-from foreword.presets import PRESETS
 from foreword.tasks.registry import TASKS
-from foreword.training import Training
-from foreword.watch import Watchers
+from foreword.training.loop import Loop
+from foreword.training.presets import PRESETS
+from foreword.training.settings import Training
+from foreword.training.watch import Watchers
 
 Presets = Mapping[str, Mapping[str, Any]]
 

@@ -20,13 +20,13 @@ from quality_trace import Judge, room
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from foreword.backbone.attention import NAME
+from foreword.backbone.attention.interface import NAME
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.sources import folder_of
+from foreword.backbone.load.sources import folder_of
 from foreword.injection import KV, NOTHING, Injection
-from foreword.tasks.classifier import Classifier
-from foreword.tasks.task import Bound, Encoded
-from foreword.training import Training
+from foreword.tasks.base import Bound, Encoded
+from foreword.tasks.labels.classifier import Classifier
+from foreword.training.settings import Training
 
 LENGTH = 20
 SYSTEMS: Mapping[str, Mapping[str, Any]] = {

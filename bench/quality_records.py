@@ -1,4 +1,4 @@
-"""Records: which run of the benchmark is which, in the lines that foreword.records keeps."""
+"""Records: which run of the benchmark is which, in the lines of its file."""
 
 from __future__ import annotations
 

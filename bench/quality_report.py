@@ -78,7 +78,7 @@ def _median(values: Sequence[float | None], never: float) -> float | None:
     return None if found == never else found
 
 
-def tables(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Table]:
+def race_tables(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Table]:
     """Lay out a table a task: three lines a system, a column a seed, and their median."""
     made = []
     for task, systems in found.items():

@@ -10,11 +10,11 @@ from typing import NamedTuple, Protocol
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import common_lead
 from foreword.data.read import Row
-from foreword.engine import infer
+from foreword.engine.lower_layers import Trunk
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import Injection
-from foreword.tasks.task import Bound
-from foreword.trunk import Trunk
+from foreword.tasks.base import Bound
 
 ROWS_AT_ONCE = 256
 """Dev rows whose stored states are brought together at once."""

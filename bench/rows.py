@@ -21,7 +21,7 @@ from typing import Any
 from foreword.data.read import read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.prompt import write_whole
+from foreword.files import write_whole
 
 
 def slots(fields: dict[str, Any]) -> dict[str, Any]:

@@ -27,10 +27,10 @@ from train_models import default_model
 from train_report import machine, notes, table
 from train_setting import Setting
 
-from foreword.cli import show
 from foreword.errors import UserError, nearest
-from foreword.prompt import write_whole
-from foreword.training import Compile
+from foreword.files import write_whole
+from foreword.report import tables
+from foreword.training.settings import Compile
 
 app = App(name="bench", help="Foreword's training step beside peft's.", version_flags=[])
 
@@ -77,26 +77,26 @@ def run(
     torch.set_num_threads(setting.threads)
     chosen = _chosen(cases, device)
     if side is not None and given is not None:
-        show.emit(worker(side, chosen[0], setting, given))
+        tables.emit(worker(side, chosen[0], setting, given))
         return
     left_out = {c.name: f"--{c.data} FILE" for c in chosen if c.data not in setting.files}
     for name, flag in left_out.items():
-        show.say(f"{name}: left out; give its rows with {flag}")
+        tables.say(f"{name}: left out; give its rows with {flag}")
     result: dict[str, Any] = {"ratios": {}, "cases": {}, "left_out": left_out}
     result["model"] = {"name": setting.model, "dtype": dtype, "device": device, "seed": seed}
     result["machine"] = machine(setting)
     for case in chosen:
         if case.name not in left_out:
-            found = measure(case, setting, memory, show.say)
+            found = measure(case, setting, memory, tables.say)
             result["cases"][case.name] = found
             result["ratios"][case.name] = found["ratio"]["median"]
     if as_json:
-        show.emit(result)
+        tables.emit(result)
     else:
-        show.line(f"{setting.model}, {dtype} on {device}, {setting.threads} threads")
-        show.out().print(table(result["cases"]))
+        tables.line(f"{setting.model}, {dtype} on {device}, {setting.threads} threads")
+        tables.out().print(table(result["cases"]))
         for line in notes(result["cases"]):
-            show.line(line)
+            tables.line(line)
     if out is not None:
         write_whole(out, json.dumps(result, indent=2).encode() + b"\n")
 
@@ -120,10 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         command(*bound.args, **bound.kwargs)
     except (UserError, CycloptsError) as error:
-        show.say(f"bench: {' '.join(str(error).split())}")
+        tables.say(f"bench: {' '.join(str(error).split())}")
         return 2
     except Disagreement as error:
-        show.say(f"bench: {error}")
+        tables.say(f"bench: {error}")
         return 1
     return 0
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from foreword.backbone.text import Text
+from foreword.backbone.tokenizer import Text
 from foreword.data.read import Row, read_rows
 from foreword.data.sample import first
 from foreword.errors import UserError
-from foreword.methods.method import Method
+from foreword.methods.base import Method
 from foreword.methods.registry import METHODS
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate

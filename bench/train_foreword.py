@@ -15,10 +15,10 @@ from train_cases import Case
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
 from foreword.injection import Injection
-from foreword.loop import Loop
-from foreword.tasks.task import Bound, Encoded
-from foreword.training import Compile, Training
-from foreword.watch import Watchers
+from foreword.tasks.base import Bound, Encoded
+from foreword.training.loop import Loop
+from foreword.training.settings import Compile, Training
+from foreword.training.watch import Watchers
 
 RATE = 1e-9
 """AdamW's learning rate on both sides: all its work is done, and the prompts stay equal."""

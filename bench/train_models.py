@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from foreword.backbone.sources import PACKAGED, Source, open_source
+from foreword.backbone.load.sources import PACKAGED, Source, open_source
 from foreword.data.read import read_rows
 from foreword.errors import UserError
 

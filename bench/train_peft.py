@@ -16,8 +16,8 @@ from train_foreword import CLIP, RATE, ForewordSide
 from transformers import PreTrainedModel
 
 from foreword.errors import UserError
-from foreword.tasks.classifier import Classifier
-from foreword.tasks.task import Bound, Encoded
+from foreword.tasks.base import Bound, Encoded
+from foreword.tasks.labels.classifier import Classifier
 
 _CONFIGS = {"soft": PromptTuningConfig, "prefix": PrefixTuningConfig}
 

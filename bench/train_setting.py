@@ -10,9 +10,9 @@ import torch
 from train_models import open_model
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.sources import Source
+from foreword.backbone.load.sources import Source
 from foreword.errors import UserError
-from foreword.training import Compile
+from foreword.training.settings import Compile
 
 BATCHES = 5
 """The most batches that are compared; with more pairs than that they come round again."""

@@ -21,17 +21,17 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from foreword.backbone.backbone import Backbone
-from foreword.cli import show
 from foreword.data.read import Row, read_rows
 from foreword.data.sample import first, per_class
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
+from foreword.evaluation.records import Record, add, read
 from foreword.methods.soft import Soft
-from foreword.records import Record, add, read
+from foreword.report import tables
 from foreword.tasks.classify import Classify
-from foreword.train import tune
-from foreword.training import Training
-from foreword.watch import Bar
+from foreword.training.settings import Training
+from foreword.training.tune import tune
+from foreword.training.watch import Bar
 
 PAIRS = (("banking77", "ag_news"), ("ag_news", "sst2"), ("sst2", "sms_spam"))
 TASKS = {
@@ -144,12 +144,12 @@ def run(
                 records.append(dict(zip(NAMES, made, strict=True)))
                 add(out, records[-1])
     if as_json:
-        show.emit({"runs": records})
+        tables.emit({"runs": records})
         return
     for source, target in PAIRS:
         for line in table(source, target, records):
-            show.line(line)
-        show.line("")
+            tables.line(line)
+        tables.line("")
 
 
 def table(source: str, target: str, records: Sequence[Record]) -> list[str]:

@@ -13,14 +13,14 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.backbone.example import Example
 from foreword.config import plain
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.injection import Injection
-from foreword.methods.method import Method
+from foreword.methods.base import Method
 from foreword.methods.registry import name_of
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.base import Task
 from foreword.tasks.generate import Generate
-from foreword.tasks.layout import room_for
-from foreword.tasks.task import Task
+from foreword.tasks.templates.layout import room_for
 from oracles import get
 
 GENERATE = Generate(

@@ -17,14 +17,14 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.config import plain
 from foreword.data.read import Row
-from foreword.engine import differentiate, infer
+from foreword.engine.passes import differentiate, infer
 from foreword.injection import Injection, Mixture
-from foreword.methods.method import Method, Trainable
+from foreword.methods.base import Method, Trainable
 from foreword.methods.registry import name_of
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
-from foreword.tasks.layout import room_for
-from foreword.tasks.task import Bound
+from foreword.tasks.templates.layout import room_for
 from oracles import in_double
 from plain import twin
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.recurrent import RecurrentConfig
+from foreword.backbone.load.recurrent_model import RecurrentConfig
 
 SMALL = {
     "hidden_size": 32,

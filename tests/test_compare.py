@@ -12,18 +12,27 @@ from typing import Any
 
 import pytest
 
-import foreword.compare
+import foreword.evaluation.compare
 from foreword.backbone.backbone import Backbone
-from foreword.compare import Data, Demonstrations, Model, Run, ZeroShot, apart, compare, perform
 from foreword.data.sample import first
 from foreword.errors import UserError
-from foreword.evaluate import evaluate
+from foreword.evaluation.compare import (
+    Data,
+    Demonstrations,
+    Model,
+    Run,
+    ZeroShot,
+    apart,
+    compare,
+    perform,
+)
+from foreword.evaluation.evaluate import evaluate
+from foreword.evaluation.records import Record, add, read, summary
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.records import Record, add, read, summary
 from foreword.tasks.score import Score
-from foreword.train import tune
-from foreword.training import Training
+from foreword.training.settings import Training
+from foreword.training.tune import tune
 from toys import TASK, get, process, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -52,7 +61,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         except UserError as error:
             return {"error": str(error)}
 
-    monkeypatch.setattr(foreword.compare, "apart", do)
+    monkeypatch.setattr(foreword.evaluation.compare, "apart", do)
     return done
 
 
@@ -169,14 +178,14 @@ def test_one_that_fails_loses_no_other_and_is_tried_again(
 def test_ctrl_c_says_what_is_kept(
     model: Model, here: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    do = foreword.compare.apart
+    do = foreword.evaluation.compare.apart
 
     def stopped(run: Run, folder: Path) -> Record:
         if run.name == "soft":
             raise KeyboardInterrupt
         return do(run, folder)
 
-    monkeypatch.setattr(foreword.compare, "apart", stopped)
+    monkeypatch.setattr(foreword.evaluation.compare, "apart", stopped)
     with pytest.raises(KeyboardInterrupt, match="2 of 3 runs done; the same command goes on"):
         compare(runs(model), tmp_path / "c.jsonl")
     assert [record["method"] for record in read(tmp_path / "c.jsonl")] == ["zero-shot", "shown"]

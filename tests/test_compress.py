@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from foreword import self_study
 from foreword.backbone.decode import Decoding
-from foreword.compress import Compressed, compress
+from foreword.compression import self_study
+from foreword.compression.compress import Compressed, compress
+from foreword.compression.self_study import SelfStudy
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.methods.cartridge import Cartridge
-from foreword.prompt import Prompt
-from foreword.self_study import SelfStudy
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.generate import Generate
-from foreword.training import Training
+from foreword.training.settings import Training
 from oracles import get
 
 pytestmark = pytest.mark.usefixtures("one_thread")

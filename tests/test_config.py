@@ -18,7 +18,7 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.training import Training
+from foreword.training.settings import Training
 
 
 @dataclass(frozen=True)

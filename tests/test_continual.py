@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from foreword import checkpoint
-from foreword import loop as loop_module
 from foreword.data.read import Row
-from foreword.loop import Loop
-from foreword.methods.continued import Continued
 from foreword.methods.full import Full
-from foreword.methods.library import mean_loss
-from foreword.prompt import Prompt
+from foreword.methods.parts.from_file import Continued
+from foreword.methods.parts.start_from_prompt import mean_loss
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
-from foreword.tasks.several import Replay
-from foreword.train import prepare
-from foreword.watch import Watchers
+from foreword.training import checkpoint
+from foreword.training import loop as loop_module
+from foreword.training.loop import Loop
+from foreword.training.several_tasks import Replay
+from foreword.training.tune import prepare
+from foreword.training.watch import Watchers
 from toys import TASK, TRAINING, Recorder, get, rows, toy_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

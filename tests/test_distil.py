@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from foreword.backbone.decode import Decoding
+from foreword.compression.distil import Distilled, divergence
 from foreword.data.read import Row
-from foreword.distil import Distilled, divergence
-from foreword.engine import differentiate, infer
+from foreword.engine.passes import differentiate, infer
 from foreword.injection import NOTHING, Injection
 from foreword.methods.cartridge import Cartridge, Sunk
 from foreword.tasks.generate import Generate
-from foreword.tasks.generator import Generator
+from foreword.tasks.texts.generator import Generator
 from oracles import get
 from plain import twin
 

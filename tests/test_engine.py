@@ -17,15 +17,15 @@ from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, Family, backb
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, common_lead, lines
 from foreword.data.read import Row
-from foreword.engine import LOGITS, buckets, differentiate, infer, share, token_budget
+from foreword.engine.passes import LOGITS, buckets, differentiate, infer, share, token_budget
 from foreword.injection import NOTHING, Injection, Mixture
-from foreword.methods.kv import Reparameterized
-from foreword.methods.method import Method, Trainable
+from foreword.methods.base import Method, Trainable
+from foreword.methods.parts.prefixes import Reparameterized
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
+from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.tasks.task import Bound
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,16 +12,16 @@ import pytest
 
 import language
 from foreword.data.read import Row
-from foreword.evaluate import evaluate, with_scores
+from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.injection import NOTHING
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
-from foreword.tasks.classifier import Classifier
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.train import tune
-from foreword.training import Training
+from foreword.tasks.labels.classifier import Classifier
+from foreword.training.settings import Training
+from foreword.training.tune import tune
 from toys import TASK, TRAINING, get, rows, toy_run, write
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from foreword.errors import UserError
-from foreword.find_rate import DIVERGED, Curve, _Over, _steepest, _Test, find_rate
 from foreword.methods.full import Full
 from foreword.methods.soft import Soft
-from foreword.training import Training
+from foreword.training.find_rate import DIVERGED, Curve, _Over, _steepest, _Test, find_rate
+from foreword.training.settings import Training
 from toys import TASK, get, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,64 +12,74 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "foreword"
 ORDER = [
     ["errors"],
-    ["config", "injection", "interrupt", "metrics", "data", "parallel", "overflow", "training"],
-    ["regularise"],
+    ["files"],
+    ["config", "injection"],
+    ["data", "metrics"],
     ["backbone"],
     ["engine"],
-    ["tasks", "trunk"],
-    ["distil"],
-    ["artefact"],
-    ["methods"],
+    ["tasks"],
     ["prompt"],
-    ["checkpoint", "watch"],
-    ["loop"],
-    ["streams"],
-    ["train", "pretrain", "evaluate", "presets", "records"],
-    ["find_rate", "multitask"],
-    ["self_study", "compose"],
-    ["augment", "compare", "compress"],
-    ["export"],
+    ["methods", "export"],
+    ["training"],
+    ["report", "evaluation", "recurrent"],
+    ["multitask_learning", "compose", "compression", "augmentation"],
     ["__init__"],
     ["cli"],
     ["__main__"],
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module(path): path for path in FILES}
 
 
 def room(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> set[str]:
-    """The rooms of the house that a file imports from."""
+@cache
+def imported(path: Path) -> frozenset[str]:
+    """The modules of the house that a file imports, those for its types alone among them."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            module = node.module or ""
-            names = [f"{module}.{alias.name}" for alias in node.names]
-            modules = names if module == "foreword" else [module]
+            named = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {n if n in MODULES else (node.module or "") for n in named}
         elif isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-        else:
-            continue
-        found |= {m.split(".")[1] for m in modules if m.startswith("foreword.")}
-    return found
-
-
-FILES = sorted(SOURCE.rglob("*.py"))
+            found |= {alias.name for alias in node.names}
+    return frozenset(name for name in found if name in MODULES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_imports_point_one_way(path: Path) -> None:
-    own = room(path)
     for other in imported(path):
-        known = RANK.get(other, RANK["__init__"])  # a public name of the package itself
-        assert other == own or known < RANK[own], f"{own} must not import {other}"
+        theirs = room(MODULES[other])
+        known = theirs == room(path) or RANK[theirs] < RANK[room(path)]
+        assert known, f"{room(path)} must not import {other}"
 
 
 def test_every_room_has_its_place() -> None:
     assert {room(path) for path in FILES} == set(RANK)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join([*above[above.index(name) :], name])
+        if name not in done:
+            for other in sorted(imported(MODULES[name])):
+                visit(other, (*above, name))
+            done.add(name)
+
+    for name in MODULES:
+        visit(name, ())
 
 
 def test_the_parts_of_peft_are_never_needed_to_run() -> None:

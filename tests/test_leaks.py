@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from foreword import train as training_module
+from foreword.data.duplicates import MARK, marked, marks
 from foreword.data.read import Row
-from foreword.data.same import MARK, marked, marks
-from foreword.evaluate import evaluate, with_scores
-from foreword.prompt import Prompt
+from foreword.evaluation.evaluate import evaluate, with_scores
+from foreword.prompt.prompt import Prompt
+from foreword.training import tune as training_module
 from toys import get, rows, toy_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

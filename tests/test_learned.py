@@ -8,15 +8,16 @@ import pytest
 
 from foreword.backbone.decode import Decoding
 from foreword.data.read import Row
-from foreword.evaluate import evaluate, scored
+from foreword.evaluation.evaluate import evaluate, scored
 from foreword.injection import NOTHING
+from foreword.methods.base import Method
 from foreword.methods.head import Head
-from foreword.methods.joint import Joint
 from foreword.methods.lora import Lora
-from foreword.methods.method import Method
+from foreword.methods.parts.several import Joint
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.tasks.answer import Answer
+from foreword.tasks.base import Task
 from foreword.tasks.chat import Chat
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
@@ -26,10 +27,9 @@ from foreword.tasks.relate import Relate
 from foreword.tasks.score import Score
 from foreword.tasks.summarize import Summarize
 from foreword.tasks.tag import Tag
-from foreword.tasks.task import Task
 from foreword.tasks.translate import Translate
-from foreword.train import tune
-from foreword.training import Training
+from foreword.training.settings import Training
+from foreword.training.tune import tune
 from learned import (
     ARCHITECTURES,
     COLOURS,

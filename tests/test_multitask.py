@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 import torch
 
-from foreword import checkpoint
-from foreword import loop as loop_module
 from foreword.data.read import Row
 from foreword.errors import UserError
-from foreword.loop import Loop
 from foreword.methods.head import Head
-from foreword.methods.many import Many, Owners
 from foreword.methods.soft import Soft
-from foreword.multitask import Member, Outcome, Sharing, multitask
-from foreword.prompt import Prompt
-from foreword.tasks.classifier import Classifier
+from foreword.multitask_learning.multitask import Member, Outcome, Sharing, multitask
+from foreword.multitask_learning.separate import Many, Owners
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.tasks.several import Several
-from foreword.training import Training
-from foreword.watch import Watchers
+from foreword.tasks.labels.classifier import Classifier
+from foreword.training import checkpoint
+from foreword.training import loop as loop_module
+from foreword.training.loop import Loop
+from foreword.training.settings import Training
+from foreword.training.several_tasks import Several
+from foreword.training.watch import Watchers
 from toys import TASK, Recorder, get, rows, toy_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

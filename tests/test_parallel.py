@@ -23,13 +23,13 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed import TCPStore
 
-import foreword.loop
-import foreword.watch
+import foreword.training.loop
+import foreword.training.watch
 from foreword.cli.main import run
-from foreword.engine import differentiate
+from foreword.engine.passes import differentiate
 from foreword.errors import UserError
-from foreword.parallel import ALONE, World, joined
-from foreword.train import log_path
+from foreword.training.processes import ALONE, World, joined
+from foreword.training.tune import log_path
 from toys import get, process, rows, write
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -83,22 +83,22 @@ class Place:
 def command(place: Place, arguments: list[str]) -> None:
     """Run a command line as one of several processes; write down what it said and worked on."""
     place.enter()
-    foreword.loop.SAVE_EVERY = 0.0
+    foreword.training.loop.SAVE_EVERY = 0.0
     given: list[int] = []
-    step = foreword.watch.Log.step
+    step = foreword.training.watch.Log.step
 
     def counted(backbone: Any, make: Any, examples: Sequence[Any], *more: Any, **named: Any) -> Any:
         given.append(len(examples))
         return differentiate(backbone, make, examples, *more, **named)
 
-    def slow(log: foreword.watch.Log, number: int, values: Any) -> None:
+    def slow(log: foreword.training.watch.Log, number: int, values: Any) -> None:
         step(log, number, values)
         time.sleep(place.slowly)
         if number == place.killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    foreword.loop.differentiate = counted
-    foreword.watch.Log.step = slow  # type: ignore[method-assign]
+    foreword.training.loop.differentiate = counted
+    foreword.training.watch.Log.step = slow  # type: ignore[method-assign]
     with (
         place.file("out").open("w") as out,
         place.file("err").open("w") as err,

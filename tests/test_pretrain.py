@@ -17,14 +17,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from foreword import checkpoint
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.letters import byte_pairs, characters, encode
 from foreword.cli.main import run
 from foreword.errors import UserError
-from foreword.interrupt import Interrupted
-from foreword.pretrain import HELD_OUT, pretrain
-from foreword.streams import AT_ONCE, Pretraining
+from foreword.recurrent.pretrain import HELD_OUT, pretrain
+from foreword.recurrent.streams import AT_ONCE, Pretraining
+from foreword.recurrent.tokenizers import byte_pairs, characters, encode
+from foreword.training import checkpoint
+from foreword.training.interrupt import Interrupted
 from toys import Recorder, rows, write
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,7 +87,7 @@ def test_byte_pairs_spell_everything_back() -> None:
 def test_a_long_text_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     made, said = characters(story(9), None), f"{'x' * 50}{story(9)}\n\n{'Anna' * 30}"
     whole = made(said, add_special_tokens=False)["input_ids"]
-    monkeypatch.setattr("foreword.backbone.letters.PIECE", 32)
+    monkeypatch.setattr("foreword.recurrent.tokenizers.PIECE", 32)
     assert encode(made, said) == whole
 
 

@@ -22,15 +22,15 @@ from safetensors.torch import save, save_file
 from torch import Tensor
 
 from families import CAUSAL, backbone
-from foreword.artefact import KEY, MAX_HEADER
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.errors import UserError
 from foreword.injection import KV, Injection
-from foreword.prompt import Prompt
+from foreword.prompt.file import KEY, MAX_HEADER
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.tasks.task import Task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

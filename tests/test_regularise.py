@@ -13,18 +13,19 @@ from transformers import get_inverse_sqrt_schedule, get_scheduler
 
 import contract
 from families import REACHED, backbone
-from foreword.engine import differentiate
+from foreword.engine.mixup import Mix
+from foreword.engine.passes import differentiate
 from foreword.errors import UserError
 from foreword.injection import KV, Head, Injection, Mixture
 from foreword.methods.head import Head as HeadMethod
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.regularise import Anchor, Mix, dropped
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.tasks.layout import room_for
-from foreword.train import tune
-from foreword.training import Training
+from foreword.tasks.templates.layout import room_for
+from foreword.training.regularise import Anchor, dropped
+from foreword.training.settings import Training
+from foreword.training.tune import tune
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

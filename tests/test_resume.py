@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import toys
-from foreword import checkpoint
-from foreword import loop as loop_module
 from foreword.errors import UserError
-from foreword.interrupt import Interrupted
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
-from foreword.tasks.classifier import Classifier
-from foreword.train import log_path
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.labels.classifier import Classifier
+from foreword.training import checkpoint
+from foreword.training import loop as loop_module
+from foreword.training.interrupt import Interrupted
+from foreword.training.tune import log_path
 from toys import TASK, TRAINING, Recorder, at_line, get, process, rows, scripted, toy_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

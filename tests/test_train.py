@@ -25,26 +25,26 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor
 
-import foreword.loop
-import foreword.trunk
+import foreword.engine.lower_layers
+import foreword.training.loop
 import language
-from foreword import checkpoint
 from foreword.backbone.backbone import Backbone
 from foreword.config import plain
 from foreword.data.read import Row
+from foreword.engine.lower_layers import Trunk
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
-from foreword.methods.method import Method, Trainable
+from foreword.methods.base import Method, Trainable
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS
 from foreword.methods.soft import Soft, SoftPrompt
-from foreword.prompt import Prompt
-from foreword.tasks.classifier import Classifier
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.base import Bound
 from foreword.tasks.generate import Generate
-from foreword.tasks.task import Bound
-from foreword.train import log_path, tune
-from foreword.training import Training
-from foreword.trunk import Trunk
+from foreword.tasks.labels.classifier import Classifier
+from foreword.training import checkpoint
+from foreword.training.settings import Training
+from foreword.training.tune import log_path, tune
 from plain import twin
 from toys import TASK, TRAINING, Recorder, get, rows, scripted, toy_run, write
 
@@ -226,7 +226,7 @@ def test_an_upper_prefix_is_trained_as_without_its_trunk(
     kind: str, memory: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FOREWORD_CACHE", str(tmp_path))
-    monkeypatch.setattr(foreword.trunk, "_SHELVES", WeakKeyDictionary())
+    monkeypatch.setattr(foreword.engine.lower_layers, "_SHELVES", WeakKeyDictionary())
     task = TASK if kind == "classify" else Generate(template="{text}:")
     training = replace(TRAINING, rate=0.01, cache_gb=memory)
     found, plain = Recorder(), Recorder()
@@ -263,7 +263,7 @@ def test_a_run_is_compiled_on_demand_and_where_it_is_long(monkeypatch: pytest.Mo
     toy_run(None)
     toy_run(None, training=replace(TRAINING, compile="on"))
     assert asked == [False, True, False]
-    monkeypatch.setattr(foreword.loop, "WORTH_COMPILING", 1)
+    monkeypatch.setattr(foreword.training.loop, "WORTH_COMPILING", 1)
     toy_run(None, training=replace(TRAINING, compile="off"))
     toy_run(None)
     assert asked[3:] == [False, True, False]

@@ -14,16 +14,16 @@ from torch import Tensor
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import common_lead
-from foreword.engine import differentiate, infer
+from foreword.engine.lower_layers import Trunk
+from foreword.engine.passes import differentiate, infer
+from foreword.engine.spill_file import UNUSED, Overflow
 from foreword.injection import Injection
 from foreword.methods.head import Head
-from foreword.methods.kv import PrefixKV
+from foreword.methods.parts.prefixes import PrefixKV
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.overflow import UNUSED, Overflow
-from foreword.tasks.classifier import Classifier
 from foreword.tasks.classify import Classify
-from foreword.trunk import Trunk
+from foreword.tasks.labels.classifier import Classifier
 from test_engine import LABELS, ROWS, gradients
 
 pytestmark = pytest.mark.usefixtures("one_thread")

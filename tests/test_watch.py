@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from foreword import watch
 from foreword.errors import UserError
-from foreword.train import log_path
-from foreword.watch import TRACKERS, Bar, Log, Watchers, trackers
+from foreword.training import watch
+from foreword.training.tune import log_path
+from foreword.training.watch import TRACKERS, Bar, Log, Watchers, trackers
 from toys import Recorder, toy_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -17,21 +17,21 @@ import pytest
 import torch
 from torch import Tensor
 
-import foreword.checkpoint
-import foreword.loop
-import foreword.prompt
-import foreword.train
-import foreword.watch
+import foreword.prompt.prompt
+import foreword.training.checkpoint
+import foreword.training.loop
+import foreword.training.tune
+import foreword.training.watch
 from families import CAUSAL, MASKED, SEQ2SEQ, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
-from foreword.tasks.classifier import Classifier
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.base import Encoded
 from foreword.tasks.classify import Classify
-from foreword.tasks.task import Encoded
-from foreword.train import tune
-from foreword.training import Training
+from foreword.tasks.labels.classifier import Classifier
+from foreword.training.settings import Training
+from foreword.training.tune import tune
 
 FAMILIES: dict[str, Family] = {f.name: f for f in [*CAUSAL, *MASKED, *SEQ2SEQ]}
 TASK = Classify(template="{text} :", labels={"good": " good", "bad": " bad"})
@@ -110,11 +110,11 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
 _TRACED = {
     module.__file__
     for module in (
-        foreword.train,
-        foreword.loop,
-        foreword.checkpoint,
-        foreword.watch,
-        foreword.prompt,
+        foreword.training.tune,
+        foreword.training.loop,
+        foreword.training.checkpoint,
+        foreword.training.watch,
+        foreword.prompt.prompt,
     )
 }
 
@@ -145,7 +145,7 @@ def die() -> None:
 def doomed_run(out: Path, line: int, resume: bool) -> None:
     """Run until a line of the training's code, and be killed there."""
     torch.set_num_threads(1)
-    foreword.loop.SAVE_EVERY = 0.0
+    foreword.training.loop.SAVE_EVERY = 0.0
     at_line(line, die)
     toy_run(out, resume=resume)
 
@@ -157,14 +157,14 @@ def command(arguments: list[str], errors: Path, slowly: float = 0.0) -> None:
     from foreword.cli.main import run
 
     torch.set_num_threads(1)
-    foreword.loop.SAVE_EVERY = 0.0
-    step = foreword.watch.Log.step
+    foreword.training.loop.SAVE_EVERY = 0.0
+    step = foreword.training.watch.Log.step
 
-    def slow(log: foreword.watch.Log, number: int, values: Any) -> None:
+    def slow(log: foreword.training.watch.Log, number: int, values: Any) -> None:
         step(log, number, values)
         sleep(slowly)
 
-    foreword.watch.Log.step = slow  # type: ignore[method-assign]
+    foreword.training.watch.Log.step = slow  # type: ignore[method-assign]
     with errors.open("w") as file:
         os.dup2(file.fileno(), 2)
         sys.stderr = file

@@ -12,23 +12,21 @@ from foreword.compose.ensemble import Ensemble
 from foreword.compose.fit import fit
 from foreword.compose.merge import averaged, concatenated
 from foreword.compose.similar import similarity
-from foreword.compress import compress
+from foreword.compression.compress import compress
 from foreword.errors import UserError
-from foreword.evaluate import evaluate
-from foreword.find_rate import find_rate
+from foreword.evaluation.evaluate import evaluate
 from foreword.methods.adapter import Adapter
 from foreword.methods.attempt import Attempt
 from foreword.methods.cartridge import Cartridge
 from foreword.methods.context import Context
-from foreword.methods.continued import Continued
 from foreword.methods.deep import Deep
 from foreword.methods.lora import Lora
+from foreword.methods.parts.from_file import Continued
 from foreword.methods.prefix import Prefix
 from foreword.methods.ptuning import PTuning
 from foreword.methods.soft import Soft
-from foreword.multitask import multitask
-from foreword.presets import preset
-from foreword.prompt import Prompt
+from foreword.multitask_learning.multitask import multitask
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.answer import Answer
 from foreword.tasks.chat import Chat
 from foreword.tasks.classify import Classify
@@ -40,8 +38,10 @@ from foreword.tasks.score import Score
 from foreword.tasks.summarize import Summarize
 from foreword.tasks.tag import Tag
 from foreword.tasks.translate import Translate
-from foreword.train import tune
-from foreword.training import Training
+from foreword.training.find_rate import find_rate
+from foreword.training.presets import preset
+from foreword.training.settings import Training
+from foreword.training.tune import tune
 
 load = Backbone.load
 

@@ -11,25 +11,25 @@ from typing import Any
 
 import pytest
 
-from foreword.augment.augment import DROPPED, augment
-from foreword.augment.gain import gain
-from foreword.augment.rounds import AT_ONCE, Augment, chosen, rounds
-from foreword.augment.turned import requested, turned
-from foreword.augment.writer import task_of
+from foreword.augmentation.augment import DROPPED, augment
+from foreword.augmentation.gain import gain
+from foreword.augmentation.rounds import AT_ONCE, Augment, chosen, rounds
+from foreword.augmentation.turned import requested, turned
+from foreword.augmentation.writer import task_of
 from foreword.config import plain
+from foreword.data.duplicates import same_text
 from foreword.data.read import Row, read_rows
-from foreword.data.same import same_text
 from foreword.errors import UserError
-from foreword.evaluate import evaluate
+from foreword.evaluation.evaluate import evaluate
+from foreword.methods.base import Method
 from foreword.methods.head import Head
-from foreword.methods.joint import Joint
-from foreword.methods.method import Method
+from foreword.methods.parts.several import Joint
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import name_of, remade
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.generate import Generate
-from foreword.training import Training
+from foreword.training.settings import Training
 from toys import get, rows, toy_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foreword.backbone.attention import Carried, Prefixes, attention
+from foreword.backbone.attention.interface import Carried, Prefixes, attention
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

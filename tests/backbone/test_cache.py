@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from foreword.backbone.cache import cache_root, publish
+from foreword.backbone.load.cache_folder import cache_root, publish
 from foreword.errors import UserError
 
 

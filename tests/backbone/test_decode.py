@@ -15,7 +15,7 @@ from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
 from foreword.backbone.example import Example
-from foreword.backbone.text import Text
+from foreword.backbone.tokenizer import Text
 from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Mixture
 from plain import twin

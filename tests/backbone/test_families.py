@@ -40,7 +40,7 @@ from transformers.masking_utils import sdpa_mask
 
 from families import MASKED, backbone
 from foreword.backbone.example import Example
-from foreword.backbone.sites import Site
+from foreword.backbone.inside.attention_sites import Site
 from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Mixture
 

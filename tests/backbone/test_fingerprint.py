@@ -9,7 +9,7 @@ import torch
 from tiny_files import LOADERS, tiny_folder, tiny_model, tiny_tokenizer
 from transformers import AutoTokenizer, PreTrainedModel
 
-from foreword.backbone.fingerprint import fingerprint
+from foreword.backbone.load.fingerprint import fingerprint
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foreword.backbone.joint import joint_attention
-from foreword.backbone.masks import ancestors
-from foreword.backbone.packing import pack, packed_order
+from foreword.backbone.attention.masks import ancestors
+from foreword.backbone.attention.packing import pack, packed_order
+from foreword.backbone.attention.shared_prefix import joint_attention
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -20,7 +20,7 @@ from tiny_runs import (
 from families import MASKED
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
-from foreword.backbone.stack import Cut
+from foreword.backbone.run.layers import Cut
 from foreword.injection import Injection
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from families import REACHED, SMALL, UNREACHED, Family, backbone
-from foreword.backbone.places import Place, find_places
+from foreword.backbone.inside.layer_parts import Place, find_places
 from foreword.errors import UserError
 
 FAMILIES: dict[str, Family] = {f.name: f for f in [*REACHED, *UNREACHED]}

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import foreword.backbone.quantize as module
+import foreword.backbone.load.quantize as module
 from families import CAUSAL, MASKED, SEQ2SEQ, Family, backbone
 from foreword.backbone.backbone import Backbone
-from foreword.engine import differentiate
+from foreword.engine.passes import differentiate
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.train import tune
+from foreword.training.tune import tune
 from language import rows, task, taught
 from toys import TRAINING
 

@@ -21,12 +21,12 @@ from families import RECURRENT, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
 from foreword.backbone.example import Example
-from foreword.backbone.recurrent import RecurrentConfig, RecurrentForCausalLM
-from foreword.backbone.text import Text
+from foreword.backbone.load.recurrent_model import RecurrentConfig, RecurrentForCausalLM
+from foreword.backbone.tokenizer import Text
 from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Mixture
+from foreword.methods.base import Method
 from foreword.methods.full import Full
-from foreword.methods.method import Method
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from plain import twin

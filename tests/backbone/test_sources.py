@@ -20,10 +20,10 @@ from transformers import (
     ViTConfig,
 )
 
-from foreword.backbone import sources
-from foreword.backbone.fingerprint import fingerprint
-from foreword.backbone.folder import architecture_of
-from foreword.backbone.sources import open_source
+from foreword.backbone.load import sources
+from foreword.backbone.load.fingerprint import fingerprint
+from foreword.backbone.load.folder import architecture_of
+from foreword.backbone.load.sources import open_source
 from foreword.errors import UserError
 
 IDS = torch.tensor([[5, 6, 7, 8]])

@@ -28,7 +28,7 @@ from families import (
 )
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
-from foreword.backbone.sites import Site
+from foreword.backbone.inside.attention_sites import Site
 from foreword.injection import KV, NOTHING, Injection, Mixture
 
 

@@ -14,9 +14,9 @@ import torch
 from foreword.cli import demo
 from foreword.data.read import read_rows
 from foreword.data.sample import per_class
-from foreword.evaluate import evaluate
-from foreword.prompt import Prompt
-from foreword.training import Training
+from foreword.evaluation.evaluate import evaluate
+from foreword.prompt.prompt import Prompt
+from foreword.training.settings import Training
 from toys import get, rows, write
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -289,7 +289,7 @@ def test_predicted_text_is_printed_as_it_is(
     world: Any, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Brackets are no markup to the terminal, and a name between colons is no picture."""
-    from foreword.tasks.classifier import Classifier
+    from foreword.tasks.labels.classifier import Classifier
 
     label = "[bold]:smile:[/bold] " + "long " * 20
     monkeypatch.setattr(Classifier, "predict", lambda *_, **__: [{"label": label, "cut": False}])

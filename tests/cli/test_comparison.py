@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-import foreword.compare
+import foreword.evaluation.compare
 from conftest import Answer, World
-from foreword.cli import show
 from foreword.cli.compare import table
 from foreword.cli.flags import Shared
 from foreword.cli.settings import compared
-from foreword.compare import Demonstrations, Run, ZeroShot, perform
 from foreword.errors import UserError
+from foreword.evaluation.compare import Demonstrations, Run, ZeroShot, perform
+from foreword.evaluation.records import Record, summary
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.records import Record, summary
-from foreword.training import Training
+from foreword.report import tables
+from foreword.training.settings import Training
 from toys import rows, write
 
 Cli = Callable[..., Answer]
@@ -38,9 +38,9 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         except UserError as error:
             return {"error": str(error)}
 
-    monkeypatch.setattr(foreword.compare, "apart", do)
+    monkeypatch.setattr(foreword.evaluation.compare, "apart", do)
     # this process has held what other tests needed
-    monkeypatch.setattr(foreword.compare, "_peak", lambda backbone: 300 * 2**20)
+    monkeypatch.setattr(foreword.evaluation.compare, "_peak", lambda backbone: 300 * 2**20)
     return done
 
 
@@ -135,7 +135,7 @@ def test_a_wide_table_still_fits(capsys: pytest.CaptureFixture[str]) -> None:
         }
         for seed in (0, 1)
     ]  # fmt: skip
-    show.out().print(table(summary(found), "pearson"))
+    tables.out().print(table(summary(found), "pearson"))
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines()), text
     for part in ("-5.8 (-12.5 to 10.2)", "0.7", "135M", "513 MiB", "123456", "79 GiB"):
@@ -230,7 +230,7 @@ def test_ctrl_c_is_one_line(
     def stopped(run: Run, folder: Path) -> Record:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(foreword.compare, "apart", stopped)
+    monkeypatch.setattr(foreword.evaluation.compare, "apart", stopped)
     answer = cli(*command(world, tmp_path / "c.jsonl"))
     assert answer.status == 130
     last = answer.err.splitlines()[-1]

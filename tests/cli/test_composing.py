@@ -12,7 +12,7 @@ import torch
 
 from foreword.compose.ensemble import Ensemble, load
 from foreword.compose.merge import averaged, concatenated
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

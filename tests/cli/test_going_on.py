@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Answer, World
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

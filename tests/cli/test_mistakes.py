@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from foreword import train as training_module
 from foreword.cli import info
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
+from foreword.training import tune as training_module
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

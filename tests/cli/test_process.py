@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from foreword.train import log_path
+from foreword.training.tune import log_path
 from toys import command, process
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -17,11 +17,11 @@ from foreword.errors import UserError
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS
 from foreword.methods.soft import Soft
-from foreword.presets import PRESETS, preset
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.registry import TASKS
-from foreword.training import Training
+from foreword.training.presets import PRESETS, preset
+from foreword.training.settings import Training
 
 
 def test_every_field_of_every_configuration_is_a_flag_with_help() -> None:

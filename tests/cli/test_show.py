@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from foreword.cli import show
 from foreword.metrics.classification import classification
 from foreword.metrics.generation import generation
+from foreword.report import tables
 
 names = st.lists(
     st.text(
@@ -25,7 +25,7 @@ names = st.lists(
 
 def rendered(table: Table, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    show.out().print(table)
+    tables.out().print(table)
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines()), text
     return text
@@ -47,20 +47,20 @@ def test_tables_of_a_classification(labels: list[str], capsys: pytest.CaptureFix
         "zero-shot": classified(labels),
         "demonstrations": {**classified(labels), "shots": 4},
     }
-    text = rendered(show.scores(result, "prompt"), capsys)
+    text = rendered(tables.scores(result, "prompt"), capsys)
     assert "4 demonstrations in context" in text
     low, high = result["intervals"]["accuracy"]
     assert f"{result['accuracy']:.1f} ({low:.1f}-{high:.1f})" in text
-    text = rendered(show.per_class(result), capsys)
+    text = rendered(tables.per_class(result), capsys)
     assert text.count(f"{result['per_class'][labels[0]]['f1']:.1f}") >= 1
-    rendered(show.confusion(result), capsys)
+    rendered(tables.confusion(result), capsys)
 
 
 def test_the_table_of_a_generation(capsys: pytest.CaptureFixture[str]) -> None:
     result = generation(["a film", "it was"], [["a film"], ["it is"]])
     entry = {**result, "shots": 4}
     text = rendered(
-        show.scores({**result, "baselines": {"demonstrations": entry}}, "prompt"), capsys
+        tables.scores({**result, "baselines": {"demonstrations": entry}}, "prompt"), capsys
     )
     for name in ("exact match", "BLEU", "chrF", "ROUGE-L"):
         assert name in " ".join(text.split())
@@ -68,7 +68,7 @@ def test_the_table_of_a_generation(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_small_confusion_matrix_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
     result = classification(["a", "a", "b"], ["a", "b", "b"], ["a", "b"])
-    lines = [line.split() for line in rendered(show.confusion(result), capsys).splitlines()]
+    lines = [line.split() for line in rendered(tables.confusion(result), capsys).splitlines()]
     assert lines[1:] == [["a", "1", "1"], ["b", "0", "1"]]
 
 
@@ -77,7 +77,7 @@ def test_of_many_labels_the_most_frequent_confusions_are_shown(
 ) -> None:
     labels = [f"l{i}" for i in range(8)]
     gold, guess = ["l0"] * 3 + ["l1"] * 2 + labels, ["l1"] * 3 + ["l2"] * 2 + labels
-    text = rendered(show.confusion(classification(gold, guess, labels)), capsys)
+    text = rendered(tables.confusion(classification(gold, guess, labels)), capsys)
     assert [line.split() for line in text.splitlines()[1:]] == [
         ["l0", "l1", "3"],
         ["l1", "l2", "2"],
@@ -89,20 +89,24 @@ def test_of_many_labels_the_most_frequent_confusions_are_shown(
 )
 def test_text_is_shown_as_it_is(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither as markup, which would hide or break it, nor as pictures."""
-    assert value in rendered(show.facts({"template": value}), capsys)
-    assert value in rendered(show.per_class(classified([value, "b"])), capsys)
-    assert value[:12] in rendered(show.confusion(classified([value, "b"])), capsys)
-    show.line(value)
+    assert value in rendered(tables.facts({"template": value}), capsys)
+    assert value in rendered(tables.per_class(classified([value, "b"])), capsys)
+    assert value[:12] in rendered(tables.confusion(classified([value, "b"])), capsys)
+    tables.line(value)
     assert capsys.readouterr().out == f"{value}\n"
-    show.say(value)
+    tables.say(value)
     assert capsys.readouterr().err == f"{value}\n"
 
 
 @given(labels=names)
 def test_any_labels_make_tables(labels: list[str]) -> None:
     result = classified(labels)
-    for table in (show.per_class(result), show.confusion(result), show.scores(result, "prompt")):
-        console = show.out()
+    for table in (
+        tables.per_class(result),
+        tables.confusion(result),
+        tables.scores(result, "prompt"),
+    ):
+        console = tables.out()
         with console.capture() as shown:
             console.print(table)
         assert all(console.measure(line).maximum <= 80 for line in shown.get().splitlines())
@@ -110,6 +114,6 @@ def test_any_labels_make_tables(labels: list[str]) -> None:
 
 def test_long_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
     path = "/a/path/" + "long/" * 40
-    show.line(path)
-    show.say(path)
+    tables.line(path)
+    tables.say(path)
     assert capsys.readouterr() == (f"{path}\n", f"{path}\n")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from foreword.artefact import opened
+from foreword.prompt.file import opened
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.rank import Rank
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -20,23 +20,23 @@ from safetensors.torch import save_file
 
 import contract
 from composed import GENERATE, drawn, prompt
-from foreword.artefact import KEY
 from foreword.compose.ensemble import Ensemble, load, weighted
 from foreword.data.read import Row
 from foreword.errors import UserError
-from foreword.evaluate import evaluate, with_scores
+from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.injection import Injection
 from foreword.methods.adapter import Adapter
 from foreword.methods.deep import Deep
 from foreword.methods.full import Full
 from foreword.methods.head import Head
-from foreword.methods.joint import Joint
 from foreword.methods.lora import Lora
+from foreword.methods.parts.several import Joint
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
-from foreword.tasks.classifier import Classifier
+from foreword.prompt.file import KEY
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
+from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.score import Score
 from oracles import get
 

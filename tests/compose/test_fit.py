@@ -22,15 +22,15 @@ from foreword.compose.fit import candidates, fit, weighed
 from foreword.compose.lockstep import Completions
 from foreword.data.read import Row
 from foreword.errors import UserError
-from foreword.evaluate import evaluate
+from foreword.evaluation.evaluate import evaluate
 from foreword.injection import Injection
 from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
-from foreword.tasks.layout import room_for
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.score import Score
-from foreword.training import Training
+from foreword.tasks.templates.layout import room_for
+from foreword.training.settings import Training
 from oracles import embeddings_in_front, get
 
 pytestmark = pytest.mark.usefixtures("one_thread")

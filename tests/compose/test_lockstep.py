@@ -22,7 +22,7 @@ from foreword.methods.full import Full
 from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.generate import Generate
 from oracles import get
 from plain import next_logits, twin

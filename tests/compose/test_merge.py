@@ -19,11 +19,11 @@ from foreword.methods.adapter import Adapter
 from foreword.methods.deep import Deep
 from foreword.methods.full import Full
 from foreword.methods.head import Head as HeadMethod
-from foreword.methods.joint import Joint
 from foreword.methods.lora import Lora
+from foreword.methods.parts.several import Joint
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from oracles import embeddings_in_front, get, scores

@@ -9,8 +9,8 @@ import pytest
 
 from foreword.data.check import WHY, Checked, Lengths, check
 from foreword.data.clean import cleaned
+from foreword.data.duplicates import overlap, same_text
 from foreword.data.read import Row, read_rows
-from foreword.data.same import overlap, same_text
 
 SHARED = Path("/work/shared/data")
 FINE = [("a film", "good"), ("no film", "bad"), ("an old film", "good"), ("a dull one", "bad")]

@@ -10,18 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foreword.data.epochs import epoch_order, tempered
 from foreword.data.read import Row
-from foreword.data.sample import (
-    digest,
-    drawn,
-    epoch_order,
-    first,
-    hold_out,
-    others,
-    per_class,
-    shuffled,
-    tempered,
-)
+from foreword.data.sample import digest, drawn, first, hold_out, others, per_class, shuffled
 from foreword.errors import UserError
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foreword.data.duplicates import key_of
 from foreword.data.read import Row
-from foreword.data.same import key_of
 from foreword.data.split import by_shares, few
 from foreword.errors import UserError
 

@@ -36,7 +36,7 @@ from foreword.backbone.example import Example
 from foreword.errors import UserError
 from foreword.export.peft import from_peft, to_peft
 from foreword.injection import KV, Injection
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
 
 # PEFT 0.21 asks for an attribute that transformers 5.23 has renamed.

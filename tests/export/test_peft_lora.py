@@ -17,16 +17,16 @@ from transformers import Conv1D
 
 import contract
 from foreword.backbone.backbone import Backbone
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.export.peft import from_peft, to_peft
 from foreword.injection import Head, Injection
 from foreword.methods.adapter import Adapter
-from foreword.methods.joint import Joint
 from foreword.methods.lora import Lora
+from foreword.methods.parts.several import Joint
 from foreword.methods.prefix import Prefix
-from foreword.prompt import Prompt
-from foreword.tasks.layout import room_for
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.templates.layout import room_for
 from oracles import get, in_double, scores
 from plain import twin
 

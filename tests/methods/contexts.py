@@ -13,7 +13,7 @@ import families
 from foreword.data.read import Row
 from foreword.injection import KV, Injection
 from foreword.methods.context import Context, Shown
-from foreword.tasks.task import Bound
+from foreword.tasks.base import Bound
 from oracles import FAMILIES, get
 
 CARRIED = [n for n in FAMILIES if n not in [f.name for f in families.UNREACHED]]

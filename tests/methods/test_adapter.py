@@ -18,10 +18,10 @@ from foreword.backbone.example import Example
 from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.adapter import Adapter
-from foreword.methods.joint import Joint
+from foreword.methods.parts.several import Joint
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.training import Training
+from foreword.training.settings import Training
 from oracles import FAMILIES, FEW, get, scores
 from plain import twin
 from toys import toy_run
@@ -188,7 +188,7 @@ def test_a_run_on_demand_compiled_is_refused_and_by_default_is_not_compiled(
 ) -> None:
     with pytest.raises(UserError, match=r"--compile on: .* stands inside the layers; leave it out"):
         toy_run(None, method=METHODS["parallel"], training=Training(compile="on"))
-    monkeypatch.setattr("foreword.loop.WORTH_COMPILING", 1)
+    monkeypatch.setattr("foreword.training.loop.WORTH_COMPILING", 1)
     monkeypatch.setattr("torch.compile", lambda *args, **kwargs: pytest.fail("compiled"))
     toy_run(None, method=METHODS["parallel"])
 

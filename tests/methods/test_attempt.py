@@ -19,10 +19,10 @@ from foreword.injection import Injection
 from foreword.methods.attempt import Attempt, Attended
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
-from foreword.tasks.layout import room_for
-from foreword.train import tune
+from foreword.tasks.templates.layout import room_for
+from foreword.training.tune import tune
 from oracles import FEW, embeddings_in_front, get
 from toys import TASK, TRAINING, rows, toy_run
 from toys import get as toy

@@ -16,16 +16,16 @@ import families
 from families import backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.context import Context
 from foreword.methods.head import Head
-from foreword.methods.joint import Joint
+from foreword.methods.parts.several import Joint
+from foreword.methods.parts.starts import start_ids
 from foreword.methods.prefix import Prefix
-from foreword.methods.starts import start_ids
-from foreword.tasks.demos import demonstrations
-from foreword.tasks.layout import room_for
+from foreword.tasks.templates.demonstrations import demonstrations
+from foreword.tasks.templates.layout import room_for
 from oracles import FAMILIES, FEW, get, scores
 from plain import twin
 
@@ -74,7 +74,7 @@ def test_first_tokens_of_the_tokenizer_belong_to_none() -> None:
     from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
 
-    from foreword.backbone.text import Text
+    from foreword.backbone.tokenizer import Text
 
     base = backbone(FAMILIES["llama"])
     inner = type(base.text.tokenizer.backend_tokenizer).from_str(

@@ -12,19 +12,19 @@ import torch
 from foreword.config import plain
 from foreword.errors import UserError
 from foreword.injection import Injection
-from foreword.loop import Loop
 from foreword.methods.adapter import Adapter
-from foreword.methods.continued import Continued
+from foreword.methods.base import Method
 from foreword.methods.full import Full
 from foreword.methods.head import Head
-from foreword.methods.joint import Joint
-from foreword.methods.method import Method
+from foreword.methods.parts.from_file import Continued
+from foreword.methods.parts.several import Joint
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
-from foreword.train import tune
-from foreword.training import Training
-from foreword.watch import Watchers
+from foreword.prompt.prompt import Prompt
+from foreword.training.loop import Loop
+from foreword.training.settings import Training
+from foreword.training.tune import tune
+from foreword.training.watch import Watchers
 from toys import TASK, get, rows, toy_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -17,7 +17,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.errors import UserError
 from foreword.injection import Injection
-from foreword.methods.method import Method
+from foreword.methods.base import Method
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from oracles import embeddings_in_front

@@ -11,18 +11,18 @@ from torch import Tensor
 
 import contract
 import families
-from foreword.backbone import two_stacks
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
-from foreword.engine import infer
+from foreword.backbone.run import encoder_decoder
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Mixture
 from foreword.methods.deep import Deep
 from foreword.methods.head import Head
-from foreword.methods.joint import Joint
+from foreword.methods.parts.several import Joint
 from foreword.methods.prefix import Prefix
 from foreword.tasks.classify import Classify
-from foreword.tasks.layout import room_for
+from foreword.tasks.templates.layout import room_for
 from oracles import FAMILIES, FEW, get, scores
 from plain import twin
 
@@ -48,7 +48,7 @@ def logits(base: Backbone, injection: Injection) -> Tensor:
 def encoded(base: Backbone, injection: Injection) -> Tensor:
     mixture = Mixture((injection,), (0,))
     carried, _ = base.carry(mixture)
-    return two_stacks.encode(base, [[3, 5, 7, 9]], mixture, carried)[0]
+    return encoder_decoder.encode(base, [[3, 5, 7, 9]], mixture, carried)[0]
 
 
 @pytest.mark.parametrize("name", ["llama", "bert", "t5", "bart"])

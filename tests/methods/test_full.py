@@ -17,7 +17,7 @@ from foreword.backbone.example import Example
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.full import Full
-from foreword.methods.joint import Joint
+from foreword.methods.parts.several import Joint
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from plain import twin

@@ -15,12 +15,12 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.errors import UserError
 from foreword.injection import Injection
+from foreword.methods.base import Method
 from foreword.methods.head import Head
-from foreword.methods.joint import Joint
-from foreword.methods.method import Method
+from foreword.methods.parts.several import Joint
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.generate import Generate
 from plain import twin
 

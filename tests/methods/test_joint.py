@@ -8,13 +8,13 @@ import contract
 from families import REACHED, backbone
 from foreword.cli.settings import method_from
 from foreword.errors import UserError
-from foreword.loop import Loop
 from foreword.methods.head import Head
-from foreword.methods.joint import Joint
+from foreword.methods.parts.several import Joint
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import kinds, name_of
 from foreword.methods.soft import Soft
-from foreword.training import Training
+from foreword.training.loop import Loop
+from foreword.training.settings import Training
 
 LLAMA = next(family for family in REACHED if family.name == "llama")
 

@@ -14,15 +14,15 @@ from torch import Tensor
 
 import contract
 from foreword.backbone.backbone import Backbone
-from foreword.engine import differentiate, infer
+from foreword.engine.passes import differentiate, infer
 from foreword.injection import NOTHING, Injection, Mixture
+from foreword.methods.base import Method
 from foreword.methods.context import Context, Shown
-from foreword.methods.method import Method
 from foreword.methods.ptuning import PTuning
+from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.tasks.layout import room_for
-from foreword.tasks.task import Bound
+from foreword.tasks.templates.layout import room_for
 from oracles import get
 from toys import Recorder, toy_run
 from toys import rows as toy_rows

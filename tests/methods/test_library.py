@@ -11,19 +11,19 @@ import pytest
 import torch
 
 import contract
-from foreword.engine import differentiate
+from foreword.engine.passes import differentiate
 from foreword.errors import UserError
 from foreword.injection import Injection
+from foreword.methods.base import Method
 from foreword.methods.deep import Deep
-from foreword.methods.library import mean_loss
-from foreword.methods.method import Method
+from foreword.methods.parts.start_from_prompt import mean_loss
 from foreword.methods.prefix import Prefix
 from foreword.methods.ptuning import PTuning
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.tasks.layout import room_for
+from foreword.tasks.templates.layout import room_for
 from oracles import get
 from toys import get as toy_backbone
 from toys import rows as toy_rows

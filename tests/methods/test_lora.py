@@ -22,10 +22,10 @@ from foreword.backbone.example import Example
 from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.adapter import Adapter
-from foreword.methods.joint import Joint
 from foreword.methods.lora import Lora
+from foreword.methods.parts.several import Joint
 from foreword.methods.prefix import Prefix
-from foreword.train import tune
+from foreword.training.tune import tune
 from language import rows, task, taught
 from oracles import FAMILIES, FEW, get, scores
 from plain import twin

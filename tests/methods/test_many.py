@@ -10,22 +10,22 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
-from foreword.engine import differentiate
+from foreword.engine.passes import differentiate
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
+from foreword.methods.base import Method, Trainable
 from foreword.methods.context import Context
 from foreword.methods.deep import Deep
 from foreword.methods.head import Head
 from foreword.methods.lora import Lora
-from foreword.methods.many import Many, Owners, check_shared_pass, mixed
-from foreword.methods.method import Method, Trainable
 from foreword.methods.prefix import Prefix
 from foreword.methods.ptuning import PTuning
 from foreword.methods.soft import Soft
+from foreword.multitask_learning.separate import Many, Owners, check_shared_pass, mixed
+from foreword.tasks.base import Bound, Objective
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.tasks.several import Several
-from foreword.tasks.task import Bound, Objective
+from foreword.training.several_tasks import Several
 from toys import TASK, get, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -86,7 +86,7 @@ def backward(
 def test_a_mixed_batch_has_the_losses_and_gradients_of_the_tasks_alone(
     name: str, budget: int, rows_a_part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foreword.engine.ROWS_A_PART", rows_a_part)
+    monkeypatch.setattr("foreword.engine.passes.ROWS_A_PART", rows_a_part)
     base = get(double=True)
     bounds, own, parts = built(METHODS[name], base)
     whole = Many(parts, Owners(OWNERS, ()))

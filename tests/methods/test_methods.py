@@ -12,21 +12,21 @@ from transformers import PreTrainedTokenizerFast
 
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone, tokenizer
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.text import Text
+from foreword.backbone.tokenizer import Text
 from foreword.data.read import Row
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
-from foreword.methods.kv import PrefixKV, Reparameterized
+from foreword.methods.parts.prefixes import PrefixKV, Reparameterized
+from foreword.methods.parts.starts import start_ids
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS, name_of
 from foreword.methods.soft import Soft
-from foreword.methods.starts import start_ids
-from foreword.tasks.classifier import Classifier
+from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
-from foreword.tasks.demos import demonstrations
 from foreword.tasks.generate import Generate
-from foreword.tasks.task import Bound
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.templates.demonstrations import demonstrations
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

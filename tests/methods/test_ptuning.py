@@ -13,7 +13,7 @@ import families
 from foreword.errors import UserError
 from foreword.methods.ptuning import Encoded, PTuning
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
 from oracles import FAMILIES, FEW, embeddings_in_front, get
 from toys import toy_run

@@ -7,11 +7,11 @@ import torch
 
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
-from foreword.methods.many import Owners
-from foreword.methods.method import Method
-from foreword.methods.multitask import SharedPrompt
+from foreword.methods.base import Method
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
+from foreword.multitask_learning.separate import Owners
+from foreword.multitask_learning.shared_prompt import SharedPrompt
 from toys import TASK, get, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")

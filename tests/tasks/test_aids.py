@@ -13,23 +13,23 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
-from foreword.engine import states_of
+from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Mixture
+from foreword.methods.base import Method
 from foreword.methods.head import Head, of_words
-from foreword.methods.joint import Joint
-from foreword.methods.method import Method
+from foreword.methods.parts.several import Joint
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
-from foreword.tasks.classifier import Classifier
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
-from foreword.tasks.demos import draw, mean_states
-from foreword.tasks.known import from_rows
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.labels.from_rows import from_rows
+from foreword.tasks.labels.search import TRIALS, best
 from foreword.tasks.score import Score
-from foreword.tasks.search import TRIALS, best
-from foreword.train import tune
-from foreword.training import Training
+from foreword.tasks.templates.demonstrations import draw, mean_states
+from foreword.training.settings import Training
+from foreword.training.tune import tune
 from plain import twin
 from toys import get, rows
 

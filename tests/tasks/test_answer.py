@@ -8,12 +8,12 @@ import pytest
 
 from foreword.backbone.decode import Decoding
 from foreword.data.read import Row
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.tasks.answer import Answer, answers_of
-from foreword.tasks.generator import Generator
-from foreword.tasks.windows import windows
+from foreword.tasks.texts.generator import Generator
+from foreword.tasks.texts.windows import windows
 from toys import get
 
 pytestmark = pytest.mark.usefixtures("one_thread")

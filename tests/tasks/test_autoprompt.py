@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from families import backbone
 from foreword.backbone.backbone import Backbone
-from foreword.engine import states_of
+from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING
-from foreword.tasks.autoprompt import WORDS, log_odds, owned
-from foreword.tasks.classifier import Classifier
 from foreword.tasks.classify import Classify
-from foreword.tasks.known import from_rows
-from foreword.tasks.search import opening, written
+from foreword.tasks.labels.autoprompt import WORDS, log_odds, owned
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.labels.from_rows import from_rows
+from foreword.tasks.labels.search import opening, written
 from plain import twin
 from toys import FAMILIES, get, rows
 

@@ -11,14 +11,14 @@ from transformers import PreTrainedTokenizerFast
 from families import CAUSAL, SEQ2SEQ, backbone, tokenizer
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
-from foreword.backbone.text import Text
+from foreword.backbone.tokenizer import Text
 from foreword.data.read import Row
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.tasks.chat import Chat
-from foreword.tasks.conversation import later
-from foreword.tasks.generator import Generator
+from foreword.tasks.texts.conversation import later
+from foreword.tasks.texts.generator import Generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -16,13 +16,13 @@ from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, common_lead, lines
 from foreword.data.read import Row
-from foreword.engine import buckets, infer, passes, share
+from foreword.engine.passes import buckets, infer, passes, share
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
-from foreword.tasks.classifier import Classifier
 from foreword.tasks.classify import Classify
-from foreword.tasks.layout import room_for
-from foreword.tasks.verbalizer import LabelTree, normalized, words_of
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.labels.verbalizer import LabelTree, normalized, words_of
+from foreword.tasks.templates.layout import room_for
 from plain import next_logits, twin
 
 pytestmark = pytest.mark.usefixtures("one_thread")

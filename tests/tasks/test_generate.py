@@ -15,13 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, backbone, tokenizer
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
-from foreword.backbone.text import Text
+from foreword.backbone.tokenizer import Text
 from foreword.data.read import Row
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.tasks.generate import Generate
-from foreword.tasks.generator import Generator
+from foreword.tasks.texts.generator import Generator
 from plain import twin
 
 pytestmark = pytest.mark.usefixtures("one_thread")

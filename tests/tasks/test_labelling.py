@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 
 from foreword.data.read import Row
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.methods.soft import Soft
-from foreword.tasks.classifier import Classifier
 from foreword.tasks.classify import Classify
-from foreword.tasks.labelling import balanced
-from foreword.train import tune
-from foreword.training import Training
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.labels.labelling import balanced
+from foreword.training.settings import Training
+from foreword.training.tune import tune
 from toys import Recorder, get
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,13 +12,13 @@ from transformers import PreTrainedTokenizerFast
 
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone, tokenizer
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.text import Text
+from foreword.backbone.tokenizer import Text
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.tasks.generate import Generate
-from foreword.tasks.layout import Laid, answer_ids, lay, room_for
-from foreword.tasks.template import Template
+from foreword.tasks.templates.layout import Laid, answer_ids, lay, room_for
+from foreword.tasks.templates.template import Template
 
 FAMILIES = {"causal": CAUSAL[0], "masked": MASKED[0], "encoder-decoder": SEQ2SEQ[1]}
 

@@ -14,16 +14,16 @@ from families import CAUSAL, MASKED, SEQ2SEQ, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.config import from_plain, plain
 from foreword.data.read import Row
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.methods.head import Head
 from foreword.methods.soft import Soft
-from foreword.tasks.classifier import Classifier
 from foreword.tasks.classify import Classify
+from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.multilabel import Multilabel, labels_of, with_thresholds
-from foreword.train import tune
-from foreword.training import Training
+from foreword.training.settings import Training
+from foreword.training.tune import tune
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,14 +9,14 @@ import torch
 
 import language
 from foreword.data.read import Row
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.tasks.rank import AT_ONCE, Rank, Ranker
-from foreword.train import tune
-from foreword.training import Training
+from foreword.training.settings import Training
+from foreword.training.tune import tune
 from plain import twin
 from toys import get
 

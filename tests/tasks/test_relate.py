@@ -10,12 +10,12 @@ import pytest
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.metrics.relations import relations
-from foreword.tasks.classifier import Classifier
-from foreword.tasks.known import from_rows
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.labels.from_rows import from_rows
 from foreword.tasks.relate import Relate, phrase
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,20 +11,20 @@ from transformers import PreTrainedTokenizerFast
 
 from families import backbone, tokenizer
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.text import Text
+from foreword.backbone.tokenizer import Text
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import NOTHING
-from foreword.tasks.classifier import Classifier
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.tasks.generator import Generator
-from foreword.tasks.known import from_rows
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.labels.from_rows import from_rows
 from foreword.tasks.rank import Rank
 from foreword.tasks.relate import Relate
-from foreword.tasks.roles import as_turns
 from foreword.tasks.tag import Tag
-from foreword.tasks.template import Template
+from foreword.tasks.templates.chat_roles import as_turns
+from foreword.tasks.templates.template import Template
+from foreword.tasks.texts.generator import Generator
 from toys import FAMILIES, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")

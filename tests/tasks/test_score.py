@@ -16,18 +16,18 @@ from families import CAUSAL, MASKED, SEQ2SEQ, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.config import from_plain, plain
 from foreword.data.read import Row
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.errors import UserError
-from foreword.evaluate import evaluate
+from foreword.evaluation.evaluate import evaluate
 from foreword.injection import NOTHING
 from foreword.methods.head import Head
 from foreword.methods.registry import METHODS
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.score import Score, Scorer, number_of, spread
-from foreword.train import tune
-from foreword.training import Training
+from foreword.training.settings import Training
+from foreword.training.tune import tune
 from plain import next_logits, twin
 
 pytestmark = pytest.mark.usefixtures("one_thread")

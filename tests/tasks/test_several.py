@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from foreword.data.read import Row
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
+from foreword.tasks.base import Encoded, Objective
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.tasks.several import Replay, Several
-from foreword.tasks.task import Encoded, Objective
+from foreword.training.several_tasks import Replay, Several
 from toys import TASK, get, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.metrics.spans import follows
-from foreword.tasks.classifier import Classifier
+from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.tag import Tag, joined, lefts, likeliest, listed, tag_words
 from plain import next_logits, twin
 

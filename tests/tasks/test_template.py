@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreword.errors import UserError
-from foreword.tasks.template import Field, Slot, Soft, Template
+from foreword.tasks.templates.template import Field, Slot, Soft, Template
 
 TEXT = st.text(st.sampled_from('ab {}[]:"\\%$5é\n') | st.characters(exclude_categories=["Cs"]))
 

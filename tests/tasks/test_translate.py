@@ -14,8 +14,8 @@ from foreword.injection import NOTHING
 from foreword.methods.prefix import Prefix
 from foreword.tasks.summarize import Summarize
 from foreword.tasks.translate import Translate
-from foreword.train import tune
-from foreword.training import Training
+from foreword.training.settings import Training
+from foreword.training.tune import tune
 from toys import get
 
 pytestmark = pytest.mark.usefixtures("one_thread")

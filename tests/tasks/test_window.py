@@ -9,19 +9,19 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.text import Text
+from foreword.backbone.tokenizer import Text
 from foreword.data.read import Row
 from foreword.errors import UserError
-from foreword.evaluate import evaluate, over_windows
+from foreword.evaluation.evaluate import evaluate, over_windows
 from foreword.injection import NOTHING
 from foreword.methods.soft import Soft
+from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.tasks.layout import values_of
 from foreword.tasks.score import Score
-from foreword.tasks.task import Task
-from foreword.train import tune
-from foreword.training import Training
+from foreword.tasks.templates.layout import values_of
+from foreword.training.settings import Training
+from foreword.training.tune import tune
 from toys import get, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")

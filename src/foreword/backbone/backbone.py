@@ -15,24 +15,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foreword.backbone import exact, one_stack, two_stacks
-from foreword.backbone.attention import Carried
-from foreword.backbone.carry import gather
-from foreword.backbone.embeddings import Embeddings, positions_of
+from foreword.backbone.attention.interface import Carried
 from foreword.backbone.example import Batch, Example, Line, batch
-from foreword.backbone.fingerprint import fingerprint
-from foreword.backbone.places import Place, find_places
-from foreword.backbone.quantize import check_kind
-from foreword.backbone.quantize import quantize as quantize_model
-from foreword.backbone.recompute import recompute_layers
-from foreword.backbone.rows import virtual
-from foreword.backbone.scores import Scores
-from foreword.backbone.shard import shard_layers
-from foreword.backbone.sites import Role, Site, find_sites
-from foreword.backbone.sources import Architecture, open_source
-from foreword.backbone.stack import WHOLE, Cut, Stack, no_compiler
-from foreword.backbone.text import Text
-from foreword.backbone.varied import varied
+from foreword.backbone.inside.attention_sites import Role, Site, find_sites
+from foreword.backbone.inside.layer_parts import Place, find_places
+from foreword.backbone.inside.patched import varied
+from foreword.backbone.load.fingerprint import fingerprint
+from foreword.backbone.load.quantize import check_kind
+from foreword.backbone.load.quantize import quantize as quantize_model
+from foreword.backbone.load.sources import Architecture, open_source
+from foreword.backbone.run import encoder_decoder, probes, single_stack
+from foreword.backbone.run.embeddings import Embeddings, positions_of
+from foreword.backbone.run.gradient_checkpointing import recompute_layers
+from foreword.backbone.run.inputs import virtual
+from foreword.backbone.run.layers import WHOLE, Cut, Stack, no_compiler
+from foreword.backbone.run.lm_head import Scores
+from foreword.backbone.run.prefixes import gather
+from foreword.backbone.run.sharding import shard_layers
+from foreword.backbone.tokenizer import Text
 from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Head, Injection, Mixture, in_turn
 
@@ -228,7 +228,9 @@ class Backbone:
         ``lead`` tokens, which all examples must share, are run once where that is exact.
         """
         if self.architecture == "encoder-decoder":
-            return two_stacks.read(self, examples, Mixture.of(injection, len(examples)), cut=cut)
+            return encoder_decoder.read(
+                self, examples, Mixture.of(injection, len(examples)), cut=cut
+            )
         laid, read = self._read(examples, injection, lead, cut)
         return read.at(laid.places)
 
@@ -245,7 +247,7 @@ class Backbone:
             mixture = Mixture.of(injection, len(examples))
             ids = [example.ids for example in examples]
             carried = self.carry(mixture)[0]
-            found, _ = two_stacks.encode(self, ids, mixture, carried, Cut(last=layer))
+            found, _ = encoder_decoder.encode(self, ids, mixture, carried, Cut(last=layer))
             each = [states[: len(row)].cpu() for states, row in zip(found, ids, strict=True)]
             return found[0, :0].cpu(), each
         laid, read = self._read(examples, injection, lead, Cut(last=layer))
@@ -254,7 +256,7 @@ class Backbone:
 
     def _read(
         self, examples: Sequence[Example], injection: Injection | Mixture, lead: int, cut: Cut
-    ) -> tuple[Batch, one_stack.Read]:
+    ) -> tuple[Batch, single_stack.Read]:
         """Lay examples out and run them, packed where that is exact and else padded."""
         mixture = Mixture.of(injection, len(examples))
         within = self._within_window(
@@ -272,8 +274,8 @@ class Backbone:
             parts = [torch.split(r, [len(laid.lines[n].tokens) for n in own]) for r, own in rows]
             cut = replace(cut, given=(cut.given[0], *itertools.chain.from_iterable(parts)))
         if packing:
-            return laid, one_stack.packed(self, laid.lines, mixture, shared, cut)
-        return laid, one_stack.padded(self, laid.lines, mixture, cut)
+            return laid, single_stack.packed(self, laid.lines, mixture, shared, cut)
+        return laid, single_stack.padded(self, laid.lines, mixture, cut)
 
     def logits(self, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
         """Return the scores of vocabulary tokens: (N, width) -> (N, tokens), all for None.
@@ -309,9 +311,9 @@ class Backbone:
         mixture = Mixture((injection,), (0,))
         if self.architecture == "encoder-decoder":
             reading = Example(tuple(ids), len(ids), (tuple(ids[1:]),), ())
-            two_stacks.read(self, [reading], mixture, record, ids[0])
+            encoder_decoder.read(self, [reading], mixture, record, ids[0])
         else:
-            one_stack.padded(self, [Line(tuple(ids))], mixture, record=record)
+            single_stack.padded(self, [Line(tuple(ids))], mixture, record=record)
         return found
 
     # Sharing what is the same for all rows -----------------------------------------------------
@@ -319,12 +321,12 @@ class Backbone:
     @cached_property
     def foldable(self) -> bool:
         """Whether reading on after stored keys and values equals reading everything."""
-        return exact.foldable(self)
+        return probes.foldable(self)
 
     @cached_property
     def packable(self) -> bool:
         """Whether rows may lie end to end in one row of tokens, parted by attention alone."""
-        return exact.packable(self)
+        return probes.packable(self)
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
@@ -348,7 +350,7 @@ class Backbone:
     @cached_property
     def _parted(self) -> bool:
         """Whether running below a layer and then above it equals running whole."""
-        return exact.parted(self)
+        return probes.parted(self)
 
     @cached_property
     def window(self) -> int | None:

@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from foreword.backbone import rows as layout
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.shell import speaking
-from foreword.backbone.two_stacks import decoder_start, encode
+from foreword.backbone.inside.views import speaking
+from foreword.backbone.run import inputs as layout
+from foreword.backbone.run.encoder_decoder import decoder_start, encode
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 

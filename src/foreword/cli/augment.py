@@ -9,21 +9,21 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from foreword.augment.augment import augment as do
-from foreword.augment.gain import gain
-from foreword.augment.rounds import Augment
-from foreword.cli import show
+from foreword.augmentation.augment import augment as do
+from foreword.augmentation.gain import gain
+from foreword.augmentation.rounds import Augment
 from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, onto
 from foreword.cli.words import columns
 from foreword.data.read import read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.methods.method import Method
+from foreword.methods.base import Method
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.prompt import Prompt
-from foreword.training import Training
-from foreword.watch import Bar
+from foreword.prompt.prompt import Prompt
+from foreword.report import tables
+from foreword.training.settings import Training
+from foreword.training.watch import Bar
 
 USUAL, TRAINING = Augment(), Training(epochs=5)
 
@@ -101,17 +101,17 @@ def augment(
         training=training,
         resume=resume,
         watchers=[Bar("learning to write", "rows")],
-        announce=show.say,
-        counting=show.counting,
+        announce=tables.say,
+        counting=tables.counting,
     )
     if "dev" in others:
         _, new = canonical(read_rows(out))
         report["gain"] = gain(
-            loaded, rows, new, others["dev"], others.get("test"), announce=show.say
+            loaded, rows, new, others["dev"], others.get("test"), announce=tables.say
         )
     report["seconds"] = round(time.monotonic() - began, 2)
     if as_json:
-        show.emit(report)
+        tables.emit(report)
     else:
         _print(report)
 
@@ -119,10 +119,10 @@ def augment(
 def _print(report: dict[str, Any]) -> None:
     dropped = ", ".join(f"{count} {why}" for why, count in report["dropped"].items() if count)
     kept = ", ".join(f"{label} {count}" for label, count in report["kept"].items())
-    show.line(f"{report['sampled']} texts sampled; dropped: {dropped or 'none'}")
-    show.line(f"{report['out']}: {sum(report['kept'].values())} rows kept: {kept}")
+    tables.line(f"{report['sampled']} texts sampled; dropped: {dropped or 'none'}")
+    tables.line(f"{report['out']}: {sum(report['kept'].values())} rows kept: {kept}")
     if "gain" in report:
         found = report["gain"]
         without = {**found["without"], "baselines": {"with the new rows": found["with"]}}
-        show.line(f"scores on the {found['scored']} rows, 95% intervals")
-        show.out().print(show.scores(without, "without"))
+        tables.line(f"scores on the {found['scored']} rows, 95% intervals")
+        tables.out().print(tables.scores(without, "without"))

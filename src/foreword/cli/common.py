@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row, read_rows
 from foreword.data.sample import first
-from foreword.prompt import Tuned
+from foreword.prompt.prompt import Tuned
 
 T = TypeVar("T", bound=Tuned)
 

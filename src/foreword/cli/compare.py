@@ -9,17 +9,17 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from foreword.cli import show
 from foreword.cli.common import Json, some_rows
 from foreword.cli.flags import Shared
 from foreword.cli.settings import compared
 from foreword.cli.words import columns
-from foreword.compare import Data, Model, Run, ZeroShot
-from foreword.compare import compare as do
 from foreword.data.read import read_rows
 from foreword.data.sample import first, hold_out
 from foreword.errors import UserError
-from foreword.records import Record, read, summary
+from foreword.evaluation.compare import Data, Model, Run, ZeroShot
+from foreword.evaluation.compare import compare as do
+from foreword.evaluation.records import Record, read, summary
+from foreword.report import tables
 from foreword.tasks.registry import name_of
 
 NO_FLAGS = Shared()
@@ -56,7 +56,7 @@ def compare(
     train = read_rows(data, columns=named)
     if made.plain["test"] is None:
         train, test = hold_out(train, 0.2, seed)
-        show.say(f"no test rows given: {len(test)} of the training rows are held out for scoring")
+        tables.say(f"no test rows given: {len(test)} of the training rows are held out for scoring")
     else:
         test = read_rows(made.plain["test"], columns=named)
     test = test if test_rows is None else first(test, test_rows, seed)
@@ -72,12 +72,14 @@ def compare(
         for name, method in made.methods.items()
         if number == seed or not isinstance(method, ZeroShot)  # which no seed changes
     ]
-    found = summary(do(runs, out, show.say))
+    found = summary(do(runs, out, tables.say))
     if as_json:
         about = {"train": data, "test": made.plain["test"], "dev": made.plain["dev"]}
         task = name_of(made.task)
         headline = next((r["headline"] for r in found if r["score"] is not None), None)
-        show.emit({"methods": found, "task": task, "headline": headline, "data": about, "out": out})
+        tables.emit(
+            {"methods": found, "task": task, "headline": headline, "data": about, "out": out}
+        )
     else:
         _print(found, len(test), trained)
     if all(each["score"] is None for each in found):
@@ -88,14 +90,16 @@ def _print(found: list[Record], tested: int, trained: int) -> None:
     headline = next((each["headline"] for each in found if each["score"] is not None), None)
     if headline is not None:
         several = any(each["spread"] is not None for each in found)
-        show.line(f"{trained} training rows, {tested} test rows; 95% bootstrap interval over these")
+        tables.line(
+            f"{trained} training rows, {tested} test rows; 95% bootstrap interval over these"
+        )
         if several:
-            show.line("means over the seeds, with ± their standard deviation; the largest peak")
-        show.out().print(table(found, headline))
+            tables.line("means over the seeds, with ± their standard deviation; the largest peak")
+        tables.out().print(table(found, headline))
     for each in found:
         if "error" in each:
             some = "" if each["score"] is None else " (a part of the seeds)"
-            show.line(f"{each['method']}{some}: {each['error']}")
+            tables.line(f"{each['method']}{some}: {each['error']}")
 
 
 def table(found: list[Record], headline: str) -> Table:
@@ -104,22 +108,22 @@ def table(found: list[Record], headline: str) -> Table:
     made.add_column("method", overflow="fold")
     several = any(each["spread"] is not None for each in found)
     spread = ["±"] if several else []
-    for name in (show.title(headline), *spread, "trained", "file", "seconds", "peak"):
+    for name in (tables.title(headline), *spread, "trained", "file", "seconds", "peak"):
         made.add_column(name, justify="right", no_wrap=True)
     for each in found:
         if each["score"] is None:
             made.add_row(each["method"], "failed")
             continue
-        cells: list[Any] = [show.with_interval(headline, each["score"], each["interval"])]
+        cells: list[Any] = [tables.with_interval(headline, each["score"], each["interval"])]
         if several:
             cells.append("" if each["spread"] is None else f"{each['spread']:.1f}")
         cells += [
-            show.short(each["parameters"], 1000, ("", "k", "M", "G")),
-            show.short(each["bytes"], 1024, (" B", " KiB", " MiB", " GiB"))
+            tables.short(each["parameters"], 1000, ("", "k", "M", "G")),
+            tables.short(each["bytes"], 1024, (" B", " KiB", " MiB", " GiB"))
             if each["bytes"]
             else "-",
             f"{each['seconds']:.0f}" if each["seconds"] else "-",
-            show.short(each["peak_mib"] * 2**20, 1024, (" B", " KiB", " MiB", " GiB")),
+            tables.short(each["peak_mib"] * 2**20, 1024, (" B", " KiB", " MiB", " GiB")),
         ]
         made.add_row(each["method"], *cells)
     return made

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from rich.table import Table
 
-from foreword.cli import show
 from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, backbone_of, some_rows
 from foreword.cli.words import columns
 from foreword.compose.ensemble import Ensemble, weighted
@@ -20,8 +19,9 @@ from foreword.compose.together import check_together, check_weights, equal_weigh
 from foreword.data.read import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.evaluate import Announce, evaluate, without_bulk
-from foreword.prompt import Prompt
+from foreword.evaluation.evaluate import Announce, evaluate, without_bulk
+from foreword.prompt.prompt import Prompt
+from foreword.report import tables
 
 How = Literal["concat", "average", "ensemble"]
 
@@ -60,7 +60,7 @@ def compose(
     held = None if dev is None else some_rows(dev, columns(columns_), dev_rows, seed)
     tested = None if test is None else some_rows(test, columns(columns_), None, seed)
     if held is None and weights is None and how == "ensemble":
-        show.say("no --weights, and no --dev to fit them by: all weights are equal")
+        tables.say("no --weights, and no --dev to fit them by: all weights are equal")
     if held is not None or tested is not None:
         backbone = backbone_of(made, model, loading)
         parts = [p.onto(backbone, where=str(path)) for p, path in zip(parts, prompts, strict=True)]
@@ -69,7 +69,7 @@ def compose(
         _, tested = canonical(tested)
         made.bound().check(tested, answers=True)
     entries: list[dict[str, Any]] = [{"file": str(path)} for path in prompts]
-    with show.counting() as bars:
+    with tables.counting() as bars:
         if held is not None:
             judged = _judged(parts, made, weights, held, bars)
             if isinstance(made, Ensemble):
@@ -90,13 +90,13 @@ def compose(
     for entry, weight in zip(entries, used or (), strict=False):
         entry["weight"] = weight
     if as_json:
-        show.emit({"out": str(out), "how": how, "parts": entries, **made.scores})
+        tables.emit({"out": str(out), "how": how, "parts": entries, **made.scores})
         return
-    show.line(f"{out}: {how} of {len(parts)} prompts, {out.stat().st_size / 1024:.0f} KiB")
+    tables.line(f"{out}: {how} of {len(parts)} prompts, {out.stat().st_size / 1024:.0f} KiB")
     headline = made.bound().headline if tested is not None else None
-    show.out().print(table([*entries, {"file": how, **made.scores}], headline))
+    tables.out().print(table([*entries, {"file": how, **made.scores}], headline))
     if left := [entry["file"] for entry in entries if entry.get("weight") == 0]:
-        show.say(f"weight 0, and so left out of the ensemble: {', '.join(left)}")
+        tables.say(f"weight 0, and so left out of the ensemble: {', '.join(left)}")
 
 
 def _composed(
@@ -150,7 +150,7 @@ def table(entries: Sequence[Mapping[str, Any]], headline: str | None) -> Table:
         metric = next(
             (_metric(e[name], headline) for e in entries if name in e and name != "weight"), ""
         )
-        made.add_column(f"{name} {show.METRICS.get(metric, metric)}".strip(), justify="right")
+        made.add_column(f"{name} {tables.METRICS.get(metric, metric)}".strip(), justify="right")
     for entry in entries:
         cells = []
         for name in shown:
@@ -164,7 +164,9 @@ def table(entries: Sequence[Mapping[str, Any]], headline: str | None) -> Table:
                 bounds = value.get("intervals", {}).get(metric)
                 number = f"{value[metric]:.2f}"
                 cells.append(
-                    number if bounds is None else show.with_interval(metric, value[metric], bounds)
+                    number
+                    if bounds is None
+                    else tables.with_interval(metric, value[metric], bounds)
                 )
         made.add_row(entry["file"], *cells)
     return made

@@ -10,16 +10,16 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from foreword.cli import show
 from foreword.cli.common import USUALLY, Json, Loaded, Resume
 from foreword.cli.words import unescaped
-from foreword.compress import DECODING, TEMPLATE
-from foreword.compress import compress as do
+from foreword.compression.compress import DECODING, TEMPLATE
+from foreword.compression.compress import compress as do
+from foreword.compression.self_study import SelfStudy
 from foreword.methods.cartridge import Cartridge
-from foreword.self_study import SelfStudy
+from foreword.report import tables
 from foreword.tasks.generate import Generate
-from foreword.training import Training
-from foreword.watch import Bar
+from foreword.training.settings import Training
+from foreword.training.watch import Bar
 
 METHOD, STUDY, TRAINING = Cartridge(), SelfStudy(), Training(epochs=5)
 
@@ -70,8 +70,8 @@ def compress(
         training=training,
         resume=resume,
         watchers=[Bar("pressing", "questions")],
-        announce=show.say,
-        counting=show.counting,
+        announce=tables.say,
+        counting=tables.counting,
     )
     report: dict[str, Any] = {
         "out": str(out),
@@ -79,15 +79,15 @@ def compress(
         "seconds": round(time.monotonic() - began, 2),
     }
     if as_json:
-        show.emit(report)
+        tables.emit(report)
         return
-    show.line(
+    tables.line(
         f"{out}: {report['tokens']} tokens in {length} positions ({report['ratio']:.1f} to 1); "
         f"{report['seconds']:.0f} s"
     )
     asked = report["questions"]
-    show.line(f"learned from {asked['train']} questions; below, on {asked['test']} others")
-    show.out().print(table(report))
+    tables.line(f"learned from {asked['train']} questions; below, on {asked['test']} others")
+    tables.out().print(table(report))
 
 
 def table(report: dict[str, Any]) -> Table:
@@ -104,7 +104,7 @@ def table(report: dict[str, Any]) -> Table:
             name,
             f"{report[f'kl{end}']:.3f}" if f"kl{end}" in report else "",
             f"{report[f'top1{end}']:.1f}" if f"top1{end}" in report else "",
-            show.with_interval("rouge_l", report[answers], report["intervals"][answers])
+            tables.with_interval("rouge_l", report[answers], report["intervals"][answers])
             if answers in report
             else "",
             "" if size is None else f"{size / 2**20:.1f} MiB",

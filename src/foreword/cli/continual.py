@@ -10,17 +10,17 @@ from typing import Any
 from rich.table import Table
 
 from foreword.backbone.backbone import Backbone
-from foreword.cli import show
 from foreword.cli.settings import Settings
 from foreword.data.read import Row, read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.evaluate import evaluate, with_scores
-from foreword.methods.continued import Continued
-from foreword.parallel import World
-from foreword.prompt import Prompt
-from foreword.tasks.several import Replay
-from foreword.tasks.task import Task
+from foreword.evaluation.evaluate import evaluate, with_scores
+from foreword.methods.parts.from_file import Continued
+from foreword.prompt.prompt import Prompt
+from foreword.report import tables
+from foreword.tasks.base import Task
+from foreword.training.processes import World
+from foreword.training.several_tasks import Replay
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Old:
         """Score the old task as it was left; None where it is not asked for, or not here."""
         if self.test is None or not (world.first or world.sharded):
             return None
-        with show.counting() as bars:
+        with tables.counting() as bars:
             loaded = Prompt.load(self.path, backbone)
             return evaluate(loaded, self.test, seed=self.seed, announce=bars)
 
@@ -68,7 +68,7 @@ class Old:
         scores, or those on dev rows where there is no test.
         """
         assert self.test is not None
-        with show.counting() as bars:
+        with tables.counting() as bars:
             now = replace(prompt, task=self.task)
             after = evaluate(now, self.test, seed=self.seed, announce=bars)
         prompt = with_scores(prompt, "old before", dict(before))
@@ -88,11 +88,11 @@ def table(result: Mapping[str, Any]) -> Table:
         "old task, after": result["old"]["after"],
         "new task": result["new"],
     }
-    shown = [m for m in show.METRICS if any(m in each for each in entries.values())]
+    shown = [m for m in tables.METRICS if any(m in each for each in entries.values())]
     made = Table(box=None, pad_edge=False, header_style="bold")
     made.add_column("")
     for metric in shown:
-        made.add_column(show.METRICS[metric], justify="right")
+        made.add_column(tables.METRICS[metric], justify="right")
     for name, values in entries.items():
         made.add_row(name, *(_cell(metric, values) for metric in shown))
     return made
@@ -103,4 +103,4 @@ def _cell(metric: str, values: Mapping[str, Any]) -> str:
         return ""
     if metric not in values.get("intervals", {}):
         return f"{values[metric]:.1f}"
-    return show.with_interval(metric, values[metric], values["intervals"][metric])
+    return tables.with_interval(metric, values[metric], values["intervals"][metric])

@@ -11,7 +11,6 @@ from cyclopts import App, Parameter
 from rich.table import Table
 
 from foreword.backbone.backbone import Backbone
-from foreword.cli import show
 from foreword.cli.common import Columns, Json
 from foreword.cli.words import columns
 from foreword.data.check import WHY, Checked, Lengths
@@ -20,7 +19,8 @@ from foreword.data.clean import cleaned
 from foreword.data.read import Row, read_rows
 from foreword.data.split import by_shares, few
 from foreword.errors import UserError, nearest
-from foreword.prompt import write_whole
+from foreword.files import write_whole
+from foreword.report import tables
 
 data = App(name="data", help="Check, clean and split files of rows.")
 
@@ -72,11 +72,11 @@ def check(
     if model is not None:
         text = Backbone.load(model).text
         lengths = Lengths(lambda words: len(text.ids(words)), "tokens", max_length)
-    with show.counting() as bars:
+    with tables.counting() as bars:
         move = bars("checking", sum(map(len, read.values())))
         found = find(read, fields=fields, label_field=label_field, lengths=lengths, progress=move)
     if as_json:
-        show.emit(_plain(found))
+        tables.emit(_plain(found))
     else:
         _print(found)
     errors = [problem for problem in found.problems if problem.level == "error"]
@@ -124,12 +124,12 @@ def clean(
             kind: {"rows": len(places), "places": places} for kind, places in made.changes.items()
         }
         about = {"out": None if dry_run else str(out), "read": len(rows), "kept": len(made.rows)}
-        show.emit({**about, "changes": changes})
+        tables.emit({**about, "changes": changes})
         return
     for kind, places in made.changes.items():
-        show.line(f"{kind}: {_counted(places)}")
+        tables.line(f"{kind}: {_counted(places)}")
     does = "would keep" if dry_run else "keeps"
-    show.line(f"{out} {does} {len(made.rows)} of {len(rows)} rows")
+    tables.line(f"{out} {does} {len(made.rows)} of {len(rows)} rows")
 
 
 @data.command
@@ -178,10 +178,10 @@ def split(
     paths = {name: out / f"{name}.jsonl" for name in found}
     _write({paths[name]: own for name, own in found.items()}, force)
     if as_json:
-        show.emit({name: {"file": str(paths[name]), "rows": len(r)} for name, r in found.items()})
+        tables.emit({name: {"file": str(paths[name]), "rows": len(r)} for name, r in found.items()})
         return
     for name, own in found.items():
-        show.line(f"{paths[name]}: {len(own)} rows")
+        tables.line(f"{paths[name]}: {len(own)} rows")
 
 
 def _check_fields(rows: Sequence[Row], fields: Sequence[str] | None) -> None:
@@ -228,7 +228,7 @@ def _plain(found: Checked) -> dict[str, Any]:
 
 
 def _print(found: Checked) -> None:
-    console = show.out()
+    console = tables.out()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", overflow="fold")
     units = {about["length"]["unit"] for about in found.splits.values()}
@@ -239,7 +239,7 @@ def _print(found: Checked) -> None:
         table.add_row(name, str(about["rows"]), str(len(about.get("labels", {})) or ""), *sizes)
     console.print(table)
     first = next(iter(found.splits.values()))
-    show.line(
+    tables.line(
         f"lengths in {', '.join(units)}; shape {first['shape']}; {', '.join(first['fields'])}"
     )
     if "labels" in first:
@@ -250,6 +250,6 @@ def _print(found: Checked) -> None:
         console.print(f"\n{each.level}: {each.kind} in {each.split}: {len(each.places)}")
         console.print(f"  {WHY[each.kind][1]}")
         for place in each.places[:SHOWN]:
-            show.line(f"  {place}")
+            tables.line(f"  {place}")
     if not found.problems:
-        show.line("nothing is wrong")
+        tables.line("nothing is wrong")

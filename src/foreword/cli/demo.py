@@ -9,14 +9,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from foreword.backbone.backbone import Backbone
-from foreword.cli import show
 from foreword.cli.common import Json
 from foreword.errors import UserError
-from foreword.evaluate import evaluate, with_scores
+from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.methods.prefix import Prefix
+from foreword.report import tables
 from foreword.tasks.classify import Classify
-from foreword.train import tune
-from foreword.training import Training
+from foreword.training.settings import Training
+from foreword.training.tune import tune
 
 LINES = (
     "my parcel says delivered but there is nothing at my door",
@@ -45,7 +45,7 @@ def demo(
     """Tune a customer-service intent classifier, score it, and answer a few lines."""
     began = time.monotonic()
     rows = folder()
-    show.say(f"rows: {rows}")
+    tables.say(f"rows: {rows}")
     backbone = Backbone.load("smollm2")
     prompt = tune(
         backbone,
@@ -55,21 +55,21 @@ def demo(
         rows / "dev.jsonl",
         training=Training(epochs=1, batch_size=8),
         out=out,
-        announce=show.say,
+        announce=tables.say,
     )
-    with show.counting() as bars:
+    with tables.counting() as bars:
         scores = evaluate(prompt, rows / "test.jsonl", baselines=True, announce=bars)
     prompt = with_scores(prompt, "test", scores)
     prompt.save(out)
     answers = list(zip(LINES, prompt.predict(LINES), strict=True))
     seconds = round(time.monotonic() - began, 1)
     if as_json:
-        show.emit({**scores, "out": str(out), "seconds": seconds, "answers": dict(answers)})
+        tables.emit({**scores, "out": str(out), "seconds": seconds, "answers": dict(answers)})
         return
-    console = show.out()
-    console.print(show.scores(scores, "prompt"))
+    console = tables.out()
+    console.print(tables.scores(scores, "prompt"))
     console.print()
     for line, label in answers:
-        show.line(f"{label:>17}  {line}")
+        tables.line(f"{label:>17}  {line}")
     size = out.stat().st_size / 1024
-    show.line(f"\n{seconds:.0f} s; the prompt is {out} ({size:.0f} KiB)")
+    tables.line(f"\n{seconds:.0f} s; the prompt is {out} ({size:.0f} KiB)")

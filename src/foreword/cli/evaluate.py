@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from foreword.cli import show
 from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, onto, some_rows
 from foreword.cli.words import columns, parse_windows
 from foreword.compose.ensemble import load
 from foreword.errors import UserError
-from foreword.evaluate import evaluate as do
-from foreword.evaluate import over_windows
-from foreword.prompt import Prompt
+from foreword.evaluation.evaluate import evaluate as do
+from foreword.evaluation.evaluate import over_windows
+from foreword.prompt.prompt import Prompt
+from foreword.report import tables
 
 
 def evaluate(
@@ -43,38 +43,38 @@ def evaluate(
     chosen = some_rows(data, columns(columns_), rows, seed)
     if sizes is None:
         tuned = onto(load(prompt), prompt, model, loading, force=force)
-        with show.counting() as bars:
+        with tables.counting() as bars:
             result = do(tuned, chosen, baselines=baselines, seed=seed, announce=bars)
     else:
         one = onto(Prompt.load(prompt), prompt, model, loading, force=force)
-        with show.counting() as bars:
+        with tables.counting() as bars:
             result = over_windows(one, chosen, sizes, seed=seed, announce=bars)
     if as_json:
-        show.emit(result)
+        tables.emit(result)
         return
-    show.line(f"{prompt} on {data}: {result['rows']} rows, 95% intervals")
+    tables.line(f"{prompt} on {data}: {result['rows']} rows, 95% intervals")
     if sizes is None:
         _print(result)
     else:
-        show.out().print(show.curve(result))
+        tables.out().print(tables.curve(result))
 
 
 def _print(result: Mapping[str, Any]) -> None:
-    console = show.out()
+    console = tables.out()
     if result["cut"]:
-        show.line(f"{result['cut']} rows were too long and were cut")
+        tables.line(f"{result['cut']} rows were too long and were cut")
     if result.get("windowed"):
-        show.line(f"{result['windowed']} rows were read in windows; the likeliest answer counts")
-    console.print(show.scores(result, "prompt"))
-    show.leaks(result)
-    if show.FURTHER.keys() & result.keys():
+        tables.line(f"{result['windowed']} rows were read in windows; the likeliest answer counts")
+    console.print(tables.scores(result, "prompt"))
+    tables.leaks(result)
+    if tables.FURTHER.keys() & result.keys():
         console.print()
-        console.print(show.scores(result, "prompt", show.FURTHER))
+        console.print(tables.scores(result, "prompt", tables.FURTHER))
     if "per_class" in result:
         console.print()
-        console.print(show.per_class(result))
+        console.print(tables.per_class(result))
     if "confusion" in result:
         console.print()
-        console.print(show.confusion(result))
+        console.print(tables.confusion(result))
     for name, signature in result.get("signatures", {}).items():
-        show.line(f"{name}: {signature}")
+        tables.line(f"{name}: {signature}")

@@ -8,13 +8,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from foreword.backbone.backbone import Backbone
-from foreword.cli import show
 from foreword.cli.common import USUALLY, Force, Json, Loaded, onto
 from foreword.cli.flags import NO_FLAGS, Flags
 from foreword.cli.settings import task_alone
 from foreword.errors import UserError
 from foreword.export.peft import from_peft, to_peft
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
+from foreword.report import tables
 
 
 def export(
@@ -41,9 +41,9 @@ def export(
         loaded = onto(loaded, prompt, model, loading, force=force)
     to_peft(loaded, folder, kind=kind)
     if as_json:
-        show.emit({"out": str(folder), "format": to})
+        tables.emit({"out": str(folder), "format": to})
     else:
-        show.line(f"{folder}: written for peft")
+        tables.line(f"{folder}: written for peft")
 
 
 def import_(
@@ -60,6 +60,6 @@ def import_(
     backbone = Backbone.load(wanted["model"], dtype=wanted["dtype"], device=wanted["device"])
     path = from_peft(folder, backbone, task).save(wanted["out"])
     if as_json:
-        show.emit({"out": str(path)})
+        tables.emit({"out": str(path)})
     else:
-        show.line(f"{path}: {path.stat().st_size / 1024:.0f} KiB")
+        tables.line(f"{path}: {path.stat().st_size / 1024:.0f} KiB")

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from rich.bar import Bar as Stroke
 from rich.table import Table
 
-from foreword.cli import show
 from foreword.cli.settings import Settings
 from foreword.data.read import Row
 from foreword.errors import UserError
-from foreword.find_rate import Curve, find_rate
-from foreword.parallel import World
-from foreword.watch import Bar
+from foreword.report import tables
+from foreword.training.find_rate import Curve, find_rate
+from foreword.training.processes import World
+from foreword.training.watch import Bar
 
 LINES = 24
 """Lines of the table at most."""
@@ -32,14 +32,14 @@ def run(made: Settings, rows: Sequence[Row], world: World, as_json: bool) -> Non
         rows,
         training=made.training,
         watchers=[Bar("trying rates")],
-        announce=show.say,
+        announce=tables.say,
     )
     if as_json:
         curve = {"rates": found.rates, "losses": found.losses}
-        show.emit({"suggestion": found.suggestion, **curve})
+        tables.emit({"suggestion": found.suggestion, **curve})
         return
-    show.out().print(plot(found))
-    show.line(f"steepest at {found.suggestion:.1e}: try --lr {found.suggestion:.1e}")
+    tables.out().print(plot(found))
+    tables.line(f"steepest at {found.suggestion:.1e}: try --lr {found.suggestion:.1e}")
 
 
 def plot(curve: Curve) -> Table:

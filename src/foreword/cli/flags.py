@@ -11,9 +11,9 @@ from cyclopts import Parameter
 
 from foreword.backbone.decode import Decoding
 from foreword.methods.registry import METHODS
-from foreword.presets import PRESETS
 from foreword.tasks.registry import TASKS
-from foreword.training import Training
+from foreword.training.presets import PRESETS
+from foreword.training.settings import Training
 
 HELP = {
     "model": "smollm2 (packaged), a folder, a .gguf file, or a hub id",

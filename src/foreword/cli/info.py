@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from foreword.cli import show
 from foreword.cli.common import Json
 from foreword.compose.ensemble import load
+from foreword.report import tables
 
 
 def info(prompt: Path, *, as_json: Json = False) -> None:
@@ -15,6 +15,6 @@ def info(prompt: Path, *, as_json: Json = False) -> None:
     facts = {"file": str(prompt), "bytes": prompt.stat().st_size, **loaded.facts()}
     if as_json:
         shapes = {name: list(tensor.shape) for name, tensor in loaded.tensors().items()}
-        show.emit({**facts, "tensors": shapes})
+        tables.emit({**facts, "tensors": shapes})
         return
-    show.out().print(show.facts(facts))
+    tables.out().print(tables.facts(facts))

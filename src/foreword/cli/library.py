@@ -12,12 +12,12 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from foreword.cli import show
 from foreword.cli.common import Json
 from foreword.compose import catalogue
 from foreword.compose.catalogue import Catalogue
 from foreword.errors import UserError
-from foreword.prompt import write_whole
+from foreword.files import write_whole
+from foreword.report import tables
 
 ACROSS = 10
 """Columns of the heat map that stand side by side in 80."""
@@ -43,7 +43,7 @@ def library(
 
     No model is loaded.
     """
-    with show.counting() as bars:
+    with tables.counting() as bars:
         found = catalogue.read(folder, bars)
     if match is not None:
         found = found.matching(match)
@@ -56,13 +56,13 @@ def library(
     if html is not None:
         write_whole(html, page(shown).encode())
     if as_json:
-        show.emit(_plain(found, to, similarity))
+        tables.emit(_plain(found, to, similarity))
         return
     if html is not None:
-        show.say(f"{html}: {len(found.entries)} prompts")
-    show.out().print(shown)
+        tables.say(f"{html}: {len(found.entries)} prompts")
+    tables.out().print(shown)
     for file, reason in found.strays:
-        show.say(f"no prompt: {file}: {reason}")
+        tables.say(f"no prompt: {file}: {reason}")
 
 
 def table(found: Catalogue, to: Sequence[float | None] | None = None) -> Table:
@@ -83,7 +83,7 @@ def table(found: Catalogue, to: Sequence[float | None] | None = None) -> Table:
             Text(f"{each.task}: {labels}" if labels else each.task),
             Text(Path(each.backbone).name),
             Text(each.method),
-            show.short(each.bytes, 1024, (" B", " K", " M", " G")),
+            tables.short(each.bytes, 1024, (" B", " K", " M", " G")),
             *("" if score is None else f"{score[1]:.1f}" for score in scores),
             "" if near is None else f"{near[0] + 1}: {near[1]:.2f}",
         ]

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from foreword.cli import show
 from foreword.cli.augment import augment
 from foreword.cli.compare import compare
 from foreword.cli.compose import compose
@@ -25,8 +24,9 @@ from foreword.cli.predict import predict
 from foreword.cli.pretrain import pretrain
 from foreword.cli.train import train
 from foreword.errors import UserError
-from foreword.interrupt import Interrupted
-from foreword.parallel import ALONE, World, joined
+from foreword.report import tables
+from foreword.training.interrupt import Interrupted
+from foreword.training.processes import ALONE, World, joined
 
 app = App(
     name="foreword",
@@ -96,7 +96,7 @@ def _told(world: World, status: int, why: str, bug: Exception | None = None) -> 
     if world.claim():
         if bug is not None:
             traceback.print_exception(bug)
-        show.say(f"foreword: {why}")
+        tables.say(f"foreword: {why}")
     return status
 
 

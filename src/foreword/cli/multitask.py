@@ -12,7 +12,6 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from foreword.backbone.decode import Decoding
-from foreword.cli import show
 from foreword.cli.common import Json, Resume, some_rows
 from foreword.cli.flags import CONTINUAL
 from foreword.cli.run_file import named, read_mapping
@@ -22,10 +21,11 @@ from foreword.config import from_plain, plain
 from foreword.data.read import Row
 from foreword.data.sample import drawn, others
 from foreword.errors import UserError, nearest
-from foreword.multitask import Member, Outcome, Sharing
-from foreword.multitask import multitask as do
+from foreword.multitask_learning.multitask import Member, Outcome, Sharing
+from foreword.multitask_learning.multitask import multitask as do
+from foreword.report import tables
 from foreword.tasks.registry import TASKS
-from foreword.watch import Bar, trackers
+from foreword.training.watch import Bar, trackers
 
 ROWS = ("train", "dev", "test", "rows", "per_label", "dev_rows", "columns", "task")
 NOT_HERE = ("out", "shard", *CONTINUAL)
@@ -54,7 +54,7 @@ def multitask(
     members = [_member(name, made) for name, made in tasks.items()]
     told = trackers(common.plain["report_to"] or (), out / "multitask")
     backbone = common.backbone()
-    with show.counting() as bars:
+    with tables.counting() as bars:
         found = do(
             backbone,
             members,
@@ -64,17 +64,17 @@ def multitask(
             training=common.training,
             resume=resume,
             watchers=[Bar(), *told],
-            announce=show.say,
+            announce=tables.say,
             bars=bars,
         )
     seconds = round(time.monotonic() - began, 2)
     if as_json:
-        show.emit(_result(found, out, seconds))
+        tables.emit(_result(found, out, seconds))
         return
-    show.line(f"{out}: {len(members)} tasks in one run, {seconds:.0f} s")
-    show.out().print(_table(found))
+    tables.line(f"{out}: {len(members)} tasks in one run, {seconds:.0f} s")
+    tables.out().print(_table(found))
     if found.shared is not None:
-        show.line(f"a new task may start from it: --start {out / 'shared.safetensors'}")
+        tables.line(f"a new task may start from it: --start {out / 'shared.safetensors'}")
 
 
 def _read(path: Path, flags: Mapping[str, Any]) -> tuple[dict[str, Settings], Sharing, Settings]:
@@ -157,7 +157,7 @@ def _table(found: Outcome) -> Table:
         shown = ""
         if test is not None:
             head = prompt.bound().headline
-            value = show.with_interval(head, test[head], test["intervals"][head])
-            shown = f"{show.title(head)} {value}"
+            value = tables.with_interval(head, test[head], test["intervals"][head])
+            shown = f"{tables.title(head)} {value}"
         made.add_row(name, str(prompt.data["train"]["rows"]), dev, shown)
     return made

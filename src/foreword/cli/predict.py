@@ -9,14 +9,15 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from foreword.cli import show
 from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, onto
 from foreword.cli.words import columns
 from foreword.compose.ensemble import load
 from foreword.data.read import read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.prompt import rows_of, write_whole
+from foreword.files import write_whole
+from foreword.prompt.prompt import rows_of
+from foreword.report import tables
 
 
 def predict(
@@ -41,12 +42,12 @@ def predict(
         _, given = canonical(read_rows(data, columns=columns(columns_)), targets=False)
     else:
         given = rows_of(texts or (), bound)
-    with show.counting() as bars:
+    with tables.counting() as bars:
         progress = bars("predicting", len(given))
         found = tuned.answers(given, progress=progress)
     cut = sum(bool(answer["cut"]) for answer in found)
     if cut:
-        show.say(f"{cut} of {len(found)} rows were too long and were cut")
+        tables.say(f"{cut} of {len(found)} rows were too long and were cut")
     lines = [
         {**{name: row.fields[name] for name in bound.fields}, **_rounded(answer)}
         for row, answer in zip(given, found, strict=True)
@@ -55,14 +56,14 @@ def predict(
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_whole(out, text.encode())
     if as_json:
-        show.emit({"rows": len(lines), "cut": cut, "out": out, "predictions": lines})
+        tables.emit({"rows": len(lines), "cut": cut, "out": out, "predictions": lines})
         return
     if out is not None:
-        show.say(f"{out}: {len(lines)} rows")
+        tables.say(f"{out}: {len(lines)} rows")
         return
     for answer in found:
         value = answer[bound.answer]
-        show.line(show.told(value, answer.get("probabilities", {})))
+        tables.line(tables.told(value, answer.get("probabilities", {})))
 
 
 def _rounded(value: Any) -> Any:

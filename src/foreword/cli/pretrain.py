@@ -8,11 +8,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from foreword.cli import show
 from foreword.cli.common import Json, Resume
-from foreword.pretrain import pretrain as do
-from foreword.streams import Pretraining
-from foreword.watch import Bar
+from foreword.recurrent.pretrain import pretrain as do
+from foreword.recurrent.streams import Pretraining
+from foreword.report import tables
+from foreword.training.watch import Bar
 
 USUAL = Pretraining()
 
@@ -56,12 +56,14 @@ def pretrain(
         seed=seed,
     )
     bar = Bar("reading", "tokens")
-    made = do(text, out, settings, device=device, resume=resume, watchers=[bar], announce=show.say)
+    made = do(
+        text, out, settings, device=device, resume=resume, watchers=[bar], announce=tables.say
+    )
     made = {"out": str(out), **made, "seconds": round(time.monotonic() - began, 2)}
     if as_json:
-        show.emit(made)
+        tables.emit(made)
         return
-    show.line(
+    tables.line(
         f"{out}: {made['parameters']} numbers, {made['tokens']} tokens; held-out perplexity "
         f"{made['perplexity']:.2f}, {made['bits_per_character']:.3f} bits per character; "
         f"{made['seconds']:.0f} s"

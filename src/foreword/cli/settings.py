@@ -13,18 +13,18 @@ from foreword.cli.flags import CONTINUAL, RUN, flag
 from foreword.cli.label_words import read_label_words
 from foreword.cli.run_file import read_run_file
 from foreword.cli.words import ESCAPED, parse_anchors, parse_labels, parse_numbers, unescaped
-from foreword.compare import UNTRAINED, Demonstrations, ZeroShot
 from foreword.config import from_plain, plain
 from foreword.data.read import read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError, nearest
-from foreword.methods.continued import Continued
-from foreword.methods.method import Method
+from foreword.evaluation.compare import UNTRAINED, Demonstrations, ZeroShot
+from foreword.methods.base import Method
+from foreword.methods.parts.from_file import Continued
 from foreword.methods.registry import METHODS, kinds, together
-from foreword.presets import settings_of
+from foreword.tasks.base import Task
 from foreword.tasks.registry import TASKS
-from foreword.tasks.task import Task
-from foreword.training import Training
+from foreword.training.presets import settings_of
+from foreword.training.settings import Training
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.sources import folder_of
-from foreword.cli import continual, find_rate, show
+from foreword.backbone.load.sources import folder_of
+from foreword.cli import continual, find_rate
 from foreword.cli.common import Json, Resume, some_rows
 from foreword.cli.flags import NO_FLAGS, Flags
 from foreword.cli.settings import settings
@@ -21,10 +21,11 @@ from foreword.data.read import read_rows
 from foreword.data.sample import drawn, others
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.evaluate import evaluate, with_scores
-from foreword.parallel import World
-from foreword.train import tune
-from foreword.watch import Bar, trackers
+from foreword.evaluation.evaluate import evaluate, with_scores
+from foreword.report import tables
+from foreword.training.processes import World
+from foreword.training.tune import tune
+from foreword.training.watch import Bar, trackers
 
 
 def train(
@@ -61,7 +62,7 @@ def train(
     if wanted["dev"] is not None:
         dev = some_rows(wanted["dev"], named, wanted["dev_rows"], seed)
     elif dev is not None:
-        show.say(f"no dev rows given: {len(dev)} others are taken, {wanted['per_label']} a label")
+        tables.say(f"no dev rows given: {len(dev)} others are taken, {wanted['per_label']} a label")
     test = None if wanted["test"] is None else some_rows(wanted["test"], named, None, seed)
     told = trackers(wanted["report_to"] or (), out)
     device = world.device(wanted["device"])
@@ -77,7 +78,7 @@ def train(
         _, test = canonical(test)
         made.task.completed(rows, shape, backbone).bind(backbone).check(test, answers=True)
     before = old.score(backbone, world) if old is not None else None
-    effective = show.Effective()
+    effective = tables.Effective()
     prompt = tune(
         backbone,
         made.task,
@@ -88,7 +89,7 @@ def train(
         out=out,
         resume=resume,
         watchers=[effective, Bar(), *told],
-        announce=show.say,
+        announce=tables.say,
         world=world,
         replay=None if old is None else old.replay,
     )
@@ -96,7 +97,7 @@ def train(
         return
     result: dict[str, Any] = {"out": str(out), "dev": prompt.scores["dev"]}
     if test is not None:
-        with show.counting() as bars:
+        with tables.counting() as bars:
             scores = evaluate(prompt, test, train=rows, seed=seed, announce=bars)
         prompt = with_scores(prompt, "test", scores)
         result["test"] = prompt.scores["test"]
@@ -109,18 +110,18 @@ def train(
     result["seconds"] = round(time.monotonic() - began, 2)
     result["parameters"] = sum(tensor.numel() for _, tensor in prompt.injection.tensors())
     if as_json:
-        show.emit({**result, "config": effective.config})
+        tables.emit({**result, "config": effective.config})
         return
     dev_scores = ", ".join(f"{k} {v:.2f}" for k, v in result["dev"].items() if k != "rows")
-    show.line(
+    tables.line(
         f"{out}: {out.stat().st_size / 1024:.0f} KiB, {result['parameters']} numbers; "
         f"dev {dev_scores} on {result['dev']['rows']} rows; {result['seconds']:.0f} s"
     )
     if test is not None:
-        show.out().print(show.scores(scores, "test"))
-        show.leaks(scores)
+        tables.out().print(tables.scores(scores, "test"))
+        tables.leaks(scores)
     if "old" in result:
-        show.out().print(continual.table(result))
+        tables.out().print(continual.table(result))
 
 
 def _sharded(backbone: Backbone, world: World) -> World:

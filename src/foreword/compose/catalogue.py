@@ -13,7 +13,7 @@ from foreword.compose.similar import essence, similarity
 from foreword.compose.together import classes
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
-from foreword.prompt import Prompt, Tuned
+from foreword.prompt.prompt import Prompt, Tuned
 from foreword.tasks.registry import name_of
 
 

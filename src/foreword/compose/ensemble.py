@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-from foreword.artefact import SCHEMA, check_fields, checked, read
 from foreword.backbone.backbone import Backbone
 from foreword.compose.fusion import Fusion, Labels, Numbers, Poll
 from foreword.compose.lockstep import Completions
 from foreword.compose.together import check_together, check_weights
 from foreword.data.read import Row
 from foreword.errors import UserError
-from foreword.prompt import Prompt, Tuned, predicted, write_tensors
+from foreword.prompt.file import SCHEMA, check_fields, checked, read
+from foreword.prompt.prompt import Prompt, Tuned, predicted, write_tensors
+from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import name_of
-from foreword.tasks.task import Bound, Task
 
 FUSIONS: Mapping[str, Fusion] = {
     "classify": Labels(),

@@ -17,8 +17,8 @@ from foreword.compose.together import check_together, check_weights, equal_weigh
 from foreword.data.read import Row, read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.evaluate import Announce
-from foreword.prompt import Prompt
+from foreword.evaluation.evaluate import Announce
+from foreword.prompt.prompt import Prompt
 
 STEPS = 20
 """Steps from 0 to 1 in which a weight is tried, where that is not too many candidates."""

@@ -13,7 +13,7 @@ from foreword.compose.together import classes
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import Mixture
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
 from foreword.tasks.score import Score, number_of
 
 Floats = NDArray[np.float64]

@@ -15,14 +15,14 @@ from transformers import PreTrainedModel, StopStringCriteria
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, config, prepare, trimmed
 from foreword.compose.fusion import Floats, Poll
-from foreword.engine import LOGITS, buckets, infer
+from foreword.engine.passes import LOGITS, buckets, infer
 from foreword.errors import UserError
 from foreword.injection import Mixture
-from foreword.prompt import Prompt
-from foreword.tasks.generator import ROWS_TOKENS, Asked, Generator
-from foreword.tasks.layout import room_for
-from foreword.tasks.task import Encoded
-from foreword.tasks.wording import TextTask
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.base import Encoded
+from foreword.tasks.templates.layout import room_for
+from foreword.tasks.texts.generator import ROWS_TOKENS, Asked, Generator
+from foreword.tasks.texts.spec import TextTask
 
 
 class Completions:

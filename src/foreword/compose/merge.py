@@ -13,7 +13,7 @@ from torch import Tensor
 from foreword.compose.together import check_together, check_weights, classes, equal_weights
 from foreword.errors import UserError
 from foreword.injection import Injection, Patch, in_turn
-from foreword.prompt import LARGE, Prompt
+from foreword.prompt.prompt import LARGE, Prompt
 
 
 def concatenated(prompts: Sequence[Prompt]) -> Prompt:

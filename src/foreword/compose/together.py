@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 
 from foreword.errors import UserError
-from foreword.prompt import Prompt
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.multilabel import Multilabel
 from foreword.tasks.registry import name_of
 from foreword.tasks.relate import Relate
 from foreword.tasks.score import Score
 from foreword.tasks.tag import Tag
-from foreword.tasks.task import Task
 
 
 def check_together(prompts: Sequence[Prompt], fewest: int = 2) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from foreword.data.duplicates import Key, inputs_of, key_of, overlap
 from foreword.data.read import Row
-from foreword.data.same import Key, inputs_of, key_of, overlap
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.sites import Site
+from foreword.backbone.inside.attention_sites import Site
 from foreword.errors import UserError
 from foreword.export.peft_folder import (
     CONFIG,
@@ -23,8 +23,8 @@ from foreword.export.peft_folder import (
 )
 from foreword.export.peft_lora import lora_in, lora_out
 from foreword.injection import KV, Injection
-from foreword.prompt import Prompt
-from foreword.tasks.task import Task
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.base import Task
 
 _SOFT = ("PROMPT_TUNING", "P_TUNING")
 _PREFIX = ("PREFIX_TUNING", "CARTRIDGE")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import Conv1D
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.shell import output_embeddings
+from foreword.backbone.inside.views import output_embeddings
 from foreword.errors import UserError
 from foreword.injection import Injection, Patch
 

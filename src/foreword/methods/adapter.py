@@ -8,13 +8,13 @@ from typing import Literal, get_args
 
 import torch
 
-from foreword.backbone.places import Part, Place
+from foreword.backbone.inside.layer_parts import Part, Place
 from foreword.data.read import Row
 from foreword.errors import UserError, nearest
 from foreword.injection import Patch
-from foreword.methods.method import Trainable
-from foreword.methods.patches import Patches
-from foreword.tasks.task import Bound
+from foreword.methods.base import Trainable
+from foreword.methods.parts.patches import Patches
+from foreword.tasks.base import Bound
 
 Placement = Literal["houlsby", "pfeiffer", "parallel"]
 Nonlinearity = Literal["relu", "gelu", "silu", "tanh"]

@@ -15,11 +15,11 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
-from foreword.methods.library import prompt_files, read_own
-from foreword.methods.method import Trainable
+from foreword.methods.base import Trainable
+from foreword.methods.parts.start_from_prompt import prompt_files, read_own
 from foreword.methods.soft import Soft, SoftPrompt
-from foreword.tasks.layout import room_for
-from foreword.tasks.task import Bound
+from foreword.tasks.base import Bound
+from foreword.tasks.templates.layout import room_for
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import KV, Injection, in_turn
-from foreword.methods.kv import PrefixKV, check_template, read
-from foreword.methods.method import Trainable
-from foreword.tasks.task import Bound
+from foreword.methods.base import Trainable
+from foreword.methods.parts.prefixes import PrefixKV, check_template, read
+from foreword.tasks.base import Bound
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from foreword.data.read import Row
 from foreword.data.sample import shuffled
 from foreword.errors import UserError, nearest
 from foreword.injection import KV, Injection, Mixture
-from foreword.methods.kv import PrefixKV, check_template, read
-from foreword.methods.method import Trainable
-from foreword.tasks.demos import check_shots, demonstrations
-from foreword.tasks.task import Bound
+from foreword.methods.base import Trainable
+from foreword.methods.parts.prefixes import PrefixKV, check_template, read
+from foreword.tasks.base import Bound
+from foreword.tasks.templates.demonstrations import check_shots, demonstrations
 
 Choice = Literal["balanced", "random", "first"]
 

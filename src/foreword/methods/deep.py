@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.sites import Role
+from foreword.backbone.inside.attention_sites import Role
 from foreword.data.read import Row
 from foreword.errors import UserError, nearest
-from foreword.methods.kv import start_prefix
-from foreword.methods.method import Trainable
-from foreword.tasks.task import Bound
+from foreword.methods.base import Trainable
+from foreword.methods.parts.prefixes import start_prefix
+from foreword.tasks.base import Bound
 
 ATTENTION: Mapping[str, Mapping[str, Role]] = {
     "causal": {"decoder": "self"},

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
-from foreword.methods.method import Trainable
-from foreword.tasks.layout import room_for
-from foreword.tasks.task import Bound
+from foreword.methods.base import Trainable
+from foreword.tasks.base import Bound
+from foreword.tasks.templates.layout import room_for
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from foreword import injection
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
-from foreword.engine import states_of
+from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
-from foreword.methods.method import Trainable
-from foreword.tasks.classifier import Classifier
-from foreword.tasks.layout import room_for
-from foreword.tasks.task import Bound
+from foreword.methods.base import Trainable
+from foreword.tasks.base import Bound
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.templates.layout import room_for
 
 
 @dataclass(frozen=True)

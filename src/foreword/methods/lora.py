@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from transformers import Conv1D, PreTrainedConfig, PreTrainedModel
 
-from foreword.backbone.shell import output_embeddings
+from foreword.backbone.inside.views import output_embeddings
 from foreword.data.read import Row
 from foreword.errors import UserError, nearest
 from foreword.injection import Patch
-from foreword.methods.method import Trainable
-from foreword.methods.patches import Patches
-from foreword.tasks.task import Bound
+from foreword.methods.base import Trainable
+from foreword.methods.parts.patches import Patches
+from foreword.tasks.base import Bound
 
 ALL = "all-linear"
 INITS: Mapping[str, bool | str] = {

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from foreword.data.read import Row
 from foreword.errors import UserError
-from foreword.methods.kv import Gated, start_prefix
-from foreword.methods.method import Trainable
-from foreword.tasks.task import Bound
+from foreword.methods.base import Trainable
+from foreword.methods.parts.prefixes import Gated, start_prefix
+from foreword.tasks.base import Bound
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from foreword.data.read import Row
 from foreword.errors import UserError, nearest
 from foreword.injection import Injection
-from foreword.methods.method import Trainable
+from foreword.methods.base import Trainable
 from foreword.methods.soft import Soft, SoftPrompt
-from foreword.tasks.task import Bound
+from foreword.tasks.base import Bound
 
 Encoder = Literal["lstm", "mlp"]
 

@@ -9,15 +9,15 @@ from foreword.config import from_plain
 from foreword.errors import UserError, nearest
 from foreword.methods.adapter import Adapter
 from foreword.methods.attempt import Attempt
+from foreword.methods.base import Method
 from foreword.methods.cartridge import Cartridge
 from foreword.methods.context import Context
-from foreword.methods.continued import Continued
 from foreword.methods.deep import Deep
 from foreword.methods.full import Full
 from foreword.methods.head import Head
-from foreword.methods.joint import Joint
 from foreword.methods.lora import Lora
-from foreword.methods.method import Method
+from foreword.methods.parts.from_file import Continued
+from foreword.methods.parts.several import Joint
 from foreword.methods.prefix import Prefix
 from foreword.methods.ptuning import PTuning
 from foreword.methods.soft import Soft

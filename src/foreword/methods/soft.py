@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
-from foreword.methods.library import from_prompts
-from foreword.methods.method import Trainable
-from foreword.methods.starts import STARTS, USUAL, check_start, start_ids
-from foreword.tasks.task import Bound
+from foreword.methods.base import Trainable
+from foreword.methods.parts.start_from_prompt import from_prompts
+from foreword.methods.parts.starts import STARTS, USUAL, check_start, start_ids
+from foreword.tasks.base import Bound
 
 
 @dataclass(frozen=True)

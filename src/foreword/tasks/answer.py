@@ -13,9 +13,9 @@ from foreword.data.shapes import require
 from foreword.errors import UserError, nearest
 from foreword.metrics.answers import answers as measured
 from foreword.metrics.words import code
-from foreword.tasks.generator import Generator
-from foreword.tasks.layout import Side
-from foreword.tasks.wording import Wording
+from foreword.tasks.templates.layout import Side
+from foreword.tasks.texts.generator import Generator
+from foreword.tasks.texts.spec import Wording
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
-from foreword.tasks.calibrate import Calibration
-from foreword.tasks.classifier import Aids, Classifier
-from foreword.tasks.demos import Choice
-from foreword.tasks.labelling import (
+from foreword.tasks.labels.calibrate import Calibration
+from foreword.tasks.labels.classifier import Aids, Classifier
+from foreword.tasks.labels.labelling import (
     LEVELS,
     OneLabel,
     balanced,
     check_headline,
     check_weights,
 )
-from foreword.tasks.layout import Side
-from foreword.tasks.verbalizer import normalized, words_of
+from foreword.tasks.labels.verbalizer import normalized, words_of
+from foreword.tasks.templates.demonstrations import Choice
+from foreword.tasks.templates.layout import Side
 
 
 @dataclass(frozen=True)

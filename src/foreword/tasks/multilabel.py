@@ -19,12 +19,12 @@ from foreword.errors import UserError
 from foreword.metrics.classification import macro_f1
 from foreword.metrics.multilabel import multilabel
 from foreword.metrics.resample import Floats
-from foreword.tasks.classifier import Classifier
+from foreword.tasks.base import Encoded
 from foreword.tasks.classify import usual_template
-from foreword.tasks.labelling import check_headline, check_label
-from foreword.tasks.layout import Side
-from foreword.tasks.task import Encoded
-from foreword.tasks.verbalizer import normalized, words_of
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.labels.labelling import check_headline, check_label
+from foreword.tasks.labels.verbalizer import normalized, words_of
+from foreword.tasks.templates.layout import Side
 
 STEPS = 129
 """Thresholds that are tried: log-odds from -8 to 8, in steps of 1/8."""

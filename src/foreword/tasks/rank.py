@@ -13,15 +13,15 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.data.read import Row
 from foreword.data.shapes import require
-from foreword.engine import infer
+from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.metrics.ranking import ranking, ranks
+from foreword.tasks.base import Encoded, Task, mean
 from foreword.tasks.candidates import Listed, listed
-from foreword.tasks.layout import Laid, Side, answer_ids, lay, room_for, values_of
 from foreword.tasks.progress import by_owner
-from foreword.tasks.task import Encoded, Task, mean
-from foreword.tasks.templated import Templated
+from foreword.tasks.templates.layout import Laid, Side, answer_ids, lay, room_for, values_of
+from foreword.tasks.templates.templated import Templated
 
 AT_ONCE = 32
 """Candidates that share one pass over their history where there are more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from foreword.tasks.answer import Answer
+from foreword.tasks.base import Task
 from foreword.tasks.chat import Chat
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
@@ -12,7 +13,6 @@ from foreword.tasks.relate import Relate
 from foreword.tasks.score import Score
 from foreword.tasks.summarize import Summarize
 from foreword.tasks.tag import Tag
-from foreword.tasks.task import Task
 from foreword.tasks.translate import Translate
 
 TASKS: dict[str, type[Task]] = {

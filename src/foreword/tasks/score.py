@@ -16,10 +16,10 @@ from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.metrics.regression import regression
-from foreword.tasks.classifier import Classifier
+from foreword.tasks.base import Encoded, Task, mean
 from foreword.tasks.classify import Classify, usual_template
-from foreword.tasks.layout import Side
-from foreword.tasks.task import Encoded, Task, mean
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.templates.layout import Side
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.data.read import Row
 from foreword.tasks.generate import of_field
-from foreword.tasks.generator import Generator
-from foreword.tasks.layout import Side
+from foreword.tasks.templates.layout import Side
+from foreword.tasks.texts.generator import Generator
 from foreword.tasks.translate import pair
 
 

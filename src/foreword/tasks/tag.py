@@ -16,12 +16,12 @@ from foreword.data.shapes import check_text
 from foreword.errors import UserError
 from foreword.metrics.resample import Floats
 from foreword.metrics.spans import follows, is_bio, of_spans, spans, tagging
-from foreword.tasks.classifier import Classifier
-from foreword.tasks.labelling import check_label
-from foreword.tasks.layout import Side, spaced
-from foreword.tasks.task import Encoded, mean
-from foreword.tasks.template import Template
-from foreword.tasks.verbalizer import normalized, words_of
+from foreword.tasks.base import Encoded, mean
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.labels.labelling import check_label
+from foreword.tasks.labels.verbalizer import normalized, words_of
+from foreword.tasks.templates.layout import Side, spaced
+from foreword.tasks.templates.template import Template
 
 USUAL = {
     "ADJ": " adjective",

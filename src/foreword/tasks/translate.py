@@ -11,8 +11,8 @@ from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.metrics.words import code
 from foreword.tasks.generate import of_field
-from foreword.tasks.generator import Generator
-from foreword.tasks.layout import Side
+from foreword.tasks.templates.layout import Side
+from foreword.tasks.texts.generator import Generator
 
 LANGUAGES = {
     "ar": "Arabic",

@@ -1,0 +1,169 @@
+"""Augmentation: new rows for a classification, written by the model and agreed to by a prompt.
+
+PromDA (Wang et al. 2022, ACL, "PromDA: Prompt-based Data Augmentation for Low-Resource NLU Tasks"):
+a prompt is tuned on the rows turned round, from label and keywords to text; what it writes for a
+label is kept where a classifier tuned on the same rows gives that label (consistency filtering).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from foreword.augmentation.rounds import Augment, chosen, rounds
+from foreword.augmentation.turned import requested, turned
+from foreword.augmentation.writer import task_of, written
+from foreword.backbone.backbone import Backbone
+from foreword.config import plain
+from foreword.data.clean import mended
+from foreword.data.duplicates import same_text
+from foreword.data.read import Row, read_rows
+from foreword.data.shapes import canonical
+from foreword.errors import UserError
+from foreword.evaluation.evaluate import Announce, silent
+from foreword.files import write_whole
+from foreword.methods.base import Method
+from foreword.methods.prefix import Prefix
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.classify import Classify
+from foreword.tasks.labels.classifier import Classifier
+from foreword.training.settings import Training
+from foreword.training.watch import Watcher
+
+DROPPED = ("empty", "known", "repeated", "another label")
+"""Why a text is not kept: nothing in it, in the given rows, sampled before, or no agreement."""
+
+
+def augment(
+    prompt: Prompt,
+    train: Sequence[Row],
+    out: str | Path,
+    settings: Augment | None = None,
+    *,
+    known: Sequence[Row] = (),
+    writer: Backbone | None = None,
+    method: Method | None = None,
+    training: Training | None = None,
+    resume: bool = False,
+    watchers: Sequence[Watcher] | None = None,
+    announce: Callable[[str], None] = lambda line: None,
+    counting: Callable[[], AbstractContextManager[Announce]] = lambda: nullcontext(silent),
+) -> dict[str, Any]:
+    """Write new rows to ``out``, and return how many texts were sampled, dropped and kept.
+
+    ``prompt`` is a classifier with one field, tuned on ``train``; texts of ``known`` rows are not
+    kept either. ``writer`` is the model that writes, else the prompt's own. Beside ``out`` stand
+    the writer's prompt and every text with what became of it, so that a stopped run goes on.
+
+    Raises UserError for a prompt that is none, a model that cannot write, and where no text of any
+    label is kept.
+    """
+    settings = settings or Augment()
+    settings.check()
+    target, (bound, label_field) = Path(out), classified(prompt)
+    field = bound.fields[0]
+    _, train = canonical(train)
+    bound.check(train, answers=True)
+    said = {label: own[0].strip() for label, own in bound.words.items()}
+    rows = turned(train, field, label_field, said, settings.keywords)
+    generator = written(
+        writer or bound.backbone,
+        rows,
+        beside(target, ".writer.safetensors"),
+        settings,
+        method or Prefix(),
+        training or Training(epochs=5),
+        resume,
+        watchers,
+        announce,
+    )
+    seen = {same_text(str(row.fields[field])) for row in (*train, *known) if field in row.fields}
+    run = _hash([plain(settings), sorted(seen), generator.metadata(), prompt.metadata()])
+    kept = beside(target, ".samples.jsonl")
+    found = [dict(row.fields) for row in read_rows(kept)] if kept.exists() else []
+    found = [each for each in found if each.get("run") == run]
+    if found:
+        announce(f"{kept}: {len(found)} texts are there already")
+    wanted = settings.wanted(bound.labels)
+    with counting() as bars:
+        move = bars("writing", settings.count)
+        move(len(chosen(found, wanted)))
+        for number, asked in rounds(found, wanted, settings):
+            before = len(chosen(found, wanted))
+            seed = f"{settings.seed}/{number}"
+            requests = requested(rows, asked, said, settings.keywords, seed)
+            again = replace(generator, task=task_of(settings, number))
+            texts = [str(mended(each["text"])).strip() for each in again.answers(requests)]
+            past = {same_text(str(each["text"])) for each in found}
+            for text, label, why in sifted(prompt, asked, texts, seen, past):
+                new = {"text": text, "label": label, "dropped": why, "round": number, "run": run}
+                found.append(new)
+            _write(kept, found)
+            move(len(chosen(found, wanted)) - before)
+    made = chosen(found, wanted)
+    if not made:
+        raise UserError(
+            f"{kept}: of {len(found)} sampled texts none was kept, which says why; raise --tries, "
+            "or give a prompt that is surer of its labels"
+        )
+    _write(target, [{field: each["text"], label_field: each["label"]} for each in made])
+    dropped = {why: sum(each["dropped"] == why for each in found) for why in DROPPED}
+    return {
+        "out": str(target),
+        "sampled": len(found),
+        "dropped": {**dropped, "not needed": len(found) - sum(dropped.values()) - len(made)},
+        "kept": {label: sum(each["label"] == label for each in made) for label in bound.labels},
+    }
+
+
+def classified(prompt: Prompt) -> tuple[Classifier, str]:
+    """Return the classifier of a prompt, and the field of its labels.
+
+    Raises UserError for another task, or several fields.
+    """
+    bound, task = prompt.bound(), prompt.task
+    if not (isinstance(bound, Classifier) and isinstance(task, Classify)):
+        raise UserError("augment writes rows for a classification; the prompt is of another task")
+    if len(bound.fields) != 1:
+        raise UserError(
+            "augment writes rows of one field, and the prompt's template has "
+            f"{', '.join(bound.fields) or 'none'}; give a prompt of one"
+        )
+    return bound, task.label_field
+
+
+def sifted(
+    prompt: Prompt, asked: Sequence[str], texts: Sequence[str], seen: set[str], past: set[str]
+) -> Iterator[tuple[str, str, str | None]]:
+    """Yield texts with the label that was asked for and why they are dropped, None where not.
+
+    ``seen`` are the texts of the given rows and ``past`` those sampled before, which these join.
+    """
+    (field,) = prompt.bound().fields
+    rows = [Row({field: text}, f"text {n}") for n, text in enumerate(texts, 1) if text]
+    answers = iter(prompt.answers(rows) if rows else ())
+    for label, text in zip(asked, texts, strict=True):
+        found = next(answers)["label"] if text else None
+        key = same_text(text)
+        reasons = (not text, key in seen, key in past, found != label)
+        past.add(key)
+        yield text, label, next((w for w, yes in zip(DROPPED, reasons, strict=True) if yes), None)
+
+
+def beside(out: Path, end: str) -> Path:
+    """Return the path of what is kept beside the new rows."""
+    return out.with_name(f"{out.name.removesuffix('.jsonl')}{end}")
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_whole(path, lines.encode())

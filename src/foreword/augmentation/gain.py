@@ -1,0 +1,52 @@
+"""What added rows do to the score: the same method tuned without and with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from foreword.config import from_plain
+from foreword.data.read import Row
+from foreword.errors import UserError
+from foreword.evaluation.evaluate import evaluate
+from foreword.methods.registry import remade
+from foreword.prompt.prompt import Prompt
+from foreword.training.settings import Training
+from foreword.training.tune import tune
+from foreword.training.watch import Watcher
+
+
+def gain(
+    prompt: Prompt,
+    train: Sequence[Row],
+    new: Sequence[Row],
+    dev: Sequence[Row],
+    test: Sequence[Row] | None,
+    *,
+    watchers: Sequence[Watcher] | None = None,
+    announce: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Tune the prompt's method anew without and with the new rows; return both scores.
+
+    Each chooses its best state on ``dev`` and is scored on ``test`` or, without, on ``dev``.
+    """
+    if "training" not in prompt.method:
+        raise UserError("the prompt does not say how it was trained; give one made by train")
+    method = remade(prompt.method, "the prompt's method")
+    training = from_plain(Training, prompt.method["training"], "the prompt's training")
+    backbone = prompt.bound().backbone
+    scores = {}
+    for name, rows in (("without", list(train)), ("with", [*train, *new])):
+        announce(f"{name} the new rows: {len(rows)} to train on")
+        made = tune(
+            backbone,
+            prompt.task,
+            method,
+            rows,
+            dev,
+            training=training,
+            watchers=watchers,
+            announce=announce,
+        )
+        scores[name] = evaluate(made, dev if test is None else test, train=rows)
+    return {"scored": "dev" if test is None else "test", **scores}

@@ -1,0 +1,69 @@
+"""The writer: a prompt under which a model writes texts of a label, tuned on rows turned round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from foreword.augmentation.rounds import Augment
+from foreword.backbone.backbone import Backbone
+from foreword.config import plain
+from foreword.data.read import Row
+from foreword.data.sample import digest, hold_out
+from foreword.errors import UserError
+from foreword.methods.base import Method
+from foreword.methods.registry import name_of
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.generate import Generate
+from foreword.training.settings import Training
+from foreword.training.tune import tune
+from foreword.training.watch import Watcher
+
+
+def task_of(settings: Augment, number: int = 0) -> Generate:
+    """Return the task of writing a text of a label, as it is sampled in a round."""
+    keys = "Keywords: {keywords}\n" if settings.keywords else ""
+    return Generate(f"Label: {{label}}\n{keys}Text:", decoding=settings.decoding(number))
+
+
+def written(
+    backbone: Backbone,
+    rows: Sequence[Row],
+    path: Path,
+    settings: Augment,
+    method: Method,
+    training: Training,
+    resume: bool,
+    watchers: Sequence[Watcher] | None,
+    announce: Callable[[str], None],
+) -> Prompt:
+    """Tune the prompt that writes texts, or read it where it is there and of the same settings."""
+    if backbone.architecture == "masked":
+        raise UserError(f"{backbone.name} cannot write; give a model that can with --writer")
+    task, training = task_of(settings), replace(training, seed=settings.seed)
+    learned, held = hold_out(rows, 0.1, settings.seed)
+    if path.exists():
+        there = Prompt.load(path)
+        made = {"name": name_of(method), **plain(method), "training": plain(training)}
+        data = {name: there.data.get(name, {}).get("sha256") for name in ("train", "dev")}
+        if (
+            {**made, "trained": there.method.get("trained")} == there.method
+            and data == {"train": digest(learned), "dev": digest(held)}
+            and there.task == task
+            and there.backbone["fingerprint"] == backbone.fingerprint
+        ):
+            announce(f"{path}: is there already")
+            return there.onto(backbone)
+    return tune(
+        backbone,
+        task,
+        method,
+        learned,
+        held,
+        training=training,
+        out=path,
+        resume=resume,
+        watchers=watchers,
+        announce=announce,
+    )

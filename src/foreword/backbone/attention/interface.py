@@ -1,0 +1,300 @@
+"""The one attention function: a row's own keys and values, seen after those of its prefix.
+
+transformers calls the function registered here for every attention module of a model whose
+attention implementation is ``"foreword"``, and hands down the keyword ``foreword`` of the model's
+``forward`` (`AttentionInterface`, `AttentionMaskInterface`). Nothing is patched and nothing is
+kept between calls: what a pass carries is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from foreword.backbone.attention.masks import additive
+from foreword.backbone.attention.packing import Packing
+from foreword.backbone.attention.shared_prefix import joint_attention
+
+NAME = "foreword"
+
+Recorder = Callable[[nn.Module, Tensor, Tensor, Tensor, int | None], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Prefixes:
+    """The keys and values of R prefixes for one attention module, padded to the longest.
+
+    ``visible`` is None where all R have the same length.
+    """
+
+    keys: Tensor  # (R, H, P, D)
+    values: Tensor  # (R, H, P, D')
+    visible: Tensor | None  # (R, P) bool
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """What one forward pass carries down to the attention function.
+
+    ``kv`` holds the prefixes by module, or those of the one module that a layer runs. ``rows``
+    (B,) tells which of the R prefixes each row sees, None where R is 1. With ``packing`` the
+    batch is one row of packed tokens, and B counts the rows in it. ``record`` is called with
+    every attention module's query, key, value and window.
+    """
+
+    kv: Mapping[nn.Module, Prefixes] | Prefixes | None = field(default_factory=dict)
+    rows: Tensor | None = None
+    packing: Packing | None = None
+    record: Recorder | None = None
+
+    def prefixes(self, module: nn.Module) -> Prefixes | None:
+        """Return what a module sees before its tokens."""
+        return self.kv if isinstance(self.kv, Prefixes | None) else self.kv.get(module)
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,  # (B, Hq, T, D)
+    key: Tensor,  # (B, H, S, D)
+    value: Tensor,  # (B, H, S, D')
+    attention_mask: Tensor | None,  # (B|1, 1|Hq, T, S) bool (True: seen) or additive
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    is_causal: bool | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,  # (Hq,) sink logits
+    position_bias: Tensor | None = None,  # (1|B, Hq, T, S)
+    sliding_window: int | None = None,
+    foreword: Carried | None = None,
+    **kwargs: object,
+) -> tuple[Tensor, None]:
+    """Attend to the prefix and to the row itself; return (B, T, Hq, D') and no weights.
+
+    A learned prefix is seen by every token in every layer, also where a sliding window hides
+    far tokens. Without a mask a causal module sees each token's past, as transformers means it.
+    """
+    if foreword is not None and foreword.record is not None:
+        foreword.record(module, query, key, value, sliding_window)
+    prefixes = None if foreword is None else foreword.prefixes(module)
+    softer = Softer(softcap, s_aux)
+    if foreword is not None and foreword.packing is not None:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, H, D)
+        out = _packed(q, k, v, foreword.packing, prefixes, foreword.rows, scale, softer)
+        return out[None], None
+    if prefixes is None and softcap is None and s_aux is None:
+        return sdpa_attention_forward(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=dropout,
+            scaling=scaling,
+            is_causal=is_causal,
+            position_bias=position_bias,
+        )
+
+    length = query.shape[2]
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    mask = attention_mask
+    if mask is None and causal and length > 1:
+        # A static cache holds room for keys to come; sdpa too reads no more than are there.
+        key, value = key[:, :, :length], value[:, :, :length]
+        position_bias = None if position_bias is None else position_bias[..., :length]
+        mask = _causal(length, key.device)
+    if position_bias is not None:
+        mask = None if mask is None else additive(mask, position_bias.dtype)
+        mask = position_bias if mask is None else position_bias + mask
+    rows = None if foreword is None else foreword.rows
+    out = _attend(query, key, value, mask, prefixes, rows, scaling, softer, dropout)
+    return out.transpose(1, 2).contiguous(), None
+
+
+@dataclass(frozen=True, eq=False)
+class Softer:
+    """What some models do to scores: a soft cap (Gemma 2), and sinks (Hq,) (gpt-oss)."""
+
+    cap: float | None = None
+    sinks: Tensor | None = None
+
+    def capped(self, scores: Tensor) -> Tensor:
+        """Return the scores under the cap."""
+        return scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap
+
+    def weights(self, scores: Tensor) -> Tensor:
+        """Return what each key counts, beside the sinks: (B, Hq, T, S) -> the same, float32."""
+        exact = torch.promote_types(scores.dtype, torch.float32)
+        if self.sinks is None:
+            return scores.softmax(3, dtype=exact)
+        column = self.sinks.to(scores.dtype).reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+        return torch.cat([scores, column], 3).softmax(3, dtype=exact)[..., :-1]
+
+
+def _packed(
+    query: Tensor,  # (N, Hq, D)
+    key: Tensor,  # (N, H, D)
+    value: Tensor,  # (N, H, D')
+    packing: Packing,
+    prefixes: Prefixes | None,
+    rows: Tensor | None,
+    scale: float,
+    softer: Softer,
+) -> Tensor:
+    """Attend over packed tokens: (N, Hq, D'), block by block or as one joint operation."""
+    plain = softer.cap is None and softer.sinks is None
+    if plain and rows is None and query.device.type == "cpu" and key.shape == value.shape:
+        if prefixes is None:
+            none = key.new_zeros(key.shape[1], 0, key.shape[2])
+            before = none, none
+        else:
+            before = prefixes.keys[0], prefixes.values[0]
+        tensors = packing.plan, packing.places, packing.sources, packing.masks
+        out: Tensor
+        out, _ = joint_attention(query, key, value, *before, packing.lead, *tensors, scale)
+        return out
+    outs: list[Tensor] = []
+    done = 0
+    for block in packing.blocks():
+        q, k, v = (block.spread(tensor).transpose(1, 2) for tensor in (query, key, value))
+        mask = _causal(block.length, key.device) if block.mask is None else block.mask
+        mine = None if rows is None else rows[done : done + block.rows]
+        seen = prefixes
+        if block.start and packing.lead:
+            head, tail = key[: packing.lead], value[: packing.lead]
+            seen = _followed(prefixes, head.transpose(0, 1)[None], tail.transpose(0, 1)[None])
+        out = _attend(q, k, v, mask, seen, mine, scale, softer, 0.0)
+        outs.append(block.collect(out.transpose(1, 2)))
+        done += block.rows
+    return torch.cat(outs)
+
+
+def _followed(prefixes: Prefixes | None, keys: Tensor, values: Tensor) -> Prefixes:
+    """Put a lead's keys and values (1, H, n, D) after the one prefix that there is."""
+    if prefixes is None:
+        return Prefixes(keys, values, None)
+    return Prefixes(
+        torch.cat([prefixes.keys, keys], 2), torch.cat([prefixes.values, values], 2), None
+    )
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    prefixes: Prefixes | None,
+    rows: Tensor | None,
+    scaling: float | None,
+    softer: Softer,
+    dropout: float,
+) -> Tensor:
+    """Attend as one masked call: (B, Hq, T, D')."""
+    groups = query.shape[1] // key.shape[1]
+    if prefixes is not None:
+        one = rows is None and prefixes.visible is None and prefixes.keys.shape[2] > 0
+        small = query.shape[2] < 2 * query.shape[3]  # scores are smaller than copied keys
+        if one and small and not torch.is_grad_enabled():
+            return _beside(query, key, value, mask, prefixes, scaling, softer)
+        key, value, mask = _prepend(prefixes, rows, key, value, mask)
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if softer.cap is None and softer.sinks is None:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
+        )
+    return _explicit(query, key, value, mask, scaling, dropout, softer)
+
+
+def _prepend(
+    prefixes: Prefixes, rows: Tensor | None, key: Tensor, value: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Put each row's prefix before its keys and values, and open the mask to it."""
+    batch = key.shape[0]
+    if rows is None:
+        before = prefixes.keys.expand(batch, -1, -1, -1), prefixes.values.expand(batch, -1, -1, -1)
+        visible = prefixes.visible
+    else:
+        before = prefixes.keys[rows], prefixes.values[rows]
+        visible = None if prefixes.visible is None else prefixes.visible[rows]
+    length, own = before[0].shape[2], key.shape[2]
+    key, value = torch.cat([before[0], key], 2), torch.cat([before[1], value], 2)
+    if visible is None and mask is None:
+        return key, value, None
+    if mask is None:
+        mask = torch.ones(1, 1, 1, own, dtype=torch.bool, device=key.device)
+    if visible is None:
+        seen = torch.ones(1, 1, 1, length, dtype=torch.bool, device=key.device)
+    else:
+        seen = visible[:, None, None, :]
+    if mask.dtype != torch.bool:
+        seen = additive(seen, mask.dtype)
+    shape = (max(mask.shape[0], seen.shape[0]), mask.shape[1], mask.shape[2], -1)
+    return key, value, torch.cat([seen.expand(*shape), mask.expand(*shape)], 3)
+
+
+def _beside(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    prefixes: Prefixes,
+    scaling: float | None,
+    softer: Softer,
+) -> Tensor:
+    """Attend to one prefix of all rows without a copy of it for each: (B, Hq, T, D')."""
+    batch, heads, length, width = query.shape
+    own, size, every = key.shape[1], prefixes.keys.shape[2], heads // key.shape[1] * length
+    q = query.reshape(batch, own, every, width)  # the query heads of a key head side by side
+    scale = width**-0.5 if scaling is None else scaling
+    together = q.transpose(0, 1).reshape(own, batch * every, width)
+    before = (together @ prefixes.keys[0].transpose(1, 2)) * scale  # (H, B * every, P)
+    before = before.view(own, batch, every, size).transpose(0, 1)
+    before = before.reshape(batch, heads, length, size)
+    after = (q @ key.transpose(2, 3)).view(batch, heads, length, key.shape[2]) * scale
+    weights = softer.weights(torch.cat([softer.capped(before), _hidden(softer, after, mask)], 3))
+    first, rest = torch.split(weights.to(query.dtype), [size, key.shape[2]], 3)
+    first = first.reshape(batch, own, every, size).transpose(0, 1)
+    seen = first.reshape(own, batch * every, size) @ prefixes.values[0]
+    seen = seen.view(own, batch, every, value.shape[3]).transpose(0, 1)
+    out = torch.add(seen, rest.reshape(batch, own, every, key.shape[2]) @ value)
+    return out.reshape(batch, heads, length, value.shape[3])
+
+
+def _explicit(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    softer: Softer,
+) -> Tensor:
+    """Attend step by step, for soft-capped scores (Gemma 2) and attention sinks (gpt-oss)."""
+    scores = query @ key.transpose(2, 3)
+    scores = scores * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    weights = softer.weights(_hidden(softer, scores, mask))
+    weights = F.dropout(weights.to(query.dtype), dropout, training=dropout > 0)
+    return weights @ value
+
+
+def _hidden(softer: Softer, scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Return capped scores with the mask over them."""
+    scores = softer.capped(scores)
+    return scores if mask is None else scores + additive(mask, scores.dtype)
+
+
+def _causal(length: int, device: torch.device) -> Tensor:
+    return torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril()
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,79 @@
+"""Where a model attends: found by running it once on a few tokens, never by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from foreword.backbone.attention.interface import NAME, Carried
+from foreword.injection import KV
+
+Role = Literal["self", "encoder", "cross"]
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One attention module that keys and values can be given to.
+
+    ``role`` is "self" in a model of one stack and in a decoder, "encoder" in the encoder of an
+    encoder-decoder, "cross" where a decoder reads the encoder. ``layer`` counts from 0 within a
+    role. ``window`` is the reach of sliding-window attention in tokens, None where it is full.
+    A ``recurrent`` layer asks for no keys, and goes on from the last position before its tokens.
+    """
+
+    name: str
+    module: nn.Module
+    role: Role
+    layer: int
+    heads: int  # key-value heads H
+    key_width: int  # D
+    value_width: int  # D'
+    window: int | None
+    recurrent: bool
+
+    def kept(self, kv: KV) -> KV:
+        """Return the positions of a prefix that count here: all, or the last one alone."""
+        return KV(kv.keys[:, -1:], kv.values[:, -1:]) if self.recurrent else kv
+
+
+def find_sites(model: PreTrainedModel) -> Mapping[str, Site]:
+    """Set ``model`` to the one attention function and list the modules that call it, in order.
+
+    A model whose attention does not go through transformers' interface gives an empty mapping.
+    A module that is called more than once in a pass (ALBERT shares one among all its layers)
+    is one site. Encoder (4 tokens), decoder (2 tokens) and cross attention (2 queries, 4 keys)
+    are told apart by the lengths that arrive.
+    """
+    if not model._can_set_attn_implementation():
+        return {}
+    model.set_attn_implementation(NAME)
+    names = {module: name for name, module in model.named_modules()}
+    found: dict[str, Site] = {}
+    two_stacks = bool(model.config.is_encoder_decoder)
+
+    def record(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, window: int | None
+    ) -> None:
+        name = names[module]
+        if name in found:
+            return
+        role: Role = "self"
+        if two_stacks and query.shape[2] == 4:
+            role = "encoder"
+        elif two_stacks and key.shape[2] == 4:
+            role = "cross"
+        layer = sum(site.role == role for site in found.values())
+        sizes = key.shape[1], key.shape[3], value.shape[3]
+        found[name] = Site(name, module, role, layer, *sizes, window, query.shape[3] == 0)
+
+    inputs = {"input_ids": torch.arange(3, 7, device=model.device)[None]}
+    if two_stacks:
+        inputs["decoder_input_ids"] = inputs["input_ids"][:, :2]
+    with torch.no_grad():
+        model(**inputs, foreword=Carried(record=record))
+    return found

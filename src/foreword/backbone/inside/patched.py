@@ -1,0 +1,113 @@
+"""Varied models: the same modules, some of them with a patch on their output or other weights.
+
+A varied model is a shell. Modules that nothing changes are shared with the frozen model, those on
+the way to a change are shallow copies, and what is patched stands in a module that adds to it.
+Nothing of the frozen model is written to, and any number of varied models stand beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from foreword.backbone.inside.views import StandIn
+from foreword.errors import UserError
+from foreword.injection import Activation, Injection, Patch
+
+ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x,
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+def varied(model: PreTrainedModel, injection: Injection) -> PreTrainedModel:
+    """Return ``model`` under an injection's patches and weights, differentiable by both.
+
+    Raises UserError for a module or a parameter that the model does not have.
+    """
+    modules = dict(model.named_modules())
+    parameters = dict(model.named_parameters())
+    read = {p.reads for own in injection.patches.values() for p in own if p.reads is not None}
+    places = (*injection.patches, *sorted(read - injection.patches.keys()))
+    _check("module", places, modules)
+    _check("parameter", injection.weights, parameters)
+    named = {id(modules[name]): name for name in places}
+    weights = {id(parameters[name]): tensor for name, tensor in injection.weights.items()}
+    inputs: dict[str, Tensor] = {}
+    made: dict[int, nn.Module] = {}
+
+    def rebuilt(module: nn.Module) -> nn.Module:
+        """Return the module with what changes below it; itself where nothing does."""
+        if id(module) in made:
+            return made[id(module)]
+        children = {n: None if c is None else rebuilt(c) for n, c in module._modules.items()}
+        own = {n: _instead(p, weights) for n, p in module._parameters.items()}
+        result = module
+        changed = any(children[n] is not c for n, c in module._modules.items())
+        if changed or any(own[n] is not p for n, p in module._parameters.items()):
+            result = copy.copy(module)
+            result._modules = children
+            result._parameters = own  # type: ignore[assignment]
+        if id(module) in named:
+            name = named[id(module)]
+            result = _Patched(result, name, injection.patches.get(name, ()), inputs)
+        made[id(module)] = result
+        return result
+
+    found: PreTrainedModel = rebuilt(model)  # type: ignore[assignment]
+    return found
+
+
+def _check(kind: str, names: Iterable[str], known: Container[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"the model has no {kind} '{name}'; the prompt was made for another model"
+            )
+
+
+def _instead(parameter: Tensor | None, weights: Mapping[int, Tensor]) -> Tensor | None:
+    if parameter is None or id(parameter) not in weights:
+        return parameter
+    return weights[id(parameter)].to(parameter.device, parameter.dtype)
+
+
+class _Patched(StandIn):
+    """Adds patches to a module's output, one after the other, and shows its input to others."""
+
+    def __init__(
+        self, within: nn.Module, name: str, patches: tuple[Patch, ...], inputs: dict[str, Tensor]
+    ) -> None:
+        super().__init__(within)
+        self.name = name
+        self.patches = patches
+        self.inputs = inputs
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.inputs[self.name] = args[0] if args else next(iter(kwargs.values()))
+        found = self.within(*args, **kwargs)
+        output: Tensor = found[0] if isinstance(found, tuple) else found
+        for patch in self.patches:
+            read = output if patch.reads is None else self.inputs[patch.reads]
+            output = output + delta(patch, read).view(output.shape)
+        return (output, *found[1:]) if isinstance(found, tuple) else output
+
+
+def delta(patch: Patch, x: Tensor) -> Tensor:
+    """Return what a patch adds: (..., in) -> (..., out), computed in the type of x."""
+    own = {name: tensor.to(x.device, x.dtype) for name, tensor in patch.parts().items()}
+    inner = ACTIVATIONS[patch.activation](F.linear(x, own["down"], own.get("down_bias")))
+    made = F.linear(inner, own["up"], own.get("up_bias"))
+    if "gate" in own:
+        gate = own["gate"]
+        made = made * torch.sigmoid(x @ gate[:-1] + gate[-1])[..., None]
+    return made

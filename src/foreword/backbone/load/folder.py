@@ -1,0 +1,222 @@
+"""A transformers folder, read into a model and its tokenizer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+from foreword.backbone.load.quiet import one_line_errors, without_bars, without_load_report
+from foreword.backbone.load.recurrent_model import RecurrentConfig, RecurrentForCausalLM
+from foreword.errors import UserError
+
+Architecture = Literal["causal", "masked", "encoder-decoder"]
+
+_TABLES: Mapping[Architecture, Mapping[str, str]] = {
+    "causal": {
+        **MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        RecurrentConfig.model_type: RecurrentForCausalLM.__name__,
+    },
+    "masked": MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    "encoder-decoder": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+}
+_LOADERS: Mapping[Architecture, Any] = {
+    "causal": AutoModelForCausalLM,
+    "masked": AutoModelForMaskedLM,
+    "encoder-decoder": AutoModelForSeq2SeqLM,
+}
+ALIGNMENT = 64
+"""Bytes to which torch aligns what it allocates."""
+
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.spm")
+
+
+def open_folder(
+    folder: Path,
+    name: str,
+    architecture: Architecture | Literal["auto"],
+    dtype: torch.dtype | Literal["auto"],
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Architecture]:
+    """Load the model (in evaluation mode, on the CPU) and the tokenizer that a folder holds.
+
+    Only safetensors are read, no code of the folder's own is run, and nothing is downloaded. The
+    tokenizer is given a padding token if it has none. `name` is what error lines call the folder.
+
+    Raises:
+        UserError: the folder is not a whole model of that architecture.
+    """
+    config = read_config(folder, name)
+    kind = architecture_of(config) if architecture == "auto" else architecture
+    if config.model_type not in _TABLES[kind]:
+        forms = [form for form, table in _TABLES.items() if config.model_type in table]
+        raise UserError(
+            f"cannot load {name!r} as {kind}: a {config.model_type} model has no such form "
+            f"(it has: {', '.join(forms) or 'none that predicts tokens'})"
+        )
+    tokenizer = _tokenizer(folder, name)
+    return _model(folder, name, config, kind, dtype), tokenizer, kind
+
+
+def architecture_of(config: PreTrainedConfig) -> Architecture:
+    """Say what a model is from its config.
+
+    `is_encoder_decoder` decides first, then the saved class where only one of transformers' tables
+    lists it, then the model type's table. A type that both the causal and the masked table list is
+    an encoder that can be run as a decoder, and `is_decoder` says whether it is.
+
+    Raises:
+        UserError: no table lists the model type.
+    """
+    if config.is_encoder_decoder:
+        return "encoder-decoder"
+    for saved in config.architectures or []:
+        listed = [kind for kind, table in _TABLES.items() if saved in table.values()]
+        if len(listed) == 1:
+            return listed[0]
+    causal, masked = (config.model_type in _TABLES[kind] for kind in ("causal", "masked"))
+    if causal and masked:
+        return "causal" if config.to_dict().get("is_decoder") else "masked"
+    if causal or masked:
+        return "causal" if causal else "masked"
+    raise UserError(
+        f"a {config.model_type} model predicts no tokens; foreword needs a causal, masked or "
+        "encoder-decoder language model, such as smollm2"
+    )
+
+
+def read_config(folder: Path, name: str) -> PreTrainedConfig:
+    """Read a folder's config.
+
+    Raises:
+        UserError: there is none, or transformers' own code does not know its model type.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(f"cannot load {name!r}: it holds a PEFT adapter; name its base model")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"cannot load {name!r}: it has no config.json, so it is no model folder")
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = raw["model_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot load {name!r}: its config.json names no model_type") from error
+    if kind not in CONFIG_MAPPING:
+        why = "needs code of its own, which foreword never runs" if "auto_map" in raw else "unknown"
+        raise UserError(
+            f"cannot load {name!r}: its model type {kind!r} is not one of transformers' ({why})"
+        )
+    with one_line_errors(name):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    return config
+
+
+def _tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
+    missing = f"cannot load {name!r}: it has no tokenizer; save one beside the model"
+    if not has_tokenizer(folder):
+        raise UserError(missing)
+    with one_line_errors(name):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes an empty one at need
+        raise UserError(missing)
+    if tokenizer.pad_token_id is None:
+        # padding is masked wherever it stands, so any token will do, the least misleading first
+        tokenizer.pad_token = (
+            tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+        )
+    return tokenizer
+
+
+def _model(
+    folder: Path,
+    name: str,
+    config: PreTrainedConfig,
+    kind: Architecture,
+    dtype: torch.dtype | Literal["auto"],
+) -> PreTrainedModel:
+    if not has_weights(folder):
+        raise UserError(
+            f"cannot load {name!r}: it has no complete model.safetensors "
+            "(pickled weights such as pytorch_model.bin are never read: they can run code)"
+        )
+    with without_bars(), without_load_report(), one_line_errors(name):
+        model, info = _LOADERS[kind].from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # judged below, with a line that says which
+        )
+    for key, found, expected in info["mismatched_keys"]:
+        raise UserError(
+            f"cannot load {name!r}: {key} is {list(found)} in the weights and {list(expected)} "
+            "by its config.json"
+        )
+    if info["missing_keys"]:
+        raise UserError(
+            f"cannot load {name!r} as {kind}: its weights lack {_some(info['missing_keys'])}; "
+            "it was saved without them, so they would be random"
+        )
+    if info["unexpected_keys"]:
+        unused = _some(info["unexpected_keys"])
+        print(f"note: {name!r} as {kind} leaves {unused} of its weights unused", file=sys.stderr)
+    loaded: PreTrainedModel = model
+    _align(loaded)
+    return loaded
+
+
+def _align(model: PreTrainedModel) -> None:
+    """Move weights that begin where a file's header happened to end to where tensors begin.
+
+    A matrix product may round otherwise there, and the same model from two files would differ.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.data_ptr() % ALIGNMENT:
+            tensor.data = tensor.data.clone()
+
+
+def _some(keys: set[str]) -> str:
+    first = sorted(keys)[0]
+    return first if len(keys) == 1 else f"{first} and {len(keys) - 1} more"
+
+
+def has_weights(folder: Path) -> bool:
+    """Say whether the safetensors are there, every shard of them."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError):
+            return False
+        return all((folder / shard).is_file() for shard in shards)
+    return (folder / "model.safetensors").is_file()
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Say whether any file of a tokenizer is there."""
+    return any(True for pattern in _TOKENIZER_FILES for _ in folder.glob(pattern))

@@ -1,0 +1,108 @@
+"""Linear layers whose frozen weights take 8 or 4 bits; activations and prompts stay as they are."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from foreword.backbone.inside.views import output_embeddings
+from foreword.errors import UserError, nearest
+
+
+def quantize(model: PreTrainedModel, kind: str) -> None:
+    """Replace the weights of the linear layers below the model's head by quantized ones.
+
+    Embeddings, the output embeddings and whatever shares their weights stay. Gradients pass
+    through the layers to their inputs, as those of the weights rounded to what is kept.
+
+    Raises:
+        UserError: unknown kind, its library is missing, or the model has no linear layers.
+    """
+    check_kind(kind)
+    linears = list(_linears(model))
+    if not linears:
+        raise UserError(
+            f"--quantize {kind}: {type(model).__name__} has no linear layers to quantize"
+        )
+    KINDS[kind](model, linears)
+
+
+def check_kind(kind: str) -> None:
+    """Raise UserError for an unknown kind, or one whose library is missing."""
+    if kind not in KINDS:
+        raise UserError(f"--quantize {kind}: unknown; {nearest(kind, KINDS)}")
+    _library(_LIBRARIES[kind], kind)
+
+
+def _linears(model: PreTrainedModel) -> Iterator[str]:
+    ends = [model.get_input_embeddings(), output_embeddings(model)]
+    kept = {id(end.weight) for end in ends if end is not None}
+    within = {id(module) for module in model.base_model.modules()}
+    for name, module in model.named_modules():
+        if type(module) is nn.Linear and id(module) in within and id(module.weight) not in kept:
+            yield name
+
+
+def _int8(model: PreTrainedModel, names: list[str]) -> None:
+    """Weights as int8 with a scale for each output (torchao)."""
+    library = _library("torchao.quantization", "int8")
+    chosen = set(names)
+    library.quantize_(
+        model, library.Int8WeightOnlyConfig(), filter_fn=lambda module, name: name in chosen
+    )
+
+
+def _int4(model: PreTrainedModel, names: list[str]) -> None:
+    """Weights as 4-bit NormalFloat in blocks of 64 (Dettmers et al. 2023, arXiv:2305.14314)."""
+    library = _library("bitsandbytes", "int4")
+    for name in names:
+        whole = model.get_submodule(name)
+        assert isinstance(whole, nn.Linear)
+        dtype, device = whole.weight.dtype, whole.weight.device
+        made = library.nn.Linear4bit(
+            whole.in_features, whole.out_features, bias=False, compute_dtype=dtype, device="meta"
+        )
+        made.weight = library.nn.Params4bit(
+            whole.weight.data,
+            requires_grad=False,
+            quant_type="nf4",
+            blocksize=64,
+            quant_storage=dtype,  # some models ask a layer for its weight's type, to compute in
+            module=made,
+        )
+        made.bias = whole.bias
+        made.support_avx512bf16_for_cpu = False  # it would repack the weights in a forward pass
+        made.compute_type_is_set = True
+        made.weight = made.weight.to(device)  # which is what quantizes it
+        model.set_submodule(name, made.train(False))
+
+
+KINDS: Mapping[str, Callable[[PreTrainedModel, list[str]], None]] = {"int8": _int8, "int4": _int4}
+_LIBRARIES = {"int8": "torchao.quantization", "int4": "bitsandbytes"}
+
+
+def _library(name: str, kind: str) -> Any:
+    try:
+        with _quiet():
+            return importlib.import_module(name)
+    except ImportError:
+        raise UserError(
+            f"--quantize {kind} needs {name.partition('.')[0]}: pip install 'foreword[quantize]'"
+        ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back the libraries' remarks on kernels for other machines."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

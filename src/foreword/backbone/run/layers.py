@@ -1,0 +1,209 @@
+"""A stack of layers, run whole or in part: the model's own code over a list with stand-ins.
+
+The list is found by where the model attends, never by the model's name. A part is run by a shell
+of the same modules in which the layers that are left out pass their input on; embeddings,
+positions, masks and the final norm run as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import sysconfig
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental import _config as SIZES
+
+from foreword.backbone.attention.interface import Carried
+from foreword.backbone.inside.attention_sites import Site
+from foreword.backbone.inside.views import StandIn
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """Which layers run: from ``first``, on the states ``given`` to it, up to before ``last``.
+
+    ``given`` holds the states that enter layer ``first``: those of the lead, then of each line,
+    (tokens, width) each. None of them, and 0, is the beginning; ``last`` None is the end. The
+    number of all layers stands for what follows the last of them, a norm at most.
+    """
+
+    first: int = 0
+    given: tuple[Tensor, ...] = ()
+    last: int | None = None
+
+
+WHOLE = Cut()
+
+
+class Stack:
+    """The layers of a model, or of its encoder, and where the list of them stands.
+
+    ``sites`` are the names of their attention sites, in order.
+    """
+
+    def __init__(self, base: nn.Module, path: str, sites: Iterable[str]) -> None:
+        self.base = base
+        self.path = path
+        self.sites = tuple(sites)
+        self.layers = list(base.get_submodule(path).children())
+        self.compiled: Callable[..., Any] | None = None
+
+    @staticmethod
+    def find(base: nn.Module, sites: Mapping[str, Site]) -> Stack | None:
+        """Find the list whose every member holds one attention site; None where there is none."""
+        names = {module: name for name, module in base.named_modules()}
+        places = [names.get(site.module, "").split(".") for site in sites.values()]
+        if not places:
+            return None
+        for depth, part in enumerate(places[0]):
+            path = ".".join(places[0][:depth])
+            if part.isdigit() and isinstance(base.get_submodule(path), nn.ModuleList):
+                size = len(list(base.get_submodule(path).children()))
+                members = [p[depth] for p in places if p[:depth] == places[0][:depth]]
+                if members == [str(n) for n in range(size)] and size == len(sites):
+                    return Stack(base, path, sites)
+        return None
+
+    def passes(self, run: Callable[[], object]) -> bool:
+        """Tell whether a layer hands states alone to the next; ``run`` runs them all.
+
+        Some hand on what the first has made for all (T5's position biases), and cannot be parted.
+        """
+        kinds: list[type] = []
+        handle = self.layers[0].register_forward_hook(lambda *seen: kinds.append(type(seen[2])))
+        try:
+            run()
+        finally:
+            handle.remove()
+        return set(kinds) == {Tensor}
+
+    def compile(self, on: bool) -> None:
+        """Compile the layers' body when it first runs, once for all of them and every length."""
+        if on and self.compiled is None:
+            self.compiled = torch.compile(_body, dynamic=True)
+        elif not on:
+            self.compiled = None
+
+    def run(self, inputs: Mapping[str, Any], cut: Cut, states: Tensor | None) -> Tensor:
+        """Run what ``cut`` says; ``states`` (B, T, width) enter its first layer.
+
+        Returns the last hidden states, or those that enter layer ``cut.last``.
+        """
+        if cut.first == 0 and cut.last is None and self._body is None:
+            whole: Tensor = self.base(**inputs).last_hidden_state
+            return whole
+        kept: list[Tensor] = []
+        stations = [self._station(n, cut, states, kept) for n in range(len(self.layers))]
+        found: Tensor = _with(self.base, self.path.split("."), stations)(**inputs).last_hidden_state
+        return found if cut.last is None else kept[0]
+
+    @property
+    def _body(self) -> Callable[..., Any] | None:
+        """What runs a layer compiled; None where there are no gradients, and little to gain."""
+        return self.compiled if torch.is_grad_enabled() else None
+
+    def _station(
+        self, number: int, cut: Cut, states: Tensor | None, kept: list[Tensor]
+    ) -> nn.Module:
+        layer = self.layers[number]
+        if number == cut.first - 1:
+            assert states is not None
+            return _Given(layer, states)
+        if number == cut.last:
+            return _Kept(layer, kept)
+        if number + 1 == cut.last == len(self.layers):
+            return _Ended(layer, kept)
+        if number < cut.first or (cut.last is not None and number > cut.last):
+            return _Passed(layer)
+        return layer if self._body is None else _Compiled(layer, self._body)
+
+
+class _Passed(StandIn):
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return hidden_states
+
+
+class _Given(StandIn):
+    def __init__(self, layer: nn.Module, states: Tensor) -> None:
+        super().__init__(layer)
+        self.states = states
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return self.states
+
+
+class _Kept(StandIn):
+    def __init__(self, layer: nn.Module, kept: list[Tensor]) -> None:
+        super().__init__(layer)
+        self.kept = kept
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.kept.append(hidden_states)
+        return hidden_states
+
+
+class _Ended(_Kept):
+    """Keeps what the last layer makes, and not what enters another."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        made = self.within(hidden_states, *args, **kwargs)
+        self.kept.append(made[0] if isinstance(made, tuple) else made)
+        return made
+
+
+class _Compiled(StandIn):
+    """Hands a layer its own prefix as tensors, so that one compiled body serves all layers."""
+
+    def __init__(self, layer: nn.Module, body: Callable[..., Any]) -> None:
+        super().__init__(layer)
+        self.body = body
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        carried: Carried | None = kwargs.get("foreword")
+        if carried is not None and isinstance(carried.kv, Mapping):
+            own = [carried.kv[m] for m in self.within.modules() if m in carried.kv]
+            kwargs["foreword"] = replace(carried, kv=own[0] if own else None)
+        # A graph of its own is not worth it for the lowest layer, nor for rows of several prefixes,
+        # which attend block by block: each shape of a block would be compiled anew.
+        several = carried is not None and carried.rows is not None
+        if several or not hidden_states.requires_grad:
+            return self.within(hidden_states, *args, **kwargs)
+        # Sizes that happen to be equal need not stay so.
+        with SIZES.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+            return self.body(self.within, hidden_states, *args, **kwargs)
+
+
+def _body(layer: nn.Module, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+    return layer(hidden_states, *args, **kwargs)
+
+
+def no_compiler(device: torch.device) -> str | None:
+    """Tell what torch.compile lacks on this machine; None where nothing is missing."""
+    if device.type != "cpu":
+        return None if device.type == "cuda" else f"nothing is compiled for {device.type}"
+    from torch._inductor.cpp_builder import get_cpp_compiler  # late: it takes a second
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return "there is no C++ compiler"
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return None if headers.exists() else f"the headers of Python are missing ({headers})"
+
+
+def _with(base: nn.Module, path: list[str], stations: Iterable[nn.Module]) -> nn.Module:
+    """Return a shell of ``base`` whose list at ``path`` holds ``stations``."""
+    if not path:
+        made = copy.copy(base)
+        made._modules = {str(n): station for n, station in enumerate(stations)}
+        return made
+    shell = copy.copy(base)
+    shell._modules = dict(base._modules)
+    shell._modules[path[0]] = _with(base.get_submodule(path[0]), path[1:], stations)
+    return shell

@@ -1,0 +1,107 @@
+"""Scores: what a model makes of its last hidden states, for all of its vocabulary or a part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.utils.generic import ModelOutput
+
+from foreword.backbone.inside.views import head, held_by, output_embeddings
+
+
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two results of one computation are the same but for rounding."""
+    bound = 1e-3 if one.dtype in (torch.float32, torch.float64) else 5e-2
+    return bool((one - other).abs().max() <= bound * one.abs().max())
+
+
+class Scores:
+    """The head of a model, run as the model's own code; for a few tokens on their rows alone."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self._narrow: tuple[tuple[int, ...], nn.Linear] | None = None
+
+    def onto(self, model: PreTrainedModel) -> Scores:
+        """Return the scores of the same model under other weights."""
+        made = Scores(model)
+        made.__dict__.update({n: getattr(self, n) for n in ("_answer", "_narrowable")})
+        return made
+
+    def of(self, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
+        """Return the scores of vocabulary tokens: (N, width) -> (N, tokens), all for None."""
+        if tokens is not None and self._narrowable:
+            return head(self.model, states, self._answer, self._rows(tuple(tokens)))
+        scores = head(self.model, states, self._answer)
+        return scores if tokens is None else scores[:, list(tokens)]
+
+    @torch.no_grad()
+    def met(self, states: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return what the output embeddings meet of last states, and those embeddings.
+
+        (N, width) -> (N, inner), (vocabulary, inner). Some models transform or scale the states
+        first, and their own code does it here. None where scores are no product of the two.
+        """
+        output = output_embeddings(self.model)
+        weight = getattr(output, "weight", None)
+        if output is None or not isinstance(weight, Tensor) or weight.dim() != 2:
+            return None
+        seen: list[tuple[Tensor, Tensor]] = []
+        handle = output.register_forward_hook(
+            lambda module, given, scores: seen.append((given[0][0], scores[0]))
+        )
+        try:
+            head(self.model, states, self._answer)
+        finally:
+            handle.remove()
+        if len(seen) != 1:
+            return None
+        (inner, scores), bias = seen[0], getattr(output, "bias", None)
+        linear = inner.shape[-1] == weight.shape[1] and weight.is_floating_point()
+        if not linear or not agree(F.linear(inner, weight.to(inner.dtype), bias), scores):
+            return None
+        return inner, weight.detach()
+
+    def _rows(self, tokens: tuple[int, ...]) -> nn.Linear:
+        """The output embeddings of these tokens; kept, since a task asks for the same ones."""
+        if self._narrow is None or self._narrow[0] != tokens:
+            whole = cast(nn.Linear, output_embeddings(self.model))
+            index = torch.tensor(tokens, device=whole.weight.device)
+            made = nn.Linear(whole.in_features, len(tokens), bias=False, device="meta")
+            # Past the check for a Parameter: where the weights are trained, these have a graph.
+            made._parameters["weight"] = cast(nn.Parameter, whole.weight[index])
+            if whole.bias is not None:
+                made._parameters["bias"] = cast(nn.Parameter, whole.bias[index])
+            self._narrow = tokens, made
+        return self._narrow[1]
+
+    @cached_property
+    def _narrowable(self) -> bool:
+        """Whether a few rows of the output embeddings score as all do. Tried on two tokens."""
+        output = output_embeddings(self.model)
+        if type(output) is not nn.Linear or not held_by(self.model, output):
+            return False
+        if self.model.config.is_encoder_decoder:  # some add a bias for the whole vocabulary
+            return False
+        states = output.weight[[3, 1]].detach()
+        with torch.no_grad():
+            some = head(self.model, states, self._answer, self._rows((4, 2)))
+            return agree(head(self.model, states, self._answer)[:, [4, 2]], some)
+
+    @cached_property
+    def _answer(self) -> type[ModelOutput]:
+        """The class in which the base model returns its states."""
+        two = self.model.config.is_encoder_decoder
+        base = self.model.base_model
+        if two and base is self.model:
+            return BaseModelOutputWithPastAndCrossAttentions
+        ids = torch.tensor([[3, 1]], device=self.model.device)
+        with torch.no_grad():
+            return type(base(input_ids=ids, **({"decoder_input_ids": ids} if two else {})))

@@ -1,0 +1,1 @@
+"""A long text in a short prefix."""

@@ -1,0 +1,236 @@
+"""Compression: a long text becomes a short prefix, under which the model goes on as after it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding
+from foreword.compression.distil import Distilled
+from foreword.compression.self_study import SelfStudy, conversations
+from foreword.data.read import Row, read_rows
+from foreword.data.sample import hold_out
+from foreword.data.shapes import canonical
+from foreword.engine.passes import states_of
+from foreword.errors import UserError
+from foreword.evaluation.evaluate import Announce, silent
+from foreword.injection import NOTHING, Injection
+from foreword.methods.cartridge import Cartridge, check_length, text_ids
+from foreword.metrics.generation import generation
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.generate import Generate
+from foreword.tasks.templates.layout import room_for
+from foreword.tasks.texts.generator import Generator
+from foreword.training.settings import Training
+from foreword.training.tune import tune
+from foreword.training.watch import Watcher
+
+TEMPLATE = "\n\nQuestion: {prompt}\nAnswer:"
+DECODING = Decoding(max_new_tokens=48, stop=("\n",))
+ROOM = 128
+"""Tokens that a question and its answer have at least, after the text."""
+
+HELD, DEV = 0.15, 0.1
+"""The shares of the questions that are held back for the report, and to choose the best state."""
+
+TIMINGS = 3
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A cartridge, and how close it comes to its text.
+
+    ``report`` has, on questions that were held back: ``kl`` and ``top1``, the divergence from the
+    full text in nats a token, and the share of tokens after which the likeliest one is the same;
+    ``kl_truncated`` and ``top1_truncated`` those of the text cut to as many positions, ``kl_none``
+    and ``top1_none`` without any of it. ``answers``, ``answers_truncated``, ``answers_full`` are
+    ROUGE-L of the answers, with ``intervals``, against the ``reference``: those that were given
+    or, without, those after the full text. ``bytes`` and ``bytes_full`` are the keys and values,
+    ``first_token_seconds`` and ``first_token_seconds_full`` the time to read them or the text and
+    a question. ``tokens`` of text stand in ``length`` positions.
+    """
+
+    prompt: Prompt
+    report: dict[str, Any]
+
+
+def compress(
+    backbone: Backbone,
+    method: Cartridge,
+    out: str | Path,
+    *,
+    task: Generate | None = None,
+    study: SelfStudy | None = None,
+    questions: str | Path | Sequence[Row] | None = None,
+    test: str | Path | Sequence[Row] | None = None,
+    training: Training | None = None,
+    resume: bool = False,
+    watchers: Sequence[Watcher] | None = None,
+    announce: Callable[[str], None] = lambda line: None,
+    counting: Callable[[], AbstractContextManager[Announce]] = lambda: nullcontext(silent),
+) -> Compressed:
+    """Tune a cartridge to the model's own reading of the whole text, and write it to ``out``.
+
+    The questions by which it learns are made by the model itself (self_study.py) and kept beside
+    ``out``, or given: rows of the task, with or without answers. The report is on questions that
+    are held back, or on those of ``test``. A run that was stopped goes on with ``resume``.
+    ``counting`` opens what is told of rows done, outside the training.
+
+    Raises UserError for a model that cannot hold a text as keys and values, for a text that is
+    too short or too long, and for too few questions; Interrupted after Ctrl-C.
+    """
+    training = training or Training()
+    target, text = Path(out), Path(method.text or "")
+    task = task or Generate(TEMPLATE, decoding=DECODING)
+    bound = task.bind(backbone)
+    if not bound.fields:
+        raise UserError(
+            f"template {task.template!r} has no field for a question; write one, such as {{prompt}}"
+        )
+    ids = text_ids(backbone, text)
+    check_length(text, ids, method.length)
+    full = _held(backbone, ids, text)
+    with counting() as bars:
+        if questions is not None:
+            rows = _given(bound, task, questions, full, bars)
+        else:
+            kept = target.with_name(f"{target.name.removesuffix('.safetensors')}.questions.jsonl")
+            study = replace(study or SelfStudy(), seed=training.seed)
+            rows = conversations(
+                bound, task.completion_field, ids, full, study, kept, announce, bars
+            )
+        if test is None:
+            rows, held = _parted(rows, training.seed)
+        else:
+            held = _given(bound, task, test, full, bars)
+        distilled = Distilled(bound, full, [*rows, *held], bars("reading", len(rows) + len(held)))
+    learned, dev = hold_out(rows, DEV, training.seed)
+    prompt = tune(
+        backbone,
+        task,
+        method,
+        learned,
+        dev,
+        training=training,
+        out=target,
+        resume=resume,
+        watchers=watchers,
+        announce=announce,
+        objective=lambda bound: distilled,
+    )
+    report: dict[str, Any] = {"tokens": len(ids), "length": method.length}
+    report["ratio"] = round(len(ids) / method.length, 2)
+    report["questions"] = {"train": len(learned), "dev": len(dev), "test": len(held)}
+    truncated = _held(backbone, ids[: method.length], text)
+    for name, each in (("", prompt.injection), ("_truncated", truncated), ("_none", NOTHING)):
+        found = distilled.agreement(each, held)
+        report |= {f"{key}{name}": round(value, 4) for key, value in found.items()}
+    given = test if test is not None else questions
+    report["reference"] = "full text" if given is None else "given"
+    parts = {"answers": prompt.injection, "answers_truncated": truncated, "answers_full": full}
+    with counting() as bars:
+        report |= _answers(bound, held, parts, bars)
+    report |= _costs(bound, ids, held[0], prompt.injection, full)
+    prompt = replace(prompt, scores={**prompt.scores, "compress": report})
+    prompt.save(target)
+    return Compressed(prompt, report)
+
+
+def _held(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
+    """Return what the model holds after it has read the ids.
+
+    Raises UserError where it cannot, or they leave no room for a question.
+    """
+    room = backbone.longest - ROOM
+    if len(ids) > room:
+        raise UserError(
+            f"{text}: has {len(ids)} tokens, and {backbone.name} reads {backbone.longest} with the "
+            f"question; cut it into files of at most {room}, and join their cartridges with "
+            "foreword compose --how concat"
+        )
+    found = backbone.fold(NOTHING, ids, len(ids) + ROOM)
+    if found is None:
+        raise UserError(
+            f"{backbone.name} cannot hold a text of {len(ids)} tokens as keys and values: "
+            "compress needs a causal model whose attention reaches all of them"
+        )
+    return found
+
+
+def _given(
+    bound: Generator,
+    task: Generate,
+    questions: str | Path | Sequence[Row],
+    full: Injection,
+    counting: Announce,
+) -> list[Row]:
+    """Return given questions; those without an answer get the one that the full text gives."""
+    read = read_rows(questions) if isinstance(questions, str | Path) else list(questions)
+    _, rows = canonical(read, targets=False)
+    bound.check(rows, answers=False)
+    field = task.completion_field
+    lacking = [row for row in rows if row.fields.get(field) in (None, "")]
+    answered = [row for row in rows if row.fields.get(field) not in (None, "")]
+    if lacking:
+        found = bound.predict(lacking, full, progress=counting("answering", len(lacking)))
+        pairs = zip(lacking, found, strict=True)
+        answered += [Row({**r.fields, field: a["text"]}, r.where) for r, a in pairs if a["text"]]
+    bound.check(answered, answers=True)
+    return answered
+
+
+def _parted(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
+    """Hold questions back for the report; raises UserError where there are too few."""
+    if len(rows) < 10:
+        raise UserError(
+            f"there are {len(rows)} questions with an answer, and compress needs 10 to learn and "
+            "to be scored; raise --count, or give more with --questions F"
+        )
+    return hold_out(rows, HELD, seed)
+
+
+def _answers(
+    bound: Generator, rows: Sequence[Row], parts: Mapping[str, Injection], counting: Announce
+) -> dict[str, Any]:
+    """Return ROUGE-L of the answers under each, and its intervals."""
+    made: dict[str, Any] = {}
+    intervals = {}
+    for name, injection in parts.items():
+        found = bound.predict(rows, injection, progress=counting("answering", len(rows)))
+        scores = generation(
+            [str(answer["text"]) for answer in found], [[bound.completion(row)] for row in rows]
+        )
+        made[name], intervals[name] = scores["rouge_l"], scores["intervals"]["rouge_l"]
+    return {**made, "intervals": intervals}
+
+
+def _costs(
+    bound: Generator, ids: Sequence[int], row: Row, cartridge: Injection, full: Injection
+) -> dict[str, Any]:
+    """Return what keys and values take in memory, and the time to the first token of an answer."""
+    backbone = bound.backbone
+    question = [bound.dev_example(row, room_for(backbone, full)).example]
+
+    def seconds(text: Sequence[int], injection: Injection) -> float:
+        began = time.perf_counter()
+        read = backbone.fold(NOTHING, text, len(text) + ROOM) if text else injection
+        assert read is not None, "it was read before"
+        states_of(backbone, read, question)
+        return time.perf_counter() - began
+
+    return {
+        "bytes": _size(cartridge),
+        "bytes_full": _size(full),
+        "first_token_seconds": round(median(seconds((), cartridge) for _ in range(TIMINGS)), 4),
+        "first_token_seconds_full": round(median(seconds(ids, full) for _ in range(TIMINGS)), 4),
+    }
+
+
+def _size(injection: Injection) -> int:
+    return sum(tensor.numel() * tensor.element_size() for _, tensor in injection.tensors())

@@ -1,0 +1,99 @@
+"""Distillation: a frozen model learns, under an injection, to go on as it does under another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import Example
+from foreword.data.read import Row
+from foreword.engine.passes import infer, states_of
+from foreword.injection import Injection
+from foreword.tasks.base import Bound, Encoded, mean
+from foreword.tasks.templates.layout import room_for
+
+
+class Distilled:
+    """The rows of a task as an objective: to agree with a teacher at every one of their tokens.
+
+    The teacher is the backbone itself under an injection that holds more, such as the keys and
+    values of a long text (context distillation, Snell et al. 2022, arXiv:2209.15189). The loss of
+    a row is the sum over its tokens of KL(teacher || student) in nats, over the whole vocabulary.
+    The teacher's last hidden states are kept, and not its scores, of which there are as many more
+    as the vocabulary is larger than the width.
+    """
+
+    metric = "-KL"
+    tokens = None
+    measured = staticmethod(mean)
+
+    def __init__(
+        self,
+        task: Bound,
+        teacher: Injection,
+        rows: Sequence[Row],
+        progress: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        self.task, self.room = task, room_for(task.backbone, teacher)
+        examples = [self.train_example(row, self.room).example for row in rows]
+        found = states_of(task.backbone, teacher, examples, progress)
+        self.states: Mapping[Example, Tensor] = dict(zip(examples, found, strict=True))
+
+    def train_example(self, row: Row, room: int) -> Encoded:
+        """Return the row with each of its tokens as a target, cut as it is for the teacher."""
+        item = self.task.train_example(row, self.room)
+        whole = (*item.example.ids, *item.example.branches[0])
+        targets = tuple((0, place) for place in range(-1, len(whole) - 1))
+        example = Example(whole[:1], 1, (whole[1:],), targets)
+        return replace(item, example=example, gold=len(targets))
+
+    dev_example = train_example
+
+    def weight(self, item: Encoded) -> int:
+        """Count the tokens."""
+        return item.gold
+
+    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
+        """Return the divergence of each row, summed over its tokens: (rows,)."""
+        each = divergence(self._taught(items), logits)
+        sizes = torch.tensor([item.gold for item in items], device=logits.device)
+        return each.new_zeros(len(items)).index_add(0, torch.repeat_interleave(sizes), each)
+
+    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
+        """Return minus the summed divergence, and the number of tokens."""
+        return -float(self.losses(logits, items).sum()), sum(item.gold for item in items)
+
+    def agreement(self, injection: Injection, rows: Sequence[Row]) -> dict[str, float]:
+        """Compare a student with the teacher on rows: ``kl`` in nats a token, ``top1`` in percent.
+
+        ``top1`` is the share of tokens after which both find the same token the likeliest.
+        """
+        items = [self.train_example(row, self.room) for row in rows]
+        total, same, count = 0.0, 0, 0
+        examples = [item.example for item in items]
+        for group, logits in infer(self.task.backbone, injection, examples):
+            taught = self._taught([items[i] for i in group])
+            total += float(divergence(taught, logits).sum())
+            same += int((taught.argmax(1) == logits.argmax(1)).sum())
+            count += len(logits)
+        return {"kl": total / count, "top1": 100 * same / count}
+
+    @torch.no_grad()
+    def _taught(self, items: Sequence[Encoded]) -> Tensor:
+        """Return the teacher's scores at the targets of rows: (targets, vocabulary)."""
+        backbone: Backbone = self.task.backbone
+        states = torch.cat([self.states[item.example] for item in items])
+        return backbone.logits(states.to(backbone.device))
+
+
+def divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """Return KL(teacher || student) in nats of each row of scores: (N, V) -> (N,)."""
+    expected = F.log_softmax(teacher.float(), 1)
+    return F.kl_div(
+        F.log_softmax(student.float(), 1), expected, reduction="none", log_target=True
+    ).sum(1)

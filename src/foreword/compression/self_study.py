@@ -1,0 +1,169 @@
+"""Self-study: a model asks itself about a text, and answers with all of it at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding, decode
+from foreword.config import plain
+from foreword.data.read import Row, read_rows
+from foreword.errors import UserError
+from foreword.files import write_whole
+from foreword.injection import NOTHING, Injection
+from foreword.tasks.texts.generator import Generator
+
+OPENINGS = ("", " What", " How", " When", " Who", " Why", " Which", " Where", " Is", " Can")
+"""How questions begin, in turn, so that they differ."""
+
+AT_ONCE = 32
+"""Questions that are answered before they are kept."""
+
+
+@dataclass(frozen=True)
+class SelfStudy:
+    """Self-study (Eyuboglu et al. 2025, arXiv:2506.06266, section 4).
+
+    ``count`` questions in all, each sampled at ``temperature`` after a part of the text of
+    ``part`` tokens, and at most ``words`` tokens long. The answers are decoded as the task decodes,
+    after the whole text.
+    """
+
+    count: int = 160
+    part: int = 256
+    words: int = 32
+    temperature: float = 0.8
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise UserError for numbers that cannot be."""
+        for name in ("count", "part", "words"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: give 1 or more")
+
+
+def conversations(
+    bound: Generator,
+    answer: str,
+    ids: Sequence[int],
+    whole: Injection,
+    study: SelfStudy,
+    kept: Path,
+    announce: Callable[[str], None],
+    progress: Callable[[str, int], Callable[[int], None]],
+) -> list[Row]:
+    """Return questions about the text with their answers, as rows of the task.
+
+    The field ``answer`` of each holds what the model says under ``whole``, which is what it holds
+    after the text's tokens, ``ids``. What is done stands in ``kept`` after each part, and is not
+    done again.
+
+    Raises UserError for a template that does not have one field, in which the question stands.
+    """
+    study.check()
+    before, field, after = _around(bound)
+    about = {"ids": list(ids), "study": plain(study), "task": plain(bound.task)}
+    about["model"] = bound.backbone.fingerprint
+    run = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    found = _read(kept, run)
+    parts = _parts(ids, study.part)
+    if found:
+        announce(f"{kept}: {len(found)} questions are there already")
+    openings = itertools.cycle(OPENINGS)
+    shares = [list(itertools.islice(openings, n)) for n in _shares(study.count, len(parts))]
+    done = {row["part"] for row in found}
+    move = progress("asking", study.count)
+    for number, (part, starts) in enumerate(zip(parts, shares, strict=True)):
+        if number not in done and starts:
+            seed = study.seed * 1_000_003 + number
+            made = _asked(bound.backbone, part, before, after, starts, study, seed)
+            known = {row[field].casefold() for row in found}
+            fresh = {text.casefold(): text for text in made if text}
+            found += [
+                {field: text, "part": number, "run": run}
+                for low, text in fresh.items()
+                if low not in known
+            ]
+            _write(kept, found)
+        move(len(starts))
+    move = progress("answering", len(found))
+    for start in range(0, len(found), AT_ONCE):
+        group = found[start : start + AT_ONCE]
+        lacking = [row for row in group if answer not in row]
+        rows = [Row({field: row[field]}, f"{kept}: {row[field]}") for row in lacking]
+        for row, said in zip(lacking, bound.predict(rows, whole), strict=True):
+            row[answer] = said["text"]
+        if lacking:
+            _write(kept, found)
+        move(len(group))
+    return [Row(row, f"{kept}:{n}") for n, row in enumerate(found, 1) if row[answer]]
+
+
+def _around(bound: Generator) -> tuple[str, str, str]:
+    """Return the template's text before its one field, the field, and the text after it."""
+    filled = bound.template.fill(dict.fromkeys(bound.fields, "\0"))
+    pieces = "".join(piece for piece in filled if isinstance(piece, str)).split("\0")
+    if len(bound.fields) != 1 or len(pieces) != 2 or bound.virtual:
+        raise UserError(
+            f"template {bound.template.source!r}: questions need one field to stand in; "
+            "give such a template, or questions of your own with --questions F"
+        )
+    return pieces[0].rstrip(" "), bound.fields[0], pieces[1]
+
+
+def _parts(ids: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Cut the text's tokens into parts of about equal size."""
+    number = max(1, round(len(ids) / size))
+    ends = [len(ids) * n // number for n in range(number + 1)]
+    return [ids[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _shares(count: int, parts: int) -> list[int]:
+    """Spread questions over parts.
+
+    >>> _shares(7, 3)
+    [3, 2, 2]
+    """
+    return [count // parts + (n < count % parts) for n in range(parts)]
+
+
+def _asked(
+    backbone: Backbone,
+    part: Sequence[int],
+    before: str,
+    after: str,
+    openings: Sequence[str],
+    study: SelfStudy,
+    seed: int,
+) -> list[str]:
+    """Sample a question after a part of the text for each opening."""
+    # The part's last token is read with each row, so that no row is empty.
+    rows = [[part[-1], *backbone.text.ids(before + opening)] for opening in openings]
+    stop = tuple(dict.fromkeys(["\n", *([after.strip(" ")] if after.strip() else [])]))
+    held = backbone.fold(NOTHING, part[:-1], len(part) + max(map(len, rows)) + study.words)
+    assert held is not None, "the whole text could be read ahead, so that a part can"
+    texts = decode(
+        backbone,
+        rows,
+        held,
+        Decoding(study.words, temperature=study.temperature, top_p=0.95, stop=stop, seed=seed),
+    )
+    return [(opening + text).strip() for opening, text in zip(openings, texts, strict=True)]
+
+
+def _read(kept: Path, run: str) -> list[dict[str, Any]]:
+    """Return the questions of this run that a file holds, none where there is none."""
+    if not kept.exists() or not kept.stat().st_size:
+        return []
+    return [dict(row.fields) for row in read_rows(kept) if row.fields.get("run") == run]
+
+
+def _write(kept: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_whole(kept, lines.encode())

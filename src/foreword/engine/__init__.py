@@ -1,0 +1,1 @@
+"""Passes that do no work twice and none on padding."""

@@ -1,0 +1,137 @@
+"""The frozen trunk: what the layers below a prefix make of each row, run once and kept.
+
+Where a prompt acts on layers k and up, the states that enter layer k are the same in every step.
+They are computed when a row is first needed, and kept by all that they depend on: the backbone, k,
+the positions before the row, what all rows begin with, and the row's own tokens. So epochs, seeds,
+restarts and the candidates of a search share them. What memory has no room for is kept in a file
+of the cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import Example
+from foreword.backbone.load.cache_folder import cache_root
+from foreword.engine.passes import Given, below, token_budget
+from foreword.engine.spill_file import Overflow
+from foreword.injection import Injection
+
+
+@dataclass(eq=False)
+class Shelf:
+    """States in memory, by row, and the bytes that they take."""
+
+    rows: dict[bytes, Tensor] = field(default_factory=dict)
+    held: int = 0
+
+
+_SHELVES: WeakKeyDictionary[Backbone, dict[str, Shelf]] = WeakKeyDictionary()
+
+
+class Trunk:
+    """The states of rows at the lowest layer that an injection acts on.
+
+    ``memory`` is how many bytes of them stand in memory, for all trunks of a backbone together;
+    the rest goes to a file. ``announce`` hears one line if that cannot be written; states beyond
+    the memory are then computed anew each time.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        layer: int,
+        positions: int,
+        lead: Sequence[int],
+        memory: float,
+        announce: Callable[[str], None],
+        budget: int | None = None,
+    ) -> None:
+        self.backbone, self.layer, self.lead = backbone, layer, tuple(lead)
+        self.frame = Injection(positions=positions)
+        self.budget = budget or token_budget(backbone)
+        self.memory, self.announce = memory, announce
+        kind = [backbone.fingerprint, backbone.quantized, str(backbone.dtype)]
+        about = [*kind, layer, positions, self.lead]
+        self.key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+        self.shelves = _SHELVES.setdefault(backbone, {})
+        self.shelf = self.shelves.setdefault(self.key, Shelf())
+        self.first: Tensor | None = None
+        self.overflow = Overflow.opened(cache_root() / "trunk", self.key)
+        self.full = False
+
+    @staticmethod
+    def under(injection: Injection, backbone: Backbone, longest: int) -> int:
+        """Return the lowest layer that an injection acts on; 0 where nothing below is constant.
+
+        Layers are those of the backbone's stack. Where it acts on none of them (a head alone, a
+        prefix of the decoder alone) that is their number: they all are constant. ``longest`` is
+        the longest row's tokens: beyond a sliding window rows cannot be cut up.
+        """
+        changed = injection.embeds is not None or bool(injection.patches or injection.weights)
+        if changed or backbone.stack is None or not backbone.partable(longest):
+            return 0
+        own = [site for site in injection.kv if site in backbone.stack.sites]
+        return min((backbone.sites[s].layer for s in own), default=len(backbone.stack.layers))
+
+    def given(self, examples: Sequence[Example]) -> Given:
+        """Return the states of examples at the trunk's layer, computing those that are new."""
+        keys = [_key(example) for example in examples]
+        found = {key: states for key in set(keys) if (states := self._find(key)) is not None}
+        new = {k: e for k, e in zip(keys, examples, strict=True) if k not in found}
+        if new or self.first is None:
+            asked = list(new.values()) or list(examples[:1])
+            self.first, rows = below(
+                self.backbone, self.frame, asked, len(self.lead), self.layer, self.budget
+            )
+            for key, states in zip(new, rows, strict=False):
+                found[key] = states
+                self._keep(key, states)
+        return Given(self.layer, self.first, [found[key] for key in keys])
+
+    def close(self) -> None:
+        """Let go of the file; what stands in memory stays for the next run."""
+        if self.overflow is not None:
+            self.overflow.close()
+
+    def _find(self, key: bytes) -> Tensor | None:
+        if key in self.shelf.rows:
+            return self.shelf.rows[key]
+        return None if self.overflow is None else self.overflow.read(key)
+
+    def _keep(self, key: bytes, states: Tensor) -> None:
+        """Keep states in memory while there is room for them, else in the file."""
+        size = states.numel() * states.element_size()
+        others = [name for name in self.shelves if name != self.key]
+        while others and self._held() + size > self.memory:
+            del self.shelves[others.pop(0)]  # of runs before this one
+        if self._held() + size <= self.memory:
+            self.shelf.rows[key] = states
+            self.shelf.held += size
+        elif not self.full:
+            try:
+                if self.overflow is None:
+                    self.overflow = Overflow.make(cache_root() / "trunk", self.key)
+                self.overflow.write(key, states)
+            except OSError as error:
+                self.full = True
+                self.announce(
+                    f"{cache_root()}: states of the lower layers cannot be kept there "
+                    f"({error.strerror}); those beyond --cache-gb are computed anew each time"
+                )
+
+    def _held(self) -> int:
+        return sum(shelf.held for shelf in self.shelves.values())
+
+
+def _key(example: Example) -> bytes:
+    """Return what a row's states depend on, as a few bytes."""
+    about = json.dumps([example.ids, example.slot, example.branches])
+    return hashlib.blake2b(about.encode(), digest_size=16).digest()

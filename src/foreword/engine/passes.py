@@ -1,0 +1,301 @@
+"""The engine: examples through the backbone in passes that do no work twice and none on padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import Example, common_lead
+from foreword.backbone.run.layers import WHOLE, Cut
+from foreword.engine.mixup import Mix
+from foreword.injection import Injection, Mixture
+
+WORTH_SHARING = 8
+"""Leading tokens that all rows share are run once from this many on; a pass of its own for
+fewer costs more than it saves."""
+
+ROWS_A_PART = 2
+"""From so many rows a part on, the leads of a mixture are read once each and not with every row."""
+
+LOGITS = {"cpu": 2**24, "cuda": 2**27}
+"""Scores that stand in memory at once: 64 MiB of float32 on a CPU, 512 MiB on a GPU."""
+
+
+def token_budget(backbone: Backbone) -> int:
+    """Return how many tokens one pass should have: enough to be busy, few enough to stay cached."""
+    return 1024 if backbone.device.type == "cpu" else 16384
+
+
+def buckets(sizes: Sequence[int], budget: int, *, padded: bool = True) -> list[list[int]]:
+    """Part rows into groups of near-equal length, each at most ``budget`` tokens.
+
+    Padding counts too where rows are ``padded``. Returns indices, longest rows first; a row
+    longer than the budget makes a group of its own.
+    """
+    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+    groups: list[list[int]] = []
+    held = 0
+    for index in order:
+        size = sizes[groups[-1][0]] if groups and padded else sizes[index]
+        if groups and held + size <= budget:
+            groups[-1].append(index)
+            held += size
+        else:
+            groups.append([index])
+            held = sizes[index]
+    return groups
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What the layers below ``layer`` have made of examples, read there instead of run again.
+
+    ``lead`` holds the states of the tokens that all rows share, ``rows`` each example's own:
+    (tokens, width).
+    """
+
+    layer: int
+    lead: Tensor
+    rows: Sequence[Tensor]
+
+    def of(self, group: Sequence[int], device: torch.device) -> Cut:
+        """Return the states of some rows, where the model is."""
+        held = (self.lead, *(self.rows[i] for i in group))
+        return Cut(self.layer, tuple(t.to(device, non_blocking=True) for t in held))
+
+
+@dataclass(frozen=True)
+class Shared:
+    """An injection with what all rows begin with read into it, and how many tokens that was.
+
+    ``lead`` tokens of every row stand in the injection; ``ahead`` more are the same in all rows,
+    and a pass runs them once.
+    """
+
+    injection: Injection | Mixture
+    lead: int = 0
+    ahead: int = 0
+
+
+def share(
+    backbone: Backbone, injection: Injection | Mixture, lead: Sequence[int], longest: int
+) -> Shared:
+    """Read leading virtual tokens and common leading text once, where that is exact and pays."""
+    if isinstance(injection, Mixture):
+        parts = [share(backbone, part, (), longest).injection for part in injection.parts]
+        return Shared(
+            Mixture(tuple(p for p in parts if isinstance(p, Injection)), injection.rows), 0
+        )
+    if len(lead) < WORTH_SHARING:
+        lead = ()
+    if not injection.leading and not lead:
+        return Shared(injection)
+    folded = backbone.fold(injection, lead, longest)
+    return Shared(injection) if folded is None else Shared(folded, len(lead))
+
+
+def passes(
+    backbone: Backbone,
+    shared: Shared,
+    examples: Sequence[Example],
+    groups: Sequence[Sequence[int]],
+    given: Given | None = None,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield groups of rows and the states at their targets: (targets of the group, width)."""
+    rows = [example.after(shared.lead) for example in examples]
+    for group in groups:
+        injection = shared.injection
+        if isinstance(injection, Mixture):
+            injection = injection.of_rows(group)
+        cut = WHOLE if given is None else given.of(group, backbone.device)
+        yield list(group), backbone.states([rows[i] for i in group], injection, shared.ahead, cut)
+
+
+def chunks(
+    backbone: Backbone, examples: Sequence[Example], group: Sequence[int], width: int
+) -> Iterator[tuple[list[int], slice]]:
+    """Part a group's rows so that the scores of their targets stay within ``LOGITS``.
+
+    ``width`` is the number of scores a target has. Yields rows, and their targets' places.
+    """
+    most = max(1, LOGITS.get(backbone.device.type, LOGITS["cuda"]) // width)
+    rows: list[int] = []
+    start = stop = 0
+    for index in group:
+        size = len(examples[index].targets)
+        if rows and stop - start + size > most:
+            yield rows, slice(start, stop)
+            rows, start = [], stop
+        rows.append(index)
+        stop += size
+    yield rows, slice(start, stop)
+
+
+@torch.no_grad()  # around each step of the generator, not around who iterates
+def infer(
+    backbone: Backbone,
+    injection: Injection | Mixture,
+    examples: Sequence[Example],
+    budget: int | None = None,
+    *,
+    tokens: Sequence[int] | None = None,
+    given: Given | None = None,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield rows and the scores at their targets, without gradients: (targets, scores).
+
+    ``tokens`` names the vocabulary tokens that are scored, None all of them.
+    """
+    width = backbone.vocabulary if tokens is None else len(tokens)
+    for view, group, states in _read(backbone, injection, examples, budget, given):
+        for rows, place in chunks(backbone, examples, group, width):
+            yield rows, view.logits(states[place], tokens)
+
+
+@torch.no_grad()
+def states_of(
+    backbone: Backbone,
+    injection: Injection | Mixture,
+    examples: Sequence[Example],
+    progress: Callable[[int], None] = lambda rows: None,
+) -> list[Tensor]:
+    """Return the last hidden states at each example's targets, on the CPU: (targets, width)."""
+    found: dict[int, Tensor] = {}
+    for _, group, states in _read(backbone, injection, examples):
+        sizes = [len(examples[i].targets) for i in group]
+        found.update(zip(group, torch.split(states.cpu(), sizes), strict=True))
+        progress(len(group))
+    return [found[i] for i in range(len(examples))]
+
+
+def _read(
+    backbone: Backbone,
+    injection: Injection | Mixture,
+    examples: Sequence[Example],
+    budget: int | None = None,
+    given: Given | None = None,
+) -> Iterator[tuple[Backbone, list[int], Tensor]]:
+    """Yield rows, the states at their targets, and the backbone as it was changed for them."""
+    if isinstance(injection, Mixture) and len(kinds := injection.alike()) > 1:
+        for own in kinds:
+            chosen = [examples[i] for i in own]
+            for view, group, states in _read(backbone, injection.of_rows(own), chosen, budget):
+                yield view, [own[i] for i in group], states
+        return
+    backbone = backbone.under(injection)
+    lead = () if isinstance(injection, Mixture) else common_lead(examples)
+    longest = max((example.length for example in examples), default=0)
+    if given is None:
+        shared = share(backbone, injection, lead, longest)
+    else:
+        shared = Shared(injection, 0, len(given.lead))
+    groups = _groups(backbone, shared, examples, budget or token_budget(backbone))
+    for group, states in passes(backbone, shared, examples, groups, given):
+        yield backbone, group, states
+
+
+def differentiate(
+    backbone: Backbone,
+    make: Callable[[], Injection | Mixture],
+    examples: Sequence[Example],
+    lead: Sequence[int],
+    longest: int,
+    budget: int,
+    loss: Callable[[list[int], Tensor], Tensor],
+    *,
+    tokens: Sequence[int] | None = None,
+    given: Given | None = None,
+    mix: Mix | None = None,
+) -> float:
+    """Take the gradient of a loss summed over rows, in passes within the token budget.
+
+    ``make`` builds the injection from its parameters, or a mixture whose parts change the model
+    alike; a mixture's rows share no text. A batch of one pass runs the shared lead
+    inside it; for several, and for a mixture with many rows a part, the leads are read once
+    before them, and differentiated once. ``loss``
+    maps rows and the logits of their targets (of ``tokens``, None for all) to their share of
+    the loss; it is asked about a few rows at a time where the vocabulary is large. With ``mix``
+    rows are mixed with others of their pass, and each must have one target. Gradients are added
+    to the parameters' ``grad``; returns the loss.
+    """
+    injection = make()
+    frozen, backbone = backbone, backbone.under(injection)
+    lead = () if isinstance(injection, Mixture) else lead
+    shared = Shared(injection, 0, len(lead) if given is None else len(given.lead))
+    groups = _groups(backbone, shared, examples, budget)
+    # A sharded layer is gathered again where its output has a gradient, and reading has none.
+    many = isinstance(injection, Mixture) and len(examples) >= ROWS_A_PART * len(injection.parts)
+    apart = not backbone.sharded and (len(groups) > 1 or many or not backbone.packable)
+    if given is None and apart:
+        shared = share(backbone, injection, lead, longest)
+        groups = _groups(backbone, shared, examples, budget)
+    grown = {id(tensor): tensor for _, tensor in shared.injection.tensors() if tensor.requires_grad}
+    leaves = {key: tensor.detach().requires_grad_() for key, tensor in grown.items()}
+    cut = Shared(shared.injection.map(lambda t: leaves.get(id(t), t)), shared.lead, shared.ahead)
+    backbone = frozen.under(cut.injection)
+    total = torch.zeros((), device=backbone.device)
+    width = backbone.vocabulary if tokens is None else len(tokens)
+    for group, states in passes(backbone, cut, examples, groups, given):
+        leaf = states.detach().requires_grad_()
+        for rows, place in chunks(backbone, examples, group, width):
+            if mix is None:
+                part = loss(rows, backbone.logits(leaf[place], tokens))
+            else:
+                part = _mixed(backbone, leaf[place], rows, loss, tokens, mix)
+            torch.autograd.backward(part)
+            total = total + part.detach()
+        if states.requires_grad:  # below a head alone they do not
+            torch.autograd.backward(states, leaf.grad)
+    reached = [key for key in grown if leaves[key].grad is not None]
+    torch.autograd.backward([grown[key] for key in reached], [leaves[key].grad for key in reached])
+    return float(total)  # the one time that the host waits for the device
+
+
+def _mixed(
+    backbone: Backbone,
+    states: Tensor,
+    rows: list[int],
+    loss: Callable[[list[int], Tensor], Tensor],
+    tokens: Sequence[int] | None,
+    mix: Mix,
+) -> Tensor:
+    """Return the loss of states that are mixed two by two, (rows, width), one target a row."""
+    partners = mix.partners(len(rows))
+    blended = mix.share * states + (1 - mix.share) * states[partners]
+    logits = backbone.logits(blended, tokens)
+    own = loss(rows, logits)
+    return mix.share * own + (1 - mix.share) * loss([rows[n] for n in partners], logits)
+
+
+@torch.no_grad()
+def below(
+    backbone: Backbone,
+    frame: Injection,
+    examples: Sequence[Example],
+    lead: int,
+    layer: int,
+    budget: int,
+) -> tuple[Tensor, list[Tensor]]:
+    """Run the layers below ``layer``: the states that enter it, of the lead and of each example.
+
+    ``frame`` says at which position rows begin. (lead, width), and (tokens, width) an example,
+    on the CPU.
+    """
+    rows: dict[int, Tensor] = {}
+    first = torch.zeros(0, backbone.width)
+    for group in _groups(backbone, Shared(frame, 0, lead), examples, budget):
+        first, own = backbone.below([examples[i] for i in group], frame, lead, layer)
+        rows.update(zip(group, own, strict=True))
+    return first, [rows[i] for i in range(len(examples))]
+
+
+def _groups(
+    backbone: Backbone, shared: Shared, examples: Sequence[Example], budget: int
+) -> list[list[int]]:
+    """Part rows into passes; what stands in the injection, or runs once, is not counted."""
+    done = shared.lead + shared.ahead
+    sizes = [example.length - done for example in examples]
+    return buckets(sizes, budget, padded=not backbone.packable)

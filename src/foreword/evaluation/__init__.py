@@ -1,0 +1,1 @@
+"""Scores of prompts, and methods beside each other."""

@@ -1,0 +1,336 @@
+"""Comparison: methods on the same rows, each run in a process of its own and kept as it ends.
+
+A run is one method with one seed. Its process ends with it, so the memory that it took is its own,
+and one that crashes or is killed loses no other. Every run that has ended is a line of a file, by
+which the same comparison, started again, knows what is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from foreword.backbone.backbone import Backbone
+from foreword.config import plain
+from foreword.data.read import Row
+from foreword.data.sample import digest, drawn, others
+from foreword.data.shapes import canonical
+from foreword.errors import UserError
+from foreword.evaluation.evaluate import evaluate, scored, without_bulk
+from foreword.evaluation.records import Record, add, folder_of, read
+from foreword.files import write_whole
+from foreword.injection import NOTHING
+from foreword.methods.base import Method
+from foreword.tasks.base import Bound, Task
+from foreword.tasks.labels.from_rows import from_rows
+from foreword.tasks.registry import name_of
+from foreword.tasks.templates.demonstrations import demonstrations
+from foreword.training.interrupt import Interrupted
+from foreword.training.settings import Training
+from foreword.training.tune import tune
+from foreword.training.watch import Bar, console
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """The frozen model with the task's template alone; nothing is trained."""
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """The frozen model after rows with their answers as plain text; nothing is trained."""
+
+    shots: int = 4
+
+
+UNTRAINED: dict[str, type[ZeroShot] | type[Demonstrations]] = {
+    "zero-shot": ZeroShot,
+    "demonstrations": Demonstrations,
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is compared on. Each seed trains on its own ``rows``, or ``per_label`` of each label.
+
+    Labels and ranges are found in all of them, so that every run has the same task.
+    """
+
+    train: Sequence[Row]
+    test: Sequence[Row]
+    dev: Sequence[Row] | None = None
+    rows: int | None = None
+    per_label: int | None = None
+
+    def chosen(self, task: Task, seed: int) -> list[Row]:
+        """Return the training rows of a seed; raises UserError where there are not so many."""
+        by = plain(task).get("label_field")
+        return drawn(self.train, self.rows, self.per_label, seed, by)
+
+    def held(self, rows: Sequence[Row], task: Task, seed: int) -> Sequence[Row] | None:
+        """Return the dev rows: those given, or for few rows a label as many others."""
+        if self.dev is not None:
+            return self.dev
+        return others(self.train, rows, self.per_label, seed, plain(task).get("label_field"))
+
+    def about(self) -> Record:
+        """Return what tells these rows from others."""
+        parts = {"train": self.train, "dev": self.dev, "test": self.test}
+        found: Record = {
+            name: {"rows": len(rows), "sha256": digest(rows)}
+            for name, rows in parts.items()
+            if rows is not None
+        }
+        if self.per_label is not None and self.dev is None:
+            found["dev"] = "as many rows of each label"
+        return {**found, "rows": self.rows, "per_label": self.per_label}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A backbone by its name, and how it is loaded."""
+
+    name: str = "smollm2"
+    dtype: str = "auto"
+    device: str = "auto"
+    quantize: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A method with a seed, which is that of its training, on a model, a task and data."""
+
+    name: str
+    method: Method | ZeroShot | Demonstrations
+    training: Training
+    model: Model
+    task: Task
+    data: Data
+
+    def identity(self, data: Record) -> Record:
+        """Return all that the result depends on as plain values, ``data`` being the rows'."""
+        trained = not isinstance(self.method, ZeroShot | Demonstrations)
+        return {
+            "method": self.name,
+            "seed": self.training.seed,
+            "settings": plain(self.method),
+            "training": plain(self.training) if trained else None,
+            "task": {"name": name_of(self.task), **plain(self.task)},
+            "model": plain(self.model),
+            "data": data,
+        }
+
+
+def compare(
+    runs: Sequence[Run], out: str | Path, announce: Callable[[str], None] = lambda line: None
+) -> list[Record]:
+    """Do the runs that ``out`` does not hold yet, and return one record for each of all.
+
+    A record has ``method``, ``seed`` and ``settings``, and what was found (see ``perform``), or
+    ``error``, one line; runs that failed are tried again. ``announce`` hears a line about each run,
+    with the time that is left as far as the finished ones tell.
+
+    Raises UserError where ``out`` cannot be used, or no method could run for what they share, such
+    as a row that is wrong, and KeyboardInterrupt after Ctrl-C, with a line that says what is kept.
+    """
+    path = Path(out)
+    kept = {record["key"]: record for record in read(path) if "error" not in record}
+    abouts = {id(run.data): run.data.about() for run in runs}
+    asked = []
+    for run in runs:
+        identity = run.identity(abouts[id(run.data)])
+        text = json.dumps(identity, sort_keys=True)
+        asked.append({"key": hashlib.sha256(text.encode()).hexdigest(), **identity})
+    found = [kept.get(each["key"]) for each in asked]
+    done = sum(record is not None for record in found)
+    if done:
+        announce(f"{path}: {done} of {len(runs)} runs are done already")
+    for place, (run, identity) in enumerate(zip(runs, asked, strict=True)):
+        if found[place] is not None:
+            continue
+        title = f"{run.name}, seed {run.training.seed}"
+        announce(f"{title}: run {done + 1} of {len(runs)}")
+        began = time.monotonic()
+        try:
+            result = apart(run, folder_of(path))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"stopped with {done} of {len(runs)} runs done; the same command goes on"
+            ) from None
+        if "unusable" in result:
+            raise UserError(result["unusable"])
+        record = {**identity, **result, "wall": round(time.monotonic() - began, 2)}
+        add(path, record)
+        found[place], done = record, done + 1
+        said = record.get("error") or f"{record['headline']} {record['score']:.2f}"
+        announce(f"{title}: {said}{_left(found, [each.name for each in runs])}")
+    return [record for record in found if record is not None]
+
+
+def _left(found: Sequence[Record | None], names: Sequence[str]) -> str:
+    """Say how long the runs to come take, by those of their method or, without any, by all."""
+    took: dict[str, list[float]] = {}
+    for record in found:
+        if record is not None and "error" not in record:
+            took.setdefault(record["method"], []).append(record["wall"])
+    every = [seconds for own in took.values() for seconds in own]
+    coming = [name for name, record in zip(names, found, strict=True) if record is None]
+    if not (coming and every):
+        return ""
+    left = sum(statistics.mean(took.get(name, every)) for name in coming)
+    return f"; about {left:.0f} s left" if left < 100 else f"; about {left / 60:.0f} min left"
+
+
+# One run ---------------------------------------------------------------------------------------
+
+
+class SharedError(UserError):
+    """A mistake in what all methods share: the rows, the task, the model."""
+
+
+def ready(run: Run) -> tuple[Backbone, Bound, list[Row], Sequence[Row] | None, list[Row]]:
+    """Return the model, the task bound to it, and its training, dev and test rows, all checked.
+
+    Raises SharedError where no method could run.
+    """
+    try:
+        backbone = Backbone.load(
+            run.model.name,
+            dtype=run.model.dtype,
+            device=run.model.device,
+            quantize=run.model.quantize,
+        )
+        shape, every = canonical(run.data.train)
+        bound = run.task.completed(every, shape, backbone).bind(backbone)
+        chosen = run.data.chosen(bound.task, run.training.seed)
+        held = run.data.held(chosen, bound.task, run.training.seed)
+        _, rows = canonical(chosen)
+        _, test = canonical(run.data.test)
+        for each in (rows, [] if held is None else canonical(held)[1], test):
+            bound.check(each, answers=True)
+    except UserError as error:
+        raise SharedError(str(error)) from None
+    return backbone, bound, rows, held, test
+
+
+def perform(run: Run, folder: Path) -> Record:
+    """Tune, save in ``folder`` to learn the size, and score; return what is compared.
+
+    ``score`` and ``interval`` of the task's ``headline``, all ``scores``, ``parameters`` (numbers
+    that are trained), ``bytes`` of its file, ``seconds`` of tuning, and ``peak_mib``, the
+    most memory that this process has held (on a GPU, that its tensors have).
+    """
+    backbone, bound, rows, held, test = ready(run)
+    seed, task = run.training.seed, bound.task
+    parameters, size, seconds = 0, 0, 0.0
+    if isinstance(run.method, ZeroShot | Demonstrations):
+        bound, before = from_rows(task, backbone, rows, seed).bind(backbone), ""
+        if isinstance(run.method, Demonstrations):
+            bound.check(rows, answers=True)
+            shown = demonstrations(bound, rows, run.method.shots, seed)
+            before = "".join(map(bound.demonstration, shown))
+        scores = scored(bound.bare(), test, NOTHING, before=before, seed=seed)
+    else:
+        began = time.monotonic()
+        prompt = tune(
+            backbone,
+            task,
+            run.method,
+            rows,
+            held,
+            training=run.training,
+            watchers=[Bar()],
+            announce=lambda line: console().print(line, markup=False, soft_wrap=True),
+        )
+        seconds = time.monotonic() - began
+        size = prompt.save(folder / "prompt.safetensors").stat().st_size
+        parameters = prompt.method["trained"]
+        scores = evaluate(prompt, test, train=rows, seed=seed)
+    return {
+        "headline": bound.headline,
+        "score": scores[bound.headline],
+        "interval": scores["intervals"][bound.headline],
+        "scores": without_bulk(scores),
+        "parameters": parameters,
+        "bytes": size,
+        "seconds": round(seconds, 2),
+        "peak_mib": round(_peak(backbone) / 2**20, 1),
+    }
+
+
+def apart(run: Run, folder: Path) -> Record:
+    """Perform a run in a process of its own; return its record, or ``error``, one line."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as name:
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=_child, args=(run, Path(name)))
+        with _deaf():
+            process.start()
+        try:
+            process.join()
+        finally:
+            process.kill()
+            process.join()
+        answer = Path(name) / "answer.json"
+        if answer.exists():
+            found: Record = json.loads(answer.read_text("utf-8"))
+            return found
+    if process.exitcode == -signal.SIGKILL:
+        return {"error": "its process was killed; most often the memory was not enough"}
+    return {"error": f"its process ended early, with exit status {process.exitcode}"}
+
+
+def _child(run: Run, folder: Path) -> None:
+    try:
+        result = perform(run, folder)
+    except UserError as error:
+        why = "unusable" if isinstance(error, SharedError) else "error"
+        result = {why: " ".join(str(error).splitlines())}
+    except (Interrupted, KeyboardInterrupt):
+        return
+    except (MemoryError, torch.OutOfMemoryError):
+        result = {"error": "the memory was not enough"}
+    except Exception as error:
+        traceback.print_exc()
+        result = {"error": f"a bug in Foreword, please report it ({type(error).__name__})"}
+    write_whole(folder / "answer.json", json.dumps(result).encode())
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let a process that is started here not hear Ctrl-C; its parent does, and ends it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _peak(backbone: Backbone) -> int:
+    """Return the most memory that this process has held, in bytes."""
+    if backbone.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(backbone.device)
+    status = Path("/proc/self/status")  # ru_maxrss begins at what the parent held, on Linux
+    if status.exists():
+        line = next(n for n in status.read_text().splitlines() if n.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource  # not everywhere
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,133 @@
+"""Evaluation: a prompt's scores on rows, beside those of the same model without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from foreword.config import plain
+from foreword.data.duplicates import marked, marks
+from foreword.data.read import Row, read_rows
+from foreword.data.shapes import canonical
+from foreword.errors import UserError
+from foreword.injection import NOTHING, Injection
+from foreword.prompt.prompt import Prompt, Tuned
+from foreword.tasks.base import Bound
+from foreword.tasks.registry import name_of
+
+Announce = Callable[[str, int], Callable[[int], None]]
+"""Told a name and a number of rows; answers with what is called for every group of rows done."""
+
+
+def silent(name: str, total: int) -> Callable[[int], None]:
+    """Count rows for nobody."""
+    return lambda done: None
+
+
+def evaluate(
+    prompt: Tuned,
+    data: str | Path | Sequence[Row],
+    *,
+    baselines: bool = False,
+    train: Sequence[Row] | None = None,
+    seed: int = 0,
+    announce: Announce | None = None,
+) -> dict[str, Any]:
+    """Score a prompt, or an ensemble, on rows with the task's metrics and 95% bootstrap intervals.
+
+    With ``baselines`` the frozen model is scored on the same rows too: ``zero-shot`` with the
+    template alone (virtual tokens left out), and ``demonstrations`` with rows that the prompt
+    remembers from its training data as plain text in front. ``cut`` counts the rows that were
+    too long and lost text. ``in_train`` counts those whose text is among the rows of ``train`` or,
+    without, among those that the prompt was tuned on, where its file tells.
+    """
+    _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
+    bound = prompt.bound()
+    bound.check(rows, answers=True)
+
+    def begun(name: str) -> Callable[[int], None] | None:
+        return None if announce is None else announce(name, len(rows))
+
+    def bare(name: str, before: str = "") -> dict[str, Any]:
+        who = prompt.task.bind(bound.backbone).bare()
+        return scored(who, rows, NOTHING, before=before, seed=seed, progress=begun(name))
+
+    result = compared(bound, rows, prompt.answers(rows, progress=begun("prompt")), seed)
+    known = prompt.data.get("marks") if train is None else marks(train, bound.fields)
+    if known is not None:
+        result["in_train"] = marked(rows, bound.fields, known)
+    if not baselines:
+        return result
+    result["baselines"] = {"zero-shot": bare("zero-shot")}
+    texts = prompt.data.get("demonstrations") or []
+    if texts:
+        shown = bare(f"{len(texts)} demonstrations", "".join(texts))
+        result["baselines"]["demonstrations"] = {**shown, "shots": len(texts)}
+    return result
+
+
+def over_windows(
+    prompt: Prompt,
+    data: str | Path | Sequence[Row],
+    windows: Sequence[int | None],
+    *,
+    seed: int = 0,
+    announce: Announce | None = None,
+) -> dict[str, Any]:
+    """Score a prompt that reads the first tokens of each field alone, for several numbers of them.
+
+    The answer has the ``metric`` and, for each window in ``curve``, what ``evaluate`` gives without
+    its tables; None is a window without end.
+    """
+    _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
+    task: Any = prompt.task  # a frozen dataclass, as all tasks are
+    if "input_window" not in plain(task):
+        raise UserError(f"a task of kind {name_of(task)} reads whole fields; leave out --windows")
+    curve = []
+    for window in windows:
+        name = f"first {window}" if window else "all"
+
+        def begun(_: str, total: int, name: str = name) -> Callable[[int], None]:
+            return (lambda done: None) if announce is None else announce(name, total)
+
+        within = replace(prompt, task=replace(task, input_window=window))
+        found = evaluate(within, rows, seed=seed, announce=begun)
+        curve.append({"window": window, **without_bulk(found)})
+    return {"metric": prompt.bound().headline, "rows": len(rows), "curve": curve}
+
+
+def scored(
+    bound: Bound,
+    rows: Sequence[Row],
+    injection: Injection,
+    *,
+    before: str = "",
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Answer rows, after the text ``before``, and return the task's scores and ``cut``."""
+    found = bound.predict(rows, injection, before=before, progress=progress)
+    return compared(bound, rows, found, seed)
+
+
+def compared(
+    bound: Bound, rows: Sequence[Row], found: Sequence[Mapping[str, Any]], seed: int
+) -> dict[str, Any]:
+    """Compare answers with the rows: the task's scores, and ``cut``."""
+    return {**bound.score(rows, found, seed), "cut": sum(bool(answer["cut"]) for answer in found)}
+
+
+def with_scores(prompt: Prompt, name: str, scores: dict[str, Any]) -> Prompt:
+    """Return the prompt with scores kept in it under a name, without the bulky parts."""
+    kept = without_bulk(scores)
+    for base, values in scores.get("baselines", {}).items():
+        kept[base] = without_bulk(values)
+    return replace(prompt, scores={**prompt.scores, name: kept})
+
+
+def without_bulk(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return scores without the tables of many labels, and without baselines."""
+    bulky = ("confusion", "per_class", "baselines")
+    return {key: value for key, value in scores.items() if key not in bulky}

@@ -1,0 +1,64 @@
+"""What every method is: a configuration that builds parameters, which yield an Injection."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from foreword.data.read import Row
+from foreword.injection import Injection, Mixture
+from foreword.tasks.base import Bound
+
+
+class Trainable(nn.Module, ABC):
+    """A method's parameters, in float32.
+
+    ``rates`` gives parameters whose name begins with a key a learning rate other than the
+    method's own. ``task_of`` gives them to one of several tasks, by whose own dev score the best
+    are kept. ``notes`` are lines that a person should read before the training.
+    """
+
+    rates: Mapping[str, float] = {}
+    task_of: Mapping[str, int] = {}
+    notes: Sequence[str] = ()
+
+    @abstractmethod
+    def forward(self) -> Injection | Mixture:
+        """Return the injection that the parameters stand for, with its graph.
+
+        Where each of several tasks has an injection of its own: a mixture, one row a task.
+        """
+
+    def training_on(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
+        """Return what training rows, given by their numbers, are run under for one step.
+
+        It is the injection itself, except for methods that hide a part of it from some rows.
+        ``chance`` is the step's own source of random numbers, on the CPU.
+        """
+        return self()  # type: ignore[no-any-return]
+
+    def judged_on(self, rows: Sequence[int]) -> Injection | Mixture:
+        """Return what dev rows, given by their numbers, are run under."""
+        return self()  # type: ignore[no-any-return]
+
+
+class Method(Protocol):
+    """A method's configuration: a frozen dataclass of plain values."""
+
+    @property
+    def rate(self) -> float:
+        """The learning rate that measurements found good for it."""
+
+    @property
+    def shots(self) -> int:
+        """How many demonstrations its start shows, and the baseline beside it."""
+
+    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
+        """Make the parameters for a task's backbone, started as the configuration says.
+
+        Raises UserError where the backbone cannot carry the method.
+        """

@@ -1,0 +1,84 @@
+"""Joint tuning: several methods at once, their injections in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from foreword.data.read import Row
+from foreword.errors import UserError
+from foreword.injection import Injection, Mixture
+from foreword.methods.base import Method, Trainable
+from foreword.tasks.base import Bound
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Methods trained together, as in ``prefix+lora`` or ``deep+head``.
+
+    A prefix with a parallel adapter is MAM (He et al. 2022, arXiv:2110.04366); a prefix, an
+    adapter and LoRA, each behind a gate, is UniPELT (Mao et al. 2022, arXiv:2110.07577). Each
+    method is trained at its own learning rate.
+    """
+
+    methods: tuple[Method, ...]
+
+    @property
+    def rate(self) -> float:
+        """That of the first method."""
+        return self.methods[0].rate
+
+    @property
+    def shots(self) -> int:
+        """The most that any of the methods shows."""
+        return max(method.shots for method in self.methods)
+
+    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Together:
+        """Build all parts; raises UserError where two of them bring what there is one place for."""
+        parts = [method.build(task, rows, seed) for method in self.methods]
+        made = Together(parts, [method.rate for method in self.methods])
+        with torch.no_grad():
+            try:
+                made()
+            except ValueError as error:
+                names = " and ".join(type(method).__name__.lower() for method in self.methods)
+                raise UserError(
+                    f"{names} cannot stand together: both bring {error}; leave one out"
+                ) from None
+        return made
+
+
+class Together(Trainable):
+    """The parameters of several methods, as ``parts.0``, ``parts.1`` ..."""
+
+    def __init__(self, parts: Sequence[Trainable], rates: Sequence[float]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.rates = {f"parts.{n}.": rate for n, rate in enumerate(rates)}
+
+    def forward(self) -> Injection:
+        """Return all injections in one."""
+        made = Injection()
+        for part in self.parts:
+            made = made.joined(part())
+        return made
+
+    def training_on(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
+        """Return all injections in one; where a part is a mixture, the others join each of it."""
+        made: Injection | Mixture = Injection()
+        for part in self.parts:
+            assert isinstance(part, Trainable)
+            made = _joined(made, part.training_on(rows, chance))
+        return made
+
+
+def _joined(one: Injection | Mixture, other: Injection | Mixture) -> Injection | Mixture:
+    if isinstance(one, Mixture):
+        assert isinstance(other, Injection), "two methods hide parts from rows"
+        return Mixture(tuple(part.joined(other) for part in one.parts), one.rows)
+    if isinstance(other, Mixture):
+        return Mixture(tuple(one.joined(part) for part in other.parts), other.rows)
+    return one.joined(other)

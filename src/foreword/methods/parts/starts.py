@@ -1,0 +1,72 @@
+"""Starts: what virtual tokens, or keys and values, are before the first step of training."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from foreword.data.read import Row
+from foreword.errors import UserError, nearest
+from foreword.tasks.base import Bound
+from foreword.tasks.templates.demonstrations import demonstrations
+
+STARTS = ("random", "vocabulary", "text", "labels", "demonstrations")
+"""Starts by name; any other is the path of a prompt, or of a folder of them (library.py)."""
+
+USUAL = 20
+"""Virtual tokens or positions, where neither a length nor a text says how many."""
+
+
+def check_start(start: str, text: str | None) -> None:
+    """Raise UserError for an unknown start, or a text that the start would not use."""
+    if start not in STARTS and not Path(start).exists():
+        raise UserError(
+            f"unknown start '{start}'; {nearest(start, STARTS)}, or the path of a prompt or of a "
+            "folder of prompts"
+        )
+    if text is not None and start != "text":
+        raise UserError(f"a starting text is given but the start is '{start}'; use start 'text'")
+
+
+def start_ids(
+    start: str,
+    task: Bound,
+    rows: Sequence[Row],
+    *,
+    length: int | None,
+    text: str | None,
+    shots: int,
+    seed: int,
+) -> list[int]:
+    """Return the real tokens to start from, for every start but "random".
+
+    ``vocabulary``: tokens drawn at random (Lester et al. 2021, section 3.2). ``text``: the text
+    given, or the task's own description. ``labels``: the words of the labels (ibid., "class
+    label"). ``demonstrations``: ``shots`` rows with their answers, spread over the classes (Li
+    and Liang 2021, section 6.5, start from real words). With ``length``, text is repeated to at
+    least that many tokens and its last ones are kept, so that whole demonstrations stand next to
+    the row; without, all of it is used.
+    """
+    chance = random.Random(seed)
+    tokens = task.backbone.text
+    if start == "vocabulary":
+        special = set(tokens.tokenizer.all_special_ids)
+        known = min(len(tokens.tokenizer), task.backbone.vocabulary)
+        plain = [i for i in range(known) if i not in special]
+        return chance.choices(plain, k=length or USUAL)
+    if start == "text":
+        source = task.instruction() if text is None else text
+    elif start == "labels":
+        source = task.label_text()
+        if not source:
+            raise UserError("start 'labels' needs a task with labels; use 'text'")
+    else:
+        source = "".join(map(task.demonstration, demonstrations(task, rows, shots, seed)))
+    own = tokens.ids(source)
+    if not own:
+        raise UserError(f"start '{start}': the text is empty; give --start-text")
+    ids = [*tokens.around[0], *own]
+    if length is None:
+        return ids
+    return (ids * -(-length // len(ids)))[-length:]

@@ -1,0 +1,245 @@
+"""Several tasks in one run: a prompt for each, independent or made of one that they share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from foreword.backbone.backbone import Backbone
+from foreword.config import plain
+from foreword.data.epochs import tempered
+from foreword.data.read import Row
+from foreword.data.shapes import canonical
+from foreword.errors import UserError, nearest
+from foreword.evaluation.evaluate import Announce, evaluate, with_scores
+from foreword.injection import Injection, Mixture
+from foreword.methods.base import Method, Trainable
+from foreword.methods.registry import name_of
+from foreword.multitask_learning.separate import Many, Owners, check_shared_pass
+from foreword.multitask_learning.shared_prompt import SharedPrompt
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.base import Bound, Task
+from foreword.tasks.registry import name_of as task_name
+from foreword.training.loop import Loop
+from foreword.training.settings import Training, check_rate
+from foreword.training.several_tasks import Several
+from foreword.training.tune import (
+    about_backbone,
+    check_out,
+    dtype_name,
+    follow,
+    provenance,
+    rows_for,
+    versions,
+)
+from foreword.training.watch import Watcher
+
+OWN = ("shared", "multitask")
+"""Names that the run's own files have."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the tasks: its name, its configuration, and its rows."""
+
+    name: str
+    task: Task
+    train: Sequence[Row]
+    dev: Sequence[Row] | None = None
+    test: Sequence[Row] | None = None
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What tasks share, and how rows are drawn from them.
+
+    ``share`` "none" trains independent prompts, "mpt" one prompt times a part of ``rank`` for each
+    task (methods/multitask.py). ``mixing`` is the temperature at which tasks are drawn: 1 is in
+    proportion to their rows, more is more even (data/sample.py).
+    """
+
+    share: Literal["none", "mpt"] = "none"
+    rank: int = 1
+    mixing: float = 1.0
+
+    def check(self) -> None:
+        """Raise UserError for a kind of sharing that there is not."""
+        if self.share not in get_args(Literal["none", "mpt"]):
+            raise UserError(f"--share {self.share}: {nearest(self.share, ('none', 'mpt'))}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The prompts by their tasks' names, and the shared one where there is one."""
+
+    prompts: Mapping[str, Prompt]
+    shared: Prompt | None
+
+
+def multitask(
+    backbone: Backbone,
+    members: Sequence[Member],
+    method: Method,
+    out: str | Path,
+    *,
+    sharing: Sharing | None = None,
+    training: Training | None = None,
+    resume: bool = False,
+    watchers: Sequence[Watcher] | None = None,
+    announce: Callable[[str], None] = lambda line: None,
+    bars: Announce | None = None,
+) -> Outcome:
+    """Tune a prompt for each task, in batches that mix them, and write all to the folder ``out``.
+
+    An epoch has as many rows as the tasks together; the tasks' shares follow ``sharing.mixing``.
+    Independent prompts each keep their own best checkpoint; those that share keep that of the
+    best mean dev score, and ``shared.safetensors`` is what a new task may start from. A run that
+    was stopped goes on with ``resume`` to the same bytes.
+
+    Raises UserError for wrong input before anything is written.
+    """
+    training, sharing, folder = training or Training(), sharing or Sharing(), Path(out)
+    members = _checked(members, training, sharing, method)
+    made = [_bound(backbone, member, training, announce) for member in members]
+    bounds = [bound for bound, _, _ in made]
+    rows = [Row(r.fields, r.where, t) for t, (_, own, _) in enumerate(made) for r in own]
+    held = [Row(r.fields, r.where, t) for t, (_, _, own) in enumerate(made) for r in own]
+    tests = [_test(bound, member) for bound, member in zip(bounds, members, strict=True)]
+    counts = tempered([len(own) for _, own, _ in made], sharing.mixing)
+    owners = Owners(tuple(row.task for row in rows), tuple(row.task for row in held))
+    trainable = _built(bounds, [own for _, own, _ in made], method, sharing, training, owners)
+    for note in (n for p in trainable.modules() if isinstance(p, Trainable) for n in p.notes):
+        announce(note)
+    run = Loop(backbone, Several(bounds), trainable, training, method.rate, announce)
+    names = [member.name for member in members]
+    run.encode(rows, held, dict(zip(names, counts, strict=True)))
+    about = {
+        "name": name_of(method),
+        **plain(method),
+        "trained": sum(parameter.numel() for parameter in run.trained),
+        "training": plain(training),
+        "multitask": {**plain(sharing), "tasks": names},
+    }
+    data = [provenance(bound, method, own, dev, training.seed) for bound, own, dev in made]
+    config = {
+        "method": about,
+        "tasks": {
+            name: {"data": each, "task": {"name": task_name(bound.task), **plain(bound.task)}}
+            for name, bound, each in zip(names, bounds, data, strict=True)
+        },
+        "backbone": {**about_backbone(backbone), "dtype": dtype_name(backbone)},
+    }
+    files = {name: folder / f"{name}.safetensors" for name in (*names, OWN[0])}
+    for file in files.values():
+        check_out(file, trainable)
+    target = folder / OWN[1]
+    follow(run, config, target, resume=resume, watchers=watchers, announce=announce)
+
+    def prompt(injection: Injection, task: int, scores: Mapping[str, Any]) -> Prompt:
+        return Prompt(
+            injection=injection.map(lambda tensor: tensor.detach().clone()),
+            task=bounds[task].finished(made[task][2], injection),
+            backbone=about_backbone(backbone),
+            method=about,
+            data=data[task],
+            seed=training.seed,
+            versions=versions(),
+            scores=scores,
+            on=backbone,
+        )
+
+    with torch.no_grad():
+        whole: Mixture = trainable()
+        shared = trainable.shared() if isinstance(trainable, SharedPrompt) else None
+    prompts = {}
+    for task, (name, part) in enumerate(zip(names, whole.parts, strict=True)):
+        score = {bounds[task].metric: run.progress.own_scores[task], "rows": len(made[task][2])}
+        found, test = prompt(part, task, {"dev": score}), tests[task]
+        if test is not None:
+            scores = evaluate(found, test, seed=training.seed, announce=bars)
+            found = with_scores(found, "test", scores)
+        found.save(files[name])
+        prompts[name] = found
+    common = None if shared is None else prompt(shared, 0, {})
+    if common is not None:
+        common.save(files[OWN[0]])
+    run.forget()
+    return Outcome(prompts, common)
+
+
+def _checked(
+    members: Sequence[Member], training: Training, sharing: Sharing, method: Method
+) -> list[Member]:
+    """Raise UserError for settings, numbers and names of tasks that cannot be."""
+    training.check()
+    sharing.check()
+    check_rate(method.rate)
+    if training.mixup:
+        raise UserError("--mixup would mix rows of different tasks; leave it out")
+    if len(members) < 2:
+        raise UserError("several tasks are trained together; give two, or use foreword train")
+    for member in members:
+        if not re.fullmatch(r"\w[\w.-]*", member.name) or member.name in OWN:
+            raise UserError(
+                f"task '{member.name}': names a file; give letters, digits, - and _, and not "
+                f"{' or '.join(OWN)}"
+            )
+    return list(members)
+
+
+def _bound(
+    backbone: Backbone, member: Member, training: Training, announce: Callable[[str], None]
+) -> tuple[Bound, list[Row], list[Row]]:
+    """Return a task on the backbone, completed from its rows, and its training and dev rows."""
+
+    def named(line: str) -> None:
+        announce(f"{member.name}: {line}")
+
+    given = (member.task, member.train, member.dev)
+    task, rows, held = rows_for(backbone, *given, training, named)
+    bound = task.bind(backbone)
+    bound.check(rows, answers=True)
+    bound.check(held, answers=True)
+    return bound, rows, held
+
+
+def _test(bound: Bound, member: Member) -> list[Row] | None:
+    if member.test is None:
+        return None
+    _, rows = canonical(member.test)
+    bound.check(rows, answers=True)
+    return list(rows)
+
+
+def _built(
+    bounds: Sequence[Bound],
+    rows: Sequence[Sequence[Row]],
+    method: Method,
+    sharing: Sharing,
+    training: Training,
+    owners: Owners,
+) -> Many | SharedPrompt:
+    """Build a prompt for each task, or one that they share, which starts as the first task's."""
+    pairs = list(zip(bounds, rows, strict=True))
+    if sharing.share == "none":
+        parts = [method.build(bound, own, training.seed) for bound, own in pairs]
+    else:
+        parts = [method.build(*pairs[0], training.seed)]
+    with torch.no_grad():
+        injections: list[Injection] = [part() for part in parts]
+    for injection in injections:
+        check_shared_pass(name_of(method), injection)
+    if sharing.share == "none":
+        return Many(parts, owners)
+    held = 0 if injections[0].embeds is None else len(injections[0].embeds)
+    if any(injections[0].leading + bound.virtual != held for bound in bounds):
+        raise UserError(
+            "templates that place different numbers of virtual tokens cannot share a prompt; "
+            "give all as many, or --share none"
+        )
+    return SharedPrompt(parts[0], len(bounds), sharing.rank, training.seed, owners)

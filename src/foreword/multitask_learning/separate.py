@@ -1,0 +1,93 @@
+"""Many prompts at once: one for each of several tasks, trained together in mixed batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from foreword.errors import UserError
+from foreword.injection import Injection, Mixture
+from foreword.methods.base import Trainable
+
+
+@dataclass(frozen=True)
+class Owners:
+    """Which task each training row, and each dev row, is of."""
+
+    training: tuple[int, ...]
+    dev: tuple[int, ...]
+
+
+class Many(Trainable):
+    """Independent parameters for each task, as ``parts.0``, ``parts.1`` ...
+
+    A batch is run in one pass, each row under the prompt of its own task (:class:`Mixture`). The
+    parts share nothing, so each keeps the parameters of its own best dev score.
+    """
+
+    def __init__(self, parts: Sequence[Trainable], owners: Owners) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.owners = owners
+        self.task_of = {f"parts.{n}.": n for n in range(len(parts))}
+        self.rates = {
+            f"parts.{n}.{start}": rate
+            for n, part in enumerate(parts)
+            for start, rate in part.rates.items()
+        }
+
+    def forward(self) -> Mixture:
+        """Return the tasks' injections, one row a task."""
+        return Mixture(tuple(part() for part in self.parts), range(len(self.parts)))
+
+    def training_on(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
+        """Return each row's own task's injection, as that hides parts of it from its rows."""
+
+        def made(task: int, own: Sequence[int]) -> Injection | Mixture:
+            part = self.parts[task]
+            assert isinstance(part, Trainable)
+            return part.training_on(own, chance)
+
+        return mixed(self.owners.training, rows, made)
+
+    def judged_on(self, rows: Sequence[int]) -> Injection | Mixture:
+        """Return each row's own task's injection."""
+        return mixed(self.owners.dev, rows, lambda task, own: self.parts[task]())
+
+
+def mixed(
+    owners: Sequence[int],
+    rows: Sequence[int],
+    make: Callable[[int, Sequence[int]], Injection | Mixture],
+) -> Injection | Mixture:
+    """Bring the injections of rows' tasks together; that of a single task stands by itself.
+
+    ``owners`` gives the task of every row there is, ``rows`` the numbers of those that are run.
+    ``make`` is told a task and its rows, by their numbers among all rows of that task.
+    """
+    first: dict[int, int] = {}
+    numbers = []
+    for owner in owners:
+        numbers.append(first.get(owner, 0))
+        first[owner] = numbers[-1] + 1
+    parts: list[Injection] = []
+    places = [0] * len(rows)
+    for task in sorted({owners[row] for row in rows}):
+        at = [n for n, row in enumerate(rows) if owners[row] == task]
+        made = Mixture.of(make(task, [numbers[rows[n]] for n in at]), len(at))
+        for n, part in zip(at, made.rows, strict=True):
+            places[n] = len(parts) + part
+        parts += made.parts
+    return parts[0] if len(parts) == 1 else Mixture(tuple(parts), places)
+
+
+def check_shared_pass(name: str, injection: Injection) -> None:
+    """Raise UserError for what changes the model itself: no pass serves two tasks then."""
+    if next(injection.changes(), None) is not None:
+        raise UserError(
+            f"--method {name}: changes the model itself, so that no pass serves several tasks; "
+            "use soft, ptuning, prefix or deep, or foreword train for each task"
+        )

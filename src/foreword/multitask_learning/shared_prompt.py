@@ -1,0 +1,95 @@
+"""Multi-task prompt tuning: one shared prompt, times a low-rank part for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from foreword.errors import UserError
+from foreword.injection import Injection, Mixture
+from foreword.methods.base import Trainable
+from foreword.multitask_learning.separate import Owners, mixed
+
+NOISE = 0.02
+"""Spread of the numbers that a rank beyond the first begins with."""
+
+
+class SharedPrompt(Trainable):
+    """MPT (Wang et al. 2023, arXiv:2303.02861): ``P_t = P* o (U_t V_t^T)``, o element by element.
+
+    P* (n, width) is the one prompt that a method has made; U_t (n, r) and V_t (width, r) are a
+    task's own. For keys and values the formula is the same at every attention module: positions
+    by (heads * width). The first column of U_t and V_t begins at ones; further ones of U_t begin
+    with small noise and those of V_t at zero, so that every task begins at P* itself. The best of
+    all parameters is kept by the mean dev score, since they are not independent.
+
+    The paper's distillation from prompts tuned on each task alone (section 3.2) is left out.
+    """
+
+    def __init__(self, prompt: Trainable, tasks: int, rank: int, seed: int, owners: Owners) -> None:
+        super().__init__()
+        self.prompt, self.tasks, self.owners = prompt, tasks, owners
+        self.rates = {f"prompt.{start}": rate for start, rate in prompt.rates.items()}
+        self.notes = prompt.notes
+        with torch.no_grad():
+            sizes = [_sizes(tensor) for _, tensor in prompt().tensors()]
+        smallest = min(min(size) for size in sizes)
+        if not 1 <= rank <= smallest:
+            raise UserError(f"--rank {rank}: give from 1 to {smallest}, the prompt's smaller side")
+        noise = torch.Generator().manual_seed(seed)
+        device = next(prompt.parameters()).device
+        self.u, self.v = nn.ParameterList(), nn.ParameterList()
+        for _ in range(tasks):
+            for positions, width in sizes:
+                drawn = NOISE * torch.randn(positions, rank, generator=noise)
+                drawn[:, 0] = 1.0
+                ones = torch.zeros(width, rank)
+                ones[:, 0] = 1.0
+                self.u.append(nn.Parameter(drawn.to(device)))
+                self.v.append(nn.Parameter(ones.to(device)))
+
+    def forward(self) -> Mixture:
+        """Return the tasks' prompts, one row a task."""
+        shared = self.prompt()
+        parts = tuple(self._of(shared, [task]) for task in range(self.tasks))
+        return Mixture(parts, range(self.tasks))
+
+    def training_on(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
+        """Return each row's own task's prompt."""
+        return self._on(self.owners.training, rows)
+
+    def judged_on(self, rows: Sequence[int]) -> Injection | Mixture:
+        """Return each row's own task's prompt."""
+        return self._on(self.owners.dev, rows)
+
+    def _on(self, owners: Sequence[int], rows: Sequence[int]) -> Injection | Mixture:
+        shared: Injection = self.prompt()
+        return mixed(owners, rows, lambda task, own: self._of(shared, [task]))
+
+    def shared(self) -> Injection:
+        """Return P* times the mean of the tasks' parts: where a new task starts."""
+        return self._of(self.prompt(), range(self.tasks))
+
+    def _of(self, shared: Injection, tasks: Sequence[int]) -> Injection:
+        """Return the shared prompt times the mean of some tasks' parts."""
+        places = iter(range(len(self.u) // self.tasks))
+        several = len(self.u) // self.tasks
+
+        def scaled(tensor: Tensor) -> Tensor:
+            place = next(places)
+            own = [self.u[n] @ self.v[n].T for n in (task * several + place for task in tasks)]
+            factor = torch.stack(own).mean(0)  # (positions, width)
+            if tensor.dim() == 2:
+                return tensor * factor
+            heads, positions, width = tensor.shape
+            return tensor * factor.view(positions, heads, width).transpose(0, 1)
+
+        return shared.map(scaled)
+
+
+def _sizes(tensor: Tensor) -> tuple[int, int]:
+    """Return the positions and the width of embeddings (n, width), or of keys (H, n, D)."""
+    positions = tensor.shape[-2]
+    return positions, tensor.numel() // positions

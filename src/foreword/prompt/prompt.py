@@ -1,0 +1,224 @@
+"""Prompt: the artefact. One safetensors file: tensors, and metadata that explains them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.config import from_plain, plain
+from foreword.data.read import Row
+from foreword.errors import UserError
+from foreword.files import write_whole
+from foreword.injection import Injection
+from foreword.prompt.file import KEY, SCHEMA, check_fit, opened
+from foreword.tasks.base import Bound, Task
+from foreword.tasks.registry import TASKS, name_of
+
+LARGE = ("demonstrations", "marks")
+"""What the data section of a file holds for machines, and people are not shown."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tuned injection with the task it serves, the backbone it was made on, and its history.
+
+    ``method`` and ``data`` and ``versions`` and ``scores`` are plain JSON values, kept for
+    people; running needs only the injection, the task and the backbone's fingerprint. ``on`` is
+    the backbone in hand; it is not part of the file.
+    """
+
+    injection: Injection
+    task: Task
+    backbone: Mapping[str, str]  # name, architecture, fingerprint
+    method: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    on: Backbone | None = None
+
+    # Using -------------------------------------------------------------------------------------
+
+    def bound(self) -> Bound:
+        """Return the task on the backbone in hand."""
+        if self.on is None:
+            raise UserError(
+                "the prompt has no backbone in hand; load it with Prompt.load(F, backbone)"
+            )
+        bound = self.task.bind(self.on)
+        asked = self.injection.leading + bound.virtual
+        held = 0 if self.injection.embeds is None else len(self.injection.embeds)
+        if asked != held:
+            raise UserError(
+                f"the prompt holds {held} virtual tokens and its task places {asked}; "
+                "its template was changed after tuning, tune it again"
+            )
+        return bound if self.injection.head is None else bound.headed()
+
+    def answers(
+        self, rows: Sequence[Row], *, progress: Callable[[int], None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Answer rows, one object each; ``progress`` is told how many more are done."""
+        return self.bound().predict(rows, self.injection, progress=progress)
+
+    def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
+        """Answer texts (for a template of one field) or rows: labels, completions or scores."""
+        return predicted(self, inputs)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a person may want to know of it, as plain values."""
+        tensors = dict(self.injection.tensors())
+        return {
+            "method": dict(self.method),
+            "task": {"name": name_of(self.task), **plain(self.task)},
+            "backbone": dict(self.backbone),
+            "virtual tokens": max(
+                (t.shape[-2] for name, t in tensors.items() if name.startswith(("embeds", "kv."))),
+                default=0,
+            ),
+            "parameters": sum(tensor.numel() for tensor in tensors.values()),
+            "data": {k: v for k, v in self.data.items() if k not in LARGE},
+            "seed": self.seed,
+            "versions": dict(self.versions),
+            "scores": dict(self.scores),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of its file by their names there."""
+        return dict(self.injection.tensors())
+
+    # Saving ------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Write the file, whole or not at all; raises UserError where that cannot be done."""
+        return write_tensors(Path(path), self.metadata(), self.tensors())
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what stands in its file beside the tensors."""
+        return {
+            "schema": SCHEMA,
+            "method": dict(self.method),
+            "task": {"name": name_of(self.task), **plain(self.task)},
+            "backbone": dict(self.backbone),
+            **self.injection.settings(),
+            "data": dict(self.data),
+            "seed": self.seed,
+            "versions": dict(self.versions),
+            "scores": dict(self.scores),
+        }
+
+    # Loading -----------------------------------------------------------------------------------
+
+    @staticmethod
+    def load(path: str | Path, backbone: Backbone | None = None, *, force: bool = False) -> Prompt:
+        """Read and check a file; with ``backbone``, check that it fits that too.
+
+        Raises UserError for anything that is not a whole Prompt file: not safetensors, cut off,
+        an oversized header, missing or unknown keys, wrong shapes, NaN or Inf; and for another
+        backbone than the prompt was tuned on, unless ``force`` says to try.
+        """
+        path = Path(path)
+        prompt = Prompt.of(str(path), *opened(path))
+        return prompt if backbone is None else prompt.onto(backbone, force=force, where=str(path))
+
+    @staticmethod
+    def of(where: str, meta: Mapping[str, Any], injection: Injection) -> Prompt:
+        """Make a prompt of checked metadata; raises UserError for settings no task has."""
+        task = dict(meta["task"])
+        return Prompt(
+            injection=injection,
+            task=from_plain(TASKS[task.pop("name")], task, where),
+            backbone=meta["backbone"],
+            method=meta["method"],
+            data=meta["data"],
+            seed=meta["seed"],
+            versions=meta["versions"],
+            scores=meta["scores"],
+        )
+
+    def onto(self, backbone: Backbone, *, force: bool = False, where: str = "the prompt") -> Prompt:
+        """Return the prompt with a backbone in hand; raises UserError where it does not fit."""
+        if self.backbone["fingerprint"] != backbone.fingerprint and not force:
+            raise UserError(
+                f"{where}: was tuned on {self.backbone['name']} "
+                f"({self.backbone['fingerprint'][:19]}), and this is {backbone.name} "
+                f"({backbone.fingerprint[:19]}); load that model, or use --force to try anyway"
+            )
+        check_fit(where, self.injection, backbone)
+        return replace(self, on=backbone)
+
+
+class Tuned(Protocol):
+    """What answers rows: a prompt, or several that answer as one (compose/ensemble.py)."""
+
+    @property
+    def task(self) -> Task:
+        """The task that it serves."""
+
+    @property
+    def backbone(self) -> Mapping[str, str]:
+        """Name, architecture and fingerprint of the backbone that it was made on."""
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What it was made of, and demonstrations for a baseline."""
+
+    def bound(self) -> Bound:
+        """Return the task on the backbone in hand."""
+
+    def answers(
+        self, rows: Sequence[Row], *, progress: Callable[[int], None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Answer rows, one object each; ``progress`` is told how many more are done."""
+
+    def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
+        """Answer texts, or rows as objects."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a person may want to know of it, as plain values."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of its file by their names there."""
+
+    def onto(self, backbone: Backbone, *, force: bool = False, where: str = "...") -> Self:
+        """Return it with a backbone in hand; raises UserError where it does not fit."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write its file, whole or not at all."""
+
+
+def predicted(tuned: Tuned, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
+    """Answer texts or rows and return the answers alone."""
+    bound = tuned.bound()
+    return [answer[bound.answer] for answer in tuned.answers(rows_of(inputs, bound))]
+
+
+def rows_of(inputs: Sequence[str | Mapping[str, Any]], bound: Bound) -> list[Row]:
+    """Make rows of texts, or of objects with the template's fields."""
+    rows = []
+    for number, given in enumerate(inputs, 1):
+        if isinstance(given, str):
+            fields = bound.fields
+            if len(fields) != 1:
+                raise UserError(
+                    f"input {number} is a text, but the template has {len(fields)} fields "
+                    f"({', '.join(fields)}); give rows with these fields"
+                )
+            given = {fields[0]: given}
+        rows.append(Row(given, f"input {number}"))
+    return rows
+
+
+def write_tensors(path: Path, meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
+    """Write tensors as float32, and metadata as JSON, in one safetensors file."""
+    kept = {n: t.detach().to("cpu", torch.float32).contiguous() for n, t in tensors.items()}
+    text = json.dumps(meta, ensure_ascii=False, sort_keys=True)
+    return write_whole(path, save(kept, metadata={KEY: text}))

@@ -1,0 +1,1 @@
+"""Recurrent language models made of a text file."""

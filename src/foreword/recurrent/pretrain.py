@@ -1,0 +1,166 @@
+"""Pretraining: a recurrent language model and its tokenizer, made from one text file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from foreword.backbone.load.quiet import without_bars
+from foreword.backbone.load.recurrent_model import RecurrentConfig, RecurrentForCausalLM
+from foreword.backbone.load.sources import find_device
+from foreword.config import plain
+from foreword.errors import UserError
+from foreword.recurrent.streams import Pretraining, Reading
+from foreword.recurrent.tokenizers import byte_pairs, characters, encode
+from foreword.training import checkpoint
+from foreword.training.watch import Watcher, Watchers
+
+HELD_OUT = 0.05
+"""The share of the text, at its end, that is scored and never trained on."""
+
+
+def pretrain(
+    text: str | Path,
+    out: str | Path,
+    settings: Pretraining | None = None,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    watchers: Sequence[Watcher] = (),
+    announce: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Train a model on a UTF-8 text and write the folder ``out``, which opens as a backbone.
+
+    The weights that score the held-out end of the text best are kept. Returns what was made:
+    ``steps``, ``tokens`` (of the vocabulary), ``parameters``, and of the held-out text
+    ``perplexity`` of a token and ``bits_per_character``.
+
+    Raises UserError for a text or settings that cannot be, and for an ``out`` that holds something
+    else; Interrupted after Ctrl-C, when all is saved.
+    """
+    settings = settings or Pretraining()
+    settings.check()
+    source, folder = Path(text), Path(out)
+    place = find_device(device)
+    _check_out(folder)
+    whole = _text(source)
+    cut = len(whole) - max(1, round(HELD_OUT * len(whole)))
+    tokenizer = _tokenizer(settings, whole[:cut])
+    start = [tokenizer.eos_token_id]
+    ids = torch.tensor([*start, *encode(tokenizer, whole[:cut])])
+    held = torch.tensor([*start, *encode(tokenizer, whole[cut:])])
+    least = settings.batch_size + 1
+    if len(ids) < least:
+        raise UserError(
+            f"{source}: has {len(ids) - 1} tokens to train on, fewer than --batch-size "
+            f"{settings.batch_size}; give a longer text or a smaller --batch-size"
+        )
+    unknown = int((held == tokenizer.unk_token_id).sum())
+    if unknown:
+        announce(f"{unknown} of {len(held) - 1} held-out tokens are unknown ones")
+    run = Reading(settings, tokenizer, ids, held, place)
+    digest = hashlib.sha256(whole.encode()).hexdigest()
+    path = checkpoint.path_for(folder)
+    run.progress.run = hashlib.sha256(f"{json.dumps(plain(settings))}{digest}".encode()).hexdigest()
+    if resume:
+        announce(run.restore(path))
+    elif checkpoint.remove(path):
+        announce(f"{folder}: a stopped run is dropped; --resume would have gone on with it")
+    config = {"text": str(source), "characters": len(whole), **plain(settings)}
+    with Watchers(watchers) as told:
+        told.start(config, run.steps, run.progress.step)
+        run.go(told, path)
+    model = run.streams.model
+    model.load_state_dict(run.best)
+    _write(folder, model, tokenizer)
+    checkpoint.remove(path)
+    assert run.progress.best_score is not None
+    nats = -run.progress.best_score
+    return {
+        "steps": run.progress.step,
+        "tokens": len(tokenizer),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "perplexity": math.exp(min(nats, 700.0)),
+        "bits_per_character": nats * (len(held) - 1) / (len(whole) - cut) / math.log(2),
+    }
+
+
+def _text(path: Path) -> str:
+    """Read a text; raises UserError, which says what is wrong with it."""
+    if path.is_dir():
+        raise UserError(f"--text {path}: is a folder; name one file of text")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"--text {path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"--text {path}: cannot be read ({error.strerror})") from None
+    try:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"--text {path}: is not UTF-8 (byte {error.start} is {content[error.start]:#04x}); "
+            "save it as UTF-8"
+        ) from None
+    if len(text) < 2:
+        raise UserError(f"--text {path}: is {'too short' if text else 'empty'}; give more text")
+    return text
+
+
+def _tokenizer(settings: Pretraining, text: str) -> PreTrainedTokenizerFast:
+    if settings.tokens == "char":
+        return characters(text, settings.vocabulary)
+    return byte_pairs(text, settings.vocabulary or 4096)
+
+
+def _check_out(folder: Path) -> None:
+    """Say before the training what would fail after it."""
+    try:
+        if folder.is_dir():
+            config = folder / "config.json"
+            ours = config.is_file() and RecurrentConfig.model_type in config.read_text(
+                "utf-8", "replace"
+            )
+            if not ours and any(folder.iterdir()):
+                raise UserError(f"--out {folder}: holds something else; name a new folder")
+        elif folder.exists():
+            raise UserError(f"--out {folder}: is a file; name a folder")
+        fresh = _beside(folder, "new")
+        fresh.mkdir(parents=True)
+        fresh.rmdir()
+    except OSError as error:
+        raise UserError(
+            f"--out {folder}: cannot be written ({error.strerror}); choose another"
+        ) from None
+
+
+def _write(folder: Path, model: RecurrentForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write a folder under another name and rename it, so that it is whole or not there."""
+    fresh, old = _beside(folder, "new"), _beside(folder, "old")
+    try:
+        with without_bars():
+            model.save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(folder: Path, word: str) -> Path:
+    """Name a hidden folder beside another one, with nothing in it."""
+    made = folder.with_name(f".{folder.name}.{word}")
+    shutil.rmtree(made, ignore_errors=True)
+    return made

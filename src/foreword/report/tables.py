@@ -1,0 +1,271 @@
+"""What people see: tables that fit 80 columns, and a bar for what takes more than two seconds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from foreword.prompt.prompt import LARGE
+from foreword.training.watch import console
+
+METRICS = {
+    "official_f1": "official F1",
+    "span_f1": "span F1",
+    "accuracy": "accuracy",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "hit_1": "hit@1",
+    "hit_3": "hit@3",
+    "ndcg_10": "NDCG@10",
+    "mrr": "MRR",
+    "exact_match": "exact match",
+    "f1": "F1",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
+    "rouge_l": "ROUGE-L",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "rmse": "RMSE",
+    "mae": "MAE",
+}
+FURTHER = {
+    "mcc": "MCC",
+    "auroc": "AUROC",
+    "ece": "calibration error",
+    "span_precision": "span precision",
+    "span_recall": "span recall",
+}
+"""Scores that stand in a table of their own, below the others."""
+
+IN_UNITS = ("rmse", "mae")
+"""Errors in the unit of the numbers themselves; all other scores are in percent points."""
+
+BAR = 40
+"""Columns of the longest bar in a picture."""
+
+
+def title(metric: str) -> str:
+    """Return what a score is called in a table."""
+    return {**METRICS, **FURTHER}[metric]
+
+
+def out() -> Console:
+    """Return the console for results: standard output, never wider than a terminal of 80."""
+    # markup off: brackets in a template or a label are text
+    found = Console(highlight=False, markup=False, emoji=False)
+    if not found.is_terminal:
+        found.width = 80
+    return found
+
+
+def line(text: str) -> None:
+    """Print a line of results on standard output, never broken: it may hold a path."""
+    out().print(text, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """Print a line for people on standard error."""
+    console().print(line, markup=False, soft_wrap=True)
+
+
+class Effective:
+    """A watcher that prints what a run's settings have come to, on standard error."""
+
+    config: Mapping[str, Any]
+
+    def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
+        """Print a line for each group of settings that are not left open."""
+        data = {k: v for k, v in config["data"].items() if k != "demonstrations"}
+        self.config = {**config, "data": data}
+        method = dict(config["method"])
+        training = method.pop("training")
+        for name, group in (*self.config.items(), ("training", training)):
+            values = method if name == "method" else group
+            pairs = [
+                f"{k}={json.dumps(v, ensure_ascii=False)}"
+                for k, v in values.items()
+                if v is not None and k not in LARGE
+            ]
+            say(f"{name}: {', '.join(pairs)}")
+
+    def step(self, number: int, values: Mapping[str, float]) -> None:
+        """Leave steps to the others."""
+
+    def evaluation(self, number: int, metric: str, score: float) -> None:
+        """Leave scores to the others."""
+
+    def stop(self) -> None:
+        """Nothing was begun."""
+
+
+def emit(value: Mapping[str, Any]) -> None:
+    """Print one JSON object on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Give a function that starts a bar (name, total) and returns what moves it."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console(),
+        transient=True,
+        disable=not console().is_terminal,
+    )
+
+    def begin(name: str, total: int) -> Callable[[int], None]:
+        task = bar.add_task(name, total=total)
+        return lambda done: bar.advance(task, done)
+
+    with bar:
+        yield begin
+
+
+def scores(result: Mapping[str, Any], name: str, titles: Mapping[str, str] = METRICS) -> Table:
+    """Lay out a prompt's scores above those of its baselines, with 95% intervals."""
+    shown = [metric for metric in titles if metric in result]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for metric in shown:
+        table.add_column(titles[metric], justify="right")
+    entries = {name: result}
+    for key, value in result.get("baselines", {}).items():
+        shots = value.get("shots")
+        entries[f"{shots} {key} in context" if shots else key] = value
+    for label, values in entries.items():
+        cells = []
+        for metric in shown:
+            cells.append(with_interval(metric, values[metric], values["intervals"][metric]))
+        table.add_row(label, *cells)
+    return table
+
+
+def told(answer: Any, chances: Mapping[str, float]) -> str:
+    """Write an answer as one line, with its probability where it has one."""
+    if isinstance(answer, list):
+        own = [f"{each} ({chances[each]:.0%})" if each in chances else each for each in answer]
+        return (", " if chances else " ").join(own) or "-"
+    if isinstance(answer, float):
+        return f"{answer:.2f}"
+    return f"{answer}  ({chances[answer]:.0%})" if answer in chances else str(answer)
+
+
+def curve(result: Mapping[str, Any]) -> Table:
+    """Lay out a score over the number of tokens that are read, with a bar of its size."""
+    metric = result["metric"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("tokens", justify="right")
+    table.add_column(METRICS.get(metric, metric), justify="right")
+    table.add_column("")
+    most = max((each[metric] for each in result["curve"]), default=0)
+    for each in result["curve"]:
+        size = round(BAR * max(0.0, each[metric]) / most) if most > 0 else 0
+        score = with_interval(metric, each[metric], each["intervals"][metric])
+        table.add_row(str(each["window"] or "all"), score, "█" * size)
+    return table
+
+
+def leaks(result: Mapping[str, Any]) -> None:
+    """Warn of rows that were scored and are in the training rows too, where there are some."""
+    if result.get("in_train"):
+        line(f"warning: {result['in_train']} of {result['rows']} of these rows are in train too")
+
+
+def with_interval(metric: str, value: float, bounds: Sequence[float]) -> str:
+    """Write a score with its interval behind it."""
+    decimals = 2 if metric in IN_UNITS else 1
+    low, high = (f"{bound:.{decimals}f}" for bound in bounds)
+    sign = " to " if low.startswith("-") else "-"
+    return f"{value:.{decimals}f} ({low}{sign}{high})"
+
+
+def per_class(result: Mapping[str, Any]) -> Table:
+    """Lay out precision, recall and F1 of each label."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("label", "precision", "recall", "F1", "rows"):
+        table.add_column(column, justify="left" if column == "label" else "right")
+    for label, values in result["per_class"].items():
+        table.add_row(
+            label,
+            f"{values['precision']:.1f}",
+            f"{values['recall']:.1f}",
+            f"{values['f1']:.1f}",
+            str(values["support"]),
+        )
+    return table
+
+
+def confusion(result: Mapping[str, Any], most: int = 8) -> Table:
+    """Lay out the confusion matrix of few labels, or the most frequent confusions of many."""
+    labels, matrix = result["confusion"]["labels"], result["confusion"]["matrix"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    if len(labels) <= 6:
+        table.add_column("label \\ predicted")
+        for label in labels:
+            table.add_column(label[:12], justify="right")
+        for label, row in zip(labels, matrix, strict=True):
+            table.add_row(label, *map(str, row))
+        return table
+    for column in ("label", "taken for", "rows"):
+        table.add_column(column, justify="right" if column == "rows" else "left")
+    wrong = [
+        (count, labels[i], labels[j])
+        for i, row in enumerate(matrix)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    for count, gold, taken in sorted(wrong, key=lambda entry: -entry[0])[:most]:
+        table.add_row(gold, taken, str(count))
+    return table
+
+
+def facts(pairs: Mapping[str, Any]) -> Table:
+    """Lay out names and values in two columns; what is unset is left out."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in pairs.items():
+        table.add_row(name, Text(brief(value)))
+    return table
+
+
+def brief(value: Any) -> str:
+    """Write a JSON value for people: no quotes, nothing that is null, two decimals."""
+    if isinstance(value, Mapping):
+        shown = {k: v for k, v in value.items() if v is not None and v != {}}
+        return ", ".join(f"{k}: {_nested(v)}" for k, v in shown.items())
+    if isinstance(value, list | tuple):
+        return " ".join(brief(each).strip() for each in value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value).replace("\n", "\\n")
+
+
+def _nested(value: Any) -> str:
+    return f"({brief(value)})" if isinstance(value, Mapping) else brief(value)
+
+
+def short(number: float, step: int, units: tuple[str, ...]) -> str:
+    """Write a number with three digits or so.
+
+    >>> short(134515008, 1000, ("", "k", "M", "G"))
+    '135M'
+    """
+    unit = 0
+    while number >= step and unit + 1 < len(units):
+        number, unit = number / step, unit + 1
+    digits = 1 if unit and number < 10 else 0
+    return f"{number:.{digits}f}{units[unit]}"

@@ -1,0 +1,114 @@
+"""AutoPrompt's label words: those that a classifier of the model's states gives to a label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.data.read import Row
+from foreword.engine.passes import states_of
+from foreword.errors import UserError
+from foreword.injection import NOTHING
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.labels.search import opening, written
+
+WORDS = 3
+"""Words that a label keeps at most."""
+
+SCORES = 2**24
+"""Scores that are made at once, which showing what they are made of costs."""
+
+
+def autoprompt(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+    """Return up to ``WORDS`` words a label, by AutoPrompt's two steps.
+
+    Shin et al. 2020, arXiv:2010.15980, section 2.3: a logistic classifier learns a row's label from
+    what the output embeddings meet at the answer's place, and is then given those embeddings
+    instead, one a word. Words are single tokens of letters, and none stands for two labels. Raises
+    UserError for a label without rows, too few words, and a model without such states.
+    """
+    gold = [task.labels.index(str(task.class_of(row))) for row in rows]
+    for number, name in enumerate(task.labels):
+        if number not in gold:
+            raise UserError(
+                f"--verbalizer autoprompt: label '{name}' has no training row; add some"
+            )
+    states = torch.cat(states_of(task.backbone, NOTHING, [opening(task, row) for row in rows]))
+    inner, table = _met(task.backbone, states)
+    return owned(task, log_odds(directions(inner, gold), table))
+
+
+def _met(backbone: Backbone, states: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what output embeddings meet of states, and them: (N, inner), (vocabulary, inner)."""
+    found, table = [], None
+    for part in torch.split(states, max(1, SCORES // backbone.vocabulary)):
+        met = backbone.met(part.to(backbone.device))
+        if met is None:
+            raise UserError(
+                f"--verbalizer autoprompt: {backbone.name} does not score words by a product with "
+                "its output embeddings; use --verbalizer search"
+            )
+        found.append(met[0].double().cpu())
+        table = met[1]
+    assert table is not None
+    return torch.cat(found), table.double().cpu()
+
+
+def directions(states: Tensor, gold: Sequence[int]) -> Tensor:
+    """Return the weights of a logistic classifier of states: (N, width), N labels -> (K, width).
+
+    States are centred and brought to one size, so that its L2 penalty means the same everywhere.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    centred = states - states.mean(0)
+    size = float(centred.square().sum(1).mean().sqrt()) or 1.0
+    model = LogisticRegression(max_iter=10_000).fit((centred / size).numpy(), list(gold))
+    weight = torch.from_numpy(model.coef_)
+    return torch.cat([-weight, weight]) / 2 if len(weight) == 1 else weight
+
+
+def log_odds(weight: Tensor, table: Tensor) -> Tensor:
+    """Return the log odds of each label for each word: (K, width), (V, width) -> (K, V).
+
+    They order words as the probability does, and do not run out of digits near one. Words are
+    taken less their mean, in place of the classifier's bias, which is for states of another size;
+    and at one length, or rare pieces of words come first (seen on SmolLM2 and SST-2).
+    """
+    scores = weight @ F.normalize(table - table.mean(0), dim=1).T
+    others = [torch.cat([scores[:n], scores[n + 1 :]]).logsumexp(0) for n in range(len(scores))]
+    return scores - torch.stack(others)
+
+
+def owned(task: Classifier, odds: Tensor) -> dict[str, tuple[str, ...]]:
+    """Give words to labels, the surest first, until each label has its own.
+
+    A label keeps words that speak for it more than for any other, and one word in any case.
+    """
+    found: list[list[str]] = [[] for _ in task.labels]
+    best = odds.argmax(0).tolist()
+    known: dict[int, str | None] = {}
+    taken: set[str] = set()
+    for place in odds.flatten().argsort(descending=True, stable=True).tolist():
+        label, token = divmod(place, len(best))
+        own = found[label]
+        if len(own) == WORDS or (own and best[token] != label):
+            continue
+        if token not in known:
+            known[token] = written(task, token)
+        word = known[token]
+        if word is None or word.strip() in taken:
+            continue
+        own.append(word)
+        taken.add(word.strip())
+        if all(len(each) == WORDS for each in found):
+            break
+    if not all(found):
+        raise UserError(
+            "--verbalizer autoprompt: the model has too few words of one token; name some"
+        )
+    return {label: tuple(own) for label, own in zip(task.labels, found, strict=True)}

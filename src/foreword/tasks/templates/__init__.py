@@ -1,0 +1,1 @@
+"""Rows through templates to token ids."""

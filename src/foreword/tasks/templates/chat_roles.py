@@ -1,0 +1,230 @@
+"""Roles in a template: messages as the model's own chat template writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from jinja2 import TemplateError
+
+from foreword.backbone.tokenizer import Text
+from foreword.errors import UserError
+from foreword.tasks.templates.template import Demos, Field, Part, Role, Slot, Template
+from foreword.tasks.texts.conversation import asked
+
+_MARK = "\ue000{}\ue001"  # private use: no chat template writes these, or changes them
+_MARKS = re.compile("\ue000([0-9]+)\ue001")
+
+
+@dataclass
+class _Turn:
+    """A message of a template: who says it, and its parts."""
+
+    role: str
+    parts: list[Part] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Messages as text, cut where something else is to stand: one text more than these."""
+
+    texts: tuple[str, ...]
+    between: tuple[Part, ...]
+
+    def upto(self, end: int) -> tuple[Part, ...]:
+        """Return the first ``end`` of what stands between, with the text before each, and after."""
+        return _woven(self.texts[: end + 1], self.between[:end])
+
+    def of(self, start: int, end: int) -> tuple[Part, ...]:
+        """Return what stands between, from ``start`` up to ``end``, with the text among it."""
+        return _woven(("", *self.texts[start + 1 : end]), self.between[start:end])
+
+
+def as_turns(template: Template, text: Text) -> Template:
+    """Return a template with the text that a chat template puts around messages for its roles.
+
+    The tokenizer's chat template says it, or lines that name each role. The answer stands in the
+    last message, which is the assistant's. Demonstrations are turns too. Raises UserError for roles
+    that cannot be read so, and for messages that the chat template does not take.
+    """
+    if not template.roles:
+        return template
+    turns, shown = _turns(template)
+    *before, answer = turns
+    _check(template, text, before)
+    plain = _cut(template, text, before)
+    lines, start = text.tokenizer.chat_template is None, [*answer.parts]
+    close = not lines and isinstance(start[0], Slot) and not _parted(template, text, turns, plain)
+    if lines and isinstance(start[0], str | Field):
+        start.insert(0, " ")
+    ending = "\n\n" if lines else f"{text.tokenizer.eos_token or ''}\n"
+    count = len(plain.between)
+    if shown is None or template.demos is None:
+        parts = (*plain.upto(count), *start)
+        return replace(template, parts=_joined(parts), after=ending, close=close)
+    head = sum(not isinstance(part, str) for turn in turns[:shown] for part in turn.parts)
+    demo, after = _shown(template, text, turns, shown, plain)
+    final = (*plain.of(head, count), plain.texts[count], *start)
+    parts = (*plain.upto(head), template.demos, *final)
+    return replace(template, parts=_joined(parts), demo=demo, after=after, close=close)
+
+
+def _parted(template: Template, text: Text, turns: Sequence[_Turn], plain: _Cut) -> bool:
+    """Whether the chat template writes a space between asking for an answer and the answer."""
+    try:
+        whole = _cut(template, text, turns)
+    except UserError:  # where no message may follow, nothing tells
+        return False
+    return whole.texts[len(plain.between)] == f"{plain.texts[-1]} "
+
+
+def _turns(template: Template) -> tuple[list[_Turn], int | None]:
+    """Return a template's messages, and the number of them before its demonstrations."""
+
+    def wrong(what: str) -> UserError:
+        return UserError(f"template {template.source!r}: {what}")
+
+    turns: list[_Turn] = []
+    shown: int | None = None
+    for part in template.parts:
+        if isinstance(part, Role):
+            if part.name == "system" and turns:
+                raise wrong("[system] is not the first message; put it in front")
+            if shown == len(turns) and part.name != "user":
+                raise wrong("{demos:N} shows turns; put it right before [user]")
+            turns.append(_Turn(part.name))
+        elif isinstance(part, Demos):
+            shown = len(turns)
+        elif isinstance(part, str) and not part.strip() and (not turns or shown == len(turns)):
+            continue
+        elif shown == len(turns):
+            raise wrong("{demos:N} shows turns; put it right before [user]")
+        elif not turns:
+            raise wrong(f"there is text before [{template.roles[0].name}]; put it in a message")
+        else:
+            turns[-1].parts.append(part)
+    if shown == len(turns):
+        raise wrong("{demos:N} shows turns; put it right before [user]")
+    place = next((n for n, turn in enumerate(turns) if Slot() in turn.parts), None)
+    if place is not None and turns[place].role != "assistant":
+        raise wrong(f"[mask] stands in a [{turns[place].role}] message; put it in [assistant]")
+    if place is not None and place + 1 < len(turns):
+        raise wrong(f"[{turns[place + 1].role}] follows the answer's message; let that be the last")
+    if turns[-1].role != "assistant":
+        turns.append(_Turn("assistant"))
+    if len(turns) == 1:
+        raise wrong("there is no message before [assistant]; begin with [user]")
+    if place is None:
+        turns[-1].parts.append(Slot())
+    return turns, shown
+
+
+def _check(template: Template, text: Text, turns: Sequence[_Turn]) -> None:
+    """Raise UserError where the chat template refuses the roles, or leaves a message out."""
+    messages = [{"role": t.role, "content": _MARK.format(n)} for n, t in enumerate(turns)]
+    where = f"template {template.source!r}: the model's chat template"
+    try:
+        written = _MARKS.findall(asked(text, messages))
+    except TemplateError as error:
+        if turns and turns[0].role == "system" and _takes(text, messages[1:]):
+            raise UserError(
+                f"{where} takes no system message ({error}); put its text in [user]"
+            ) from None
+        raise UserError(
+            f"{where} does not take these roles ({error}); mend them and their order"
+        ) from None
+    for number, turn in enumerate(turns):
+        if str(number) not in written:
+            raise UserError(f"{where} leaves out what stands in [{turn.role}]; put it elsewhere")
+
+
+def _takes(text: Text, messages: Sequence[dict[str, str]]) -> bool:
+    try:
+        asked(text, messages)
+    except TemplateError:
+        return False
+    return True
+
+
+def _cut(template: Template, text: Text, turns: Sequence[_Turn]) -> _Cut:
+    """Write messages with marks for what is no text, and cut at them."""
+    between: list[Part] = []
+    messages = []
+    for turn in turns:
+        content = ""
+        for part in turn.parts:
+            if isinstance(part, str):
+                content += part
+                continue
+            content += _MARK.format(len(between))
+            between.append(part)
+        messages.append({"role": turn.role, "content": content})
+    try:
+        pieces = _MARKS.split(asked(text, messages))
+    except TemplateError as error:
+        raise UserError(
+            f"template {template.source!r}: the model's chat template does not take these messages "
+            f"({error}); mend them"
+        ) from None
+    if pieces[1::2] != [str(n) for n in range(len(between))]:
+        raise UserError(
+            f"template {template.source!r}: the model's chat template does not write these "
+            "messages one after the other, as they are; leave out the roles"
+        )
+    return _Cut(tuple(pieces[::2]), tuple(between))
+
+
+def _shown(
+    template: Template, text: Text, turns: Sequence[_Turn], shown: int, plain: _Cut
+) -> tuple[tuple[Part, ...], str]:
+    """Return the parts of a demonstration from its first field to its answer, and what follows.
+
+    They are read off two demonstrations before the row: what stands around each must be the same,
+    and the same as where there are none.
+    """
+    head, own = turns[:shown], turns[shown:]
+    before, size, asks = (
+        sum(not isinstance(part, str) for turn in some for part in turn.parts)
+        for some in (head, own, own[:-1])
+    )
+    if not asks:
+        raise UserError(
+            f"template {template.source!r}: no field follows {{demos:N}}; put one in [user]"
+        )
+    cut = _cut(template, text, [*head, *own, *own, *own[:-1]])
+    second, last = before + size, before + 2 * size
+    alike = (
+        cut.texts[: before + 1] == plain.texts[: before + 1]
+        and cut.texts[before + 1 : second] == cut.texts[second + 1 : last]
+        and cut.texts[second] == cut.texts[last]
+        and cut.texts[last + 1 :] == plain.texts[before + 1 :]
+    )
+    if not alike:
+        raise UserError(
+            f"template {template.source!r}: the model's chat template does not write all turns "
+            "alike; leave out {demos:N}, or the roles"
+        )
+    demo = cut.of(before, second)
+    if text.tokenizer.chat_template is None and isinstance(own[-1].parts[0], Slot):
+        demo = (*demo[:-2], str(demo[-2]).rstrip(" "), *demo[-1:])  # a word brings its own space
+    return demo, cut.texts[second]
+
+
+def _woven(texts: Sequence[str], between: Sequence[Part]) -> tuple[Part, ...]:
+    """Return texts with what stands between them; there may be one text more."""
+    made: list[Part] = []
+    for number, piece in enumerate(texts):
+        made += [piece, *between[number : number + 1]]
+    return tuple(part for part in made if part != "")
+
+
+def _joined(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Return parts with neighbouring texts as one."""
+    made: list[Part] = []
+    for part in parts:
+        if isinstance(part, str) and made and isinstance(made[-1], str):
+            made[-1] += part
+        elif part != "":
+            made.append(part)
+    return tuple(made)

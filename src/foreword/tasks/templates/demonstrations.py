@@ -1,0 +1,143 @@
+"""Demonstrations: which rows are shown, with their answers, before the one that is asked."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import Example
+from foreword.data.read import Row
+from foreword.engine.passes import states_of
+from foreword.errors import UserError
+from foreword.injection import NOTHING
+from foreword.tasks.base import Bound
+
+Choice = Literal["balanced", "random", "nearest"]
+
+MOST = 512
+"""Rows that a prompt file keeps to find the nearest among."""
+
+READ = 256
+"""Tokens of a row by which its likeness to others is told."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The rows that a template shows: their texts by what identifies a row, its fields' texts.
+
+    ``nearest`` shows a row those most like it, the likest last (Liu et al. 2022,
+    arXiv:2101.06804); else all rows are shown the same. None is shown itself, nor another row of
+    its text: without one, the next in order takes the place.
+    """
+
+    backbone: Backbone
+    texts: Mapping[str, str]
+    count: int
+    nearest: bool
+
+    def before(self, rows: Sequence[str]) -> list[list[str]]:
+        """Return what stands before each of some rows."""
+        orders = self._likest(rows) if self.nearest else [range(len(self.texts))] * len(rows)
+        keys, texts = list(self.texts), list(self.texts.values())
+        made = []
+        for row, order in zip(rows, orders, strict=True):
+            chosen = [n for n in order if keys[n] != row][: self.count]
+            made.append([texts[n] for n in (chosen[::-1] if self.nearest else chosen)])
+        return made
+
+    @cached_property
+    def _pool(self) -> tuple[Tensor, Tensor]:
+        """The rows as unit vectors (N, width), and the mean that was taken off them."""
+        states = mean_states(self.backbone, list(self.texts))
+        mean = states.mean(0)
+        return F.normalize(states - mean, dim=1), mean
+
+    def _likest(self, rows: Sequence[str]) -> list[list[int]]:
+        """Order the pool by the cosine of mean hidden states less the pool's mean."""
+        pool, mean = self._pool
+        place = {key: n for n, key in enumerate(self.texts)}
+        found = {row: pool[place[row]] for row in rows if row in place}
+        if missing := list(dict.fromkeys(row for row in rows if row not in place)):
+            states = F.normalize(mean_states(self.backbone, missing) - mean, dim=1)
+            found |= dict(zip(missing, states, strict=True))
+        return [(-(pool @ found[row])).argsort(stable=True).tolist() for row in rows]
+
+
+def mean_states(backbone: Backbone, texts: Sequence[str]) -> Tensor:
+    """Return the mean last hidden state of each text's tokens in the frozen model: (N, width).
+
+    Of an encoder-decoder it is the decoder's first state, after the encoder has read the text.
+    """
+    first, last = backbone.text.around
+    examples = []
+    for text in texts:
+        own = backbone.text.ids(text)[:READ] or backbone.text.ids(" .")
+        if backbone.architecture == "encoder-decoder":
+            ids = (*first, *own, *last)
+            examples.append(Example(ids, len(ids), ((),), ((0, -1),)))
+            continue
+        head, rest = (*first, own[0]), tuple(own[1:])
+        targets = tuple((0, n - 1) for n in range(len(own)))
+        examples.append(Example((*head, *last), len(head), (rest,), targets))
+    found = states_of(backbone, NOTHING, examples)
+    return torch.stack([states.float().mean(0) for states in found])
+
+
+def draw(
+    bound: Bound, keys: Sequence[str], rows: Sequence[Row], count: int, choice: Choice, seed: int
+) -> list[Row]:
+    """Choose the rows that a template of ``count`` demonstrations keeps, no text twice.
+
+    One more is kept than is shown, for the row that is one of them; of "nearest", up to ``MOST``.
+    Raises UserError where there are too few.
+    """
+    first: dict[str, Row] = {}
+    for key, row in zip(keys, rows, strict=True):
+        first.setdefault(key, row)
+    known = list(first.values())
+    if len(known) <= count:
+        raise UserError(
+            f"{{demos:{count}}} needs {count + 1} training rows of different texts, one being to "
+            f"spare, and there are {len(known)}; show fewer, or give more rows"
+        )
+    if choice == "random":
+        return random.Random(seed).sample(known, count + 1)
+    wanted = min(MOST, len(known)) if choice == "nearest" else count + 1
+    return demonstrations(bound, known, wanted, seed)
+
+
+def check_shots(shots: int, rows: Sequence[Row]) -> None:
+    """Raise UserError for a number of demonstrations that the rows do not have."""
+    if not 1 <= shots <= len(rows):
+        raise UserError(
+            f"{shots} demonstrations asked for, and there are {len(rows)} rows; give from 1 to "
+            "that many with --shots"
+        )
+
+
+def demonstrations(task: Bound, rows: Sequence[Row], shots: int, seed: int) -> list[Row]:
+    """Choose rows at random, in turn from every class where there are classes.
+
+    Raises UserError where there are fewer rows than asked for.
+    """
+    check_shots(shots, rows)
+    chance = random.Random(seed)
+    groups: dict[str | None, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(task.class_of(row), []).append(row)
+    queues = [chance.sample(groups[name], len(groups[name])) for name in sorted(groups, key=str)]
+    chance.shuffle(queues)
+    chosen: list[Row] = []
+    while len(chosen) < shots:
+        for queue in queues:
+            if queue and len(chosen) < shots:
+                chosen.append(queue.pop())
+    return chosen

@@ -1,0 +1,180 @@
+"""A row through a template to token ids, cut to fit where it is too long."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from foreword.backbone.backbone import Backbone
+from foreword.data.read import Row
+from foreword.errors import UserError
+from foreword.injection import Injection, Mixture
+from foreword.tasks.templates.template import Slot, Soft, Template
+
+Side = Literal["left", "right"]
+UNSPACED = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
+"""Scripts that put no space between words, with their punctuation."""
+
+
+@dataclass(frozen=True)
+class Laid:
+    """The tokens of a filled template.
+
+    ``slot`` is the index at which the answer goes in. ``left`` is the literal text right before
+    it, after which the answer is tokenized; a space that ended it belongs to the answer.
+    ``cut`` tells whether a field was shortened, or a demonstration left out.
+    """
+
+    ids: tuple[int, ...]
+    slot: int
+    left: str
+    cut: bool
+
+
+def lay(
+    backbone: Backbone,
+    template: Template,
+    values: Mapping[str, str],
+    *,
+    room: int,
+    side: Side,
+    where: str,
+    before: str = "",
+    demos: Sequence[str] = (),
+) -> Laid:
+    """Fill a template and tokenize it into at most ``room`` tokens.
+
+    A row that is too long loses demonstrations, the first one first, and then text on ``side`` of
+    the field with the most tokens until it fits. ``before`` is put in front, after the tokenizer's
+    own first tokens. Raises UserError where the template alone takes more than ``room``, and where
+    nothing is left to read.
+    """
+    texts, shown = dict(values), list(demos)
+    cut = False
+    while True:
+        told = texts
+        if template.demos is not None:
+            told = {**texts, template.demos.name: "".join(shown)}
+        laid = _once(backbone, template, told, before, cut)
+        if not (laid.ids or cut) and backbone.architecture != "masked":
+            raise UserError(
+                f"{where}: the row has no tokens, and the template no text of its own; add some, "
+                "such as 'Label:'"
+            )
+        excess = len(laid.ids) - room
+        if excess <= 0:
+            return laid
+        if shown:
+            shown, cut = shown[1:], True
+            continue
+        tokens = {name: backbone.text.ids(text) for name, text in texts.items()}
+        longest = max(tokens, key=lambda name: len(tokens[name]), default=None)
+        if longest is None or not tokens[longest]:
+            raise UserError(
+                f"{where}: the template alone takes {len(laid.ids)} tokens and there is room for "
+                f"{room}; shorten it, or raise --max-length"
+            )
+        ids = tokens[longest]
+        kept = max(0, len(ids) - excess)
+        shorter = backbone.text.decode(ids[:kept] if side == "right" else ids[len(ids) - kept :])
+        shorter = shorter.strip("\ufffd")  # a character whose bytes the cut has parted
+        if len(shorter) >= len(texts[longest]):  # decoding need not give the text back exactly
+            shorter = texts[longest][:-1] if side == "right" else texts[longest][1:]
+        texts[longest] = shorter
+        cut = True
+
+
+def values_of(
+    backbone: Backbone, row: Row, fields: Sequence[str], window: int | None
+) -> dict[str, str]:
+    """Return a row's fields as texts, of each no more than its first ``window`` tokens."""
+    texts = {name: str(row.fields[name]) for name in fields}
+    return {name: begun(backbone, text, window) for name, text in texts.items()}
+
+
+def begun(backbone: Backbone, text: str, window: int | None) -> str:
+    """Return the first ``window`` tokens of a text; raises UserError for a window of none."""
+    if window is not None and window < 1:
+        raise UserError(f"--input-window {window}: give 1 or more tokens, or leave it out")
+    return text if window is None else backbone.text.beginning(text, window)
+
+
+def _once(
+    backbone: Backbone, template: Template, texts: Mapping[str, str], before: str, cut: bool
+) -> Laid:
+    pieces = template.fill(texts)
+    if before:
+        if pieces and isinstance(pieces[0], str):
+            pieces[0] = before + pieces[0]
+        else:
+            pieces.insert(0, before)
+    if not any(isinstance(piece, Slot) for piece in pieces):
+        pieces.append(Slot())
+    first, last = backbone.text.around
+    ids = list(first)
+    slot, left, virtual = 0, "", backbone.vocabulary
+    for index, piece in enumerate(pieces):
+        if isinstance(piece, Slot):
+            slot = len(ids)
+            continue
+        if isinstance(piece, Soft):
+            size = soft_size(backbone, piece)
+            ids += range(virtual, virtual + size)
+            virtual += size
+            left = ""
+            continue
+        if index + 1 < len(pieces) and isinstance(pieces[index + 1], Slot):
+            left = piece
+            piece = piece.rstrip(" ")
+        ids += backbone.text.ids(piece)
+    if backbone.architecture == "encoder-decoder":
+        slot = len(ids)
+    if backbone.architecture != "causal":
+        ids += last
+    elif slot != len(ids):
+        raise UserError(
+            f"template {template.source!r}: text after [mask] is never seen by a causal model; "
+            "put [mask] at the end, or use a masked model"
+        )
+    return Laid(tuple(ids), slot, left, cut)
+
+
+def soft_size(backbone: Backbone, soft: Soft) -> int:
+    """Return how many virtual tokens a run in a template has."""
+    if soft.size is not None:
+        return soft.size
+    return len(backbone.text.ids(soft.text or ""))
+
+
+def spaced(left: str, answer: str) -> str:
+    """Return the answer with a space in front where ``left`` ends in a word or a sign before it.
+
+    Chinese and Japanese are written without.
+    """
+    if not left or left[-1].isspace() or answer[:1].isspace():
+        return answer
+    return answer if UNSPACED.search(left[-1] + answer[:1]) else f" {answer}"
+
+
+def answer_ids(backbone: Backbone, left: str, answer: str, *, inside: bool = False) -> list[int]:
+    """Tokenize an answer as it follows ``left``, as the tokenizer would in running text.
+
+    A space that ends ``left`` is given to the answer, as tokenizers expect it. A decoder of its
+    own begins a text, with the tokenizer's first tokens, whatever the encoder has read; unless
+    ``left`` stands ``inside`` what the decoder itself reads.
+    """
+    if backbone.architecture == "encoder-decoder" and not inside:
+        return [*backbone.text.around[0], *backbone.text.ids(answer.lstrip(" "))]
+    if left.endswith(" "):
+        left, answer = left.rstrip(" "), " " + answer.lstrip(" ")
+    elif left[-1:].isspace():
+        answer = answer.lstrip(" ")
+    return backbone.text.continuation(left[-12:], answer)
+
+
+def room_for(backbone: Backbone, injection: Injection | Mixture) -> int:
+    """Return how many tokens a row may have beside what an injection takes of the positions."""
+    parts = injection.parts if isinstance(injection, Mixture) else (injection,)
+    return backbone.longest - max(part.positions + part.leading for part in parts)

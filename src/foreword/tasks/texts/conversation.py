@@ -1,0 +1,108 @@
+"""Conversations: messages as the text that a model reads, by its chat template or plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2 import TemplateError
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.tokenizer import Text
+from foreword.errors import UserError
+from foreword.tasks.templates.layout import answer_ids
+
+Messages = Sequence[dict[str, str]]
+
+
+def rendered(text: Text, messages: Messages, where: str) -> str:
+    """Return what the model reads before it answers messages.
+
+    Raises UserError for messages that the chat template refuses.
+    """
+    try:
+        return asked(text, messages)
+    except TemplateError as error:
+        raise UserError(
+            f"{where}: the model's chat template does not take these messages ({error}); "
+            "mend the row's roles and their order"
+        ) from None
+
+
+def asked(text: Text, messages: Messages) -> str:
+    """Return messages as text, up to where the assistant's next one begins.
+
+    The tokenizer's chat template says how; without one each turn is a line that names its role.
+    Raises TemplateError for messages that the template refuses.
+    """
+    tokenizer = text.tokenizer
+    if tokenizer.chat_template is None:
+        turns = [f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages]
+        return "\n".join([*turns, "Assistant:"])
+    whole = str(
+        tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+    )
+    first = str(tokenizer.decode(list(text.around[0])))
+    return whole.removeprefix(first)  # which laying out puts there
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A conversation from the assistant's first turn on, as tokens.
+
+    ``before`` is the text that stands before them, and ``said`` the places of the tokens that the
+    assistant says, with those that end its turns.
+    """
+
+    before: str
+    ids: tuple[int, ...]
+    said: tuple[int, ...]
+
+
+def talk(backbone: Backbone, messages: Messages, where: str) -> Talk:
+    """Return a conversation that ends with the assistant, with all its turns to be learned.
+
+    Raises UserError where the chat template writes an earlier turn otherwise than it was said, so
+    that no one text holds all of them.
+    """
+    text = backbone.text
+    plain = text.tokenizer.chat_template is None
+    first, done = "", ""
+    ids: list[int] = []
+    said: list[int] = []
+    for number, turn in enumerate(messages):
+        if turn["role"] != "assistant":
+            continue
+        whole = rendered(text, messages[:number], where)
+        if not whole.startswith(done):
+            raise UserError(
+                f"{where}: the model's chat template does not leave earlier turns as they are; "
+                "learn the last one alone, with --turns last"
+            )
+        if done:
+            between = text.ids(whole[len(done) :])
+            if between[:1] == [text.end]:
+                said.append(len(ids))
+            ids += between
+        else:
+            first = whole
+        reply = f" {turn['content'].lstrip()}" if plain else turn["content"]
+        own = answer_ids(backbone, whole, reply)
+        said += range(len(ids), len(ids) + len(own))
+        ids += own
+        done = whole + reply
+    if text.end is not None:
+        said.append(len(ids))
+        ids.append(text.end)
+    return Talk(first, tuple(ids), tuple(said))
+
+
+def later(messages: Messages) -> list[dict[str, str]] | None:
+    """Return a conversation without its first turns, from the next user's on; None for one turn.
+
+    What the system says stays.
+    """
+    asked = [number for number, turn in enumerate(messages) if turn["role"] == "user"]
+    if len(asked) < 2:
+        return None
+    return [*messages[: asked[0]], *messages[asked[1] :]]

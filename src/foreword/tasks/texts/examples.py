@@ -1,0 +1,201 @@
+"""Rows of tasks whose answers are texts, as a backbone reads them: laid out, cut, with answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import Example
+from foreword.data.read import Row
+from foreword.data.shapes import canonical, require
+from foreword.errors import UserError
+from foreword.tasks.base import Encoded
+from foreword.tasks.templates.layout import Laid, answer_ids, begun, lay, values_of
+from foreword.tasks.templates.template import Template
+from foreword.tasks.templates.templated import Templated
+from foreword.tasks.texts.conversation import later, rendered, talk
+from foreword.tasks.texts.spec import TextTask, Wording
+from foreword.tasks.texts.windows import windows
+
+SEAM = 4
+"""Tokens that a window may have more between other text than alone, at its two ends."""
+
+LEAST_WINDOW = 16
+"""Tokens that a window must have to be worth reading."""
+
+
+class Texts(Templated):
+    """Rows to examples; what is made of the logits is for those who derive from it."""
+
+    def __init__(self, task: TextTask, backbone: Backbone, wording: Wording) -> None:
+        if task.template is None:
+            raise UserError("a generation needs a template; give one, or rows with a 'prompt'")
+        if backbone.architecture == "masked":
+            raise UserError(f"{backbone.name} is a masked model and cannot generate")
+        task.decoding.check()
+        if not 0 <= task.label_smoothing < 1:
+            raise UserError(
+                f"label_smoothing is {task.label_smoothing}; give a share, from 0 to below 1"
+            )
+        if wording.every_turn and backbone.architecture != "causal":
+            raise UserError(
+                f"{backbone.name} has a decoder apart, which learns one turn; use --turns last"
+            )
+        super().__init__(backbone, task.template)
+        if "messages" in self.fields and Template.parse(task.template).roles:
+            raise UserError(
+                f"template {task.template!r}: {{messages}} are turns already; leave out the roles"
+            )
+        self.task: TextTask = task
+        self.wording = wording
+
+    def _chat(self, row: Row) -> bool:
+        return "messages" in self.template.fields and not isinstance(row.fields["messages"], str)
+
+    def check(self, rows: Sequence[Row], *, answers: bool) -> None:
+        """Raise UserError at the first row that lacks a field or, with ``answers``, its text."""
+        for row in rows:
+            self.template.check(row.fields, row.where)
+            own = self.template.fields
+            require([row], [name for name in own if name != "messages" or not self._chat(row)])
+            if self._chat(row):
+                canonical([row], targets=answers)
+            self.wording.check(row, answers)
+
+    def _values(self, row: Row) -> dict[str, str]:
+        plain = [name for name in self.template.fields if name != "messages"]
+        values = values_of(self.backbone, row, plain, self.task.input_window)
+        if "messages" in self.template.fields:
+            messages = row.fields["messages"]
+            if isinstance(messages, str):
+                messages = [{"role": "user", "content": messages}]
+            elif messages[-1]["role"] == "assistant":
+                messages = messages[:-1]
+            values["messages"] = rendered(self.backbone.text, self._heard(messages), row.where)
+        return values
+
+    def _heard(self, messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+        """Return messages, of those that the assistant has not said the first tokens alone."""
+        window = self.task.input_window
+        return [
+            m
+            if m["role"] == "assistant"
+            else {**m, "content": begun(self.backbone, m["content"], window)}
+            for m in messages
+        ]
+
+    def completion(self, row: Row) -> str:
+        """Return the row's answer."""
+        return self.wording.answer(row)
+
+    def _templated(self, row: Row) -> bool:
+        """Whether the row is a chat that the tokenizer's own template renders, to the letter."""
+        return self._chat(row) and self.backbone.text.tokenizer.chat_template is not None
+
+    def _following(self, left: str, row: Row) -> str:
+        """Return the row's answer as it is written after ``left``."""
+        answer = self.completion(row)
+        return answer if self._templated(row) else self.following(left, answer)
+
+    def _room(self, room: int, before: str) -> int:
+        """Return how many tokens a row may have, the text ``before`` it counted in."""
+        limit = self.task.max_length + len(self.backbone.text.ids(before))
+        return min(limit, room - self.task.decoding.max_new_tokens)
+
+    def _laid(self, row: Row, room: int, before: str = "") -> Laid:
+        limit, given = self._room(room, before), row
+        while self._chat(row) and len(self._values(row)["messages"]) > limit:
+            said = len(self.backbone.text.ids(self._values(row)["messages"]))
+            shorter = later(row.fields["messages"]) if said > limit else None
+            if shorter is None:
+                break
+            row = Row({**row.fields, "messages": shorter}, row.where, row.task)
+        laid = lay(
+            self.backbone,
+            self.template,
+            self._values(row),
+            room=limit,
+            side=self.task.truncate,
+            where=row.where,
+            before=before,
+        )
+        return laid if row is given else replace(laid, cut=True)
+
+    def windows(self, row: Row, room: int, before: str = "") -> list[Row]:
+        """Return the row, or a row for each window of its long field.
+
+        Raises UserError where the rest of the row leaves no room for a window.
+        """
+        field = self.wording.windowed
+        if field is None:
+            return [row]
+        without = Row({**row.fields, field: ""}, row.where, row.task)
+        size = self._room(room, before) - len(self._laid(without, room, before).ids) - SEAM
+        whole = begun(self.backbone, str(row.fields[field]), self.task.input_window)
+        if size < LEAST_WINDOW and len(self.backbone.text.ids(whole)) > size:
+            raise UserError(
+                f"{row.where}: the rest of the row leaves {max(0, size)} tokens for its "
+                f"'{field}'; shorten it, or raise --max-length"
+            )
+        parts = windows(self.backbone.text, whole, size, min(self.wording.stride, max(1, size)))
+        return [Row({**row.fields, field: part}, row.where, row.task) for part in parts]
+
+    def train_example(self, row: Row, room: int) -> Encoded:
+        """Return the row with its answer and the end of text as targets."""
+        if self.wording.every_turn and self._chat(row):
+            return self._conversation(row, room)
+        parts = self.windows(row, room)
+        row = next((part for part in parts if self.wording.holds(part)), parts[0])
+        laid = self._laid(row, room)
+        return replace(self._taught(laid, self._following(laid.left, row)), windows=len(parts))
+
+    dev_example = train_example
+
+    def _taught(self, laid: Laid, text: str) -> Encoded:
+        """Return a laid row with a text after it as targets, and its end."""
+        answer = answer_ids(self.backbone, laid.left, text)
+        longest = self.task.decoding.max_new_tokens
+        cut = len(answer) > longest
+        answer = answer[:longest]
+        if self.backbone.text.end is not None and not cut:  # what was cut does not end here
+            answer = [*answer, self.backbone.text.end]
+        targets = tuple((0, j) for j in range(-1, len(answer) - 1))
+        example = Example(laid.ids, laid.slot, (tuple(answer[:-1]),), targets, tuple(answer))
+        return Encoded(example, len(answer), cut or laid.cut)
+
+    def _conversation(self, row: Row, room: int) -> Encoded:
+        """Return a conversation with all replies as targets, and the tokens that end them.
+
+        One that is too long loses its first turns.
+        """
+        messages, cut = self._heard(row.fields["messages"]), False
+        limit = min(self.task.max_length, room)
+        while True:
+            said = talk(self.backbone, messages, row.where)
+            own = {**row.fields, "messages": said.before}
+            values = {name: str(own[name]) for name in self.template.fields}
+            laid = lay(
+                self.backbone, self.template, values, room=room, side="left", where=row.where
+            )
+            if len(laid.ids) + len(said.ids) <= limit:
+                break
+            shorter = later(messages)
+            if shorter is None:  # one turn alone is cut as any other row
+                last = Row({**row.fields, "messages": messages}, row.where, row.task)
+                laid = self._laid(last, room)
+                return self._taught(laid, self._following(laid.left, last))
+            messages, cut = shorter, True
+        targets = tuple((0, place - 1) for place in said.said)
+        answers = tuple(said.ids[place] for place in said.said)
+        example = Example(laid.ids, laid.slot, (said.ids[:-1],), targets, answers)
+        return Encoded(example, len(answers), cut or laid.cut)
+
+    def demonstration(self, row: Row) -> str:
+        """Return the row's prompt with its answer, ended as the next row begins."""
+        filled = self.template.fill(self._values(row))
+        prompt = "".join(piece for piece in filled if isinstance(piece, str))
+        answer = self._following(prompt, row)
+        if self._templated(row):
+            return f"{prompt}{answer}{self.backbone.text.tokenizer.eos_token or ''}\n"
+        return f"{prompt}{answer}{self.template.after}"

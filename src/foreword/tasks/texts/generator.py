@@ -1,0 +1,205 @@
+"""The machine of all tasks whose answers are texts: what is learned, written and scored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foreword.backbone.decode import Decoding, decode
+from foreword.backbone.example import Example, common_lead
+from foreword.data.read import Row
+from foreword.engine.passes import buckets, infer, share
+from foreword.errors import UserError
+from foreword.injection import Injection, Mixture
+from foreword.tasks.base import Encoded, Task, mean
+from foreword.tasks.progress import by_owner
+from foreword.tasks.templates.layout import room_for
+from foreword.tasks.texts.examples import Texts
+
+ROWS_TOKENS = 4096
+"""Tokens, prompts and completions together, that are decoded side by side."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows of token ids to be continued, what each is run under, and whether it was cut."""
+
+    ids: list[tuple[int, ...]]
+    injection: Mixture
+    cut: list[bool]
+
+
+class Generator(Texts):
+    """A task of texts bound to a backbone."""
+
+    metric = "log-likelihood"
+    answer = "text"
+    tokens = None  # all are scored
+    classes = 0
+    measured = staticmethod(mean)
+
+    @property
+    def headline(self) -> str:
+        """The score by which prompts are compared."""
+        return self.wording.headline
+
+    def bare(self) -> Generator:
+        """Return the task with the virtual tokens left out of its template."""
+        made = Generator(self.task, self.backbone, self.wording)
+        made.template = self.template.hard()
+        return made
+
+    def headed(self) -> Generator:
+        """Raise UserError: a text has no classes that a head could score."""
+        raise UserError("a generation has no classes for a head; leave the head out of --method")
+
+    def instruction(self) -> str:
+        """Return the default text to start from."""
+        return self.wording.instruction
+
+    def label_text(self) -> str:
+        """Return nothing: a text has no labels."""
+        return ""
+
+    def class_of(self, row: Row) -> str | None:
+        """Return None: a text has no classes."""
+        return None
+
+    # Learning ----------------------------------------------------------------------------------
+
+    def weight(self, item: Encoded) -> int:
+        """Count the target tokens."""
+        return item.gold
+
+    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
+        """Return each row's cross-entropy in nats, summed over its targets: (rows,)."""
+        return self._entropies(logits, items, self.task.label_smoothing)
+
+    def _entropies(self, logits: Tensor, items: Sequence[Encoded], smoothing: float) -> Tensor:
+        sizes = torch.tensor([item.gold for item in items], device=logits.device)
+        answers = [token for item in items for token in item.example.answers]
+        target = torch.tensor(answers, device=logits.device)
+        each = F.cross_entropy(logits.float(), target, reduction="none", label_smoothing=smoothing)
+        return each.new_zeros(len(items)).index_add(0, torch.repeat_interleave(sizes), each)
+
+    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
+        """Return the summed log-likelihood of the answers' tokens, and their number."""
+        return -float(self._entropies(logits, items, 0.0).sum()), sum(item.gold for item in items)
+
+    def finished(self, rows: Sequence[Row], injection: Injection) -> Task:
+        """Return the task as it is."""
+        return self.task
+
+    # Answering ---------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        rows: Sequence[Row],
+        injection: Injection | Mixture,
+        *,
+        before: str = "",
+        progress: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return an answer for each row; of one in windows, the likeliest of theirs."""
+        self.check(rows, answers=False)
+        room = room_for(self.backbone, injection)
+        parted = [self.windows(row, room, before) for row in rows]
+        owners = [n for n, own in enumerate(parted) for _ in own]
+        flat = [part for own in parted for part in own]
+        mixture = Mixture.of(injection, len(rows)).of_rows(owners)
+        under = mixture if isinstance(injection, Mixture) else injection
+        texts, cut = self._written(flat, under, before, owners, progress)
+        several = [n for n, own in enumerate(owners) if len(parted[own]) > 1]
+        chances = dict.fromkeys(range(len(flat)), 0.0)
+        if several:
+            chosen = mixture.of_rows(several) if isinstance(injection, Mixture) else injection
+            said = [(flat[n], texts[n]) for n in several]
+            chances.update(zip(several, self._chances(said, chosen, room, before), strict=True))
+        found: list[dict[str, Any]] = [{} for _ in rows]
+        for n in sorted(range(len(flat)), key=lambda n: chances[n]):
+            own = {"windows": len(parted[owners[n]])} if self.wording.windowed else {}
+            found[owners[n]] = {"text": texts[n], "cut": cut[n], **own}
+        return found
+
+    def _written(
+        self,
+        rows: Sequence[Row],
+        injection: Injection | Mixture,
+        before: str,
+        owners: Sequence[int],
+        progress: Any,
+    ) -> tuple[list[str], list[bool]]:
+        """Decode each row; progress hears of an owner once, with the last of its rows."""
+        asked = self.asked(rows, injection, before=before)
+        texts = [""] * len(rows)
+        decoding = self._decoding(before)
+        sizes = [len(ids) + decoding.max_new_tokens for ids in asked.ids]
+        told = by_owner(progress, owners)
+        for group in buckets(sizes, ROWS_TOKENS):
+            ids, part = [asked.ids[i] for i in group], asked.injection.of_rows(group)
+            for i, text in zip(group, decode(self.backbone, ids, part, decoding), strict=True):
+                texts[i] = text.strip()
+            told(group)
+        return texts, asked.cut
+
+    def _chances(
+        self,
+        said: Sequence[tuple[Row, str]],
+        injection: Injection | Mixture,
+        room: int,
+        before: str,
+    ) -> list[float]:
+        """Return the mean log-probability of each text's tokens after its row; no text has none."""
+        items = []
+        for row, text in said:
+            laid = self._laid(row, room, before)
+            items.append(self._taught(laid, self.following(laid.left, text)))
+        found = [-math.inf] * len(items)
+        for group, logits in infer(self.backbone, injection, [item.example for item in items]):
+            own = [items[i] for i in group]
+            for i, loss in zip(group, self._entropies(logits, own, 0.0).tolist(), strict=True):
+                if said[i][1]:
+                    found[i] = -loss / items[i].gold
+        return found
+
+    @torch.no_grad()
+    def asked(
+        self, rows: Sequence[Row], injection: Injection | Mixture, *, before: str = ""
+    ) -> Asked:
+        """Return what is to be continued; what all rows begin with is read by now."""
+        self.check(rows, answers=False)
+        room = room_for(self.backbone, injection)
+        laid = [self._laid(row, room, before) for row in rows]
+        examples = [Example(each.ids, each.slot, ((),), ()) for each in laid]
+        more = self.task.decoding.max_new_tokens
+        longest = max((e.length for e in examples), default=0) + more
+        mixture = Mixture.of(injection, len(rows))
+        lead = () if isinstance(injection, Mixture) else common_lead(examples)
+        read = [share(self.backbone.under(p), p, lead, longest) for p in mixture.parts]
+        parts = tuple(each.injection for each in read if isinstance(each.injection, Injection))
+        ids = [example.ids[read[0].lead :] for example in examples]
+        return Asked(ids, Mixture(parts, mixture.rows), [each.cut for each in laid])
+
+    def _decoding(self, before: str) -> Decoding:
+        """Stop at the blank line that parts demonstrations, where there are some."""
+        stop = self.task.decoding.stop
+        return replace(self.task.decoding, stop=(*stop, "\n\n")) if before else self.task.decoding
+
+    def score(
+        self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
+    ) -> dict[str, Any]:
+        """Compare answers with all of a row's references, as the task is measured.
+
+        ``windowed`` counts the rows that were read in windows.
+        """
+        references = [self.wording.references(row) for row in rows]
+        found = self.wording.measure([str(p["text"]) for p in predictions], references, seed)
+        if self.wording.windowed is None:
+            return found
+        return {**found, "windowed": sum(p.get("windows", 1) > 1 for p in predictions)}

@@ -1,0 +1,1 @@
+"""Tuning: rows, a task and a method to a prompt."""

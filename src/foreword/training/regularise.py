@@ -1,0 +1,79 @@
+"""Regularisers of a step: what is left out, held back or mixed while a prompt is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from foreword.injection import KV, Injection, Mixture
+
+
+def dropped(
+    injection: Injection | Mixture, share: float, chance: torch.Generator
+) -> Injection | Mixture:
+    """Leave out each virtual token, and each position of keys and values, with this probability.
+
+    The choice is drawn anew in every step and is the same for all of its rows and layers (token
+    dropout, as in context tuning: Lu et al. 2025, arXiv:2507.04221). Keys that stay keep the
+    positions they were read at, and rows begin where they would; of leading virtual tokens the
+    others close up; those in a template are set to zero. One of each always stays. Patches,
+    weights and heads are left alone.
+    """
+    if isinstance(injection, Mixture):
+        parts = tuple(_dropped(part, share, chance) for part in injection.parts)
+        return Mixture(parts, injection.rows)
+    return _dropped(injection, share, chance)
+
+
+def _dropped(injection: Injection, share: float, chance: torch.Generator) -> Injection:
+    kept: dict[int, Tensor] = {}
+
+    def places(size: int) -> Tensor:
+        if size not in kept:
+            kept[size] = _kept(size, share, chance)
+        return kept[size]
+
+    made = injection
+    embeds = injection.embeds
+    if embeds is not None:
+        stay = places(len(embeds)).to(embeds.device)
+        if injection.leading == len(embeds):
+            made = replace(made, embeds=embeds[stay], leading=int(stay.sum()))
+        else:
+            made = replace(made, embeds=embeds * stay[:, None])
+    kv = {}
+    for site, own in injection.kv.items():
+        index = places(own.keys.shape[1]).nonzero()[:, 0].to(own.keys.device)
+        kv[site] = KV(own.keys.index_select(1, index), own.values.index_select(1, index))
+    return replace(made, kv=kv)
+
+
+def _kept(size: int, share: float, chance: torch.Generator) -> Tensor:
+    """Return which of ``size`` stay, (size,) bool, at least one."""
+    drawn = torch.rand(size, generator=chance)
+    stay = drawn >= share
+    if not bool(stay.any()):
+        stay[drawn.argmax()] = True
+    return stay
+
+
+class Anchor:
+    """An L2 penalty to the start: ``strength / 2 * |theta - theta_0|^2``.
+
+    L2-SP (Xuhong, Grandvalet and Davoine 2018, arXiv:1802.01483). Its gradient is added to that
+    of the loss; the loss that is shown is without it.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], strength: float) -> None:
+        self.parameters = parameters
+        self.strength = strength
+        self.start = [parameter.detach().clone() for parameter in parameters]
+
+    def pull(self) -> None:
+        """Add ``strength * (theta - theta_0)`` to every gradient."""
+        for parameter, start in zip(self.parameters, self.start, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - start, alpha=self.strength)
