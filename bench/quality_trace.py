@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import common_lead
 from foreword.data.read import Row
-from foreword.engine.lower_layers import Trunk
+from foreword.engine.lower_layers import LowerLayers
 from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import Injection
@@ -68,7 +68,7 @@ class Judge:
         self.lead = common_lead(item.example for item in self.items)
 
     def __call__(
-        self, backbone: Backbone, injection: Injection, trunk: Trunk | None = None
+        self, backbone: Backbone, injection: Injection, trunk: LowerLayers | None = None
     ) -> float:
         """Return the mean score of the rows; what a trunk holds of them is not run again."""
         if trunk is not None and self.lead[: len(trunk.lead)] != trunk.lead:
@@ -80,7 +80,7 @@ class Judge:
             given = None if trunk is None else trunk.given(examples)
             found = infer(backbone, injection, examples, tokens=self.bound.tokens, given=given)
             for group, logits in found:
-                score, count = self.bound.judge(logits, [part[i] for i in group])
+                score, count = self.bound.dev_counts(logits, [part[i] for i in group])
                 total, weight = total + score, weight + count
         return total / weight
 

@@ -47,7 +47,7 @@ def task_on(base: Backbone) -> Classify:
 def built(method: Method, base: Backbone, seed: int = 0) -> tuple[Bound, Trainable]:
     task = task_on(base).bind(base)
     trainable = method.build(task, ROWS, seed)
-    return task.headed() if trainable().head is not None else task, trainable
+    return task.with_head() if trainable().head is not None else task, trainable
 
 
 def backward(task: Bound, trainable: Trainable) -> float:
@@ -96,7 +96,7 @@ def digest(base: Backbone) -> str:
 
 def probabilities(task: Bound, injection: Injection | Mixture) -> Tensor:
     part = injection.parts[0] if isinstance(injection, Mixture) else injection
-    answers = (task if part.head is None else task.headed()).predict(ROWS, injection)
+    answers = (task if part.head is None else task.with_head()).predict(ROWS, injection)
     return torch.tensor([list(answer["probabilities"].values()) for answer in answers])
 
 

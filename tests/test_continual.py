@@ -9,7 +9,7 @@ import pytest
 
 from foreword.data.read import Row
 from foreword.methods.full import Full
-from foreword.methods.parts.from_file import Continued
+from foreword.methods.parts.from_file import FromFile
 from foreword.methods.parts.start_from_prompt import mean_loss
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
@@ -34,12 +34,12 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def new_run(out: Path | None, old: Path, replay: Replay | None, **changes: Any) -> Prompt:
-    method, _ = Continued.of(old)
+    method, _ = FromFile.of(old)
     return toy_run(out, method=method, task=SWAPPED, train=rows(12, 300), replay=replay, **changes)
 
 
 def test_the_old_rows_have_their_share_of_each_batch_and_their_own_task(old: Path) -> None:
-    method, _ = Continued.of(old)
+    method, _ = FromFile.of(old)
     given = Replay(TASK, rows(7, 400), 0.25)
     _, run = prepare(get(), SWAPPED, method, rows(12), rows(6, 100), TRAINING, print, replay=given)
     assert (run.names, run.counts, run.per_epoch) == (("new", "old"), (12, 4), 4)
@@ -70,7 +70,7 @@ def test_what_is_forgotten_is_forgotten_less_with_replay(tmp_path: Path) -> None
 
     def loss(replay: Replay | None) -> float:
         recorder = Recorder()
-        method, _ = Continued.of(old)
+        method, _ = FromFile.of(old)
         _, run = prepare(
             get(), SWAPPED, method, rows(12), rows(6, 100), TRAINING, print, replay=replay
         )

@@ -34,7 +34,7 @@ def bound(name: str) -> Generator:
 
 
 def read(name: str, ids: list[int]) -> Injection:
-    found = get(name).fold(NOTHING, ids, 64)
+    found = get(name).prefill(NOTHING, ids, 64)
     assert found is not None
     return found
 

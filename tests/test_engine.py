@@ -207,7 +207,7 @@ def test_a_shared_lead_is_not_run_for_every_row() -> None:
     common = common_lead(examples)
     with torch.no_grad():
         list(infer(get("gpt2"), trainable(), examples, 10_000))  # tries the model, once
-    assert get("gpt2").foldable
+    assert get("gpt2").can_prefill
     counter = Counter(get("gpt2"))
     with torch.no_grad():
         list(infer(get("gpt2"), trainable(), examples, 10_000))

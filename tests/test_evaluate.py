@@ -106,7 +106,7 @@ def test_zero_shot_is_the_template_and_nothing_else() -> None:
     zero = evaluate(inside(), HELD, baselines=True)["baselines"]["zero-shot"]
     plain = replace(TASK, template="a  {text} :").bind(get())
     assert zero["accuracy"] == pytest.approx(accuracy(plain.predict(HELD, NOTHING), HELD))
-    bare = inside().bound().bare()
+    bare = inside().bound().without_prompt()
     assert bare.predict(HELD, NOTHING) == plain.predict(HELD, NOTHING)
 
 
@@ -122,7 +122,7 @@ def test_demonstrations_are_the_rows_typed_in_front_by_hand(make: Any) -> None:
     by_hand = replace(TASK, template="".join(texts) + hard).bind(get())
     found = by_hand.predict(HELD, NOTHING)
     assert result["accuracy"] == pytest.approx(accuracy(found, HELD))
-    assert prompt.bound().bare().predict(HELD, NOTHING, before="".join(texts)) == found
+    assert prompt.bound().without_prompt().predict(HELD, NOTHING, before="".join(texts)) == found
 
 
 def test_demonstrations_come_from_the_training_rows_and_every_class() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foreword.injection import KV, NOTHING, Head, Injection, Mixture, Patch
+from foreword.injection import KV, NOTHING, ClassHead, Injection, Mixture, Patch
 
 SITES = st.lists(
     # names that end like the suffixes are the ones that a careless split would confuse
@@ -36,7 +36,7 @@ def injections() -> st.SearchStrategy[Injection]:
             positions=positions,
             patches={module: (plain, full)[: 1 + n % 2] for n, module in enumerate(patched)},
             weights={name: torch.randn(2) for name in weighted},
-            head=Head(torch.randn(2, 4), torch.randn(2)) if headed else None,
+            head=ClassHead(torch.randn(2, 4), torch.randn(2)) if headed else None,
         )
 
     return st.builds(

@@ -13,7 +13,7 @@ from foreword.injection import NOTHING
 from foreword.methods.base import Method
 from foreword.methods.head import Head
 from foreword.methods.lora import Lora
-from foreword.methods.parts.several import Joint
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.tasks.answer import Answer
@@ -54,7 +54,7 @@ METHODS: dict[str, Method] = {
     "soft": Soft(start="vocabulary", length=1, rate=0.1),
     "prefix": Prefix(start="vocabulary", length=2, rate=0.3),
     "lora": Lora(rate=1e-2),
-    "soft+head": Joint((Soft(start="vocabulary", length=1, rate=0.1), Head(rate=3e-2))),
+    "soft+head": Several((Soft(start="vocabulary", length=1, rate=0.1), Head(rate=3e-2))),
 }
 
 
@@ -132,7 +132,7 @@ def test_a_prompt_finds_what_the_model_knows(name: str, task: str, method: str) 
         watchers=[],
     )
     unseen = make(60, 3)
-    bare = scored(prompt.task.bind(taught(name)).bare(), unseen, NOTHING)
+    bare = scored(prompt.task.bind(taught(name)).without_prompt(), unseen, NOTHING)
     assert bare[score] <= 45, bare[score]
     found = evaluate(prompt, unseen)
     assert found[score] >= 90, found[score]

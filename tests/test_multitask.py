@@ -23,7 +23,7 @@ from foreword.training import checkpoint
 from foreword.training import loop as loop_module
 from foreword.training.loop import Loop
 from foreword.training.settings import Training
-from foreword.training.several_tasks import Several
+from foreword.training.several_tasks import MixedObjective
 from foreword.training.watch import Watchers
 from toys import TASK, Recorder, get, rows, toy_run
 
@@ -82,7 +82,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: dict[str | None, list[floa
     def judge(bound: Classifier, logits: Any, items: Any) -> tuple[float, int]:
         return next(coming[bound.task.template]) * len(items), len(items)
 
-    monkeypatch.setattr(Classifier, "judge", judge)
+    monkeypatch.setattr(Classifier, "dev_counts", judge)
 
 
 @pytest.mark.parametrize("share", ["none", "mpt"])
@@ -121,7 +121,7 @@ def test_the_mean_dev_score_counts_tasks_alike_whatever_their_rows() -> None:
     owners = Owners((0, 1), (0, 1, 1, 1))
     bounds = [TASK.bind(get()), MOOD.bind(get())]
     parts = [METHOD.build(bound, rows(4), 0) for bound in bounds]
-    loop = Loop(get(), Several(bounds), Many(parts, owners), TRAINING, 1e-2, print)
+    loop = Loop(get(), MixedObjective(bounds), Many(parts, owners), TRAINING, 1e-2, print)
     held = [replace(row, task=t) for row, t in zip(rows(4, 100), owners.dev, strict=True)]
     loop.encode([replace(row, task=n) for n, row in enumerate(rows(2))], held, {"a": 1, "b": 1})
     recorder = Recorder()

@@ -376,7 +376,7 @@ def test_no_damage_gives_anything_but_a_user_error(
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     path.write_bytes(damaged[:size])
     with suppress(UserError):
-        Prompt.load(path).onto(get(), force=True)
+        Prompt.load(path).on_backbone(get(), force=True)
 
 
 # Writing --------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from families import REACHED, backbone
 from foreword.engine.mixup import Mix
 from foreword.engine.passes import differentiate
 from foreword.errors import UserError
-from foreword.injection import KV, Head, Injection, Mixture
-from foreword.methods.head import Head as HeadMethod
+from foreword.injection import KV, ClassHead, Injection, Mixture
+from foreword.methods.head import Head
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.tasks.classify import Classify
@@ -41,7 +41,7 @@ def chance(seed: int = 0) -> torch.Generator:
 
 def whole(positions: int = 40) -> Injection:
     kv = {name: KV(torch.randn(2, positions, 4), torch.randn(2, positions, 4)) for name in "ab"}
-    return Injection(kv=kv, positions=positions, head=Head(torch.ones(2, 4), torch.zeros(2)))
+    return Injection(kv=kv, positions=positions, head=ClassHead(torch.ones(2, 4), torch.zeros(2)))
 
 
 def test_dropped_positions_are_the_same_in_all_layers_and_rows_stay_where_they_were() -> None:
@@ -157,7 +157,7 @@ def test_smoothed_completions_are_scored_without_it() -> None:
         target = torch.tensor(items[0].example.answers)
         expected = F.cross_entropy(logits, target, reduction="sum", label_smoothing=share)
         torch.testing.assert_close(task.losses(logits, items)[0], expected)
-        found.append(task.judge(logits, items)[0])
+        found.append(task.dev_counts(logits, items)[0])
     assert found[0] == pytest.approx(found[1])
 
 
@@ -166,7 +166,7 @@ def test_smoothed_completions_are_scored_without_it() -> None:
 
 def test_mixed_rows_are_mixed_states_and_mixed_losses() -> None:
     base = backbone(LLAMA)
-    task, trainable = contract.built(HeadMethod(), base)
+    task, trainable = contract.built(Head(), base)
     items = [task.train_example(row, 100) for row in contract.ROWS]
     examples = [item.example for item in items]
 
@@ -197,7 +197,7 @@ def test_mixed_rows_are_mixed_states_and_mixed_losses() -> None:
 
 
 def test_shares_are_drawn_from_beta() -> None:
-    drawn = torch.tensor([Mix.drawn(0.4, chance(seed)).share for seed in range(400)])
+    drawn = torch.tensor([Mix.draw(0.4, chance(seed)).share for seed in range(400)])
     assert float(drawn.mean()) == pytest.approx(0.5, abs=0.06)
     assert float(drawn.var()) == pytest.approx(0.25 / 1.8, abs=0.03)  # 1 / (4 (2 alpha + 1))
 
@@ -222,7 +222,7 @@ def test_words_of_several_tokens_cannot_be_mixed(tmp_path: Path) -> None:
     ids=str,
 )
 def test_runs_repeat_and_differ_from_those_without(tmp_path: Path, training: Training) -> None:
-    method = HeadMethod(rate=1e-2) if training.mixup else Soft(length=4)
+    method = Head(rate=1e-2) if training.mixup else Soft(length=4)
     shorter = replace(training, epochs=2, batch_size=3)
     one, two = (dict(tuned(tmp_path, method, shorter).tensors()) for _ in range(2))
     none = dict(tuned(tmp_path, method, Training(epochs=2, batch_size=3)).tensors())

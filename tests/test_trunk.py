@@ -14,7 +14,7 @@ from torch import Tensor
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import common_lead
-from foreword.engine.lower_layers import Trunk
+from foreword.engine.lower_layers import LowerLayers
 from foreword.engine.passes import differentiate, infer
 from foreword.engine.spill_file import UNUSED, Overflow
 from foreword.injection import Injection
@@ -53,16 +53,18 @@ class Work:
         how = method or Prefix(length=3, start="random", first_layer=1)
         self.trainable = how.build(task, ROWS, 0)
         self.examples = [task.train_example(row, 100).example for row in ROWS]
-        self.lead = common_lead(self.examples) if self.base.packable else ()
+        self.lead = common_lead(self.examples) if self.base.can_pack else ()
         self.longest = max(e.length for e in self.examples)
 
-    def trunk(self, memory: float = PLENTY, announce=said) -> Trunk:  # type: ignore[no-untyped-def]
+    def trunk(self, memory: float = PLENTY, announce=said) -> LowerLayers:  # type: ignore[no-untyped-def]
         injection = self.trainable()
-        layer = Trunk.under(injection, self.base, self.longest)
+        layer = LowerLayers.depth_under(injection, self.base, self.longest)
         assert layer == 1
-        return Trunk(self.base, layer, injection.positions, self.lead, memory, announce)
+        return LowerLayers(self.base, layer, injection.positions, self.lead, memory, announce)
 
-    def run(self, trunk: Trunk | None, budget: int = 10_000) -> tuple[float, dict[str, Tensor]]:
+    def run(
+        self, trunk: LowerLayers | None, budget: int = 10_000
+    ) -> tuple[float, dict[str, Tensor]]:
         def loss(group: list[int], logits: Tensor) -> Tensor:
             size = [len(self.examples[i].targets) for i in group]
             target = torch.tensor([(7 * i) % 150 for i, n in zip(group, size, strict=True)
@@ -113,14 +115,14 @@ def test_a_head_alone_is_trained_on_what_all_layers_have_made(name: str) -> None
     found = []
     for kept in (False, True):
         trainable = Head().build(task, ROWS, 0)
-        examples = [task.headed().train_example(row, 100).example for row in ROWS]
-        lead = common_lead(examples) if base.packable else ()
+        examples = [task.with_head().train_example(row, 100).example for row in ROWS]
+        lead = common_lead(examples) if base.can_pack else ()
         longest = max(e.length for e in examples)
         given = None
         if kept:
-            layer = Trunk.under(trainable(), base, longest)
+            layer = LowerLayers.depth_under(trainable(), base, longest)
             assert layer == 3
-            given = Trunk(base, layer, 0, lead, PLENTY, said).given(examples)
+            given = LowerLayers(base, layer, 0, lead, PLENTY, said).given(examples)
 
         def loss(group: list[int], logits: Tensor) -> Tensor:
             return F.cross_entropy(logits, torch.tensor([i % 2 for i in group]), reduction="sum")
@@ -163,10 +165,10 @@ def test_another_run_of_the_same_rows_shares_it() -> None:
     assert lower.times == before
     again.given(work.examples)
     assert lower.times == before + 1
-    other = Trunk(work.base, 2, 3, work.lead, PLENTY, said)
+    other = LowerLayers(work.base, 2, 3, work.lead, PLENTY, said)
     other.given(work.examples)
     assert lower.times == before + 2
-    moved = Trunk(work.base, 1, 4, work.lead, PLENTY, said)
+    moved = LowerLayers(work.base, 1, 4, work.lead, PLENTY, said)
     moved.given(work.examples)
     assert lower.times == before + 3
 
@@ -246,7 +248,7 @@ def test_memory_of_runs_before_is_given_back() -> None:
     old = work.trunk()
     old.given(work.examples)
     room = float(old.shelf.held)
-    new = Trunk(work.base, 2, 3, work.lead, room, said)
+    new = LowerLayers(work.base, 2, 3, work.lead, room, said)
     new.given(work.examples)
     assert list(new.shelves) == [new.key]
     assert new.overflow is None
@@ -254,15 +256,15 @@ def test_memory_of_runs_before_is_given_back() -> None:
 
 def test_there_is_none_where_all_layers_depend_on_the_prompt() -> None:
     work = Work("llama", Prefix(length=3, start="random"))
-    assert Trunk.under(work.trainable(), work.base, 40) == 0
+    assert LowerLayers.depth_under(work.trainable(), work.base, 40) == 0
     base = backbone(SEQ2SEQ[1])
     task = Classify(template="{text}:", labels=LABELS).bind(base)
-    assert Trunk.under(Soft(length=2).build(task, ROWS, 0)(), base, 40) == 0
+    assert LowerLayers.depth_under(Soft(length=2).build(task, ROWS, 0)(), base, 40) == 0
     upper = Prefix(length=3, start="random", first_layer=1).build(task, ROWS, 0)
     assert isinstance(upper, PrefixKV)
-    assert Trunk.under(upper(), base, 40) == 1
+    assert LowerLayers.depth_under(upper(), base, 40) == 1
     changed = Injection(weights={"lm_head.weight": torch.zeros(1)}, kv=work.trainable().kv)
-    assert Trunk.under(changed, work.base, 40) == 0
+    assert LowerLayers.depth_under(changed, work.base, 40) == 0
 
 
 def test_an_encoder_that_no_prefix_reaches_is_run_once() -> None:
@@ -270,10 +272,10 @@ def test_an_encoder_that_no_prefix_reaches_is_run_once() -> None:
     task = Classify(template="{text}:", labels=LABELS).bind(base)
     made = Prefix(length=3, start="random").build(task, ROWS, 0)()
     kept = {site: kv for site, kv in made.kv.items() if base.sites[site].role != "encoder"}
-    assert Trunk.under(Injection(kv=kept), base, 40) == 3
+    assert LowerLayers.depth_under(Injection(kv=kept), base, 40) == 3
     t5 = backbone(SEQ2SEQ[0])  # its first layer makes position biases for all
     whole = Prefix(length=3, start="random", first_layer=1).build(task_on(t5), ROWS, 0)()
-    assert Trunk.under(whole, t5, 40) == 0
+    assert LowerLayers.depth_under(whole, t5, 40) == 0
 
 
 def task_on(base: Backbone) -> Classifier:

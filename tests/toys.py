@@ -102,7 +102,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     def judge(bound: Classifier, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         return next(coming) * len(items), len(items)
 
-    monkeypatch.setattr(Classifier, "judge", judge)
+    monkeypatch.setattr(Classifier, "dev_counts", judge)
 
 
 # Processes that end early ------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.compose.ensemble import Ensemble
 from foreword.compose.fit import fit
-from foreword.compose.merge import averaged, concatenated
+from foreword.compose.merge import average, concatenate
 from foreword.compose.similar import similarity
 from foreword.compression.compress import compress
 from foreword.errors import UserError
@@ -21,7 +21,7 @@ from foreword.methods.cartridge import Cartridge
 from foreword.methods.context import Context
 from foreword.methods.deep import Deep
 from foreword.methods.lora import Lora
-from foreword.methods.parts.from_file import Continued
+from foreword.methods.parts.from_file import FromFile
 from foreword.methods.prefix import Prefix
 from foreword.methods.ptuning import PTuning
 from foreword.methods.soft import Soft
@@ -54,10 +54,10 @@ __all__ = [
     "Chat",
     "Classify",
     "Context",
-    "Continued",
     "Decoding",
     "Deep",
     "Ensemble",
+    "FromFile",
     "Generate",
     "Lora",
     "Multilabel",
@@ -73,9 +73,9 @@ __all__ = [
     "Training",
     "Translate",
     "UserError",
-    "averaged",
+    "average",
     "compress",
-    "concatenated",
+    "concatenate",
     "evaluate",
     "find_rate",
     "fit",

@@ -66,7 +66,7 @@ PATCH_TENSORS = ("down", "up", "down_bias", "up_bias", "gate")
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
+class ClassHead:
     """A linear layer that scores C classes from a target's last hidden state."""
 
     weight: Tensor  # (C, width)
@@ -95,7 +95,7 @@ class Injection:
     positions: int = 0
     patches: Mapping[str, tuple[Patch, ...]] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
-    head: Head | None = None
+    head: ClassHead | None = None
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every tensor with a stable name, the one it has in a Prompt file."""
@@ -132,7 +132,7 @@ class Injection:
             kv={s: KV(function(kv.keys), function(kv.values)) for s, kv in self.kv.items()},
             patches={m: tuple(map(patched, patches)) for m, patches in self.patches.items()},
             weights={n: function(tensor) for n, tensor in self.weights.items()},
-            head=None if head is None else Head(function(head.weight), function(head.bias)),
+            head=None if head is None else ClassHead(function(head.weight), function(head.bias)),
         )
 
     def joined(self, other: Injection) -> Injection:
@@ -188,7 +188,7 @@ class Injection:
             patches={module: tuple(own) for module, own in patches.items()},
             weights={n[len(start) :]: t for n, t in tensors.items() if n.startswith(start)},
             head=(
-                Head(tensors["head.weight"], tensors["head.bias"])
+                ClassHead(tensors["head.weight"], tensors["head.bias"])
                 if "head.weight" in tensors
                 else None
             ),
@@ -229,7 +229,7 @@ class Mixture:
         parts = tuple(self.parts[part] for part in used)
         return Mixture(parts, [place[self.rows[row]] for row in rows])
 
-    def alike(self) -> list[list[int]]:
+    def groups_by_change(self) -> list[list[int]]:
         """Group the rows by how their parts change the model: it runs once for each group."""
         kinds = [tuple(id(tensor) for _, tensor in part.changes()) for part in self.parts]
         groups: dict[tuple[int, ...], list[int]] = {}

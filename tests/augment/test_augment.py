@@ -23,7 +23,7 @@ from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
 from foreword.methods.base import Method
 from foreword.methods.head import Head
-from foreword.methods.parts.several import Joint
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import name_of, remade
 from foreword.methods.soft import Soft
@@ -168,7 +168,7 @@ def test_scores_without_and_with_the_new_rows(prompt: Prompt) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [Soft(length=3), Prefix(upper=0.5), Joint((Soft(rate=0.1), Head()))], ids=name_of
+    "method", [Soft(length=3), Prefix(upper=0.5), Several((Soft(rate=0.1), Head()))], ids=name_of
 )
 def test_a_method_is_made_again_of_what_a_file_says(method: Method) -> None:
     about = {"name": name_of(method), **plain(method), "trained": 7, "training": plain(ONCE)}

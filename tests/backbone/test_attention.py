@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foreword.backbone.attention.interface import Carried, Prefixes, attention
+from foreword.backbone.attention.interface import PassContext, Prefixes, attention
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -56,7 +56,7 @@ class Case:
             scaling=self.scaling,
             s_aux=self.sinks,
             position_bias=self.bias,
-            foreword=Carried(kv, rows),
+            foreword=PassContext(kv, rows),
             **extra,
         )
         assert weights is None
@@ -255,7 +255,7 @@ def test_gradients_of_prefixes_equal_finite_differences(way: str) -> None:
 def test_only_the_named_module_sees_a_prefix() -> None:
     made = case()
     other = Module(2, is_causal=True)
-    elsewhere = Carried({other: prefixes(1, 4, 2, None)})
+    elsewhere = PassContext({other: prefixes(1, 4, 2, None)})
     here = Module(2, is_causal=True)
     out, _ = attention(here, made.query, made.key, made.value, None, foreword=elsewhere)
     alone, _ = attention(here, made.query, made.key, made.value, None)
@@ -264,7 +264,7 @@ def test_only_the_named_module_sees_a_prefix() -> None:
 
 def test_the_recorder_gets_every_call_as_it_came() -> None:
     heard: list[tuple[object, ...]] = []
-    carried = Carried(record=lambda *call: heard.append(call))
+    carried = PassContext(record=lambda *call: heard.append(call))
     made, module = case(), Module(2, is_causal=True)
     call = (module, made.query, made.key, made.value)
     attention(*call, None, sliding_window=7, foreword=carried)

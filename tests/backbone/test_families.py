@@ -311,7 +311,7 @@ def test_masked_branches_stand_in_the_middle_of_the_row(name: str) -> None:
 @pytest.mark.parametrize("name", [*FULL, *RECURRENT_NAMES])
 def test_folding_keeps_scores_and_gradients(name: str) -> None:
     base = get(name)
-    assert base.foldable
+    assert base.can_prefill
     kv = random_kv(base, 3, seed=2)
     upper = {site: pair for site, pair in kv.kv.items() if base.sites[site].layer > 0}
     soft = random_soft(base, 5, leading=3)
@@ -325,7 +325,7 @@ def test_folding_keeps_scores_and_gradients(name: str) -> None:
 
         _, gradients = loss_and_gradients(base, injection, whole)
         leaves = injection.map(lambda tensor: tensor.clone().requires_grad_())
-        folded = base.fold(leaves, LEAD, longest)
+        folded = base.prefill(leaves, LEAD, longest)
         assert folded is not None
         assert folded.leading == 0
         assert folded.positions == injection.positions + injection.leading + len(LEAD)
@@ -340,23 +340,23 @@ def test_folding_keeps_scores_and_gradients(name: str) -> None:
 
 
 def test_folding_nothing_gives_it_back() -> None:
-    assert get("llama").fold(NOTHING, (), 9) is NOTHING
+    assert get("llama").prefill(NOTHING, (), 9) is NOTHING
 
 
 @pytest.mark.parametrize("name", WINDOWS)
 def test_rows_beyond_a_window_are_not_folded_and_equal_the_untouched_model(name: str) -> None:
     base = get(name)
     soft = random_soft(base, 3, leading=3)
-    assert base.foldable
-    assert base.fold(soft, LEAD, len(LEAD) + 3) is None
-    assert base.fold(soft, LEAD[:1], 2) is None  # 3 virtual tokens, 2 real: one too many
+    assert base.can_prefill
+    assert base.prefill(soft, LEAD, len(LEAD) + 3) is None
+    assert base.prefill(soft, LEAD[:1], 2) is None  # 3 virtual tokens, 2 real: one too many
     table = torch.cat([soft.embeds, base.embed(LONG)])
     with torch.no_grad():
         found = scores(name, [LONG], soft)[0]
     close(found, oracle(untouched(name), table)[3:])
 
     short = replace(soft, leading=2)
-    folded = base.fold(short, LEAD[:1], 2)  # 2 virtual tokens, 2 real: just as far as it reaches
+    folded = base.prefill(short, LEAD[:1], 2)  # 2 virtual tokens, 2 real: just as far as it reaches
     assert folded is not None
     table = torch.cat([soft.embeds[:2], base.embed((LEAD[0], 9))])
     with torch.no_grad():
@@ -367,8 +367,8 @@ def test_rows_beyond_a_window_are_not_folded_and_equal_the_untouched_model(name:
 @pytest.mark.parametrize("name", UNFOLDABLE)
 def test_only_causal_families_that_are_reached_fold(name: str) -> None:
     base = get(name)
-    assert not base.foldable
-    assert base.fold(random_soft(base, 2, leading=2), LEAD, 9) is None
+    assert not base.can_prefill
+    assert base.prefill(random_soft(base, 2, leading=2), LEAD, 9) is None
 
 
 # Virtual tokens --------------------------------------------------------------------------------

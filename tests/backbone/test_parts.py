@@ -20,7 +20,7 @@ from tiny_runs import (
 from families import MASKED
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
-from foreword.backbone.run.layers import Cut
+from foreword.backbone.run.layers import LayerRange
 from foreword.injection import Injection
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -40,22 +40,22 @@ def upper(base: Backbone, layer: int) -> Injection:
 @pytest.mark.parametrize("name", FULL)
 def test_causal_families_are_packed_and_parted(name: str) -> None:
     base = get(name)
-    assert base.packable
-    assert base.partable(base.window or 1000)
+    assert base.can_pack
+    assert base.can_skip_lower_layers(base.window or 1000)
 
 
 @pytest.mark.parametrize("name", WINDOWS)
 def test_rows_beyond_a_window_are_not_cut_up(name: str) -> None:
     base = get(name)
     assert base.window is not None
-    assert base.partable(base.window)
-    assert not base.partable(base.window + 1)
+    assert base.can_skip_lower_layers(base.window)
+    assert not base.can_skip_lower_layers(base.window + 1)
 
 
 @pytest.mark.parametrize("name", [n for n in FAMILIES if n not in PARTED and n not in WINDOWS])
 def test_others_are_not(name: str) -> None:
-    assert not get(name).partable(1)
-    assert not get(name).packable
+    assert not get(name).can_skip_lower_layers(1)
+    assert not get(name).can_pack
 
 
 @pytest.mark.parametrize("layer", [1, 2])
@@ -69,18 +69,20 @@ def test_upper_layers_on_stored_states_equal_all_layers(name: str, layer: int) -
         branches, targets = ((5, 6), (5, 7, 8), (9,)), ((0, 1), (1, -1), (1, 2), (2, 0))
         asked = [Example((*LEAD, *r), len(LEAD) + len(r), branches, targets) for r in ROWS]
     frame = Injection(positions=injection.positions)
-    lead = len(LEAD) if base.packable else 0
+    lead = len(LEAD) if base.can_pack else 0
     with torch.no_grad():
-        first, rows = base.below(asked, frame, lead, layer)
+        first, rows = base.lower_states(asked, frame, lead, layer)
         assert first.shape == (lead, base.width)
-        found = base.states(asked, injection, lead, Cut(layer, (first, *rows)))
+        found = base.states(asked, injection, lead, LayerRange(layer, (first, *rows)))
         expected = torch.cat([base.states([each], injection) for each in asked])
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         # In another order and company the states are those of the same rows.
-        some = base.states(asked[::-2], injection, lead, Cut(layer, (first, *rows[::-2])))
+        some = base.states(asked[::-2], injection, lead, LayerRange(layer, (first, *rows[::-2])))
         alone = torch.cat([base.states([each], injection) for each in asked[::-2]])
         torch.testing.assert_close(some, alone, rtol=1e-5, atol=1e-5)
-        wrong = base.states(asked, injection, lead, Cut(layer, (first, *(2 * r for r in rows))))
+        wrong = base.states(
+            asked, injection, lead, LayerRange(layer, (first, *(2 * r for r in rows)))
+        )
     assert not torch.allclose(wrong, expected, atol=1e-3)
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from families import REACHED, SMALL, UNREACHED, Family, backbone
-from foreword.backbone.inside.layer_parts import Place, find_places
+from foreword.backbone.inside.layer_parts import LayerPart, find_layer_parts
 from foreword.errors import UserError
 
 FAMILIES: dict[str, Family] = {f.name: f for f in [*REACHED, *UNREACHED]}
@@ -82,8 +82,8 @@ LAST = {
 def test_the_last_layers_parts(name: str) -> None:
     layer, ends, (entry, end) = LAST[name]
     expected = [
-        *(Place("attention", f"{layer}.{e}", 32, f"{layer}.{e}", 32) for e in ends),
-        Place("feed-forward", f"{layer}.{end}", 32, f"{layer}.{entry}", 32),
+        *(LayerPart("attention", f"{layer}.{e}", 32, f"{layer}.{e}", 32) for e in ends),
+        LayerPart("feed-forward", f"{layer}.{end}", 32, f"{layer}.{entry}", 32),
     ]
     assert list(backbone(FAMILIES[name]).places[-len(expected) :]) == expected
 
@@ -91,7 +91,7 @@ def test_the_last_layers_parts(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_layer_has_its_parts_and_nothing_stays_behind(name: str) -> None:
     base = backbone(FAMILIES[name])
-    places = base.places
+    places = base.layer_parts
     layers = 1 if name == "albert" else 3
     if base.architecture == "encoder-decoder":
         assert [p.part for p in places] == (
@@ -110,7 +110,7 @@ def test_every_layer_has_its_parts_and_nothing_stays_behind(name: str) -> None:
 
 def test_widths_are_those_of_what_enters_and_leaves() -> None:
     base = backbone(FAMILIES["llama"], hidden_size=48, head_dim=8)
-    assert [(p.inputs, p.width) for p in base.places] == [(32, 48), (48, 48)] * 3
+    assert [(p.inputs, p.width) for p in base.layer_parts] == [(32, 48), (48, 48)] * 3
 
 
 def test_a_model_whose_layers_stand_in_no_list_says_so() -> None:
@@ -118,4 +118,4 @@ def test_a_model_whose_layers_stand_in_no_list_says_so() -> None:
     model = AutoModelForCausalLM.from_config(config)
     model.model.layers = nn.Sequential()
     with pytest.raises(UserError, match=r"LlamaForCausalLM cannot take an adapter: .* --method"):
-        find_places(model, {})
+        find_layer_parts(model, {})

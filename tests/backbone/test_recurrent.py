@@ -159,9 +159,9 @@ def test_rows_go_on_from_the_states_that_a_pass_returns(name: str) -> None:
 @pytest.mark.parametrize("name", CELLS)
 def test_what_it_can_and_cannot_do_is_found_by_trying(name: str) -> None:
     base = get(name)
-    assert base.foldable
-    assert not base.packable
-    assert not base.counting
+    assert base.can_prefill
+    assert not base.can_pack
+    assert not base.positions_follow_prefix
     assert base.window is None
     assert base.compilable is not None
     assert [site.layer for site in base.need_sites()] == [0, 1, 2]
@@ -169,7 +169,7 @@ def test_what_it_can_and_cannot_do_is_found_by_trying(name: str) -> None:
     with pytest.raises(UserError, match="cannot recompute its layers"):
         base.checkpointing(True)
     with pytest.raises(UserError, match="cannot take an adapter"):
-        base.places  # noqa: B018
+        base.layer_parts  # noqa: B018
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from foreword.compose.ensemble import Ensemble, load
-from foreword.compose.merge import averaged, concatenated
+from foreword.compose.merge import average, concatenate
 from foreword.prompt.prompt import Prompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -62,8 +62,8 @@ def test_concat_and_average_write_what_the_library_makes(
     monkeypatch.setattr(Backbone, "load", lambda *_, **__: pytest.fail("a model was loaded"))
     loaded = [Prompt.load(path) for path in parts]
     for flags, expected in (
-        (["--how", "concat"], concatenated(loaded)),
-        (["--how", "average", "--weights", "0.25", "0.75"], averaged(loaded, (0.25, 0.75))),
+        (["--how", "concat"], concatenate(loaded)),
+        (["--how", "average", "--weights", "0.25", "0.75"], average(loaded, (0.25, 0.75))),
     ):
         out = tmp_path / "sub" / "made.safetensors"
         answer = cli("compose", *parts, *flags, "--out", out)

@@ -12,7 +12,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.compose import catalogue
 from foreword.compose.catalogue import called
 from foreword.compose.ensemble import Ensemble
-from foreword.compose.merge import concatenated
+from foreword.compose.merge import concatenate
 from foreword.compose.similar import similarity
 from foreword.errors import UserError
 from foreword.injection import Injection
@@ -116,8 +116,8 @@ def test_prompts_like_another_come_first(folder: Path) -> None:
 
 
 def test_a_merged_prompt_is_named_by_its_parts(tmp_path: Path) -> None:
-    inner = concatenated([prompt(Soft(), injection=soft(n)) for n in (1, 2)])
-    outer = concatenated([inner, prompt(Prefix(length=2))])
+    inner = concatenate([prompt(Soft(), injection=soft(n)) for n in (1, 2)])
+    outer = concatenate([inner, prompt(Prefix(length=2))])
     path = outer.save(tmp_path / "m.safetensors")
     assert catalogue.entry(path).method == "concat(concat(soft, soft), prefix)"
     assert called({"name": "x", "parts": ["y"]}) == "x(?)"

@@ -30,7 +30,7 @@ from foreword.methods.deep import Deep
 from foreword.methods.full import Full
 from foreword.methods.head import Head
 from foreword.methods.lora import Lora
-from foreword.methods.parts.several import Joint
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.file import KEY
@@ -48,7 +48,7 @@ MEMBERS: dict[str, tuple[Any, ...]] = {
     "soft and prefix": (SOFT, PREFIX),
     "soft and LoRA": (SOFT, Lora(rank=2)),
     "prefix, adapter and full": (PREFIX, Adapter(bottleneck=2), Full()),
-    "soft and a head": (SOFT, Joint((Deep(length=2), Head()))),
+    "soft and a head": (SOFT, Several((Deep(length=2), Head()))),
 }
 WEIGHTS = {2: (0.3, 0.7), 3: (0.2, 0.5, 0.3)}
 
@@ -185,7 +185,7 @@ def test_what_cannot_answer_together_says_why() -> None:
 
 
 def test_a_file_holds_all_members(tmp_path: Path) -> None:
-    made = ensemble((SOFT, Joint((PREFIX, Lora(rank=2, gate=True))), Full()))
+    made = ensemble((SOFT, Several((PREFIX, Lora(rank=2, gate=True))), Full()))
     made = with_scores(made, "dev", {"accuracy": 75.0, "rows": 4})
     path = made.save(tmp_path / "e.safetensors")
     read = load(path, get("llama"))
@@ -325,7 +325,7 @@ def test_no_damage_gives_anything_but_a_user_error(
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     path.write_bytes(damaged[:size])
     with suppress(UserError):
-        load(path).onto(get("llama"), force=True)
+        load(path).on_backbone(get("llama"), force=True)
 
 
 def test_rows_of_an_unknown_field_are_named() -> None:

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 import contract
 from composed import drawn, first_example, logits, prompt
-from foreword.compose.merge import averaged, concatenated
+from foreword.compose.merge import average, concatenate
 from foreword.errors import UserError
-from foreword.injection import KV, Head, Injection
+from foreword.injection import KV, ClassHead, Injection
 from foreword.methods.adapter import Adapter
 from foreword.methods.deep import Deep
 from foreword.methods.full import Full
 from foreword.methods.head import Head as HeadMethod
 from foreword.methods.lora import Lora
-from foreword.methods.parts.several import Joint
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
@@ -45,7 +45,7 @@ def same(one: Tensor, other: Tensor) -> None:
 
 def test_virtual_tokens_stand_one_after_the_other() -> None:
     parts = [prompt(SOFT), prompt(LONGER, 1)]
-    made = concatenated(parts).injection
+    made = concatenate(parts).injection
     assert made.leading == 8
     both = torch.cat([part.injection.embeds for part in parts if part.injection.embeds is not None])
     by_hand = Injection(embeds=both, leading=8)
@@ -56,7 +56,7 @@ def test_virtual_tokens_stand_one_after_the_other() -> None:
 def test_keys_and_values_stand_in_one_cache_and_rows_begin_after_the_longest() -> None:
     base = get("llama")
     one, two = (p.injection for p in (prompt(PREFIX), prompt(OTHER, 1)))
-    made = concatenated([prompt(PREFIX), prompt(OTHER, 1)]).injection
+    made = concatenate([prompt(PREFIX), prompt(OTHER, 1)]).injection
     kv = {
         site: KV(
             torch.cat([one.kv[site].keys, two.kv[site].keys], 1),
@@ -72,10 +72,10 @@ def test_keys_and_values_stand_in_one_cache_and_rows_begin_after_the_longest() -
 def test_the_order_counts_for_virtual_tokens_and_for_keys_of_equal_length_it_does_not() -> None:
     base, soft = get("llama"), [prompt(SOFT), prompt(SOFT, 1, task=None)]
     soft[1] = replace(soft[1], injection=prompt(LONGER, 1).injection)
-    there, back = (logits(base, concatenated(p).injection) for p in (soft, soft[::-1]))
+    there, back = (logits(base, concatenate(p).injection) for p in (soft, soft[::-1]))
     assert not torch.allclose(there, back, rtol=1e-3)
     kv = [prompt(PREFIX), prompt(Prefix(length=3, start="random"), 1)]
-    same(*(logits(base, concatenated(p).injection) for p in (kv, kv[::-1])))
+    same(*(logits(base, concatenate(p).injection) for p in (kv, kv[::-1])))
 
 
 def with_updates(updates: list[tuple[float, Injection]]) -> nn.Module:
@@ -89,32 +89,32 @@ def with_updates(updates: list[tuple[float, Injection]]) -> nn.Module:
 
 def test_low_rank_updates_are_added_up() -> None:
     base, parts = get("llama"), [prompt(LORA), prompt(FLATTER, 1)]
-    made = concatenated(parts).injection
+    made = concatenate(parts).injection
     model = with_updates([(1.0, part.injection) for part in parts])
     same(logits(base, made), scores(base, model, first_example(base, made)))  # type: ignore[arg-type]
 
 
 def test_prompts_of_different_methods_stand_together() -> None:
     base, parts = get("llama"), [prompt(PREFIX), prompt(LORA, 1)]
-    made = concatenated(parts).injection
+    made = concatenate(parts).injection
     model = with_updates([(1.0, parts[1].injection)])
     example = first_example(base, made)
     same(logits(base, made), scores(base, model, example, parts[0].injection))  # type: ignore[arg-type]
-    three = concatenated([*parts, prompt(SOFT, 2)])
+    three = concatenate([*parts, prompt(SOFT, 2)])
     assert three.injection.leading == 3
     assert three.method["parts"][2]["name"] == "soft"
 
 
 def test_a_prefix_of_upper_layers_stays_where_it_is() -> None:
     upper = prompt(Prefix(length=2, first_layer=2), 1)
-    made = concatenated([prompt(PREFIX), upper]).injection
+    made = concatenate([prompt(PREFIX), upper]).injection
     assert [own.keys.shape[1] for own in made.kv.values()] == [3, 3, 5]
     assert torch.isfinite(logits(get("llama"), made)).all()
 
 
 def test_the_task_and_the_history_are_the_first_ones() -> None:
     first = prompt(SOFT, scores={"dev": {"accuracy": 90.0, "rows": 4}})
-    made = concatenated([first, prompt(SOFT, 1, task=replace(first.task, template="{text}\nIs:"))])
+    made = concatenate([first, prompt(SOFT, 1, task=replace(first.task, template="{text}\nIs:"))])
     assert made.task == first.task
     assert made.data["demonstrations"] == first.data["demonstrations"]
     assert made.scores == {}
@@ -125,10 +125,10 @@ def test_the_task_and_the_history_are_the_first_ones() -> None:
 # Averages ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [SOFT, PREFIX, Joint((Deep(length=2), HeadMethod())), Full()])
+@pytest.mark.parametrize("method", [SOFT, PREFIX, Several((Deep(length=2), HeadMethod())), Full()])
 def test_tensors_are_averaged_number_by_number(method: Any) -> None:
     parts = [prompt(method), prompt(method, 1), prompt(method, 2)]
-    made = averaged(parts, (0.2, 0.5, 0.3)).injection
+    made = average(parts, (0.2, 0.5, 0.3)).injection
     tables = [dict(part.injection.tensors()) for part in parts]
     found = dict(made.tensors())
     assert found.keys() == tables[0].keys()
@@ -143,7 +143,7 @@ def test_tensors_are_averaged_number_by_number(method: Any) -> None:
 
 def test_low_rank_updates_of_any_rank_are_averaged_as_the_products_that_they_are() -> None:
     base, parts = get("llama"), [prompt(LORA), prompt(FLATTER, 1)]
-    made = averaged(parts, (0.3, 0.7)).injection
+    made = average(parts, (0.3, 0.7)).injection
     model = with_updates([(0.3, parts[0].injection), (0.7, parts[1].injection)])
     same(logits(base, made), scores(base, model, first_example(base, made)))  # type: ignore[arg-type]
 
@@ -153,7 +153,7 @@ def test_adapters_of_any_width_are_averaged_as_the_functions_that_they_are(place
     base = get("llama")
     methods = [Adapter(placement, bottleneck=n, activation="silu") for n in (3, 5)]
     parts = [prompt(methods[0]), prompt(methods[1], 1)]
-    made = averaged(parts, (0.4, 0.6)).injection
+    made = average(parts, (0.4, 0.6)).injection
     model, read = twin(base), {}
 
     def keep(module: nn.Module, args: Any) -> None:
@@ -179,19 +179,19 @@ def test_adapters_of_any_width_are_averaged_as_the_functions_that_they_are(place
 
 def test_weights_are_equal_where_none_are_given_and_a_part_of_weight_zero_has_no_say() -> None:
     parts = [prompt(LORA), prompt(FLATTER, 1)]
-    made = averaged(parts)
+    made = average(parts)
     assert made.method["weights"] == [0.5, 0.5]
-    alone = averaged(parts, (1.0, 0.0)).injection
+    alone = average(parts, (1.0, 0.0)).injection
     same(logits(get("llama"), alone), logits(get("llama"), parts[0].injection))
-    gated = averaged([prompt(Lora(rank=2, gate=True)), parts[0]]).injection
+    gated = average([prompt(Lora(rank=2, gate=True)), parts[0]]).injection
     assert all(len(own) == 2 for own in gated.patches.values())
     assert all(own[0].gate is not None for own in gated.patches.values())
 
 
 def test_parts_are_not_changed() -> None:
-    parts = [prompt(Joint((SOFT, LORA))), prompt(Joint((SOFT, LORA)), 1)]
+    parts = [prompt(Several((SOFT, LORA))), prompt(Several((SOFT, LORA)), 1)]
     before = copy.deepcopy([dict(part.injection.tensors()) for part in parts])
-    made = averaged(parts)
+    made = average(parts)
     for _, tensor in made.injection.tensors():
         tensor.add_(1)
     for part, old in zip(parts, before, strict=True):
@@ -208,53 +208,53 @@ def placed() -> Prompt:
 
 def headed(*labels: str) -> Prompt:
     task = Classify(template="{text} :", labels={name: f" {name}" for name in labels})
-    own = Injection(head=Head(drawn(len(labels), 32), drawn(len(labels))))
+    own = Injection(head=ClassHead(drawn(len(labels), 32), drawn(len(labels))))
     return prompt(SOFT, task=task, injection=own)
 
 
 GATED = Adapter(bottleneck=2, gate=True)
 REFUSED: dict[str, tuple[Any, list[Any], str]] = {
-    "one alone": (concatenated, [(SOFT, 0)], r"1 prompt\(s\) cannot be composed; give 2 or more"),
+    "one alone": (concatenate, [(SOFT, 0)], r"1 prompt\(s\) cannot be composed; give 2 or more"),
     "another backbone": (
-        concatenated,
+        concatenate,
         [(SOFT, 0), prompt(SOFT, name="qwen2")],
         r"prompt 2 was tuned on qwen2 .* and prompt 1 on llama",
     ),
     "another task": (
-        averaged,
+        average,
         [(SOFT, 0), prompt(SOFT, task=Generate(template="{text}"))],
         "prompt 2 is for task generate, and prompt 1 for classify",
     ),
-    "tokens in a template": (concatenated, [(SOFT, 0), placed()], "prompt 2 has virtual tokens in"),
-    "two heads": (concatenated, [headed("a", "b"), headed("a", "b")], "bring a head, of which"),
-    "two full models": (concatenated, [(Full(), 0), (Full(), 1)], "bring the model's own weights"),
+    "tokens in a template": (concatenate, [(SOFT, 0), placed()], "prompt 2 has virtual tokens in"),
+    "two heads": (concatenate, [headed("a", "b"), headed("a", "b")], "bring a head, of which"),
+    "two full models": (concatenate, [(Full(), 0), (Full(), 1)], "bring the model's own weights"),
     "heads of other labels": (
-        averaged,
+        average,
         [headed("a", "b"), headed("b", "c")],
         "the head of prompt 2 scores b, c, and the task of prompt 1 has a, b",
     ),
-    "a head of another task": (concatenated, [(SOFT, 0), headed("b", "c")], "the head of prompt 2"),
+    "a head of another task": (concatenate, [(SOFT, 0), headed("b", "c")], "the head of prompt 2"),
     "other lengths": (
-        averaged,
+        average,
         [(SOFT, 0), (LONGER, 1)],
         r"'embeds' has shape \(3, 32\) in prompt 1 and \(5, 32\) in prompt 2; average prompts of",
     ),
     "other methods": (
-        averaged,
+        average,
         [(SOFT, 0), (PREFIX, 1)],
         "prompt 1 has 'embeds', which prompt 2 lacks",
     ),
     "more layers": (
-        averaged,
+        average,
         [(Prefix(length=3, first_layer=1), 0), (PREFIX, 1)],
         r"prompt 2 has 'kv\..*', which prompt 1 lacks",
     ),
     "other places": (
-        averaged,
+        average,
         [(SOFT, 0), prompt(SOFT, injection=Injection(embeds=drawn(3, 32), leading=0))],
         "prompt 2 has 0 leading virtual tokens and 0 positions, and prompt 1 3 and 0",
     ),
-    "gated adapters": (averaged, [(GATED, 0), (GATED, 1)], "have no exact average"),
+    "gated adapters": (average, [(GATED, 0), (GATED, 1)], "have no exact average"),
 }
 
 
@@ -279,4 +279,4 @@ def test_what_cannot_be_merged_says_why(case: str) -> None:
 )
 def test_weights_that_are_none_are_named(weights: tuple[float, ...], what: str) -> None:
     with pytest.raises(UserError, match=what):
-        averaged([prompt(SOFT), prompt(SOFT, 1)], weights)
+        average([prompt(SOFT), prompt(SOFT, 1)], weights)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from composed import drawn
 from foreword.compose.similar import essence, similarity
-from foreword.injection import KV, Head, Injection, Patch
+from foreword.injection import KV, ClassHead, Injection, Patch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,7 +77,7 @@ def test_several_kinds_have_the_mean() -> None:
     assert similarity(one, other) == pytest.approx(sum(parts) / 2)  # type: ignore[arg-type]
 
 
-HEAD = Injection(head=Head(drawn(2, 8), drawn(2)))
+HEAD = Injection(head=ClassHead(drawn(2, 8), drawn(2)))
 ZERO = Injection(patches={"a": (Patch(drawn(2, 5), drawn(6, 2) * 0, reads="a"),)})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from foreword.data.check import WHY, Checked, Lengths, check
-from foreword.data.clean import cleaned
+from foreword.data.clean import clean
 from foreword.data.duplicates import overlap, same_text
 from foreword.data.read import Row, read_rows
 
@@ -142,7 +142,7 @@ def test_overlap_looks_at_all_fields() -> None:
 def test_what_is_cleaned_has_nothing_left_to_clean() -> None:
     wrong = [row for row, _ in WRONG.values()]
     given = rows(*FINE, *wrong)
-    made = cleaned(given, known=rows(("an OLD film", "good")))
+    made = clean(given, known=rows(("an OLD film", "good")))
     assert {kind: len(places) for kind, places in made.changes.items()} == {
         "mended: NFC, control characters": 3,
         "dropped: empty": 1,
@@ -152,18 +152,18 @@ def test_what_is_cleaned_has_nothing_left_to_clean() -> None:
     texts = [row.fields["text"] for row in made.rows]
     assert texts == ["no film", "a dull one", "caf\u00e9", "ab", "x  y", "x" * 2049]
     assert {p.kind for p in check({"train": made.rows}).problems} == {"long"}
-    assert cleaned(made.rows).changes == {}
+    assert clean(made.rows).changes == {}
     assert given[7].fields["text"] == "cafe\u0301"  # what was read is untouched
 
 
 def test_new_lines_and_lists_are_kept() -> None:
     row = Row({"messages": [{"role": "user", "content": "a\n\tb\r\n"}]}, "f:1")
-    (made,) = cleaned([row]).rows
+    (made,) = clean([row]).rows
     assert made.fields["messages"] == [{"role": "user", "content": "a\n\tb\n"}]
 
 
 def test_of_duplicates_the_first_is_kept() -> None:
-    made = cleaned(rows(("b", "x"), ("B!", "x"), ("c", "y")))
+    made = clean(rows(("b", "x"), ("B!", "x"), ("c", "y")))
     assert [row.where for row in made.rows] == ["f:1", "f:3"]
     assert made.changes == {"dropped: duplicate": ["f:2"]}
 

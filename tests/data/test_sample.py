@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from foreword.data.epochs import epoch_order, tempered
 from foreword.data.read import Row
-from foreword.data.sample import digest, drawn, first, hold_out, others, per_class, shuffled
+from foreword.data.sample import digest, draw, first, hold_out, others, per_class, shuffled
 from foreword.errors import UserError
 
 
@@ -188,13 +188,13 @@ def test_digest_takes_what_json_does_not() -> None:
 
 def test_drawn_is_all_or_the_first_or_of_each_class() -> None:
     rows = made(["a", "b"] * 5)
-    assert drawn(rows, None, None, 0, "label") == rows
-    assert drawn(rows, 4, None, 3, "label") == first(rows, 4, 3)
-    assert drawn(rows, None, 2, 3, "label") == per_class(rows, 2, 3, "label")
+    assert draw(rows, None, None, 0, "label") == rows
+    assert draw(rows, 4, None, 3, "label") == first(rows, 4, 3)
+    assert draw(rows, None, 2, 3, "label") == per_class(rows, 2, 3, "label")
     with pytest.raises(UserError, match=r"--rows and --per-label both"):
-        drawn(rows, 4, 2, 0, "label")
+        draw(rows, 4, 2, 0, "label")
     with pytest.raises(UserError, match=r"--per-label: the task has no labels"):
-        drawn(rows, None, 2, 0, None)
+        draw(rows, None, 2, 0, None)
 
 
 # Several tasks -----------------------------------------------------------------------------------
@@ -250,11 +250,11 @@ def test_every_batch_has_its_share_of_each_task() -> None:
 
 def test_others_are_as_many_of_each_class_and_none_twice() -> None:
     given = [Row({"text": f"t {n}", "label": "ab"[n % 2]}, f"f:{n}") for n in range(12)]
-    taken = drawn(given, None, 2, 0, "label")
+    taken = draw(given, None, 2, 0, "label")
     dev = others(given, taken, 2, 0, "label")
     assert dev is not None
     assert Counter(row.fields["label"] for row in dev) == {"a": 2, "b": 2}
     assert not {row.where for row in dev} & {row.where for row in taken}
     assert others(given, taken, 2, 0, "label") == dev
-    assert others(given, drawn(given, None, 4, 0, "label"), 4, 0, "label") is None
+    assert others(given, draw(given, None, 4, 0, "label"), 4, 0, "label") is None
     assert others(given, taken, None, 0, "label") is None

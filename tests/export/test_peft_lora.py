@@ -20,10 +20,10 @@ from foreword.backbone.backbone import Backbone
 from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.export.peft import from_peft, to_peft
-from foreword.injection import Head, Injection
+from foreword.injection import ClassHead, Injection
 from foreword.methods.adapter import Adapter
 from foreword.methods.lora import Lora
-from foreword.methods.parts.several import Joint
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.templates.layout import room_for
@@ -123,9 +123,9 @@ def mapped(found: Injection, change: Any) -> Injection:
 def test_what_is_no_low_rank_update_does_not_go_out(tmp_path: Path) -> None:
     base = get("llama")
     lora = contract.trained(Lora(rank=4), base)()
-    with_prefix = contract.trained(Joint((Prefix(length=2), Lora(rank=4))), base)()
+    with_prefix = contract.trained(Several((Prefix(length=2), Lora(rank=4))), base)()
     weights = replace(lora, weights={"lm_head.weight": torch.zeros(160, 32)}, patches={})
-    head = replace(lora, head=Head(torch.zeros(2, 32), torch.zeros(2)))
+    head = replace(lora, head=ClassHead(torch.zeros(2, 32), torch.zeros(2)))
     for injection, reason in [
         (contract.trained(Adapter(bottleneck=4), base)(), "has an adapter, and PEFT keeps low-r"),
         (contract.trained(Lora(rank=4, gate=True), base)(), "has a gate"),

@@ -12,7 +12,7 @@ import contract
 import families
 from foreword.data.read import Row
 from foreword.injection import KV, Injection
-from foreword.methods.context import Context, Shown
+from foreword.methods.context import Context, ShownDemonstrations
 from foreword.tasks.base import Bound
 from oracles import FAMILIES, get
 
@@ -31,7 +31,7 @@ def bound(name: str, template: str | None = None) -> Bound:
 
 
 @cache
-def built(method: Context, name: str = "llama") -> Shown:
+def built(method: Context, name: str = "llama") -> ShownDemonstrations:
     return method.build(bound(name), ROWS, 0)
 
 
@@ -44,11 +44,11 @@ def length(injection: Injection) -> int:
     return size
 
 
-def owned(made: Shown, *numbers: int) -> Tensor:
+def owned(made: ShownDemonstrations, *numbers: int) -> Tensor:
     return torch.isin(made.owners, torch.tensor(numbers, dtype=torch.long))
 
 
-def without(made: Shown, own: Tensor) -> Injection:
+def without(made: ShownDemonstrations, own: Tensor) -> Injection:
     """The prefix rebuilt from the positions that are not among ``own``."""
     whole = made()
     kv = {s: KV(kv.keys[:, ~own], kv.values[:, ~own]) for s, kv in whole.kv.items()}

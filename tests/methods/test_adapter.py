@@ -18,7 +18,7 @@ from foreword.backbone.example import Example
 from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.adapter import Adapter
-from foreword.methods.parts.several import Joint
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.training.settings import Training
@@ -80,7 +80,7 @@ def test_pfeiffer_equals_hooks_on_a_plain_model(name: str) -> None:
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_a_prefix_with_a_parallel_adapter_equals_both_on_a_plain_model(name: str) -> None:
-    mam = Joint((Prefix(length=3), METHODS["parallel"]))
+    mam = Several((Prefix(length=3), METHODS["parallel"]))
     contract.equals_a_plain_oracle(mam, get(name), by_hooks)
 
 
@@ -195,7 +195,7 @@ def test_a_run_on_demand_compiled_is_refused_and_by_default_is_not_compiled(
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_run_with_an_upper_prefix_needs_no_trunk(checkpointing: bool) -> None:
-    both = Joint((Prefix(length=2, first_layer=2), METHODS["parallel"]))
+    both = Several((Prefix(length=2, first_layer=2), METHODS["parallel"]))
     training = Training(epochs=2, batch_size=4, checkpointing=checkpointing)
     prompt = toy_run(None, method=both, training=training)
     assert prompt.injection.patches

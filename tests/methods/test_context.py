@@ -21,7 +21,7 @@ from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.context import Context
 from foreword.methods.head import Head
-from foreword.methods.parts.several import Joint
+from foreword.methods.parts.several import Several
 from foreword.methods.parts.starts import start_ids
 from foreword.methods.prefix import Prefix
 from foreword.tasks.templates.demonstrations import demonstrations
@@ -212,4 +212,4 @@ def test_the_backbone_is_untouched(name: str) -> None:
 
 
 def test_it_goes_with_a_head() -> None:
-    contract.gradient_reaches_every_parameter(Joint((DROPPING, Head())), get("llama"))
+    contract.gradient_reaches_every_parameter(Several((DROPPING, Head())), get("llama"))

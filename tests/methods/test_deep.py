@@ -19,7 +19,7 @@ from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Mixture
 from foreword.methods.deep import Deep
 from foreword.methods.head import Head
-from foreword.methods.parts.several import Joint
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.tasks.classify import Classify
 from foreword.tasks.templates.layout import room_for
@@ -47,7 +47,7 @@ def logits(base: Backbone, injection: Injection) -> Tensor:
 
 def encoded(base: Backbone, injection: Injection) -> Tensor:
     mixture = Mixture((injection,), (0,))
-    carried, _ = base.carry(mixture)
+    carried, _ = base.pass_context(mixture)
     return encoder_decoder.encode(base, [[3, 5, 7, 9]], mixture, carried)[0]
 
 
@@ -151,7 +151,7 @@ def test_gradient_reaches_every_parameter(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "bert", "t5"])
 def test_it_goes_with_a_head(name: str, tmp_path: Path) -> None:
-    both = Joint((DEEP, Head()))
+    both = Several((DEEP, Head()))
     contract.gradient_reaches_every_parameter(both, get(name))
     contract.a_file_gives_the_same_prompt(both, get(name), tmp_path)
 

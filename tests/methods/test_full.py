@@ -17,7 +17,7 @@ from foreword.backbone.example import Example
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.full import Full
-from foreword.methods.parts.several import Joint
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from plain import twin
@@ -77,7 +77,7 @@ def test_rows_of_another_prompt_stand_beside_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gpt2", "bert", "bart"])
 def test_it_stands_beside_a_prefix(name: str) -> None:
-    both = Joint((Prefix(length=3), Full()))
+    both = Several((Prefix(length=3), Full()))
     contract.gradient_reaches_every_parameter(both, get(name))
 
 

@@ -17,7 +17,7 @@ from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.base import Method
 from foreword.methods.head import Head
-from foreword.methods.parts.several import Joint
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
@@ -30,8 +30,8 @@ FAMILIES = {family.name: family for family in [*REACHED, *UNREACHED]}
 FEW = ("llama", "gpt2", "bert", "albert", "t5", "bloom")
 METHODS: dict[str, Method] = {
     "head": Head(),
-    "prefix+head": Joint((Prefix(length=3), Head())),
-    "soft+head": Joint((Soft(length=3), Head())),
+    "prefix+head": Several((Prefix(length=3), Head())),
+    "soft+head": Several((Soft(length=3), Head())),
 }
 CARRIED = [
     (method, name)

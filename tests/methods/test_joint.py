@@ -9,7 +9,7 @@ from families import REACHED, backbone
 from foreword.cli.settings import method_from
 from foreword.errors import UserError
 from foreword.methods.head import Head
-from foreword.methods.parts.several import Joint
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import kinds, name_of
 from foreword.methods.soft import Soft
@@ -21,7 +21,7 @@ LLAMA = next(family for family in REACHED if family.name == "llama")
 
 def test_the_injection_is_that_of_all_parts() -> None:
     base = backbone(LLAMA)
-    both = Joint((Prefix(length=3), Soft(length=2), Head()))
+    both = Several((Prefix(length=3), Soft(length=2), Head()))
     _, trainable = contract.built(both, base)
     made = trainable()
     assert (made.positions, made.leading) == (3, 2)
@@ -44,12 +44,12 @@ def test_the_injection_is_that_of_all_parts() -> None:
 )
 def test_what_there_is_one_place_for_is_refused(methods: tuple[Soft, ...], what: str) -> None:
     with pytest.raises(UserError, match=what):
-        contract.built(Joint(methods), backbone(LLAMA))
+        contract.built(Several(methods), backbone(LLAMA))
 
 
 def test_each_part_is_trained_at_its_own_rate() -> None:
     base = backbone(LLAMA)
-    both = Joint((Prefix(length=3, rate=0.5), Head(rate=0.25)))
+    both = Several((Prefix(length=3, rate=0.5), Head(rate=0.25)))
     task, trainable = contract.built(both, base)
     loop = Loop(base, task, trainable, Training(), both.rate, print)
     rates = {group["own"] for group in loop.optimizer.param_groups[:-2]}
@@ -62,7 +62,7 @@ def test_each_part_is_trained_at_its_own_rate() -> None:
 def test_settings_go_to_every_part_that_has_them() -> None:
     given = {"length": 7, "epochs": 3, "first_layer": 1}
     made = method_from("prefix+soft", given, "settings")
-    assert isinstance(made, Joint)
+    assert isinstance(made, Several)
     prefix, soft = made.methods
     assert isinstance(prefix, Prefix)
     assert isinstance(soft, Soft)

@@ -17,7 +17,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.engine.passes import differentiate, infer
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.base import Method
-from foreword.methods.context import Context, Shown
+from foreword.methods.context import Context, ShownDemonstrations
 from foreword.methods.ptuning import PTuning
 from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
@@ -147,7 +147,7 @@ def test_token_dropout_is_drawn_anew_in_each_step_and_the_same_for_its_rows() ->
     assert float(drawn.float().mean()) == pytest.approx(0.6, abs=0.03)
 
 
-def places(made: Shown, rows: list[int], seed: int) -> list[Tensor]:
+def places(made: ShownDemonstrations, rows: list[int], seed: int) -> list[Tensor]:
     """Which positions the first row sees, and one that hides nothing."""
     mixture = made.training_on(rows, chance(seed))
     assert isinstance(mixture, Mixture)
@@ -185,7 +185,7 @@ def test_a_run_hides_from_each_training_row_its_own(monkeypatch: pytest.MonkeyPa
     kept: dict[str, Any] = {}
     build = Context.build
 
-    def noting(self: Context, task: Bound, rows: Any, seed: int) -> Shown:
+    def noting(self: Context, task: Bound, rows: Any, seed: int) -> ShownDemonstrations:
         kept["rows"], made = rows, build(self, task, rows, seed)
         real = made.training_on
 
@@ -202,7 +202,7 @@ def test_a_run_hides_from_each_training_row_its_own(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Context, "build", noting)
     method = Context(shots=2, token_dropout=0.0)
     prompt = toy_run(None, method=method, train=toy_rows(12), dev=None)
-    made: Shown = kept["made"]
+    made: ShownDemonstrations = kept["made"]
     whole = length(prompt.injection)
     assert len(kept["rows"]) == 11
     assert len(seen) == 3 * 11

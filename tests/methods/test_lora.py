@@ -23,7 +23,7 @@ from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.adapter import Adapter
 from foreword.methods.lora import Lora
-from foreword.methods.parts.several import Joint
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.training.tune import tune
 from language import rows, task, taught
@@ -64,7 +64,7 @@ def test_equals_the_real_peft(name: str) -> None:
 
 @pytest.mark.parametrize("name", [f.name for f in families.CAUSAL])
 def test_a_prefix_with_lora_equals_both_on_a_plain_model(name: str) -> None:
-    contract.equals_a_plain_oracle(Joint((Prefix(length=3), LORA)), get(name), by_peft)
+    contract.equals_a_plain_oracle(Several((Prefix(length=3), LORA)), get(name), by_peft)
 
 
 @pytest.mark.parametrize("name", [n for n in FAMILIES if n not in MIXTURES])
@@ -155,7 +155,7 @@ def test_checkpointing_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "bert", "t5"])
 def test_prefix_adapter_and_lora_stand_together_behind_gates(name: str) -> None:
-    unipelt = Joint(
+    unipelt = Several(
         (
             Prefix(length=3, gate=True),
             Adapter(bottleneck=8, gate=True),

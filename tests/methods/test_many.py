@@ -25,7 +25,7 @@ from foreword.multitask_learning.separate import Many, Owners, check_shared_pass
 from foreword.tasks.base import Bound, Objective
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.training.several_tasks import Several
+from foreword.training.several_tasks import MixedObjective
 from toys import TASK, get, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -91,7 +91,7 @@ def test_a_mixed_batch_has_the_losses_and_gradients_of_the_tasks_alone(
     bounds, own, parts = built(METHODS[name], base)
     whole = Many(parts, Owners(OWNERS, ()))
     given = [replace(row, task=t) for row, t in zip(rows(6), OWNERS, strict=True)]
-    together = backward(Several(bounds), base, whole, given, budget)
+    together = backward(MixedObjective(bounds), base, whole, given, budget)
     found = [{n: p.grad for n, p in part.named_parameters()} for part in parts]
     total = 0.0
     for bound, given, part, gradients in zip(bounds, own, parts, found, strict=True):
@@ -120,7 +120,7 @@ def test_leads_of_many_rows_are_run_once() -> None:
         run.append(ids.numel() if ids is not None else embeds[..., 0].numel())  # type: ignore[index]
 
     def step() -> None:
-        backward(Several(bounds), base, Many(parts, Owners(OWNERS, ())), given, 1000)
+        backward(MixedObjective(bounds), base, Many(parts, Owners(OWNERS, ())), given, 1000)
 
     step()  # in which the backbone is tried
     hook = base.model.base_model.register_forward_pre_hook(count, with_kwargs=True)
@@ -142,7 +142,7 @@ def test_other_architectures_serve_several_tasks_too(family: str) -> None:
     parts = [
         Prefix(length=3, start="random").build(bound, given, n) for n, bound in enumerate(bounds)
     ]
-    together = backward(Several(bounds), base, Many(parts, Owners(owners, ())), given, 1000)
+    together = backward(MixedObjective(bounds), base, Many(parts, Owners(owners, ())), given, 1000)
     found = [[p.grad for p in part.parameters()] for part in parts]
     alone = 0.0
     for n, part in enumerate(parts):

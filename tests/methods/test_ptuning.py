@@ -11,7 +11,7 @@ from torch import Tensor
 import contract
 import families
 from foreword.errors import UserError
-from foreword.methods.ptuning import Encoded, PTuning
+from foreword.methods.ptuning import PTuning, Reparameterized
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
@@ -38,7 +38,7 @@ def one_way(x: Tensor, w: Tensor, u: Tensor, b: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def network(made: Encoded) -> Tensor:
+def network(made: Reparameterized) -> Tensor:
     """What the network makes of its inputs, by hand: (n, width)."""
     own = {name: p.detach() for name, p in made.named_parameters()}
     x = own["inputs"]
@@ -61,7 +61,7 @@ def network(made: Encoded) -> Tensor:
 def test_its_tokens_are_the_start_and_what_the_network_makes(kind: str) -> None:
     base = get("llama")
     made = contract.trained(METHODS[kind], base)
-    assert isinstance(made, Encoded)
+    assert isinstance(made, Reparameterized)
     moved = network(made)
     assert float(moved.abs().max()) > 1e-3
     torch.testing.assert_close(made().embeds, made.soft.embeds + moved, rtol=1e-5, atol=1e-6)

@@ -18,13 +18,13 @@ from foreword.errors import UserError
 from foreword.injection import NOTHING, Mixture
 from foreword.methods.base import Method
 from foreword.methods.head import Head, of_words
-from foreword.methods.parts.several import Joint
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.from_rows import from_rows
+from foreword.tasks.labels.from_rows import fill_from_rows
 from foreword.tasks.labels.search import TRIALS, best
 from foreword.tasks.score import Score
 from foreword.tasks.templates.demonstrations import draw, mean_states
@@ -99,7 +99,7 @@ def test_a_template_of_a_field_alone_has_no_blank_row() -> None:
 
 def drawn(name: str, given: list[Row], **changes: Any) -> Classifier:
     asked = "say what it is \n{demos:2}{text} :"
-    made = from_rows(task(name, template=asked, **changes), get(name), given, 0)
+    made = fill_from_rows(task(name, template=asked, **changes), get(name), given, 0)
     bound = made.bind(get(name))
     assert isinstance(bound, Classifier)
     return bound
@@ -188,7 +188,7 @@ def test_too_few_rows_to_show() -> None:
     with pytest.raises(UserError, match="rows are there to show"):
         task("llama", template="{demos:2}{text} :").bind(get()).predict(rows(1), NOTHING)
     with pytest.raises(UserError, match=r"has no \{demos:N\}"):
-        from_rows(task("llama", demos="nearest"), get(), rows(4), 0)
+        fill_from_rows(task("llama", demos="nearest"), get(), rows(4), 0)
 
 
 # Search ----------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def test_many_labels_are_searched_one_by_one() -> None:
 @pytest.mark.parametrize("name", ["llama", "bert", "t5", "bart"])
 def test_found_words_are_one_token_each_and_no_worse(name: str) -> None:
     given, heard = rows(12), []
-    made = from_rows(task(name, verbalizer="search"), get(name), given, 0, heard.append)
+    made = fill_from_rows(task(name, verbalizer="search"), get(name), given, 0, heard.append)
     assert isinstance(made, Classify)
     assert made.verbalizer == "manual"
     assert made.labels is not None
@@ -238,13 +238,13 @@ def test_found_words_are_one_token_each_and_no_worse(name: str) -> None:
         return sum(f["label"] == r.fields["label"] for f, r in zip(found, given, strict=True))
 
     assert right(bound) >= right(task(name).bind(get(name))) or name == "bert"
-    assert from_rows(made, get(name), given, 0) == made
+    assert fill_from_rows(made, get(name), given, 0) == made
 
 
 def test_refining_keeps_the_likelier_half() -> None:
     many = {"good": [" good", " film", " was"], "bad": [" bad", " it", " and"]}
     base, given = get(), rows(6)
-    made = from_rows(task("llama", labels=many, verbalizer="refine"), base, given, 0)
+    made = fill_from_rows(task("llama", labels=many, verbalizer="refine"), base, given, 0)
     assert isinstance(made, Classify)
     assert made.labels is not None
     prior = torch.zeros(base.vocabulary)
@@ -263,7 +263,7 @@ def test_refining_keeps_the_likelier_half() -> None:
 def test_a_label_without_rows_cannot_be_searched() -> None:
     given = [row for row in rows(8) if row.fields["label"] == "good"]
     with pytest.raises(UserError, match="label 'bad' has no training row"):
-        from_rows(task("llama", verbalizer="search"), get(), given, 0)
+        fill_from_rows(task("llama", verbalizer="search"), get(), given, 0)
 
 
 # Heads that begin as words or prototypes -------------------------------------------------------
@@ -276,7 +276,7 @@ def test_a_head_of_words_gives_the_verbalizers_scores(name: str) -> None:
     with torch.no_grad():
         made = Head(head_start="words").build(bound, given, 0)()
     want = chances(bound, given)
-    np.testing.assert_allclose(chances(bound.headed(), given, made), want, rtol=2e-3)
+    np.testing.assert_allclose(chances(bound.with_head(), given, made), want, rtol=2e-3)
 
 
 def test_scores_that_are_not_linear_are_refused() -> None:
@@ -295,7 +295,7 @@ def test_prototypes_are_nearest_class_means(name: str) -> None:
     bound = task(name).bind(get(name))
     with torch.no_grad():
         made = Head(head_start="prototypes").build(bound, given, 0)()
-    headed = bound.headed()
+    headed = bound.with_head()
 
     def states(own: list[Row]) -> np.ndarray:
         items = [headed.dev_example(row, 10**6).example for row in own]
@@ -317,7 +317,7 @@ def test_such_heads_are_trained_beside_others(start: Any, method: Method) -> Non
     made = tune(
         get(),
         task("llama"),
-        Joint((method, Head(head_start=start))),
+        Several((method, Head(head_start=start))),
         rows(8),
         rows(4, 50),
         training=Training(epochs=1),
@@ -350,7 +350,7 @@ def test_words_of_several_tokens_in_any_script(texts: list[str], labels: dict[st
     smollm2 = Backbone.load("smollm2")
     given = [Row({"text": t, "label": n}, "") for t, n in zip(texts, labels, strict=True)] * 2
     asked = Classify(template="{demos:1}{text}\n答:", labels=labels, calibration="contextual")
-    made = from_rows(asked, smollm2, given, 0)
+    made = fill_from_rows(asked, smollm2, given, 0)
     bound = made.bind(smollm2)
     assert isinstance(bound, Classifier)
     assert all(len(bound.spelled(words[0])) > 1 for words in bound.words.values())

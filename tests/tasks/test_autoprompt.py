@@ -18,7 +18,7 @@ from foreword.injection import NOTHING
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.autoprompt import WORDS, log_odds, owned
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.from_rows import from_rows
+from foreword.tasks.labels.from_rows import fill_from_rows
 from foreword.tasks.labels.search import opening, written
 from plain import twin
 from toys import FAMILIES, get, rows
@@ -65,7 +65,7 @@ def inner(base: Backbone) -> Tensor:
 def test_what_output_embeddings_meet(name: str) -> None:
     base = get(name)
     states = torch.cat(states_of(base, NOTHING, [opening(bound(base), r) for r in rows(8)]))
-    met = base.met(states)
+    met = base.lm_head_inputs(states)
     assert met is not None
     torch.testing.assert_close(met[0], inner(base), rtol=1e-3, atol=1e-4)
     assert met[1] is not states
@@ -81,7 +81,7 @@ def test_words_are_those_of_a_classifier_of_states(name: str) -> None:
     base, heard = get(name), []
     asked = bound(base).task
     asked = type(asked)(template=asked.template, labels=asked.labels, verbalizer="autoprompt")
-    made = from_rows(asked, base, rows(8), 0, heard.append)
+    made = fill_from_rows(asked, base, rows(8), 0, heard.append)
     assert isinstance(made, Classify)
     assert made.verbalizer == "manual"
     assert made.labels is not None
@@ -102,7 +102,7 @@ def test_words_are_those_of_a_classifier_of_states(name: str) -> None:
             taken.add(word.strip())
     assert {label: list(own) for label, own in made.labels.items()} == want
     assert all(word in heard[-1] for own in want.values() for word in own)
-    assert from_rows(made, base, rows(8), 0) == made
+    assert fill_from_rows(made, base, rows(8), 0) == made
 
 
 @pytest.mark.parametrize("name", ["llama", "bert", "t5"])
@@ -122,7 +122,7 @@ def test_words_that_were_put_where_the_labels_are_are_found(name: str) -> None:
             for strength, word in zip((9, 4, 2), planted[label], strict=True):
                 (token,) = task.spelled(f" {word}")
                 output.weight[token] += sign * strength * noise[token].norm() * way / way.norm()
-    found = from_rows(
+    found = fill_from_rows(
         Classify(template=task.task.template, labels=task.words, verbalizer="autoprompt"),
         base,
         rows(8),
@@ -172,7 +172,7 @@ def test_a_model_whose_scores_are_no_product_is_refused() -> None:
         template="{text} :", labels={"good": " good", "bad": " bad"}, verbalizer="autoprompt"
     )
     with pytest.raises(UserError, match=r"llama does not score words by a product .* search"):
-        from_rows(asked, base, rows(8), 0)
+        fill_from_rows(asked, base, rows(8), 0)
 
 
 def test_a_label_without_rows_is_named() -> None:
@@ -181,4 +181,4 @@ def test_a_label_without_rows_is_named() -> None:
         template="{text} :", labels={"good": " good", "bad": " bad"}, verbalizer="autoprompt"
     )
     with pytest.raises(UserError, match="label 'bad' has no training row"):
-        from_rows(asked, get(), given, 0)
+        fill_from_rows(asked, get(), given, 0)

@@ -311,7 +311,7 @@ def test_demonstrations_read_as_rows_with_their_word() -> None:
     soft = bound("llama", template="[soft:3]{text}\n")
     assert soft.demonstration(row) == "a film\nbad\n\n"
     assert soft.virtual == 3
-    assert soft.bare().virtual == 0
+    assert soft.without_prompt().virtual == 0
 
 
 def test_labels_and_template_are_found_in_the_rows() -> None:
@@ -391,7 +391,7 @@ def test_judge_counts_the_rows_whose_label_is_likeliest() -> None:
     given = rows([*best[:3], next(w for w in WORDS if w != best[3])])
     items = [task.dev_example(row, 512) for row in given]
     (done,) = infer(task.backbone, NOTHING, [i.example for i in items], tokens=task.tokens)
-    assert task.judge(done[1], [items[i] for i in done[0]]) == (300.0, 4)
+    assert task.dev_counts(done[1], [items[i] for i in done[0]]) == (300.0, 4)
     found = task.score(given, task.predict(given, NOTHING), seed=0)
     assert found["accuracy"] == 75.0
 

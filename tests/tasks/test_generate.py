@@ -84,7 +84,7 @@ def test_the_judgement_is_the_summed_log_likelihood() -> None:
     task = bound("llama")
     items = [task.dev_example(row, 512) for row in ROWS]
     ((group, logits),) = infer(task.backbone, NOTHING, [i.example for i in items], 10_000)
-    score, weight = task.judge(logits, [items[i] for i in group])
+    score, weight = task.dev_counts(logits, [items[i] for i in group])
     assert score == pytest.approx(-float(losses(task, ROWS).sum()), rel=1e-5)
     assert weight == sum(map(task.weight, items))
 
@@ -178,7 +178,7 @@ def test_demonstrations_read_as_prompt_and_completion() -> None:
     assert bound("llama", "{prompt}\n").demonstration(ROWS[0]) == "a good film\nit was good\n\n"
     soft = bound("llama", "[soft:2]{prompt}:")
     assert soft.demonstration(ROWS[2]) == "it was a film : : bad\n\n"
-    assert (soft.virtual, soft.bare().virtual) == (2, 0)
+    assert (soft.virtual, soft.without_prompt().virtual) == (2, 0)
 
 
 # Chat -----------------------------------------------------------------------------------------

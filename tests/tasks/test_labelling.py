@@ -87,10 +87,10 @@ def test_the_dev_score_is_that_of_the_evaluation(name: str, headline: str) -> No
     for group, logits in infer(
         task.backbone, NOTHING, [item.example for item in items], 30, tokens=task.tokens
     ):
-        found = task.judge(logits, [items[i] for i in group])
+        found = task.dev_counts(logits, [items[i] for i in group])
         sums = [a + b for a, b in zip(sums or [0.0] * len(found), found, strict=True)]
     scores = task.score(ROWS, task.predict(ROWS, NOTHING), 0)
-    assert task.measured(sums) == pytest.approx(scores[headline], abs=0.005)
+    assert task.dev_score(sums) == pytest.approx(scores[headline], abs=0.005)
     assert task.headline == task.metric == headline
     assert headline in scores["intervals"]
 

@@ -17,7 +17,7 @@ from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.tasks.generate import Generate
-from foreword.tasks.templates.layout import Laid, answer_ids, lay, room_for
+from foreword.tasks.templates.layout import FilledTemplate, answer_ids, lay, room_for
 from foreword.tasks.templates.template import Template
 
 FAMILIES = {"causal": CAUSAL[0], "masked": MASKED[0], "encoder-decoder": SEQ2SEQ[1]}
@@ -40,7 +40,7 @@ def framed(architecture: str) -> Backbone:
     return made
 
 
-def laid(base: Backbone, source: str, room: int = 10_000, **more: str) -> Laid:
+def laid(base: Backbone, source: str, room: int = 10_000, **more: str) -> FilledTemplate:
     side = more.pop("side", "right")
     before = more.pop("before", "")
     template = Template.parse(source)
@@ -198,7 +198,7 @@ def test_a_template_that_does_not_fit_is_refused_with_both_numbers() -> None:
 )
 def test_one_space_between_words(architecture: str, left: str, answer: str, wanted: str) -> None:
     assert answer_ids(get(architecture), left, answer) == ids(wanted)
-    row = laid(get("causal"), left) if left else Laid((), 0, "", False)
+    row = laid(get("causal"), left) if left else FilledTemplate((), 0, "", False)
     joined = [*row.ids, *answer_ids(get("causal"), row.left, answer)]
     assert get("causal").text.decode(joined) == left.rstrip(" ") + wanted
 

@@ -61,7 +61,7 @@ def test_probabilities_are_those_beside_none(name: str) -> None:
 
 @pytest.mark.parametrize("headed", [False, True])
 def test_the_loss_is_torchs_own(headed: bool) -> None:
-    task = bound().headed() if headed else bound()
+    task = bound().with_head() if headed else bound()
     items = [task.train_example(row, 200) for row in ROWS]
     if headed:
         logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
@@ -111,7 +111,7 @@ def test_the_dev_score_is_the_best_that_a_threshold_gives() -> None:
     for group, logits in infer(
         task.backbone, NOTHING, [item.example for item in items], 20, tokens=task.tokens
     ):
-        found = task.judge(logits, [items[i] for i in group])
+        found = task.dev_counts(logits, [items[i] for i in group])
         sums = [a + b for a, b in zip(sums or [0.0] * len(found), found, strict=True)]
     answers = task.predict(ROWS, NOTHING)
     best = 0.0
@@ -119,8 +119,10 @@ def test_the_dev_score_is_the_best_that_a_threshold_gives() -> None:
         own = [[k for k, p in a["probabilities"].items() if p >= limit] for a in answers]
         hits = sum(len({*a} & {*b}) for a, b in zip(own, OWN, strict=True))
         best = max(best, 200 * hits / (sum(map(len, own)) + sum(map(len, OWN))))
-    assert task.measured(sums) <= best + 1e-9
-    assert task.measured(sums) >= best - 20  # the grid of thresholds is coarser than rows are apart
+    assert task.dev_score(sums) <= best + 1e-9
+    assert (
+        task.dev_score(sums) >= best - 20
+    )  # the grid of thresholds is coarser than rows are apart
 
 
 @pytest.mark.parametrize("method", [Soft(length=3), Head()])

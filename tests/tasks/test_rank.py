@@ -202,7 +202,7 @@ def test_wrong_settings_are_named() -> None:
     with pytest.raises(UserError, match="--negatives 0"):
         bound(negatives=0)
     with pytest.raises(UserError, match="no classes for a head"):
-        bound().headed()
+        bound().with_head()
     with pytest.raises(UserError, match="F:1: no field 'history'; say how a row reads"):
         Rank().completed([Row({"text": "x"}, "F:1")], "", get())
     one = Rank(template="{history}", catalogue=("a",)).bind(get())

@@ -15,7 +15,7 @@ from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.metrics.relations import relations
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.from_rows import from_rows
+from foreword.tasks.labels.from_rows import fill_from_rows
 from foreword.tasks.relate import Relate, phrase
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -81,10 +81,10 @@ def test_the_dev_score_is_that_of_the_evaluation() -> None:
     for group, logits in infer(
         task.backbone, NOTHING, [item.example for item in items], 60, tokens=task.tokens
     ):
-        found = task.judge(logits, [items[i] for i in group])
+        found = task.dev_counts(logits, [items[i] for i in group])
         sums = [a + b for a, b in zip(sums, found, strict=True)]
     scores = task.score(rows, task.predict(rows, NOTHING), 0)
-    assert task.measured(sums) == pytest.approx(scores["official_f1"], abs=0.005)
+    assert task.dev_score(sums) == pytest.approx(scores["official_f1"], abs=0.005)
     gold, guess = [str(r.fields["label"]) for r in rows], [*task.labels] * 3
     own = task.score(rows, [{"label": label} for label in guess], 0)
     assert own["official_f1"] == relations(gold, guess, task.labels, "Other")["official_f1"]
@@ -136,7 +136,7 @@ def test_calibration_blanks_every_field(name: str, way: str, blanks: list[str]) 
     "template", ["{demos:2}{text}\n{head} and {tail} are", "{demos:2}{text} :"]
 )
 def test_rows_are_shown_with_their_relations(choice: str, template: str) -> None:
-    made = from_rows(asked("llama", template=template, demos=choice), get("llama"), MORE, 0)
+    made = fill_from_rows(asked("llama", template=template, demos=choice), get("llama"), MORE, 0)
     assert isinstance(made, Relate)
     assert made.shown is not None
     assert all(set(row) == {"text", "head", "tail", "label"} for row in made.shown)
@@ -149,7 +149,7 @@ def test_rows_are_shown_with_their_relations(choice: str, template: str) -> None
         asks = template.removeprefix("{demos:2}")
         own = asked("llama", template="".join(shown).replace("{", "{{") + asks).bind(get("llama"))
         assert bound.dev_example(row, 10**6).example == own.dev_example(row, 10**6).example
-    assert from_rows(made, get("llama"), MORE, 1) == made
+    assert fill_from_rows(made, get("llama"), MORE, 1) == made
 
 
 def test_relations_to_show_are_checked() -> None:
@@ -157,4 +157,4 @@ def test_relations_to_show_are_checked() -> None:
     with pytest.raises(UserError, match="demonstration 1: missing field 'head'"):
         task.bind(get("llama")).predict(MORE, NOTHING)
     with pytest.raises(UserError, match=r"the template has no \{demos:N\}"):
-        from_rows(asked("llama", demos="nearest"), get("llama"), MORE, 0)
+        fill_from_rows(asked("llama", demos="nearest"), get("llama"), MORE, 0)

@@ -18,7 +18,7 @@ from foreword.injection import NOTHING
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.from_rows import from_rows
+from foreword.tasks.labels.from_rows import fill_from_rows
 from foreword.tasks.rank import Rank
 from foreword.tasks.relate import Relate
 from foreword.tasks.tag import Tag
@@ -143,7 +143,7 @@ def test_answers_are_the_assistants(name: str) -> None:
 @pytest.mark.parametrize("name", BASES)
 def test_demonstrations_are_turns(name: str) -> None:
     base, known = opened(name), rows(6)
-    made = from_rows(Classify(template=SHOWN, labels=WORDS), base, known, 0)
+    made = fill_from_rows(Classify(template=SHOWN, labels=WORDS), base, known, 0)
     task = made.bind(base)
     assert isinstance(task, Classifier)
     assert isinstance(made, Classify)
@@ -168,7 +168,7 @@ def test_demonstrations_are_turns(name: str) -> None:
 
 def test_without_a_chat_template_turns_are_lines() -> None:
     base, known = speaking(None), rows(6)
-    made = from_rows(Classify(template=SHOWN, labels=WORDS), base, known, 0)
+    made = fill_from_rows(Classify(template=SHOWN, labels=WORDS), base, known, 0)
     task = made.bind(base)
     assert isinstance(made, Classify)
     assert made.shown is not None
@@ -204,7 +204,7 @@ def test_virtual_tokens_stand_in_messages() -> None:
     task = classifier(base, "[system][soft:3]say it[user]{text}[soft:2][assistant]so [mask]")
     made = ids(task, row)
     first = base.vocabulary
-    plain = ids(task.bare(), row)
+    plain = ids(task.without_prompt(), row)
     assert [n for n in made if n >= first] == list(range(first, first + 5))
     bare = "<system>say it<end>\n<user>it was<end>\n<assistant>so"
     assert base.text.decode(list(plain)) == base.text.decode(base.text.ids(bare))
@@ -212,7 +212,7 @@ def test_virtual_tokens_stand_in_messages() -> None:
     assert made[:at] == tuple(base.text.ids("<system>"))
     assert made[at + 3 :][: len(base.text.ids("say it"))] == tuple(base.text.ids("say it"))
     assert task.spelled(" good") == tuple(base.text.ids(" good"))
-    assert len(task.bare().predict([row], NOTHING)[0]["probabilities"]) == 2
+    assert len(task.without_prompt().predict([row], NOTHING)[0]["probabilities"]) == 2
 
 
 def test_the_models_special_tokens_are_special() -> None:

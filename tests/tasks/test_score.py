@@ -162,7 +162,7 @@ def test_the_loss_is_the_cross_entropy_to_both_neighbours(name: str) -> None:
 
 def test_the_judge_sums_squared_errors_of_the_answers() -> None:
     task = bound()
-    total, count = task.judge(*logits_of(task, rows()))
+    total, count = task.dev_counts(*logits_of(task, rows()))
     found = [answer["score"] for answer in task.predict(rows(), NOTHING)]
     expected = -sum((a - b) ** 2 for a, b in zip(found, NUMBERS, strict=True))
     assert count == 4
@@ -233,7 +233,7 @@ def test_a_head_scores_the_anchors() -> None:
 def test_a_template_with_virtual_tokens_and_without() -> None:
     task = bound(template="{text_a} [soft:3] {text_b}")
     assert (task.virtual, task.starts(), task.fields) == (3, [(3, None)], ("text_a", "text_b"))
-    assert (task.bare().virtual, task.classes) == (0, 6)
+    assert (task.without_prompt().virtual, task.classes) == (0, 6)
     assert Soft().build(task, rows(), 0)().embeds is not None
 
 

@@ -15,7 +15,7 @@ from foreword.injection import NOTHING
 from foreword.tasks.base import Encoded, Objective
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
-from foreword.training.several_tasks import Replay, Several
+from foreword.training.several_tasks import MixedObjective, Replay
 from toys import TASK, get, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,14 +39,14 @@ def test_losses_and_scores_are_those_of_each_task_alone(
     other: Classify | Generate, kind: str
 ) -> None:
     alone = [TASK.bind(get()), other.bind(get())]
-    whole = Several(alone)
+    whole = MixedObjective(alone)
     given = [replace(row, task=n % 3 == 1) for n, row in enumerate(rows(7))]
     given = [replace(row, task=int(row.task)) for row in given]
     made = [getattr(whole, f"{kind}_example")(row, 500) for row in given]
     assert [item.task for item in made] == [0, 1, 0, 0, 1, 0, 0]
     logits = logits_of(whole, made)
     losses = whole.losses(logits, made) if kind == "train" else torch.zeros(7)
-    score, weight = whole.judge(logits, made) if kind == "dev" else (0.0, 0)
+    score, weight = whole.dev_counts(logits, made) if kind == "dev" else (0.0, 0)
     expected, total, count = torch.zeros(7), 0.0, 0
     for n, row in enumerate(given):
         task = alone[row.task]
@@ -56,7 +56,7 @@ def test_losses_and_scores_are_those_of_each_task_alone(
             expected[n] = task.losses(own, [item])[0]
             assert whole.weight(made[n]) == task.weight(item)
         else:
-            part, of = task.judge(own, [item])
+            part, of = task.dev_counts(own, [item])
             total, count = total + part, count + of
     torch.testing.assert_close(losses, expected)
     assert score == pytest.approx(total, rel=1e-5)
@@ -65,10 +65,10 @@ def test_losses_and_scores_are_those_of_each_task_alone(
 
 def test_the_tokens_are_those_of_all_tasks_or_all_there_are() -> None:
     one, two = TASK.bind(get()), MOOD.bind(get())
-    assert Several([one, two]).tokens == tuple(sorted({*one.tokens, *two.tokens}))  # type: ignore[misc]
-    assert Several([one, WRITE.bind(get())]).tokens is None
-    assert Several([one, two]).metric == "accuracy"
-    assert Several([one, WRITE.bind(get())]).metric == "score"
+    assert MixedObjective([one, two]).tokens == tuple(sorted({*one.tokens, *two.tokens}))  # type: ignore[misc]
+    assert MixedObjective([one, WRITE.bind(get())]).tokens is None
+    assert MixedObjective([one, two]).metric == "accuracy"
+    assert MixedObjective([one, WRITE.bind(get())]).metric == "score"
 
 
 def test_a_replay_s_share_is_that_of_the_epoch() -> None:

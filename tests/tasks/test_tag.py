@@ -109,7 +109,7 @@ def test_the_loss_is_the_mean_over_words(name: str) -> None:
     assert float(loss) == pytest.approx(-float(table[range(7), gold].sum()), rel=1e-5)
     assert task.weight(item) == 7
     right = sum(int(best) == g for best, g in zip(table.argmax(1), gold, strict=True))
-    assert task.judge(logits, [item]) == (100.0 * right, 7.0)
+    assert task.dev_counts(logits, [item]) == (100.0 * right, 7.0)
 
 
 @pytest.mark.parametrize("name", ["llama", "bert", "bart"])
@@ -127,7 +127,7 @@ def test_sentences_of_a_mixture_are_tagged_as_alone(name: str) -> None:
 
 def test_a_head_scores_each_word_after_its_branch() -> None:
     for name in ("llama", "bert", "t5"):
-        task = bound(name).headed()
+        task = bound(name).with_head()
         item = task.dev_example(row(), task.backbone.longest)
         assert len(item.example.targets) == len(SENTENCE)
         for (branch, last), word in zip(item.example.targets[:-1], SENTENCE, strict=False):
@@ -227,10 +227,10 @@ def test_the_dev_score_of_spans_is_that_of_the_evaluation() -> None:
     for group, logits in infer(
         task.backbone, NOTHING, [item.example for item in items], 40, tokens=task.tokens
     ):
-        for n, own in enumerate(task.judge(logits, [items[i] for i in group])):
+        for n, own in enumerate(task.dev_counts(logits, [items[i] for i in group])):
             sums[n] += own
     expected = task.score(given, task.predict(given, NOTHING), 0)["span_f1"]
-    assert task.measured(sums) == pytest.approx(expected, abs=0.005)
+    assert task.dev_score(sums) == pytest.approx(expected, abs=0.005)
 
 
 # Rows -----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreword.errors import UserError
-from foreword.tasks.templates.template import Field, Slot, Soft, Template
+from foreword.tasks.templates.template import Field, Slot, Template, VirtualTokens
 
 TEXT = st.text(st.sampled_from('ab {}[]:"\\%$5é\n') | st.characters(exclude_categories=["Cs"]))
 
@@ -46,16 +46,16 @@ def test_any_source_parses_or_is_refused(source: str) -> None:
 def test_every_kind_of_part() -> None:
     template = Template.parse('[soft:3]Review: {text}\n[soft:"It was, [so"] [mask].')
     assert template.parts == (
-        Soft(3, None),
+        VirtualTokens(3, None),
         "Review: ",
         Field("text"),
         "\n",
-        Soft(None, "It was, [so"),
+        VirtualTokens(None, "It was, [so"),
         " ",
         Slot(),
         ".",
     )
-    assert template.soft == (Soft(3, None), Soft(None, "It was, [so"))
+    assert template.soft == (VirtualTokens(3, None), VirtualTokens(None, "It was, [so"))
     assert template.hard().parts == ("Review: ", Field("text"), "\n", " ", Slot(), ".")
 
 

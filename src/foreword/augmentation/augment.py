@@ -100,7 +100,7 @@ def augment(
             again = replace(generator, task=task_of(settings, number))
             texts = [str(mended(each["text"])).strip() for each in again.answers(requests)]
             past = {same_text(str(each["text"])) for each in found}
-            for text, label, why in sifted(prompt, asked, texts, seen, past):
+            for text, label, why in sift(prompt, asked, texts, seen, past):
                 new = {"text": text, "label": label, "dropped": why, "round": number, "run": run}
                 found.append(new)
             _write(kept, found)
@@ -137,7 +137,7 @@ def classified(prompt: Prompt) -> tuple[Classifier, str]:
     return bound, task.label_field
 
 
-def sifted(
+def sift(
     prompt: Prompt, asked: Sequence[str], texts: Sequence[str], seen: set[str], past: set[str]
 ) -> Iterator[tuple[str, str, str | None]]:
     """Yield texts with the label that was asked for and why they are dropped, None where not.

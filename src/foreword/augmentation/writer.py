@@ -54,7 +54,7 @@ def written(
             and there.backbone["fingerprint"] == backbone.fingerprint
         ):
             announce(f"{path}: is there already")
-            return there.onto(backbone)
+            return there.on_backbone(backbone)
     return tune(
         backbone,
         task,

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foreword.backbone.attention.interface import Carried
+from foreword.backbone.attention.interface import PassContext
 from foreword.backbone.example import Batch, Example, Line, batch
 from foreword.backbone.inside.attention_sites import Role, Site, find_sites
-from foreword.backbone.inside.layer_parts import Place, find_places
-from foreword.backbone.inside.patched import varied
+from foreword.backbone.inside.layer_parts import LayerPart, find_layer_parts
+from foreword.backbone.inside.patched import patch_model
 from foreword.backbone.load.fingerprint import fingerprint
 from foreword.backbone.load.quantize import check_kind
 from foreword.backbone.load.quantize import quantize as quantize_model
@@ -28,13 +28,13 @@ from foreword.backbone.run import encoder_decoder, probes, single_stack
 from foreword.backbone.run.embeddings import Embeddings, positions_of
 from foreword.backbone.run.gradient_checkpointing import recompute_layers
 from foreword.backbone.run.inputs import virtual
-from foreword.backbone.run.layers import WHOLE, Cut, Stack, no_compiler
+from foreword.backbone.run.layers import WHOLE, LayerRange, Stack, no_compiler
 from foreword.backbone.run.lm_head import Scores
-from foreword.backbone.run.prefixes import gather
+from foreword.backbone.run.prefixes import prefixes_for
 from foreword.backbone.run.sharding import shard_layers
 from foreword.backbone.tokenizer import Text
 from foreword.errors import UserError
-from foreword.injection import KV, NOTHING, Head, Injection, Mixture, in_turn
+from foreword.injection import KV, NOTHING, ClassHead, Injection, Mixture, in_turn
 
 
 class Backbone:
@@ -65,7 +65,7 @@ class Backbone:
             quantize_model(model, quantized)
         self.quantized = quantized
         self.sharded = False
-        self.head: Head | None = None
+        self.head: ClassHead | None = None
         self.changed = False
         self.sites = find_sites(model)
         self._scores = Scores(model)
@@ -119,7 +119,7 @@ class Backbone:
         return self._embeddings.weight.dtype
 
     @property
-    def counting(self) -> bool:
+    def positions_follow_prefix(self) -> bool:
         """Whether a row's tokens are numbered from where a prefix before them ends."""
         return self.architecture == "causal" and "position_ids" in self.accepted
 
@@ -144,11 +144,11 @@ class Backbone:
             )
         return found
 
-    def under(self, injection: Injection | Mixture) -> Backbone:
+    def with_changes(self, injection: Injection | Mixture) -> Backbone:
         """Return the backbone as an injection's patches, weights and head change it.
 
         Itself where the injection changes nothing; else a view that shares all that stays the
-        same. The parts of a mixture must change it alike (:meth:`Mixture.alike`).
+        same. The parts of a mixture must change it alike (:meth:`Mixture.groups_by_change`).
 
         Raises UserError for changes of another model, and for a model that is spread over
         processes.
@@ -158,15 +158,19 @@ class Backbone:
             return self
         if self.sharded:
             raise UserError("--shard: layers that are spread cannot be changed; leave it out")
-        _ = self.fingerprint, self.packable, self.foldable  # the view has those of the frozen model
+        _ = (
+            self.fingerprint,
+            self.can_pack,
+            self.can_prefill,
+        )  # the view has those of the frozen model
         view = copy.copy(self)
         view.changed, view.head = True, part.head
         if part.patches or part.weights:
-            view.model = varied(self.model, part)
+            view.model = patch_model(self.model, part)
             modules = dict(view.model.named_modules())
             view.sites = {n: replace(s, module=modules[n]) for n, s in self.sites.items()}
-            view._scores = self._scores.onto(view.model)
-            view._embeddings = self._embeddings.onto(view.model)
+            view._scores = self._scores.over(view.model)
+            view._embeddings = self._embeddings.over(view.model)
             view.__dict__.pop("stack", None)
             view.compilable = "what is tuned stands inside the layers"
         return view
@@ -183,7 +187,7 @@ class Backbone:
         """Why layers cannot be compiled here; None where they can."""
         if self.sharded:
             return "the model is spread over processes"
-        if self.stack is None or not self.packable:
+        if self.stack is None or not self.can_pack:
             return f"{type(self.model).__name__} has no list of layers that can run packed"
         return no_compiler(self.device)
 
@@ -220,7 +224,7 @@ class Backbone:
         examples: Sequence[Example],
         injection: Injection | Mixture = NOTHING,
         lead: int = 0,
-        cut: Cut = WHOLE,
+        cut: LayerRange = WHOLE,
     ) -> Tensor:
         """Run examples and return the last hidden states at their targets: (N, width).
 
@@ -234,7 +238,7 @@ class Backbone:
         laid, read = self._read(examples, injection, lead, cut)
         return read.at(laid.places)
 
-    def below(
+    def lower_states(
         self, examples: Sequence[Example], injection: Injection, lead: int, layer: int
     ) -> tuple[Tensor, list[Tensor]]:
         """Run the layers below ``layer`` and return what enters it, on the CPU.
@@ -246,16 +250,20 @@ class Backbone:
         if self.architecture == "encoder-decoder":
             mixture = Mixture.of(injection, len(examples))
             ids = [example.ids for example in examples]
-            carried = self.carry(mixture)[0]
-            found, _ = encoder_decoder.encode(self, ids, mixture, carried, Cut(last=layer))
+            carried = self.pass_context(mixture)[0]
+            found, _ = encoder_decoder.encode(self, ids, mixture, carried, LayerRange(last=layer))
             each = [states[: len(row)].cpu() for states, row in zip(found, ids, strict=True)]
             return found[0, :0].cpu(), each
-        laid, read = self._read(examples, injection, lead, Cut(last=layer))
+        laid, read = self._read(examples, injection, lead, LayerRange(last=layer))
         rows = [torch.cat([read.of(line) for line in own]).cpu() for own in laid.owned]
         return read.hidden[: read.lead].cpu(), rows
 
     def _read(
-        self, examples: Sequence[Example], injection: Injection | Mixture, lead: int, cut: Cut
+        self,
+        examples: Sequence[Example],
+        injection: Injection | Mixture,
+        lead: int,
+        cut: LayerRange,
     ) -> tuple[Batch, single_stack.Read]:
         """Lay examples out and run them, packed where that is exact and else padded."""
         mixture = Mixture.of(injection, len(examples))
@@ -265,7 +273,7 @@ class Backbone:
                 for e, r in zip(examples, mixture.rows, strict=True)
             )
         )
-        packing = within and self.packable
+        packing = within and self.can_pack
         shared = examples[0].ids[:lead] if packing else ()
         laid = batch([example.after(len(shared)) for example in examples], tree=packing)
         mixture = replace(mixture, rows=[mixture.rows[owner] for owner in laid.owners])
@@ -287,12 +295,12 @@ class Backbone:
             return F.linear(states.to(weight.dtype), weight, bias)
         return self._scores.of(states, tokens)
 
-    def met(self, states: Tensor) -> tuple[Tensor, Tensor] | None:
+    def lm_head_inputs(self, states: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return what output embeddings meet of states, and them: (N, inner), (vocabulary, inner).
 
         None for a model whose scores are no product of the two.
         """
-        return self._scores.met(states)
+        return self._scores.lm_head_inputs(states)
 
     def kv(self, ids: Sequence[int], injection: Injection = NOTHING) -> dict[str, KV]:
         """Return what every attention site holds after reading ``ids`` under ``injection``.
@@ -319,19 +327,19 @@ class Backbone:
     # Sharing what is the same for all rows -----------------------------------------------------
 
     @cached_property
-    def foldable(self) -> bool:
+    def can_prefill(self) -> bool:
         """Whether reading on after stored keys and values equals reading everything."""
-        return probes.foldable(self)
+        return probes.can_prefill(self)
 
     @cached_property
-    def packable(self) -> bool:
+    def can_pack(self) -> bool:
         """Whether rows may lie end to end in one row of tokens, parted by attention alone."""
-        return probes.packable(self)
+        return probes.can_pack(self)
 
     @cached_property
-    def places(self) -> tuple[Place, ...]:
+    def layer_parts(self) -> tuple[LayerPart, ...]:
         """Where the attention and the feed-forward part of each layer end."""
-        return find_places(self.model, self.sites)
+        return find_layer_parts(self.model, self.sites)
 
     @cached_property
     def stack(self) -> Stack | None:
@@ -341,7 +349,7 @@ class Backbone:
         own = {n: s for n, s in self.sites.items() if s.role == ("encoder" if two else "self")}
         return Stack.find(base, own)
 
-    def partable(self, longest: int) -> bool:
+    def can_skip_lower_layers(self, longest: int) -> bool:
         """Whether upper layers may run on stored states of rows of up to ``longest`` tokens."""
         if self.stack is None or len(self.stack.layers) < 2 or self.sharded:
             return False
@@ -357,14 +365,14 @@ class Backbone:
         """The shortest sliding window among the sites, None where all attention is full."""
         return min((s.window for s in self.sites.values() if s.window is not None), default=None)
 
-    def fold(self, injection: Injection, lead: Sequence[int], longest: int) -> Injection | None:
+    def prefill(self, injection: Injection, lead: Sequence[int], longest: int) -> Injection | None:
         """Read leading virtual tokens and ``lead`` once, and return them as keys and values.
 
         Under the returned injection a row without ``lead`` scores as it did with it. None where
-        that would not hold: ``foldable`` is false, or the longest row (``longest`` tokens with
+        that would not hold: ``can_prefill`` is false, or the longest row (``longest`` tokens with
         its lead) reaches beyond a sliding window. Keeps the graph where gradients are on.
         """
-        if not self._within_window(longest + injection.leading) or not self.foldable:
+        if not self._within_window(longest + injection.leading) or not self.can_prefill:
             return None
         return self.folded(injection, lead)
 
@@ -385,14 +393,14 @@ class Backbone:
 
     # The inside of a pass ----------------------------------------------------------------------
 
-    def carry(self, mixture: Mixture) -> tuple[Carried, list[int]]:
+    def pass_context(self, mixture: Mixture) -> tuple[PassContext, list[int]]:
         """Gather a mixture for the attention function; return it and each row's first position."""
         for part in mixture.parts:
-            assert self.changed or next(part.changes(), None) is None, "run it with under()"
-        carried = gather(self.sites, mixture, self.device, self.dtype)
+            assert self.changed or next(part.changes(), None) is None, "run it with with_changes()"
+        carried = prefixes_for(self.sites, mixture, self.device, self.dtype)
         return carried, [mixture.parts[row].positions for row in mixture.rows]
 
-    def here(self, tensor: Tensor) -> Tensor:
+    def to_device(self, tensor: Tensor) -> Tensor:
         """Bring a tensor from the CPU to the model, on a GPU without waiting for it."""
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()

@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.inside.views import speaking
+from foreword.backbone.inside.views import generating_view
 from foreword.backbone.run import inputs as layout
 from foreword.backbone.run.encoder_decoder import decoder_start, encode
 from foreword.errors import UserError
@@ -59,13 +59,13 @@ def decode(
     if backbone.architecture == "masked":
         raise UserError(f"{backbone.name} is a masked model and cannot generate; use a causal one")
     mixture = Mixture.of(injection, len(rows))
-    if len(kinds := mixture.alike()) > 1:
+    if len(kinds := mixture.groups_by_change()) > 1:
         found_by: dict[int, str] = {}
         for own in kinds:
             texts = decode(backbone, [rows[i] for i in own], mixture.of_rows(own), decoding)
             found_by.update(zip(own, texts, strict=True))
         return [found_by[i] for i in range(len(rows))]
-    ready = prepare(backbone.under(mixture), rows, mixture, decoding)
+    ready = prepare(backbone.with_changes(mixture), rows, mixture, decoding)
     speaker: Any = ready.speaker
     here = backbone.device
     with torch.no_grad(), torch.random.fork_rng([here] if here.type == "cuda" else []):
@@ -96,7 +96,7 @@ def prepare(
     backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture, decoding: Decoding
 ) -> Ready:
     """Lay rows out for ``generate``, on a backbone that is under the mixture."""
-    carried, _ = backbone.carry(mixture)
+    carried, _ = backbone.pass_context(mixture)
     used = carried if backbone.sites else None
     inputs: dict[str, Any]
     if backbone.architecture == "encoder-decoder":
@@ -112,7 +112,7 @@ def prepare(
     if used is not None and used.rows is not None:
         used = replace(used, rows=used.rows.repeat_interleave(decoding.beams))
     start = start.repeat_interleave(decoding.beams, 0).to(backbone.device)
-    return Ready(speaking(backbone.model, used, start), inputs, skipped)
+    return Ready(generating_view(backbone.model, used, start), inputs, skipped)
 
 
 def _left_padded(

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from foreword.augmentation.augment import augment as do
 from foreword.augmentation.gain import gain
 from foreword.augmentation.rounds import Augment
-from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, onto
+from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, on_backbone
 from foreword.cli.words import columns
 from foreword.data.read import read_rows
 from foreword.data.shapes import canonical
@@ -86,7 +86,7 @@ def augment(
         for name, file in (("dev", dev), ("test", test))
         if file is not None
     }
-    loaded = onto(Prompt.load(prompt), prompt, model, loading)
+    loaded = on_backbone(Prompt.load(prompt), prompt, model, loading)
     for own in others.values():
         loaded.bound().check(own, answers=True)
     kind: Method = Prefix() if method == "prefix" else Soft()

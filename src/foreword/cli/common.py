@@ -12,9 +12,9 @@ from cyclopts import Parameter
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row, read_rows
 from foreword.data.sample import first
-from foreword.prompt.prompt import Tuned
+from foreword.prompt.prompt import Answerer
 
-T = TypeVar("T", bound=Tuned)
+T = TypeVar("T", bound=Answerer)
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="one JSON object on stdout")]
 Resume = Annotated[bool, Parameter(negative="", help="go on where the run stopped")]
@@ -51,15 +51,17 @@ Loaded = Annotated[Loading, Parameter(name="*")]
 USUALLY = Loading()
 
 
-def backbone_of(tuned: Tuned, model: str | None, loading: Loading) -> Backbone:
+def backbone_of(tuned: Answerer, model: str | None, loading: Loading) -> Backbone:
     """Load the model that a prompt names, or another one that is given."""
     name = tuned.backbone["name"] if model is None else model
     return loading.load(name, tuned.backbone["architecture"])
 
 
-def onto(tuned: T, path: Path, model: str | None, loading: Loading, *, force: bool = False) -> T:
+def on_backbone(
+    tuned: T, path: Path, model: str | None, loading: Loading, *, force: bool = False
+) -> T:
     """Return the prompt of a file on the model that it names, or on another one that is given."""
-    return tuned.onto(backbone_of(tuned, model, loading), force=force, where=str(path))
+    return tuned.on_backbone(backbone_of(tuned, model, loading), force=force, where=str(path))
 
 
 def some_rows(source: str, named: Mapping[str, str], n: int | None, seed: int) -> list[Row]:

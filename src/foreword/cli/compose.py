@@ -14,7 +14,7 @@ from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, backbone_
 from foreword.cli.words import columns
 from foreword.compose.ensemble import Ensemble, weighted
 from foreword.compose.fit import Fitted, fit, weighed
-from foreword.compose.merge import averaged, concatenated
+from foreword.compose.merge import average, concatenate
 from foreword.compose.together import check_together, check_weights, equal_weights
 from foreword.data.read import Row
 from foreword.data.shapes import canonical
@@ -63,7 +63,9 @@ def compose(
         tables.say("no --weights, and no --dev to fit them by: all weights are equal")
     if held is not None or tested is not None:
         backbone = backbone_of(made, model, loading)
-        parts = [p.onto(backbone, where=str(path)) for p, path in zip(parts, prompts, strict=True)]
+        parts = [
+            p.on_backbone(backbone, where=str(path)) for p, path in zip(parts, prompts, strict=True)
+        ]
         made, used = _composed(parts, how, weights)
     if tested is not None:
         _, tested = canonical(tested)
@@ -107,10 +109,10 @@ def _composed(
     if how == "concat":
         if weights is not None:
             raise UserError("--weights are for average and ensemble; leave them out of concat")
-        return concatenated(parts), None
+        return concatenate(parts), None
     used = equal_weights(len(parts)) if weights is None else weights
     check_weights(used, len(parts))
-    return (averaged(parts, used) if how == "average" else weighted(parts, used)), used
+    return (average(parts, used) if how == "average" else weighted(parts, used)), used
 
 
 def _peers(parts: Sequence[Prompt], made: Prompt | Ensemble) -> Sequence[Prompt]:

@@ -15,7 +15,7 @@ from foreword.data.read import Row, read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
-from foreword.methods.parts.from_file import Continued
+from foreword.methods.parts.from_file import FromFile
 from foreword.prompt.prompt import Prompt
 from foreword.report import tables
 from foreword.tasks.base import Task
@@ -39,7 +39,7 @@ class Old:
 
         Raises UserError where the run would write over the prompt it goes on from.
         """
-        if not isinstance(made.method, Continued):
+        if not isinstance(made.method, FromFile):
             return None
         path, wanted = made.method.source, made.plain
         if wanted["out"] is not None and Path(wanted["out"]).resolve() == Path(path).resolve():

@@ -15,7 +15,7 @@ from foreword.cli.common import Columns, Json
 from foreword.cli.words import columns
 from foreword.data.check import WHY, Checked, Lengths
 from foreword.data.check import check as find
-from foreword.data.clean import cleaned
+from foreword.data.clean import clean as clean_rows
 from foreword.data.read import Row, read_rows
 from foreword.data.split import by_shares, few
 from foreword.errors import UserError, nearest
@@ -114,7 +114,7 @@ def clean(
     known = [row for other in without or () for row in read_rows(other, columns=columns(columns_))]
     if Path(file).exists() and out.exists() and out.samefile(file):
         raise UserError(f"{out}: is what is read; write the clean rows to another file with --out")
-    made = cleaned(rows, fields=fields, label_field=label_field, known=known)
+    made = clean_rows(rows, fields=fields, label_field=label_field, known=known)
     if not made.rows:
         raise UserError(f"{file}: no row would be left; see foreword data check {file}")
     if not dry_run:

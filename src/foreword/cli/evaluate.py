@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, onto, some_rows
+from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, on_backbone, some_rows
 from foreword.cli.words import columns, parse_windows
 from foreword.compose.ensemble import load
 from foreword.errors import UserError
@@ -42,11 +42,11 @@ def evaluate(
         raise UserError("--windows scores the prompt alone; leave out --baselines")
     chosen = some_rows(data, columns(columns_), rows, seed)
     if sizes is None:
-        tuned = onto(load(prompt), prompt, model, loading, force=force)
+        tuned = on_backbone(load(prompt), prompt, model, loading, force=force)
         with tables.counting() as bars:
             result = do(tuned, chosen, baselines=baselines, seed=seed, announce=bars)
     else:
-        one = onto(Prompt.load(prompt), prompt, model, loading, force=force)
+        one = on_backbone(Prompt.load(prompt), prompt, model, loading, force=force)
         with tables.counting() as bars:
             result = over_windows(one, chosen, sizes, seed=seed, announce=bars)
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from foreword.backbone.backbone import Backbone
-from foreword.cli.common import USUALLY, Force, Json, Loaded, onto
+from foreword.cli.common import USUALLY, Force, Json, Loaded, on_backbone
 from foreword.cli.flags import NO_FLAGS, Flags
 from foreword.cli.settings import task_alone
 from foreword.errors import UserError
@@ -38,7 +38,7 @@ def export(
         raise UserError(f"--to {to}: unknown; known: peft")
     loaded = Prompt.load(prompt)
     if model is not None:
-        loaded = onto(loaded, prompt, model, loading, force=force)
+        loaded = on_backbone(loaded, prompt, model, loading, force=force)
     to_peft(loaded, folder, kind=kind)
     if as_json:
         tables.emit({"out": str(folder), "format": to})

@@ -19,7 +19,7 @@ from foreword.cli.settings import Settings, over_preset, settings_from
 from foreword.cli.words import columns
 from foreword.config import from_plain, plain
 from foreword.data.read import Row
-from foreword.data.sample import drawn, others
+from foreword.data.sample import draw, others
 from foreword.errors import UserError, nearest
 from foreword.multitask_learning.multitask import Member, Outcome, Sharing
 from foreword.multitask_learning.multitask import multitask as do
@@ -126,7 +126,7 @@ def _member(name: str, made: Settings) -> Member:
 
     by = plain(made.task).get("label_field")
     every = rows("train") or []
-    train = drawn(every, wanted["rows"], wanted["per_label"], seed, by)
+    train = draw(every, wanted["rows"], wanted["per_label"], seed, by)
     dev = rows("dev", wanted["dev_rows"]) or others(every, train, wanted["per_label"], seed, by)
     return Member(name, made.task, train, dev, rows("test"))
 

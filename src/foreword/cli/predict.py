@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, onto
+from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, on_backbone
 from foreword.cli.words import columns
 from foreword.compose.ensemble import load
 from foreword.data.read import read_rows
@@ -36,7 +36,7 @@ def predict(
     """Answer texts, or the rows of a file."""
     if (data is None) == (not texts):
         raise UserError("give texts to answer, or --data F")
-    tuned = onto(load(prompt), prompt, model, loading, force=force)
+    tuned = on_backbone(load(prompt), prompt, model, loading, force=force)
     bound = tuned.bound()
     if data is not None:
         _, given = canonical(read_rows(data, columns=columns(columns_)), targets=False)

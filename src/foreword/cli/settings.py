@@ -19,7 +19,7 @@ from foreword.data.shapes import canonical
 from foreword.errors import UserError, nearest
 from foreword.evaluation.compare import UNTRAINED, Demonstrations, ZeroShot
 from foreword.methods.base import Method
-from foreword.methods.parts.from_file import Continued
+from foreword.methods.parts.from_file import FromFile
 from foreword.methods.registry import METHODS, kinds, together
 from foreword.tasks.base import Task
 from foreword.tasks.registry import TASKS
@@ -73,7 +73,7 @@ def settings_from(given: dict[str, Any], where: str) -> Settings:
     return Settings(plain, task, method, training)
 
 
-def going_on(given: dict[str, Any]) -> Continued | None:
+def going_on(given: dict[str, Any]) -> FromFile | None:
     """Return what goes on from the prompt that ``--from`` names, None where it names none.
 
     The prompt's task settings are put under those that are given, where the task is of its kind.
@@ -92,7 +92,7 @@ def going_on(given: dict[str, Any]) -> Continued | None:
             )
     if "replay_share" in given and given.get("replay") is None:
         raise UserError("--replay-share needs --replay F: the rows that are mixed in")
-    made, task = Continued.of(given["source"], given.get("rate"))
+    made, task = FromFile.of(given["source"], given.get("rate"))
     under = {name: value for name, value in task.items() if name not in ("name", "decoding")}
     under |= {n: v for n, v in task.get("decoding", {}).items() if n != "seed"}
     if given.setdefault("task", task["name"]) == task["name"]:

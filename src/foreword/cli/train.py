@@ -18,7 +18,7 @@ from foreword.cli.settings import settings
 from foreword.cli.words import columns
 from foreword.config import plain
 from foreword.data.read import read_rows
-from foreword.data.sample import drawn, others
+from foreword.data.sample import draw, others
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
@@ -53,7 +53,7 @@ def train(
     seed = made.training.seed
     by = plain(made.task).get("label_field")
     every = read_rows(wanted["train"], columns=named)
-    rows = drawn(every, wanted["rows"], wanted["per_label"], seed, by)
+    rows = draw(every, wanted["rows"], wanted["per_label"], seed, by)
     if find_lr:
         find_rate.run(made, rows, world, as_json)
         return

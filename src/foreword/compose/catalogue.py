@@ -13,7 +13,7 @@ from foreword.compose.similar import essence, similarity
 from foreword.compose.together import classes
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
-from foreword.prompt.prompt import Prompt, Tuned
+from foreword.prompt.prompt import Answerer, Prompt
 from foreword.tasks.registry import name_of
 
 
@@ -135,7 +135,7 @@ def entry(file: Path, name: str | None = None) -> Entry:
     )
 
 
-def _method(tuned: Tuned) -> str:
+def _method(tuned: Answerer) -> str:
     if isinstance(tuned, Ensemble):
         return f"ensemble({', '.join(map(_method, tuned.members))})"
     return called(tuned.facts()["method"])

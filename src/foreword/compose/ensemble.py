@@ -11,19 +11,19 @@ from typing import Any
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
-from foreword.compose.fusion import Fusion, Labels, Numbers, Poll
+from foreword.compose.fusion import Fusion, LabelFusion, Numbers, Poll
 from foreword.compose.lockstep import Completions
 from foreword.compose.together import check_together, check_weights
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.prompt.file import SCHEMA, check_fields, checked, read
-from foreword.prompt.prompt import Prompt, Tuned, predicted, write_tensors
+from foreword.prompt.prompt import Answerer, Prompt, predicted, write_tensors
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import name_of
 
 FUSIONS: Mapping[str, Fusion] = {
-    "classify": Labels(),
-    "relate": Labels(),
+    "classify": LabelFusion(),
+    "relate": LabelFusion(),
     "score": Numbers(),
     **dict.fromkeys(("generate", "translate", "summarize", "answer", "chat"), Completions()),
 }
@@ -131,12 +131,12 @@ class Ensemble:
         }
         return write_tensors(Path(path), meta, self.tensors())
 
-    def onto(
+    def on_backbone(
         self, backbone: Backbone, *, force: bool = False, where: str = "the ensemble"
     ) -> Ensemble:
         """Return it with a backbone in hand; raises UserError where a member does not fit."""
         members = tuple(
-            member.onto(backbone, force=force, where=f"{where}, member {number}")
+            member.on_backbone(backbone, force=force, where=f"{where}, member {number}")
             for number, member in enumerate(self.members, 1)
         )
         return replace(self, members=members)
@@ -151,7 +151,7 @@ def weighted(
     return Ensemble(tuple(p for p, _ in kept), tuple(w for _, w in kept), scores or {})
 
 
-def load(path: str | Path, backbone: Backbone | None = None, *, force: bool = False) -> Tuned:
+def load(path: str | Path, backbone: Backbone | None = None, *, force: bool = False) -> Answerer:
     """Read and check a prompt's file or an ensemble's; with ``backbone``, check that it fits.
 
     Raises UserError for anything else, as :meth:`Prompt.load` does.
@@ -159,10 +159,10 @@ def load(path: str | Path, backbone: Backbone | None = None, *, force: bool = Fa
     path = Path(path)
     meta, tensors = read(path)
     if "members" in meta:
-        made: Tuned = _ensemble(str(path), meta, tensors)
+        made: Answerer = _ensemble(str(path), meta, tensors)
     else:
         made = Prompt.of(str(path), meta, checked(str(path), meta, tensors))
-    return made if backbone is None else made.onto(backbone, force=force, where=str(path))
+    return made if backbone is None else made.on_backbone(backbone, force=force, where=str(path))
 
 
 def _ensemble(where: str, meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ensemble:

@@ -53,7 +53,7 @@ class Fusion(Protocol):
         """Score candidates (C, members): a score each, and what tells equal ones apart: (C,)."""
 
 
-class Labels:
+class LabelFusion:
     """A product of experts: ``p(y) ~ prod_i p_i(y)^w_i`` over the labels.
 
     That is the weighted sum of log-probabilities, or of logits, with the softmax taken anew

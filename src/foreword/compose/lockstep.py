@@ -151,9 +151,11 @@ def continued(
     ids = [each.ids[i] for each in asked for i in rows]
     groups = [
         _Group.begin(backbone, [ids[i] for i in own], mixture.of_rows(own), decoding)
-        for own in mixture.alike()
+        for own in mixture.groups_by_change()
     ]
-    owners = [[every[i] for i in own][:: len(rows)] for own in mixture.alike()]  # members
+    owners = [
+        [every[i] for i in own][:: len(rows)] for own in mixture.groups_by_change()
+    ]  # members
     stops = _stops(backbone, decoding)
     end, pad = backbone.text.end, config(backbone, decoding).pad_token_id
     going = torch.ones(len(rows), dtype=torch.bool, device=backbone.device)
@@ -196,7 +198,7 @@ class _Group:
         backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture, decoding: Decoding
     ) -> _Group:
         """Let the model's own ``generate`` make all ready for its first token."""
-        ready = prepare(backbone.under(mixture), rows, mixture, decoding)
+        ready = prepare(backbone.with_changes(mixture), rows, mixture, decoding)
         plain = config(backbone, replace(decoding, stop=()))
         speaker: Any = ready.speaker
         made: _Group = speaker.generate(

@@ -16,7 +16,7 @@ from foreword.injection import Injection, Patch, in_turn
 from foreword.prompt.prompt import LARGE, Prompt
 
 
-def concatenated(prompts: Sequence[Prompt]) -> Prompt:
+def concatenate(prompts: Sequence[Prompt]) -> Prompt:
     """Put prompts one after the other; the result has the first one's task.
 
     Leading virtual tokens follow one another, and so do the keys and values of each module. Keys
@@ -64,7 +64,7 @@ def _changes(injection: Injection) -> Injection:
     return Injection(patches=injection.patches, weights=injection.weights, head=injection.head)
 
 
-def averaged(prompts: Sequence[Prompt], weights: Sequence[float] | None = None) -> Prompt:
+def average(prompts: Sequence[Prompt], weights: Sequence[float] | None = None) -> Prompt:
     """Return the weighted mean of prompts, ``sum_i w_i P_i``, with the first one's task.
 
     Virtual tokens, keys and values, weights and heads are averaged number by number. A patch is

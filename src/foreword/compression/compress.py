@@ -154,7 +154,7 @@ def _held(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
             f"question; cut it into files of at most {room}, and join their cartridges with "
             "foreword compose --how concat"
         )
-    found = backbone.fold(NOTHING, ids, len(ids) + ROOM)
+    found = backbone.prefill(NOTHING, ids, len(ids) + ROOM)
     if found is None:
         raise UserError(
             f"{backbone.name} cannot hold a text of {len(ids)} tokens as keys and values: "
@@ -219,7 +219,7 @@ def _costs(
 
     def seconds(text: Sequence[int], injection: Injection) -> float:
         began = time.perf_counter()
-        read = backbone.fold(NOTHING, text, len(text) + ROOM) if text else injection
+        read = backbone.prefill(NOTHING, text, len(text) + ROOM) if text else injection
         assert read is not None, "it was read before"
         states_of(backbone, read, question)
         return time.perf_counter() - began

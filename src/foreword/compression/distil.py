@@ -30,7 +30,7 @@ class Distilled:
 
     metric = "-KL"
     tokens = None
-    measured = staticmethod(mean)
+    dev_score = staticmethod(mean)
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Distilled:
         sizes = torch.tensor([item.gold for item in items], device=logits.device)
         return each.new_zeros(len(items)).index_add(0, torch.repeat_interleave(sizes), each)
 
-    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
+    def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return minus the summed divergence, and the number of tokens."""
         return -float(self.losses(logits, items).sum()), sum(item.gold for item in items)
 

@@ -118,7 +118,7 @@ def _around(bound: Generator) -> tuple[str, str, str]:
 
 
 def _parts(ids: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Cut the text's tokens into parts of about equal size."""
+    """LayerRange the text's tokens into parts of about equal size."""
     number = max(1, round(len(ids) / size))
     ends = [len(ids) * n // number for n in range(number + 1)]
     return [ids[start:end] for start, end in itertools.pairwise(ends)]
@@ -146,7 +146,7 @@ def _asked(
     # The part's last token is read with each row, so that no row is empty.
     rows = [[part[-1], *backbone.text.ids(before + opening)] for opening in openings]
     stop = tuple(dict.fromkeys(["\n", *([after.strip(" ")] if after.strip() else [])]))
-    held = backbone.fold(NOTHING, part[:-1], len(part) + max(map(len, rows)) + study.words)
+    held = backbone.prefill(NOTHING, part[:-1], len(part) + max(map(len, rows)) + study.words)
     assert held is not None, "the whole text could be read ahead, so that a part can"
     texts = decode(
         backbone,

@@ -87,7 +87,7 @@ def repeated(rows: Sequence[Row], fields: Sequence[str]) -> list[Row]:
     return found
 
 
-def cleaned(
+def clean(
     rows: Sequence[Row],
     *,
     fields: Sequence[str] | None = None,

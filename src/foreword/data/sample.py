@@ -94,7 +94,7 @@ def per_class(rows: Sequence[Row], k: int, seed: int, by: str) -> list[Row]:
     return chosen
 
 
-def drawn(
+def draw(
     rows: Sequence[Row], n: int | None, per_label: int | None, seed: int, by: str | None
 ) -> list[Row]:
     """Give `n` rows, or `per_label` of each class of the field `by`, or with neither all.

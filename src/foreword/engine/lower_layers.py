@@ -20,23 +20,23 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.backbone.load.cache_folder import cache_root
-from foreword.engine.passes import Given, below, token_budget
+from foreword.engine.passes import StoredStates, lower_states, token_budget
 from foreword.engine.spill_file import Overflow
 from foreword.injection import Injection
 
 
 @dataclass(eq=False)
-class Shelf:
+class CachedStates:
     """States in memory, by row, and the bytes that they take."""
 
     rows: dict[bytes, Tensor] = field(default_factory=dict)
     held: int = 0
 
 
-_SHELVES: WeakKeyDictionary[Backbone, dict[str, Shelf]] = WeakKeyDictionary()
+_SHELVES: WeakKeyDictionary[Backbone, dict[str, CachedStates]] = WeakKeyDictionary()
 
 
-class Trunk:
+class LowerLayers:
     """The states of rows at the lowest layer that an injection acts on.
 
     ``memory`` is how many bytes of them stand in memory, for all trunks of a backbone together;
@@ -62,13 +62,13 @@ class Trunk:
         about = [*kind, layer, positions, self.lead]
         self.key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
         self.shelves = _SHELVES.setdefault(backbone, {})
-        self.shelf = self.shelves.setdefault(self.key, Shelf())
+        self.shelf = self.shelves.setdefault(self.key, CachedStates())
         self.first: Tensor | None = None
         self.overflow = Overflow.opened(cache_root() / "trunk", self.key)
         self.full = False
 
     @staticmethod
-    def under(injection: Injection, backbone: Backbone, longest: int) -> int:
+    def depth_under(injection: Injection, backbone: Backbone, longest: int) -> int:
         """Return the lowest layer that an injection acts on; 0 where nothing below is constant.
 
         Layers are those of the backbone's stack. Where it acts on none of them (a head alone, a
@@ -76,25 +76,25 @@ class Trunk:
         the longest row's tokens: beyond a sliding window rows cannot be cut up.
         """
         changed = injection.embeds is not None or bool(injection.patches or injection.weights)
-        if changed or backbone.stack is None or not backbone.partable(longest):
+        if changed or backbone.stack is None or not backbone.can_skip_lower_layers(longest):
             return 0
         own = [site for site in injection.kv if site in backbone.stack.sites]
         return min((backbone.sites[s].layer for s in own), default=len(backbone.stack.layers))
 
-    def given(self, examples: Sequence[Example]) -> Given:
+    def given(self, examples: Sequence[Example]) -> StoredStates:
         """Return the states of examples at the trunk's layer, computing those that are new."""
         keys = [_key(example) for example in examples]
         found = {key: states for key in set(keys) if (states := self._find(key)) is not None}
         new = {k: e for k, e in zip(keys, examples, strict=True) if k not in found}
         if new or self.first is None:
             asked = list(new.values()) or list(examples[:1])
-            self.first, rows = below(
+            self.first, rows = lower_states(
                 self.backbone, self.frame, asked, len(self.lead), self.layer, self.budget
             )
             for key, states in zip(new, rows, strict=False):
                 found[key] = states
                 self._keep(key, states)
-        return Given(self.layer, self.first, [found[key] for key in keys])
+        return StoredStates(self.layer, self.first, [found[key] for key in keys])
 
     def close(self) -> None:
         """Let go of the file; what stands in memory stays for the next run."""

@@ -20,7 +20,7 @@ class Mix:
     chance: torch.Generator
 
     @staticmethod
-    def drawn(alpha: float, chance: torch.Generator) -> Mix:
+    def draw(alpha: float, chance: torch.Generator) -> Mix:
         """Draw the share from Beta(alpha, alpha)."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=chance)))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, common_lead
-from foreword.backbone.run.layers import WHOLE, Cut
+from foreword.backbone.run.layers import WHOLE, LayerRange
 from foreword.engine.mixup import Mix
 from foreword.injection import Injection, Mixture
 
@@ -51,7 +51,7 @@ def buckets(sizes: Sequence[int], budget: int, *, padded: bool = True) -> list[l
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class StoredStates:
     """What the layers below ``layer`` have made of examples, read there instead of run again.
 
     ``lead`` holds the states of the tokens that all rows share, ``rows`` each example's own:
@@ -62,23 +62,23 @@ class Given:
     lead: Tensor
     rows: Sequence[Tensor]
 
-    def of(self, group: Sequence[int], device: torch.device) -> Cut:
+    def of(self, group: Sequence[int], device: torch.device) -> LayerRange:
         """Return the states of some rows, where the model is."""
         held = (self.lead, *(self.rows[i] for i in group))
-        return Cut(self.layer, tuple(t.to(device, non_blocking=True) for t in held))
+        return LayerRange(self.layer, tuple(t.to(device, non_blocking=True) for t in held))
 
 
 @dataclass(frozen=True)
 class Shared:
     """An injection with what all rows begin with read into it, and how many tokens that was.
 
-    ``lead`` tokens of every row stand in the injection; ``ahead`` more are the same in all rows,
-    and a pass runs them once.
+    ``lead`` tokens of every row stand in the injection; ``in_pass_lead`` more are the
+    same in all rows, and a pass runs them once.
     """
 
     injection: Injection | Mixture
     lead: int = 0
-    ahead: int = 0
+    in_pass_lead: int = 0
 
 
 def share(
@@ -94,7 +94,7 @@ def share(
         lead = ()
     if not injection.leading and not lead:
         return Shared(injection)
-    folded = backbone.fold(injection, lead, longest)
+    folded = backbone.prefill(injection, lead, longest)
     return Shared(injection) if folded is None else Shared(folded, len(lead))
 
 
@@ -103,7 +103,7 @@ def passes(
     shared: Shared,
     examples: Sequence[Example],
     groups: Sequence[Sequence[int]],
-    given: Given | None = None,
+    given: StoredStates | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield groups of rows and the states at their targets: (targets of the group, width)."""
     rows = [example.after(shared.lead) for example in examples]
@@ -112,7 +112,10 @@ def passes(
         if isinstance(injection, Mixture):
             injection = injection.of_rows(group)
         cut = WHOLE if given is None else given.of(group, backbone.device)
-        yield list(group), backbone.states([rows[i] for i in group], injection, shared.ahead, cut)
+        yield (
+            list(group),
+            backbone.states([rows[i] for i in group], injection, shared.in_pass_lead, cut),
+        )
 
 
 def chunks(
@@ -143,7 +146,7 @@ def infer(
     budget: int | None = None,
     *,
     tokens: Sequence[int] | None = None,
-    given: Given | None = None,
+    given: StoredStates | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield rows and the scores at their targets, without gradients: (targets, scores).
 
@@ -176,16 +179,16 @@ def _read(
     injection: Injection | Mixture,
     examples: Sequence[Example],
     budget: int | None = None,
-    given: Given | None = None,
+    given: StoredStates | None = None,
 ) -> Iterator[tuple[Backbone, list[int], Tensor]]:
     """Yield rows, the states at their targets, and the backbone as it was changed for them."""
-    if isinstance(injection, Mixture) and len(kinds := injection.alike()) > 1:
+    if isinstance(injection, Mixture) and len(kinds := injection.groups_by_change()) > 1:
         for own in kinds:
             chosen = [examples[i] for i in own]
             for view, group, states in _read(backbone, injection.of_rows(own), chosen, budget):
                 yield view, [own[i] for i in group], states
         return
-    backbone = backbone.under(injection)
+    backbone = backbone.with_changes(injection)
     lead = () if isinstance(injection, Mixture) else common_lead(examples)
     longest = max((example.length for example in examples), default=0)
     if given is None:
@@ -207,7 +210,7 @@ def differentiate(
     loss: Callable[[list[int], Tensor], Tensor],
     *,
     tokens: Sequence[int] | None = None,
-    given: Given | None = None,
+    given: StoredStates | None = None,
     mix: Mix | None = None,
 ) -> float:
     """Take the gradient of a loss summed over rows, in passes within the token budget.
@@ -222,20 +225,22 @@ def differentiate(
     to the parameters' ``grad``; returns the loss.
     """
     injection = make()
-    frozen, backbone = backbone, backbone.under(injection)
+    frozen, backbone = backbone, backbone.with_changes(injection)
     lead = () if isinstance(injection, Mixture) else lead
     shared = Shared(injection, 0, len(lead) if given is None else len(given.lead))
     groups = _groups(backbone, shared, examples, budget)
     # A sharded layer is gathered again where its output has a gradient, and reading has none.
     many = isinstance(injection, Mixture) and len(examples) >= ROWS_A_PART * len(injection.parts)
-    apart = not backbone.sharded and (len(groups) > 1 or many or not backbone.packable)
+    apart = not backbone.sharded and (len(groups) > 1 or many or not backbone.can_pack)
     if given is None and apart:
         shared = share(backbone, injection, lead, longest)
         groups = _groups(backbone, shared, examples, budget)
     grown = {id(tensor): tensor for _, tensor in shared.injection.tensors() if tensor.requires_grad}
     leaves = {key: tensor.detach().requires_grad_() for key, tensor in grown.items()}
-    cut = Shared(shared.injection.map(lambda t: leaves.get(id(t), t)), shared.lead, shared.ahead)
-    backbone = frozen.under(cut.injection)
+    cut = Shared(
+        shared.injection.map(lambda t: leaves.get(id(t), t)), shared.lead, shared.in_pass_lead
+    )
+    backbone = frozen.with_changes(cut.injection)
     total = torch.zeros((), device=backbone.device)
     width = backbone.vocabulary if tokens is None else len(tokens)
     for group, states in passes(backbone, cut, examples, groups, given):
@@ -271,7 +276,7 @@ def _mixed(
 
 
 @torch.no_grad()
-def below(
+def lower_states(
     backbone: Backbone,
     frame: Injection,
     examples: Sequence[Example],
@@ -287,7 +292,7 @@ def below(
     rows: dict[int, Tensor] = {}
     first = torch.zeros(0, backbone.width)
     for group in _groups(backbone, Shared(frame, 0, lead), examples, budget):
-        first, own = backbone.below([examples[i] for i in group], frame, lead, layer)
+        first, own = backbone.lower_states([examples[i] for i in group], frame, lead, layer)
         rows.update(zip(group, own, strict=True))
     return first, [rows[i] for i in range(len(examples))]
 
@@ -296,6 +301,6 @@ def _groups(
     backbone: Backbone, shared: Shared, examples: Sequence[Example], budget: int
 ) -> list[list[int]]:
     """Part rows into passes; what stands in the injection, or runs once, is not counted."""
-    done = shared.lead + shared.ahead
+    done = shared.lead + shared.in_pass_lead
     sizes = [example.length - done for example in examples]
-    return buckets(sizes, budget, padded=not backbone.packable)
+    return buckets(sizes, budget, padded=not backbone.can_pack)

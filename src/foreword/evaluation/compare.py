@@ -27,7 +27,7 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.config import plain
 from foreword.data.read import Row
-from foreword.data.sample import digest, drawn, others
+from foreword.data.sample import digest, draw, others
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, scored, without_bulk
@@ -36,7 +36,7 @@ from foreword.files import write_whole
 from foreword.injection import NOTHING
 from foreword.methods.base import Method
 from foreword.tasks.base import Bound, Task
-from foreword.tasks.labels.from_rows import from_rows
+from foreword.tasks.labels.from_rows import fill_from_rows
 from foreword.tasks.registry import name_of
 from foreword.tasks.templates.demonstrations import demonstrations
 from foreword.training.interrupt import Interrupted
@@ -79,7 +79,7 @@ class Data:
     def chosen(self, task: Task, seed: int) -> list[Row]:
         """Return the training rows of a seed; raises UserError where there are not so many."""
         by = plain(task).get("label_field")
-        return drawn(self.train, self.rows, self.per_label, seed, by)
+        return draw(self.train, self.rows, self.per_label, seed, by)
 
     def held(self, rows: Sequence[Row], task: Task, seed: int) -> Sequence[Row] | None:
         """Return the dev rows: those given, or for few rows a label as many others."""
@@ -238,12 +238,12 @@ def perform(run: Run, folder: Path) -> Record:
     seed, task = run.training.seed, bound.task
     parameters, size, seconds = 0, 0, 0.0
     if isinstance(run.method, ZeroShot | Demonstrations):
-        bound, before = from_rows(task, backbone, rows, seed).bind(backbone), ""
+        bound, before = fill_from_rows(task, backbone, rows, seed).bind(backbone), ""
         if isinstance(run.method, Demonstrations):
             bound.check(rows, answers=True)
             shown = demonstrations(bound, rows, run.method.shots, seed)
             before = "".join(map(bound.demonstration, shown))
-        scores = scored(bound.bare(), test, NOTHING, before=before, seed=seed)
+        scores = scored(bound.without_prompt(), test, NOTHING, before=before, seed=seed)
     else:
         began = time.monotonic()
         prompt = tune(

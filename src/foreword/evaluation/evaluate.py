@@ -13,7 +13,7 @@ from foreword.data.read import Row, read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
-from foreword.prompt.prompt import Prompt, Tuned
+from foreword.prompt.prompt import Answerer, Prompt
 from foreword.tasks.base import Bound
 from foreword.tasks.registry import name_of
 
@@ -27,7 +27,7 @@ def silent(name: str, total: int) -> Callable[[int], None]:
 
 
 def evaluate(
-    prompt: Tuned,
+    prompt: Answerer,
     data: str | Path | Sequence[Row],
     *,
     baselines: bool = False,
@@ -51,7 +51,7 @@ def evaluate(
         return None if announce is None else announce(name, len(rows))
 
     def bare(name: str, before: str = "") -> dict[str, Any]:
-        who = prompt.task.bind(bound.backbone).bare()
+        who = prompt.task.bind(bound.backbone).without_prompt()
         return scored(who, rows, NOTHING, before=before, seed=seed, progress=begun(name))
 
     result = compared(bound, rows, prompt.answers(rows, progress=begun("prompt")), seed)

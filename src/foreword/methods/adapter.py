@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
-from foreword.backbone.inside.layer_parts import Part, Place
+from foreword.backbone.inside.layer_parts import LayerPart, Part
 from foreword.data.read import Row
 from foreword.errors import UserError, nearest
 from foreword.injection import Patch
@@ -56,7 +56,7 @@ class Adapter:
             raise UserError(f"--activation {self.activation}: {known}")
         if self.scale is not None and not 0 < abs(self.scale) < 1e6:
             raise UserError(f"--scale {self.scale:g}: give a number other than 0, below 1e6")
-        places = [p for p in task.backbone.places if p.part in PARTS[self.placement]]
+        places = [p for p in task.backbone.layer_parts if p.part in PARTS[self.placement]]
         most = min(place.width for place in places)
         if not 1 <= self.bottleneck <= most:
             raise UserError(
@@ -71,7 +71,7 @@ class Adapter:
     def _parallel(self) -> bool:
         return self.placement == "parallel"
 
-    def _patch(self, place: Place, noise: torch.Generator, device: torch.device) -> Patch:
+    def _patch(self, place: LayerPart, noise: torch.Generator, device: torch.device) -> Patch:
         inputs = place.inputs if self._parallel else place.width
         drawn = torch.rand(self.bottleneck, inputs, generator=noise) * 2 - 1
         return Patch(

@@ -20,7 +20,7 @@ from foreword.methods.parts.prefixes import PrefixKV, check_template, read
 from foreword.tasks.base import Bound
 from foreword.tasks.templates.demonstrations import check_shots, demonstrations
 
-Choice = Literal["balanced", "random", "first"]
+Selection = Literal["balanced", "random", "first"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Context:
     """
 
     shots: int = 16
-    choice: Choice = "balanced"
+    choice: Selection = "balanced"
     leave_one_out: bool = True
     token_dropout: float = 0.05
     rate: float = 5e-3
 
-    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Shown:
+    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> ShownDemonstrations:
         """Read the demonstrations; raises UserError where the model cannot hold them."""
         if not 0 <= self.token_dropout < 1:
             raise UserError(
@@ -66,14 +66,14 @@ class Context:
             for number, text in enumerate(shown):
                 places[text] = (*places.get(text, ()), number)
             hidden = [places.get(task.demonstration(row), ()) for row in rows]
-        return Shown(prefix, torch.tensor(owners), hidden, self.token_dropout)
+        return ShownDemonstrations(prefix, torch.tensor(owners), hidden, self.token_dropout)
 
     def _chosen(self, task: Bound, rows: Sequence[Row], seed: int) -> Sequence[Row]:
         check_shots(self.shots, rows)
         if self.choice == "balanced":
             return demonstrations(task, rows, self.shots, seed)
-        if self.choice not in get_args(Choice):
-            known = nearest(str(self.choice), get_args(Choice))
+        if self.choice not in get_args(Selection):
+            known = nearest(str(self.choice), get_args(Selection))
             raise UserError(f"--choice {self.choice}: unknown; {known}")
         return (rows if self.choice == "first" else shuffled(rows, seed))[: self.shots]
 
@@ -98,7 +98,7 @@ def _tokens(backbone: Backbone, shown: Sequence[str]) -> list[list[int]]:
     return pieces
 
 
-class Shown(Trainable):
+class ShownDemonstrations(Trainable):
     """A prefix of which each position belongs to a demonstration, or to none (-1).
 
     ``hidden`` holds for each training row the demonstrations that it does not see.

@@ -41,7 +41,7 @@ def _reached(task: Bound, row: Row, whole: Weights) -> dict[str, Tensor]:
     """Return the weights that a row's loss depends on; some models hold position tables fixed."""
     injection: Injection = whole()
     item = task.train_example(row, room_for(task.backbone, injection))
-    view = task.backbone.under(injection)
+    view = task.backbone.with_changes(injection)
     with torch.enable_grad():
         states = view.states([item.example], injection)
         loss = task.losses(view.logits(states, task.tokens), [item]).sum()

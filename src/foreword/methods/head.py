@@ -67,7 +67,7 @@ class Linear(Trainable):
 
     def forward(self) -> Injection:
         """Return the layer as it is."""
-        return Injection(head=injection.Head(self.weight, self.bias))
+        return Injection(head=injection.ClassHead(self.weight, self.bias))
 
 
 def of_words(task: Bound) -> tuple[Tensor, Tensor]:
@@ -114,7 +114,7 @@ def of_prototypes(task: Bound, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     ``-|z - c|^2 / width`` up to what is the same for all classes: ``(2 c z - |c|^2) / width``.
     Raises UserError where a class has no row, or rows have no class of their own.
     """
-    plain = task.bare().headed()
+    plain = task.without_prompt().with_head()
     room = room_for(plain.backbone, NOTHING)
     examples = [plain.dev_example(row, room).example for row in rows]
     classes = [str(task.class_of(row)) for row in rows]

@@ -37,7 +37,7 @@ class PTuning:
     hidden: int = 128
     rate: float = 3e-3
 
-    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Encoded:
+    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Reparameterized:
         """Start the embeddings; raises UserError for an encoder, or what ``soft`` refuses."""
         if self.encoder not in get_args(Encoder):
             known = nearest(str(self.encoder), get_args(Encoder))
@@ -47,11 +47,11 @@ class PTuning:
         soft = Soft(self.length, self.start, self.start_text, self.shots).build(task, rows, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made = Encoded(soft, self.hidden, recurrent=self.encoder == "lstm")
+            made = Reparameterized(soft, self.hidden, recurrent=self.encoder == "lstm")
         return made.to(soft.embeds.device)
 
 
-class Encoded(Trainable):
+class Reparameterized(Trainable):
     """A soft prompt that is moved by a network of its own, and not itself trained.
 
     The network's last layer starts at zero, so that training begins at the soft prompt.

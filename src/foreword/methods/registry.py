@@ -16,8 +16,8 @@ from foreword.methods.deep import Deep
 from foreword.methods.full import Full
 from foreword.methods.head import Head
 from foreword.methods.lora import Lora
-from foreword.methods.parts.from_file import Continued
-from foreword.methods.parts.several import Joint
+from foreword.methods.parts.from_file import FromFile
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.ptuning import PTuning
 from foreword.methods.soft import Soft
@@ -61,13 +61,13 @@ def remade(about: Mapping[str, Any], where: str) -> Method:
 
 def together(methods: list[Method]) -> Method:
     """Return the one method there is, or all of them joint."""
-    return methods[0] if len(methods) == 1 else Joint(tuple(methods))
+    return methods[0] if len(methods) == 1 else Several(tuple(methods))
 
 
 def name_of(method: Method) -> str:
     """Return the name under which a method's class is registered."""
-    if isinstance(method, Joint):
+    if isinstance(method, Several):
         return "+".join(map(name_of, method.methods))
-    if isinstance(method, Continued):
+    if isinstance(method, FromFile):
         return method.method
     return next(name for name, kind in METHODS.items() if isinstance(method, kind))

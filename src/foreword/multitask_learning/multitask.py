@@ -27,7 +27,7 @@ from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import name_of as task_name
 from foreword.training.loop import Loop
 from foreword.training.settings import Training, check_rate
-from foreword.training.several_tasks import Several
+from foreword.training.several_tasks import MixedObjective
 from foreword.training.tune import (
     about_backbone,
     check_out,
@@ -115,7 +115,7 @@ def multitask(
     trainable = _built(bounds, [own for _, own, _ in made], method, sharing, training, owners)
     for note in (n for p in trainable.modules() if isinstance(p, Trainable) for n in p.notes):
         announce(note)
-    run = Loop(backbone, Several(bounds), trainable, training, method.rate, announce)
+    run = Loop(backbone, MixedObjective(bounds), trainable, training, method.rate, announce)
     names = [member.name for member in members]
     run.encode(rows, held, dict(zip(names, counts, strict=True)))
     about = {

@@ -245,7 +245,7 @@ def _try(where: str, injection: Injection, backbone: Backbone) -> None:
     patches = Injection(patches=injection.patches)
     try:
         with torch.no_grad():
-            backbone.under(patches).states([Example((3, 1), 2, ((),), ((0, -1),))], patches)
+            backbone.with_changes(patches).states([Example((3, 1), 2, ((),), ((0, -1),))], patches)
     except RuntimeError as error:
         why = str(error).splitlines()[0]
         raise UserError(

@@ -61,7 +61,7 @@ class Prompt:
                 f"the prompt holds {held} virtual tokens and its task places {asked}; "
                 "its template was changed after tuning, tune it again"
             )
-        return bound if self.injection.head is None else bound.headed()
+        return bound if self.injection.head is None else bound.with_head()
 
     def answers(
         self, rows: Sequence[Row], *, progress: Callable[[int], None] | None = None
@@ -127,7 +127,11 @@ class Prompt:
         """
         path = Path(path)
         prompt = Prompt.of(str(path), *opened(path))
-        return prompt if backbone is None else prompt.onto(backbone, force=force, where=str(path))
+        return (
+            prompt
+            if backbone is None
+            else prompt.on_backbone(backbone, force=force, where=str(path))
+        )
 
     @staticmethod
     def of(where: str, meta: Mapping[str, Any], injection: Injection) -> Prompt:
@@ -144,7 +148,9 @@ class Prompt:
             scores=meta["scores"],
         )
 
-    def onto(self, backbone: Backbone, *, force: bool = False, where: str = "the prompt") -> Prompt:
+    def on_backbone(
+        self, backbone: Backbone, *, force: bool = False, where: str = "the prompt"
+    ) -> Prompt:
         """Return the prompt with a backbone in hand; raises UserError where it does not fit."""
         if self.backbone["fingerprint"] != backbone.fingerprint and not force:
             raise UserError(
@@ -156,7 +162,7 @@ class Prompt:
         return replace(self, on=backbone)
 
 
-class Tuned(Protocol):
+class Answerer(Protocol):
     """What answers rows: a prompt, or several that answer as one (compose/ensemble.py)."""
 
     @property
@@ -188,14 +194,14 @@ class Tuned(Protocol):
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of its file by their names there."""
 
-    def onto(self, backbone: Backbone, *, force: bool = False, where: str = "...") -> Self:
+    def on_backbone(self, backbone: Backbone, *, force: bool = False, where: str = "...") -> Self:
         """Return it with a backbone in hand; raises UserError where it does not fit."""
 
     def save(self, path: str | Path) -> Path:
         """Write its file, whole or not at all."""
 
 
-def predicted(tuned: Tuned, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
+def predicted(tuned: Answerer, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
     """Answer texts or rows and return the answers alone."""
     bound = tuned.bound()
     return [answer[bound.answer] for answer in tuned.answers(rows_of(inputs, bound))]

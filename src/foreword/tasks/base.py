@@ -50,13 +50,13 @@ class Objective(Protocol):
     def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
         """Return the loss of each row, summed over its targets: (rows,)."""
 
-    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
-        """Return sums over rows from ``dev_example``, of which ``measured`` makes the dev score.
+    def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
+        """Return sums over rows from ``dev_example``, of which ``dev_score`` makes the dev score.
 
         They are always as many, such as the rows' scores and weights, or a confusion matrix.
         """
 
-    def measured(self, sums: Sequence[float], task: int = 0) -> float:
+    def dev_score(self, sums: Sequence[float], task: int = 0) -> float:
         """Return the dev score of such sums, added up over all rows of one of several tasks."""
 
 
@@ -100,13 +100,13 @@ class Bound(Objective, Protocol):
     def classes(self) -> int:
         """The number of classes that a head would score, 0 where there are none."""
 
-    def headed(self) -> Bound:
+    def with_head(self) -> Bound:
         """Return the task for an injection with a head, which scores its classes.
 
         Raises UserError for a task without classes.
         """
 
-    def bare(self) -> Bound:
+    def without_prompt(self) -> Bound:
         """Return the task with the virtual tokens left out of its template."""
 
     def check(self, rows: Sequence[Row], *, answers: bool) -> None:

@@ -11,7 +11,7 @@ from foreword.data.read import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.tasks.labels.calibrate import Calibration
-from foreword.tasks.labels.classifier import Aids, Classifier
+from foreword.tasks.labels.classifier import Classifier, ZeroShotAids
 from foreword.tasks.labels.labelling import (
     LEVELS,
     OneLabel,
@@ -94,7 +94,7 @@ class Classify:
         )
         if weights is not None:
             check_weights(weights, labelling.names)
-        aids = Aids(self.calibration, self.shown or (), self.demos == "nearest")
+        aids = ZeroShotAids(self.calibration, self.shown or (), self.demos == "nearest")
         return Classifier(self, backbone, labelling, aids)
 
 

@@ -55,7 +55,7 @@ class Multilabel:
 
     def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Multilabel:
         """Find the labels in the rows where none are given, and a template for their shape."""
-        template = self.template or usual_template(rows[0], backbone, "Labels")
+        template = self.template or usual_template(rows[0], backbone, "LabelTask")
         labels = dict(self.labels or {})
         if not labels:
             found = sorted({name for row in rows for name in labels_of(row, self.labels_field)})
@@ -176,19 +176,19 @@ class ManyLabels:
         odds = self.odds(scores)
         return F.binary_cross_entropy_with_logits(odds, held, reduction="none").mean(1)
 
-    def judge(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
+    def dev_counts(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
         """Return how many rows with and without each label would be given it at each threshold."""
         odds = self.odds(scores).double().cpu().numpy()
         counts = counted(odds, self._held(items).numpy().astype(np.float64))
         return tuple(counts.ravel().tolist())
 
-    def measured(self, sums: Sequence[float], task: int = 0) -> float:
+    def dev_score(self, sums: Sequence[float], task: int = 0) -> float:
         """Return the best F1 of such counts, in percent points."""
         counts = np.array(sums).reshape(3, STEPS, len(self.labels))
         best = best_steps(counts, self.headline, apart=self.apart)
         return 100 * float(f1_at(counts, best, self.headline))
 
-    def told(self, scores: Tensor) -> dict[str, Any]:
+    def answer_of(self, scores: Tensor) -> dict[str, Any]:
         """Return the labels whose probabilities reach their thresholds, and all probabilities."""
         chances = torch.sigmoid(self.odds(scores)[0].double()).tolist()
         by_label = dict(zip(self.labels, chances, strict=True))

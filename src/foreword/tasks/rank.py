@@ -20,7 +20,14 @@ from foreword.metrics.ranking import ranking, ranks
 from foreword.tasks.base import Encoded, Task, mean
 from foreword.tasks.candidates import Listed, listed
 from foreword.tasks.progress import by_owner
-from foreword.tasks.templates.layout import Laid, Side, answer_ids, lay, room_for, values_of
+from foreword.tasks.templates.layout import (
+    FilledTemplate,
+    Side,
+    answer_ids,
+    lay,
+    room_for,
+    values_of,
+)
 from foreword.tasks.templates.templated import Templated
 
 AT_ONCE = 32
@@ -80,7 +87,7 @@ class Ranker(Templated):
     answer = "best"
     tokens = None  # all are scored
     classes = 0
-    measured = staticmethod(mean)
+    dev_score = staticmethod(mean)
 
     def __init__(self, task: Rank, backbone: Backbone) -> None:
         if task.template is None:
@@ -95,13 +102,13 @@ class Ranker(Templated):
         super().__init__(backbone, task.template)
         self.task = task
 
-    def bare(self) -> Ranker:
+    def without_prompt(self) -> Ranker:
         """Return the task with the virtual tokens left out of its template."""
         made = Ranker(self.task, self.backbone)
         made.template = self.template.hard()
         return made
 
-    def headed(self) -> Ranker:
+    def with_head(self) -> Ranker:
         """Raise UserError: candidates are no classes that a head could score."""
         raise UserError("a ranking has no classes for a head; leave the head out of --method")
 
@@ -130,7 +137,7 @@ class Ranker(Templated):
         """Return the row's candidates, its own or drawn from the catalogue, and the right ones."""
         return listed(row, self.task.catalogue or (), self.task.negatives, self.task.seed)
 
-    def _laid(self, row: Row, texts: Sequence[str], room: int, before: str = "") -> Laid:
+    def _laid(self, row: Row, texts: Sequence[str], room: int, before: str = "") -> FilledTemplate:
         whole = self._joined(row)
         longest = max(len(self.backbone.text.ids(text)) for text in texts) + 2
         limit = self.task.max_length + len(self.backbone.text.ids(before))
@@ -144,7 +151,7 @@ class Ranker(Templated):
             before=before,
         )
 
-    def _example(self, laid: Laid, texts: Sequence[str]) -> Example:
+    def _example(self, laid: FilledTemplate, texts: Sequence[str]) -> Example:
         paths = [
             tuple(answer_ids(self.backbone, laid.left, self.following(laid.left, text)))
             for text in texts
@@ -194,7 +201,7 @@ class Ranker(Templated):
             found.append(scores.logsumexp(0) - scores[right].logsumexp(0))
         return torch.stack(found)
 
-    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
+    def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return the summed reciprocal ranks in percent points, and the number of rows."""
         scores = self._scores(logits, [item.example for item in items])
         found = 0.0

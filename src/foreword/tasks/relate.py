@@ -14,7 +14,7 @@ from foreword.errors import UserError
 from foreword.metrics.relations import official, parted, relations
 from foreword.tasks.classify import found
 from foreword.tasks.labels.calibrate import Calibration
-from foreword.tasks.labels.classifier import Aids, Classifier
+from foreword.tasks.labels.classifier import Classifier, ZeroShotAids
 from foreword.tasks.labels.labelling import OneLabel
 from foreword.tasks.labels.verbalizer import normalized, words_of
 from foreword.tasks.templates.demonstrations import Choice
@@ -74,7 +74,7 @@ class Relate:
             needs=(self.text_field, self.head_field, self.tail_field),
             asks="Say how two things of the text relate:",
         )
-        aids = Aids(self.calibration, self.shown or (), self.demos == "nearest")
+        aids = ZeroShotAids(self.calibration, self.shown or (), self.demos == "nearest")
         return Classifier(self, backbone, labelling, aids)
 
     def _usable(self, row: Row) -> None:

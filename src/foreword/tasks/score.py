@@ -91,7 +91,7 @@ class Scorer:
     metric = "negative MSE"
     headline = "pearson"
     answer = "score"
-    measured = staticmethod(mean)
+    dev_score = staticmethod(mean)
 
     def __init__(self, task: Score, anchored: Classifier, numbers: tuple[float, ...]) -> None:
         self.task = task
@@ -118,13 +118,13 @@ class Scorer:
         """The template's runs of virtual tokens: size and starting text of each."""
         return self.anchored.starts()
 
-    def headed(self) -> Scorer:
+    def with_head(self) -> Scorer:
         """Return the task for an injection with a head, which scores the anchors."""
-        return Scorer(self.task, self.anchored.headed(), self.numbers)
+        return Scorer(self.task, self.anchored.with_head(), self.numbers)
 
-    def bare(self) -> Scorer:
+    def without_prompt(self) -> Scorer:
         """Return the task with the virtual tokens left out of its template."""
-        return Scorer(self.task, self.anchored.bare(), self.numbers)
+        return Scorer(self.task, self.anchored.without_prompt(), self.numbers)
 
     # Rows to examples --------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class Scorer:
         target = [self._target(item.number) for item in items]
         return -(scores * scores.new_tensor(target)).sum(1)
 
-    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
+    def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return minus the summed squared errors, and the number of rows."""
         chances = self._scores(logits, items).double().exp()
         expected = chances @ chances.new_tensor(self.numbers)

@@ -186,7 +186,7 @@ class Tags:
         each = -scores[range(len(gold)), gold]
         return torch.stack([part.sum() for part in torch.split(each, sizes)])
 
-    def judge(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
+    def dev_counts(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
         """Return right, gold and predicted spans, or 100 for each right word and the words."""
         table = scores.double().cpu().numpy()
         parts = np.split(table, np.cumsum([len(item.golds) for item in items])[:-1])
@@ -201,7 +201,7 @@ class Tags:
         words = [a == b for gold, guess in pairs for a, b in zip(gold, guess, strict=True)]
         return 100.0 * sum(words), float(len(words))
 
-    def measured(self, sums: Sequence[float], task: int = 0) -> float:
+    def dev_score(self, sums: Sequence[float], task: int = 0) -> float:
         """Return the F1 of spans, or the accuracy of words."""
         if not is_bio(self.names):
             return mean(sums)
@@ -213,7 +213,7 @@ class Tags:
             return [self.names[label] for label in scores.argmax(1)]
         return [self.names[label] for label in likeliest(scores, self.names)]
 
-    def told(self, scores: Tensor) -> dict[str, Any]:
+    def answer_of(self, scores: Tensor) -> dict[str, Any]:
         """Return the words' tags, each one's own probability, and for BIO tags the spans."""
         table = scores.double().cpu().numpy()
         tags = self._decoded(table)

@@ -18,7 +18,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import common_lead
 from foreword.data.epochs import epoch_order
 from foreword.data.read import Row
-from foreword.engine.lower_layers import Trunk
+from foreword.engine.lower_layers import LowerLayers
 from foreword.engine.mixup import Mix
 from foreword.engine.passes import differentiate, infer, token_budget
 from foreword.errors import UserError
@@ -134,17 +134,17 @@ class Loop:
         """Return the training rows of one of several tasks."""
         return [row for row in self.rows if row.task == task]
 
-    def _trunk(self, injection: Injection | Mixture) -> Trunk | None:
+    def _trunk(self, injection: Injection | Mixture) -> LowerLayers | None:
         """Keep what lies below the prompt's lowest layer, where something does."""
         if isinstance(injection, Mixture):
             return None
         examples = [item.example for item in (*self.items, *self.dev)]
-        layer = Trunk.under(injection, self.backbone, max(e.length for e in examples))
+        layer = LowerLayers.depth_under(injection, self.backbone, max(e.length for e in examples))
         if layer == 0:
             return None
-        lead = common_lead(examples) if self.backbone.packable else ()
+        lead = common_lead(examples) if self.backbone.can_pack else ()
         memory = self.training.cache_gb * 2**30
-        return Trunk(
+        return LowerLayers(
             self.backbone, layer, injection.positions, lead, memory, self.announce, self.budget
         )
 
@@ -223,7 +223,7 @@ class Loop:
         if self.training.compile == "auto" and self.steps - self.progress.step < WORTH_COMPILING:
             return False
         with torch.no_grad():
-            reason = self.backbone.under(self.trainable()).compilable
+            reason = self.backbone.with_changes(self.trainable()).compilable
         if self.training.compile == "on" and reason is not None:
             raise UserError(f"--compile on: {reason}; leave it out")
         return reason is None
@@ -268,7 +268,7 @@ class Loop:
                 loss,
                 tokens=self.bound.tokens,
                 given=None if self.trunk is None else self.trunk.given(examples),
-                mix=Mix.drawn(self.training.mixup, chance) if self.training.mixup else None,
+                mix=Mix.draw(self.training.mixup, chance) if self.training.mixup else None,
             )
         self.world.reduce(self.trained)
         if self.anchor is not None:
@@ -314,13 +314,13 @@ class Loop:
                 if bool(logits.isnan().any()):
                     broken = group[0]
                     break
-                found = self.bound.judge(logits, [self.dev[i] for i in group])
+                found = self.bound.dev_counts(logits, [self.dev[i] for i in group])
                 sums[place] = tuple(map(sum, zip_longest(sums[place], found, fillvalue=0.0)))
         broken = self.world.least(broken)
         if broken is not None:
             self._stop(f"score of {self.held[broken].where}")
         own = [
-            self.bound.measured(self.world.summed(each), task)
+            self.bound.dev_score(self.world.summed(each), task)
             for each, task in zip(sums, tasks, strict=True)
         ]
         if len(tasks) > 1:

@@ -35,7 +35,7 @@ class Replay:
         return {"new": others, "old": max(1, round(others * self.share / (1 - self.share)))}
 
 
-class Several:
+class MixedObjective:
     """The tasks of one backbone as one objective; row and example say by ``task`` whose they are.
 
     The scores that are read are those of all tokens that any task asks for; each task is given
@@ -80,17 +80,17 @@ class Several:
         place = torch.tensor(order, device=logits.device).argsort()
         return torch.cat(parts)[place]
 
-    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
+    def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
         """Return the sums of rows by their own tasks, added up where these have as many."""
         found = [
-            self.tasks[task].judge(own, [items[row] for row in rows])
+            self.tasks[task].dev_counts(own, [items[row] for row in rows])
             for task, rows, own in self._by_task(logits, items)
         ]
         return tuple(map(sum, zip(*found, strict=True)))
 
-    def measured(self, sums: Sequence[float], task: int = 0) -> float:
+    def dev_score(self, sums: Sequence[float], task: int = 0) -> float:
         """Return the dev score of one task."""
-        return self.tasks[task].measured(sums)
+        return self.tasks[task].dev_score(sums)
 
     def _by_task(
         self, logits: Tensor, items: Sequence[Encoded]

@@ -26,14 +26,14 @@ from foreword.methods.base import Method, Trainable
 from foreword.methods.registry import name_of
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.base import Bound, Objective, Task
-from foreword.tasks.labels.from_rows import from_rows
+from foreword.tasks.labels.from_rows import fill_from_rows
 from foreword.tasks.registry import name_of as task_name
 from foreword.tasks.templates.demonstrations import demonstrations
 from foreword.training import checkpoint
 from foreword.training.loop import Loop
 from foreword.training.processes import ALONE, World
 from foreword.training.settings import Training, check_rate
-from foreword.training.several_tasks import Replay, Several
+from foreword.training.several_tasks import MixedObjective, Replay
 from foreword.training.watch import Bar, Log, Watcher, Watchers
 
 
@@ -185,14 +185,14 @@ def prepare(
             announce(note)
     with torch.no_grad():
         headed = trainable().head is not None
-    bound = bound.headed() if headed else bound
+    bound = bound.with_head() if headed else bound
     learned = bound if objective is None else objective(bound)
     counts = None
     if replay is not None:
         counts = replay.counts(len(train_rows))
         old = replay.task.bind(backbone)
         old.check(replay.rows, answers=True)
-        learned = Several([learned, old.headed() if headed else old])
+        learned = MixedObjective([learned, old.with_head() if headed else old])
         train_rows = [*train_rows, *(replace(row, task=1) for row in replay.rows)]
     run = Loop(backbone, learned, trainable, training, method.rate, announce, world)
     run.encode(train_rows, dev_rows, counts)
@@ -221,10 +221,10 @@ def rows_for(
         _, held = canonical(read_rows(dev) if isinstance(dev, str | Path) else dev)
         if not held:
             raise UserError("there are no dev rows; give one or more, or leave dev out")
-        return from_rows(task, backbone, rows, training.seed, announce), rows, held
+        return fill_from_rows(task, backbone, rows, training.seed, announce), rows, held
     rows, held = hold_out(rows, 0.1, training.seed)
     announce(f"no dev rows given: {len(held)} of the training rows are held back")
-    return from_rows(task, backbone, rows, training.seed, announce), rows, held
+    return fill_from_rows(task, backbone, rows, training.seed, announce), rows, held
 
 
 def provenance(

@@ -40,7 +40,7 @@ class Prefixes:
 
 
 @dataclass(frozen=True, eq=False)
-class Carried:
+class PassContext:
     """What one forward pass carries down to the attention function.
 
     ``kv`` holds the prefixes by module, or those of the one module that a layer runs. ``rows``
@@ -73,7 +73,7 @@ def attention(
     s_aux: Tensor | None = None,  # (Hq,) sink logits
     position_bias: Tensor | None = None,  # (1|B, Hq, T, S)
     sliding_window: int | None = None,
-    foreword: Carried | None = None,
+    foreword: PassContext | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Attend to the prefix and to the row itself; return (B, T, Hq, D') and no weights.
@@ -84,7 +84,7 @@ def attention(
     if foreword is not None and foreword.record is not None:
         foreword.record(module, query, key, value, sliding_window)
     prefixes = None if foreword is None else foreword.prefixes(module)
-    softer = Softer(softcap, s_aux)
+    softer = ScoreTransform(softcap, s_aux)
     if foreword is not None and foreword.packing is not None:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, H, D)
@@ -120,7 +120,7 @@ def attention(
 
 
 @dataclass(frozen=True, eq=False)
-class Softer:
+class ScoreTransform:
     """What some models do to scores: a soft cap (Gemma 2), and sinks (Hq,) (gpt-oss)."""
 
     cap: float | None = None
@@ -147,7 +147,7 @@ def _packed(
     prefixes: Prefixes | None,
     rows: Tensor | None,
     scale: float,
-    softer: Softer,
+    softer: ScoreTransform,
 ) -> Tensor:
     """Attend over packed tokens: (N, Hq, D'), block by block or as one joint operation."""
     plain = softer.cap is None and softer.sinks is None
@@ -194,7 +194,7 @@ def _attend(
     prefixes: Prefixes | None,
     rows: Tensor | None,
     scaling: float | None,
-    softer: Softer,
+    softer: ScoreTransform,
     dropout: float,
 ) -> Tensor:
     """Attend as one masked call: (B, Hq, T, D')."""
@@ -248,7 +248,7 @@ def _beside(
     mask: Tensor | None,
     prefixes: Prefixes,
     scaling: float | None,
-    softer: Softer,
+    softer: ScoreTransform,
 ) -> Tensor:
     """Attend to one prefix of all rows without a copy of it for each: (B, Hq, T, D')."""
     batch, heads, length, width = query.shape
@@ -276,7 +276,7 @@ def _explicit(
     mask: Tensor | None,
     scaling: float | None,
     dropout: float,
-    softer: Softer,
+    softer: ScoreTransform,
 ) -> Tensor:
     """Attend step by step, for soft-capped scores (Gemma 2) and attention sinks (gpt-oss)."""
     scores = query @ key.transpose(2, 3)
@@ -286,7 +286,7 @@ def _explicit(
     return weights @ value
 
 
-def _hidden(softer: Softer, scores: Tensor, mask: Tensor | None) -> Tensor:
+def _hidden(softer: ScoreTransform, scores: Tensor, mask: Tensor | None) -> Tensor:
     """Return capped scores with the mask over them."""
     scores = softer.capped(scores)
     return scores if mask is None else scores + additive(mask, scores.dtype)

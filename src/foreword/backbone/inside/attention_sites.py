@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from foreword.backbone.attention.interface import NAME, Carried
+from foreword.backbone.attention.interface import NAME, PassContext
 from foreword.injection import KV
 
 Role = Literal["self", "encoder", "cross"]
@@ -75,5 +75,5 @@ def find_sites(model: PreTrainedModel) -> Mapping[str, Site]:
     if two_stacks:
         inputs["decoder_input_ids"] = inputs["input_ids"][:, :2]
     with torch.no_grad():
-        model(**inputs, foreword=Carried(record=record))
+        model(**inputs, foreword=PassContext(record=record))
     return found

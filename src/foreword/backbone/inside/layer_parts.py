@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Conv1D, PreTrainedModel
 
-from foreword.backbone.attention.interface import Carried
+from foreword.backbone.attention.interface import PassContext
 from foreword.backbone.inside.attention_sites import Site
 from foreword.errors import UserError
 
@@ -19,7 +19,7 @@ Part = Literal["attention", "feed-forward"]
 
 
 @dataclass(frozen=True)
-class Place:
+class LayerPart:
     """The end of a layer's attention or of its feed-forward part, where a patch may stand.
 
     ``module`` is the last of the part's modules and ``entry`` the first one behind what the part
@@ -51,7 +51,7 @@ class _Ran:
         return isinstance(self.module, nn.Linear | Conv1D)
 
 
-def find_places(model: PreTrainedModel, sites: Mapping[str, Site]) -> tuple[Place, ...]:
+def find_layer_parts(model: PreTrainedModel, sites: Mapping[str, Site]) -> tuple[LayerPart, ...]:
     """List the places of all layers, in the order in which they run.
 
     An attention ends in the first linear layer after the attention function; where a model has
@@ -64,7 +64,7 @@ def find_places(model: PreTrainedModel, sites: Mapping[str, Site]) -> tuple[Plac
     ran, attended = _run(model, sites)
     layers = _layers(model, sites)
     meeting = None if sites else _meeting(ran, layers[0])
-    found: list[Place] = []
+    found: list[LayerPart] = []
     for layer in layers:
         own = [r for r in ran if r.name.startswith(f"{layer}.")]
         linears = [r for r in own if r.linear]
@@ -83,8 +83,8 @@ def find_places(model: PreTrainedModel, sites: Mapping[str, Site]) -> tuple[Plac
     return tuple(found)
 
 
-def _place(part: Part, first: _Ran, last: _Ran) -> Place:
-    return Place(part, last.name, last.output.shape[-1], first.name, first.input.shape[-1])
+def _place(part: Part, first: _Ran, last: _Ran) -> LayerPart:
+    return LayerPart(part, last.name, last.output.shape[-1], first.name, first.input.shape[-1])
 
 
 def _meeting(ran: Sequence[_Ran], layer: str) -> str | None:
@@ -160,7 +160,7 @@ def _run(model: PreTrainedModel, sites: Mapping[str, Site]) -> tuple[list[_Ran],
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = ids[:, :2]
     if sites:
-        inputs["foreword"] = Carried(record=record)
+        inputs["foreword"] = PassContext(record=record)
     hooks = list(_hooks(model, begin, end))
     try:
         with torch.no_grad():

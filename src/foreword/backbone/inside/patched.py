@@ -1,8 +1,8 @@
-"""Varied models: the same modules, some of them with a patch on their output or other weights.
+"""Patched models: the same modules, some of them with a patch on their output or other weights.
 
-A varied model is a shell. Modules that nothing changes are shared with the frozen model, those on
+A patched model is a view. Modules that nothing changes are shared with the frozen model, those on
 the way to a change are shallow copies, and what is patched stands in a module that adds to it.
-Nothing of the frozen model is written to, and any number of varied models stand beside it.
+Nothing of the frozen model is written to, and any number of patched models stand beside it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
-def varied(model: PreTrainedModel, injection: Injection) -> PreTrainedModel:
+def patch_model(model: PreTrainedModel, injection: Injection) -> PreTrainedModel:
     """Return ``model`` under an injection's patches and weights, differentiable by both.
 
     Raises UserError for a module or a parameter that the model does not have.

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 
-from foreword.backbone.attention.interface import Carried
+from foreword.backbone.attention.interface import PassContext
 
 
 class StandIn(nn.Module):
@@ -88,7 +88,9 @@ def held_by(model: nn.Module, module: nn.Module | None) -> str:
     return next((name for name, child in model.named_children() if child is module), "")
 
 
-def speaking(model: PreTrainedModel, carried: Carried | None, start: Tensor) -> PreTrainedModel:
+def generating_view(
+    model: PreTrainedModel, carried: PassContext | None, start: Tensor
+) -> PreTrainedModel:
     """Return a shell of ``model`` for ``generate``: its forward carries, its positions start later.
 
     ``start`` (B, 1) is the position of each row's first token.

@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from foreword.backbone.attention.interface import Carried, Prefixes
+from foreword.backbone.attention.interface import PassContext, Prefixes
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class RecurrentLayer(nn.Module):
         *,
         mask: Tensor | None = None,  # (B, T) bool; a token that is False leaves the state as it is
         states: States | None = None,
-        foreword: Carried | None = None,
+        foreword: PassContext | None = None,
     ) -> Tensor:
         """Read (B, T, W) and return h after each token: (B, T, W).
 
@@ -128,7 +128,7 @@ class RecurrentLayer(nn.Module):
             states.layers[self.number] = state
         return found
 
-    def _start(self, hidden_states: Tensor, foreword: Carried | None) -> Tensor:
+    def _start(self, hidden_states: Tensor, foreword: PassContext | None) -> Tensor:
         """Return each row's first state, (B, S): that of its prefix's last position, or zeros."""
         batch = len(hidden_states)
         prefixes = None if foreword is None else foreword.prefixes(self)
@@ -214,7 +214,7 @@ class RecurrentModel(RecurrentPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         past_key_values: States | None = None,
         use_cache: bool | None = None,
-        foreword: Carried | None = None,
+        foreword: PassContext | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Read ids or embeddings (B, T), on from ``past_key_values`` where there are any.
@@ -249,7 +249,7 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
         past_key_values: States | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
-        foreword: Carried | None = None,
+        foreword: PassContext | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Return logits (B, T, vocabulary), of the last ``logits_to_keep`` tokens where given."""

@@ -18,7 +18,7 @@ class Embeddings:
     def __init__(self, model: PreTrainedModel, name: str) -> None:
         self.model, self.name = model, name
 
-    def onto(self, model: PreTrainedModel) -> Embeddings:
+    def over(self, model: PreTrainedModel) -> Embeddings:
         """Return the embeddings of the same model under other weights."""
         made = Embeddings(model, self.name)
         if "scale" in self.__dict__:

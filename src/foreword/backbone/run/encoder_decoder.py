@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from foreword.backbone.attention.interface import Carried, Recorder
+from foreword.backbone.attention.interface import PassContext, Recorder
 from foreword.backbone.attention.masks import padding
 from foreword.backbone.example import Example
 from foreword.backbone.run import inputs as layout
-from foreword.backbone.run.layers import WHOLE, Cut
+from foreword.backbone.run.layers import WHOLE, LayerRange
 from foreword.errors import UserError
 from foreword.injection import Mixture
 
@@ -26,8 +26,8 @@ def encode(
     backbone: Backbone,
     rows: Sequence[Sequence[int]],
     mixture: Mixture,
-    carried: Carried,
-    cut: Cut = WHOLE,
+    carried: PassContext,
+    cut: LayerRange = WHOLE,
 ) -> tuple[Tensor, Tensor]:
     """Run the encoder, or a part of it: states (B, S, width) and mask (B, S)."""
     led, _ = layout.with_lead(backbone, rows, mixture)
@@ -48,13 +48,13 @@ def read(
     mixture: Mixture,
     record: Recorder | None = None,
     start: int | None = None,
-    cut: Cut = WHOLE,
+    cut: LayerRange = WHOLE,
 ) -> Tensor:
     """Run encoder and decoder; return the decoder's states at the targets: (N, width).
 
     ``cut`` is of the encoder.
     """
-    carried = replace(backbone.carry(mixture)[0], record=record)
+    carried = replace(backbone.pass_context(mixture)[0], record=record)
     encoded, mask = encode(backbone, [e.ids for e in examples], mixture, carried, cut)
     first = decoder_start(backbone) if start is None else start
     rows = [[first, *branch] for example in examples for branch in example.branches]
@@ -64,7 +64,7 @@ def read(
         carried = replace(carried, rows=carried.rows[index])
     decoder = cast(nn.Module, backbone.model.get_decoder())  # type: ignore[no-untyped-call]
     hidden: Tensor = decoder(
-        input_ids=backbone.here(layout.padded(backbone, rows)),
+        input_ids=backbone.to_device(layout.padded(backbone, rows)),
         encoder_hidden_states=encoded[index],
         encoder_attention_mask=mask[index],
         use_cache=False,
@@ -90,6 +90,6 @@ def decoder_start(backbone: Backbone) -> int:
     return int(found)
 
 
-def _extra(backbone: Backbone, carried: Carried) -> dict[str, Carried]:
+def _extra(backbone: Backbone, carried: PassContext) -> dict[str, PassContext]:
     """The keyword that hands the injection down, for a model that knows it."""
     return {"foreword": carried} if backbone.sites else {}

@@ -49,13 +49,13 @@ def inputs(backbone: Backbone, ids: Tensor, parts: Tensor, mixture: Mixture) -> 
     """
     unreal = ids >= backbone.vocabulary
     if not bool(unreal.any()):
-        return {"input_ids": backbone.here(ids)}
+        return {"input_ids": backbone.to_device(ids)}
     held = torch.tensor([0 if p.embeds is None else len(p.embeds) for p in mixture.parts])
     if bool((ids - backbone.vocabulary >= held[parts]).any()):
         raise UserError("a row has virtual tokens that its prompt has no embeddings for")
     table = torch.cat([p.embeds for p in mixture.parts if p.embeds is not None])
     first = (held.cumsum(0) - held)[parts]
     index = (ids - backbone.vocabulary + first)[unreal]
-    real = backbone.embedded(backbone.here(ids.masked_fill(unreal, backbone.pad)))
-    made = table.to(device=real.device, dtype=real.dtype)[backbone.here(index)]
-    return {"inputs_embeds": real.masked_scatter(backbone.here(unreal[..., None]), made)}
+    real = backbone.embedded(backbone.to_device(ids.masked_fill(unreal, backbone.pad)))
+    made = table.to(device=real.device, dtype=real.dtype)[backbone.to_device(index)]
+    return {"inputs_embeds": real.masked_scatter(backbone.to_device(unreal[..., None]), made)}

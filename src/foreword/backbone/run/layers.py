@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental import _config as SIZES
 
-from foreword.backbone.attention.interface import Carried
+from foreword.backbone.attention.interface import PassContext
 from foreword.backbone.inside.attention_sites import Site
 from foreword.backbone.inside.views import StandIn
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class LayerRange:
     """Which layers run: from ``first``, on the states ``given`` to it, up to before ``last``.
 
     ``given`` holds the states that enter layer ``first``: those of the lead, then of each line,
@@ -37,7 +37,7 @@ class Cut:
     last: int | None = None
 
 
-WHOLE = Cut()
+WHOLE = LayerRange()
 
 
 class Stack:
@@ -89,7 +89,7 @@ class Stack:
         elif not on:
             self.compiled = None
 
-    def run(self, inputs: Mapping[str, Any], cut: Cut, states: Tensor | None) -> Tensor:
+    def run(self, inputs: Mapping[str, Any], cut: LayerRange, states: Tensor | None) -> Tensor:
         """Run what ``cut`` says; ``states`` (B, T, width) enter its first layer.
 
         Returns the last hidden states, or those that enter layer ``cut.last``.
@@ -108,7 +108,7 @@ class Stack:
         return self.compiled if torch.is_grad_enabled() else None
 
     def _station(
-        self, number: int, cut: Cut, states: Tensor | None, kept: list[Tensor]
+        self, number: int, cut: LayerRange, states: Tensor | None, kept: list[Tensor]
     ) -> nn.Module:
         layer = self.layers[number]
         if number == cut.first - 1:
@@ -164,7 +164,7 @@ class _Compiled(StandIn):
         self.body = body
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        carried: Carried | None = kwargs.get("foreword")
+        carried: PassContext | None = kwargs.get("foreword")
         if carried is not None and isinstance(carried.kv, Mapping):
             own = [carried.kv[m] for m in self.within.modules() if m in carried.kv]
             kwargs["foreword"] = replace(carried, kv=own[0] if own else None)

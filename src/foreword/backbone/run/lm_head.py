@@ -29,7 +29,7 @@ class Scores:
         self.model = model
         self._narrow: tuple[tuple[int, ...], nn.Linear] | None = None
 
-    def onto(self, model: PreTrainedModel) -> Scores:
+    def over(self, model: PreTrainedModel) -> Scores:
         """Return the scores of the same model under other weights."""
         made = Scores(model)
         made.__dict__.update({n: getattr(self, n) for n in ("_answer", "_narrowable")})
@@ -43,7 +43,7 @@ class Scores:
         return scores if tokens is None else scores[:, list(tokens)]
 
     @torch.no_grad()
-    def met(self, states: Tensor) -> tuple[Tensor, Tensor] | None:
+    def lm_head_inputs(self, states: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return what the output embeddings meet of last states, and those embeddings.
 
         (N, width) -> (N, inner), (vocabulary, inner). Some models transform or scale the states

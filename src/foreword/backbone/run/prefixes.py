@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from foreword.backbone.attention.interface import Carried, Prefixes
+from foreword.backbone.attention.interface import PassContext, Prefixes
 from foreword.backbone.inside.attention_sites import Site
 from foreword.errors import UserError
 from foreword.injection import KV, Mixture
 
 
-def gather(
+def prefixes_for(
     sites: Mapping[str, Site], mixture: Mixture, device: torch.device, dtype: torch.dtype
-) -> Carried:
+) -> PassContext:
     """Gather the keys and values of a mixture, site by site, where the model is.
 
     Prefixes of different lengths are padded and masked; a single part is not copied, whatever
@@ -38,8 +38,8 @@ def gather(
             [KV(part.keys.to(device, dtype), part.values.to(device, dtype)) for part in parts]
         )
     if len(mixture.parts) == 1:
-        return Carried(kv)
-    return Carried(kv, torch.tensor(list(mixture.rows), device=device))
+        return PassContext(kv)
+    return PassContext(kv, torch.tensor(list(mixture.rows), device=device))
 
 
 def _stacked(parts: Sequence[KV]) -> Prefixes:

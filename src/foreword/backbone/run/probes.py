@@ -8,7 +8,7 @@ import torch
 
 from foreword.backbone.example import Example, Line
 from foreword.backbone.run import single_stack
-from foreword.backbone.run.layers import Cut
+from foreword.backbone.run.layers import LayerRange
 from foreword.backbone.run.lm_head import agree
 from foreword.injection import NOTHING, Mixture
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def foldable(backbone: Backbone) -> bool:
+def can_prefill(backbone: Backbone) -> bool:
     """Try whether reading on after stored keys and values equals reading everything.
 
     True of causal models whose sites hold all that they have read; false of bidirectional
@@ -31,12 +31,12 @@ def foldable(backbone: Backbone) -> bool:
 
 
 @torch.no_grad()
-def packable(backbone: Backbone) -> bool:
+def can_pack(backbone: Backbone) -> bool:
     """Try whether rows may lie end to end in one row of tokens, parted by attention alone.
 
     True of causal transformers that take positions and have no other way from token to token.
     """
-    if not backbone.counting or not backbone.sites:
+    if not backbone.positions_follow_prefix or not backbone.sites:
         return False
     rows = [Line((3, 1, 2, 4)), Line((4, 2))]
     mixture = Mixture((NOTHING,), (0, 0))
@@ -51,6 +51,6 @@ def parted(backbone: Backbone) -> bool:
     rows = [Example((3, 1, 2, 4), 4, ((),), ((0, -1),)), Example((3, 4), 2, ((),), ((0, -1),))]
     if backbone.stack is None or not backbone.stack.passes(lambda: backbone.states(rows)):
         return False
-    lead, states = backbone.below(rows, NOTHING, 1, 1)
+    lead, states = backbone.lower_states(rows, NOTHING, 1, 1)
     given = tuple(each.to(backbone.device) for each in (lead, *states))
-    return agree(backbone.states(rows), backbone.states(rows, lead=1, cut=Cut(1, given)))
+    return agree(backbone.states(rows), backbone.states(rows, lead=1, cut=LayerRange(1, given)))

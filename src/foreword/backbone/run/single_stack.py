@@ -15,7 +15,7 @@ from foreword.backbone.attention.masks import ancestors, padding, shifted
 from foreword.backbone.attention.packing import pack, packed_order
 from foreword.backbone.example import Line, depths
 from foreword.backbone.run import inputs as layout
-from foreword.backbone.run.layers import WHOLE, Cut
+from foreword.backbone.run.layers import WHOLE, LayerRange
 from foreword.injection import Mixture
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def packed(
     laid: Sequence[Line],
     mixture: Mixture,
     lead: Sequence[int] = (),
-    cut: Cut = WHOLE,
+    cut: LayerRange = WHOLE,
 ) -> Read:
     """Run lines as one row of tokens, after ``lead`` tokens which all of them see.
 
@@ -64,7 +64,7 @@ def packed(
         own, leads = layout.with_lead(backbone, own, mixture)
     order = packed_order([len(row) for row in own])
     mixture = replace(mixture, rows=[mixture.rows[row] for row in order])
-    carried, offsets = backbone.carry(mixture)
+    carried, offsets = backbone.pass_context(mixture)
     trees = [shifted(laid[row], leads[row]) for row in order]
     plain = all(line.parents is None for line in laid)
     sizes = [len(own[row]) for row in order]
@@ -82,7 +82,7 @@ def packed(
     inputs: dict[str, Any] = layout.inputs(
         backbone, torch.tensor([ids]), torch.tensor([parts]), mixture
     )
-    inputs["position_ids"] = backbone.here(torch.tensor([positions]))
+    inputs["position_ids"] = backbone.to_device(torch.tensor([positions]))
     # Of four dimensions, so that no model builds its own mask; attention goes by the packing.
     inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=here)
     inputs["foreword"] = replace(carried, packing=packing)
@@ -97,12 +97,12 @@ def padded(
     backbone: Backbone,
     laid: Sequence[Line],
     mixture: Mixture,
-    cut: Cut = WHOLE,
+    cut: LayerRange = WHOLE,
     record: Recorder | None = None,
 ) -> Read:
     """Run lines side by side, padded on the right to the longest."""
     rows, leads = layout.with_lead(backbone, [line.tokens for line in laid], mixture)
-    carried, offsets = backbone.carry(mixture)
+    carried, offsets = backbone.pass_context(mixture)
     here = backbone.device
     parts = torch.tensor(list(mixture.rows))[:, None]
     inputs: dict[str, Any] = layout.inputs(backbone, layout.padded(backbone, rows), parts, mixture)
@@ -135,7 +135,9 @@ def padded(
     return Read(hidden.flatten(0, 1), starts, [len(line.tokens) for line in laid])
 
 
-def _run(backbone: Backbone, inputs: dict[str, Any], cut: Cut, states: Tensor | None) -> Tensor:
+def _run(
+    backbone: Backbone, inputs: dict[str, Any], cut: LayerRange, states: Tensor | None
+) -> Tensor:
     if "use_cache" in backbone.accepted:
         inputs["use_cache"] = False
     if backbone.stack is None:

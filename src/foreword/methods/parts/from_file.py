@@ -1,4 +1,4 @@
-"""Continued tuning: the tensors of a prompt file as parameters, whatever method made them."""
+"""FromFile tuning: the tensors of a prompt file as parameters, whatever method made them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from foreword.tasks.base import Bound
 
 
 @dataclass(frozen=True)
-class Continued:
+class FromFile:
     """Training that goes on from a prompt with that prompt's own tensors.
 
     ``method`` names the one that made them. What that trained them through (an LSTM, an MLP,
@@ -36,7 +36,7 @@ class Continued:
     shots: int = 4
 
     @staticmethod
-    def of(path: str | Path, rate: float | None = None) -> tuple[Continued, dict[str, Any]]:
+    def of(path: str | Path, rate: float | None = None) -> tuple[FromFile, dict[str, Any]]:
         """Read a prompt file: what goes on from it, and its task's settings as plain values.
 
         Without ``rate`` the learning rate is that of the file's method (the lowest of several).
@@ -48,12 +48,12 @@ class Continued:
         rates = [each["rate"] for each in parts if isinstance(each.get("rate"), float)]
         if rate is None and not rates:
             raise UserError(f"{path}: names no learning rate to go on with; give --lr")
-        found = Continued(
+        found = FromFile(
             str(path),
             str(made.get("name")),
             hashlib.sha256(Path(path).read_bytes()).hexdigest(),
             min(rates) if rate is None else rate,
-            max(each.get("shots") or 0 for each in parts) or Continued.shots,
+            max(each.get("shots") or 0 for each in parts) or FromFile.shots,
         )
         return found, dict(meta["task"])
 

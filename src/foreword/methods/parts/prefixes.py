@@ -135,7 +135,7 @@ class PrefixKV(Trainable):
         """Make a prefix that stands before the rows' positions where the model counts them."""
         kept = {name: backbone.sites[name].kept(each) for name, each in kv.items()}
         length = next(iter(kept.values())).keys.shape[1]
-        return PrefixKV(kept, length if backbone.counting else 0)
+        return PrefixKV(kept, length if backbone.positions_follow_prefix else 0)
 
     def forward(self) -> Injection:
         """Return the keys and values as they are."""

@@ -1,4 +1,4 @@
-"""Joint tuning: several methods at once, their injections in one."""
+"""Several tuning: several methods at once, their injections in one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from foreword.tasks.base import Bound
 
 
 @dataclass(frozen=True)
-class Joint:
+class Several:
     """Methods trained together, as in ``prefix+lora`` or ``deep+head``.
 
     A prefix with a parallel adapter is MAM (He et al. 2022, arXiv:2110.04366); a prefix, an

@@ -46,7 +46,7 @@ def _met(backbone: Backbone, states: Tensor) -> tuple[Tensor, Tensor]:
     """Return what output embeddings meet of states, and them: (N, inner), (vocabulary, inner)."""
     found, table = [], None
     for part in torch.split(states, max(1, SCORES // backbone.vocabulary)):
-        met = backbone.met(part.to(backbone.device))
+        met = backbone.lm_head_inputs(part.to(backbone.device))
         if met is None:
             raise UserError(
                 f"--verbalizer autoprompt: {backbone.name} does not score words by a product with "

@@ -23,14 +23,21 @@ from foreword.tasks.labels.head_scores import Headed
 from foreword.tasks.labels.labelling import (
     Labelling,
 )
-from foreword.tasks.labels.verbalizer import Cloze, LabelTree, Path, Plan, normalized
+from foreword.tasks.labels.verbalizer import Cloze, LabelTree, Plan, TokenPath, normalized
 from foreword.tasks.templates.demonstrations import Shown
-from foreword.tasks.templates.layout import Laid, Side, answer_ids, lay, room_for, values_of
-from foreword.tasks.templates.template import Slot, Soft, Template
+from foreword.tasks.templates.layout import (
+    FilledTemplate,
+    Side,
+    answer_ids,
+    lay,
+    room_for,
+    values_of,
+)
+from foreword.tasks.templates.template import Slot, Template, VirtualTokens
 from foreword.tasks.templates.templated import Templated
 
 
-class Labels(Task, Protocol):
+class LabelTask(Task, Protocol):
     """What the machine for labels reads of a task's configuration."""
 
     @property
@@ -55,7 +62,7 @@ class Labels(Task, Protocol):
 
 
 @dataclass(frozen=True)
-class Aids:
+class ZeroShotAids:
     """What helps an untrained model: calibration, and rows shown before the one that is asked."""
 
     calibration: Calibration = "none"
@@ -63,7 +70,7 @@ class Aids:
     nearest: bool = False
 
 
-Place = tuple[tuple[int, ...], tuple[int, ...]]
+TokenPlace = tuple[tuple[int, ...], tuple[int, ...]]
 """The tokens between a row and an answer that goes on from it, and those after the answer."""
 
 
@@ -72,10 +79,10 @@ class Classifier(Templated):
 
     def __init__(
         self,
-        task: Labels,
+        task: LabelTask,
         backbone: Backbone,
         labelling: Labelling,
-        aids: Aids | None = None,
+        aids: ZeroShotAids | None = None,
     ) -> None:
         if task.template is None or task.labels is None:
             raise UserError("a classification needs a template and labels; give both, or rows")
@@ -83,7 +90,7 @@ class Classifier(Templated):
         self.task = task
         self.labelling = labelling
         self.shows = aids is not None
-        self.aids = aids or Aids()
+        self.aids = aids or ZeroShotAids()
         self.each = Template.parse(labelling.each)
         self._headed = False
         if labelling.vocabulary and backbone.architecture == "masked":
@@ -122,9 +129,11 @@ class Classifier(Templated):
         """The literal text before the answer, the same for all rows."""
         parts = [*(self.each.parts or self.template.parts), Slot()]
         before = parts[parts.index(Slot()) - 1] if parts.index(Slot()) else ""
-        return before if isinstance(before, str) else "" if isinstance(before, Soft) else "."
+        return (
+            before if isinstance(before, str) else "" if isinstance(before, VirtualTokens) else "."
+        )
 
-    def spelled(self, word: str) -> Path:
+    def spelled(self, word: str) -> TokenPath:
         """Return the tokens of a word where the answer stands."""
         inside = bool(self.each.parts)
         if self.template.close and not inside:
@@ -137,7 +146,7 @@ class Classifier(Templated):
         if self._headed:
             masked = self.backbone.architecture == "masked"
             return Headed(tuple(self.labels), self.mask() if masked else None)
-        owners: dict[Path, int] = {}
+        owners: dict[TokenPath, int] = {}
         for number, label in enumerate(self.labels):
             for word in self.words[label]:
                 path = self.spelled(word)
@@ -162,7 +171,7 @@ class Classifier(Templated):
             raise UserError(f"{self.backbone.name}: its tokenizer has no mask token")
         return mask
 
-    def headed(self) -> Classifier:
+    def with_head(self) -> Classifier:
         """Return the task for an injection with a head, which scores the labels."""
         made = self._again()
         made._headed = True
@@ -173,7 +182,7 @@ class Classifier(Templated):
         made.template, made.shows = self.template, self.shows
         return made
 
-    def bare(self) -> Classifier:
+    def without_prompt(self) -> Classifier:
         """Return the task with the virtual tokens left out of its template."""
         made = self._again()
         made.template = self.template.hard()
@@ -225,10 +234,10 @@ class Classifier(Templated):
         self,
         row: Row,
         room: int,
-        places: Sequence[Place],
+        places: Sequence[TokenPlace],
         demos: Sequence[str],
         before: str = "",
-    ) -> Laid:
+    ) -> FilledTemplate:
         around = max(len(left) + len(right) for left, right in places)
         extra = around + max(map(len, self.verbalizer.everything.branches), default=0)
         limit = self.task.max_length + len(self.backbone.text.ids(before))
@@ -249,7 +258,7 @@ class Classifier(Templated):
             )
         return laid
 
-    def _places(self, row: Row) -> list[Place]:
+    def _places(self, row: Row) -> list[TokenPlace]:
         """Return the tokens before and after the answer at each of a row's places."""
         text = self.backbone.text
         made = []
@@ -261,7 +270,7 @@ class Classifier(Templated):
             made.append(((*first, *text.ids(left.rstrip(" "))), tuple(text.ids(right))))
         return made
 
-    def _example(self, laid: Laid, places: Sequence[Place], plan: Plan) -> Example:
+    def _example(self, laid: FilledTemplate, places: Sequence[TokenPlace], plan: Plan) -> Example:
         """Return the row with the plan below each of its places."""
         branches: list[tuple[int, ...]] = []
         targets: list[tuple[int, int]] = []
@@ -312,13 +321,15 @@ class Classifier(Templated):
         each = self.verbalizer.losses(logits, examples, [item.gold for item in items])
         return each * each.new_tensor([self.weight(item) for item in items])
 
-    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
+    def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
         """Return sums over rows, such as how many have their own label as the likeliest."""
-        return self.labelling.judge(self._scores(logits, [item.example for item in items]), items)
+        return self.labelling.dev_counts(
+            self._scores(logits, [item.example for item in items]), items
+        )
 
-    def measured(self, sums: Sequence[float], task: int = 0) -> float:
+    def dev_score(self, sums: Sequence[float], task: int = 0) -> float:
         """Return the dev score that the labelling makes of such sums."""
-        return self.labelling.measured(sums)
+        return self.labelling.dev_score(sums)
 
     def instruction(self) -> str:
         """Name the labels in a sentence, the default text to start from."""
@@ -390,7 +401,7 @@ class Classifier(Templated):
             blank = torch.cat([found[index] for index in range(first, first + len(blanks))])
             whose = injection.rows if isinstance(injection, Mixture) else [0] * asked
             found |= {n: calibrated(found[n], blank) for n in range(asked) if whose[n] == part}
-        return [{**self.labelling.told(found[n]), "cut": laid[n].cut} for n in range(asked)]
+        return [{**self.labelling.answer_of(found[n]), "cut": laid[n].cut} for n in range(asked)]
 
     def score(
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
@@ -399,7 +410,7 @@ class Classifier(Templated):
         return self.labelling.score(rows, predictions, seed)
 
 
-def _parted(pieces: Sequence[str | Soft | Slot]) -> tuple[list[str], list[str]]:
+def _parted(pieces: Sequence[str | VirtualTokens | Slot]) -> tuple[list[str], list[str]]:
     """Return the texts before and after the place of the answer."""
     at = pieces.index(Slot()) if Slot() in pieces else len(pieces)
     before, after = (
@@ -408,7 +419,7 @@ def _parted(pieces: Sequence[str | Soft | Slot]) -> tuple[list[str], list[str]]:
     return before, after
 
 
-def _answered(pieces: Sequence[str | Soft | Slot], word: str) -> str:
+def _answered(pieces: Sequence[str | VirtualTokens | Slot], word: str) -> str:
     """Return a filled template with an answer in its place."""
     left, right = ("".join(part) for part in _parted(pieces))
     joined = left + word.lstrip(" ") if left.endswith((" ", "\n")) else left + word

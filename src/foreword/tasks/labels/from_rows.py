@@ -13,16 +13,20 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.labels.autoprompt import autoprompt
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import OneLabel
-from foreword.tasks.labels.search import refined, searched
+from foreword.tasks.labels.search import refine_label_words, search_label_words
 from foreword.tasks.relate import Relate
 from foreword.tasks.templates.demonstrations import draw
 
 Words = Callable[[Classifier, Sequence[Row]], Mapping[str, Sequence[str]]]
-WAYS: Mapping[str, Words] = {"search": searched, "refine": refined, "autoprompt": autoprompt}
+WAYS: Mapping[str, Words] = {
+    "search": search_label_words,
+    "refine": refine_label_words,
+    "autoprompt": autoprompt,
+}
 """How label words are chosen by the training rows."""
 
 
-def from_rows(
+def fill_from_rows(
     task: Task,
     backbone: Backbone,
     rows: Sequence[Row],

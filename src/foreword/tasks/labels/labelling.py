@@ -91,13 +91,13 @@ class Labelling(Protocol):
     def losses(self, scores: Tensor, items: Sequence[Encoded]) -> Tensor:
         """Return each row's loss of log-probabilities: (places, labels) -> (rows,)."""
 
-    def judge(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
-        """Return sums over the places of rows, of which ``measured`` makes the dev score."""
+    def dev_counts(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
+        """Return sums over the places of rows, of which ``dev_score`` makes the dev score."""
 
-    def measured(self, sums: Sequence[float]) -> float:
+    def dev_score(self, sums: Sequence[float]) -> float:
         """Return the dev score of such sums."""
 
-    def told(self, scores: Tensor) -> dict[str, Any]:
+    def answer_of(self, scores: Tensor) -> dict[str, Any]:
         """Return a row's answer by its log-probabilities: (places, labels)."""
 
     def score(
@@ -223,7 +223,7 @@ class OneLabel:
         weighed = scores * scores.new_tensor([self.weights[name] for name in self.names])
         return -(1 - share) * weighed[range(len(items)), gold] - share * weighed.mean(1)
 
-    def judge(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
+    def dev_counts(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
         """Return 100 for each row that is right, and the rows; or the confusion matrix."""
         best = scores.argmax(1).tolist()
         if self.level is None:
@@ -234,13 +234,13 @@ class OneLabel:
             confusion[item.gold, guess] += 1
         return tuple(confusion.ravel().tolist())
 
-    def measured(self, sums: Sequence[float]) -> float:
+    def dev_score(self, sums: Sequence[float]) -> float:
         """Return the level that was asked for."""
         if self.level is None:
             return mean(sums)
         return self.level(np.array(sums).reshape(len(self.names), -1))
 
-    def told(self, scores: Tensor) -> dict[str, Any]:
+    def answer_of(self, scores: Tensor) -> dict[str, Any]:
         """Return the likeliest label, and the probabilities of all."""
         by_label = dict(zip(self.names, scores[0].exp().tolist(), strict=True))
         best = max(by_label, key=lambda label: by_label[label])

@@ -25,7 +25,7 @@ TOP = 100
 """Words of a label that are looked at, fewer where their combinations are too many."""
 
 
-def searched(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+def search_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
     """Return one word a label, found with the frozen model by LM-BFF's search.
 
     Gao et al. 2021, arXiv:2012.15723, section 5.1: for each label the words of the highest
@@ -94,7 +94,7 @@ def best(table: Tensor, gold: Tensor, lists: Sequence[Sequence[int]]) -> list[in
             return chosen
 
 
-def refined(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+def refine_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
     """Return the words of each label that the model knows in this place.
 
     After Hu et al. 2022, arXiv:2108.02035, section 3.3: of a word's probability on average over
@@ -128,7 +128,7 @@ def refined(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]
 
 def opening(task: Classifier, row: Row) -> Example:
     """Return a row with the one place where the frozen model would begin to answer."""
-    plain = task.bare().headed()
+    plain = task.without_prompt().with_head()
     made = plain.dev_example(row, room_for(task.backbone, NOTHING)).example
     begins = _begins(task)
     if not begins:

@@ -15,7 +15,7 @@ from foreword.backbone.example import Example
 from foreword.errors import UserError
 from foreword.tasks.templates.layout import UNSPACED
 
-Path = tuple[int, ...]
+TokenPath = tuple[int, ...]
 
 
 def words_of(name: str) -> str:
@@ -53,7 +53,7 @@ def normalized(labels: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str
 class Plan:
     """Branches to run after a row, the places to read, and the node that each place is."""
 
-    branches: tuple[Path, ...]
+    branches: tuple[TokenPath, ...]
     targets: tuple[tuple[int, int], ...]
     answers: tuple[int, ...]
 
@@ -72,16 +72,16 @@ class LabelTree:
     (training then also teaches the model to stay within the tree).
     """
 
-    words: tuple[tuple[int, Path], ...]  # (label, tokens)
+    words: tuple[tuple[int, TokenPath], ...]  # (label, tokens)
     labels: int
     vocabulary: bool = False
 
     @staticmethod
     def grow(
-        words: Sequence[tuple[int, Path]], labels: int, end: int | None, *, vocabulary: bool
+        words: Sequence[tuple[int, TokenPath]], labels: int, end: int | None, *, vocabulary: bool
     ) -> LabelTree:
         """Build the tree; ``end`` closes a word that another one continues."""
-        closed: dict[Path, int] = {}
+        closed: dict[TokenPath, int] = {}
         paths = [path for _, path in words]
         for label, path in words:
             longer = any(len(p) > len(path) and p[: len(path)] == path for p in paths)
@@ -96,16 +96,16 @@ class LabelTree:
         return LabelTree(tuple((lb, p) for p, lb in closed.items()), labels, vocabulary)
 
     @cached_property
-    def children(self) -> dict[Path, tuple[int, ...]]:
+    def children(self) -> dict[TokenPath, tuple[int, ...]]:
         """The tokens that go on after each beginning of a word."""
-        found: dict[Path, dict[int, None]] = {}
+        found: dict[TokenPath, dict[int, None]] = {}
         for _, path in self.words:
             for size, token in enumerate(path):
                 found.setdefault(path[:size], {})[token] = None
         return {path: tuple(tokens) for path, tokens in found.items()}
 
     @cached_property
-    def nodes(self) -> tuple[Path, ...]:
+    def nodes(self) -> tuple[TokenPath, ...]:
         """The beginnings whose scores are needed: those where words part, or all of them."""
         return tuple(p for p, c in self.children.items() if self.vocabulary or len(c) > 1)
 
@@ -225,7 +225,7 @@ class Cloze:
     a softmax over labels follows.
     """
 
-    words: tuple[tuple[int, Path], ...]
+    words: tuple[tuple[int, TokenPath], ...]
     labels: int
     mask: int
     tokens = None  # the scores of the whole vocabulary are read

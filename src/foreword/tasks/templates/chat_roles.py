@@ -10,7 +10,7 @@ from jinja2 import TemplateError
 
 from foreword.backbone.tokenizer import Text
 from foreword.errors import UserError
-from foreword.tasks.templates.template import Demos, Field, Part, Role, Slot, Template
+from foreword.tasks.templates.template import Demos, Field, Piece, Role, Slot, Template
 from foreword.tasks.texts.conversation import asked
 
 _MARK = "\ue000{}\ue001"  # private use: no chat template writes these, or changes them
@@ -22,7 +22,7 @@ class _Turn:
     """A message of a template: who says it, and its parts."""
 
     role: str
-    parts: list[Part] = field(default_factory=list)
+    parts: list[Piece] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class _Cut:
     """Messages as text, cut where something else is to stand: one text more than these."""
 
     texts: tuple[str, ...]
-    between: tuple[Part, ...]
+    between: tuple[Piece, ...]
 
-    def upto(self, end: int) -> tuple[Part, ...]:
+    def upto(self, end: int) -> tuple[Piece, ...]:
         """Return the first ``end`` of what stands between, with the text before each, and after."""
         return _woven(self.texts[: end + 1], self.between[:end])
 
-    def of(self, start: int, end: int) -> tuple[Part, ...]:
+    def of(self, start: int, end: int) -> tuple[Piece, ...]:
         """Return what stands between, from ``start`` up to ``end``, with the text among it."""
         return _woven(("", *self.texts[start + 1 : end]), self.between[start:end])
 
@@ -149,7 +149,7 @@ def _takes(text: Text, messages: Sequence[dict[str, str]]) -> bool:
 
 def _cut(template: Template, text: Text, turns: Sequence[_Turn]) -> _Cut:
     """Write messages with marks for what is no text, and cut at them."""
-    between: list[Part] = []
+    between: list[Piece] = []
     messages = []
     for turn in turns:
         content = ""
@@ -177,7 +177,7 @@ def _cut(template: Template, text: Text, turns: Sequence[_Turn]) -> _Cut:
 
 def _shown(
     template: Template, text: Text, turns: Sequence[_Turn], shown: int, plain: _Cut
-) -> tuple[tuple[Part, ...], str]:
+) -> tuple[tuple[Piece, ...], str]:
     """Return the parts of a demonstration from its first field to its answer, and what follows.
 
     They are read off two demonstrations before the row: what stands around each must be the same,
@@ -211,17 +211,17 @@ def _shown(
     return demo, cut.texts[second]
 
 
-def _woven(texts: Sequence[str], between: Sequence[Part]) -> tuple[Part, ...]:
+def _woven(texts: Sequence[str], between: Sequence[Piece]) -> tuple[Piece, ...]:
     """Return texts with what stands between them; there may be one text more."""
-    made: list[Part] = []
+    made: list[Piece] = []
     for number, piece in enumerate(texts):
         made += [piece, *between[number : number + 1]]
     return tuple(part for part in made if part != "")
 
 
-def _joined(parts: Sequence[Part]) -> tuple[Part, ...]:
+def _joined(parts: Sequence[Piece]) -> tuple[Piece, ...]:
     """Return parts with neighbouring texts as one."""
-    made: list[Part] = []
+    made: list[Piece] = []
     for part in parts:
         if isinstance(part, str) and made and isinstance(made[-1], str):
             made[-1] += part

@@ -11,7 +11,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.read import Row
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
-from foreword.tasks.templates.template import Slot, Soft, Template
+from foreword.tasks.templates.template import Slot, Template, VirtualTokens
 
 Side = Literal["left", "right"]
 UNSPACED = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
@@ -19,7 +19,7 @@ UNSPACED = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
 
 
 @dataclass(frozen=True)
-class Laid:
+class FilledTemplate:
     """The tokens of a filled template.
 
     ``slot`` is the index at which the answer goes in. ``left`` is the literal text right before
@@ -43,7 +43,7 @@ def lay(
     where: str,
     before: str = "",
     demos: Sequence[str] = (),
-) -> Laid:
+) -> FilledTemplate:
     """Fill a template and tokenize it into at most ``room`` tokens.
 
     A row that is too long loses demonstrations, the first one first, and then text on ``side`` of
@@ -103,7 +103,7 @@ def begun(backbone: Backbone, text: str, window: int | None) -> str:
 
 def _once(
     backbone: Backbone, template: Template, texts: Mapping[str, str], before: str, cut: bool
-) -> Laid:
+) -> FilledTemplate:
     pieces = template.fill(texts)
     if before:
         if pieces and isinstance(pieces[0], str):
@@ -119,7 +119,7 @@ def _once(
         if isinstance(piece, Slot):
             slot = len(ids)
             continue
-        if isinstance(piece, Soft):
+        if isinstance(piece, VirtualTokens):
             size = soft_size(backbone, piece)
             ids += range(virtual, virtual + size)
             virtual += size
@@ -138,10 +138,10 @@ def _once(
             f"template {template.source!r}: text after [mask] is never seen by a causal model; "
             "put [mask] at the end, or use a masked model"
         )
-    return Laid(tuple(ids), slot, left, cut)
+    return FilledTemplate(tuple(ids), slot, left, cut)
 
 
-def soft_size(backbone: Backbone, soft: Soft) -> int:
+def soft_size(backbone: Backbone, soft: VirtualTokens) -> int:
     """Return how many virtual tokens a run in a template has."""
     if soft.size is not None:
         return soft.size

@@ -18,7 +18,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Soft:
+class VirtualTokens:
     """``[soft:5]`` or ``[soft:"It was"]``: virtual tokens, started from the text where given."""
 
     size: int | None
@@ -53,7 +53,7 @@ class Role:
     name: str
 
 
-Part = str | Field | Soft | Slot | Demos | Role
+Piece = str | Field | VirtualTokens | Slot | Demos | Role
 
 _TOKEN = re.compile(
     r"(?P<escape>\{\{|\}\}|\[\[|\]\])"
@@ -75,8 +75,8 @@ class Template:
     """
 
     source: str
-    parts: tuple[Part, ...]
-    demo: tuple[Part, ...] | None = None
+    parts: tuple[Piece, ...]
+    demo: tuple[Piece, ...] | None = None
     after: str = "\n\n"
     close: bool = False
 
@@ -90,7 +90,7 @@ class Template:
         name, an unknown word in brackets, zero virtual tokens or demonstrations, or a second
         ``[mask]`` or ``{demos:N}``.
         """
-        parts: list[Part] = []
+        parts: list[Piece] = []
         literal = ""
         at = 0
         for found in _TOKEN.finditer(source):
@@ -133,9 +133,9 @@ class Template:
         return tuple(dict.fromkeys(p.name for p in self.parts if isinstance(p, Field)))
 
     @cached_property
-    def soft(self) -> tuple[Soft, ...]:
+    def soft(self) -> tuple[VirtualTokens, ...]:
         """The runs of virtual tokens, in order."""
-        return tuple(part for part in self.parts if isinstance(part, Soft))
+        return tuple(part for part in self.parts if isinstance(part, VirtualTokens))
 
     @cached_property
     def roles(self) -> tuple[Role, ...]:
@@ -144,19 +144,19 @@ class Template:
 
     def hard(self) -> Template:
         """Return the template without its virtual tokens."""
-        kept = tuple(part for part in self.parts if not isinstance(part, Soft))
+        kept = tuple(part for part in self.parts if not isinstance(part, VirtualTokens))
         return replace(self, parts=kept)
 
-    def fill(self, values: Mapping[str, str]) -> list[str | Soft | Slot]:
+    def fill(self, values: Mapping[str, str]) -> list[str | VirtualTokens | Slot]:
         """Put a row's texts in place of its fields and join neighbouring texts.
 
         Demonstrations are a text too, under their part's name; without it there are none.
         """
-        filled: list[str | Soft | Slot] = []
+        filled: list[str | VirtualTokens | Slot] = []
         for part in self.parts:
             assert not isinstance(part, Role), "roles are to be made text first"
             if isinstance(part, Demos):
-                piece: str | Soft | Slot = values.get(part.name, "")
+                piece: str | VirtualTokens | Slot = values.get(part.name, "")
             else:
                 piece = values[part.name] if isinstance(part, Field) else part
             if isinstance(piece, str) and filled and isinstance(filled[-1], str):
@@ -180,7 +180,7 @@ class Template:
                 )
 
 
-def _special(source: str, found: re.Match[str]) -> Part:
+def _special(source: str, found: re.Match[str]) -> Piece:
     place = f"template {source!r}, column {found.start() + 1}"
     if found["mask"]:
         return Slot()
@@ -199,7 +199,7 @@ def _special(source: str, found: re.Match[str]) -> Part:
     size = None if found["size"] is None else int(found["size"])
     if size == 0 or found["start"] == "":
         raise UserError(f"{place}: zero virtual tokens; give at least one")
-    return Soft(size, found["start"])
+    return VirtualTokens(size, found["start"])
 
 
 def _stray(source: str, at: int) -> str:

@@ -11,7 +11,7 @@ from foreword.data.read import Row
 from foreword.data.shapes import canonical, require
 from foreword.errors import UserError
 from foreword.tasks.base import Encoded
-from foreword.tasks.templates.layout import Laid, answer_ids, begun, lay, values_of
+from foreword.tasks.templates.layout import FilledTemplate, answer_ids, begun, lay, values_of
 from foreword.tasks.templates.template import Template
 from foreword.tasks.templates.templated import Templated
 from foreword.tasks.texts.conversation import later, rendered, talk
@@ -103,7 +103,7 @@ class Texts(Templated):
         limit = self.task.max_length + len(self.backbone.text.ids(before))
         return min(limit, room - self.task.decoding.max_new_tokens)
 
-    def _laid(self, row: Row, room: int, before: str = "") -> Laid:
+    def _laid(self, row: Row, room: int, before: str = "") -> FilledTemplate:
         limit, given = self._room(room, before), row
         while self._chat(row) and len(self._values(row)["messages"]) > limit:
             said = len(self.backbone.text.ids(self._values(row)["messages"]))
@@ -152,7 +152,7 @@ class Texts(Templated):
 
     dev_example = train_example
 
-    def _taught(self, laid: Laid, text: str) -> Encoded:
+    def _taught(self, laid: FilledTemplate, text: str) -> Encoded:
         """Return a laid row with a text after it as targets, and its end."""
         answer = answer_ids(self.backbone, laid.left, text)
         longest = self.task.decoding.max_new_tokens

@@ -42,20 +42,20 @@ class Generator(Texts):
     answer = "text"
     tokens = None  # all are scored
     classes = 0
-    measured = staticmethod(mean)
+    dev_score = staticmethod(mean)
 
     @property
     def headline(self) -> str:
         """The score by which prompts are compared."""
         return self.wording.headline
 
-    def bare(self) -> Generator:
+    def without_prompt(self) -> Generator:
         """Return the task with the virtual tokens left out of its template."""
         made = Generator(self.task, self.backbone, self.wording)
         made.template = self.template.hard()
         return made
 
-    def headed(self) -> Generator:
+    def with_head(self) -> Generator:
         """Raise UserError: a text has no classes that a head could score."""
         raise UserError("a generation has no classes for a head; leave the head out of --method")
 
@@ -88,7 +88,7 @@ class Generator(Texts):
         each = F.cross_entropy(logits.float(), target, reduction="none", label_smoothing=smoothing)
         return each.new_zeros(len(items)).index_add(0, torch.repeat_interleave(sizes), each)
 
-    def judge(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
+    def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return the summed log-likelihood of the answers' tokens, and their number."""
         return -float(self._entropies(logits, items, 0.0).sum()), sum(item.gold for item in items)
 
@@ -181,7 +181,7 @@ class Generator(Texts):
         longest = max((e.length for e in examples), default=0) + more
         mixture = Mixture.of(injection, len(rows))
         lead = () if isinstance(injection, Mixture) else common_lead(examples)
-        read = [share(self.backbone.under(p), p, lead, longest) for p in mixture.parts]
+        read = [share(self.backbone.with_changes(p), p, lead, longest) for p in mixture.parts]
         parts = tuple(each.injection for each in read if isinstance(each.injection, Injection))
         ids = [example.ids[read[0].lead :] for example in examples]
         return Asked(ids, Mixture(parts, mixture.rows), [each.cut for each in laid])
