@@ -8,7 +8,8 @@ from pathlib import Path
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.data.sample import first, per_class
 from foreword.data.shapes import canonical
 from foreword.tasks.classify import Classify

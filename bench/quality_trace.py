@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import common_lead
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.lower_layers import LowerLayers
 from foreword.engine.passes import infer
 from foreword.errors import UserError

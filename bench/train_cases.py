@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from foreword.backbone.tokenizer import Text
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.data.sample import first
 from foreword.errors import UserError
 from foreword.methods.base import Method

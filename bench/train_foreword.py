@@ -13,7 +13,7 @@ from train_agreement import Reading
 from train_cases import Case
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.injection import Injection
 from foreword.tasks.base import Bound, Encoded
 from foreword.training.loop import Loop

@@ -21,7 +21,8 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.data.sample import first, per_class
 from foreword.data.shapes import canonical
 from foreword.errors import UserError

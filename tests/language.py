@@ -16,7 +16,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from families import CLASSES
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.tasks.classify import Classify
 
 COLOURS = ["red", "blue", "green", "pink", "grey", "gold"]

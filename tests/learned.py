@@ -19,7 +19,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from families import CLASSES
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row
+from foreword.data.row import Row
 
 COLOURS = ["red", "blue", "green", "pink", "grey", "gold"]
 STANDS = ["before", "after", "apart"]

@@ -12,7 +12,7 @@ from foreword.backbone.decode import Decoding
 from foreword.compression import self_study
 from foreword.compression.compress import Compressed, compress
 from foreword.compression.self_study import SelfStudy
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.methods.cartridge import Cartridge
 from foreword.prompt.prompt import Prompt

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.methods.full import Full
 from foreword.methods.parts.from_file import FromFile
 from foreword.methods.parts.start_from_prompt import mean_loss

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from foreword.backbone.decode import Decoding
 from foreword.compression.distil import Distilled, divergence
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.passes import differentiate, infer
 from foreword.injection import NOTHING, Injection
 from foreword.methods.cartridge import Cartridge, Sunk

@@ -16,7 +16,7 @@ from torch import Tensor
 from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, common_lead, lines
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.passes import LOGITS, buckets, differentiate, infer, share, token_budget
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.base import Method, Trainable

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import language
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.injection import NOTHING
 from foreword.methods.prefix import Prefix

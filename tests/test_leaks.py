@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from foreword.data.duplicates import MARK, marked, marks
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.prompt.prompt import Prompt
 from foreword.training import tune as training_module

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from foreword.backbone.decode import Decoding
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.evaluation.evaluate import evaluate, scored
 from foreword.injection import NOTHING
 from foreword.methods.base import Method

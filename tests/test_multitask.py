@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.methods.head import Head
 from foreword.methods.soft import Soft

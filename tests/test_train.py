@@ -30,7 +30,7 @@ import foreword.training.loop
 import language
 from foreword.backbone.backbone import Backbone
 from foreword.config import plain
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.lower_layers import LowerLayers
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture

@@ -24,7 +24,7 @@ import foreword.training.tune
 import foreword.training.watch
 from families import CAUSAL, MASKED, SEQ2SEQ, Family, backbone
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.base import Encoded

@@ -18,7 +18,8 @@ from foreword.augmentation.turned import requested, turned
 from foreword.augmentation.writer import task_of
 from foreword.config import plain
 from foreword.data.duplicates import same_text
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
 from foreword.methods.base import Method

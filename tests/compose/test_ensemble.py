@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 import contract
 from composed import GENERATE, drawn, prompt
 from foreword.compose.ensemble import Ensemble, load, weighted
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.injection import Injection

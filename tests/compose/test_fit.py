@@ -20,7 +20,7 @@ from foreword.compose import fusion, lockstep
 from foreword.compose.ensemble import Ensemble, weighted
 from foreword.compose.fit import candidates, fit, weighed
 from foreword.compose.lockstep import Completions
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
 from foreword.injection import Injection

@@ -10,7 +10,8 @@ import pytest
 from foreword.data.check import WHY, Checked, Lengths, check
 from foreword.data.clean import clean
 from foreword.data.duplicates import overlap, same_text
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 
 SHARED = Path("/work/shared/data")
 FINE = [("a film", "good"), ("no film", "bad"), ("an old film", "good"), ("a dull one", "bad")]

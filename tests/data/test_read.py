@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from foreword.data.read import Row, kind, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row, kind
 from foreword.data.shapes import canonical, require
 from foreword.errors import UserError
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreword.data.epochs import epoch_order, tempered
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.sample import digest, draw, first, hold_out, others, per_class, shuffled
 from foreword.errors import UserError
 

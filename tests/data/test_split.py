@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreword.data.duplicates import key_of
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.split import by_shares, few
 from foreword.errors import UserError
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import contract
 import families
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.injection import KV, Injection
 from foreword.methods.context import Context, ShownDemonstrations
 from foreword.tasks.base import Bound

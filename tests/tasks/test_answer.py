@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from foreword.backbone.decode import Decoding
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING

@@ -12,7 +12,7 @@ from families import CAUSAL, SEQ2SEQ, backbone, tokenizer
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.backbone.tokenizer import Text
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING

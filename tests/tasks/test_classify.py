@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, common_lead, lines
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.passes import buckets, infer, passes, share
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone, tokenizer
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.tokenizer import Text
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.tasks.generate import Generate

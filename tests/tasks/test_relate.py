@@ -9,7 +9,7 @@ import pytest
 
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture

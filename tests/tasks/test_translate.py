@@ -8,7 +8,7 @@ import pytest
 
 import language
 from foreword.backbone.decode import Decoding
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.methods.prefix import Prefix

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.tokenizer import Text
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, over_windows
 from foreword.injection import NOTHING

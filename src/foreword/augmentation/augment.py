@@ -22,7 +22,8 @@ from foreword.backbone.backbone import Backbone
 from foreword.config import plain
 from foreword.data.clean import mended
 from foreword.data.duplicates import same_text
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import Announce, silent

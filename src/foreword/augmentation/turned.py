@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.metrics.words import words
 
 

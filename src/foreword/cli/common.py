@@ -10,7 +10,8 @@ from typing import Annotated, TypeVar
 from cyclopts import Parameter
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.data.sample import first
 from foreword.prompt.prompt import Answerer
 

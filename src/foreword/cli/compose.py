@@ -16,7 +16,7 @@ from foreword.compose.ensemble import Ensemble, weighted
 from foreword.compose.fit import Fitted, fit, weighed
 from foreword.compose.merge import average, concatenate
 from foreword.compose.together import check_together, check_weights, equal_weights
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import Announce, evaluate, without_bulk

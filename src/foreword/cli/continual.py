@@ -11,7 +11,8 @@ from rich.table import Table
 
 from foreword.backbone.backbone import Backbone
 from foreword.cli.settings import Settings
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores

@@ -16,7 +16,8 @@ from foreword.cli.words import columns
 from foreword.data.check import WHY, Checked, Lengths
 from foreword.data.check import check as find
 from foreword.data.clean import clean as clean_rows
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.data.split import by_shares, few
 from foreword.errors import UserError, nearest
 from foreword.files import write_whole

@@ -8,7 +8,7 @@ from rich.bar import Bar as Stroke
 from rich.table import Table
 
 from foreword.cli.settings import Settings
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.report import tables
 from foreword.training.find_rate import Curve, find_rate

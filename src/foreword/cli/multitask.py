@@ -18,7 +18,7 @@ from foreword.cli.run_file import named, read_mapping
 from foreword.cli.settings import Settings, over_preset, settings_from
 from foreword.cli.words import columns
 from foreword.config import from_plain, plain
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.sample import draw, others
 from foreword.errors import UserError, nearest
 from foreword.multitask_learning.multitask import Member, Outcome, Sharing

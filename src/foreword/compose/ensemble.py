@@ -14,7 +14,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.compose.fusion import Fusion, LabelFusion, Numbers, Poll
 from foreword.compose.lockstep import Completions
 from foreword.compose.together import check_together, check_weights
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.prompt.file import SCHEMA, check_fields, checked, read
 from foreword.prompt.prompt import Answerer, Prompt, predicted, write_tensors

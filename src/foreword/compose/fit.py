@@ -14,7 +14,8 @@ import numpy as np
 from foreword.compose.ensemble import fusion_of
 from foreword.compose.fusion import Poll
 from foreword.compose.together import check_together, check_weights, equal_weights
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import Announce

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreword.compose.together import classes
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Mixture
 from foreword.prompt.prompt import Prompt

@@ -14,7 +14,8 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.compression.distil import Distilled
 from foreword.compression.self_study import SelfStudy, conversations
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.data.sample import hold_out
 from foreword.data.shapes import canonical
 from foreword.engine.passes import states_of

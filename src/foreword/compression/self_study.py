@@ -13,7 +13,8 @@ from typing import Any
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
 from foreword.config import plain
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.files import write_whole
 from foreword.injection import NOTHING, Injection

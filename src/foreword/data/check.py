@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from foreword.data.clean import conflicting, control, empty_fields, repeated, scores
 from foreword.data.duplicates import inputs_of, key_of
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foreword.data.duplicates import Key, inputs_of, key_of, overlap
-from foreword.data.read import Row
+from foreword.data.row import Row
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from foreword.data.read import Row
+from foreword.data.row import Row
 
 Key = tuple[str, ...]
 

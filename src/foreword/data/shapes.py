@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foreword.data.read import Row, kind
+from foreword.data.row import Row, kind
 from foreword.errors import UserError, nearest
 
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant"}

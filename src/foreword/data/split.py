@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from foreword.data.duplicates import inputs_of, key_of
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
 

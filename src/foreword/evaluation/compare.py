@@ -26,7 +26,7 @@ import torch
 
 from foreword.backbone.backbone import Backbone
 from foreword.config import plain
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.sample import digest, draw, others
 from foreword.data.shapes import canonical
 from foreword.errors import UserError

@@ -9,7 +9,8 @@ from typing import Any
 
 from foreword.config import plain
 from foreword.data.duplicates import marked, marks
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 
 from foreword.backbone.inside.layer_parts import LayerPart, Part
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 from foreword.injection import Patch
 from foreword.methods.base import Trainable

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.base import Trainable

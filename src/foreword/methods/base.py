@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.injection import Injection, Mixture
 from foreword.tasks.base import Bound
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.sample import shuffled
 from foreword.errors import UserError, nearest
 from foreword.injection import KV, Injection, Mixture

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.inside.attention_sites import Role
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 from foreword.methods.base import Trainable
 from foreword.methods.parts.prefixes import start_prefix

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foreword import injection
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import Conv1D, PreTrainedConfig, PreTrainedModel
 
 from foreword.backbone.inside.views import output_embeddings
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 from foreword.injection import Patch
 from foreword.methods.base import Trainable

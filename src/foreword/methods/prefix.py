@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.methods.base import Trainable
 from foreword.methods.parts.prefixes import Gated, start_prefix

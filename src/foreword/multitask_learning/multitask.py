@@ -13,7 +13,7 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.config import plain
 from foreword.data.epochs import tempered
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError, nearest
 from foreword.evaluation.evaluate import Announce, evaluate, with_scores

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.config import from_plain, plain
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.files import write_whole
 from foreword.injection import Injection

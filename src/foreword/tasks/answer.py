@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
-from foreword.data.read import Row, kind
+from foreword.data.row import Row, kind
 from foreword.data.shapes import require
 from foreword.errors import UserError, nearest
 from foreword.metrics.answers import answers as measured

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.injection import Injection, Mixture
 
 

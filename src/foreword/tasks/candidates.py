@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foreword.data.read import Row, kind
+from foreword.data.row import Row, kind
 from foreword.data.shapes import check_text
 from foreword.errors import UserError, nearest
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.tasks.labels.calibrate import Calibration

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.shapes import check_references, require
 from foreword.errors import UserError
 from foreword.metrics.generation import generation

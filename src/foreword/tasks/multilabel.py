@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row, kind
+from foreword.data.row import Row, kind
 from foreword.data.shapes import check_text
 from foreword.errors import UserError
 from foreword.metrics.classification import macro_f1

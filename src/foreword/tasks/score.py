@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.tasks.generate import of_field
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator

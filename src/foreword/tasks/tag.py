@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row, kind
+from foreword.data.row import Row, kind
 from foreword.data.shapes import check_text
 from foreword.errors import UserError
 from foreword.metrics.resample import Floats

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.methods.base import Method

@@ -17,7 +17,7 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import common_lead
 from foreword.data.epochs import epoch_order
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.lower_layers import LowerLayers
 from foreword.engine.mixup import Mix
 from foreword.engine.passes import differentiate, infer, token_budget

@@ -18,7 +18,8 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.config import plain
 from foreword.data.duplicates import marks, overlap
-from foreword.data.read import Row, read_rows
+from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.data.sample import digest, hold_out
 from foreword.data.shapes import canonical
 from foreword.errors import UserError

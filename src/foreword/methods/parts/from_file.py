@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from foreword.config import plain
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.base import Trainable

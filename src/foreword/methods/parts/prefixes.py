@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.inside.attention_sites import Site
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import KV, Injection
 from foreword.methods.base import Trainable

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.sample import first
 from foreword.engine.passes import infer
 from foreword.errors import UserError

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 from foreword.tasks.base import Bound
 from foreword.tasks.templates.demonstrations import demonstrations

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING

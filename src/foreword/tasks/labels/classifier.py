@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.engine.passes import infer
 from foreword.errors import UserError

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError, nearest
 from foreword.metrics import classification as scored

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foreword.backbone.example import Example
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING

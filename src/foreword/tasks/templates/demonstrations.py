@@ -14,7 +14,7 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING

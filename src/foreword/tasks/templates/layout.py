@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.tasks.templates.template import Slot, Template, VirtualTokens

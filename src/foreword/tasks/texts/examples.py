@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.data.shapes import canonical, require
 from foreword.errors import UserError
 from foreword.tasks.base import Encoded

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from foreword.backbone.decode import Decoding, decode
 from foreword.backbone.example import Example, common_lead
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.engine.passes import buckets, infer, share
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture

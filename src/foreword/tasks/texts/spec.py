@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from foreword.backbone.decode import Decoding
-from foreword.data.read import Row
+from foreword.data.row import Row
 from foreword.tasks.base import Task
 from foreword.tasks.templates.layout import Side
 

@@ -1,0 +1,81 @@
+"""Folders of rows, and data sets of the hub: what the `datasets` library reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from foreword.data.formats import first_line, may_hold_rows, neighbours, read_file
+from foreword.data.row import Row
+from foreword.errors import UserError, nearest
+
+# The owner is required: a bare word is more likely a misspelt file, and `datasets` takes "csv" or
+# "text" for a builder over the current folder.
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+){1,2}")
+
+
+def read_folder(source: str | Path, path: Path, split: str, *, explicit: bool) -> Iterator[Row]:
+    """Read one split of a folder of files, or of one that `datasets` saved.
+
+    Without ``explicit``, a saved data set that has no splits may be of any.
+    """
+    saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+    alike = [each for each in path.iterdir() if split in each.name and may_hold_rows(each)]
+    if (
+        not saved
+        and len(alike) == 1
+        and alike[0].is_file()
+        and alike[0].stem.split(".")[0] == split
+    ):
+        # The plain case needs no library, and so keeps lines in its complaints.
+        return read_file(alike[0], str(Path(source) / alike[0].name))
+
+    import datasets  # slow to import
+
+    try:
+        # The whole path, because a folder called "text" or "json" would else mean a builder.
+        whole = str(path.resolve())
+        loaded = datasets.load_from_disk(whole) if saved else datasets.load_dataset(whole)
+    except Exception as error:  # whatever another library raises about a file is not our bug
+        reason = first_line(error.__cause__ or error)
+        raise UserError(f"{source}: cannot be read as a dataset ({reason}); give a file") from None
+    if isinstance(loaded, datasets.Dataset):
+        own = str(loaded.split or split)
+        return _dataset({own: loaded}, str(source), split if explicit else own)
+    return _dataset(loaded, str(source), split)
+
+
+def read_hub(source: str, path: Path, split: str) -> Iterator[Row]:
+    """Read one split of the data set `owner/name` or `owner/name/configuration`."""
+    import datasets  # slow to import
+
+    owner_name, configuration = source, None
+    if source.count("/") == 2:
+        owner_name, _, configuration = source.rpartition("/")
+    try:
+        loaded = datasets.load_dataset(owner_name, configuration)
+    except Exception as error:  # the network, the hub and the builders raise nearly anything
+        reason = first_line(error.__cause__ or error)
+        near = neighbours(path) if path.parent.is_dir() else ""
+        raise UserError(
+            f"{source}: no such file or folder{near}; and no such dataset within reach ({reason}): "
+            "check the spelling, or give a local file"
+        ) from None
+    return _dataset(loaded, source, split)
+
+
+def _dataset(splits: Mapping[str, Any], name: str, split: str) -> Iterator[Row]:
+    from datasets import ClassLabel
+
+    if split not in splits:
+        raise UserError(f"{name}: no split '{split}'; {nearest(split, splits)}")
+    dataset = splits[split]
+    labels = {k: f.names for k, f in dataset.features.items() if isinstance(f, ClassLabel)}
+    for number, record in enumerate(dataset.to_list(), start=1):
+        for column, names in labels.items():
+            index = record[column]
+            # `datasets` writes -1 where a label is withheld.
+            record[column] = names[index] if index is not None and index >= 0 else None
+        yield Row(record, f"{name}:{number}")
