@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE = 1
 # Threads that wait give their core away: other work may share it. (Its effect was not measured.)
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test check clean setup
+.PHONY: demo test test-all check clean setup
 
 setup: $(READY)
 
@@ -25,8 +25,15 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/foreword demo
 
+# A file is run by one process, so that what its tests share is made once.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	$(PYTEST) --durations=10
+
+# The slow tests too: those that learn, the real model, and every method on every family.
+test-all: $(READY)
+	$(PYTEST) --durations=10 -m ""
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -35,8 +35,6 @@ from foreword.training.settings import Training
 from foreword.training.tune import tune
 from toys import TASK, get, process, rows
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TRAINING = Training(epochs=1, batch_size=8)
 DATA = Data(rows(24), rows(10, 200, "test.jsonl"), rows(6, 100, "dev.jsonl"), 12)
 

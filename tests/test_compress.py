@@ -20,8 +20,6 @@ from foreword.tasks.generate import Generate
 from foreword.training.settings import Training
 from oracles import get
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 WORDS = ["good", "bad", "fine", "film", "it", "was", "a", "and", "so", "as", "the", "is"]
 TASK = Generate(" {prompt} :", decoding=Decoding(max_new_tokens=6, stop=("\n",)))
 TRAINING = Training(epochs=6, batch_size=4)

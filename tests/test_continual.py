@@ -21,8 +21,6 @@ from foreword.training.tune import prepare
 from foreword.training.watch import Watchers
 from toys import TASK, TRAINING, Recorder, get, rows, toy_run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SWAPPED = Classify(template="{text} :", labels={"good": " bad", "bad": " good"})
 
 

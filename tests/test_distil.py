@@ -17,8 +17,6 @@ from foreword.tasks.texts.generator import Generator
 from oracles import get
 from plain import twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FAMILIES = ["llama", "gpt2", "gemma2", "phi", "mistral"]
 TASK = Generate(" {prompt} :", decoding=Decoding(max_new_tokens=8))
 TEXT = "good film it was a bad film and fine it is the film was good as it was bad and so on"

@@ -116,7 +116,6 @@ def test_the_page_on_long_texts(here: Path, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.smollm2  # as above
 @pytest.mark.timeout(900)
-@pytest.mark.usefixtures("one_thread")
 def test_the_page_on_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its commands in order, on a tiny model that writes few words."""
     page = (ROOT / "docs" / "data.md").read_text("utf-8")
@@ -186,7 +185,6 @@ def numbered(row: dict[str, object], number: int) -> dict[str, object]:
 
 @pytest.mark.smollm2  # as above
 @pytest.mark.timeout(900)
-@pytest.mark.usefixtures("one_thread")
 def test_the_page_of_all_tasks(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

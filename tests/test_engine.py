@@ -27,8 +27,6 @@ from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FAMILIES: dict[str, Family] = {
     f.name: f for f in [*CAUSAL, MASKED[0], SEQ2SEQ[1], UNREACHED[0]]
 } | {"mistral-window": WINDOWED[0]}

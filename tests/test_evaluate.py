@@ -24,8 +24,6 @@ from foreword.training.settings import Training
 from foreword.training.tune import tune
 from toys import TASK, TRAINING, get, rows, toy_run, write
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 HELD = rows(20, 200, "test.jsonl")
 
 

@@ -14,8 +14,6 @@ from foreword.training.find_rate import DIVERGED, Curve, _Over, _steepest, _Test
 from foreword.training.settings import Training
 from toys import TASK, get, rows
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def found(method: object = None, **more: object) -> Curve:
     how = method or Soft(length=3, start="random")

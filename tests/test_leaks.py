@@ -13,8 +13,6 @@ from foreword.prompt.prompt import Prompt
 from foreword.training import tune as training_module
 from toys import get, rows, toy_run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def again(some: list[Row]) -> list[Row]:
     """The same rows but for case, spacing and punctuation."""

@@ -42,8 +42,6 @@ from learned import (
     taught,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 LABELS = {colour: f" {colour}" for colour in COLOURS}
 STANDS = {
     "Left-Right(e1,e2)": " before",

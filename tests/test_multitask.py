@@ -27,8 +27,6 @@ from foreword.training.several_tasks import MixedObjective
 from foreword.training.watch import Watchers
 from toys import TASK, Recorder, get, rows, toy_run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MOOD = Classify(template="{text} was", labels={"good": " film", "bad": " it"})
 MEMBERS = [
     Member("one", TASK, rows(8), rows(6, 100)),

@@ -32,8 +32,6 @@ from foreword.training.processes import ALONE, World, joined
 from foreword.training.tune import log_path
 from toys import get, process, rows, write
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 PATIENT = 240.0  # seconds for other processes, on a machine that is busy
 NEAR = 1e-6
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]

@@ -27,8 +27,6 @@ from foreword.training import checkpoint
 from foreword.training.interrupt import Interrupted
 from toys import Recorder, rows, write
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 NAMES, DEEDS, THINGS = ("Anna", "Ben", "Cleo"), ("sees", "takes", "gives"), ("a cup", "the hat")
 SMALL = Pretraining(width=24, layers=2, batch_size=4, sequence=12, epochs=1, rate=1e-2)
 

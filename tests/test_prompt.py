@@ -32,8 +32,6 @@ from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CLASSIFY = Classify(template="{text}:", labels={"good": (" good",), "bad": (" bad", " a bad")})
 
 

@@ -27,8 +27,6 @@ from foreword.training.regularise import Anchor, dropped
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 LLAMA = next(family for family in REACHED if family.name == "llama")
 
 

@@ -27,8 +27,6 @@ from foreword.training.interrupt import Interrupted
 from foreword.training.tune import log_path
 from toys import TASK, TRAINING, Recorder, at_line, get, process, rows, scripted, toy_run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 OUT = "p.safetensors"
 PATIENT = 240.0  # seconds for another process, on a machine that is busy
 STEPS = 9

@@ -48,8 +48,6 @@ from foreword.training.tune import log_path, tune
 from plain import twin
 from toys import TASK, TRAINING, Recorder, get, rows, scripted, toy_run, write
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 OUT = "p.safetensors"
 
 

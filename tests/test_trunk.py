@@ -26,8 +26,6 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
 from test_engine import LABELS, ROWS, gradients
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 PARTED = [*CAUSAL, *MASKED, *SEQ2SEQ]
 FAMILIES = {f.name: f for f in PARTED if f.name not in ("albert", "t5")}
 PLENTY = 1e9

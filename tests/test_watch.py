@@ -18,8 +18,6 @@ from foreword.training.tune import log_path
 from foreword.training.watch import TRACKERS, Bar, Log, Watchers, trackers
 from toys import Recorder, toy_run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 VALUES = {"loss": 1.5, "rate": 0.1, "norm": 2.0, "rows": 4.0}
 
 

@@ -33,8 +33,6 @@ from foreword.tasks.generate import Generate
 from foreword.training.settings import Training
 from toys import get, rows, toy_run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FEW = Augment(count=9, max_new_tokens=5, tries=20)
 ONCE, LONGER = Training(epochs=1), Training(epochs=8, batch_size=4)
 

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from foreword.backbone.attention.interface import PassContext, Prefixes, attention
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 BATCH, HEADS, KEYS, VALUES = 3, 4, 8, 6
 
 

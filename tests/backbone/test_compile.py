@@ -15,10 +15,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.injection import KV, Injection
 
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("default"),  # of the compiler's own modules
-]
+pytestmark = pytest.mark.filterwarnings("default")  # of the compiler's own modules
 
 BATCHES = (
     ((23, 51, 140, 9, 77), (88, 12), (5, 133, 64)),

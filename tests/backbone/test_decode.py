@@ -20,8 +20,6 @@ from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Mixture
 from plain import twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FULL = {f.name: f for f in CAUSAL}
 TWO = {f.name: f for f in SEQ2SEQ}
 ALL: dict[str, Family] = FULL | TWO | {"bloom": UNREACHED[0], "bert": MASKED[0]}

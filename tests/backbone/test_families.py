@@ -44,8 +44,6 @@ from foreword.backbone.inside.attention_sites import Site
 from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Mixture
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 # Exact in float64: the others compute their norms, or a softmax, in float32 whatever the weights.
 DOUBLE = ["gpt2", "opt", "gpt_neox", "phi"]
 

@@ -26,8 +26,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from families import backbone
 from foreword.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 DIFFERENTIABLE = ["gpt2", "gpt_neox", "bert", "distilbert", "bart", "marian"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +12,6 @@ from torch import Tensor
 from foreword.backbone.attention.masks import ancestors
 from foreword.backbone.attention.packing import pack, packed_order
 from foreword.backbone.attention.shared_prefix import joint_attention
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 Sizes = st.lists(st.integers(1, 12), min_size=1, max_size=8).map(lambda s: sorted(s, reverse=True))

@@ -23,8 +23,6 @@ from foreword.backbone.example import Example
 from foreword.backbone.run.layers import LayerRange
 from foreword.injection import Injection
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ENCODERS = [name for name in FAMILIES if name.startswith(("bart", "marian"))]
 MASKS = [f.name for f in MASKED if f.name != "albert"]
 PARTED = [*FULL, *RECURRENT_NAMES, *MASKS, *ENCODERS]

@@ -21,8 +21,6 @@ from foreword.training.tune import tune
 from language import rows, task, taught
 from toys import TRAINING
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FAR = {"int8": 0.02, "int4": 0.4}
 """Of the logits' size. Measured on the taught models: int8 up to 0.005, int4 up to 0.23."""
 ALONG = {"int8": 0.99, "int4": 0.7}

@@ -31,8 +31,6 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from plain import twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CELLS = {family.name: family for family in RECURRENT}
 NEW = 6
 

@@ -23,11 +23,8 @@ PRESETS = {
     "best": {"method": "soft", "length": 4, "epochs": 3, "rate": 0.05, "patience": 1},
 }
 
-pytestmark = [
-    # PEFT 0.21 asks for an attribute that transformers 5.23 has renamed.
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning"),
-    pytest.mark.usefixtures("one_thread"),
-]
+# PEFT 0.21 asks for an attribute that transformers 5.23 has renamed.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
 
 @pytest.fixture

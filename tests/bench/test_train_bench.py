@@ -22,10 +22,7 @@ BENCH = ROOT / "bench"
 LLAMA = CAUSAL[0]
 
 # PEFT 0.21 asks for an attribute that transformers 5.23 has renamed.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning"),
-    pytest.mark.usefixtures("one_thread"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
 
 @pytest.fixture(scope="module")

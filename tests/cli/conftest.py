@@ -15,8 +15,6 @@ import pytest
 from foreword.cli.main import run
 from toys import get, rows, write
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @dataclass(frozen=True)
 class Answer:

@@ -19,8 +19,6 @@ from foreword.prompt.prompt import Prompt
 from foreword.training.settings import Training
 from toys import get, rows, write
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Cli = Callable[..., Any]
 
 

@@ -14,8 +14,6 @@ from foreword.compose.ensemble import Ensemble, load
 from foreword.compose.merge import average, concatenate
 from foreword.prompt.prompt import Prompt
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Cli = Callable[..., Any]
 
 

@@ -10,8 +10,6 @@ import pytest
 
 from conftest import Answer, World
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Cli = Callable[..., Answer]
 WORDS = ["good", "bad", "fine", "film", "it", "was", "a", "and", "so", "as", "the", "is"]
 

@@ -10,8 +10,6 @@ import pytest
 from conftest import Answer, World
 from foreword.prompt.prompt import Prompt
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Cli = Callable[..., Answer]
 
 

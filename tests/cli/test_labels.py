@@ -12,8 +12,6 @@ import yaml
 
 from conftest import Answer, World
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Cli = Callable[..., Answer]
 ROOT = Path(__file__).parent.parent.parent
 TAGGED = [

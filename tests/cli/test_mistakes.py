@@ -15,8 +15,6 @@ from foreword.cli import info
 from foreword.prompt.prompt import Prompt
 from foreword.training import tune as training_module
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Cli = Callable[..., Any]
 Make = Callable[[Any, Path], list[Any]]
 

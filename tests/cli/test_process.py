@@ -17,8 +17,6 @@ import pytest
 from foreword.training.tune import log_path
 from toys import command, process
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 PATIENT = 240.0  # seconds for another process, on a machine that is busy
 STEPS = 12
 

@@ -11,8 +11,6 @@ import pytest
 
 from foreword.prompt.file import opened
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Cli = Callable[..., Any]
 
 RUNS: dict[str, tuple[list[str], dict[str, Any]]] = {

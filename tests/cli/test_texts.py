@@ -12,8 +12,6 @@ import pytest
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.rank import Rank
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Cli = Callable[..., Any]
 ROOT = Path(__file__).parent.parent.parent
 SCORES = {

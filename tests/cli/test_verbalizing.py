@@ -10,8 +10,6 @@ import pytest
 
 from conftest import Answer, World
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Cli = Callable[..., Answer]
 ROWS = [
     {"text": f"{text} {n}", "label": label}

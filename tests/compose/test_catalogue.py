@@ -21,8 +21,6 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.tasks.classify import Classify
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SCORES = {"dev": {"accuracy": 81.25, "rows": 16}, "test": {"rows": 9, "accuracy": 75.0}}
 
 

@@ -40,8 +40,6 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.score import Score
 from oracles import get
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SOFT, PREFIX = Soft(length=3), Prefix(length=2)
 MEMBERS: dict[str, tuple[Any, ...]] = {
     "soft and longer soft": (SOFT, Soft(length=5, start="vocabulary")),

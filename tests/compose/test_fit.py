@@ -33,8 +33,6 @@ from foreword.tasks.templates.layout import room_for
 from foreword.training.settings import Training
 from oracles import embeddings_in_front, get
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SOFT, LONGER, PREFIX = Soft(length=3), Soft(length=5, start="vocabulary"), Prefix(length=2)
 COMPLETIONS = [
     Row({"text": text, "completion": answer}, f"F:{n}")

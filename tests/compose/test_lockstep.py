@@ -27,8 +27,6 @@ from foreword.tasks.generate import Generate
 from oracles import get
 from plain import next_logits, twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SOFT, PREFIX = Soft(length=3), Prefix(length=2)
 TEXTS = ["a good film", "it", "bad film and a good film : it was"]
 

@@ -29,8 +29,6 @@ from foreword.tasks.generate import Generate
 from oracles import embeddings_in_front, get, scores
 from plain import twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SOFT, LONGER = Soft(length=3), Soft(length=5, start="vocabulary")
 PREFIX, OTHER = Prefix(length=3), Prefix(length=5, start="random")
 LORA, FLATTER = Lora(rank=4), Lora(rank=2, init="gaussian")

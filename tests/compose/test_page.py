@@ -14,8 +14,6 @@ from foreword.data.read import read_rows
 from foreword.data.sample import per_class
 from toys import get, write
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "compose.md").read_text("utf-8")
 

@@ -13,8 +13,6 @@ from composed import drawn
 from foreword.compose.similar import essence, similarity
 from foreword.injection import KV, ClassHead, Injection, Patch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def cosine(one: Any, other: Any) -> float:
     a, b = (np.asarray(x, dtype=np.float64).ravel() for x in (one, other))

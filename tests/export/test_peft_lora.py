@@ -30,11 +30,8 @@ from foreword.tasks.templates.layout import room_for
 from oracles import get, in_double, scores
 from plain import twin
 
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    # PEFT 0.21 asks for an attribute that transformers 5.23 has renamed.
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning"),
-]
+# PEFT 0.21 asks for an attribute that transformers 5.23 has renamed.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
 FAMILIES = ["llama", "gpt2", "qwen2", "opt", "phi3", "gpt_neox", "qwen3_moe", "bert", "t5", "bloom"]
 TYPES = {"causal": "CAUSAL_LM", "masked": "FEATURE_EXTRACTION", "encoder-decoder": "SEQ_2_SEQ_LM"}

@@ -26,8 +26,6 @@ from oracles import FAMILIES, FEW, get, scores
 from plain import twin
 from toys import toy_run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 METHODS = {
     "houlsby": Adapter("houlsby", bottleneck=6, activation="gelu"),
     "pfeiffer": Adapter(bottleneck=8, activation="silu", scale=0.5),

@@ -27,8 +27,6 @@ from oracles import FEW, embeddings_in_front, get
 from toys import TASK, TRAINING, rows, toy_run
 from toys import get as toy
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ROOT: list[Path] = []
 
 

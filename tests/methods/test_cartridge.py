@@ -13,8 +13,6 @@ from foreword.errors import UserError
 from foreword.methods.cartridge import Cartridge, Sunk
 from oracles import FAMILIES, FEW, get
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CARRIED = [n for n in FAMILIES if n not in [f.name for f in families.UNREACHED]]
 TEXT = "the film was good and it was fine as a bad film is so bad"
 

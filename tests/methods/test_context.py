@@ -29,8 +29,6 @@ from foreword.tasks.templates.layout import room_for
 from oracles import FAMILIES, FEW, get, scores
 from plain import twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 # What it starts as ----------------------------------------------------------------------------
 
 

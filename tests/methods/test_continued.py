@@ -27,8 +27,6 @@ from foreword.training.tune import tune
 from foreword.training.watch import Watchers
 from toys import TASK, get, rows, toy_run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 METHODS: dict[str, Method] = {
     "soft": Soft(length=3),
     "prefix": Prefix(upper=0.5, shots=2),

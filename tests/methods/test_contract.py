@@ -23,8 +23,6 @@ from foreword.methods.soft import Soft
 from oracles import embeddings_in_front
 from plain import twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FAMILIES: dict[str, Family] = {f.name: f for f in [*REACHED, *UNREACHED]} | {
     f"{f.name}-window": f for f in WINDOWED
 }

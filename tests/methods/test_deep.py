@@ -26,8 +26,6 @@ from foreword.tasks.templates.layout import room_for
 from oracles import FAMILIES, FEW, get, scores
 from plain import twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 DEEP, OTHER = Deep(length=3), Deep(length=2, start="labels", reparameterize=4)
 CARRIED = [n for n in FAMILIES if n not in [f.name for f in families.UNREACHED]]
 SEQ2SEQ = [f.name for f in families.SEQ2SEQ]

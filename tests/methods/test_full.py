@@ -22,8 +22,6 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from plain import twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FAMILIES = {family.name: family for family in [*REACHED, *UNREACHED]}
 FEW = ("llama", "gpt2", "bert", "albert", "t5", "bloom")
 

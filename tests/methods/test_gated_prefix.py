@@ -13,8 +13,6 @@ from foreword.methods.prefix import Prefix
 from oracles import FAMILIES, get, scores
 from plain import twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 GATED = Prefix(length=3, gate=True)
 CARRIED = [name for name in FAMILIES if get(name).sites]
 

@@ -24,8 +24,6 @@ from foreword.prompt.prompt import Prompt
 from foreword.tasks.generate import Generate
 from plain import twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FAMILIES = {family.name: family for family in [*REACHED, *UNREACHED]}
 FEW = ("llama", "gpt2", "bert", "albert", "t5", "bloom")
 METHODS: dict[str, Method] = {

@@ -27,8 +27,6 @@ from oracles import get
 from toys import Recorder, toy_run
 from toys import rows as toy_rows
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 # What rows see --------------------------------------------------------------------------------
 
 

@@ -29,8 +29,6 @@ from toys import get as toy_backbone
 from toys import rows as toy_rows
 from toys import toy_run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FLAWED = [  # what is in a folder beside prompts
     ("a.safetensors", b"hello, world"),
     ("b.safetensors", b""),

@@ -31,8 +31,6 @@ from oracles import FAMILIES, FEW, get, scores
 from plain import twin
 from toys import TRAINING, toy_run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 LORA = Lora(rank=4, alpha=6.0)
 OTHER = Lora(rank=2, init="orthogonal", rslora=True)
 MIXTURES = ("qwen3_moe", "gpt_oss")

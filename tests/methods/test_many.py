@@ -28,8 +28,6 @@ from foreword.tasks.generate import Generate
 from foreword.training.several_tasks import MixedObjective
 from toys import TASK, get, rows
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MOOD = Classify(template="{text} was", labels={"good": " film", "bad": (" a bad", " it")})
 WRITE = Generate(template="{text} :")
 OWNERS = (0, 1, 1, 2, 0, 1)

@@ -28,8 +28,6 @@ from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.templates.demonstrations import demonstrations
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FAMILIES = {f.name: f for f in [*CAUSAL, MASKED[0], *SEQ2SEQ]}
 LABELS = {"good": " good", "bad": (" bad", " a bad film"), "fine": " good film"}
 ROWS = [

@@ -18,8 +18,6 @@ from foreword.tasks.classify import Classify
 from oracles import FAMILIES, FEW, embeddings_in_front, get
 from toys import toy_run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 METHODS = {
     "lstm": PTuning(length=3, hidden=6),
     "mlp": PTuning(length=4, hidden=8, encoder="mlp", start="random"),

@@ -14,8 +14,6 @@ from foreword.multitask_learning.separate import Owners
 from foreword.multitask_learning.shared_prompt import SharedPrompt
 from toys import TASK, get, rows
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 METHODS: dict[str, Method] = {"soft": Soft(length=5), "prefix": Prefix(length=4)}
 OWNERS = Owners((0, 1, 2, 1), (2, 0))
 

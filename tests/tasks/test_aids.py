@@ -33,8 +33,6 @@ from foreword.training.tune import tune
 from plain import twin
 from toys import get, rows
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FEW = ("llama", "gpt2", "bert", "t5")
 WORDS = {"good": " good", "bad": " bad"}
 

@@ -16,8 +16,6 @@ from foreword.tasks.texts.generator import Generator
 from foreword.tasks.texts.windows import windows
 from toys import get
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 LONG = " ".join(["it was a film"] * 12 + ["bad 0123"] + ["and a film"] * 12)
 WRITING = Decoding(max_new_tokens=4)
 

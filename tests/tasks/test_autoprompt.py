@@ -23,8 +23,6 @@ from foreword.tasks.labels.search import opening, written
 from plain import twin
 from toys import FAMILIES, get, rows
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 KINDS = ("llama", "bert", "t5", "bart")
 PLANTED = {"good": ("film", "was", "good"), "bad": ("and", "bad", "go")}
 BEGINNING = {

@@ -20,8 +20,6 @@ from foreword.tasks.chat import Chat
 from foreword.tasks.texts.conversation import later
 from foreword.tasks.texts.generator import Generator
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 END = 1
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'assistant' %}<a>{% generation %}{{ m.content }}<end>"

@@ -25,8 +25,6 @@ from foreword.tasks.labels.verbalizer import LabelTree, normalized, words_of
 from foreword.tasks.templates.layout import room_for
 from plain import next_logits, twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 LEFT_TO_RIGHT = {
     f.name: f
     for f in [CAUSAL[0], CAUSAL[4], CAUSAL[8], CAUSAL[12], CAUSAL[13], *SEQ2SEQ, *UNREACHED[:2]]

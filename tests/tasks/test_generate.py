@@ -24,8 +24,6 @@ from foreword.tasks.generate import Generate
 from foreword.tasks.texts.generator import Generator
 from plain import twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FAMILIES = {f.name: f for f in [CAUSAL[0], CAUSAL[12], *SEQ2SEQ, UNREACHED[0], MASKED[0]]}
 SPEAKING = ["llama", "gpt2", "t5", "bart", "marian", "bloom"]
 END = 1

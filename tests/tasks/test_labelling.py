@@ -22,8 +22,6 @@ from foreword.training.settings import Training
 from foreword.training.tune import tune
 from toys import Recorder, get
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 WORDS = {"good": " good", "bad": " bad film", "fine": " it"}
 LABELS = ["good", "good", "good", "good", "bad", "fine", "good", "bad"]
 ROWS = [

@@ -25,8 +25,6 @@ from foreword.tasks.multilabel import Multilabel, labels_of, with_thresholds
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FAMILIES = {f.name: f for f in (CAUSAL[0], MASKED[0], SEQ2SEQ[0])}
 LABELS = {"art": " good", "war": " bad film", "none": " it"}
 OWN = [["art"], [], ["war", "art"], ["war"]]

@@ -20,8 +20,6 @@ from foreword.training.tune import tune
 from plain import twin
 from toys import get
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CANDIDATES = ["a good film", "bad", "it was a bad film", "a good"]
 ROWS = [
     Row({"history": "it was", "candidates": CANDIDATES, "answer": "bad"}, "F:1"),

@@ -18,8 +18,6 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.from_rows import fill_from_rows
 from foreword.tasks.relate import Relate, phrase
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FAMILIES = {f.name: f for f in (CAUSAL[0], MASKED[0], SEQ2SEQ[0])}
 SEMEVAL = [
     f"{name}({way})"

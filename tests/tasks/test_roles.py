@@ -27,8 +27,6 @@ from foreword.tasks.templates.template import Template
 from foreword.tasks.texts.generator import Generator
 from toys import FAMILIES, rows
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 PLAIN = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"

@@ -30,8 +30,6 @@ from foreword.training.settings import Training
 from foreword.training.tune import tune
 from plain import next_logits, twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FAMILIES = {f.name: f for f in (CAUSAL[0], CAUSAL[12], SEQ2SEQ[0], MASKED[0])}
 NUMBERS = [0.0, 3.8, 5.0, 2.25]
 TEXTS = ["a good film", "it was", "bad film and a good film :", "film 0123"]

@@ -18,8 +18,6 @@ from foreword.tasks.generate import Generate
 from foreword.training.several_tasks import MixedObjective, Replay
 from toys import TASK, get, rows
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MOOD = Classify(template="{text} was", labels={"good": " film", "bad": (" a bad", " it")})
 WRITE = Generate(template="{text} :")
 

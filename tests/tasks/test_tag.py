@@ -23,8 +23,6 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.tag import Tag, joined, lefts, likeliest, listed, tag_words
 from plain import next_logits, twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FAMILIES = {f.name: f for f in [CAUSAL[0], CAUSAL[4], CAUSAL[12], MASKED[0], MASKED[1], *SEQ2SEQ]}
 WORDS = {"NOUN": " film", "ADJ": (" good", " a bad"), "DET": " it"}
 SENTENCE = ["a", "good", "film0123", "and", "a", "film", "电影"]

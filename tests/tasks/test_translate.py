@@ -18,8 +18,6 @@ from foreword.training.settings import Training
 from foreword.training.tune import tune
 from toys import get
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ROW = Row({"en": "a good film", "de": "ein guter Film", "fr": "un bon film"}, "F:1")
 
 

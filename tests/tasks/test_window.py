@@ -24,8 +24,6 @@ from foreword.training.settings import Training
 from foreword.training.tune import tune
 from toys import get, rows
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TEXTS = ["the film was good and so it is fine", "unbelievably  odd,\tno?", "a"]
 
 
