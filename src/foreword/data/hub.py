@@ -67,15 +67,21 @@ def read_hub(source: str, path: Path, split: str) -> Iterator[Row]:
 
 
 def _dataset(splits: Mapping[str, Any], name: str, split: str) -> Iterator[Row]:
-    from datasets import ClassLabel
-
     if split not in splits:
         raise UserError(f"{name}: no split '{split}'; {nearest(split, splits)}")
-    dataset = splits[split]
+    records = dataset_records(splits[split])
+    return (Row(record, f"{name}:{number}") for number, record in enumerate(records, start=1))
+
+
+def dataset_records(dataset: Any) -> list[dict[str, Any]]:
+    """Return the records of a `datasets.Dataset`, with class labels by name, not by number."""
+    from datasets import ClassLabel
+
     labels = {k: f.names for k, f in dataset.features.items() if isinstance(f, ClassLabel)}
-    for number, record in enumerate(dataset.to_list(), start=1):
+    records: list[dict[str, Any]] = dataset.to_list()
+    for record in records:
         for column, names in labels.items():
             index = record[column]
             # `datasets` writes -1 where a label is withheld.
             record[column] = names[index] if index is not None and index >= 0 else None
-        yield Row(record, f"{name}:{number}")
+    return records

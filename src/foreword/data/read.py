@@ -47,7 +47,7 @@ def read_rows(
         raise UserError(f"{source}: cannot be read ({reason}); check the file") from None
     if not rows:
         raise UserError(f"{source}: no rows; write at least one")
-    return [_renamed(row, columns) for row in rows] if columns else rows
+    return [rename(row, columns) for row in rows] if columns else rows
 
 
 def _records(source: str | Path, split: str | None) -> Iterator[Row]:
@@ -67,7 +67,8 @@ def _records(source: str | Path, split: str | None) -> Iterator[Row]:
     return read_file(path, str(source))
 
 
-def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
+def rename(row: Row, columns: Mapping[str, str]) -> Row:
+    """Return a row with fields read from other columns; raises UserError for a missing one."""
     for name, column in columns.items():
         if column not in row.fields:
             hint = nearest(column, row.fields)

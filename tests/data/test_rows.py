@@ -1,0 +1,69 @@
+"""Rows in: the same rows, whatever holds them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas
+import pytest
+
+from foreword.data.row import Row
+from foreword.data.rows import as_rows
+from foreword.errors import UserError
+
+RECORDS = [{"text": "a film", "label": "good"}, {"text": "a bore", "label": "bad"}]
+
+
+def fields(rows: list[Row]) -> list[dict[str, Any]]:
+    return [dict(row.fields) for row in rows]
+
+
+def test_a_path_dicts_rows_and_tables_give_the_same_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    )
+    held: list[Any] = [
+        path,
+        str(path),
+        RECORDS,
+        iter(RECORDS),
+        [Row(record, "here:1") for record in RECORDS],
+        pandas.DataFrame(RECORDS),
+        datasets.Dataset.from_list(RECORDS),
+        datasets.Dataset.from_list(RECORDS, features=features),
+    ]
+    for source in held:
+        assert fields(as_rows(source)) == RECORDS
+
+
+def test_rows_in_memory_are_named_by_number_and_rows_keep_their_place() -> None:
+    assert [row.where for row in as_rows(RECORDS, name="input")] == ["input 1", "input 2"]
+    assert as_rows([Row(RECORDS[0], "f.jsonl:7")])[0].where == "f.jsonl:7"
+
+
+def test_columns_are_read_by_other_names_and_shapes_become_canonical() -> None:
+    (row,) = as_rows([{"review": "a film", "label": "good"}], columns={"text": "review"})
+    assert row.fields == RECORDS[0]
+    (row,) = as_rows([{"instruction": "Say it", "input": "now", "output": "it"}])
+    assert (row.fields["prompt"], row.fields["completion"]) == ("Say it\nnow", "it")
+    (row,) = as_rows([{"instruction": "Say it"}], targets=False)
+    assert row.fields["prompt"] == "Say it"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (7, "rows are a int; give a path, a list of dicts"),
+        ({"text": "a"}, "rows are a dict; give a path, a list of dicts"),
+        (["a film"], r"row 1 is a str; give objects such as \{"),
+        (datasets.DatasetDict(), r"rows are a DatasetDict; pick one of its splits"),
+    ],
+)
+def test_what_holds_no_rows_is_refused_in_one_line(source: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        as_rows(source)
