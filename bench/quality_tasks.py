@@ -89,14 +89,14 @@ def rows_for(race: Race, files: Files, seed: int, backbone: Backbone) -> Rows:
 
     Raises UserError for files that cannot be read, that are too short, or that do not fit.
     """
-    shape, found = canonical(read_rows(files[0]))
+    _, found = canonical(read_rows(files[0]))
     _, held = canonical(read_rows(files[1]))
     if race.by_label:
         train = per_class(found, race.rows, seed, "label")
     else:
         train = first(found, race.rows, seed)
     dev = first(held, race.dev_rows, 0)
-    task = race.task.completed(train, shape, backbone)
+    task = race.task.complete(train, backbone)
     bound = task.bind(backbone)
     bound.check(train, answers=True)
     bound.check(dev, answers=True)

@@ -154,7 +154,7 @@ def test_wrong_settings_are_named() -> None:
         Answer(template="{question}:").bind(get())
     with pytest.raises(UserError, match="is a masked model"):
         bound("bert")
-    completed = Answer().completed([row("a", "a")], "", get())
+    completed = Answer().complete([row("a", "a")], get())
     assert completed.template == "{context}\nQuestion: {question}\nAnswer:"
 
 

@@ -318,14 +318,14 @@ def test_labels_and_template_are_found_in_the_rows() -> None:
         Row({"text": "y", "label": "topUp"}, "F:2"),
         Row({"text": "z", "label": "topUp"}, "F:3"),
     ]
-    task = Classify().completed(given, "text,label", get("llama"))
+    task = Classify().complete(given, get("llama"))
     assert task.template == "{text}\nLabel:"
     assert task.labels == {"card_not-working": (" card not working",), "topUp": (" top Up",)}
-    masked = Classify().completed(given, "text,label", get("bert"))
+    masked = Classify().complete(given, get("bert"))
     assert masked.template == "{text}\nLabel: [mask]"
     masked.bind(get("bert"))
     with pytest.raises(UserError, match=r"F:1: no field 'text'"):
-        Classify().completed([Row({"body": "x", "label": "a"}, "F:1")], "fields", get("llama"))
+        Classify().complete([Row({"body": "x", "label": "a"}, "F:1")], get("llama"))
 
 
 def test_words_of_names() -> None:

@@ -279,10 +279,10 @@ def test_a_template_is_found_for_the_rows_shape() -> None:
     base = get("llama")
 
     def found(fields: dict[str, Any]) -> str | None:
-        return Generate().completed([Row(fields, "F:1")], "", base).template
+        return Generate().complete([Row(fields, "F:1")], base).template
 
     assert found({"messages": TALK}) == "{messages}"
     assert found({"prompt": "x", "completion": "y"}) == "{prompt}\n"
-    assert Generate(template="{a}").completed([], "", base).template == "{a}"
+    assert Generate(template="{a}").complete([], base).template == "{a}"
     with pytest.raises(UserError, match=r"F:1: no field 'prompt' or 'messages'"):
         found({"body": "x"})

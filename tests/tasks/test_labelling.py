@@ -33,7 +33,7 @@ ROWS = [
 def bound(name: str = "llama", **more: Any) -> Classifier:
     mask = " [mask]" if name == "bert" else ""
     task = Classify(template=f"{{text}}:{mask}", labels=WORDS, **more)
-    return task.completed(ROWS, "text,label", get(name)).bind(get(name))
+    return task.complete(ROWS, get(name)).bind(get(name))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

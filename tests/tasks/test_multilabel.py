@@ -41,7 +41,7 @@ def get(name: str) -> Backbone:
 
 def bound(name: str = "llama", **more: Any) -> Classifier:
     task = Multilabel(**{"labels": LABELS, **more})
-    return task.completed(ROWS, "fields", get(name)).bind(get(name))
+    return task.complete(ROWS, get(name)).bind(get(name))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -145,8 +145,8 @@ def test_a_training_keeps_its_thresholds(method: Any) -> None:
 def test_given_thresholds_stay() -> None:
     given = {"art": 0.9, "war": 0.1}
     task = bound(thresholds=given)
-    assert task.finished(ROWS, NOTHING).thresholds == given  # type: ignore[attr-defined]
-    assert bound(fit_thresholds="off").finished(ROWS, NOTHING) == bound(fit_thresholds="off").task
+    assert task.fit_on_dev(ROWS, NOTHING).thresholds == given  # type: ignore[attr-defined]
+    assert bound(fit_thresholds="off").fit_on_dev(ROWS, NOTHING) == bound(fit_thresholds="off").task
     with pytest.raises(UserError, match="unknown label 'atr'"):
         bound(thresholds={"atr": 0.5})
     with pytest.raises(UserError, match="2 of 'art' is no probability"):
@@ -154,10 +154,10 @@ def test_given_thresholds_stay() -> None:
 
 
 def test_labels_and_none_are_found_in_the_rows() -> None:
-    task = Multilabel().completed(ROWS, "fields", get("llama"))
+    task = Multilabel().complete(ROWS, get("llama"))
     assert task.labels == {"art": (" art",), "war": (" war",), "none": (" none",)}
     named = Multilabel(labels={"art": " art", "law": " law"}, none="nothing")
-    assert "nothing" in (named.completed(ROWS, "fields", get("llama")).labels or {})
+    assert "nothing" in (named.complete(ROWS, get("llama")).labels or {})
 
 
 def test_demonstrations_name_all_labels_or_none() -> None:

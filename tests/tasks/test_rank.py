@@ -106,7 +106,7 @@ PLAIN = [Row({"history": f"it was {n}", "answer": f"film {n % 7}"}, f"F:{n}") fo
 
 
 def test_a_catalogue_is_made_of_the_rows_answers() -> None:
-    task = Rank(negatives=3).completed(PLAIN, "", get())
+    task = Rank(negatives=3).complete(PLAIN, get())
     assert task.template == "{history}\n"
     assert task.catalogue == tuple(f"film {n}" for n in range(7))
     made = task.bind(get())
@@ -125,7 +125,7 @@ def test_a_catalogue_is_made_of_the_rows_answers() -> None:
 
 
 def test_rows_with_candidates_need_no_catalogue() -> None:
-    assert Rank().completed(ROWS, "", get()).catalogue is None
+    assert Rank().complete(ROWS, get()).catalogue is None
 
 
 # Learning -------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_wrong_settings_are_named() -> None:
     with pytest.raises(UserError, match="no classes for a head"):
         bound().with_head()
     with pytest.raises(UserError, match="F:1: no field 'history'; say how a row reads"):
-        Rank().completed([Row({"text": "x"}, "F:1")], "", get())
+        Rank().complete([Row({"text": "x"}, "F:1")], get())
     one = Rank(template="{history}", catalogue=("a",)).bind(get())
     with pytest.raises(UserError, match="the catalogue has nothing but its answer"):
         one.check([Row({"history": "x", "answer": "a"}, "F:1")], answers=True)

@@ -60,7 +60,7 @@ def test_all_relations_of_semeval_have_words_of_their_own() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_rows_are_asked_for_the_relation_of_head_and_tail(name: str) -> None:
-    task = Relate().completed(ROWS, "text,label", get(name)).bind(get(name))
+    task = Relate().complete(ROWS, get(name)).bind(get(name))
     task.check(ROWS, answers=True)
     end = "." if name == "bert" else ""
     shown = "rain after wind\nwind and rain are"
@@ -72,7 +72,7 @@ def test_rows_are_asked_for_the_relation_of_head_and_tail(name: str) -> None:
 
 
 def test_the_dev_score_is_that_of_the_evaluation() -> None:
-    task = Relate().completed(ROWS, "text,label", get("llama")).bind(get("llama"))
+    task = Relate().complete(ROWS, get("llama")).bind(get("llama"))
     rows = [row for _ in range(3) for row in ROWS]
     items = [task.dev_example(row, 200) for row in rows]
     sums = [0.0] * 9
@@ -90,7 +90,7 @@ def test_the_dev_score_is_that_of_the_evaluation() -> None:
 
 
 def test_a_head_that_is_not_in_the_text_is_refused() -> None:
-    task = Relate().completed(ROWS, "text,label", get("llama")).bind(get("llama"))
+    task = Relate().complete(ROWS, get("llama")).bind(get("llama"))
     wrong = Row({**ROWS[0].fields, "tail": "snow"}, "F:9")
     with pytest.raises(UserError, match=r"F:9: tail 'snow' does not occur in the text"):
         task.check([wrong], answers=False)

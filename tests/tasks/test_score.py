@@ -48,7 +48,7 @@ def rows(numbers: list[Any] | None = None) -> list[Row]:
 
 
 def bound(name: str = "llama", **changes: Any) -> Scorer:
-    return Score(**changes).completed(rows(), "text_a,text_b,label", get(name)).bind(get(name))
+    return Score(**changes).complete(rows(), get(name)).bind(get(name))
 
 
 def logits_of(task: Scorer, given: list[Row]) -> tuple[Tensor, list[Any]]:
@@ -103,19 +103,19 @@ def test_a_range_is_needed(low: float, high: float) -> None:
 
 
 def test_the_rows_give_the_range_and_the_template() -> None:
-    made = Score().completed(rows([0.2, 3.8, 4.6]), "", get())
+    made = Score().complete(rows([0.2, 3.8, 4.6]), get())
     assert (made.low, made.high, made.template) == (0, 5, "{text_a}\n{text_b}\nScore:")
-    assert Score(low=-1).completed(rows(), "", get()).low == -1
-    assert made.completed(rows([1, 2]), "", get()) == made
-    masked = Score().completed(rows(), "", get("bert")).template
+    assert Score(low=-1).complete(rows(), get()).low == -1
+    assert made.complete(rows([1, 2]), get()) == made
+    masked = Score().complete(rows(), get("bert")).template
     assert masked == "{text_a}\n{text_b}\nScore: [mask]"
 
 
 def test_anchors_and_a_range_must_agree() -> None:
     words = {" bad": 0.0, " good": 4.0}
-    assert Score(anchors=words).completed(rows(), "", get()).high == 4
+    assert Score(anchors=words).complete(rows(), get()).high == 4
     with pytest.raises(UserError, match="high is 5, but the anchors end at 4"):
-        Score(anchors=words, high=5).completed(rows(), "", get())
+        Score(anchors=words, high=5).complete(rows(), get())
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_scores_are_tuned(name: str, tmp_path: Path) -> None:
     ]
     training = Training(epochs=2, batch_size=4)
     prompt = tune(get(), Score(low=0, high=5), chosen, given, given, training=training, watchers=[])
-    before = Score(low=0, high=5).completed(given, "", get()).bind(get())
+    before = Score(low=0, high=5).complete(given, get()).bind(get())
     frozen = before.score(given, before.predict(given, NOTHING), 0)
     after = evaluate(prompt, given)
     assert after["rmse"] < frozen["rmse"]
@@ -236,7 +236,7 @@ def test_a_template_with_virtual_tokens_and_without() -> None:
 
 
 def test_the_configuration_survives_its_plain_values() -> None:
-    task = Score().completed(rows(), "", get())
+    task = Score().complete(rows(), get())
     kept = json.loads(json.dumps(plain(task), sort_keys=True))
     assert from_plain(Score, kept, "here") == task
 
@@ -273,11 +273,11 @@ def test_a_missing_field_is_named() -> None:
     with pytest.raises(UserError, match=r"F:1: .*text_b"):
         task.check([Row({"text_a": "film", "label": 1}, "F:1")], answers=True)
     with pytest.raises(UserError, match="no field 'text'"):
-        Score().completed([Row({"story": "film", "label": 1}, "F:1")], "", get())
+        Score().complete([Row({"story": "film", "label": 1}, "F:1")], get())
 
 
 def test_rows_of_numbers_can_be_classified_too() -> None:
-    task = Classify().completed(rows(), "text_a,text_b,label", get())
+    task = Classify().complete(rows(), get())
     assert list(task.labels or ()) == ["0.0", "2.25", "3.8", "5.0"]
     replace(task).bind(get()).check(rows(), answers=True)
 
@@ -287,6 +287,6 @@ def test_real_rows_of_similarity_are_read() -> None:
     from foreword.data.read import read_rows
 
     given = read_rows(STSB / "train.jsonl")
-    task = Score().completed(given, "", get())
+    task = Score().complete(given, get())
     assert (task.low, task.high) == (0, 5)
     task.bind(get()).check(given, answers=True)

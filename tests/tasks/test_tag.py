@@ -40,7 +40,7 @@ def row(tokens: Any = SENTENCE, tags: Any = TAGS, line: int = 1, **more: Any) ->
 
 def bound(name: str, **more: Any) -> Classifier:
     task = Tag(**{"labels": WORDS, **more})
-    return task.completed([row()], "fields", get(name)).bind(get(name))
+    return task.complete([row()], get(name)).bind(get(name))
 
 
 def scores(task: Classifier, given: Row, injection: Injection = NOTHING) -> torch.Tensor:
@@ -157,7 +157,7 @@ def test_scripts_without_spaces_are_joined_without() -> None:
 def test_chinese_words_and_tags_of_many_tokens() -> None:
     base = Backbone.load("smollm2")
     given = row(["我", "爱", "我"], ["名", "动", "名"])
-    task = Tag(labels={"名": "名词", "动": "动词"}).completed([given], "fields", base).bind(base)
+    task = Tag(labels={"名": "名词", "动": "动词"}).complete([given], base).bind(base)
     assert task.demonstration(given) == "我爱我\n我:名词\n爱:动词\n爱我:名词\n\n"
     assert all(len(path) > 2 for _, path in task.verbalizer.words)
     (answer,) = task.predict([given], NOTHING)
@@ -202,7 +202,7 @@ def test_viterbi_is_the_best_of_all_valid_sequences() -> None:
 
 def test_predictions_are_valid_and_have_spans() -> None:
     tags = ["B-PER", "I-PER", "O", "B-LOC"]
-    task = Tag().completed([row(list("abcd"), tags)], "fields", get("llama")).bind(get("llama"))
+    task = Tag().complete([row(list("abcd"), tags)], get("llama")).bind(get("llama"))
     assert task.words["I-PER"] == (" inside person",)
     (answer,) = task.predict([row()], NOTHING)
     before = "O"
@@ -219,7 +219,7 @@ def test_predictions_are_valid_and_have_spans() -> None:
 def test_the_dev_score_of_spans_is_that_of_the_evaluation() -> None:
     tags = ["B-PER", "I-PER", "O", "B-LOC"]
     given = [row(list("abcd"), tags), row(["film"], ["O"], 2), row(["it", "a"], ["B-LOC", "O"], 3)]
-    task = Tag().completed(given, "fields", get("llama")).bind(get("llama"))
+    task = Tag().complete(given, get("llama")).bind(get("llama"))
     items = [task.dev_example(each, 99) for each in given]
     sums = [0.0] * 3
     for group, logits in infer(

@@ -22,7 +22,7 @@ ROW = Row({"en": "a good film", "de": "ein guter Film", "fr": "un bon film"}, "F
 
 
 def test_fields_that_are_codes_are_called_by_their_language() -> None:
-    task = Translate(source_field="en", target_field="de").completed([ROW], "", get())
+    task = Translate(source_field="en", target_field="de").complete([ROW], get())
     assert task.template == "English: {en}\nGerman:"
     assert (task.language, task.decoding.stop) == ("de", ("\n",))
     bound = task.bind(get())
@@ -49,25 +49,25 @@ def test_fields_that_are_codes_are_called_by_their_language() -> None:
     ],
 )
 def test_templates_are_found(task: Any, fields: dict[str, str], template: str) -> None:
-    made = task.completed([Row(fields, "F:1")], "", get())
+    made = task.complete([Row(fields, "F:1")], get())
     assert made.template == template
-    assert made.completed([], "", get()) == made if made.source_field not in fields else True
+    assert made.complete([], get()) == made if made.source_field not in fields else True
 
 
 @pytest.mark.parametrize("task", [Translate(), Translate(source_field="en"), Summarize()])
 def test_unknown_fields_are_asked_for(task: Any) -> None:
     with pytest.raises(UserError, match=r"F:1: which field is read.* --.*-field.*\(en, de, fr\)"):
-        task.completed([ROW], "", get())
+        task.complete([ROW], get())
 
 
 def test_all_references_count() -> None:
-    task = Translate(source_field="en", target_field="de").completed([ROW], "", get())
+    task = Translate(source_field="en", target_field="de").complete([ROW], get())
     rows = [Row({**ROW.fields, "references": ["ein Film", "der gute Film ist gut"]}, "F:1"), ROW]
     said = [{"text": "der gute Film ist gut"}, {"text": "ein guter Film"}]
     found = task.bind(get()).score(rows, said, 0)
     assert set(found["intervals"]) == {"bleu", "chrf"} == set(found["signatures"])
     assert found["bleu"] == pytest.approx(100)
-    short = Summarize(source_field="en", target_field="de").completed([ROW], "", get())
+    short = Summarize(source_field="en", target_field="de").complete([ROW], get())
     best = short.bind(get()).score(rows, said, 0)
     assert (best["rouge_1"], best["rouge_2"], best["rouge_l"]) == (100, 100, 100)
     assert short.bind(get()).headline == "rouge_l"
@@ -83,7 +83,7 @@ def test_all_references_count() -> None:
 )
 def test_scripts_have_their_own_words(text: str, cut: str) -> None:
     row = Row({"prompt": "film", "completion": text}, "F:1")
-    bound = Translate().completed([row], "", get()).bind(get())
+    bound = Translate().complete([row], get()).bind(get())
     found = bound.score([row], [{"text": text}], 0)
     assert found["bleu"] == pytest.approx(100)
     assert found["signatures"]["bleu"].split("tok:")[1].split("|")[0] in cut.split("|")

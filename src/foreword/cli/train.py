@@ -74,9 +74,9 @@ def train(
     if wanted["shard"]:
         world = _sharded(backbone, world)
     if test is not None:
-        shape, rows = canonical(rows)
+        _, rows = canonical(rows)
         _, test = canonical(test)
-        made.task.completed(rows, shape, backbone).bind(backbone).check(test, answers=True)
+        made.task.complete(rows, backbone).bind(backbone).check(test, answers=True)
     before = old.score(backbone, world) if old is not None else None
     effective = tables.Effective()
     prompt = tune(

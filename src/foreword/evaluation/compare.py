@@ -214,8 +214,8 @@ def ready(run: Run) -> tuple[Backbone, Bound, list[Row], Sequence[Row] | None, l
             device=run.model.device,
             quantize=run.model.quantize,
         )
-        shape, every = canonical(run.data.train)
-        bound = run.task.completed(every, shape, backbone).bind(backbone)
+        _, every = canonical(run.data.train)
+        bound = run.task.complete(every, backbone).bind(backbone)
         chosen = run.data.chosen(bound.task, run.training.seed)
         held = run.data.held(chosen, bound.task, run.training.seed)
         _, rows = canonical(chosen)

@@ -143,7 +143,7 @@ def multitask(
     def prompt(injection: Injection, task: int, scores: Mapping[str, Any]) -> Prompt:
         return Prompt(
             injection=injection.map(lambda tensor: tensor.detach().clone()),
-            task=bounds[task].finished(made[task][2], injection),
+            task=bounds[task].fit_on_dev(made[task][2], injection),
             backbone=about_backbone(backbone),
             method=about,
             data=data[task],

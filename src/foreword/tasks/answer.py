@@ -37,7 +37,7 @@ class Answer:
     label_smoothing: float = 0.0
     decoding: Decoding = field(default_factory=lambda: Decoding(max_new_tokens=32, stop=("\n",)))
 
-    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Answer:
+    def complete(self, rows: Sequence[Row], backbone: Backbone) -> Answer:
         """Put in the usual template where none is given."""
         if self.template is not None:
             return self

@@ -124,7 +124,7 @@ class Bound(Objective, Protocol):
     def demonstration(self, row: Row) -> str:
         """The row with its answer, as text that stands before other rows."""
 
-    def finished(self, rows: Sequence[Row], injection: Injection) -> Task:
+    def fit_on_dev(self, rows: Sequence[Row], injection: Injection) -> Task:
         """Return the task with what is chosen by dev rows after a training, such as thresholds."""
 
     def predict(
@@ -146,7 +146,7 @@ class Bound(Objective, Protocol):
 class Task(Protocol):
     """A task's configuration: a frozen dataclass of plain values."""
 
-    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Task:
+    def complete(self, rows: Sequence[Row], backbone: Backbone) -> Task:
         """Fill in what the rows tell: labels that were not given, a default template."""
 
     def bind(self, backbone: Backbone) -> Bound:

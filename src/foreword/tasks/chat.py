@@ -35,7 +35,7 @@ class Chat:
     label_smoothing: float = 0.0
     decoding: Decoding = field(default_factory=lambda: Decoding(max_new_tokens=128))
 
-    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Chat:
+    def complete(self, rows: Sequence[Row], backbone: Backbone) -> Chat:
         """Put in the template of the messages alone where none is given."""
         return self if self.template is not None else replace(self, template="{messages}")
 

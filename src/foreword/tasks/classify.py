@@ -59,7 +59,7 @@ class Classify:
     demos: Choice = "balanced"
     shown: Sequence[Mapping[str, str]] | None = None
 
-    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Classify:
+    def complete(self, rows: Sequence[Row], backbone: Backbone) -> Classify:
         """Find the labels in the rows where none are given, and a template for their shape."""
         template = self.template
         if template is None:

@@ -36,7 +36,7 @@ class Generate:
     label_smoothing: float = 0.0
     decoding: Decoding = field(default_factory=Decoding)
 
-    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Generate:
+    def complete(self, rows: Sequence[Row], backbone: Backbone) -> Generate:
         """Find a template for the rows' shape where none is given."""
         if self.template is not None:
             return self

@@ -53,7 +53,7 @@ class Multilabel:
     truncate: Side = "right"
     input_window: int | None = None
 
-    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Multilabel:
+    def complete(self, rows: Sequence[Row], backbone: Backbone) -> Multilabel:
         """Find the labels in the rows where none are given, and a template for their shape."""
         template = self.template or usual_template(rows[0], backbone, "LabelTask")
         labels = dict(self.labels or {})
@@ -182,7 +182,7 @@ class ManyLabels:
         counts = counted(odds, self._held(items).numpy().astype(np.float64))
         return tuple(counts.ravel().tolist())
 
-    def dev_score(self, sums: Sequence[float], task: int = 0) -> float:
+    def dev_score(self, sums: Sequence[float]) -> float:
         """Return the best F1 of such counts, in percent points."""
         counts = np.array(sums).reshape(3, STEPS, len(self.labels))
         best = best_steps(counts, self.headline, apart=self.apart)

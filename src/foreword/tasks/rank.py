@@ -58,7 +58,7 @@ class Rank:
     input_window: int | None = None
     seed: int = 0
 
-    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Rank:
+    def complete(self, rows: Sequence[Row], backbone: Backbone) -> Rank:
         """Find a template, and a catalogue where the rows have no candidates."""
         template = self.template
         if template is None:
@@ -210,7 +210,7 @@ class Ranker(Templated):
             found += 100 / ranks(own.tolist(), right)[0]
         return found, len(items)
 
-    def finished(self, rows: Sequence[Row], injection: Injection) -> Task:
+    def fit_on_dev(self, rows: Sequence[Row], injection: Injection) -> Task:
         """Return the task as it is."""
         return self.task
 

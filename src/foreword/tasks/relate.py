@@ -46,7 +46,7 @@ class Relate:
     demos: Choice = "balanced"
     shown: Sequence[Mapping[str, str]] | None = None
 
-    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Relate:
+    def complete(self, rows: Sequence[Row], backbone: Backbone) -> Relate:
         """Find the relations in the rows where none are given, and the usual template."""
         template, labels = self.template, self.labels
         if template is None:

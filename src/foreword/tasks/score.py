@@ -41,7 +41,7 @@ class Score:
     truncate: Side = "right"
     input_window: int | None = None
 
-    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Score:
+    def complete(self, rows: Sequence[Row], backbone: Backbone) -> Score:
         """Find the range in the rows where none is given, and a template for their shape."""
         template = self.template or usual_template(rows[0], backbone, "Score")
         anchors = self.anchors
@@ -209,7 +209,7 @@ class Scorer:
         """Return the row as the template shows it, with its nearest anchor's word in place."""
         return self.anchored.demonstration(self._rounded(row))
 
-    def finished(self, rows: Sequence[Row], injection: Injection) -> Task:
+    def fit_on_dev(self, rows: Sequence[Row], injection: Injection) -> Task:
         """Return the task as it is."""
         return self.task
 

@@ -31,7 +31,7 @@ class Summarize:
     label_smoothing: float = 0.0
     decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
 
-    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Summarize:
+    def complete(self, rows: Sequence[Row], backbone: Backbone) -> Summarize:
         """Find the fields by their usual names, and a template."""
         source, target = pair(self.source_field, self.target_field, rows[0], USUAL)
         template = self.template or f"{{{source}}}\nTL;DR:"

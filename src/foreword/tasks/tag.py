@@ -75,7 +75,7 @@ class Tag:
     truncate: ClassVar[Side] = "right"  # nothing is cut
     input_window: ClassVar[int | None] = None
 
-    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Tag:
+    def complete(self, rows: Sequence[Row], backbone: Backbone) -> Tag:
         """Find the tags in the rows where none are given, and the usual templates."""
         template, each, labels = self.template, self.word_template, self.labels
         if template is None:
@@ -201,7 +201,7 @@ class Tags:
         words = [a == b for gold, guess in pairs for a, b in zip(gold, guess, strict=True)]
         return 100.0 * sum(words), float(len(words))
 
-    def dev_score(self, sums: Sequence[float], task: int = 0) -> float:
+    def dev_score(self, sums: Sequence[float]) -> float:
         """Return the F1 of spans, or the accuracy of words."""
         if not is_bio(self.names):
             return mean(sums)

@@ -59,7 +59,7 @@ class Translate:
     label_smoothing: float = 0.0
     decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
 
-    def completed(self, rows: Sequence[Row], shape: str, backbone: Backbone) -> Translate:
+    def complete(self, rows: Sequence[Row], backbone: Backbone) -> Translate:
         """Find the fields of rows of ``prompt, completion``, and a template."""
         source, target = pair(self.source_field, self.target_field, rows[0], USUAL)
         language = self.language

@@ -110,7 +110,7 @@ def tune(
         injection = trainable().map(lambda tensor: tensor.detach().clone())
     prompt = Prompt(
         injection=injection,
-        task=bound.finished(dev_rows, injection),
+        task=bound.fit_on_dev(dev_rows, injection),
         backbone=about_backbone(backbone),
         seed=training.seed,
         versions=versions(),
@@ -214,10 +214,10 @@ def rows_for(
     announce: Callable[[str], None],
 ) -> tuple[Task, list[Row], list[Row]]:
     """Read what is not read yet, complete the task from the rows, and hold rows back for dev."""
-    shape, rows = canonical(read_rows(train) if isinstance(train, str | Path) else train)
+    _, rows = canonical(read_rows(train) if isinstance(train, str | Path) else train)
     if not rows:
         raise UserError("there are no training rows; give two or more")
-    task = task.completed(rows, shape, backbone)
+    task = task.complete(rows, backbone)
     if dev is not None:
         _, held = canonical(read_rows(dev) if isinstance(dev, str | Path) else dev)
         if not held:

@@ -358,7 +358,7 @@ class Classifier(Templated):
         told = [_answered(self.each.fill(values), word) for values, word in places]
         return "".join([*(p for p in whole if isinstance(p, str)), *told, self.template.after])
 
-    def finished(self, rows: Sequence[Row], injection: Injection) -> Task:
+    def fit_on_dev(self, rows: Sequence[Row], injection: Injection) -> Task:
         """Return the task with what its labelling chooses by the answers to dev rows."""
         if self.labelling.fit is None:
             return self.task
