@@ -55,7 +55,7 @@ class Multilabel:
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Multilabel:
         """Find the labels in the rows where none are given, and a template for their shape."""
-        template = self.template or usual_template(rows[0], backbone, "LabelTask")
+        template = self.template or usual_template(rows[0], backbone, "Labels")
         labels = dict(self.labels or {})
         if not labels:
             found = sorted({name for row in rows for name in labels_of(row, self.labels_field)})
