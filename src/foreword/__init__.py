@@ -2,6 +2,10 @@
 
 import logging
 
+from foreword.threads import limit_spinning
+
+limit_spinning()  # before anything imports torch
+
 # transformers imports these where they are installed; they remark on kernels for other machines.
 for _name in ("torchao", "bitsandbytes", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)

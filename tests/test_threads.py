@@ -1,0 +1,40 @@
+"""Threads that wait give their core away, unless the user has chosen otherwise."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from foreword.errors import UserError
+from foreword.threads import CHOSEN, SPINNING, limit_spinning, use_threads
+
+
+def test_threads_that_wait_sleep_soon() -> None:
+    environment = {"PATH": "/bin"}
+    limit_spinning(environment)
+    assert environment == {"PATH": "/bin", **SPINNING}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_what_the_user_chose_stays(name: str) -> None:
+    environment = {name: "7"}
+    limit_spinning(environment)
+    assert environment == {name: "7"}
+
+
+def test_threads_are_those_of_this_process_and_of_its_children(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "9")
+    monkeypatch.setenv("MKL_NUM_THREADS", "9")
+    before = torch.get_num_threads()
+    try:
+        use_threads(3)
+        assert torch.get_num_threads() == 3
+        assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "3"
+    finally:
+        torch.set_num_threads(before)
+    with pytest.raises(UserError, match="threads is 0; give at least 1"):
+        use_threads(0)
