@@ -27,14 +27,17 @@ def injections() -> st.SearchStrategy[Injection]:
         weighted: list[str],
         headed: bool,
     ) -> Injection:
-        full = Patch(*(torch.randn(n, 3) for n in (2, 4)), *(torch.randn(n) for n in (2, 4, 4)))
-        plain = Patch(torch.randn(1, 3), torch.randn(4, 1), reads="h.0.attn", activation="tanh")
+        full = Patch(*(torch.randn(4, 2), torch.randn(2, 3)), *(torch.randn(n) for n in (2, 4, 4)))
+        plain = Patch(torch.randn(4, 1), torch.randn(1, 3), reads="h.0.attn", activation="tanh")
+        scale = Patch(torch.randn(4), adds_to="input")
         return Injection(
             embeds=None if embeds is None else torch.randn(embeds, 4),
             leading=leading,
             kv={site: KV(torch.randn(2, 3, 4), torch.randn(2, 3, 5)) for site in sites},
             positions=positions,
-            patches={module: (plain, full)[: 1 + n % 2] for n, module in enumerate(patched)},
+            patches={
+                module: (plain, full, scale)[n % 2 : 2 + n % 2] for n, module in enumerate(patched)
+            },
             weights={name: torch.randn(2) for name in weighted},
             head=ClassHead(torch.randn(2, 4), torch.randn(2)) if headed else None,
         )

@@ -318,6 +318,30 @@ def test_tensors_that_are_wrong_are_named(
     refused(rewritten(good, tensors=tensors), what)
 
 
+UP, DOWN = "patches.a.0.up", "patches.a.0.down"
+PLAIN = {"reads": None, "activation": "identity"}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "about", "what"),
+    [
+        ({UP: drawn(6)}, {**PLAIN, "adds_to": "output"}, "metadata of patch 'a.0' is"),
+        ({UP: drawn(6)}, {"reads": None}, "metadata of patch 'a.0' is"),
+        ({DOWN: drawn(2, 5)}, PLAIN, f"tensor '{DOWN}' stands without '{UP}'"),
+        ({UP: drawn(6, 2)}, PLAIN, r"shape \(6, 2\); it is a matrix with 'down', and a vector"),
+        ({UP: drawn(6), DOWN: drawn(2, 5)}, PLAIN, r"shape \(6,\); it is a matrix with 'down'"),
+        ({UP: drawn(6), "patches.a.0.down_bias": drawn(2)}, PLAIN, f"stands without '{DOWN}'"),
+        ({UP: drawn(6, 2, 1), DOWN: drawn(2, 5)}, PLAIN, r"not 1 or 2 dimensions"),
+        ({"embeds": drawn(3, 32)}, PLAIN, f"has no tensor '{UP}'"),
+    ],
+)
+def test_patches_that_are_wrong_are_named(
+    good: Path, tensors: dict[str, Tensor], about: dict[str, Any], what: str
+) -> None:
+    change = {"patches": {"a.0": about}, "leading": 0}
+    refused(rewritten(good, lambda meta: meta.update(change), tensors), what)
+
+
 @pytest.mark.parametrize(
     ("injection", "what"),
     [

@@ -43,23 +43,38 @@ class Patch:
     """What is added to a module's output at every token: ``g(x) * up(activation(down(x)))``.
 
     x is the input of the module that ``reads`` names, which may be the module itself or one that
-    runs before it; with None it is the module's own output. g(x) is 1, or with ``gate`` the
-    sigmoid of its product with x, its last number being the bias. Low-rank updates (LoRA) and
-    bottleneck adapters, in sequence or in parallel, are all of this form.
+    runs before it; with None it is the output that is added to. g(x) is 1, or with ``gate`` the
+    sigmoid of its product with x, its last number being the bias. Without ``down``, ``up`` is a
+    vector, by which activation(x) is multiplied number by number. With ``adds_to`` "input" the
+    patch is added to what the module reads, which is then also what ``reads`` None means.
+
+    Low-rank updates (LoRA), bottleneck adapters, in sequence or in parallel, and rescaled
+    activations (IA3) are all of this form.
     """
 
-    down: Tensor  # (r, in)
-    up: Tensor  # (out, r)
+    up: Tensor  # (out, r); (out,) without down
+    down: Tensor | None = None  # (r, in)
     down_bias: Tensor | None = None  # (r,)
     up_bias: Tensor | None = None  # (out,)
     gate: Tensor | None = None  # (in + 1,)
     reads: str | None = None
     activation: Activation = "identity"
+    adds_to: Literal["input", "output"] = "output"
 
     def parts(self) -> dict[str, Tensor]:
         """Return the tensors that there are, by their field's name."""
         found = {name: getattr(self, name) for name in PATCH_TENSORS}
         return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    @property
+    def inputs(self) -> int:
+        """The size of x."""
+        return (self.up if self.down is None else self.down).shape[-1]
+
+    def settings(self) -> dict[str, Any]:
+        """Return what is no tensor, as plain values; ``adds_to`` only where it is "input"."""
+        made: dict[str, Any] = {"reads": self.reads, "activation": self.activation}
+        return made if self.adds_to == "output" else {**made, "adds_to": self.adds_to}
 
 
 PATCH_TENSORS = ("down", "up", "down_bias", "up_bias", "gate")
@@ -164,7 +179,7 @@ class Injection:
         """Return what is no tensor, as plain values, for :meth:`from_tensors`."""
         made: dict[str, Any] = {"leading": self.leading, "positions": self.positions}
         patches = {
-            f"{module}.{number}": {"reads": patch.reads, "activation": patch.activation}
+            f"{module}.{number}": patch.settings()
             for module, own in self.patches.items()
             for number, patch in enumerate(own)
         }

@@ -19,6 +19,7 @@ from foreword.methods.adapter import Adapter
 from foreword.methods.deep import Deep
 from foreword.methods.full import Full
 from foreword.methods.head import Head as HeadMethod
+from foreword.methods.ia3 import IA3
 from foreword.methods.lora import Lora
 from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
@@ -144,6 +145,22 @@ def test_low_rank_updates_of_any_rank_are_averaged_as_the_products_that_they_are
     made = average(parts, (0.3, 0.7)).injection
     model = with_updates([(0.3, parts[0].injection), (0.7, parts[1].injection)])
     same(logits(base, made), scores(base, model, first_example(base, made)))  # type: ignore[arg-type]
+
+
+def test_rescaled_states_are_averaged_in_one_patch_and_multiplied_one_after_the_other() -> None:
+    base, parts = get("llama"), [prompt(IA3()), prompt(IA3(), 1, injection=None)]
+    parts[1] = replace(parts[1], injection=parts[0].injection.map(lambda t: 3 * t + 0.25))
+    one, two = (part.injection.patches for part in parts)
+    for made, by_hand in (
+        (average(parts, (0.4, 0.6)), lambda a, b: 0.4 * a + 0.6 * b),
+        (concatenate(parts), lambda a, b: (1 + a) * (1 + b) - 1),
+    ):
+        whole = {
+            name: (replace(own[0], up=by_hand(own[0].up, two[name][0].up)),)
+            for name, own in one.items()
+        }
+        same(logits(base, made.injection), logits(base, Injection(patches=whole)))
+    assert all(len(own) == 1 for own in average(parts).injection.patches.values())
 
 
 @pytest.mark.parametrize("placement", ["pfeiffer", "houlsby", "parallel"])

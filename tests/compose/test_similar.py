@@ -33,7 +33,7 @@ def prefix(seed: int, length: int, *sites: str) -> Injection:
 
 def lora(seed: int, rank: int, *modules: str) -> Injection:
     patches = {
-        m: (Patch(drawn(rank, 5, seed=seed + n), drawn(6, rank, seed=seed - n), reads=m),)
+        m: (Patch(drawn(6, rank, seed=seed - n), drawn(rank, 5, seed=seed + n), reads=m),)
         for n, m in enumerate(modules, 20)
     }
     return Injection(patches=patches)
@@ -68,6 +68,22 @@ def test_patches_are_compared_by_their_products_without_building_them() -> None:
     assert similarity(one, other) == pytest.approx(cosine(*built))
 
 
+def test_vectors_are_compared_by_themselves_and_only_with_vectors() -> None:
+    def rescaled(seed: int, *modules: str) -> Injection:
+        return Injection(
+            patches={
+                m: (Patch(drawn(6, seed=seed + n), adds_to="input"),) for n, m in enumerate(modules)
+            }
+        )
+
+    one, other = rescaled(1, "a", "b"), rescaled(5, "b", "a", "c")
+    vectors = [np.concatenate([own.patches[m][0].up for m in "ab"]) for own in (one, other)]
+    assert similarity(one, other) == pytest.approx(cosine(*vectors))
+    assert similarity(one, lora(1, 2, "a")) is None
+    output = Injection(patches={"a": (Patch(drawn(6)),)})
+    assert similarity(one, output) is None
+
+
 def test_several_kinds_have_the_mean() -> None:
     one, other = soft(1).joined(prefix(1, 3, "a")), soft(2).joined(prefix(2, 3, "a"))
     parts = similarity(soft(1), soft(2)), similarity(prefix(1, 3, "a"), prefix(2, 3, "a"))
@@ -76,7 +92,7 @@ def test_several_kinds_have_the_mean() -> None:
 
 
 HEAD = Injection(head=ClassHead(drawn(2, 8), drawn(2)))
-ZERO = Injection(patches={"a": (Patch(drawn(2, 5), drawn(6, 2) * 0, reads="a"),)})
+ZERO = Injection(patches={"a": (Patch(drawn(6, 2) * 0, drawn(2, 5), reads="a"),)})
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ def average(prompts: Sequence[Prompt], weights: Sequence[float] | None = None) -
     Virtual tokens, keys and values, weights and heads are averaged number by number. A patch is
     averaged as the function that it is, so that no two need be of one shape: what reads a
     module's input stands beside the others with its ``up`` times its weight; adapters that read
-    a module's output become one whose bottleneck holds all of theirs.
+    a module's output become one whose bottleneck holds all of theirs; vectors that rescale the
+    same states become their mean.
 
     Raises UserError for weights that are negative or do not add up to 1, and for prompts that
     differ in what they hold, or in its shapes.
@@ -134,12 +135,19 @@ def _patches(parts: Sequence[Injection], weights: Sequence[float]) -> dict[str, 
     """Return patches that add ``sum_i w_i f_i(x)`` to each module's output."""
     made: dict[str, tuple[Patch, ...]] = {}
     for module in dict.fromkeys(name for part in parts for name in part.patches):
-        held = [(w, p.patches.get(module, ())) for w, p in zip(weights, parts, strict=True)]
-        scaled = [_scaled(patch, weight) for weight, own in held for patch in own if weight]
-        if any(patch.reads is None for patch in scaled):
-            scaled = [_block(module, scaled, max(len(own) for _, own in held))]
-        if scaled:
-            made[module] = tuple(scaled)
+        averaged: list[Patch] = []
+        for side in ("input", "output"):
+            held = [
+                [patch for patch in part.patches.get(module, ()) if patch.adds_to == side]
+                for part in parts
+            ]
+            pairs = zip(weights, held, strict=True)
+            scaled = [_scaled(patch, weight) for weight, own in pairs for patch in own if weight]
+            if any(patch.reads is None for patch in scaled):
+                scaled = [_block(module, scaled, max(map(len, held)))]
+            averaged += scaled
+        if averaged:
+            made[module] = tuple(averaged)
     return made
 
 
@@ -149,25 +157,29 @@ def _scaled(patch: Patch, weight: float) -> Patch:
 
 
 def _block(module: str, patches: Sequence[Patch], most: int) -> Patch:
-    """Return one patch that adds what all of them add to the output that each of them reads.
+    """Return one patch that adds what all of them add to the states that each of them reads.
 
     One after the other they would read what the ones before have added.
     """
-    alike = {(patch.activation, patch.reads) for patch in patches}
     if len(patches) == 1:
         return patches[0]
+    alike = {(patch.activation, patch.reads, patch.down is None) for patch in patches}
     if most > 1 or len(alike) > 1 or any(patch.gate is not None for patch in patches):
         raise UserError(
             f"the adapters behind '{module}' have no exact average, for their gates, different "
             "activations, or patches beside them; use --how ensemble"
         )
-    downs = [patch.down.new_zeros(len(patch.down)) for patch in patches]
-    ups = [patch.up.new_zeros(len(patch.up)) for patch in patches]
-    pairs = zip(patches, downs, ups, strict=True)
-    biases = [(_or(p.down_bias, down), _or(p.up_bias, up)) for p, down, up in pairs]
+    downs = [patch.down for patch in patches if patch.down is not None]
+    if not downs:
+        return replace(patches[0], up=torch.stack([patch.up for patch in patches]).sum(0))
+    pairs = zip(patches, downs, strict=True)
+    biases = [
+        (_or(p.down_bias, down.new_zeros(len(down))), _or(p.up_bias, p.up.new_zeros(len(p.up))))
+        for p, down in pairs
+    ]
     return replace(
         patches[0],
-        down=torch.cat([patch.down for patch in patches]),
+        down=torch.cat(downs),
         up=torch.cat([patch.up for patch in patches], 1),
         down_bias=torch.cat([down for down, _ in biases]),
         up_bias=torch.stack([up for _, up in biases]).sum(0),

@@ -19,9 +19,9 @@ def similarity(one: Injection, other: Injection) -> float | None:
     Virtual tokens: the cosine of the mean ones (Vu et al. 2022, arXiv:2110.07904, section 4.1,
     "cosine similarity of average tokens"). Keys and values: over the modules that both act on,
     the mean of the cosines of mean keys and of mean values. Patches: the cosine of the low-rank
-    products ``up @ down`` of the modules that both act on, with those that are not of one shape
-    left out; activations and biases are not looked at. Prompts that share several of these have
-    the mean. Heads and whole weights are not compared.
+    products ``up @ down`` of the modules that both act on (of ``up`` where there is no ``down``),
+    with those that are not of one shape left out; activations and biases are not looked at.
+    Prompts that share several of these have the mean. Heads and whole weights are not compared.
     """
     found = [_embeds(one, other), _kv(one, other), _patches(one, other)]
     known = [each for each in found if each is not None]
@@ -73,9 +73,9 @@ def _patches(one: Injection, other: Injection) -> float | None:
     return across / math.sqrt(own * others) if own > 0 and others > 0 else None
 
 
-def _shapes(patches: tuple[Patch, ...]) -> Iterator[tuple[int, int]]:
-    """Yield the shapes of ``up @ down``: (out, in)."""
-    return ((len(patch.up), patch.down.shape[1]) for patch in patches)
+def _shapes(patches: tuple[Patch, ...]) -> Iterator[tuple[str, bool, int, int]]:
+    """Yield what patches must share to be compared: above all the shape of ``up @ down``."""
+    return ((p.adds_to, p.down is None, len(p.up), p.inputs) for p in patches)
 
 
 def _product(one: tuple[Patch, ...], other: tuple[Patch, ...]) -> float:
@@ -86,6 +86,12 @@ def _product(one: tuple[Patch, ...], other: tuple[Patch, ...]) -> float:
     total = torch.zeros((), dtype=torch.float64)
     for mine in one:
         for theirs in other:
-            ups = mine.up.double().T @ theirs.up.double()
-            total = total + (ups * (mine.down.double() @ theirs.down.double().T)).sum()
+            ups = _matrix(mine.up).T @ _matrix(theirs.up)
+            if mine.down is not None and theirs.down is not None:
+                ups = ups * (mine.down.double() @ theirs.down.double().T)
+            total = total + ups.sum()
     return float(total)
+
+
+def _matrix(up: Tensor) -> Tensor:
+    return up.double().reshape(len(up), -1)

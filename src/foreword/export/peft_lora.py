@@ -39,14 +39,15 @@ def lora_out(
     for module, own in patches.items():
         if len(own) > 1:
             raise ValueError(f"'{module}' has {len(own)} patches, and LORA one")
-        if own[0].reads != module or own[0].activation != "identity":
+        down = own[0].down
+        if own[0].reads != module or own[0].activation != "identity" or down is None:
             raise ValueError(f"'{module}' has an adapter, and PEFT keeps low-rank updates alone")
         if own[0].gate is not None:
             raise ValueError(f"the update of '{module}' has a gate, and PEFT's have none")
         if own[0].down_bias is not None or own[0].up_bias is not None:
             raise ValueError(f"the update of '{module}' has a bias of its own")
-        ranks[module] = len(own[0].down)
-        tensors[_NAME.format(module, "A")] = own[0].down.contiguous()
+        ranks[module] = len(down)
+        tensors[_NAME.format(module, "A")] = down.contiguous()
         tensors[_NAME.format(module, "B")] = own[0].up.contiguous()
     most = max(ranks.values())
     others = {re.escape(module): rank for module, rank in ranks.items() if rank != most}

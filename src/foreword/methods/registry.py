@@ -15,6 +15,7 @@ from foreword.methods.context import Context
 from foreword.methods.deep import Deep
 from foreword.methods.full import Full
 from foreword.methods.head import Head
+from foreword.methods.ia3 import IA3
 from foreword.methods.lora import Lora
 from foreword.methods.parts.from_file import FromFile
 from foreword.methods.parts.several import Several
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Method]] = {
     "cartridge": Cartridge,
     "adapter": Adapter,
     "lora": Lora,
+    "ia3": IA3,
     "head": Head,
     "full": Full,
 }

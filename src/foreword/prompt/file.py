@@ -106,8 +106,14 @@ def check_keys(where: str, meta: Mapping[str, Any], tensors: Mapping[str, Tensor
         if other is not None and other not in tensors:
             raise UserError(f"{where}: tensor '{name}' stands without '{other}'")
     for place in meta.get("patches", {}):
-        if f"patches.{place}.down" not in tensors:
-            raise UserError(f"{where}: has no tensor 'patches.{place}.down'")
+        up = tensors.get(f"patches.{place}.up")
+        if up is None:
+            raise UserError(f"{where}: has no tensor 'patches.{place}.up'")
+        if (up.dim() > 1) != (f"patches.{place}.down" in tensors):
+            raise UserError(
+                f"{where}: tensor 'patches.{place}.up' has shape {tuple(up.shape)}; it is a matrix "
+                "with 'down', and a vector without"
+            )
     if not tensors:
         raise UserError(f"{where}: holds no tensor")
 
@@ -140,7 +146,8 @@ def _partner(where: str, name: str, patches: Mapping[str, Any]) -> str | None:
     patch = re.fullmatch(r"patches\.(.+\.\d+)\.(\w+)", name)
     if patch is None or patch[1] not in patches or patch[2] not in PATCH_TENSORS:
         raise UserError(f"{where}: unknown tensor '{name}'")
-    return f"patches.{patch[1]}.{'up' if patch[2] == 'down' else 'down'}"
+    other = {"up": None, "down_bias": "down"}.get(patch[2], "up")
+    return None if other is None else f"patches.{patch[1]}.{other}"
 
 
 def _check_kinds(where: str, meta: Mapping[str, Any]) -> None:
@@ -151,9 +158,7 @@ def _check_kinds(where: str, meta: Mapping[str, Any]) -> None:
         if not isinstance(meta[name], dict):
             raise UserError(f"{where}: metadata '{name}' is not an object")
     for place, about in _patches(where, meta).items():
-        known = isinstance(about, dict) and about.keys() == {"reads", "activation"}
-        read = known and isinstance(about["reads"], str | None)
-        if not read or about["activation"] not in get_args(Activation):
+        if not _is_patch(about):
             raise UserError(f"{where}: metadata of patch '{place}' is {about!r}; not a patch")
     for name in ("name", "architecture", "fingerprint"):
         if not isinstance(meta["backbone"].get(name), str):
@@ -170,6 +175,14 @@ def _patches(where: str, meta: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _is_patch(about: Any) -> bool:
+    """Whether these are the settings of a patch, as :meth:`Patch.settings` returns them."""
+    if not isinstance(about, dict) or about.keys() - {"adds_to"} != {"reads", "activation"}:
+        return False
+    known = about["activation"] in get_args(Activation) and about.get("adds_to", "input") == "input"
+    return known and isinstance(about["reads"], str | None)
+
+
 def check_values(where: str, injection: Injection) -> None:
     """Raise UserError for tensors that are not float32, not finite, or of no possible shape."""
     for name, tensor in injection.tensors():
@@ -177,10 +190,11 @@ def check_values(where: str, injection: Injection) -> None:
             raise UserError(f"{where}: tensor '{name}' holds {tensor.dtype}, not float32")
         if not bool(torch.isfinite(tensor).all()):
             raise UserError(f"{where}: tensor '{name}' holds NaN or Inf; the prompt is unusable")
-        rank = _rank(name)
-        if rank is not None and tensor.dim() != rank:
+        ranks = _ranks(name)
+        if ranks and tensor.dim() not in ranks:
             raise UserError(
-                f"{where}: tensor '{name}' has shape {tuple(tensor.shape)}, not {rank} dimensions"
+                f"{where}: tensor '{name}' has shape {tuple(tensor.shape)}, not "
+                f"{' or '.join(map(str, ranks))} dimensions"
             )
     for site, kv in injection.kv.items():
         if kv.keys.shape[:2] != kv.values.shape[:2]:
@@ -192,14 +206,16 @@ def check_values(where: str, injection: Injection) -> None:
         raise UserError(f"{where}: more leading virtual tokens than there are embeddings")
 
 
-def _rank(name: str) -> int | None:
-    """Return how many dimensions a tensor has, None for any."""
+def _ranks(name: str) -> tuple[int, ...]:
+    """Return how many dimensions a tensor can have; nothing where it can have any number."""
     kind, last = name.partition(".")[0], name.rpartition(".")[2]
     if kind == "weights":
-        return None
+        return ()
     if kind == "kv":
-        return 3
-    return 1 if last in ("bias", "down_bias", "up_bias", "gate") else 2
+        return (3,)
+    if kind == "patches" and last == "up":
+        return (1, 2)
+    return (1,) if last in ("bias", "down_bias", "up_bias", "gate") else (2,)
 
 
 def check_fit(where: str, injection: Injection, backbone: Backbone) -> None:

@@ -1,4 +1,4 @@
-"""Patched models: the same modules, some of them with a patch on their output or other weights.
+"""Patched models: the same modules, some of them with patches or with other weights.
 
 A patched model is a view. Modules that nothing changes are shared with the frozen model, those on
 the way to a change are shallow copies, and what is patched stands in a module that adds to it.
@@ -82,31 +82,51 @@ def _instead(parameter: Tensor | None, weights: Mapping[int, Tensor]) -> Tensor 
 
 
 class _Patched(StandIn):
-    """Adds patches to a module's output, one after the other, and shows its input to others."""
+    """Adds patches to a module's input and output, in turn, and shows its input to others.
+
+    What others read is the input as it arrives, before patches are added to it.
+    """
 
     def __init__(
         self, within: nn.Module, name: str, patches: tuple[Patch, ...], inputs: dict[str, Tensor]
     ) -> None:
         super().__init__(within)
         self.name = name
-        self.patches = patches
+        self.before = [patch for patch in patches if patch.adds_to == "input"]
+        self.after = [patch for patch in patches if patch.adds_to == "output"]
         self.inputs = inputs
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        self.inputs[self.name] = args[0] if args else next(iter(kwargs.values()))
+        first = None if args else next(iter(kwargs))
+        given: Tensor = args[0] if first is None else kwargs[first]
+        self.inputs[self.name] = given
+        if self.before:
+            given = self._sum(given, self.before)
+            if first is None:
+                args = (given, *args[1:])
+            else:
+                kwargs = {**kwargs, first: given}
         found = self.within(*args, **kwargs)
         output: Tensor = found[0] if isinstance(found, tuple) else found
-        for patch in self.patches:
-            read = output if patch.reads is None else self.inputs[patch.reads]
-            output = output + delta(patch, read).view(output.shape)
+        output = self._sum(output, self.after)
         return (output, *found[1:]) if isinstance(found, tuple) else output
+
+    def _sum(self, states: Tensor, patches: list[Patch]) -> Tensor:
+        for patch in patches:
+            read = states if patch.reads is None else self.inputs[patch.reads]
+            states = states + delta(patch, read).view(states.shape)
+        return states
 
 
 def delta(patch: Patch, x: Tensor) -> Tensor:
     """Return what a patch adds: (..., in) -> (..., out), computed in the type of x."""
     own = {name: tensor.to(x.device, x.dtype) for name, tensor in patch.parts().items()}
-    inner = ACTIVATIONS[patch.activation](F.linear(x, own["down"], own.get("down_bias")))
-    made = F.linear(inner, own["up"], own.get("up_bias"))
+    activation = ACTIVATIONS[patch.activation]
+    if "down" in own:
+        inner = activation(F.linear(x, own["down"], own.get("down_bias")))
+        made = F.linear(inner, own["up"], own.get("up_bias"))
+    else:
+        made = activation(x) * own["up"] + own.get("up_bias", 0)
     if "gate" in own:
         gate = own["gate"]
         made = made * torch.sigmoid(x @ gate[:-1] + gate[-1])[..., None]

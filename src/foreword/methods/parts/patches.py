@@ -30,8 +30,7 @@ class Patches(Trainable):
         for patch in start.values():
             parts = {name: _own(tensor) for name, tensor in patch.parts().items()}
             if gate:
-                down = parts["down"]
-                parts["gate"] = down.new_zeros(down.shape[1] + 1)
+                parts["gate"] = parts["up"].new_zeros(patch.inputs + 1)
             self.patches.append(
                 nn.ParameterDict({name: nn.Parameter(tensor) for name, tensor in parts.items()})
             )
