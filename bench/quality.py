@@ -33,7 +33,7 @@ from quality_trace import Point, Run, trace
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.load.sources import PACKAGED, open_source
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.data.sample import digest
 from foreword.errors import UserError, nearest
 from foreword.evaluation.records import add, read

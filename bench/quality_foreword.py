@@ -17,7 +17,7 @@ from quality_tasks import Race, Rows, Task
 from quality_trace import Judge
 
 from foreword.backbone.backbone import Backbone
-from foreword.config import from_plain
+from foreword.config.values import from_plain
 from foreword.errors import UserError, nearest
 from foreword.methods.base import Method
 from foreword.methods.registry import METHODS

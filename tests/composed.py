@@ -12,7 +12,7 @@ import contract
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.backbone.example import Example
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.engine.passes import infer
 from foreword.injection import Injection
 from foreword.methods.base import Method

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.data.row import Row
 from foreword.engine.passes import differentiate, infer
 from foreword.injection import Injection, Mixture

@@ -195,6 +195,8 @@ def test_ctrl_c_says_what_is_kept(
 class Doomed(Prefix):
     """A method that kills its process."""
 
+    registered_name = "doomed"
+
     def build(self, *_: Any) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
 

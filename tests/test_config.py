@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreword.backbone.decode import Decoding
-from foreword.config import from_plain, plain
+from foreword.config.values import from_plain, plain
 from foreword.errors import UserError
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft

@@ -29,7 +29,7 @@ import foreword.engine.lower_layers
 import foreword.training.loop
 import language
 from foreword.backbone.backbone import Backbone
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.data.row import Row
 from foreword.engine.lower_layers import LowerLayers
 from foreword.errors import UserError
@@ -503,7 +503,7 @@ def test_a_loss_that_is_not_finite_names_the_row_and_the_step(
 def test_a_gradient_that_is_not_finite_names_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(METHODS, "broken", Broken)
+    monkeypatch.setitem(METHODS.entries, "broken", Broken)
     line = no_longer_finite(tmp_path / OUT, method=Broken(gradient=5))
     assert line.startswith("the gradient is not finite at step 5; lower --lr (now 0.01); the last")
     assert last_good_step(tmp_path / OUT) == 3
@@ -537,7 +537,7 @@ def test_a_dev_score_that_is_not_finite_stops_the_run_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else all rows would count as their first label, and garbage could be the best of the run."""
-    monkeypatch.setitem(METHODS, "broken", Broken)
+    monkeypatch.setitem(METHODS.entries, "broken", Broken)
     line = no_longer_finite(tmp_path / OUT, method=Broken(score=3))
     assert line.startswith("the score of dev.jsonl:")
     assert "is not finite at step 3; lower --lr" in line

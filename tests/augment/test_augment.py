@@ -16,7 +16,7 @@ from foreword.augmentation.gain import gain
 from foreword.augmentation.rounds import AT_ONCE, Augment, chosen, rounds
 from foreword.augmentation.turned import requested, turned
 from foreword.augmentation.writer import task_of
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.data.duplicates import same_text
 from foreword.data.read import read_rows
 from foreword.data.row import Row
@@ -24,9 +24,9 @@ from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
 from foreword.methods.base import Method
 from foreword.methods.head import Head
-from foreword.methods.parts.several import Several
+from foreword.methods.parts.several import Several, remade
 from foreword.methods.prefix import Prefix
-from foreword.methods.registry import name_of, remade
+from foreword.methods.registry import name_of
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.generate import Generate

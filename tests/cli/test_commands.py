@@ -405,11 +405,11 @@ def test_help_fits_the_screen_and_is_no_error(command: str, cli: Cli) -> None:
 
 
 def test_every_setting_has_a_flag_with_its_help(cli: Cli) -> None:
-    from foreword.cli.flags import HELP, RENAMED
+    from foreword.cli.flags import FLAGS, flag
 
     shown = cli("train", "--help").out
-    for name in HELP:
-        assert f"--{RENAMED.get(name, name).replace('_', '-')}" in shown
+    for name in FLAGS:
+        assert flag(name) in shown
 
 
 def test_the_bare_command_and_its_version(cli: Cli) -> None:

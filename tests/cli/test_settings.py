@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from foreword.backbone.decode import Decoding
-from foreword.cli.flags import HELP, RUN, Flags
+from foreword.cli.flags import FLAGS, RUN, Flags
 from foreword.cli.settings import settings, task_alone
 from foreword.cli.words import columns, parse_labels
 from foreword.errors import UserError
@@ -31,7 +31,22 @@ def test_every_field_of_every_configuration_is_a_flag_with_help() -> None:
         for each in dataclasses.fields(config)  # type: ignore[arg-type]
     } - {"decoding"}
     flags = {each.name for each in dataclasses.fields(Flags)}  # type: ignore[arg-type]
-    assert flags == fields | set(RUN) == set(HELP)
+    assert flags == fields | set(RUN) == set(FLAGS)
+    for name, each in FLAGS.items():
+        assert all(own.help for own in each.owners.values()), name
+
+
+def test_a_flag_says_whose_it_is() -> None:
+    assert FLAGS["rank"].panel == "Method lora"
+    assert FLAGS["bottleneck"].panel == "Several methods"
+    assert FLAGS["bottleneck"].help == (
+        "attempt: inner width of the attention over the sources; adapter: inner width of an adapter"
+    )
+    assert FLAGS["label_field"].panel == "Several tasks"
+    assert FLAGS["rate"].panel == "Training"
+    assert FLAGS["rate"].help == "learning rate; else the method's own"
+    assert FLAGS["method"].help.endswith(f": {', '.join(METHODS)}")
+    assert (FLAGS["rank"].default, FLAGS["bottleneck"].default) == ("8", "")
 
 
 def test_without_settings_everything_is_as_its_configuration_says() -> None:
@@ -39,7 +54,7 @@ def test_without_settings_everything_is_as_its_configuration_says() -> None:
     assert made.task == Classify()
     assert made.method == Prefix()
     assert made.training == Training()
-    assert made.plain == {name: default for name, (_, default) in RUN.items()}
+    assert made.plain == {name: each.default for name, each in RUN.items()}
 
 
 def test_each_setting_goes_where_it_belongs() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.adapter import Adapter

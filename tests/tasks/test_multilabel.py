@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone
 from foreword.backbone.backbone import Backbone
-from foreword.config import from_plain, plain
+from foreword.config.values import from_plain, plain
 from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone
 from foreword.backbone.backbone import Backbone
-from foreword.config import from_plain, plain
+from foreword.config.values import from_plain, plain
 from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError

@@ -19,7 +19,7 @@ from foreword.augmentation.rounds import Augment, chosen, rounds
 from foreword.augmentation.turned import requested, turned
 from foreword.augmentation.writer import task_of, written
 from foreword.backbone.backbone import Backbone
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.data.clean import mended
 from foreword.data.duplicates import same_text
 from foreword.data.read import read_rows

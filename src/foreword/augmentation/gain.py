@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from foreword.config import from_plain
+from foreword.config.values import from_plain
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
-from foreword.methods.registry import remade
+from foreword.methods.parts.several import remade
 from foreword.prompt.prompt import Prompt
 from foreword.training.settings import Training
 from foreword.training.tune import tune

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from foreword.augmentation.rounds import Augment
 from foreword.backbone.backbone import Backbone
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.data.row import Row
 from foreword.data.sample import digest, hold_out
 from foreword.errors import UserError

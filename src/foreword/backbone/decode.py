@@ -15,6 +15,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.inside.views import generating_view
 from foreword.backbone.run import inputs as layout
 from foreword.backbone.run.encoder_decoder import decoder_start, encode
+from foreword.config.settings import setting
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 
@@ -26,13 +27,13 @@ class Decoding:
     ``stop`` strings end a completion and are not part of it.
     """
 
-    max_new_tokens: int = 64
-    beams: int = 1
-    temperature: float = 0.0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    stop: tuple[str, ...] = ()
-    seed: int = 0
+    max_new_tokens: int = setting(64, help="most tokens of a completion")
+    beams: int = setting(1, help="beams of beam search; 1 is greedy")
+    temperature: float = setting(0.0, help="sampling temperature; 0 takes the likeliest token")
+    top_p: float = setting(1.0, help="sample among the likeliest tokens that hold this probability")
+    repetition_penalty: float = setting(1.0, help="above 1 discourages repeating")
+    stop: tuple[str, ...] = setting((), help="texts that end a completion")
+    seed: int = setting(0, help="seed of rows, starts and order")
 
     def check(self) -> None:
         """Raise UserError for values out of range."""

@@ -17,7 +17,7 @@ from foreword.cli.flags import CONTINUAL
 from foreword.cli.run_file import named, read_mapping
 from foreword.cli.settings import Settings, over_preset, settings_from
 from foreword.cli.words import columns
-from foreword.config import from_plain, plain
+from foreword.config.values import from_plain, plain
 from foreword.data.row import Row
 from foreword.data.sample import draw, others
 from foreword.errors import UserError, nearest

@@ -9,7 +9,7 @@ from typing import Any, get_origin
 
 import yaml
 
-from foreword.cli.flags import RENAMED, RUN, fields
+from foreword.cli.flags import FLAGS, RENAMED, RUN
 from foreword.errors import UserError, nearest
 
 
@@ -37,23 +37,22 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def named(read: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return settings by their names in code; raises UserError for unknown ones and wrong types."""
     back = {flag: name for name, flag in RENAMED.items()}
-    known = fields()
     made = {}
     for key, value in read.items():
         name = key.replace("-", "_")
         name = back.get(name, name)
-        if name not in known:
-            raise UserError(f"{where}: unknown setting '{key}'; {nearest(key, known)}")
-        made[name] = _number(value) if known[name] is float else value
-    for name, (kind, _) in RUN.items():
-        if name in made and not _is(made[name], kind):
+        if name not in FLAGS:
+            raise UserError(f"{where}: unknown setting '{key}'; {nearest(key, FLAGS)}")
+        made[name] = _number(value) if FLAGS[name].type is float else value
+    for name, setting in RUN.items():
+        if name in made and not _is(made[name], setting.flag):
             expected = {
                 str: "text",
                 int: "a whole number",
                 float: "a number",
                 bool: "true or false",
             }
-            wanted = expected.get(kind, "a list of texts")
+            wanted = expected.get(setting.flag, "a list of texts")
             raise UserError(f"{where}: setting '{name}' is {made[name]!r}, expected {wanted}")
     return made
 

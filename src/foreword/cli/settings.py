@@ -13,14 +13,15 @@ from foreword.cli.flags import CONTINUAL, RUN, flag
 from foreword.cli.label_words import read_label_words
 from foreword.cli.run_file import read_run_file
 from foreword.cli.words import ESCAPED, parse_anchors, parse_labels, parse_numbers, unescaped
-from foreword.config import from_plain, plain
+from foreword.config.values import from_plain, plain
 from foreword.data.read import read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError, nearest
 from foreword.evaluation.compare import UNTRAINED, Demonstrations, ZeroShot
 from foreword.methods.base import Method
 from foreword.methods.parts.from_file import FromFile
-from foreword.methods.registry import METHODS, kinds, together
+from foreword.methods.parts.several import together
+from foreword.methods.registry import METHODS, kinds
 from foreword.tasks.base import Task
 from foreword.tasks.registry import TASKS
 from foreword.training.presets import settings_of
@@ -60,7 +61,7 @@ def settings(flags: Any, file: Path | None) -> Settings:
 def settings_from(given: dict[str, Any], where: str) -> Settings:
     """Make the configurations of settings by name; raises UserError as :func:`settings` does."""
     source = going_on(given)
-    plain = {name: given.pop(name, default) for name, (_, default) in RUN.items()}
+    plain = {name: given.pop(name, each.default) for name, each in RUN.items()}
     task = task_from(_kind(TASKS, plain["task"], "task"), given, where)
     method = source or method_from(plain["method"], given, where)
     training_values = {f.name for f in dataclasses.fields(Training)}
@@ -133,7 +134,7 @@ def compared(flags: Any, names: Sequence[str]) -> Compared:
     Raises UserError for an unknown method, and for a setting that none of them has.
     """
     given = merged(flags, None)
-    plain = {name: given.pop(name, default) for name, (_, default) in RUN.items()}
+    plain = {name: given.pop(name, each.default) for name, each in RUN.items()}
     task = task_from(_kind(TASKS, plain["task"], "task"), given, "settings")
     methods: dict[str, Method | ZeroShot | Demonstrations] = {}
     taken: set[str] = set()
@@ -194,7 +195,7 @@ def task_alone(flags: Any) -> tuple[dict[str, Any], Task]:
     given = merged(flags, None)
     for name in given.keys() & (RUN.keys() - {"model", "dtype", "device", "task", "out"}):
         raise UserError(f"{flag(name)} is no setting of an import")
-    plain = {name: given.pop(name, default) for name, (_, default) in RUN.items()}
+    plain = {name: given.pop(name, each.default) for name, each in RUN.items()}
     task = task_from(_kind(TASKS, plain["task"], "task"), given, "settings")
     given.pop("seed", None)  # of sampling, where the task samples
     if given:

@@ -16,7 +16,7 @@ from foreword.cli.common import Json, Resume, some_rows
 from foreword.cli.flags import NO_FLAGS, Flags
 from foreword.cli.settings import settings
 from foreword.cli.words import columns
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.data.read import read_rows
 from foreword.data.sample import draw, others
 from foreword.data.shapes import canonical

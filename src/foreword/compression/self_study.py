@@ -12,7 +12,7 @@ from typing import Any
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.errors import UserError

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from foreword.backbone.backbone import Backbone
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.data.row import Row
 from foreword.data.sample import digest, draw, others
 from foreword.data.shapes import canonical

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.data.duplicates import marked, marks
 from foreword.data.read import read_rows
 from foreword.data.row import Row

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 
 from foreword.backbone.inside.layer_parts import LayerPart, Part
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 from foreword.injection import Patch
@@ -39,13 +40,19 @@ class Adapter:
     at the model itself. ``gate`` weighs each adapter token by token (patches.py).
     """
 
-    placement: Placement = "pfeiffer"
-    bottleneck: int = 32
-    activation: Nonlinearity = "relu"
-    scale: float | None = None
-    gate: bool = False
-    rate: float = 1e-3
-    shots: int = 4
+    placement: Placement = setting(
+        "pfeiffer", help="where adapters stand: houlsby, pfeiffer or parallel"
+    )
+    bottleneck: int = setting(32, help="inner width of an adapter")
+    activation: Nonlinearity = setting(
+        "relu", help="activation inside an adapter: relu, gelu, silu or tanh"
+    )
+    scale: float | None = setting(
+        None, help="factor of an adapter's output; else 4 for parallel, 1 for others"
+    )
+    gate: bool = setting(False, help="weigh each adapter by a trained gate")
+    rate: float = setting(1e-3, help="learning rate")
+    shots: int = setting(4, help="number of demonstrations to start from")
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Start the adapters; raises UserError for a width or a place that cannot be."""

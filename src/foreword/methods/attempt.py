@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreword.backbone.backbone import Backbone
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
@@ -34,13 +35,18 @@ class Attempt:
     a is one for the task and the prompt file holds the sum.
     """
 
-    sources: tuple[str, ...] = ()
-    length: int | None = None
-    start: str = "text"
-    start_text: str | None = None
-    shots: int = 4
-    bottleneck: int = 100
-    rate: float = 1e-2
+    sources: tuple[str, ...] = setting(
+        (), help="soft prompts of other tasks to mix: files, or folders of them"
+    )
+    length: int | None = setting(None, help="number of virtual tokens")
+    start: str = setting(
+        "text",
+        help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts",
+    )
+    start_text: str | None = setting(None, help="the text of start 'text'")
+    shots: int = setting(4, help="number of demonstrations to start from")
+    bottleneck: int = setting(100, help="inner width of the attention over the sources")
+    rate: float = setting(1e-2, help="learning rate")
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Attended:
         """Start P and the attention; raises UserError for sources of no soft prompt, or others."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foreword.backbone.backbone import Backbone
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import KV, Injection, in_turn
@@ -25,11 +26,11 @@ class Cartridge:
     ``foreword compress`` makes these, and teaches with the model's own reading of the whole text.
     """
 
-    text: str | None = None
-    length: int = 256
-    sink: int = 1
-    rate: float = 5e-3
-    shots: int = 0
+    text: str | None = setting(None, help="the text file that a cartridge starts from")
+    length: int = setting(256, help="positions that stand for the text")
+    sink: int = setting(1, help="first positions of a cartridge, which are not trained")
+    rate: float = setting(5e-3, help="learning rate")
+    shots: int = setting(0, help="number of demonstrations to start from")
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Sunk:
         """Read the text's beginning; raises UserError for a text, or a length, that cannot be."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.data.sample import shuffled
 from foreword.errors import UserError, nearest
@@ -35,11 +36,17 @@ class Context:
     rows are shown: in turn from every class, at random, or the first.
     """
 
-    shots: int = 16
-    choice: Selection = "balanced"
-    leave_one_out: bool = True
-    token_dropout: float = 0.05
-    rate: float = 5e-3
+    shots: int = setting(16, help="number of demonstrations that make the context")
+    choice: Selection = setting(
+        "balanced", help="which rows a context shows: balanced over the classes, random, or first"
+    )
+    leave_one_out: bool = setting(
+        True, help="hide from a training row its own demonstration; =false turns it off"
+    )
+    token_dropout: float = setting(
+        0.05, help="probability of leaving out a position of the context in a step"
+    )
+    rate: float = setting(5e-3, help="learning rate")
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> ShownDemonstrations:
         """Read the demonstrations; raises UserError where the model cannot hold them."""

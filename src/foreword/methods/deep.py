@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.inside.attention_sites import Role
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 from foreword.methods.base import Trainable
@@ -33,13 +34,18 @@ class Deep:
     ``reparameterize`` gives the hidden width of an MLP through which it is trained.
     """
 
-    length: int | None = None
-    attends: tuple[str, ...] | None = None
-    start: str = "vocabulary"
-    start_text: str | None = None
-    shots: int = 4
-    reparameterize: int | None = None
-    rate: float = 1e-2
+    length: int | None = setting(None, help="virtual tokens in each layer")
+    attends: tuple[str, ...] | None = setting(
+        None, help="attention that gets a deep prompt: encoder, decoder, cross; else all"
+    )
+    start: str = setting(
+        "vocabulary",
+        help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts",
+    )
+    start_text: str | None = setting(None, help="the text of start 'text'")
+    shots: int = setting(4, help="number of demonstrations to start from")
+    reparameterize: int | None = setting(None, help="train the prefix through an MLP of this width")
+    rate: float = setting(1e-2, help="learning rate")
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Start keys and values; raises UserError where the backbone takes none, or not these."""

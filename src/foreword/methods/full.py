@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
@@ -23,8 +24,8 @@ class Full:
     The file is as large as the model. Beside another method (``prefix+full``) both are trained.
     """
 
-    rate: float = 3e-5
-    shots: int = 4
+    rate: float = setting(3e-5, help="learning rate")
+    shots: int = setting(4, help="number of demonstrations to start from")
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Weights:
         """Copy the weights; raises UserError for a model whose weights are quantized."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from foreword import injection
 from foreword.backbone.backbone import Backbone
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
@@ -35,9 +36,12 @@ class Head:
     without their learned projection), a few-shot classifier before any step.
     """
 
-    rate: float = 1e-3
-    shots: int = 4
-    head_start: Literal["random", "words", "prototypes"] = "random"
+    rate: float = setting(1e-3, help="learning rate")
+    shots: int = setting(4, help="number of demonstrations to start from")
+    head_start: Literal["random", "words", "prototypes"] = setting(
+        "random",
+        help="what a head starts from: random, words (of the labels) or prototypes (of classes)",
+    )
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Linear:
         """Make the layer; raises UserError where the task has not what the start needs."""

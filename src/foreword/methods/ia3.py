@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from foreword.backbone.inside.projections import find_projections, is_linear, linear_sizes
-from foreword.data.read import Row
+from foreword.config.settings import setting
+from foreword.data.row import Row
 from foreword.injection import Injection, Patch
 from foreword.methods.base import Trainable
 from foreword.tasks.base import Bound
@@ -28,8 +29,8 @@ class IA3:
     are no linear layers, have no l_ff.
     """
 
-    rate: float = 1e-2
-    shots: int = 4
+    rate: float = setting(1e-2, help="learning rate")
+    shots: int = setting(4, help="number of demonstrations to start from")
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Start at one; raises UserError where keys and values have no linear layers."""

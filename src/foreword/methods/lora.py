@@ -13,6 +13,7 @@ from torch import nn
 from transformers import Conv1D, PreTrainedConfig, PreTrainedModel
 
 from foreword.backbone.inside.views import output_embeddings
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 from foreword.injection import Patch
@@ -50,14 +51,16 @@ class Lora:
     Weights of experts that are no linear layers are left out, which peft itself may update.
     """
 
-    rank: int = 8
-    alpha: float = 16.0
-    rslora: bool = False
-    targets: tuple[str, ...] = (ALL,)
-    init: str = "kaiming"
-    gate: bool = False
-    rate: float = 1e-3
-    shots: int = 4
+    rank: int = setting(8, help="rank of a LoRA update")
+    alpha: float = setting(16.0, help="a LoRA update is multiplied by alpha / rank")
+    rslora: bool = setting(False, help="multiply it by alpha / sqrt(rank) instead")
+    targets: tuple[str, ...] = setting(
+        (ALL,), help="linear layers to update, by the ends of their names; else all but the last"
+    )
+    init: str = setting("kaiming", help="how LoRA starts: kaiming, gaussian or orthogonal")
+    gate: bool = setting(False, help="weigh each update by a trained gate")
+    rate: float = setting(1e-3, help="learning rate")
+    shots: int = setting(4, help="number of demonstrations to start from")
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Start A and B; raises UserError for a rank, a layer or a start that cannot be."""

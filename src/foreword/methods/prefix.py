@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.methods.base import Trainable
@@ -26,15 +27,20 @@ class Prefix:
     On encoder-decoders encoder, decoder and cross attention all have a prefix.
     """
 
-    length: int | None = None
-    first_layer: int = 0
-    upper: float | None = None
-    start: str = "demonstrations"
-    start_text: str | None = None
-    shots: int = 4
-    reparameterize: int | None = None
-    gate: bool = False
-    rate: float = 5e-3
+    length: int | None = setting(None, help="positions of the prefix")
+    first_layer: int = setting(0, help="the lowest layer that gets a prefix")
+    upper: float | None = setting(
+        None, help="fraction of layers, counted from the top, that get a prefix"
+    )
+    start: str = setting(
+        "demonstrations",
+        help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts",
+    )
+    start_text: str | None = setting(None, help="the text of start 'text'")
+    shots: int = setting(4, help="number of demonstrations to start from")
+    reparameterize: int | None = setting(None, help="train the prefix through an MLP of this width")
+    gate: bool = setting(False, help="weigh the prefix by a trained gate")
+    rate: float = setting(5e-3, help="learning rate")
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Start keys and values; raises UserError where the backbone takes none, or not these."""

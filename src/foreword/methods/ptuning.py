@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 from foreword.injection import Injection
@@ -29,13 +30,18 @@ class PTuning:
     embeddings alone. They start as those of ``soft`` do.
     """
 
-    length: int | None = None
-    start: str = "text"
-    start_text: str | None = None
-    shots: int = 4
-    encoder: Encoder = "lstm"
-    hidden: int = 128
-    rate: float = 3e-3
+    length: int | None = setting(None, help="number of virtual tokens")
+    start: str = setting(
+        "text",
+        help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts",
+    )
+    start_text: str | None = setting(None, help="the text of start 'text'")
+    shots: int = setting(4, help="number of demonstrations to start from")
+    encoder: Encoder = setting(
+        "lstm", help="what the virtual tokens pass through in training: lstm or mlp"
+    )
+    hidden: int = setting(128, help="hidden width of the P-tuning encoder")
+    rate: float = setting(3e-3, help="learning rate")
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Reparameterized:
         """Start the embeddings; raises UserError for an encoder, or what ``soft`` refuses."""

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-from foreword.config import from_plain
+from foreword.config.registry import Registry
 from foreword.errors import UserError, nearest
-from foreword.methods.adapter import Adapter
-from foreword.methods.attempt import Attempt
-from foreword.methods.base import Method
-from foreword.methods.cartridge import Cartridge
-from foreword.methods.context import Context
-from foreword.methods.deep import Deep
-from foreword.methods.full import Full
-from foreword.methods.head import Head
-from foreword.methods.ia3 import IA3
-from foreword.methods.lora import Lora
-from foreword.methods.parts.from_file import FromFile
-from foreword.methods.parts.several import Several
-from foreword.methods.prefix import Prefix
-from foreword.methods.ptuning import PTuning
-from foreword.methods.soft import Soft
 
-METHODS: dict[str, type[Method]] = {
-    "soft": Soft,
-    "ptuning": PTuning,
-    "attempt": Attempt,
-    "prefix": Prefix,
-    "deep": Deep,
-    "context": Context,
-    "cartridge": Cartridge,
-    "adapter": Adapter,
-    "lora": Lora,
-    "ia3": IA3,
-    "head": Head,
-    "full": Full,
-}
+if TYPE_CHECKING:
+    from foreword.methods.base import Method
+
+METHODS: Registry[Method] = Registry(
+    "method",
+    {
+        "soft": "foreword.methods.soft:Soft",
+        "ptuning": "foreword.methods.ptuning:PTuning",
+        "attempt": "foreword.methods.attempt:Attempt",
+        "prefix": "foreword.methods.prefix:Prefix",
+        "deep": "foreword.methods.deep:Deep",
+        "context": "foreword.methods.context:Context",
+        "cartridge": "foreword.methods.cartridge:Cartridge",
+        "adapter": "foreword.methods.adapter:Adapter",
+        "lora": "foreword.methods.lora:Lora",
+        "ia3": "foreword.methods.ia3:IA3",
+        "head": "foreword.methods.head:Head",
+        "full": "foreword.methods.full:Full",
+    },
+)
 
 
 def kinds(name: str) -> list[type[Method]]:
@@ -53,23 +43,10 @@ def kinds(name: str) -> list[type[Method]]:
     return [METHODS[part] for part in parts]
 
 
-def remade(about: Mapping[str, Any], where: str) -> Method:
-    """Make a method again of what a prompt file says of it; raises UserError where it cannot be."""
-    own = {name: value for name, value in about.items() if name not in ("trained", "training")}
-    found = kinds(str(own.pop("name", None)))
-    parts = own["methods"] if len(found) > 1 else [own]
-    return together([from_plain(k, part, where) for k, part in zip(found, parts, strict=True)])
-
-
-def together(methods: list[Method]) -> Method:
-    """Return the one method there is, or all of them joint."""
-    return methods[0] if len(methods) == 1 else Several(tuple(methods))
-
-
 def name_of(method: Method) -> str:
-    """Return the name under which a method's class is registered."""
-    if isinstance(method, Several):
-        return "+".join(map(name_of, method.methods))
-    if isinstance(method, FromFile):
-        return method.method
-    return next(name for name, kind in METHODS.items() if isinstance(method, kind))
+    """Return the name under which a method's class is registered; ``a+b`` of several.
+
+    Raises UserError where it is not.
+    """
+    name = getattr(method, "registered_name", None)  # of Several and FromFile, which are not in it
+    return METHODS.name_of(method) if name is None else str(name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
@@ -26,11 +27,14 @@ class Soft:
     is the number of demonstrations of that start; starts.py lists them.
     """
 
-    length: int | None = None
-    start: str = "text"
-    start_text: str | None = None
-    shots: int = 4
-    rate: float = 1e-2
+    length: int | None = setting(None, help="number of virtual tokens")
+    start: str = setting(
+        "text",
+        help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts",
+    )
+    start_text: str | None = setting(None, help="the text of start 'text'")
+    shots: int = setting(4, help="number of demonstrations to start from")
+    rate: float = setting(1e-2, help="learning rate")
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> SoftPrompt:
         """Start the embeddings; raises UserError for a length or a start that cannot be."""

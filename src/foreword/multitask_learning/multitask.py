@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from foreword.backbone.backbone import Backbone
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.data.epochs import tempered
 from foreword.data.row import Row
 from foreword.data.shapes import canonical

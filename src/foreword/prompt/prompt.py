@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
-from foreword.config import from_plain, plain
+from foreword.config.values import from_plain, plain
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.files import write_whole

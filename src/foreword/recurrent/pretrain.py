@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from foreword.backbone.load.quiet import without_bars
 from foreword.backbone.load.recurrent_model import RecurrentConfig, RecurrentForCausalLM
 from foreword.backbone.load.sources import find_device
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.errors import UserError
 from foreword.recurrent.streams import Pretraining, Reading
 from foreword.recurrent.tokenizers import byte_pairs, characters, encode

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
+from foreword.config.settings import setting
 from foreword.data.row import Row, kind
 from foreword.data.shapes import require
 from foreword.errors import UserError, nearest
@@ -28,13 +29,19 @@ class Answer:
     (such as "zh") says how answers are compared; else their own script does.
     """
 
-    template: str | None = None
-    language: str | None = None
-    max_length: int = 512
-    stride: int = 128
-    truncate: Side = "right"
+    template: str | None = setting(
+        None, help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ..."
+    )
+    language: str | None = setting(
+        None, help="language code, by which texts are split into words for scores; else guessed"
+    )
+    max_length: int = setting(512, help="tokens per row; longer rows are truncated")
+    stride: int = setting(128, help="tokens from one window of a long passage to the next")
+    truncate: Side = setting("right", help="the side on which rows are truncated")
     input_window: ClassVar[int | None] = None  # the answer may stand anywhere
-    label_smoothing: float = 0.0
+    label_smoothing: float = setting(
+        0.0, help="share of the target that is spread over all answers"
+    )
     decoding: Decoding = field(default_factory=lambda: Decoding(max_new_tokens=32, stop=("\n",)))
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Answer:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
+from foreword.config.settings import setting
 from foreword.data.row import Row, kind
 from foreword.data.shapes import require
 from foreword.errors import UserError
@@ -27,12 +28,18 @@ class Chat:
     tokens loses its first turns.
     """
 
-    template: str | None = None
-    turns: Literal["last", "all"] = "last"
-    max_length: int = 1024
-    truncate: Side = "left"
-    input_window: int | None = None
-    label_smoothing: float = 0.0
+    template: str | None = setting(
+        None, help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ..."
+    )
+    turns: Literal["last", "all"] = setting(
+        "last", help="which of the assistant's turns are learned: last or all"
+    )
+    max_length: int = setting(1024, help="tokens per row; longer rows are truncated")
+    truncate: Side = setting("left", help="the side on which rows are truncated")
+    input_window: int | None = setting(None, help="read only the first K tokens of each field")
+    label_smoothing: float = setting(
+        0.0, help="share of the target that is spread over all answers"
+    )
     decoding: Decoding = field(default_factory=lambda: Decoding(max_new_tokens=128))
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Chat:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from foreword.backbone.backbone import Backbone
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
@@ -44,20 +45,38 @@ class Classify:
     (demos.py).
     """
 
-    template: str | None = None
-    labels: Mapping[str, str | Sequence[str]] | None = None
-    label_field: str = "label"
-    max_length: int = 512
-    truncate: Side = "right"
-    input_window: int | None = None
-    loss: Literal["labels", "vocabulary"] = "labels"
-    label_smoothing: float = 0.0
-    class_weights: Literal["balanced"] | Mapping[str, float] | None = None
-    headline: str = "accuracy"
-    verbalizer: Literal["manual", "search", "refine", "autoprompt"] = "manual"
-    calibration: Calibration = "none"
-    demos: Choice = "balanced"
-    shown: Sequence[Mapping[str, str]] | None = None
+    template: str | None = setting(
+        None, help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ..."
+    )
+    labels: Mapping[str, str | Sequence[str]] | None = setting(
+        None, help="label or label=word,word ...; or @FILE of many words; else those of the rows"
+    )
+    label_field: str = setting("label", help="the field that holds the label")
+    max_length: int = setting(512, help="tokens per row; longer rows are truncated")
+    truncate: Side = setting("right", help="the side on which rows are truncated")
+    input_window: int | None = setting(None, help="read only the first K tokens of each field")
+    loss: Literal["labels", "vocabulary"] = setting(
+        "labels", help="over the labels, or over the whole vocabulary"
+    )
+    label_smoothing: float = setting(
+        0.0, help="share of the target that is spread over all answers"
+    )
+    class_weights: Literal["balanced"] | Mapping[str, float] | None = setting(
+        None, help="balanced: every label counts alike in the loss"
+    )
+    headline: str = setting("accuracy", help="the score to choose by: accuracy, macro_f1 or mcc")
+    verbalizer: Literal["manual", "search", "refine", "autoprompt"] = setting(
+        "manual", help="how label words are found: manual, search, refine or autoprompt"
+    )
+    calibration: Calibration = setting(
+        "none", help="correct answers by those to blank rows: none, contextual or pmi"
+    )
+    demos: Choice = setting(
+        "balanced", help="which rows stand at {demos:N}: balanced, random, or nearest to each row"
+    )
+    shown: Sequence[Mapping[str, str]] | None = setting(
+        None, help="file of rows used as demonstrations, instead of some of the training rows"
+    )
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Classify:
         """Find the labels in the rows where none are given, and a template for their shape."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.data.shapes import check_references, require
 from foreword.errors import UserError
@@ -28,12 +29,16 @@ class Generate:
     al. 2016, arXiv:1512.00567).
     """
 
-    template: str | None = None
-    completion_field: str = "completion"
-    max_length: int = 512
-    truncate: Side = "left"
-    input_window: int | None = None
-    label_smoothing: float = 0.0
+    template: str | None = setting(
+        None, help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ..."
+    )
+    completion_field: str = setting("completion", help="the field that holds the completion")
+    max_length: int = setting(512, help="tokens per row; longer rows are truncated")
+    truncate: Side = setting("left", help="the side on which rows are truncated")
+    input_window: int | None = setting(None, help="read only the first K tokens of each field")
+    label_smoothing: float = setting(
+        0.0, help="share of the target that is spread over all answers"
+    )
     decoding: Decoding = field(default_factory=Decoding)
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Generate:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
+from foreword.config.settings import setting
 from foreword.data.row import Row, kind
 from foreword.data.shapes import check_text
 from foreword.errors import UserError
@@ -42,16 +43,25 @@ class Multilabel:
     give the highest F1.
     """
 
-    template: str | None = None
-    labels: Mapping[str, str | Sequence[str]] | None = None
-    labels_field: str = "labels"
-    none: str = "none"
-    thresholds: Mapping[str, float] | None = None
-    fit_thresholds: Literal["shared", "own", "off"] = "shared"
-    headline: str = "micro_f1"
-    max_length: int = 512
-    truncate: Side = "right"
-    input_window: int | None = None
+    template: str | None = setting(
+        None, help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ..."
+    )
+    labels: Mapping[str, str | Sequence[str]] | None = setting(
+        None, help="label or label=word,word ...; or @FILE of many words; else those of the rows"
+    )
+    labels_field: str = setting("labels", help="the field that holds the list of labels")
+    none: str = setting("none", help="the label of rows without a label")
+    thresholds: Mapping[str, float] | None = setting(
+        None, help="label=probability ...: a row has a label from there on; else fitted on dev rows"
+    )
+    fit_thresholds: Literal["shared", "own", "off"] = setting(
+        "shared",
+        help="fit one threshold for all labels (shared), one for each (own), or none (off)",
+    )
+    headline: str = setting("micro_f1", help="the score to choose by: micro_f1 or macro_f1")
+    max_length: int = setting(512, help="tokens per row; longer rows are truncated")
+    truncate: Side = setting("right", help="the side on which rows are truncated")
+    input_window: int | None = setting(None, help="read only the first K tokens of each field")
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Multilabel:
         """Find the labels in the rows where none are given, and a template for their shape."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.engine.passes import infer
@@ -49,14 +50,20 @@ class Rank:
     and ``seed`` decide, or, where a row has no answer, among all of it.
     """
 
-    template: str | None = None
-    negatives: int = 9
-    normalize: Literal["mean", "sum"] = "mean"
-    catalogue: Sequence[str] | None = None
-    max_length: int = 512
-    truncate: Side = "left"
-    input_window: int | None = None
-    seed: int = 0
+    template: str | None = setting(
+        None, help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ..."
+    )
+    negatives: int = setting(9, help="candidates drawn beside the answer, for rows that have none")
+    normalize: Literal["mean", "sum"] = setting(
+        "mean", help="a candidate's score: the mean or the sum over its tokens"
+    )
+    catalogue: Sequence[str] | None = setting(
+        None, help="texts to choose from where rows have no candidates; else the rows' answers"
+    )
+    max_length: int = setting(512, help="tokens per row; longer rows are truncated")
+    truncate: Side = setting("left", help="the side on which rows are truncated")
+    input_window: int | None = setting(None, help="read only the first K tokens of each field")
+    seed: int = setting(0, help="seed of rows, starts and order")
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Rank:
         """Find a template, and a catalogue where the rows have no candidates."""

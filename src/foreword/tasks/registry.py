@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from foreword.tasks.answer import Answer
-from foreword.tasks.base import Task
-from foreword.tasks.chat import Chat
-from foreword.tasks.classify import Classify
-from foreword.tasks.generate import Generate
-from foreword.tasks.multilabel import Multilabel
-from foreword.tasks.rank import Rank
-from foreword.tasks.relate import Relate
-from foreword.tasks.score import Score
-from foreword.tasks.summarize import Summarize
-from foreword.tasks.tag import Tag
-from foreword.tasks.translate import Translate
+from typing import TYPE_CHECKING
 
-TASKS: dict[str, type[Task]] = {
-    "classify": Classify,
-    "answer": Answer,
-    "chat": Chat,
-    "generate": Generate,
-    "multilabel": Multilabel,
-    "rank": Rank,
-    "relate": Relate,
-    "score": Score,
-    "summarize": Summarize,
-    "tag": Tag,
-    "translate": Translate,
-}
+from foreword.config.registry import Registry
+
+if TYPE_CHECKING:
+    from foreword.tasks.base import Task
+
+TASKS: Registry[Task] = Registry(
+    "task",
+    {
+        "classify": "foreword.tasks.classify:Classify",
+        "answer": "foreword.tasks.answer:Answer",
+        "chat": "foreword.tasks.chat:Chat",
+        "generate": "foreword.tasks.generate:Generate",
+        "multilabel": "foreword.tasks.multilabel:Multilabel",
+        "rank": "foreword.tasks.rank:Rank",
+        "relate": "foreword.tasks.relate:Relate",
+        "score": "foreword.tasks.score:Score",
+        "summarize": "foreword.tasks.summarize:Summarize",
+        "tag": "foreword.tasks.tag:Tag",
+        "translate": "foreword.tasks.translate:Translate",
+    },
+)
 
 
 def name_of(task: Task) -> str:
-    """Return the name under which a task's class is registered."""
-    return next(name for name, kind in TASKS.items() if isinstance(task, kind))
+    """Return the name under which a task's class is registered; raises UserError for none."""
+    return TASKS.name_of(task)

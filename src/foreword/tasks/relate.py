@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from foreword.backbone.backbone import Backbone
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
@@ -32,19 +33,29 @@ class Relate:
     ``calibration``, ``demos`` and ``shown`` are those of a classification.
     """
 
-    template: str | None = None
-    labels: Mapping[str, str | Sequence[str]] | None = None
-    label_field: str = "label"
-    text_field: str = "text"
-    head_field: str = "head"
-    tail_field: str = "tail"
-    none: str = "Other"
-    max_length: int = 512
-    truncate: Side = "right"
-    input_window: int | None = None
-    calibration: Calibration = "none"
-    demos: Choice = "balanced"
-    shown: Sequence[Mapping[str, str]] | None = None
+    template: str | None = setting(
+        None, help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ..."
+    )
+    labels: Mapping[str, str | Sequence[str]] | None = setting(
+        None, help="label or label=word,word ...; or @FILE of many words; else those of the rows"
+    )
+    label_field: str = setting("label", help="the field that holds the label")
+    text_field: str = setting("text", help="the field that holds the text")
+    head_field: str = setting("head", help="the field that names the head of a relation")
+    tail_field: str = setting("tail", help="the field that names its tail")
+    none: str = setting("Other", help="the label of rows without a relation")
+    max_length: int = setting(512, help="tokens per row; longer rows are truncated")
+    truncate: Side = setting("right", help="the side on which rows are truncated")
+    input_window: int | None = setting(None, help="read only the first K tokens of each field")
+    calibration: Calibration = setting(
+        "none", help="correct answers by those to blank rows: none, contextual or pmi"
+    )
+    demos: Choice = setting(
+        "balanced", help="which rows stand at {demos:N}: balanced, random, or nearest to each row"
+    )
+    shown: Sequence[Mapping[str, str]] | None = setting(
+        None, help="file of rows used as demonstrations, instead of some of the training rows"
+    )
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Relate:
         """Find the relations in the rows where none are given, and the usual template."""

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
@@ -32,14 +33,18 @@ class Score:
     each field no more than its first ``input_window`` tokens are read.
     """
 
-    template: str | None = None
-    low: float | None = None
-    high: float | None = None
-    anchors: Mapping[str, float] | None = None
-    label_field: str = "label"
-    max_length: int = 512
-    truncate: Side = "right"
-    input_window: int | None = None
+    template: str | None = setting(
+        None, help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ..."
+    )
+    low: float | None = setting(None, help="the lowest number of a score; else that of the rows")
+    high: float | None = setting(None, help="the highest number of a score; else that of the rows")
+    anchors: Mapping[str, float] | None = setting(
+        None, help="number or word=number ...: the words that a score is read off"
+    )
+    label_field: str = setting("label", help="the field that holds the label")
+    max_length: int = setting(512, help="tokens per row; longer rows are truncated")
+    truncate: Side = setting("right", help="the side on which rows are truncated")
+    input_window: int | None = setting(None, help="read only the first K tokens of each field")
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Score:
         """Find the range in the rows where none is given, and a template for their shape."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.tasks.generate import of_field
 from foreword.tasks.templates.layout import Side
@@ -22,13 +23,17 @@ class Summarize:
     ``max_length`` tokens is cut on the side ``truncate``.
     """
 
-    template: str | None = None
-    source_field: str | None = None
-    target_field: str | None = None
-    max_length: int = 1024
-    truncate: Side = "right"
-    input_window: int | None = None
-    label_smoothing: float = 0.0
+    template: str | None = setting(
+        None, help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ..."
+    )
+    source_field: str | None = setting(None, help="the field that is summarized")
+    target_field: str | None = setting(None, help="the field that holds the summary")
+    max_length: int = setting(1024, help="tokens per row; longer rows are truncated")
+    truncate: Side = setting("right", help="the side on which rows are truncated")
+    input_window: int | None = setting(None, help="read only the first K tokens of each field")
+    label_smoothing: float = setting(
+        0.0, help="share of the target that is spread over all answers"
+    )
     decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Summarize:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
+from foreword.config.settings import setting
 from foreword.data.row import Row, kind
 from foreword.data.shapes import check_text
 from foreword.errors import UserError
@@ -65,12 +66,18 @@ class Tag:
     that are parted at white space.
     """
 
-    template: str | None = None
-    word_template: str | None = None
-    labels: Mapping[str, str | Sequence[str]] | None = None
-    token_field: str = "tokens"
-    tag_field: str = "tags"
-    max_length: int = 512
+    template: str | None = setting(
+        None, help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ..."
+    )
+    word_template: str | None = setting(
+        None, help="what follows a sentence for each word: {left}{word}, [mask]"
+    )
+    labels: Mapping[str, str | Sequence[str]] | None = setting(
+        None, help="label or label=word,word ...; or @FILE of many words; else those of the rows"
+    )
+    token_field: str = setting("tokens", help="the field that holds a sentence's words")
+    tag_field: str = setting("tags", help="the field that holds the words' tags")
+    max_length: int = setting(512, help="tokens per row; longer rows are truncated")
 
     truncate: ClassVar[Side] = "right"  # nothing is cut
     input_window: ClassVar[int | None] = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
+from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.metrics.words import code
@@ -49,14 +50,20 @@ class Translate:
     of more than ``max_length`` tokens is cut on the side ``truncate``.
     """
 
-    template: str | None = None
-    source_field: str | None = None
-    target_field: str | None = None
-    language: str | None = None
-    max_length: int = 512
-    truncate: Side = "right"
-    input_window: int | None = None
-    label_smoothing: float = 0.0
+    template: str | None = setting(
+        None, help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ..."
+    )
+    source_field: str | None = setting(None, help="the field that is translated")
+    target_field: str | None = setting(None, help="the field that holds the translation")
+    language: str | None = setting(
+        None, help="language code, by which texts are split into words for scores; else guessed"
+    )
+    max_length: int = setting(512, help="tokens per row; longer rows are truncated")
+    truncate: Side = setting("right", help="the side on which rows are truncated")
+    input_window: int | None = setting(None, help="read only the first K tokens of each field")
+    label_smoothing: float = setting(
+        0.0, help="share of the target that is spread over all answers"
+    )
     decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Translate:

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from foreword.config import from_plain
+from foreword.config.values import from_plain
 from foreword.errors import UserError, nearest
 from foreword.methods.base import Method
 from foreword.methods.registry import METHODS

@@ -1,4 +1,4 @@
-"""Training: the settings of a run, whatever is trained."""
+"""Settings of a run: what it reads and writes, and how it trains, whatever is trained."""
 
 from __future__ import annotations
 
@@ -6,10 +6,60 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from foreword.config.settings import setting
 from foreword.errors import UserError, nearest
 
 Schedule = Literal["linear", "cosine", "inverse-sqrt", "plateau", "constant"]
 Compile = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run reads and writes, and which task and method it is of, all by name."""
+
+    model: str = setting("smollm2", help="smollm2 (packaged), a folder, a .gguf file, or a hub id")
+    dtype: str = setting("auto", help="auto, float32, bfloat16 or float16")
+    device: str = setting("auto", help="auto, cpu, cuda or mps")
+    quantize: str | None = setting(
+        None, help="int8 or int4: smaller weights in the model's linear layers"
+    )
+    shard: bool = setting(
+        False, help="spread the layers over the processes of torchrun; each runs all rows"
+    )
+    task: str = setting("classify", help="what is learned")
+    method: str = setting("prefix", help="what is tuned")
+    preset: str | None = setting(
+        None, help="settings that were measured together; those that are given win"
+    )
+    train: str | None = setting(
+        None, help="rows to train on: JSONL, JSON, CSV, TSV, Parquet, a folder or a datasets id"
+    )
+    dev: str | None = setting(
+        None, help="rows to choose the best checkpoint by; else a tenth of the training rows"
+    )
+    test: str | None = setting(None, help="rows to score at the end")
+    rows: int | None = setting(
+        None, help="use the first N training rows after shuffling with the seed"
+    )
+    per_label: int | None = setting(None, help="use N training rows of each label")
+    dev_rows: int | None = setting(
+        None, help="use the first N dev rows after shuffling with the seed"
+    )
+    columns: tuple[str, ...] | None = setting(
+        None, help="name=column: read a field from another column"
+    )
+    out: str | None = setting(None, help="the prompt file to write")
+    report_to: tuple[str, ...] | None = setting(None, help="tensorboard, wandb, mlflow, trackio")
+    source: str | None = setting(
+        None, help="the prompt file to continue training from; its task's settings stay"
+    )
+    replay: str | None = setting(
+        None, help="with --from: rows of that prompt's task to mix into the batches"
+    )
+    replay_share: float = setting(0.2, help="fraction of an epoch's rows that are these")
+    old_test: str | None = setting(
+        None, help="with --from: rows of that prompt's task, scored before and after"
+    )
 
 
 @dataclass(frozen=True)
@@ -34,22 +84,29 @@ class Training:
     ``weight_decay`` is AdamW's (Loshchilov and Hutter 2019, arXiv:1711.05101).
     """
 
-    epochs: int = 4
-    batch_size: int = 16
-    rate: float | None = None
-    schedule: Schedule = "linear"
-    warmup: float = 0.06
-    weight_decay: float = 0.0
-    dropout: float = 0.0
-    l2_start: float = 0.0
-    mixup: float = 0.0
-    clip: float = 1.0
-    patience: int | None = None
-    seed: int = 0
-    token_budget: int | None = None
-    checkpointing: bool = False
-    cache_gb: float = 2.0
-    compile: Compile = "auto"
+    epochs: int = setting(4, help="passes over the training rows")
+    batch_size: int = setting(16, help="rows per step")
+    rate: float | None = setting(None, help="learning rate; else the method's own")
+    schedule: Schedule = setting(
+        "linear",
+        help="how the learning rate falls: linear, cosine, inverse-sqrt, plateau or constant",
+    )
+    warmup: float = setting(0.06, help="fraction of steps spent warming up the learning rate")
+    weight_decay: float = setting(0.0, help="AdamW's weight decay")
+    dropout: float = setting(0.0, help="probability of leaving out a virtual token in a step")
+    l2_start: float = setting(0.0, help="strength of an L2 penalty on the distance from the start")
+    mixup: float = setting(0.0, help="mix rows two by two, by Beta(alpha, alpha)")
+    clip: float = setting(1.0, help="largest norm of a gradient")
+    patience: int | None = setting(
+        None, help="stop after this many evaluations without a better dev score"
+    )
+    seed: int = setting(0, help="seed of rows, starts and order")
+    token_budget: int | None = setting(None, help="tokens per pass, with padding")
+    checkpointing: bool = setting(False, help="recompute activations: less memory, more time")
+    cache_gb: float = setting(
+        2.0, help="gigabytes of lower layers' states kept in memory; more goes to a file"
+    )
+    compile: Compile = setting("auto", help="fuse each layer's small operations: auto, on or off")
 
     def check(self) -> None:
         """Raise UserError for values out of range."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from foreword.backbone.backbone import Backbone
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.data.duplicates import marks, overlap
 from foreword.data.read import read_rows
 from foreword.data.row import Row
@@ -174,6 +174,7 @@ def prepare(
 
     Raises UserError for whatever is wrong with the settings or the rows.
     """
+    name_of(method), task_name(task)  # what is not registered could not be saved
     training.check()
     check_rate(method.rate)
     task, train_rows, dev_rows = rows_for(backbone, task, train, dev, training, announce)

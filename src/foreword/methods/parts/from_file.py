@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from foreword.config import plain
+from foreword.config.values import plain
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
@@ -34,6 +34,11 @@ class FromFile:
     sha256: str
     rate: float
     shots: int = 4
+
+    @property
+    def registered_name(self) -> str:
+        """The method's name, under which what is made of it is kept."""
+        return self.method
 
     @staticmethod
     def of(path: str | Path, rate: float | None = None) -> tuple[FromFile, dict[str, Any]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from foreword.config.values import from_plain
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.methods.base import Method, Trainable
+from foreword.methods.registry import kinds, name_of
 from foreword.tasks.base import Bound
 
 
@@ -25,6 +28,11 @@ class Several:
     """
 
     methods: tuple[Method, ...]
+
+    @property
+    def registered_name(self) -> str:
+        """The names of all of them, joined by +."""
+        return "+".join(map(name_of, self.methods))
 
     @property
     def rate(self) -> float:
@@ -49,6 +57,19 @@ class Several:
                     f"{names} cannot stand together: both bring {error}; leave one out"
                 ) from None
         return made
+
+
+def together(methods: Sequence[Method]) -> Method:
+    """Return the one method there is, or all of them joint."""
+    return methods[0] if len(methods) == 1 else Several(tuple(methods))
+
+
+def remade(about: Mapping[str, Any], where: str) -> Method:
+    """Make a method again of what a prompt file says of it; raises UserError where it cannot be."""
+    own = {name: value for name, value in about.items() if name not in ("trained", "training")}
+    found = kinds(str(own.pop("name", None)))
+    parts = own["methods"] if len(found) > 1 else [own]
+    return together([from_plain(k, part, where) for k, part in zip(found, parts, strict=True)])
 
 
 class Together(Trainable):

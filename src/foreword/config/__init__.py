@@ -1,0 +1,1 @@
+"""Configurations: frozen dataclasses of settings, and registries of them by name."""

@@ -1,0 +1,167 @@
+"""Settings: the fields of configurations, with the help of their flags.
+
+They can be read from a configuration's source text too, so that a command lists its flags without
+importing what the configurations stand on.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import collections.abc
+import dataclasses
+import importlib.util
+import types
+import typing
+from functools import cache
+from importlib.abc import InspectLoader
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+
+T = TypeVar("T")
+
+
+def setting(default: T, *, help: str) -> T:
+    """Return a dataclass field with a default, and with the help of its flag."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A field of a configuration; ``default`` is None too where it is no plain value."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+
+    @property
+    def flag(self) -> Any:
+        """The type of what one flag can say: str, int, float, bool, a Literal, or list[str]."""
+        return _flag(self.type)
+
+
+def _flag(hint: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        options = [option for option in get_args(hint) if option is not types.NoneType]
+        return _flag(options[0])
+    if get_origin(hint) is Literal or hint in (str, int, float, bool):
+        return hint
+    return list[str]
+
+
+def settings_of(cls: type[Any]) -> tuple[Setting, ...]:
+    """Return the settings of a dataclass."""
+    hints = typing.get_type_hints(cls)
+    return tuple(
+        Setting(
+            f.name,
+            hints[f.name],
+            None if f.default is dataclasses.MISSING else f.default,
+            f.metadata.get("help", ""),
+        )
+        for f in dataclasses.fields(cls)
+    )
+
+
+@cache
+def declared(path: str) -> tuple[Setting, ...]:
+    """Return the settings of the dataclass ``"module:Class"`` by its source; it is not imported.
+
+    Aliases of types are followed to where they are defined. Other classes, in types, are given as
+    ``object``.
+    """
+    module, _, name = path.partition(":")
+    source = _Source.of(module)
+    node = source.defined[name]
+    assert isinstance(node, ast.ClassDef), f"{path} is no class"
+    found: dict[str, Setting] = {}
+    for base in node.bases:
+        if isinstance(base, ast.Name) and (home := source.home(base.id)) is not None:
+            found |= {each.name: each for each in declared(home)}
+    for line in node.body:
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+            hint = source.type(line.annotation)
+            if get_origin(hint) is not ClassVar:
+                found[line.target.id] = Setting(line.target.id, hint, *_field(source, line.value))
+    return tuple(found.values())
+
+
+def _field(source: _Source, value: ast.expr | None) -> tuple[Any, str]:
+    """Return the default and the help of a field."""
+    if not isinstance(value, ast.Call):
+        return source.constant(value), ""
+    named = {keyword.arg: keyword.value for keyword in value.keywords}
+    default = value.args[0] if value.args else named.get("default")
+    return source.constant(default), source.constant(named.get("help")) or ""
+
+
+class _Source:
+    """What a module defines and imports, by its source text."""
+
+    def __init__(self, module: str) -> None:
+        spec = importlib.util.find_spec(module)
+        loader = None if spec is None else spec.loader
+        assert isinstance(loader, InspectLoader), f"{module} has no source"
+        self.module = module
+        self.defined: dict[str, ast.stmt] = {}
+        self.imported: dict[str, tuple[str, str]] = {}
+        for node in ast.parse(loader.get_source(module) or "").body:
+            if isinstance(node, ast.ClassDef):
+                self.defined[node.name] = node
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                self.defined[node.targets[0].id] = node
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                for alias in node.names:
+                    self.imported[alias.asname or alias.name] = (node.module, alias.name)
+
+    @staticmethod
+    @cache
+    def of(module: str) -> _Source:
+        """Return the source of a module, read once."""
+        return _Source(module)
+
+    def home(self, name: str) -> str | None:
+        """Return where a name is defined, ``"module:name"``; None for those of other packages."""
+        if name in self.defined:
+            return f"{self.module}:{name}"
+        module, original = self.imported.get(name, ("", ""))
+        own = module.partition(".")[0] == __name__.partition(".")[0]
+        return _Source.of(module).home(original) if own else None
+
+    def type(self, annotation: ast.expr) -> Any:
+        """Return the type that an annotation, or the value of an alias, stands for."""
+        return eval(compile(ast.Expression(annotation), self.module, "eval"), {}, _Names(self))
+
+    def named(self, name: str) -> Any:
+        """Return what a name stands for in an annotation."""
+        if (home := self.home(name)) is not None:
+            module, _, original = home.partition(":")
+            source = _Source.of(module)
+            node = source.defined[original]
+            return source.type(node.value) if isinstance(node, ast.Assign) else object
+        for known in (builtins, typing, collections.abc):
+            if hasattr(known, name):
+                return getattr(known, name)
+        return object
+
+    def constant(self, value: ast.expr | None) -> Any:
+        """Return a literal, or the constant of that name; None for anything else."""
+        if isinstance(value, ast.Name) and (home := self.home(value.id)) is not None:
+            module, _, original = home.partition(":")
+            node = _Source.of(module).defined[original]
+            return _Source.of(module).constant(node.value) if isinstance(node, ast.Assign) else None
+        try:
+            return None if value is None else ast.literal_eval(value)
+        except ValueError:
+            return None
+
+
+class _Names(dict[str, Any]):
+    """The names in an annotation, found when they are asked for."""
+
+    def __init__(self, source: _Source) -> None:
+        super().__init__()
+        self.source = source
+
+    def __missing__(self, name: str) -> Any:
+        return self.source.named(name)
