@@ -21,8 +21,6 @@ from foreword.tasks.templates.layout import room_for
 from oracles import get, scores
 from plain import twin
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MECHANISMS = ["llama", "qwen3", "gpt2", "gpt_neox", "albert", "bert", "t5", "mistral-window"]
 """Layers of their own for keys and values, fused ones in two layouts, shared ones, two stacks."""
 
