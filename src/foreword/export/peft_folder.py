@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from foreword import files
 from foreword.errors import UserError
 
 CONFIG = "adapter_config.json"
@@ -99,7 +100,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         raise UserError(f"{folder}: lacks {WEIGHTS}; copy the whole folder")
     try:
         with safe_open(str(path), "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = files.read_tensors(file)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: is cut off or damaged ({error}); copy it again") from None
     for name, tensor in tensors.items():

@@ -15,6 +15,7 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.errors import UserError, nearest
+from foreword.files import read_tensors
 from foreword.injection import PATCH_TENSORS, Activation, Injection
 from foreword.tasks.registry import TASKS
 
@@ -82,8 +83,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(str(path), "pt") as file:
             raw = (file.metadata() or {}).get(KEY)
-            names = [] if raw is None else list(file.keys())  # of a whole model, nothing is read
-            tensors = {name: file.get_tensor(name) for name in names}
+            tensors = {} if raw is None else read_tensors(file)  # of a whole model, nothing is read
     except SafetensorError as error:
         raise UserError(f"{path}: is cut off or damaged ({error}); copy it again") from None
     if raw is None:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from foreword.errors import UserError
-from foreword.files import write_whole
+from foreword.files import read_tensors, write_whole
 
 KEY = "foreword-checkpoint"
 SEAL = "sha256"
@@ -73,7 +73,7 @@ def read(
     try:
         with safe_open(str(path), "pt") as file:
             meta = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = read_tensors(file)
         if meta[SEAL] != _seal(meta[KEY], tensors):
             raise ValueError("its content is not what was written")
         progress = Progress(**json.loads(meta[KEY]))
