@@ -11,6 +11,7 @@ from rich.table import Table
 
 from foreword.metrics.classification import classification
 from foreword.metrics.generation import generation
+from foreword.metrics.titles import title
 from foreword.report import tables
 
 names = st.lists(
@@ -64,6 +65,19 @@ def test_the_table_of_a_generation(capsys: pytest.CaptureFixture[str]) -> None:
     )
     for name in ("exact match", "BLEU", "chrF", "ROUGE-L"):
         assert name in " ".join(text.split())
+
+
+def test_scores_without_a_title_are_shown_by_their_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert (title("hit_1"), title("ece"), title("my_score")) == (
+        "hit@1",
+        "calibration error",
+        "my score",
+    )
+    result = {"my_score": 12.34, "intervals": {"my_score": (10, 20)}}
+    text = rendered(tables.scores(result, "prompt"), capsys)
+    assert text.split() == ["my", "score", "prompt", "12.3", "(10.0-20.0)"]
 
 
 def test_a_small_confusion_matrix_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:

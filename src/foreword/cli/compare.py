@@ -19,6 +19,7 @@ from foreword.errors import UserError
 from foreword.evaluation.compare import Data, Model, Run, ZeroShot
 from foreword.evaluation.compare import compare as do
 from foreword.evaluation.records import Record, read, summary
+from foreword.metrics.titles import title
 from foreword.report import tables
 from foreword.tasks.registry import name_of
 
@@ -108,7 +109,7 @@ def table(found: list[Record], headline: str) -> Table:
     made.add_column("method", overflow="fold")
     several = any(each["spread"] is not None for each in found)
     spread = ["±"] if several else []
-    for name in (tables.title(headline), *spread, "trained", "file", "seconds", "peak"):
+    for name in (title(headline), *spread, "trained", "file", "seconds", "peak"):
         made.add_column(name, justify="right", no_wrap=True)
     for each in found:
         if each["score"] is None:

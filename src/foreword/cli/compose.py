@@ -20,6 +20,7 @@ from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import Announce, evaluate, without_bulk
+from foreword.metrics.titles import title
 from foreword.prompt.prompt import Prompt
 from foreword.report import tables
 
@@ -152,7 +153,7 @@ def table(entries: Sequence[Mapping[str, Any]], headline: str | None) -> Table:
         metric = next(
             (_metric(e[name], headline) for e in entries if name in e and name != "weight"), ""
         )
-        made.add_column(f"{name} {tables.METRICS.get(metric, metric)}".strip(), justify="right")
+        made.add_column(f"{name} {title(metric)}".strip(), justify="right")
     for entry in entries:
         cells = []
         for name in shown:

@@ -17,6 +17,7 @@ from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.methods.parts.from_file import FromFile
+from foreword.metrics.titles import MAIN, title
 from foreword.prompt.prompt import Prompt
 from foreword.report import tables
 from foreword.tasks.base import Task
@@ -89,11 +90,11 @@ def table(result: Mapping[str, Any]) -> Table:
         "old task, after": result["old"]["after"],
         "new task": result["new"],
     }
-    shown = [m for m in tables.METRICS if any(m in each for each in entries.values())]
+    shown = [m for m in MAIN if any(m in each for each in entries.values())]
     made = Table(box=None, pad_edge=False, header_style="bold")
     made.add_column("")
     for metric in shown:
-        made.add_column(tables.METRICS[metric], justify="right")
+        made.add_column(title(metric), justify="right")
     for name, values in entries.items():
         made.add_row(name, *(_cell(metric, values) for metric in shown))
     return made

@@ -14,6 +14,7 @@ from foreword.compose.ensemble import load
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate as do
 from foreword.evaluation.evaluate import over_windows
+from foreword.metrics.titles import FURTHER
 from foreword.prompt.prompt import Prompt
 from foreword.report import tables
 
@@ -67,9 +68,9 @@ def _print(result: Mapping[str, Any]) -> None:
         tables.line(f"{result['windowed']} rows were read in windows; the likeliest answer counts")
     console.print(tables.scores(result, "prompt"))
     tables.leaks(result)
-    if tables.FURTHER.keys() & result.keys():
+    if FURTHER.keys() & result.keys():
         console.print()
-        console.print(tables.scores(result, "prompt", tables.FURTHER))
+        console.print(tables.scores(result, "prompt", FURTHER))
     if "per_class" in result:
         console.print()
         console.print(tables.per_class(result))

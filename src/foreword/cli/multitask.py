@@ -21,6 +21,7 @@ from foreword.config.values import from_plain, plain
 from foreword.data.row import Row
 from foreword.data.sample import draw, others
 from foreword.errors import UserError, nearest
+from foreword.metrics.titles import title
 from foreword.multitask_learning.multitask import Member, Outcome, Sharing
 from foreword.multitask_learning.multitask import multitask as do
 from foreword.report import tables
@@ -158,6 +159,6 @@ def _table(found: Outcome) -> Table:
         if test is not None:
             head = prompt.bound().headline
             value = tables.with_interval(head, test[head], test["intervals"][head])
-            shown = f"{tables.title(head)} {value}"
+            shown = f"{title(head)} {value}"
         made.add_row(name, str(prompt.data["train"]["rows"]), dev, shown)
     return made

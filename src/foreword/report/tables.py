@@ -13,50 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from foreword.metrics.titles import IN_UNITS, MAIN, title
 from foreword.prompt.prompt import LARGE
 from foreword.training.watch import console
 
-METRICS = {
-    "official_f1": "official F1",
-    "span_f1": "span F1",
-    "accuracy": "accuracy",
-    "micro_f1": "micro F1",
-    "macro_f1": "macro F1",
-    "hit_1": "hit@1",
-    "hit_3": "hit@3",
-    "ndcg_10": "NDCG@10",
-    "mrr": "MRR",
-    "exact_match": "exact match",
-    "f1": "F1",
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "rouge_1": "ROUGE-1",
-    "rouge_2": "ROUGE-2",
-    "rouge_l": "ROUGE-L",
-    "pearson": "Pearson",
-    "spearman": "Spearman",
-    "rmse": "RMSE",
-    "mae": "MAE",
-}
-FURTHER = {
-    "mcc": "MCC",
-    "auroc": "AUROC",
-    "ece": "calibration error",
-    "span_precision": "span precision",
-    "span_recall": "span recall",
-}
-"""Scores that stand in a table of their own, below the others."""
-
-IN_UNITS = ("rmse", "mae")
-"""Errors in the unit of the numbers themselves; all other scores are in percent points."""
-
 BAR = 40
 """Columns of the longest bar in a picture."""
-
-
-def title(metric: str) -> str:
-    """Return what a score is called in a table."""
-    return {**METRICS, **FURTHER}[metric]
 
 
 def out() -> Console:
@@ -134,13 +96,13 @@ def counting() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
         yield begin
 
 
-def scores(result: Mapping[str, Any], name: str, titles: Mapping[str, str] = METRICS) -> Table:
+def scores(result: Mapping[str, Any], name: str, titles: Mapping[str, str] = MAIN) -> Table:
     """Lay out a prompt's scores above those of its baselines, with 95% intervals."""
-    shown = [metric for metric in titles if metric in result]
+    shown = [metric for metric in titles if metric in result] or list(result["intervals"])
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for metric in shown:
-        table.add_column(titles[metric], justify="right")
+        table.add_column(title(metric), justify="right")
     entries = {name: result}
     for key, value in result.get("baselines", {}).items():
         shots = value.get("shots")
@@ -168,7 +130,7 @@ def curve(result: Mapping[str, Any]) -> Table:
     metric = result["metric"]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("tokens", justify="right")
-    table.add_column(METRICS.get(metric, metric), justify="right")
+    table.add_column(title(metric), justify="right")
     table.add_column("")
     most = max((each[metric] for each in result["curve"]), default=0)
     for each in result["curve"]:
