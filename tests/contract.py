@@ -47,13 +47,12 @@ def task_on(base: Backbone) -> Classify:
 def built(method: Method, base: Backbone, seed: int = 0) -> tuple[Bound, Trainable]:
     task = task_on(base).bind(base)
     trainable = method.build(task, ROWS, seed)
-    return task.with_head() if trainable().head is not None else task, trainable
+    return task.with_head() if trainable.has_head else task, trainable
 
 
 def backward(task: Bound, trainable: Trainable) -> float:
     """Take the gradient of the task's loss on all rows."""
-    with torch.no_grad():
-        room = room_for(task.backbone, trainable())
+    room = room_for(task.backbone, trainable.outline)
     items = [task.train_example(row, room) for row in ROWS]
 
     def loss(group: list[int], logits: Tensor) -> Tensor:

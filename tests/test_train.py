@@ -230,7 +230,7 @@ def test_an_upper_prefix_is_trained_as_without_its_trunk(
     found, plain = Recorder(), Recorder()
     with_trunk = toy_run(None, task=task, method=UPPER, training=training, watchers=[found])
     assert bool(list(tmp_path.glob("trunk/*.states"))) == (memory == 0)
-    monkeypatch.setattr(LowerLayers, "under", lambda *_: 0)
+    monkeypatch.setattr(LowerLayers, "depth_under", lambda *_: 0)
     without = toy_run(None, task=task, method=UPPER, training=training, watchers=[plain])
     lowest = {get().sites[site].layer for site in with_trunk.injection.kv}
     assert min(lowest) > 0

@@ -8,7 +8,10 @@ import contract
 from families import REACHED, backbone
 from foreword.cli.settings import method_from
 from foreword.errors import UserError
+from foreword.methods.deep import Deep
+from foreword.methods.full import Full
 from foreword.methods.head import Head
+from foreword.methods.lora import Lora
 from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import kinds, name_of
@@ -81,3 +84,15 @@ def test_settings_go_to_every_part_that_has_them() -> None:
 def test_wrong_names_are_told(name: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
         kinds(name)
+
+
+def test_the_outline_has_the_shapes_of_the_injection_and_no_numbers() -> None:
+    for method in (Several((Deep(length=2), Head())), Lora(rank=2), Full()):
+        _, trainable = contract.built(method, backbone(LLAMA))
+        real, outline = trainable(), trainable.outline
+        assert outline.settings() == real.settings()
+        kept = dict(outline.tensors())
+        for name, tensor in real.tensors():
+            assert kept[name].shape == tensor.shape
+            assert kept[name].untyped_storage().nbytes() == tensor.element_size()
+        assert trainable.has_head == (outline.head is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -32,6 +33,22 @@ class Trainable(nn.Module, ABC):
 
         Where each of several tasks has an injection of its own: a mixture, one row a task.
         """
+
+    @cached_property
+    def outline(self) -> Injection | Mixture:
+        """What the injection consists of: zeros of its tensors' shapes, which take no memory.
+
+        It says before any training which layers are changed, whether there is a head, and how
+        many positions are taken.
+        """
+        with torch.no_grad():
+            injection: Injection | Mixture = self()
+        return injection.map(lambda tensor: tensor.new_zeros(()).expand(tensor.shape))
+
+    @property
+    def has_head(self) -> bool:
+        """Whether classes are scored by a trained head, in place of label words."""
+        return any(part.head is not None for part in Mixture.of(self.outline, 1).parts)
 
     def training_on(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
         """Return what training rows, given by their numbers, are run under for one step.

@@ -101,9 +101,7 @@ class Loop:
 
         ``counts`` says, by the names of several tasks, how many rows of each an epoch has.
         """
-        with torch.no_grad():
-            injection = self.trainable()
-        room = room_for(self.backbone, injection)
+        room = room_for(self.backbone, self.trainable.outline)
         self.rows, self.held = train, dev
         self.items = [self.bound.train_example(row, room) for row in train]
         self.dev = [self.bound.dev_example(row, room) for row in dev]
@@ -124,7 +122,7 @@ class Loop:
             )
         self.lead = common_lead(item.example for item in self.items)
         self.longest = max(item.example.length for item in self.items)
-        self.trunk = self._trunk(injection)
+        self.trunk = self._trunk(self.trainable.outline)
         self.names = tuple(counts or ("",))
         self.counts = tuple((counts or {"": len(train)}).values())
         self.per_epoch = -(-sum(self.counts) // self.training.batch_size)
@@ -222,8 +220,7 @@ class Loop:
             return False
         if self.training.compile == "auto" and self.steps - self.progress.step < WORTH_COMPILING:
             return False
-        with torch.no_grad():
-            reason = self.backbone.with_changes(self.trainable()).compilable
+        reason = self.backbone.with_changes(self.trainable.outline).compilable
         if self.training.compile == "on" and reason is not None:
             raise UserError(f"--compile on: {reason}; leave it out")
         return reason is None

@@ -185,16 +185,14 @@ def prepare(
     for part in trainable.modules():
         for note in part.notes if isinstance(part, Trainable) else ():
             announce(note)
-    with torch.no_grad():
-        headed = trainable().head is not None
-    bound = bound.with_head() if headed else bound
+    bound = bound.with_head() if trainable.has_head else bound
     learned = bound if objective is None else objective(bound)
     counts = None
     if replay is not None:
         counts = replay.counts(len(train_rows))
         old = replay.task.bind(backbone)
         old.check(replay.rows, answers=True)
-        learned = MixedObjective([learned, old.with_head() if headed else old])
+        learned = MixedObjective([learned, old.with_head() if trainable.has_head else old])
         train_rows = [*train_rows, *(replace(row, task=1) for row in replay.rows)]
     run = Loop(backbone, learned, trainable, training, method.rate, announce, world)
     run.encode(train_rows, dev_rows, counts)
