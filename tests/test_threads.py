@@ -7,6 +7,8 @@ import os
 import pytest
 import torch
 
+from foreword.cli import common, settings
+from foreword.cli.flags import Flags
 from foreword.errors import UserError
 from foreword.threads import CHOSEN, SPINNING, limit_spinning, use_threads
 
@@ -38,3 +40,16 @@ def test_threads_are_those_of_this_process_and_of_its_children(
         torch.set_num_threads(before)
     with pytest.raises(UserError, match="threads is 0; give at least 1"):
         use_threads(0)
+
+
+def test_a_run_and_a_loaded_model_take_the_threads_that_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(settings, "use_threads", asked.append)
+    monkeypatch.setattr(common, "use_threads", asked.append)
+    monkeypatch.setattr(common.Backbone, "load", lambda *_, **__: None)
+    settings.settings(Flags(threads=3), None)
+    common.Loading(threads=5).load("smollm2")
+    common.Loading().load("smollm2")
+    assert asked == [3, 5]

@@ -14,6 +14,7 @@ from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.data.sample import first
 from foreword.prompt.prompt import Answerer
+from foreword.threads import use_threads
 
 T = TypeVar("T", bound=Answerer)
 
@@ -36,9 +37,12 @@ class Loading:
     quantize: Annotated[
         str | None, Parameter(help="int8 or int4: smaller weights in the model")
     ] = None
+    threads: Annotated[int | None, Parameter(help="threads of the CPU; else one a core")] = None
 
     def load(self, name: str, architecture: str = "auto") -> Backbone:
         """Load the model of this name."""
+        if self.threads is not None:
+            use_threads(self.threads)
         return Backbone.load(
             name,
             architecture=architecture,

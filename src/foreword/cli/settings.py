@@ -24,6 +24,7 @@ from foreword.methods.parts.several import together
 from foreword.methods.registry import METHODS, kinds
 from foreword.tasks.base import Task
 from foreword.tasks.registry import TASKS
+from foreword.threads import use_threads
 from foreword.training.presets import settings_of
 from foreword.training.settings import Training
 
@@ -61,7 +62,7 @@ def settings(flags: Any, file: Path | None) -> Settings:
 def settings_from(given: dict[str, Any], where: str) -> Settings:
     """Make the configurations of settings by name; raises UserError as :func:`settings` does."""
     source = going_on(given)
-    plain = {name: given.pop(name, each.default) for name, each in RUN.items()}
+    plain = _plain(given)
     task = task_from(_kind(TASKS, plain["task"], "task"), given, where)
     method = source or method_from(plain["method"], given, where)
     training_values = {f.name for f in dataclasses.fields(Training)}
@@ -72,6 +73,14 @@ def settings_from(given: dict[str, Any], where: str) -> Settings:
         by = f"with method {plain['method']}" if source is None else "that goes on with --from"
         raise UserError(f"{flag(next(iter(given)))} is no setting of task {plain['task']} {by}")
     return Settings(plain, task, method, training)
+
+
+def _plain(given: dict[str, Any]) -> dict[str, Any]:
+    """Take the settings of a run out of ``given``; the number of threads is set at once."""
+    plain = {name: given.pop(name, each.default) for name, each in RUN.items()}
+    if plain["threads"] is not None:
+        use_threads(plain["threads"])
+    return plain
 
 
 def going_on(given: dict[str, Any]) -> FromFile | None:
@@ -134,7 +143,7 @@ def compared(flags: Any, names: Sequence[str]) -> Compared:
     Raises UserError for an unknown method, and for a setting that none of them has.
     """
     given = merged(flags, None)
-    plain = {name: given.pop(name, each.default) for name, each in RUN.items()}
+    plain = _plain(given)
     task = task_from(_kind(TASKS, plain["task"], "task"), given, "settings")
     methods: dict[str, Method | ZeroShot | Demonstrations] = {}
     taken: set[str] = set()
@@ -193,9 +202,11 @@ def merged(flags: Any, file: Path | None) -> dict[str, Any]:
 def task_alone(flags: Any) -> tuple[dict[str, Any], Task]:
     """Make the task of a prompt that comes from elsewhere; return the plain settings with it."""
     given = merged(flags, None)
-    for name in given.keys() & (RUN.keys() - {"model", "dtype", "device", "task", "out"}):
+    for name in given.keys() & (
+        RUN.keys() - {"model", "dtype", "device", "threads", "task", "out"}
+    ):
         raise UserError(f"{flag(name)} is no setting of an import")
-    plain = {name: given.pop(name, each.default) for name, each in RUN.items()}
+    plain = _plain(given)
     task = task_from(_kind(TASKS, plain["task"], "task"), given, "settings")
     given.pop("seed", None)  # of sampling, where the task samples
     if given:

@@ -23,6 +23,7 @@ class RunSettings:
     quantize: str | None = setting(
         None, help="int8 or int4: smaller weights in the model's linear layers"
     )
+    threads: int | None = setting(None, help="threads of the CPU; else one a core")
     shard: bool = setting(
         False, help="spread the layers over the processes of torchrun; each runs all rows"
     )
