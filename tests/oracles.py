@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
+from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from families import REACHED, UNREACHED, WINDOWED, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
-from foreword.injection import NOTHING, Injection
+from foreword.injection import NOTHING, Injection, Patch
 from plain import twin
 
 FAMILIES: dict[str, Family] = {f.name: f for f in [*REACHED, *UNREACHED]} | {
@@ -81,3 +84,79 @@ def embeddings_in_front(base: Backbone, injection: Injection, example: Example) 
             at = len(lead) + example.slot + j
             found.append(model(inputs_embeds=row).logits[0, at])
     return torch.stack(found)
+
+
+# Any injection, on a plain model ------------------------------------------------------------------
+
+FUNCTIONS = {"identity": lambda x: x, "relu": F.relu, "gelu": F.gelu, "silu": F.silu} | {
+    "tanh": torch.tanh
+}
+
+
+def patch_by_hooks(model: PreTrainedModel, patches: Mapping[str, tuple[Patch, ...]]) -> None:
+    """Add to the input or the output of each module what its patches say."""
+    read = {}
+
+    def keep(module: nn.Module, args: Any) -> None:
+        read[module] = args[0]
+
+    def added(patch: Patch, states: Tensor) -> Tensor:
+        x = states if patch.reads is None else read[model.get_submodule(patch.reads)]
+        inner = x if patch.down is None else x @ patch.down.T
+        inner = inner if patch.down_bias is None else inner + patch.down_bias
+        inner = FUNCTIONS[patch.activation](inner)
+        more = inner * patch.up if patch.down is None else inner @ patch.up.T
+        more = more if patch.up_bias is None else more + patch.up_bias
+        if patch.gate is not None:
+            gate = (x * patch.gate[:-1]).sum(-1, keepdim=True) + patch.gate[-1]
+            more = more / (1 + torch.exp(-gate))
+        return states + more.reshape(states.shape)
+
+    for name, own in patches.items():
+
+        def before(module: nn.Module, args: Any, own: Any = own) -> Any:
+            states = args[0]
+            for patch in own:
+                states = added(patch, states) if patch.adds_to == "input" else states
+            return (states, *args[1:])
+
+        def after(module: nn.Module, args: Any, output: Any, own: Any = own) -> Any:
+            states = output[0] if isinstance(output, tuple) else output
+            for patch in own:
+                states = added(patch, states) if patch.adds_to == "output" else states
+            return (states, *output[1:]) if isinstance(output, tuple) else states
+
+        for patch in own:
+            if patch.reads is not None:
+                model.get_submodule(patch.reads).register_forward_pre_hook(keep)
+        model.get_submodule(name).register_forward_pre_hook(before)
+        model.get_submodule(name).register_forward_hook(after)
+
+
+def last_state(base: Backbone, model: PreTrainedModel, example: Example) -> Tensor:
+    """The last hidden state at the place of the answer: (width,)."""
+    ids = torch.tensor([[*example.ids[: example.slot], *example.ids[example.slot :]]])
+    if base.architecture != "encoder-decoder":
+        states = model.base_model(ids).last_hidden_state[0]
+        return states[example.slot - (base.architecture == "causal")]
+    start = torch.tensor([[model.config.decoder_start_token_id]])
+    out = model(input_ids=ids, decoder_input_ids=start, output_hidden_states=True)
+    return out.decoder_hidden_states[-1][0, 0]
+
+
+def by_hand(base: Backbone, injection: Injection, example: Example) -> Tensor:
+    """The scores of a plain model that an injection is applied to by hand, part after part.
+
+    A prefix can be written into the cache of a causal model alone.
+    """
+    model = twin(base)
+    for name, tensor in injection.weights.items():
+        model.get_parameter(name).data.copy_(tensor)
+    patch_by_hooks(model, injection.patches)
+    if injection.head is not None:
+        return (injection.head.weight @ last_state(base, model, example) + injection.head.bias)[
+            None
+        ]
+    if injection.embeds is not None:
+        return embeddings_in_front(base, injection, example)
+    return scores(base, model, example, injection)

@@ -114,7 +114,10 @@ class Lora:
         last = output_embeddings(model)
         names = [n for n, m in model.named_modules() if _linear(m) and m is not last]
         if not names:
-            raise UserError(f"{type(model).__name__} has no linear layers that LoRA could update")
+            raise UserError(
+                f"{type(model).__name__} has no linear layers that LoRA could update; method "
+                "'soft' works on it"
+            )
         known = sorted({name.rpartition(".")[2] for name in names})
         if not self.targets:
             raise UserError(f"--targets: name at least one layer, or {ALL}")
