@@ -15,7 +15,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
-from foreword.injection import NOTHING, Mixture
+from foreword.injection import NOTHING, ClassHead, Injection, Mixture
 from foreword.methods.base import Method
 from foreword.methods.head import Head, of_words
 from foreword.methods.parts.several import Several
@@ -24,8 +24,8 @@ from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.from_rows import fill_from_rows
-from foreword.tasks.labels.search import TRIALS, best
+from foreword.tasks.labels.search import TRIALS, choose_words
+from foreword.tasks.rank import Rank
 from foreword.tasks.score import Score
 from foreword.tasks.templates.demonstrations import draw, mean_states
 from foreword.training.settings import Training
@@ -97,7 +97,7 @@ def test_a_template_of_a_field_alone_has_no_blank_row() -> None:
 
 def drawn(name: str, given: list[Row], **changes: Any) -> Classifier:
     asked = "say what it is \n{demos:2}{text} :"
-    made = fill_from_rows(task(name, template=asked, **changes), get(name), given, 0)
+    made = task(name, template=asked, **changes).fill_from_rows(get(name), given, 0)
     bound = made.bind(get(name))
     assert isinstance(bound, Classifier)
     return bound
@@ -111,7 +111,7 @@ def test_rows_are_shown_as_text_and_none_sees_itself(name: str, choice: str) -> 
     bound = drawn(name, twice, demos=choice)
     base = get(name)
     for row in given:
-        shown = bound._demos([row])[0]
+        shown = bound.demos_before([row])[0]
         assert len(set(shown)) == 2
         assert bound.demonstration(row) not in shown
         whole = "say what it is \n" + "".join(shown) + f"{row.fields['text']} :"
@@ -122,7 +122,7 @@ def test_rows_are_shown_as_text_and_none_sees_itself(name: str, choice: str) -> 
 
 def test_balanced_ones_are_of_all_classes_and_do_not_repeat_the_description() -> None:
     bound = drawn("llama", rows(8))
-    shown = bound._demos([Row({"text": "a new text"}, "")])[0]
+    shown = bound.demos_before([Row({"text": "a new text"}, "")])[0]
     assert {text.split()[-1] for text in shown} == {"good", "bad"}
     assert not any("say" in text for text in shown)
 
@@ -141,7 +141,7 @@ def test_the_nearest_is_by_the_cosine_of_mean_states() -> None:
     pool = torch.stack([mean(str(row.fields["text"])) for row in given])
     near = torch.cosine_similarity(pool - pool.mean(0), mean(asked) - pool.mean(0))
     want = [bound.demonstration(given[int(n)]) for n in near.argsort(descending=True)[:2]]
-    assert bound._demos([Row({"text": asked}, "")])[0] == want[::-1]
+    assert bound.demos_before([Row({"text": asked}, "")])[0] == want[::-1]
 
 
 def test_a_long_row_loses_demonstrations_before_its_own_text() -> None:
@@ -151,7 +151,7 @@ def test_a_long_row_loses_demonstrations_before_its_own_text() -> None:
     short = bound.dev_example(row, full - 1)
     assert short.cut
     text = get().text.decode(list(short.example.ids))
-    last = bound._demos([row])[0][-1].split()[0]
+    last = bound.demos_before([row])[0][-1].split()[0]
     assert "text" in text
     assert last in text
     with pytest.raises(UserError, match="template alone"):
@@ -186,7 +186,7 @@ def test_too_few_rows_to_show() -> None:
     with pytest.raises(UserError, match="rows are there to show"):
         task("llama", template="{demos:2}{text} :").bind(get()).predict(rows(1), NOTHING)
     with pytest.raises(UserError, match=r"has no \{demos:N\}"):
-        fill_from_rows(task("llama", demos="nearest"), get(), rows(4), 0)
+        task("llama", demos="nearest").fill_from_rows(get(), rows(4), 0)
 
 
 # Search ----------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_the_best_combination_is_that_of_trying_all() -> None:
     table = torch.randn(12, 9, generator=torch.Generator().manual_seed(0))
     gold = torch.tensor([0, 1, 2] * 4)
     lists = [[0, 1, 2, 3], [2, 3, 4, 5], [6, 7, 8, 0]]
-    found = best(table, gold, lists)
+    found = choose_words(table, gold, lists)
 
     def worth(chosen: tuple[int, ...]) -> tuple[int, float]:
         scores = table.numpy()[:, list(chosen)].astype(float)
@@ -214,13 +214,13 @@ def test_many_labels_are_searched_one_by_one() -> None:
         2 * size, size, generator=torch.Generator().manual_seed(0)
     )
     gold = torch.arange(size).repeat(2)
-    assert best(table, gold, [list(range(size))] * size) == list(range(size))
+    assert choose_words(table, gold, [list(range(size))] * size) == list(range(size))
 
 
 @pytest.mark.parametrize("name", ["llama", "bert", "t5", "bart"])
 def test_found_words_are_one_token_each_and_no_worse(name: str) -> None:
     given, heard = rows(12), []
-    made = fill_from_rows(task(name, verbalizer="search"), get(name), given, 0, heard.append)
+    made = task(name, verbalizer="search").fill_from_rows(get(name), given, 0, heard.append)
     assert isinstance(made, Classify)
     assert made.verbalizer == "manual"
     assert made.labels is not None
@@ -228,7 +228,7 @@ def test_found_words_are_one_token_each_and_no_worse(name: str) -> None:
     begins = get(name).text.around[0] if get(name).architecture == "encoder-decoder" else ()
     for own in bound.words.values():
         assert len(own) == 1
-        assert len(bound.spelled(own[0])) == len(begins) + 1
+        assert len(bound.spell(own[0])) == len(begins) + 1
         assert own[0] in heard[-1]
 
     def right(bound: Classifier) -> int:
@@ -236,13 +236,13 @@ def test_found_words_are_one_token_each_and_no_worse(name: str) -> None:
         return sum(f["label"] == r.fields["label"] for f, r in zip(found, given, strict=True))
 
     assert right(bound) >= right(task(name).bind(get(name))) or name == "bert"
-    assert fill_from_rows(made, get(name), given, 0) == made
+    assert made.fill_from_rows(get(name), given, 0) == made
 
 
 def test_refining_keeps_the_likelier_half() -> None:
     many = {"good": [" good", " film", " was"], "bad": [" bad", " it", " and"]}
     base, given = get(), rows(6)
-    made = fill_from_rows(task("llama", labels=many, verbalizer="refine"), base, given, 0)
+    made = task("llama", labels=many, verbalizer="refine").fill_from_rows(base, given, 0)
     assert isinstance(made, Classify)
     assert made.labels is not None
     prior = torch.zeros(base.vocabulary)
@@ -250,7 +250,7 @@ def test_refining_keeps_the_likelier_half() -> None:
     for row in given:
         ids = [*base.text.around[0], *base.text.ids(f"{row.fields['text']} :")]
         prior += model(torch.tensor([ids])).logits[0, -1].detach().softmax(0)
-    spelled = task("llama", labels=many).bind(base).spelled
+    spelled = task("llama", labels=many).bind(base).spell
     p = {word: float(prior[spelled(word)[0]]) for own in many.values() for word in own}
     least = sorted(p.values())[3]
     for label, own in many.items():
@@ -261,7 +261,7 @@ def test_refining_keeps_the_likelier_half() -> None:
 def test_a_label_without_rows_cannot_be_searched() -> None:
     given = [row for row in rows(8) if row.fields["label"] == "good"]
     with pytest.raises(UserError, match="label 'bad' has no training row"):
-        fill_from_rows(task("llama", verbalizer="search"), get(), given, 0)
+        task("llama", verbalizer="search").fill_from_rows(get(), given, 0)
 
 
 # Heads that begin as words or prototypes -------------------------------------------------------
@@ -270,7 +270,7 @@ def test_a_label_without_rows_cannot_be_searched() -> None:
 @pytest.mark.parametrize("name", ["llama", "gpt2", "granite", "phi"])
 def test_a_head_of_words_gives_the_verbalizers_scores(name: str) -> None:
     bound, given = task(name).bind(get(name)), rows(4)
-    assert all(len(bound.spelled(words[0])) == 1 for words in bound.words.values())
+    assert all(len(bound.spell(words[0])) == 1 for words in bound.words.values())
     with torch.no_grad():
         made = Head(head_start="words").build(bound, given, 0)()
     want = chances(bound, given)
@@ -282,9 +282,16 @@ def test_scores_that_are_not_linear_are_refused() -> None:
     with pytest.raises(UserError, match="transforms or caps"):
         of_words(bound)
     with pytest.raises(UserError, match="has no label words"):
-        of_words(
-            Score(template="{text}", anchors={" good": 1.0, " bad": 0.0}, low=0, high=1).bind(get())
-        )
+        of_words(Rank(template="{history}").bind(get()))
+
+
+def test_a_head_may_begin_as_the_words_of_a_score() -> None:
+    bound = Score(template="{text} :", anchors={" good": 1.0, " bad": 0.0}).bind(get())
+    given = [Row({"text": "a film"}, "F:1"), Row({"text": "it was"}, "F:2")]
+    injection = Injection(head=ClassHead(*of_words(bound)))
+    expected = [answer["score"] for answer in bound.predict(given, NOTHING)]
+    found = [answer["score"] for answer in bound.with_head().predict(given, injection)]
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -348,15 +355,15 @@ def test_words_of_several_tokens_in_any_script(texts: list[str], labels: dict[st
     smollm2 = Backbone.load("smollm2")
     given = [Row({"text": t, "label": n}, "") for t, n in zip(texts, labels, strict=True)] * 2
     asked = Classify(template="{demos:1}{text}\n答:", labels=labels, calibration="contextual")
-    made = fill_from_rows(asked, smollm2, given, 0)
+    made = asked.fill_from_rows(smollm2, given, 0)
     bound = made.bind(smollm2)
     assert isinstance(bound, Classifier)
-    assert all(len(bound.spelled(words[0])) > 1 for words in bound.words.values())
+    assert all(len(bound.spell(words[0])) > 1 for words in bound.words.values())
     for row in given:
         example = bound.dev_example(row, 10**6).example
         text = smollm2.text.decode(list(example.ids))
         assert str(row.fields["text"]) in text
-        assert bound._demos([row])[0][0] in text
+        assert bound.demos_before([row])[0][0] in text
     np.testing.assert_allclose(chances(bound, given).sum(1), 1, rtol=1e-5)
 
 

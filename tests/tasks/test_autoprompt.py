@@ -16,10 +16,9 @@ from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.tasks.classify import Classify
-from foreword.tasks.labels.autoprompt import WORDS, log_odds, owned
+from foreword.tasks.labels.autoprompt import WORDS, assign_words, log_odds
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.from_rows import fill_from_rows
-from foreword.tasks.labels.search import opening, written
+from foreword.tasks.labels.search import opening, word_of_token
 from plain import twin
 from toys import FAMILIES, get, rows
 
@@ -79,7 +78,7 @@ def test_words_are_those_of_a_classifier_of_states(name: str) -> None:
     base, heard = get(name), []
     asked = bound(base).task
     asked = type(asked)(template=asked.template, labels=asked.labels, verbalizer="autoprompt")
-    made = fill_from_rows(asked, base, rows(8), 0, heard.append)
+    made = asked.fill_from_rows(base, rows(8), 0, heard.append)
     assert isinstance(made, Classify)
     assert made.verbalizer == "manual"
     assert made.labels is not None
@@ -94,13 +93,16 @@ def test_words_are_those_of_a_classifier_of_states(name: str) -> None:
     want: dict[str, list[str]] = {"good": [], "bad": []}
     taken: set[str] = set()
     for token in np.argsort(-abs(speaks), kind="stable"):
-        own, word = want["good" if speaks[token] > 0 else "bad"], written(bound(base), int(token))
+        own, word = (
+            want["good" if speaks[token] > 0 else "bad"],
+            word_of_token(bound(base), int(token)),
+        )
         if word is not None and word.strip() not in taken and len(own) < WORDS:
             own.append(word)
             taken.add(word.strip())
     assert {label: list(own) for label, own in made.labels.items()} == want
     assert all(word in heard[-1] for own in want.values() for word in own)
-    assert fill_from_rows(made, base, rows(8), 0) == made
+    assert made.fill_from_rows(base, rows(8), 0) == made
 
 
 @pytest.mark.parametrize("name", ["llama", "bert", "t5"])
@@ -118,14 +120,10 @@ def test_words_that_were_put_where_the_labels_are_are_found(name: str) -> None:
         output.weight.copy_(noise - noise @ known @ known.T)
         for label, sign in (("good", 1), ("bad", -1)):
             for strength, word in zip((9, 4, 2), planted[label], strict=True):
-                (token,) = task.spelled(f" {word}")
+                (token,) = task.spell(f" {word}")
                 output.weight[token] += sign * strength * noise[token].norm() * way / way.norm()
-    found = fill_from_rows(
-        Classify(template=task.task.template, labels=task.words, verbalizer="autoprompt"),
-        base,
-        rows(8),
-        0,
-    )
+    asked = Classify(template=task.task.template, labels=task.words, verbalizer="autoprompt")
+    found = asked.fill_from_rows(base, rows(8), 0)
     assert isinstance(found, Classify)
     assert found.labels == {k: tuple(f" {w}" for w in own) for k, own in planted.items()}
 
@@ -148,7 +146,7 @@ def test_a_word_stands_for_one_label_and_every_label_has_one() -> None:
     odds[0, tokens] = torch.tensor([9.0, 8.0, 7.0, 6.0])
     odds[1, tokens] = torch.tensor([1.0, -1.0, 8.5, -2.0])  # the third word is the second label's
     odds[2, tokens] = torch.tensor([-9.0, -9.0, -9.0, -3.0])  # the third is nobody's first
-    found = owned(task, odds)
+    found = assign_words(task, odds)
     assert found["good"] == (" film", " was", " and")
     assert found["bad"] == (" go",)
     assert len(found["so"]) == 1
@@ -170,7 +168,7 @@ def test_a_model_whose_scores_are_no_product_is_refused() -> None:
         template="{text} :", labels={"good": " good", "bad": " bad"}, verbalizer="autoprompt"
     )
     with pytest.raises(UserError, match=r"llama does not score words by a product .* search"):
-        fill_from_rows(asked, base, rows(8), 0)
+        asked.fill_from_rows(base, rows(8), 0)
 
 
 def test_a_label_without_rows_is_named() -> None:
@@ -179,4 +177,4 @@ def test_a_label_without_rows_is_named() -> None:
         template="{text} :", labels={"good": " good", "bad": " bad"}, verbalizer="autoprompt"
     )
     with pytest.raises(UserError, match="label 'bad' has no training row"):
-        fill_from_rows(asked, get(), given, 0)
+        asked.fill_from_rows(get(), given, 0)

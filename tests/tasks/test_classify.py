@@ -21,7 +21,7 @@ from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.verbalizer import LabelTree, normalized, words_of
+from foreword.tasks.labels.verbalizer import LabelTree, normalize, words_of
 from foreword.tasks.templates.layout import room_for
 from plain import next_logits, twin
 
@@ -347,7 +347,7 @@ def test_words_of_names() -> None:
 )
 def test_labels_that_cannot_be_are_refused(labels: Any, what: str) -> None:
     with pytest.raises(UserError, match=what):
-        normalized(labels)
+        normalize(labels)
 
 
 def test_words_that_tokenize_to_nothing_are_refused() -> None:

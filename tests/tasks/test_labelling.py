@@ -17,7 +17,7 @@ from foreword.injection import NOTHING
 from foreword.methods.soft import Soft
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.labelling import balanced
+from foreword.tasks.labels.one_label import balance
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from toys import Recorder, get
@@ -64,7 +64,7 @@ def test_weighted_losses_are_torchs_own(name: str, smoothing: float) -> None:
 def test_balanced_weights_are_scikit_learns() -> None:
     names = sorted(set(LABELS))
     expected = compute_class_weight("balanced", classes=np.array(names), y=LABELS)
-    assert balanced(LABELS) == pytest.approx(dict(zip(names, expected, strict=True)))
+    assert balance(LABELS) == pytest.approx(dict(zip(names, expected, strict=True)))
 
 
 def test_weights_that_are_no_weights_are_refused() -> None:

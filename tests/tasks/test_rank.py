@@ -14,7 +14,7 @@ from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.tasks.rank import AT_ONCE, Rank, Ranker
+from foreword.tasks.rank import CANDIDATES_AT_ONCE, Rank, Ranker
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from plain import twin
@@ -76,7 +76,7 @@ def test_scores_are_those_of_whole_texts(name: str, normalize: str) -> None:
 
 
 def test_many_candidates_are_ranked_in_parts() -> None:
-    many = [f"film {n}" for n in range(2 * AT_ONCE + 5)]
+    many = [f"film {n}" for n in range(2 * CANDIDATES_AT_ONCE + 5)]
     row = Row({"history": "it was", "candidates": many, "answer": "film 3"}, "F:1")
     heard: list[int] = []
     task = bound()

@@ -15,7 +15,6 @@ from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.metrics.relations import relations
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.from_rows import fill_from_rows
 from foreword.tasks.relate import Relate, phrase
 
 FAMILIES = {f.name: f for f in (CAUSAL[0], MASKED[0], SEQ2SEQ[0])}
@@ -134,7 +133,7 @@ def test_calibration_blanks_every_field(name: str, way: str, blanks: list[str]) 
     "template", ["{demos:2}{text}\n{head} and {tail} are", "{demos:2}{text} :"]
 )
 def test_rows_are_shown_with_their_relations(choice: str, template: str) -> None:
-    made = fill_from_rows(asked("llama", template=template, demos=choice), get("llama"), MORE, 0)
+    made = asked("llama", template=template, demos=choice).fill_from_rows(get("llama"), MORE, 0)
     assert isinstance(made, Relate)
     assert made.shown is not None
     assert all(set(row) == {"text", "head", "tail", "label"} for row in made.shown)
@@ -142,12 +141,12 @@ def test_rows_are_shown_with_their_relations(choice: str, template: str) -> None
     assert isinstance(bound, Classifier)
     for row in MORE:
         others = {bound.demonstration(other) for other in MORE if other is not row}
-        shown = bound._demos([row])[0]
+        shown = bound.demos_before([row])[0]
         assert set(shown) == others
         asks = template.removeprefix("{demos:2}")
         own = asked("llama", template="".join(shown).replace("{", "{{") + asks).bind(get("llama"))
         assert bound.dev_example(row, 10**6).example == own.dev_example(row, 10**6).example
-    assert fill_from_rows(made, get("llama"), MORE, 1) == made
+    assert made.fill_from_rows(get("llama"), MORE, 1) == made
 
 
 def test_relations_to_show_are_checked() -> None:
@@ -155,4 +154,4 @@ def test_relations_to_show_are_checked() -> None:
     with pytest.raises(UserError, match="demonstration 1: missing field 'head'"):
         task.bind(get("llama")).predict(MORE, NOTHING)
     with pytest.raises(UserError, match=r"the template has no \{demos:N\}"):
-        fill_from_rows(asked("llama", demos="nearest"), get("llama"), MORE, 0)
+        asked("llama", demos="nearest").fill_from_rows(get("llama"), MORE, 0)

@@ -18,7 +18,6 @@ from foreword.injection import NOTHING
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.from_rows import fill_from_rows
 from foreword.tasks.rank import Rank
 from foreword.tasks.relate import Relate
 from foreword.tasks.tag import Tag
@@ -126,9 +125,9 @@ def test_answers_are_the_assistants(name: str) -> None:
     task = classifier(base, SORTER)
     for label in WORDS:
         whole = written(base, [SAYS, user("a film"), assistant(label)], asks=False)
-        found = (*ids(task, row), *task.spelled(f" {label}"))
+        found = (*ids(task, row), *task.spell(f" {label}"))
         assert found == whole[: len(found)]
-        assert len(task.spelled(f" {label}")) >= 1
+        assert len(task.spell(f" {label}")) >= 1
     item = Generate(template=SORTER).bind(base).train_example(row, 512)
     whole = written(base, [SAYS, user("a film"), assistant("good film")], asks=False)
     said = item.example.answers[:-1]
@@ -141,7 +140,7 @@ def test_answers_are_the_assistants(name: str) -> None:
 @pytest.mark.parametrize("name", BASES)
 def test_demonstrations_are_turns(name: str) -> None:
     base, known = opened(name), rows(6)
-    made = fill_from_rows(Classify(template=SHOWN, labels=WORDS), base, known, 0)
+    made = Classify(template=SHOWN, labels=WORDS).fill_from_rows(base, known, 0)
     task = made.bind(base)
     assert isinstance(task, Classifier)
     assert isinstance(made, Classify)
@@ -166,7 +165,7 @@ def test_demonstrations_are_turns(name: str) -> None:
 
 def test_without_a_chat_template_turns_are_lines() -> None:
     base, known = speaking(None), rows(6)
-    made = fill_from_rows(Classify(template=SHOWN, labels=WORDS), base, known, 0)
+    made = Classify(template=SHOWN, labels=WORDS).fill_from_rows(base, known, 0)
     task = made.bind(base)
     assert isinstance(made, Classify)
     assert made.shown is not None
@@ -179,7 +178,7 @@ def test_without_a_chat_template_turns_are_lines() -> None:
         *base.text.ids(line),
     )
     assert isinstance(task, Classifier)
-    assert list(task.spelled(" good")) == base.text.ids(" good")
+    assert list(task.spell(" good")) == base.text.ids(" good")
 
 
 @given(
@@ -209,7 +208,7 @@ def test_virtual_tokens_stand_in_messages() -> None:
     at = made.index(first)
     assert made[:at] == tuple(base.text.ids("<system>"))
     assert made[at + 3 :][: len(base.text.ids("say it"))] == tuple(base.text.ids("say it"))
-    assert task.spelled(" good") == tuple(base.text.ids(" good"))
+    assert task.spell(" good") == tuple(base.text.ids(" good"))
     assert len(task.without_prompt().predict([row], NOTHING)[0]["probabilities"]) == 2
 
 

@@ -25,7 +25,8 @@ from foreword.methods.registry import METHODS
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
-from foreword.tasks.score import Score, Scorer, number_of, spread
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.score import Score, number_of, spread
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from plain import next_logits, twin
@@ -47,11 +48,11 @@ def rows(numbers: list[Any] | None = None) -> list[Row]:
     return [Row(fields, f"F:{n}") for n, fields in enumerate(made, 1)]
 
 
-def bound(name: str = "llama", **changes: Any) -> Scorer:
+def bound(name: str = "llama", **changes: Any) -> Classifier:
     return Score(**changes).complete(rows(), get(name)).bind(get(name))
 
 
-def logits_of(task: Scorer, given: list[Row]) -> tuple[Tensor, list[Any]]:
+def logits_of(task: Classifier, given: list[Row]) -> tuple[Tensor, list[Any]]:
     items = [task.train_example(row, 100) for row in given]
     examples = [item.example for item in items]
     ((group, logits),) = infer(task.backbone, NOTHING, examples, 10_000, tokens=task.tokens)
@@ -150,7 +151,7 @@ def test_the_answer_is_the_expected_number(name: str) -> None:
 def test_the_loss_is_the_cross_entropy_to_both_neighbours(name: str) -> None:
     task = bound(name)
     logits, items = logits_of(task, rows())
-    scores = task.anchored.verbalizer.scores(logits, [item.example for item in items])
+    scores = task.verbalizer.scores(logits, [item.example for item in items])
     found = task.losses(logits, items)
     for item, own, loss in zip(items, scores, found, strict=True):
         # the same by interpolation: the loss is linear between neighbouring whole numbers

@@ -14,7 +14,7 @@ from foreword.backbone.example import Example
 from foreword.data.row import Row
 from foreword.engine.passes import infer, states_of
 from foreword.injection import Injection
-from foreword.tasks.base import Bound, Encoded, mean
+from foreword.tasks.base import Bound, Encoded, mean, sum_by_row
 from foreword.tasks.templates.layout import room_for
 
 
@@ -61,8 +61,7 @@ class Distilled:
     def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
         """Return the divergence of each row, summed over its tokens: (rows,)."""
         each = divergence(self._taught(items), logits)
-        sizes = torch.tensor([item.gold for item in items], device=logits.device)
-        return each.new_zeros(len(items)).index_add(0, torch.repeat_interleave(sizes), each)
+        return sum_by_row(each, [item.gold for item in items])
 
     def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return minus the summed divergence, and the number of tokens."""

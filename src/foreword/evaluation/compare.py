@@ -36,7 +36,6 @@ from foreword.files import write_whole
 from foreword.injection import NOTHING
 from foreword.methods.base import Method
 from foreword.tasks.base import Bound, Task
-from foreword.tasks.labels.from_rows import fill_from_rows
 from foreword.tasks.registry import name_of
 from foreword.tasks.templates.demonstrations import demonstrations
 from foreword.training.interrupt import Interrupted
@@ -238,7 +237,7 @@ def perform(run: Run, folder: Path) -> Record:
     seed, task = run.training.seed, bound.task
     parameters, size, seconds = 0, 0, 0.0
     if isinstance(run.method, ZeroShot | Demonstrations):
-        bound, before = fill_from_rows(task, backbone, rows, seed).bind(backbone), ""
+        bound, before = task.fill_from_rows(backbone, rows, seed).bind(backbone), ""
         if isinstance(run.method, Demonstrations):
             bound.check(rows, answers=True)
             shown = demonstrations(bound, rows, run.method.shots, seed)

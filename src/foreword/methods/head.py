@@ -18,7 +18,6 @@ from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
 from foreword.methods.base import Trainable
 from foreword.tasks.base import Bound
-from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.templates.layout import room_for
 
 
@@ -79,12 +78,13 @@ def of_words(task: Bound) -> tuple[Tensor, Tensor]:
 
     Raises UserError where the task has no label words, or the model scores them otherwise.
     """
-    if not isinstance(task, Classifier):
+    paths = task.label_paths()
+    if not paths:
         raise UserError("--head-start words: the task has no label words; leave it out")
     first = task.backbone.text.around[0] if task.backbone.architecture == "encoder-decoder" else ()
     weights, biases = [], []
-    for label in sorted(task.labels):
-        own = [output(task.backbone, task.spelled(w)[len(first) :]) for w in task.words[label]]
+    for label in sorted(paths):
+        own = [output(task.backbone, path[len(first) :]) for path in paths[label]]
         weights.append(torch.stack([weight.mean(0) for weight, _ in own]).mean(0))
         biases.append(torch.stack([bias.mean() for _, bias in own]).mean())
     return torch.stack(weights), torch.stack(biases)

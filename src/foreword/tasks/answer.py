@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
@@ -16,11 +15,11 @@ from foreword.metrics.answers import answers as measured
 from foreword.metrics.words import code
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator
-from foreword.tasks.texts.spec import Wording
+from foreword.tasks.texts.spec import TextTask, Wording
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(TextTask):
     """Rows of ``context``, ``question`` and ``answers``, as SQuAD has them.
 
     A passage that is too long for ``max_length`` is read in windows, each ``stride`` tokens after
@@ -38,7 +37,6 @@ class Answer:
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
     stride: int = setting(128, help="tokens from one window of a long passage to the next")
     truncate: Side = setting("right", help="the side on which rows are truncated")
-    input_window: ClassVar[int | None] = None  # the answer may stand anywhere
     label_smoothing: float = setting(
         0.0, help="share of the target that is spread over all answers"
     )

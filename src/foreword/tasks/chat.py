@@ -16,11 +16,11 @@ from foreword.metrics.generation import generation
 from foreword.tasks.generate import references
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator
-from foreword.tasks.texts.spec import Wording
+from foreword.tasks.texts.spec import TextTask, Wording
 
 
 @dataclass(frozen=True)
-class Chat:
+class Chat(TextTask):
     """Rows of ``messages``, read through the model's chat template.
 
     ``turns`` says which of the assistant's turns are learned: the last one, or all of them in

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
+from foreword.tasks.base import Announce, ignore
 from foreword.tasks.labels.calibrate import Calibration
-from foreword.tasks.labels.classifier import Classifier, ZeroShotAids
-from foreword.tasks.labels.labelling import (
-    LEVELS,
-    OneLabel,
-    balanced,
-    check_headline,
-    check_weights,
-)
-from foreword.tasks.labels.verbalizer import normalized, words_of
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.labels.examples import ZeroShotAids
+from foreword.tasks.labels.from_rows import ShowingTask, choose_label_words
+from foreword.tasks.labels.labelling import check_headline
+from foreword.tasks.labels.one_label import LEVELS, OneLabel, balance, check_weights
+from foreword.tasks.labels.verbalizer import normalize, words_of
 from foreword.tasks.templates.demonstrations import Choice
 from foreword.tasks.templates.layout import Side
 
 
 @dataclass(frozen=True)
-class Classify:
+class Classify(ShowingTask):
     """A template that ends in (or, on masked models, holds) the answer, and a verbalizer.
 
     ``labels`` maps each label to its word or words; None takes the labels that occur in the rows
@@ -78,6 +76,8 @@ class Classify:
         None, help="file of rows used as demonstrations, instead of some of the training rows"
     )
 
+    fusion: ClassVar[Literal["labels"]] = "labels"
+
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Classify:
         """Find the labels in the rows where none are given, and a template for their shape."""
         template = self.template
@@ -85,10 +85,26 @@ class Classify:
             template = usual_template(rows[0], backbone, "Label")
         labels, weights = self.labels, self.class_weights
         if labels is None:
-            labels = {name: words_of(name) for name in sorted(set(found(rows, self.label_field)))}
+            labels = {
+                name: words_of(name) for name in sorted(set(labels_in(rows, self.label_field)))
+            }
         if weights == "balanced":
-            weights = balanced(found(rows, self.label_field))
-        return replace(self, template=template, labels=normalized(labels), class_weights=weights)
+            weights = balance(labels_in(rows, self.label_field))
+        return replace(self, template=template, labels=normalize(labels), class_weights=weights)
+
+    def fill_from_rows(
+        self, backbone: Backbone, rows: Sequence[Row], seed: int, announce: Announce = ignore
+    ) -> Classify:
+        """Return the task with its demonstrations drawn and its label words chosen.
+
+        Both stand in it from then on, as plain values, and are not chosen again. Raises UserError
+        for rows that cannot be used, or are too few.
+        """
+        task = super().fill_from_rows(backbone, rows, seed, announce)
+        if task.verbalizer == "manual":
+            return task
+        words = choose_label_words(task.bind(backbone), task.verbalizer, rows, announce)
+        return replace(task, labels=words, verbalizer="manual")
 
     def bind(self, backbone: Backbone) -> Classifier:
         """Return the task on a backbone; labels and template must be known by now."""
@@ -114,10 +130,10 @@ class Classify:
         if weights is not None:
             check_weights(weights, labelling.names)
         aids = ZeroShotAids(self.calibration, self.shown or (), self.demos == "nearest")
-        return Classifier(self, backbone, labelling, aids)
+        return Classifier(self, backbone, labelling, self.labels, aids)
 
 
-def found(rows: Sequence[Row], field: str) -> list[str]:
+def labels_in(rows: Sequence[Row], field: str) -> list[str]:
     """Return the rows' labels; raises UserError for a row without one."""
     require(rows, [field])
     return [str(row.fields[field]) for row in rows]

@@ -14,11 +14,11 @@ from foreword.errors import UserError
 from foreword.metrics.generation import generation
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator
-from foreword.tasks.texts.spec import Wording
+from foreword.tasks.texts.spec import TextTask, Wording
 
 
 @dataclass(frozen=True)
-class Generate:
+class Generate(TextTask):
     """A template for the prompt, the field that holds the completion, and how to decode.
 
     Rows of ``messages`` are read through the tokenizer's chat template: the last message is the

@@ -23,8 +23,8 @@ from foreword.metrics.resample import Floats
 from foreword.tasks.base import Encoded
 from foreword.tasks.classify import usual_template
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.labelling import check_headline, check_label
-from foreword.tasks.labels.verbalizer import normalized, words_of
+from foreword.tasks.labels.labelling import Labelling, LabelTask, check_headline, check_label
+from foreword.tasks.labels.verbalizer import normalize, words_of
 from foreword.tasks.templates.layout import Side
 
 STEPS = 129
@@ -32,7 +32,7 @@ STEPS = 129
 
 
 @dataclass(frozen=True)
-class Multilabel:
+class Multilabel(LabelTask):
     """A template that ends in (or, on masked models, holds) the answer, and a verbalizer.
 
     ``labels`` maps each label to its word or words, and so the label ``none``, which stands for
@@ -71,7 +71,7 @@ class Multilabel:
             found = sorted({name for row in rows for name in labels_of(row, self.labels_field)})
             labels = {name: words_of(name) for name in found}
         labels.setdefault(self.none, words_of(self.none))
-        return replace(self, template=template, labels=normalized(labels))
+        return replace(self, template=template, labels=normalize(labels))
 
     def bind(self, backbone: Backbone) -> Classifier:
         """Return the task on a backbone; labels and template must be known by now."""
@@ -92,11 +92,11 @@ class Multilabel:
             self.fit_thresholds == "own",
             fit=with_thresholds if fits else None,
         )
-        return Classifier(self, backbone, labelling)
+        return Classifier(self, backbone, labelling, self.labels)
 
 
 @dataclass(frozen=True)
-class ManyLabels:
+class ManyLabels(Labelling):
     """Any number of labels a row, of those in ``names`` but ``none``.
 
     The dev score is the F1 at the thresholds that are the best for the dev rows themselves, of the
@@ -107,33 +107,16 @@ class ManyLabels:
     field: str
     none: str
     thresholds: tuple[float, ...]  # of the labels but none, in their order
-    headline: str
+    metric: str
     apart: bool
     fit: Any = None
     answer = "labels"
     asks = "Name all that holds for the text:"
-    each = ""
-    vocabulary = False
-    whole = False
-    own = False
-
-    @property
-    def metric(self) -> str:
-        """The headline."""
-        return self.headline
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels that a row may have."""
         return tuple(name for name in self.names if name != self.none)
-
-    def places(self, row: Row) -> Sequence[Mapping[str, str]]:
-        """Return the one place, which has no fields of its own."""
-        return ({},)
-
-    def shown(self, row: Row) -> Row:
-        """Return the row as it is."""
-        return row
 
     def check(self, row: Row, *, answers: bool) -> None:
         """Raise UserError for labels that are no list of known ones, each once."""
@@ -155,7 +138,7 @@ class ManyLabels:
         own = labels_of(row, self.field)
         return tuple(n for n, name in enumerate(self.labels) if name in own)
 
-    def spoken(self, row: Row) -> Sequence[Sequence[int]]:
+    def slot_labels(self, row: Row) -> Sequence[Sequence[int]]:
         """Return the row's labels by their numbers among all names, or none's."""
         own = [self.names.index(self.labels[number]) for number in self.gold(row)]
         return (own or [self.names.index(self.none)],)
@@ -163,10 +146,6 @@ class ManyLabels:
     def class_of(self, row: Row) -> str | None:
         """Return the row's labels as one."""
         return ", ".join(sorted(labels_of(row, self.field)))
-
-    def weight(self, item: Encoded) -> float:
-        """Count every row once."""
-        return 1
 
     def odds(self, scores: Tensor) -> Tensor:
         """Return the labels' log-odds beside none: (rows, names) -> (rows, labels)."""
@@ -195,8 +174,8 @@ class ManyLabels:
     def dev_score(self, sums: Sequence[float]) -> float:
         """Return the best F1 of such counts, in percent points."""
         counts = np.array(sums).reshape(3, STEPS, len(self.labels))
-        best = best_steps(counts, self.headline, apart=self.apart)
-        return 100 * float(f1_at(counts, best, self.headline))
+        best = best_steps(counts, self.metric, apart=self.apart)
+        return 100 * float(f1_at(counts, best, self.metric))
 
     def answer_of(self, scores: Tensor) -> dict[str, Any]:
         """Return the labels whose probabilities reach their thresholds, and all probabilities."""

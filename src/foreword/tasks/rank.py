@@ -18,25 +18,23 @@ from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.metrics.ranking import ranking, ranks
-from foreword.tasks.base import Encoded, Task, mean
+from foreword.tasks.base import Bound, Encoded, Task
 from foreword.tasks.candidates import Listed, listed
 from foreword.tasks.progress import by_owner
 from foreword.tasks.templates.layout import (
     FilledTemplate,
     Side,
     answer_ids,
-    lay,
     room_for,
     values_of,
 )
-from foreword.tasks.templates.templated import Templated
 
-AT_ONCE = 32
+CANDIDATES_AT_ONCE = 32
 """Candidates that share one pass over their history where there are more."""
 
 
 @dataclass(frozen=True)
-class Rank:
+class Rank(Task):
     """Rows of a history, ``candidates`` (a list of texts) and ``answer``, the right one of them.
 
     A candidate's score is the log-probability of its tokens after the history, their mean or
@@ -86,15 +84,12 @@ class Rank:
         return Ranker(self, backbone)
 
 
-class Ranker(Templated):
+class Ranker(Bound):
     """A ranking bound to a backbone."""
 
     metric = "mrr"
     headline = "mrr"
     answer = "best"
-    tokens = None  # all are scored
-    classes = 0
-    dev_score = staticmethod(mean)
 
     def __init__(self, task: Rank, backbone: Backbone) -> None:
         if task.template is None:
@@ -106,18 +101,8 @@ class Ranker(Templated):
             )
         if task.negatives < 1:
             raise UserError(f"--negatives {task.negatives}: give 1 or more")
-        super().__init__(backbone, task.template)
-        self.task = task
-
-    def without_prompt(self) -> Ranker:
-        """Return the task with the virtual tokens left out of its template."""
-        made = Ranker(self.task, self.backbone)
-        made.template = self.template.hard()
-        return made
-
-    def with_head(self) -> Ranker:
-        """Raise UserError: candidates are no classes that a head could score."""
-        raise UserError("a ranking has no classes for a head; leave the head out of --method")
+        super().__init__(task, backbone, task.template)
+        self.task: Rank = task
 
     # Rows to examples --------------------------------------------------------------------------
 
@@ -147,16 +132,8 @@ class Ranker(Templated):
     def _laid(self, row: Row, texts: Sequence[str], room: int, before: str = "") -> FilledTemplate:
         whole = self._joined(row)
         longest = max(len(self.backbone.text.ids(text)) for text in texts) + 2
-        limit = self.task.max_length + len(self.backbone.text.ids(before))
-        return lay(
-            self.backbone,
-            self.template,
-            values_of(self.backbone, whole, self.template.fields, self.task.input_window),
-            room=min(limit, room - longest),
-            side=self.task.truncate,
-            where=row.where,
-            before=before,
-        )
+        values = values_of(self.backbone, whole, self.fields, self.task.input_window)
+        return self.fill(values, room - longest, row.where, before)
 
     def _example(self, laid: FilledTemplate, texts: Sequence[str]) -> Example:
         paths = [
@@ -174,13 +151,7 @@ class Ranker(Templated):
         gold = sum(1 << place for place in listed.right)
         return Encoded(self._example(laid, listed.texts), gold, laid.cut)
 
-    dev_example = train_example
-
     # Logits to answers -------------------------------------------------------------------------
-
-    def weight(self, item: Encoded) -> int:
-        """Count every row once."""
-        return 1
 
     def _scores(self, logits: Tensor, examples: Sequence[Example]) -> list[Tensor]:
         """Return the scores of each example's candidates: a (candidates,) for each."""
@@ -217,27 +188,15 @@ class Ranker(Templated):
             found += 100 / ranks(own.tolist(), right)[0]
         return found, len(items)
 
-    def fit_on_dev(self, rows: Sequence[Row], injection: Injection) -> Task:
-        """Return the task as it is."""
-        return self.task
-
     def instruction(self) -> str:
         """Return the default text to start from."""
         return "Continue with what fits best.\n\n"
-
-    def label_text(self) -> str:
-        """Return nothing: a ranking has no labels."""
-        return ""
-
-    def class_of(self, row: Row) -> str | None:
-        """Return None: a ranking has no classes."""
-        return None
 
     def demonstration(self, row: Row) -> str:
         """Return the row as the template shows it, with a right candidate after it."""
         listed, whole = self.listed(row), self._joined(row)
         values = {name: str(whole.fields[name]) for name in self.template.fields}
-        filled = "".join(p for p in self.template.fill(values) if isinstance(p, str))
+        filled = self.plain_text(values)
         answer = self.following(filled, listed.texts[min(listed.right)])
         return f"{filled}{answer}{self.template.after}"
 
@@ -259,8 +218,8 @@ class Ranker(Templated):
         for number, (row, own) in enumerate(zip(rows, listed, strict=True)):
             laid = self._laid(row, own.texts, room, before)
             cut.append(laid.cut)
-            for start in range(0, len(own.texts), AT_ONCE):
-                examples.append(self._example(laid, own.texts[start : start + AT_ONCE]))
+            for start in range(0, len(own.texts), CANDIDATES_AT_ONCE):
+                examples.append(self._example(laid, own.texts[start : start + CANDIDATES_AT_ONCE]))
                 owners.append(number)
         under = injection.of_rows(owners) if isinstance(injection, Mixture) else injection
         parts: list[list[float]] = [[] for _ in examples]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
@@ -13,17 +13,19 @@ from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.metrics.relations import official, parted, relations
-from foreword.tasks.classify import found
+from foreword.tasks.classify import labels_in
 from foreword.tasks.labels.calibrate import Calibration
-from foreword.tasks.labels.classifier import Classifier, ZeroShotAids
-from foreword.tasks.labels.labelling import OneLabel
-from foreword.tasks.labels.verbalizer import normalized, words_of
+from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.labels.examples import ZeroShotAids
+from foreword.tasks.labels.from_rows import ShowingTask
+from foreword.tasks.labels.one_label import OneLabel
+from foreword.tasks.labels.verbalizer import normalize, words_of
 from foreword.tasks.templates.demonstrations import Choice
 from foreword.tasks.templates.layout import Side
 
 
 @dataclass(frozen=True)
-class Relate:
+class Relate(ShowingTask):
     """A template that names both things and ends in (or holds) their relation, and a verbalizer.
 
     ``labels`` maps each relation to its word or words. None takes those that occur in the rows:
@@ -57,6 +59,8 @@ class Relate:
         None, help="file of rows used as demonstrations, instead of some of the training rows"
     )
 
+    fusion: ClassVar[Literal["labels"]] = "labels"
+
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Relate:
         """Find the relations in the rows where none are given, and the usual template."""
         template, labels = self.template, self.labels
@@ -65,8 +69,8 @@ class Relate:
             things = f"{{{self.head_field}}} and {{{self.tail_field}}}"
             template = f"{{{self.text_field}}}\n{things} are{answer}"
         if labels is None:
-            labels = {name: phrase(name) for name in sorted(set(found(rows, self.label_field)))}
-        return replace(self, template=template, labels=normalized(labels))
+            labels = {name: phrase(name) for name in sorted(set(labels_in(rows, self.label_field)))}
+        return replace(self, template=template, labels=normalize(labels))
 
     def bind(self, backbone: Backbone) -> Classifier:
         """Return the task on a backbone; labels and template must be known by now."""
@@ -86,7 +90,7 @@ class Relate:
             asks="Say how two things of the text relate:",
         )
         aids = ZeroShotAids(self.calibration, self.shown or (), self.demos == "nearest")
-        return Classifier(self, backbone, labelling, aids)
+        return Classifier(self, backbone, labelling, self.labels, aids)
 
     def _usable(self, row: Row) -> None:
         """Raise UserError where head or tail are missing, or do not occur in the text."""

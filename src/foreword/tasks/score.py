@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -15,16 +15,16 @@ from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
-from foreword.injection import Injection, Mixture
 from foreword.metrics.regression import regression
-from foreword.tasks.base import Encoded, Task, mean
-from foreword.tasks.classify import Classify, usual_template
+from foreword.tasks.base import Encoded, Task
+from foreword.tasks.classify import usual_template
 from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.labels.labelling import Labelling
 from foreword.tasks.templates.layout import Side
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Task):
     """A template that ends in (or, on masked models, holds) the answer, and anchors.
 
     ``anchors`` maps words to the numbers that they stand for. None makes up to six of them, whole
@@ -46,6 +46,13 @@ class Score:
     truncate: Side = setting("right", help="the side on which rows are truncated")
     input_window: int | None = setting(None, help="read only the first K tokens of each field")
 
+    fusion: ClassVar[Literal["numbers"]] = "numbers"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The anchors' numbers, in ascending order."""
+        return tuple(f"{number:g}" for number in sorted((self.anchors or {}).values()))
+
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Score:
         """Find the range in the rows where none is given, and a template for their shape."""
         template = self.template or usual_template(rows[0], backbone, "Score")
@@ -65,7 +72,7 @@ class Score:
                 )
         return replace(self, template=template, low=ends[0], high=ends[1], anchors=anchors)
 
-    def bind(self, backbone: Backbone) -> Scorer:
+    def bind(self, backbone: Backbone) -> Classifier:
         """Return the task on a backbone; anchors and template must be known by now."""
         if self.template is None or self.anchors is None:
             raise UserError("a score needs a template and anchors; give both, or rows")
@@ -73,19 +80,14 @@ class Score:
         if len(set(numbers)) < max(2, len(numbers)) or not all(map(math.isfinite, numbers)):
             raise UserError(f"a score needs two or more anchors, each of its own number: {numbers}")
         ordered = sorted(self.anchors.items(), key=lambda pair: pair[1])
-        words = Classify(
-            template=self.template,
-            labels={str(number): word for word, number in ordered},
-            label_field=self.label_field,
-            max_length=self.max_length,
-            truncate=self.truncate,
-            input_window=self.input_window,
-        )
-        return Scorer(self, words.bind(backbone), tuple(numbers))
+        words = {str(number): word for word, number in ordered}
+        labelling = Anchors(tuple(words), self.label_field, tuple(numbers))
+        return Classifier(self, backbone, labelling, words)
 
 
-class Scorer:
-    """A score bound to a backbone: a classification whose labels are the anchors.
+@dataclass(frozen=True)
+class Anchors(Labelling):
+    """A number a row, by the scores of labels that stand for numbers.
 
     The answer is the expected number under the anchors' probabilities. The loss is the cross
     entropy to the two anchors around a row's number, weighted so that their mean is that number
@@ -93,88 +95,41 @@ class Scorer:
     of LM-BFF (Gao et al. 2021, arXiv:2012.15723).
     """
 
+    names: tuple[str, ...]
+    field: str
+    numbers: tuple[float, ...]  # in ascending order, one a name
     metric = "negative MSE"
     headline = "pearson"
     answer = "score"
-    dev_score = staticmethod(mean)
 
-    def __init__(self, task: Score, anchored: Classifier, numbers: tuple[float, ...]) -> None:
-        self.task = task
-        self.anchored = anchored
-        self.numbers = numbers  # in ascending order, as the labels of ``anchored``
-        self.backbone = anchored.backbone
+    def instruction(self, words: Sequence[str]) -> str:
+        """Name the range in a sentence."""
+        return f"Score the text from {self.numbers[0]:g} to {self.numbers[-1]:g}.\n\n"
 
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The fields of a row that the template asks for."""
-        return self.anchored.fields
+    def check(self, row: Row, *, answers: bool) -> None:
+        """Raise UserError for a row that lacks a number within the range."""
+        if not answers:
+            return
+        number, low, high = self.number(row), self.numbers[0], self.numbers[-1]
+        if not low <= number <= high:
+            raise UserError(
+                f"{row.where}: {number:g} is outside the range of {low:g} to {high:g}; "
+                "mend the row, or widen --low and --high"
+            )
 
-    @property
-    def classes(self) -> int:
-        """The number of anchors."""
-        return self.anchored.classes
-
-    @property
-    def virtual(self) -> int:
-        """The number of virtual tokens that the template itself places."""
-        return self.anchored.virtual
-
-    def starts(self) -> list[tuple[int, str | None]]:
-        """The template's runs of virtual tokens: size and starting text of each."""
-        return self.anchored.starts()
-
-    def with_head(self) -> Scorer:
-        """Return the task for an injection with a head, which scores the anchors."""
-        return Scorer(self.task, self.anchored.with_head(), self.numbers)
-
-    def without_prompt(self) -> Scorer:
-        """Return the task with the virtual tokens left out of its template."""
-        return Scorer(self.task, self.anchored.without_prompt(), self.numbers)
-
-    # Rows to examples --------------------------------------------------------------------------
-
-    def check(self, rows: Sequence[Row], *, answers: bool) -> None:
-        """Raise UserError at the first row that lacks a field, or a number within the range."""
-        self.anchored.check(rows, answers=False)
-        low, high = self.numbers[0], self.numbers[-1]
-        for row in rows if answers else ():
-            number = number_of(row, self.task.label_field)
-            if not low <= number <= high:
-                raise UserError(
-                    f"{row.where}: {number:g} is outside the range of {low:g} to {high:g}; "
-                    "mend the row, or widen --low and --high"
-                )
-
-    def gold(self, row: Row) -> float:
+    def number(self, row: Row) -> float:
         """Return a row's number."""
-        return number_of(row, self.task.label_field)
+        return number_of(row, self.field)
 
-    def _rounded(self, row: Row) -> Row:
-        """Return the row with the nearest anchor as its label."""
-        number = self.gold(row)
-        nearest = min(self.numbers, key=lambda anchor: abs(anchor - number))
-        return Row({**row.fields, self.task.label_field: str(nearest)}, row.where)
+    def gold(self, row: Row) -> tuple[int, ...]:
+        """Return the anchor that is nearest to a row's number."""
+        number = self.number(row)
+        distances = [abs(anchor - number) for anchor in self.numbers]
+        return (distances.index(min(distances)),)
 
-    def train_example(self, row: Row, room: int) -> Encoded:
-        """Return the row with all nodes of the tree, so that every anchor has its score."""
-        return replace(self.anchored.dev_example(self._rounded(row), room), number=self.gold(row))
-
-    dev_example = train_example
-
-    # Logits to answers -------------------------------------------------------------------------
-
-    @property
-    def tokens(self) -> tuple[int, ...] | None:
-        """The tokens that the anchors' words are spelled with, None where all are needed."""
-        return self.anchored.tokens
-
-    def weight(self, item: Encoded) -> int:
-        """Count every row once."""
-        return 1
-
-    def _scores(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
-        """Return log-probabilities of the anchors: (rows, anchors)."""
-        return self.anchored.verbalizer.scores(logits, [item.example for item in items])
+    def class_of(self, row: Row) -> str | None:
+        """Return the name of the nearest anchor."""
+        return self.names[self.gold(row)[0]]
 
     def _target(self, number: float) -> list[float]:
         """Return the two-hot probabilities of the anchors whose mean is the number."""
@@ -185,62 +140,29 @@ class Scorer:
         target[above - 1] = 1 - target[above]
         return target
 
-    def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
+    def losses(self, scores: Tensor, items: Sequence[Encoded]) -> Tensor:
         """Return the cross entropy to each row's two anchors: (rows,)."""
-        scores = self._scores(logits, items)
         target = [self._target(item.number) for item in items]
         return -(scores * scores.new_tensor(target)).sum(1)
 
-    def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
+    def dev_counts(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
         """Return minus the summed squared errors, and the number of rows."""
-        chances = self._scores(logits, items).double().exp()
+        chances = scores.double().exp()
         expected = chances @ chances.new_tensor(self.numbers)
         errors = expected - expected.new_tensor([item.number for item in items])
         return -float(errors.square().sum()), len(items)
 
-    def instruction(self) -> str:
-        """Name the range in a sentence, the default text to start from."""
-        return f"Score the text from {self.numbers[0]:g} to {self.numbers[-1]:g}.\n\n"
-
-    def label_text(self) -> str:
-        """Return the words of all anchors, one after the other."""
-        return self.anchored.label_text()
-
-    def class_of(self, row: Row) -> str | None:
-        """Return the anchor that is nearest to the row's number."""
-        return self.anchored.class_of(self._rounded(row))
-
-    def demonstration(self, row: Row) -> str:
-        """Return the row as the template shows it, with its nearest anchor's word in place."""
-        return self.anchored.demonstration(self._rounded(row))
-
-    def fit_on_dev(self, rows: Sequence[Row], injection: Injection) -> Task:
-        """Return the task as it is."""
-        return self.task
-
-    def predict(
-        self,
-        rows: Sequence[Row],
-        injection: Injection | Mixture,
-        *,
-        before: str = "",
-        progress: Any = None,
-    ) -> list[dict[str, Any]]:
-        """Return each row's expected number."""
-        found = self.anchored.predict(rows, injection, before=before, progress=progress)
-        answers = []
-        for each in found:
-            chances = zip(each["probabilities"].values(), self.numbers, strict=True)
-            answers.append({"score": sum(p * number for p, number in chances), "cut": each["cut"]})
-        return answers
+    def answer_of(self, scores: Tensor) -> dict[str, Any]:
+        """Return the expected number."""
+        chances = zip(scores[0].exp().tolist(), self.numbers, strict=True)
+        return {"score": sum(p * number for p, number in chances)}
 
     def score(
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
     ) -> dict[str, Any]:
         """Return Pearson's and Spearman's correlation, RMSE and MAE."""
-        return regression(
-            [self.gold(row) for row in rows], [float(p["score"]) for p in predictions], seed=seed
-        )
+        gold = [self.number(row) for row in rows]
+        return regression(gold, [float(p["score"]) for p in predictions], seed=seed)
 
 
 def number_of(row: Row, field: str) -> float:

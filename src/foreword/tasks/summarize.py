@@ -12,11 +12,12 @@ from foreword.data.row import Row
 from foreword.tasks.generate import of_field
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator
+from foreword.tasks.texts.spec import TextTask
 from foreword.tasks.translate import pair
 
 
 @dataclass(frozen=True)
-class Summarize:
+class Summarize(TextTask):
     """The fields that hold a text and its summary, and how one is decoded.
 
     A row's ``references``, where it has them, are compared with as well. A text of more than

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from foreword.metrics.resample import Floats
 from foreword.metrics.spans import follows, is_bio, of_spans, spans, tagging
 from foreword.tasks.base import Encoded, mean
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.labelling import check_label
-from foreword.tasks.labels.verbalizer import normalized, words_of
-from foreword.tasks.templates.layout import Side, spaced
+from foreword.tasks.labels.labelling import Labelling, LabelTask, check_label
+from foreword.tasks.labels.verbalizer import normalize, words_of
+from foreword.tasks.templates.layout import spaced
 from foreword.tasks.templates.template import Template
 
 USUAL = {
@@ -51,7 +51,7 @@ USUAL = {
 
 
 @dataclass(frozen=True)
-class Tag:
+class Tag(LabelTask):
     """A template of the sentence, and one of what follows for each of its words.
 
     The sentence is run once. For each word a short branch goes on from it, by ``word_template``,
@@ -79,9 +79,6 @@ class Tag:
     tag_field: str = setting("tags", help="the field that holds the words' tags")
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
 
-    truncate: ClassVar[Side] = "right"  # nothing is cut
-    input_window: ClassVar[int | None] = None
-
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Tag:
         """Find the tags in the rows where none are given, and the usual templates."""
         template, each, labels = self.template, self.word_template, self.labels
@@ -92,7 +89,7 @@ class Tag:
         if labels is None:
             tags = {tag for row in rows for tag in tags_of(row, self.tag_field)}
             labels = {tag: tag_words(tag) for tag in sorted(tags)}
-        return replace(self, template=template, word_template=each, labels=normalized(labels))
+        return replace(self, template=template, word_template=each, labels=normalize(labels))
 
     def bind(self, backbone: Backbone) -> Classifier:
         """Return the task on a backbone; labels and templates must be known by now."""
@@ -102,45 +99,35 @@ class Tag:
             raise UserError("word_template: [soft] stands before all words; put it in --template")
         if Template.parse(self.word_template).roles:
             raise UserError("word_template: roles stand before all words; put them in --template")
-        labelling = Tags(tuple(self.labels or ()), self.token_field, self.tag_field)
-        return Classifier(self, backbone, replace(labelling, each=self.word_template))
+        names = tuple(self.labels or ())
+        metric = "span_f1" if is_bio(names) else "accuracy"
+        labelling = Tags(names, self.token_field, self.tag_field, metric, self.word_template)
+        return Classifier(self, backbone, labelling, self.labels)
 
 
 @dataclass(frozen=True)
-class Tags:
+class Tags(Labelling):
     """One label for each word of a row."""
 
     names: tuple[str, ...]
     tokens: str
     field: str
-    each: str = ""
+    metric: str = "accuracy"  # of words, or span_f1
+    slot_template: str = ""
     answer = "tags"
     asks = "Tag every word of the sentence as"
-    vocabulary = False
-    own = False
-    fit = None
-    whole = True
+    never_cut = True
 
-    @property
-    def metric(self) -> str:
-        """The F1 of spans, or the share of words whose tag is right."""
-        return "span_f1" if is_bio(self.names) else "accuracy"
-
-    @property
-    def headline(self) -> str:
-        """The dev score."""
-        return self.metric
-
-    def places(self, row: Row) -> Sequence[Mapping[str, str]]:
+    def slots(self, row: Row) -> Sequence[Mapping[str, str]]:
         """Return each word with what tells it from others, and the row's other fields."""
         words = listed(row, self.tokens)
-        own = {name: str(value) for name, value in self.shown(row).fields.items()}
+        own = {name: str(value) for name, value in self.as_text(row).fields.items()}
         return [
             {**own, "word": word, "left": joined([*left, word])[: -len(word)]}
             for word, left in zip(words, lefts(words), strict=True)
         ]
 
-    def shown(self, row: Row) -> Row:
+    def as_text(self, row: Row) -> Row:
         """Return the row with its sentence as a text."""
         words = listed(row, self.tokens)
         return replace(row, fields={**row.fields, self.tokens: joined(words)})
@@ -152,7 +139,7 @@ class Tags:
             if not word.strip():
                 raise UserError(f"{row.where}: word {number} is empty; remove it with its tag")
         known = {**row.fields, "word": "", "left": ""}
-        Template.parse(self.each).check(known, row.where)
+        Template.parse(self.slot_template).check(known, row.where)
         if not answers:
             return
         tags = listed(row, self.field)
@@ -174,7 +161,7 @@ class Tags:
         """Return the numbers of the words' tags."""
         return tuple(self.names.index(tag) for tag in listed(row, self.field))
 
-    def spoken(self, row: Row) -> Sequence[Sequence[int]]:
+    def slot_labels(self, row: Row) -> Sequence[Sequence[int]]:
         """Return each word's tag."""
         return [(label,) for label in self.gold(row)]
 

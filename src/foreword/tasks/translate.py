@@ -14,6 +14,7 @@ from foreword.metrics.words import code
 from foreword.tasks.generate import of_field
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator
+from foreword.tasks.texts.spec import TextTask
 
 LANGUAGES = {
     "ar": "Arabic",
@@ -41,7 +42,7 @@ LANGUAGES = {
 
 
 @dataclass(frozen=True)
-class Translate:
+class Translate(TextTask):
     """The fields that a translation is from and into, and how it is decoded.
 
     Where no template is given, one is made that calls fields which are language codes (``en``,

@@ -27,7 +27,6 @@ from foreword.methods.base import Method, Trainable
 from foreword.methods.registry import name_of
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.base import Bound, Objective, Task
-from foreword.tasks.labels.from_rows import fill_from_rows
 from foreword.tasks.registry import name_of as task_name
 from foreword.tasks.templates.demonstrations import demonstrations
 from foreword.training import checkpoint
@@ -221,10 +220,10 @@ def rows_for(
         _, held = canonical(read_rows(dev) if isinstance(dev, str | Path) else dev)
         if not held:
             raise UserError("there are no dev rows; give one or more, or leave dev out")
-        return fill_from_rows(task, backbone, rows, training.seed, announce), rows, held
+        return task.fill_from_rows(backbone, rows, training.seed, announce), rows, held
     rows, held = hold_out(rows, 0.1, training.seed)
     announce(f"no dev rows given: {len(held)} of the training rows are held back")
-    return fill_from_rows(task, backbone, rows, training.seed, announce), rows, held
+    return task.fill_from_rows(backbone, rows, training.seed, announce), rows, held
 
 
 def provenance(

@@ -14,7 +14,7 @@ from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.search import opening, written
+from foreword.tasks.labels.search import opening, word_of_token
 
 WORDS = 3
 """Words that a label keeps at most."""
@@ -39,7 +39,7 @@ def autoprompt(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ..
             )
     states = torch.cat(states_of(task.backbone, NOTHING, [opening(task, row) for row in rows]))
     inner, table = _met(task.backbone, states)
-    return owned(task, log_odds(directions(inner, gold), table))
+    return assign_words(task, log_odds(directions(inner, gold), table))
 
 
 def _met(backbone: Backbone, states: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,7 @@ def log_odds(weight: Tensor, table: Tensor) -> Tensor:
     return scores - torch.stack(others)
 
 
-def owned(task: Classifier, odds: Tensor) -> dict[str, tuple[str, ...]]:
+def assign_words(task: Classifier, odds: Tensor) -> dict[str, tuple[str, ...]]:
     """Give words to labels, the surest first, until each label has its own.
 
     A label keeps words that speak for it more than for any other, and one word in any case.
@@ -99,7 +99,7 @@ def owned(task: Classifier, odds: Tensor) -> dict[str, tuple[str, ...]]:
         if len(own) == WORDS or (own and best[token] != label):
             continue
         if token not in known:
-            known[token] = written(task, token)
+            known[token] = word_of_token(task, token)
         word = known[token]
         if word is None or word.strip() in taken:
             continue

@@ -26,7 +26,7 @@ arXiv:2102.09690, section 5). "pmi" divides by their probabilities after the tem
 """
 
 
-def calibrated(scores: Tensor, blank: Tensor) -> Tensor:
+def calibrate(scores: Tensor, blank: Tensor) -> Tensor:
     """Return ``log(p / q)``, normalized; q is the mean probability of a label in blank rows.
 
     Log-probabilities: (places, labels) and (blanks, labels) -> (places, labels).
@@ -34,7 +34,9 @@ def calibrated(scores: Tensor, blank: Tensor) -> Tensor:
     return F.log_softmax(scores - torch.logsumexp(blank, 0), 1)
 
 
-def also(injection: Injection | Mixture, blanks: int) -> tuple[Injection | Mixture, list[int]]:
+def add_blanks(
+    injection: Injection | Mixture, blanks: int
+) -> tuple[Injection | Mixture, list[int]]:
     """Let blank rows follow a batch's, some for each part of a mixture.
 
     Returns the injection of all, and the part of each set of blank rows.

@@ -1,24 +1,58 @@
-"""Known: what a task takes from its training rows beside labels: words, and rows to show."""
+"""What a task takes from its training rows beside labels: rows to show, and label words."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Self
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.tasks.base import Task
-from foreword.tasks.classify import Classify
+from foreword.tasks.base import Announce, ignore
 from foreword.tasks.labels.autoprompt import autoprompt
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.labelling import OneLabel
+from foreword.tasks.labels.labelling import LabelTask
 from foreword.tasks.labels.search import refine_label_words, search_label_words
-from foreword.tasks.relate import Relate
-from foreword.tasks.templates.demonstrations import draw
+from foreword.tasks.templates.demonstrations import Choice, draw
+
+
+class ShowingTask(LabelTask):
+    """A label task whose template may show training rows; those that were drawn are ``shown``."""
+
+    label_field: str = "label"
+    demos: Choice = "balanced"
+    shown: Sequence[Mapping[str, str]] | None = None
+
+    @abstractmethod
+    def bind(self, backbone: Backbone) -> Classifier:
+        """Return the task on a backbone."""
+
+    def fill_from_rows(
+        self, backbone: Backbone, rows: Sequence[Row], seed: int, announce: Announce = ignore
+    ) -> Self:
+        """Return the task with its demonstrations drawn, where the template shows some.
+
+        Raises UserError for rows that cannot be used, or are too few.
+        """
+        bound = self.bind(backbone)
+        demos = bound.template.demos
+        if demos is None and self.demos != "balanced":
+            raise UserError(
+                f"--demos {self.demos}: the template has no {{demos:N}}; give it a place"
+            )
+        if demos is None or self.shown is not None:
+            return self
+        bound.check(rows, answers=True)
+        drawn = draw(bound, [bound.key(r) for r in rows], rows, demos.count, self.demos, seed)
+        names = dict.fromkeys((*bound.fields, *bound.labelling.needs, self.label_field))
+        shown = [{name: str(row.fields[name]) for name in names} for row in drawn]
+        return replace(self, shown=shown)  # type: ignore[type-var]
+
 
 Words = Callable[[Classifier, Sequence[Row]], Mapping[str, Sequence[str]]]
-WAYS: Mapping[str, Words] = {
+SEARCHES: Mapping[str, Words] = {
     "search": search_label_words,
     "refine": refine_label_words,
     "autoprompt": autoprompt,
@@ -26,34 +60,12 @@ WAYS: Mapping[str, Words] = {
 """How label words are chosen by the training rows."""
 
 
-def fill_from_rows(
-    task: Task,
-    backbone: Backbone,
-    rows: Sequence[Row],
-    seed: int,
-    announce: Callable[[str], None] = lambda line: None,
-) -> Task:
-    """Return the task with its demonstrations drawn and its label words chosen, where it asks so.
-
-    Both stand in it from then on, as plain values, and are not chosen again. Raises UserError for
-    rows that cannot be used, or are too few.
-    """
-    if not isinstance(task, Classify | Relate):
-        return task
-    bound = task.bind(backbone)
-    demos = bound.template.demos
-    if demos is None and task.demos != "balanced":
-        raise UserError(f"--demos {task.demos}: the template has no {{demos:N}}; give it a place")
-    if demos is not None and task.shown is None:
-        bound.check(rows, answers=True)
-        drawn = draw(bound, [bound.key(r) for r in rows], rows, demos.count, task.demos, seed)
-        needs = bound.labelling.needs if isinstance(bound.labelling, OneLabel) else ()
-        names = dict.fromkeys((*bound.fields, *needs, task.label_field))
-        task = replace(task, shown=[{n: str(row.fields[n]) for n in names} for row in drawn])
-    if isinstance(task, Classify) and task.verbalizer != "manual":
-        bound.check(rows, answers=True)
-        labels = WAYS[task.verbalizer](task.bind(backbone), rows)
-        told = "; ".join(f"{k} ={','.join(own)}" for k, own in labels.items())
-        announce(f"label words: {told}")
-        task = replace(task, labels=labels, verbalizer="manual")
-    return task
+def choose_label_words(
+    bound: Classifier, search: str, rows: Sequence[Row], announce: Announce
+) -> Mapping[str, Sequence[str]]:
+    """Return each label's words by one of ``SEARCHES``, and announce them."""
+    bound.check(rows, answers=True)
+    words = SEARCHES[search](bound, rows)
+    listed = "; ".join(f"{label} ={','.join(own)}" for label, own in words.items())
+    announce(f"label words: {listed}")
+    return words

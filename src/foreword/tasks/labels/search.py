@@ -54,11 +54,11 @@ def search_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple
     table = torch.zeros(len(rows), len(tokens))
     for group, logits in infer(task.backbone, NOTHING, examples, tokens=tokens):
         table[group] = logits.float().cpu()
-    chosen = best(table, gold, [[column[token] for token in own] for own in lists])
+    chosen = choose_words(table, gold, [[column[token] for token in own] for own in lists])
     return {label: (words[tokens[n]],) for label, n in zip(task.labels, chosen, strict=True)}
 
 
-def best(table: Tensor, gold: Tensor, lists: Sequence[Sequence[int]]) -> list[int]:
+def choose_words(table: Tensor, gold: Tensor, lists: Sequence[Sequence[int]]) -> list[int]:
     """Choose a column for each label from its list, all different.
 
     ``table`` (rows, columns) holds scores, ``gold`` (rows,) the labels. All combinations are
@@ -102,7 +102,7 @@ def refine_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple
     likeliest in any case. The prior of a word is that of its first token. Words that the tokenizer
     drops, or cannot tell from another label's, are dropped before.
     """
-    paths = {(label, word): task.spelled(word) for label, own in task.words.items() for word in own}
+    paths = {(label, word): task.spell(word) for label, own in task.words.items() for word in own}
     owners: dict[tuple[int, ...], set[str]] = {}
     for (label, _), path in paths.items():
         owners.setdefault(path, set()).add(label)
@@ -149,7 +149,7 @@ def _plausible(task: Classifier, scores: Tensor, size: int, words: dict[int, str
     for token in scores.argsort(descending=True, stable=True).tolist():
         if len(found) == size:
             break
-        word = written(task, token)
+        word = word_of_token(task, token)
         if word is None or word.strip() in taken:
             continue
         words[token] = word
@@ -158,10 +158,10 @@ def _plausible(task: Classifier, scores: Tensor, size: int, words: dict[int, str
     return found
 
 
-def written(task: Classifier, token: int) -> str | None:
+def word_of_token(task: Classifier, token: int) -> str | None:
     """Return the word of letters that a token alone spells where the answer stands, or None."""
     text = task.backbone.text.decode([token]).strip()
     if not text.isalpha() or (text.isascii() and len(text) < 2):
         return None
     path = (*_begins(task), token)
-    return next((word for word in (f" {text}", text) if task.spelled(word) == path), None)
+    return next((word for word in (f" {text}", text) if task.spell(word) == path), None)

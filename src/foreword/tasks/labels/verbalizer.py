@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,7 +28,7 @@ def words_of(name: str) -> str:
     return f" {plain}" if spaced else plain
 
 
-def normalized(labels: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
+def normalize(labels: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """Check a verbalizer: at least two labels, each with words, none of them shared."""
     words = {k: (v,) if isinstance(v, str) else tuple(v) for k, v in labels.items()}
     if len(words) < 2:
@@ -47,6 +47,28 @@ def normalized(labels: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str
                     "the model could not tell them apart"
                 )
     return words
+
+
+def token_paths(
+    words: Mapping[str, Sequence[str]], spell: Callable[[str], TokenPath]
+) -> list[tuple[int, TokenPath]]:
+    """Return each word's label, by its number, and the tokens that it is spelled with.
+
+    Raises UserError for a word without tokens, and one that is spelled as another label's.
+    """
+    labels, owners = list(words), dict[TokenPath, int]()
+    for number, label in enumerate(labels):
+        for word in words[label]:
+            path = spell(word)
+            if not path:
+                raise UserError(f"label '{label}': the tokenizer drops its word {word!r}")
+            other = labels[owners.setdefault(path, number)]
+            if other != label:
+                raise UserError(
+                    f"labels '{other}' and '{label}' have words of the same tokens; "
+                    "choose other words"
+                )
+    return [(number, path) for path, number in owners.items()]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ READ = 256
 
 
 @dataclass(frozen=True)
-class Shown:
+class DemonstrationPool:
     """The rows that a template shows: their texts by what identifies a row, its fields' texts.
 
     ``nearest`` shows a row those most like it, the likest last (Liu et al. 2022,

@@ -10,10 +10,9 @@ from foreword.backbone.example import Example
 from foreword.data.row import Row
 from foreword.data.shapes import canonical, require
 from foreword.errors import UserError
-from foreword.tasks.base import Encoded
+from foreword.tasks.base import Bound, Encoded
 from foreword.tasks.templates.layout import FilledTemplate, answer_ids, begun, lay, values_of
 from foreword.tasks.templates.template import Template
-from foreword.tasks.templates.templated import Templated
 from foreword.tasks.texts.conversation import later, rendered, talk
 from foreword.tasks.texts.spec import TextTask, Wording
 from foreword.tasks.texts.windows import windows
@@ -25,7 +24,7 @@ LEAST_WINDOW = 16
 """Tokens that a window must have to be worth reading."""
 
 
-class Texts(Templated):
+class TextExamples(Bound):
     """Rows to examples; what is made of the logits is for those who derive from it."""
 
     def __init__(self, task: TextTask, backbone: Backbone, wording: Wording) -> None:
@@ -42,7 +41,7 @@ class Texts(Templated):
             raise UserError(
                 f"{backbone.name} has a decoder apart, which learns one turn; use --turns last"
             )
-        super().__init__(backbone, task.template)
+        super().__init__(task, backbone, task.template)
         if "messages" in self.fields and Template.parse(task.template).roles:
             raise UserError(
                 f"template {task.template!r}: {{messages}} are turns already; leave out the roles"
@@ -100,8 +99,7 @@ class Texts(Templated):
 
     def _room(self, room: int, before: str) -> int:
         """Return how many tokens a row may have, the text ``before`` it counted in."""
-        limit = self.task.max_length + len(self.backbone.text.ids(before))
-        return min(limit, room - self.task.decoding.max_new_tokens)
+        return self.limit(room - self.task.decoding.max_new_tokens, before)
 
     def _laid(self, row: Row, room: int, before: str = "") -> FilledTemplate:
         limit, given = self._room(room, before), row
@@ -111,15 +109,8 @@ class Texts(Templated):
             if shorter is None:
                 break
             row = Row({**row.fields, "messages": shorter}, row.where, row.task)
-        laid = lay(
-            self.backbone,
-            self.template,
-            self._values(row),
-            room=limit,
-            side=self.task.truncate,
-            where=row.where,
-            before=before,
-        )
+        left = room - self.task.decoding.max_new_tokens
+        laid = self.fill(self._values(row), left, row.where, before)
         return laid if row is given else replace(laid, cut=True)
 
     def windows(self, row: Row, room: int, before: str = "") -> list[Row]:
@@ -149,8 +140,6 @@ class Texts(Templated):
         row = next((part for part in parts if self.wording.holds(part)), parts[0])
         laid = self._laid(row, room)
         return replace(self._taught(laid, self._following(laid.left, row)), windows=len(parts))
-
-    dev_example = train_example
 
     def _taught(self, laid: FilledTemplate, text: str) -> Encoded:
         """Return a laid row with a text after it as targets, and its end."""
@@ -193,8 +182,7 @@ class Texts(Templated):
 
     def demonstration(self, row: Row) -> str:
         """Return the row's prompt with its answer, ended as the next row begins."""
-        filled = self.template.fill(self._values(row))
-        prompt = "".join(piece for piece in filled if isinstance(piece, str))
+        prompt = self.plain_text(self._values(row))
         answer = self._following(prompt, row)
         if self._templated(row):
             return f"{prompt}{answer}{self.backbone.text.tokenizer.eos_token or ''}\n"

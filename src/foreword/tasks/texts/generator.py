@@ -15,12 +15,11 @@ from foreword.backbone.decode import Decoding, decode
 from foreword.backbone.example import Example, common_lead
 from foreword.data.row import Row
 from foreword.engine.passes import buckets, infer, share
-from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
-from foreword.tasks.base import Encoded, Task, mean
+from foreword.tasks.base import Encoded, sum_by_row
 from foreword.tasks.progress import by_owner
 from foreword.tasks.templates.layout import room_for
-from foreword.tasks.texts.examples import Texts
+from foreword.tasks.texts.examples import TextExamples
 
 ROWS_TOKENS = 4096
 """Tokens, prompts and completions together, that are decoded side by side."""
@@ -35,45 +34,24 @@ class Asked:
     cut: list[bool]
 
 
-class Generator(Texts):
+class Generator(TextExamples):
     """A task of texts bound to a backbone."""
 
     metric = "log-likelihood"
     answer = "text"
-    tokens = None  # all are scored
-    classes = 0
-    dev_score = staticmethod(mean)
 
     @property
     def headline(self) -> str:
         """The score by which prompts are compared."""
         return self.wording.headline
 
-    def without_prompt(self) -> Generator:
-        """Return the task with the virtual tokens left out of its template."""
-        made = Generator(self.task, self.backbone, self.wording)
-        made.template = self.template.hard()
-        return made
-
-    def with_head(self) -> Generator:
-        """Raise UserError: a text has no classes that a head could score."""
-        raise UserError("a generation has no classes for a head; leave the head out of --method")
-
     def instruction(self) -> str:
         """Return the default text to start from."""
         return self.wording.instruction
 
-    def label_text(self) -> str:
-        """Return nothing: a text has no labels."""
-        return ""
-
-    def class_of(self, row: Row) -> str | None:
-        """Return None: a text has no classes."""
-        return None
-
     # Learning ----------------------------------------------------------------------------------
 
-    def weight(self, item: Encoded) -> int:
+    def weight(self, item: Encoded) -> float:
         """Count the target tokens."""
         return item.gold
 
@@ -82,19 +60,14 @@ class Generator(Texts):
         return self._entropies(logits, items, self.task.label_smoothing)
 
     def _entropies(self, logits: Tensor, items: Sequence[Encoded], smoothing: float) -> Tensor:
-        sizes = torch.tensor([item.gold for item in items], device=logits.device)
         answers = [token for item in items for token in item.example.answers]
         target = torch.tensor(answers, device=logits.device)
         each = F.cross_entropy(logits.float(), target, reduction="none", label_smoothing=smoothing)
-        return each.new_zeros(len(items)).index_add(0, torch.repeat_interleave(sizes), each)
+        return sum_by_row(each, [item.gold for item in items])
 
     def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return the summed log-likelihood of the answers' tokens, and their number."""
         return -float(self._entropies(logits, items, 0.0).sum()), sum(item.gold for item in items)
-
-    def fit_on_dev(self, rows: Sequence[Row], injection: Injection) -> Task:
-        """Return the task as it is."""
-        return self.task
 
     # Answering ---------------------------------------------------------------------------------
 

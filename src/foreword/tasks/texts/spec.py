@@ -4,40 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal
 
 from foreword.backbone.decode import Decoding
 from foreword.data.row import Row
 from foreword.tasks.base import Task
-from foreword.tasks.templates.layout import Side
 
 
-class TextTask(Task, Protocol):
-    """What the machine reads of a task's configuration."""
+class TextTask(Task):
+    """A task whose answers are texts: how they are learned and decoded."""
 
-    @property
-    def template(self) -> str | None:
-        """How a row reads, before its answer."""
-
-    @property
-    def max_length(self) -> int:
-        """Tokens of a row at most."""
-
-    @property
-    def truncate(self) -> Side:
-        """The side that is cut."""
-
-    @property
-    def input_window(self) -> int | None:
-        """The tokens of each field that are read at most, None for all."""
-
-    @property
-    def label_smoothing(self) -> float:
-        """The share of each target that is spread evenly over the vocabulary."""
-
-    @property
-    def decoding(self) -> Decoding:
-        """How answers are written."""
+    label_smoothing: float
+    decoding: Decoding
+    fusion: ClassVar[Literal["texts"]] = "texts"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,264 @@
+"""Rows of tasks whose answers are labels, as a backbone reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import Example
+from foreword.data.row import Row
+from foreword.data.shapes import require
+from foreword.errors import UserError
+from foreword.tasks.base import Bound, Encoded, Task
+from foreword.tasks.labels.calibrate import Calibration
+from foreword.tasks.labels.head_scores import Headed
+from foreword.tasks.labels.labelling import Labelling, Words
+from foreword.tasks.labels.verbalizer import (
+    Cloze,
+    LabelTree,
+    Plan,
+    TokenPath,
+    normalize,
+    token_paths,
+)
+from foreword.tasks.templates.demonstrations import DemonstrationPool
+from foreword.tasks.templates.layout import FilledTemplate, answer_ids, values_of
+from foreword.tasks.templates.template import Slot, Template, VirtualTokens
+
+
+@dataclass(frozen=True)
+class ZeroShotAids:
+    """What helps an untrained model: calibration, and rows shown before the one that is asked."""
+
+    calibration: Calibration = "none"
+    shown: Sequence[Mapping[str, str]] = ()
+    nearest: bool = False
+
+
+SlotTokens = tuple[tuple[int, ...], tuple[int, ...]]
+"""The tokens between a row and an answer that goes on from it, and those after the answer."""
+
+
+class LabelExamples(Bound):
+    """Rows to examples; what is made of the logits is for who derives from it.
+
+    Raises UserError where template or words are missing, or do not suit the backbone.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        backbone: Backbone,
+        labelling: Labelling,
+        words: Words | None,
+        aids: ZeroShotAids | None = None,
+    ) -> None:
+        if task.template is None or words is None:
+            raise UserError("a classification needs a template and labels; give both, or rows")
+        super().__init__(task, backbone, task.template)
+        self.labelling = labelling
+        self.can_show = aids is not None
+        self.aids = aids or ZeroShotAids()
+        self.slot_template = Template.parse(labelling.slot_template)
+        masked = backbone.architecture == "masked"
+        if labelling.vocabulary and masked:
+            raise UserError("loss 'vocabulary' is not for masked models; leave it out")
+        self.words = normalize(words)
+        self.labels = list(self.words)
+        last = self.slot_template if self.slot_template.parts else self.template
+        if masked and Slot() not in last.parts:
+            raise UserError(
+                f"template {last.source!r} has no [mask]; a masked model needs to know where "
+                "the answer stands"
+            )
+
+    def changed(self, **attributes: Any) -> Self:
+        """Return a copy with other attributes; the demonstrations that were read stay."""
+        other = super().changed(**attributes)
+        vars(other).pop("verbalizer", None)  # depends on the template and on the head
+        return other
+
+    # Label words -------------------------------------------------------------------------------
+
+    def spell(self, word: str) -> TokenPath:
+        """Return the tokens of a word where the answer stands."""
+        inside = bool(self.slot_template.parts)
+        if self.template.close and not inside:
+            word = word.lstrip(" ")
+        return tuple(answer_ids(self.backbone, self._left, word, inside=inside))
+
+    @property
+    def _left(self) -> str:
+        """The literal text before the answer, the same for all rows."""
+        parts = [*(self.slot_template.parts or self.template.parts), Slot()]
+        before = parts[parts.index(Slot()) - 1] if parts.index(Slot()) else ""
+        if isinstance(before, str):
+            return before
+        return "" if isinstance(before, VirtualTokens) else "."
+
+    @cached_property
+    def verbalizer(self) -> LabelTree | Cloze | Headed:
+        """The label words as tokens, or the labels alone where a head scores them."""
+        masked = self.backbone.architecture == "masked"
+        if self.headed:
+            return Headed(tuple(self.labels), self.mask() if masked else None)
+        paths = token_paths(self.words, self.spell)
+        if masked:
+            return Cloze(tuple(paths), len(self.labels), self.mask())
+        whole = self.labelling.vocabulary
+        return LabelTree.grow(paths, len(self.labels), self.backbone.text.end, vocabulary=whole)
+
+    def mask(self) -> int:
+        """Return the token of a masked model's hole."""
+        mask = self.backbone.text.mask
+        if mask is None:
+            raise UserError(f"{self.backbone.name}: its tokenizer has no mask token")
+        return mask
+
+    @property
+    def tokens(self) -> tuple[int, ...] | None:  # type: ignore[override]
+        """The tokens that label words are spelled with, None where all are needed."""
+        return self.verbalizer.tokens
+
+    def label_paths(self) -> Mapping[str, Sequence[TokenPath]]:
+        """Return the tokens of each label's words where the answer stands."""
+        return {label: [self.spell(word) for word in own] for label, own in self.words.items()}
+
+    # Rows --------------------------------------------------------------------------------------
+
+    def check(self, rows: Sequence[Row], *, answers: bool) -> None:
+        """Raise UserError at the first row that lacks a field, or has an unknown label."""
+        for row in rows:
+            self.template.check(row.fields, row.where, shows=self.can_show)
+        require([self.labelling.as_text(row) for row in rows], self.template.fields)
+        for row in rows:
+            self.labelling.check(row, answers=answers)
+
+    def _values(self, row: Row) -> dict[str, str]:
+        text = self.labelling.as_text(row)
+        return values_of(self.backbone, text, self.template.fields, self.task.input_window)
+
+    def key(self, row: Row) -> str:
+        """Return what identifies a row: the texts that it is shown by."""
+        return "\n".join(self._values(row).values())
+
+    @cached_property
+    def _demonstrations(self) -> DemonstrationPool | None:
+        """The rows to show, where the template has a place for them."""
+        if self.template.demos is None:
+            return None
+        if len(self.aids.shown) < self.template.demos.count:
+            raise UserError(
+                f"template {self.template.source!r}: {len(self.aids.shown)} rows are there to "
+                "show; a training draws them from its rows"
+            )
+        rows = [Row(each, f"demonstration {n}") for n, each in enumerate(self.aids.shown, 1)]
+        for row in rows:
+            self.template.check(row.fields, row.where, shows=True)
+            self.labelling.check(row, answers=True)
+        texts = {self.key(row): self.demonstration(row) for row in rows}
+        return DemonstrationPool(self.backbone, texts, self.template.demos.count, self.aids.nearest)
+
+    def demos_before(self, rows: Sequence[Row]) -> list[list[str]]:
+        """Return the demonstrations that stand before each row."""
+        if self._demonstrations is None:
+            return [[] for _ in rows]
+        return self._demonstrations.before([self.key(row) for row in rows])
+
+    def lay_out(
+        self,
+        row: Row,
+        room: int,
+        slots: Sequence[SlotTokens],
+        demos: Sequence[str],
+        before: str = "",
+    ) -> FilledTemplate:
+        """Fill the template with a row, with room left for an answer at each slot.
+
+        Raises UserError for a row that is too long and must not be cut.
+        """
+        around = max(len(left) + len(right) for left, right in slots)
+        room -= around + max(map(len, self.verbalizer.everything.branches), default=0)
+        filled = self.fill(self._values(row), room, row.where, before, demos)
+        if filled.cut and self.labelling.never_cut:
+            raise UserError(
+                f"{row.where}: too long for {self.limit(room, before)} tokens; part the row in "
+                "two, or raise --max-length"
+            )
+        return filled
+
+    def slot_tokens(self, row: Row) -> list[SlotTokens]:
+        """Return the tokens before and after the answer at each of a row's slots."""
+        text = self.backbone.text
+        decoded = self.slot_template.parts and self.backbone.architecture == "encoder-decoder"
+        first = text.around[0] if decoded else ()
+        tokens = []
+        for values in self.labelling.slots(row):
+            pieces = [*self.slot_template.fill(values), Slot()]
+            left, right = ("".join(map(str, part)) for part in _around_slot(pieces))
+            tokens.append(((*first, *text.ids(left.rstrip(" "))), tuple(text.ids(right))))
+        return tokens
+
+    def example(self, filled: FilledTemplate, slots: Sequence[SlotTokens], plan: Plan) -> Example:
+        """Return the row with the plan below each of its slots."""
+        branches: list[tuple[int, ...]] = []
+        targets: list[tuple[int, int]] = []
+        for left, right in slots:
+            targets += [(len(branches) + b, len(left) + j) for b, j in plan.targets]
+            branches += [(*left, *path, *right) for path in plan.branches or ((),)]
+        answers = plan.answers * len(slots)
+        return Example(filled.ids, filled.slot, tuple(branches), tuple(targets), answers)
+
+    def train_example(self, row: Row, room: int) -> Encoded:
+        """Return the row with the nodes of the tree that its label's words pass, or with all."""
+        if not self.labelling.gold_alone:
+            return self.dev_example(row, room)
+        return self._encode(row, room, self.verbalizer.by_label[self.labelling.gold(row)[0]])
+
+    def dev_example(self, row: Row, room: int) -> Encoded:
+        """Return the row with all nodes of the tree, so that every label has its score."""
+        return self._encode(row, room, self.verbalizer.everything)
+
+    def _encode(self, row: Row, room: int, plan: Plan) -> Encoded:
+        slots, golds = self.slot_tokens(row), self.labelling.gold(row)
+        filled = self.lay_out(row, room, slots, self.demos_before([row])[0])
+        return Encoded(
+            self.example(filled, slots, plan),
+            golds[0] if golds else 0,
+            filled.cut,
+            number=self.labelling.number(row),
+            golds=golds,
+        )
+
+    def demonstration(self, row: Row) -> str:
+        """Return the row as the template shows it, with its labels' words in their slots."""
+        words = [
+            ",".join(self.words[self.labels[label]][0] for label in own)
+            for own in self.labelling.slot_labels(row)
+        ]
+        whole = self.template.shown().fill(self._values(row))
+        if not self.slot_template.parts:
+            word = words[0].lstrip(" ") if self.template.close else words[0]
+            return f"{_answered(whole, word)}{self.template.after}"
+        slots = zip(self.labelling.slots(row), words, strict=True)
+        answered = [_answered(self.slot_template.fill(values), word) for values, word in slots]
+        return "".join([*(p for p in whole if isinstance(p, str)), *answered, self.template.after])
+
+
+def _around_slot(pieces: Sequence[str | VirtualTokens | Slot]) -> tuple[list[str], list[str]]:
+    """Return the texts before and after the slot of the answer."""
+    at = pieces.index(Slot()) if Slot() in pieces else len(pieces)
+    before, after = (
+        [piece for piece in part if isinstance(piece, str)] for part in (pieces[:at], pieces[at:])
+    )
+    return before, after
+
+
+def _answered(pieces: Sequence[str | VirtualTokens | Slot], word: str) -> str:
+    """Return a filled template with an answer in its slot."""
+    left, right = ("".join(part) for part in _around_slot(pieces))
+    joined = left + word.lstrip(" ") if left.endswith((" ", "\n")) else left + word
+    return joined + right
