@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -72,18 +73,39 @@ def backward(task: Bound, trainable: Trainable) -> float:
     )
 
 
-def train(method: Method, base: Backbone, steps: int = 2, seed: int = 0) -> Trainable:
-    """Take a few large steps, so that every parameter has moved."""
+@dataclass(frozen=True)
+class Run:
+    """Three steps of a training: each one's loss and gradients, and the trainable at their end."""
+
+    trainable: Trainable
+    losses: list[float]
+    gradients: list[dict[str, Tensor | None]]
+
+
+STEPS = 3
+
+
+@cache
+def run(method: Method, base: Backbone, seed: int = 0) -> Run:
+    """Train a method once for all clauses. The backbone's weights are noted before."""
+    first_digest(base)
     task, trainable = built(method, base, seed)
-    optimizer = torch.optim.SGD([p for p in trainable.parameters() if p.requires_grad], lr=0.5)
-    for _ in range(steps):
+    learning = {n: p for n, p in trainable.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.Adam(learning.values(), lr=3e-3)
+    losses, gradients = [], []
+    for _ in range(STEPS):
         optimizer.zero_grad()
-        backward(task, trainable)
+        losses.append(backward(task, trainable))
+        gradients.append(
+            {n: None if p.grad is None else p.grad.clone() for n, p in learning.items()}
+        )
         optimizer.step()
-    return trainable.requires_grad_(False)
+    optimizer.zero_grad()
+    return Run(trainable.requires_grad_(False), losses, gradients)
 
 
-trained = cache(train)
+def trained(method: Method, base: Backbone, seed: int = 0) -> Trainable:
+    return run(method, base, seed).trainable
 
 
 def digest(base: Backbone) -> str:
@@ -91,6 +113,10 @@ def digest(base: Backbone) -> str:
     for name, tensor in [*base.model.named_parameters(), *base.model.named_buffers()]:
         found.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
     return found.hexdigest()
+
+
+first_digest = cache(digest)
+"""What a backbone's weights were when they were first asked for."""
 
 
 def probabilities(task: Bound, injection: Injection | Mixture) -> Tensor:
@@ -116,25 +142,14 @@ def equals_a_plain_oracle(method: Method, base: Backbone, oracle: Oracle) -> Non
 
 
 def gradient_reaches_every_parameter(method: Method, base: Backbone) -> None:
-    task, trainable = built(method, base)
-    learning = {n: p for n, p in trainable.named_parameters() if p.requires_grad}
-    assert learning
-    optimizer = torch.optim.SGD(learning.values(), lr=1.0)
-    first = backward(task, trainable)
-    optimizer.step()
-    optimizer.zero_grad()  # a second time, since what starts at zero hides what is behind it
-    backward(task, trainable)
-    for name, parameter in learning.items():
-        assert parameter.grad is not None, f"no gradient reaches {name}"
-        assert bool(torch.isfinite(parameter.grad).all())
-        assert float(parameter.grad.abs().max()) > 0, f"the gradient of {name} is zero"
-    task, trainable = built(method, base)
-    steady = torch.optim.Adam([p for p in trainable.parameters() if p.requires_grad], lr=1e-2)
-    for _ in range(6):
-        steady.zero_grad()
-        last = backward(task, trainable)
-        steady.step()
-    assert last < first, "the loss does not fall"
+    found = run(method, base)
+    last = found.gradients[-1]  # not the first, since what starts at zero hides what is behind it
+    assert last
+    for name, gradient in last.items():
+        assert gradient is not None, f"no gradient reaches {name}"
+        assert bool(torch.isfinite(gradient).all())
+        assert float(gradient.abs().max()) > 0, f"the gradient of {name} is zero"
+    assert found.losses[-1] < found.losses[0], "the loss does not fall"
 
 
 def a_file_gives_the_same_prompt(method: Method, base: Backbone, folder: Path) -> None:
@@ -163,9 +178,8 @@ def a_file_gives_the_same_prompt(method: Method, base: Backbone, folder: Path) -
 
 
 def the_backbone_is_untouched(method: Method, base: Backbone) -> None:
-    before, kind = digest(base), type(base.model)
-    task = task_on(base).bind(base)
-    probabilities(task, train(method, base)())
+    before, kind = first_digest(base), type(base.model)
+    probabilities(task_on(base).bind(base), trained(method, base)())
     assert digest(base) == before
     assert type(base.model) is kind
     assert not any(p.requires_grad or p.grad is not None for p in base.model.parameters())
@@ -179,7 +193,7 @@ def the_backbone_is_untouched(method: Method, base: Backbone) -> None:
 
 def a_mixed_batch_equals_single_rows(method: Method, other: Method, base: Backbone) -> None:
     task = task_on(base).bind(base)
-    parts = (trained(method, base, seed=0)(), trained(other, base, steps=3, seed=1)())
+    parts = (trained(method, base)(), trained(other, base, seed=1)())
     owners = (1, 0, 0, 1)
     mixed = probabilities(task, Mixture(parts, owners))
     alone = torch.stack([probabilities(task, part) for part in parts])
@@ -189,17 +203,15 @@ def a_mixed_batch_equals_single_rows(method: Method, other: Method, base: Backbo
 
 
 def checkpointing_changes_nothing(method: Method, base: Backbone) -> None:
-    found = []
-    for on in (False, True):
-        task, trainable = built(method, base)
-        base.checkpointing(on)
-        try:
-            loss = backward(task, trainable)
-        finally:
-            base.checkpointing(False)
-        gradients = {n: p.grad for n, p in trainable.named_parameters() if p.grad is not None}
-        found.append((loss, gradients))
-    assert found[0][0] == found[1][0]
-    assert found[0][1].keys() == found[1][1].keys()
-    for name, gradient in found[0][1].items():
-        torch.testing.assert_close(gradient, found[1][1][name])
+    expected = run(method, base)
+    task, trainable = built(method, base)
+    base.checkpointing(True)
+    try:
+        loss = backward(task, trainable)
+    finally:
+        base.checkpointing(False)
+    assert loss == expected.losses[0]
+    gradients = {n: p.grad for n, p in trainable.named_parameters() if p.requires_grad}
+    assert gradients.keys() == expected.gradients[0].keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected.gradients[0][name])

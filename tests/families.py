@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
+from _pytest.mark import ParameterSet
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -116,11 +119,30 @@ RECURRENT = [
     Family(cell, "causal", {"cell": cell}, RecurrentConfig.model_type) for cell in ("lstm", "gru")
 ]
 REACHED = [*CAUSAL, *MASKED, *SEQ2SEQ]
+MECHANISMS = ("llama", "gpt2", "bert", "t5", "mistral-window")
+"""One family of every kind of attention, positions and stacks."""
 CLASSES = {
     "causal": AutoModelForCausalLM,
     "masked": AutoModelForMaskedLM,
     "encoder-decoder": AutoModelForSeq2SeqLM,
 }
+
+
+def by_mechanism(cases: Iterable[Any]) -> list[ParameterSet]:
+    """Names of families, or tuples that end in one: one of every mechanism, and slow tests.
+
+    Where a list has no family of ``MECHANISMS``, its first case is the one that is not slow.
+    """
+    listed = list(cases)
+    names = [case if isinstance(case, str) else case[-1] for case in listed]
+    quick = [name for name in names if name in MECHANISMS] or names[:1]
+    return [
+        pytest.param(
+            *((case,) if isinstance(case, str) else case),
+            marks=[] if name in quick else pytest.mark.slow,
+        )
+        for case, name in zip(listed, names, strict=True)
+    ]
 
 
 @cache

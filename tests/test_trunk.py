@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from families import CAUSAL, MASKED, SEQ2SEQ, backbone
+from families import CAUSAL, MASKED, SEQ2SEQ, backbone, by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import common_lead
 from foreword.engine.lower_layers import LowerLayers
@@ -89,7 +89,7 @@ class Lower:
         self.times += 1
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_loss_and_gradients_equal_those_of_a_run_without_it(name: str) -> None:
     work = Work(name)
     plain, expected = work.run(None)
@@ -105,7 +105,7 @@ def test_loss_and_gradients_equal_those_of_a_run_without_it(name: str) -> None:
     assert lower.times == 1  # for all rows at once, in the first of these
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_a_head_alone_is_trained_on_what_all_layers_have_made(name: str) -> None:
     base = backbone(FAMILIES[name])
     answer = " [mask]" if base.architecture == "masked" else ""

@@ -17,7 +17,7 @@ from tiny_runs import (
     random_kv,
 )
 
-from families import MASKED
+from families import MASKED, by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.backbone.run.layers import LayerRange
@@ -50,7 +50,9 @@ def test_rows_beyond_a_window_are_not_cut_up(name: str) -> None:
     assert not base.can_skip_lower_layers(base.window + 1)
 
 
-@pytest.mark.parametrize("name", [n for n in FAMILIES if n not in PARTED and n not in WINDOWS])
+@pytest.mark.parametrize(
+    "name", by_mechanism([n for n in FAMILIES if n not in PARTED and n not in WINDOWS])
+)
 def test_others_are_not(name: str) -> None:
     assert not get(name).can_skip_lower_layers(1)
     assert not get(name).can_pack
@@ -97,7 +99,7 @@ def test_a_packed_lead_counts_as_the_text_before_each_row(name: str) -> None:
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_a_few_scores_are_those_of_all(name: str) -> None:
     base = get(name)
     tokens = (77, 3, 120)

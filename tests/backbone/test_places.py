@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from families import REACHED, SMALL, UNREACHED, Family, backbone
+from families import REACHED, SMALL, UNREACHED, Family, backbone, by_mechanism
 from foreword.backbone.inside.layer_parts import LayerPart, find_layer_parts
 from foreword.errors import UserError
 
@@ -88,7 +88,7 @@ def test_the_last_layers_parts(name: str) -> None:
     assert list(backbone(FAMILIES[name]).places[-len(expected) :]) == expected
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_every_layer_has_its_parts_and_nothing_stays_behind(name: str) -> None:
     base = backbone(FAMILIES[name])
     places = base.layer_parts

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import Conv1D
 
 import contract
+from families import by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.engine.passes import infer
 from foreword.errors import UserError
@@ -75,7 +76,7 @@ def theirs(name: str, folder: Path, **settings: Any) -> Any:
     return made
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_a_folder_of_ours_loads_in_peft_and_comes_back(name: str, tmp_path: Path) -> None:
     base = get(name)
     injection = contract.trained(Lora(rank=4, alpha=6.0), base)()
@@ -88,7 +89,7 @@ def test_a_folder_of_ours_loads_in_peft_and_comes_back(name: str, tmp_path: Path
     assert again.settings() == injection.settings()
 
 
-@pytest.mark.parametrize("name", [n for n in FAMILIES if n != "qwen3_moe"])
+@pytest.mark.parametrize("name", by_mechanism([n for n in FAMILIES if n != "qwen3_moe"]))
 def test_a_folder_of_theirs_runs_the_same_here(name: str, tmp_path: Path) -> None:
     model = theirs(name, tmp_path)
     found = from_peft(tmp_path, get(name), contract.task_on(get(name)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import contract
 import families
+from families import by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.errors import UserError
@@ -61,55 +62,57 @@ def by_hooks(base: Backbone, injection: Injection, example: Example) -> Tensor:
     return scores(base, model, example, injection)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_parallel_equals_hooks_on_a_plain_model(name: str) -> None:
     contract.equals_a_plain_oracle(METHODS["parallel"], get(name), by_hooks)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_houlsby_equals_hooks_on_a_plain_model(name: str) -> None:
     contract.equals_a_plain_oracle(METHODS["houlsby"], get(name), by_hooks)
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", by_mechanism(FEW))
 def test_pfeiffer_equals_hooks_on_a_plain_model(name: str) -> None:
     contract.equals_a_plain_oracle(METHODS["pfeiffer"], get(name), by_hooks)
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", by_mechanism(CAUSAL))
 def test_a_prefix_with_a_parallel_adapter_equals_both_on_a_plain_model(name: str) -> None:
     mam = Several((Prefix(length=3), METHODS["parallel"]))
     contract.equals_a_plain_oracle(mam, get(name), by_hooks)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 @pytest.mark.parametrize("method", ["houlsby", "parallel"])
 def test_gradient_reaches_every_parameter(method: str, name: str) -> None:
     contract.gradient_reaches_every_parameter(METHODS[method], get(name))
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", by_mechanism(FEW))
 @pytest.mark.parametrize("method", METHODS)
 def test_a_file_gives_the_same_prompt(method: str, name: str, tmp_path: Path) -> None:
     contract.a_file_gives_the_same_prompt(METHODS[method], get(name), tmp_path)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_the_backbone_is_untouched(name: str) -> None:
     contract.the_backbone_is_untouched(METHODS["parallel"], get(name))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_a_mixed_batch_equals_single_rows(name: str) -> None:
     contract.a_mixed_batch_equals_single_rows(METHODS["parallel"], METHODS["houlsby"], get(name))
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", by_mechanism(FEW))
 def test_mixed_with_a_soft_prompt(name: str) -> None:
     contract.a_mixed_batch_equals_single_rows(METHODS["parallel"], Soft(length=3), get(name))
 
 
-@pytest.mark.parametrize("name", [n for n in FAMILIES if n not in ("albert", "mpnet")])
+@pytest.mark.parametrize(
+    "name", by_mechanism([n for n in FAMILIES if n not in ("albert", "mpnet")])
+)
 @pytest.mark.parametrize("method", ["houlsby", "parallel"])
 def test_checkpointing_changes_nothing(method: str, name: str) -> None:
     contract.checkpointing_changes_nothing(METHODS[method], get(name))
@@ -118,7 +121,7 @@ def test_checkpointing_changes_nothing(method: str, name: str) -> None:
 # Starts ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", by_mechanism(FEW))
 def test_training_begins_at_the_model_itself(name: str) -> None:
     task, trainable = contract.built(METHODS["houlsby"], get(name))
     expected = contract.probabilities(task, Injection())

@@ -9,6 +9,7 @@ import torch
 
 import contract
 import families
+from families import by_mechanism
 from foreword.errors import UserError
 from foreword.methods.cartridge import Cartridge, Sunk
 from oracles import FAMILIES, FEW, get
@@ -39,7 +40,7 @@ def test_it_starts_as_the_texts_beginning_in_front(name: str, text: str) -> None
         assert torch.equal(kv.values, held[site].values)
 
 
-@pytest.mark.parametrize("name", CARRIED)
+@pytest.mark.parametrize("name", by_mechanism(CARRIED))
 def test_gradient_reaches_every_parameter_but_the_sink(name: str, text: str) -> None:
     task, made = contract.built(Cartridge(text, 4, sink=2), get(name))
     contract.backward(task, made)
@@ -50,11 +51,11 @@ def test_gradient_reaches_every_parameter_but_the_sink(name: str, text: str) -> 
     assert all(parameter.grad is None for parameter in made.sunk.parameters())
 
 
-@pytest.mark.parametrize("name", CARRIED)
+@pytest.mark.parametrize("name", by_mechanism(CARRIED))
 def test_the_sink_stays_in_training(name: str, text: str) -> None:
     method = Cartridge(text, 4, sink=2)
     _, before = contract.built(method, get(name))
-    after = contract.train(method, get(name))
+    after = contract.trained(method, get(name))
     for site, kv in after().kv.items():
         old = before().kv[site]
         assert torch.equal(kv.keys[:, :2], old.keys[:, :2])
@@ -62,18 +63,18 @@ def test_the_sink_stays_in_training(name: str, text: str) -> None:
         assert not torch.equal(kv.values[:, 2:], old.values[:, 2:])
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", by_mechanism(FEW))
 def test_a_file_gives_the_same_prompt(name: str, text: str, tmp_path: Path) -> None:
     if name in CARRIED:
         contract.a_file_gives_the_same_prompt(Cartridge(text, 4), get(name), tmp_path)
 
 
-@pytest.mark.parametrize("name", CARRIED)
+@pytest.mark.parametrize("name", by_mechanism(CARRIED))
 def test_a_mixed_batch_equals_single_rows(name: str, text: str) -> None:
     contract.a_mixed_batch_equals_single_rows(Cartridge(text, 4), Cartridge(text, 2), get(name))
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", by_mechanism(FEW))
 def test_the_backbone_is_untouched(name: str, text: str) -> None:
     if name in CARRIED:
         contract.the_backbone_is_untouched(Cartridge(text, 4), get(name))
@@ -104,7 +105,7 @@ def test_a_state_has_no_positions_to_keep(name: str, text: str) -> None:
         contract.built(Cartridge(text, 4), families.backbone(family))
 
 
-@pytest.mark.parametrize("name", [family.name for family in families.UNREACHED])
+@pytest.mark.parametrize("name", by_mechanism([family.name for family in families.UNREACHED]))
 def test_what_cannot_carry_it_says_so(name: str, text: str) -> None:
     with pytest.raises(UserError, match="cannot take a prefix"):
         contract.built(Cartridge(text, 4), get(name))

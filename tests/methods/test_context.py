@@ -13,7 +13,7 @@ from torch import Tensor
 
 import contract
 import families
-from families import backbone
+from families import backbone, by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.engine.passes import infer
@@ -32,7 +32,7 @@ from plain import twin
 # What it starts as ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CARRIED)
+@pytest.mark.parametrize("name", by_mechanism(CARRIED))
 def test_it_starts_as_a_prefix_of_the_same_demonstrations(name: str) -> None:
     """A prefix of demonstrations, that is, of their text read as a whole."""
     found = built(SHOWN, name)()
@@ -147,7 +147,7 @@ def test_a_model_of_one_state_says_so(family: families.Family) -> None:
         SHOWN.build(contract.task_on(base).bind(base), ROWS, 0)
 
 
-@pytest.mark.parametrize("name", [f.name for f in families.UNREACHED])
+@pytest.mark.parametrize("name", by_mechanism([f.name for f in families.UNREACHED]))
 def test_a_model_that_takes_no_prefix_says_so(name: str) -> None:
     with pytest.raises(UserError, match=r"cannot take a prefix: .* --method soft works"):
         SHOWN.build(bound(name), ROWS, 0)
@@ -178,33 +178,33 @@ def in_a_cache(base: Backbone, injection: Injection, example: Example) -> Tensor
     return scores(base, twin(base), example, injection)
 
 
-@pytest.mark.parametrize("name", [f.name for f in families.CAUSAL])
+@pytest.mark.parametrize("name", by_mechanism([f.name for f in families.CAUSAL]))
 def test_equals_keys_and_values_in_the_models_cache(name: str) -> None:
     contract.equals_a_plain_oracle(DROPPING, get(name), in_a_cache)
 
 
-@pytest.mark.parametrize("name", CARRIED)
+@pytest.mark.parametrize("name", by_mechanism(CARRIED))
 def test_gradient_reaches_every_parameter(name: str) -> None:
     contract.gradient_reaches_every_parameter(DROPPING, get(name))
 
 
-@pytest.mark.parametrize("name", CARRIED)
+@pytest.mark.parametrize("name", by_mechanism(CARRIED))
 def test_a_mixed_batch_equals_single_rows(name: str) -> None:
     contract.a_mixed_batch_equals_single_rows(DROPPING, SHOWN, get(name))
 
 
-@pytest.mark.parametrize("name", CARRIED)
+@pytest.mark.parametrize("name", by_mechanism(CARRIED))
 def test_checkpointing_changes_nothing(name: str) -> None:
     if get(name).model.supports_gradient_checkpointing:
         contract.checkpointing_changes_nothing(DROPPING, get(name))
 
 
-@pytest.mark.parametrize("name", [n for n in FEW if n in CARRIED])
+@pytest.mark.parametrize("name", by_mechanism([n for n in FEW if n in CARRIED]))
 def test_a_file_gives_the_same_prompt(name: str, tmp_path: Path) -> None:
     contract.a_file_gives_the_same_prompt(DROPPING, get(name), tmp_path)
 
 
-@pytest.mark.parametrize("name", [n for n in FEW if n in CARRIED])
+@pytest.mark.parametrize("name", by_mechanism([n for n in FEW if n in CARRIED]))
 def test_the_backbone_is_untouched(name: str) -> None:
     contract.the_backbone_is_untouched(DROPPING, get(name))
 

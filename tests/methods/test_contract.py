@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 import contract
-from families import REACHED, UNREACHED, WINDOWED, Family, backbone
+from families import REACHED, UNREACHED, WINDOWED, Family, backbone, by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.errors import UserError
@@ -78,7 +78,7 @@ def plain_of(base: Backbone) -> PreTrainedModel:
     return plain(next(name for name in FAMILIES if get(name) is base))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_soft_equals_embeddings_in_front(name: str) -> None:
     contract.equals_a_plain_oracle(METHODS["soft"][0], get(name), embeddings_in_front)
 
@@ -92,32 +92,32 @@ def test_a_prefix_equals_keys_and_values_in_the_models_cache(name: str, method: 
     contract.equals_a_plain_oracle(METHODS[method][0], get(name), keys_and_values_in_a_cache)
 
 
-@pytest.mark.parametrize(("method", "name"), CARRIED)
+@pytest.mark.parametrize(("method", "name"), by_mechanism(CARRIED))
 def test_gradient_reaches_every_parameter(method: str, name: str) -> None:
     contract.gradient_reaches_every_parameter(METHODS[method][0], get(name))
 
 
-@pytest.mark.parametrize(("method", "name"), FEW)
+@pytest.mark.parametrize(("method", "name"), by_mechanism(FEW))
 def test_a_file_gives_the_same_prompt(method: str, name: str, tmp_path: Path) -> None:
     contract.a_file_gives_the_same_prompt(METHODS[method][0], get(name), tmp_path)
 
 
-@pytest.mark.parametrize(("method", "name"), FEW)
+@pytest.mark.parametrize(("method", "name"), by_mechanism(FEW))
 def test_the_backbone_is_untouched(method: str, name: str) -> None:
     contract.the_backbone_is_untouched(METHODS[method][0], get(name))
 
 
-@pytest.mark.parametrize(("method", "name"), CARRIED)
+@pytest.mark.parametrize(("method", "name"), by_mechanism(CARRIED))
 def test_a_mixed_batch_equals_single_rows(method: str, name: str) -> None:
     contract.a_mixed_batch_equals_single_rows(*METHODS[method], get(name))
 
 
-@pytest.mark.parametrize("name", [n for n in FAMILIES if n not in UNREACHED_NAMES])
+@pytest.mark.parametrize("name", by_mechanism([n for n in FAMILIES if n not in UNREACHED_NAMES]))
 def test_methods_mix_in_one_batch(name: str) -> None:
     contract.a_mixed_batch_equals_single_rows(METHODS["soft"][0], METHODS["prefix"][1], get(name))
 
 
-@pytest.mark.parametrize(("method", "name"), CARRIED)
+@pytest.mark.parametrize(("method", "name"), by_mechanism(CARRIED))
 def test_checkpointing_changes_nothing(method: str, name: str) -> None:
     if get(name).model.supports_gradient_checkpointing:
         contract.checkpointing_changes_nothing(METHODS[method][0], get(name))
@@ -127,7 +127,7 @@ def test_checkpointing_changes_nothing(method: str, name: str) -> None:
             get(name).checkpointing(True)
 
 
-@pytest.mark.parametrize("name", UNREACHED_NAMES)
+@pytest.mark.parametrize("name", by_mechanism(UNREACHED_NAMES))
 def test_what_cannot_carry_a_prefix_says_so_and_what_works(name: str) -> None:
     with pytest.raises(UserError, match=r"cannot take a prefix: .* --method soft works"):
         contract.built(METHODS["prefix"][0], get(name))

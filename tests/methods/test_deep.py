@@ -11,6 +11,7 @@ from torch import Tensor
 
 import contract
 import families
+from families import by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.backbone.run import encoder_decoder
@@ -62,7 +63,7 @@ def test_it_stands_in_every_layer_and_starts_at_random(name: str) -> None:
         assert not torch.equal(kv.keys, other.kv[site].keys)
 
 
-@pytest.mark.parametrize("name", SEQ2SEQ)
+@pytest.mark.parametrize("name", by_mechanism(SEQ2SEQ))
 @pytest.mark.parametrize(
     "attends", [("encoder",), ("decoder",), ("cross",), ("cross", "encoder"), tuple(ROLES)]
 )
@@ -85,7 +86,7 @@ def test_each_attention_of_two_stacks_is_on_or_off(name: str, attends: tuple[str
     assert torch.equal(inner, bare) == ("encoder" not in attends)
 
 
-@pytest.mark.parametrize("name", SEQ2SEQ)
+@pytest.mark.parametrize("name", by_mechanism(SEQ2SEQ))
 def test_each_attention_gets_gradients(name: str) -> None:
     for attends in ROLES:
         contract.gradient_reaches_every_parameter(Deep(length=3, attends=(attends,)), get(name))
@@ -137,12 +138,12 @@ def test_it_has_no_place_in_a_template() -> None:
 # The contract ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [f.name for f in families.CAUSAL])
+@pytest.mark.parametrize("name", by_mechanism([f.name for f in families.CAUSAL]))
 def test_equals_keys_and_values_in_the_models_cache(name: str) -> None:
     contract.equals_a_plain_oracle(DEEP, get(name), in_a_cache)
 
 
-@pytest.mark.parametrize("name", CARRIED)
+@pytest.mark.parametrize("name", by_mechanism(CARRIED))
 def test_gradient_reaches_every_parameter(name: str) -> None:
     contract.gradient_reaches_every_parameter(DEEP, get(name))
 
@@ -154,23 +155,23 @@ def test_it_goes_with_a_head(name: str, tmp_path: Path) -> None:
     contract.a_file_gives_the_same_prompt(both, get(name), tmp_path)
 
 
-@pytest.mark.parametrize("name", CARRIED)
+@pytest.mark.parametrize("name", by_mechanism(CARRIED))
 def test_a_mixed_batch_equals_single_rows(name: str) -> None:
     contract.a_mixed_batch_equals_single_rows(DEEP, OTHER, get(name))
 
 
-@pytest.mark.parametrize("name", CARRIED)
+@pytest.mark.parametrize("name", by_mechanism(CARRIED))
 def test_checkpointing_changes_nothing(name: str) -> None:
     if get(name).model.supports_gradient_checkpointing:
         contract.checkpointing_changes_nothing(DEEP, get(name))
 
 
-@pytest.mark.parametrize("name", [n for n in FEW if n in CARRIED])
+@pytest.mark.parametrize("name", by_mechanism([n for n in FEW if n in CARRIED]))
 def test_a_file_gives_the_same_prompt(name: str, tmp_path: Path) -> None:
     contract.a_file_gives_the_same_prompt(DEEP, get(name), tmp_path)
 
 
-@pytest.mark.parametrize("name", [n for n in FEW if n in CARRIED])
+@pytest.mark.parametrize("name", by_mechanism([n for n in FEW if n in CARRIED]))
 def test_the_backbone_is_untouched(name: str) -> None:
     contract.the_backbone_is_untouched(DEEP, get(name))
 

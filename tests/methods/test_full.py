@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import contract
-from families import REACHED, UNREACHED, backbone
+from families import REACHED, UNREACHED, backbone, by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
 from foreword.backbone.example import Example
@@ -48,27 +48,27 @@ def weights_in_place(base: Backbone, injection: Injection, example: Example) -> 
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_weights_equal_a_model_that_has_them(name: str) -> None:
     contract.equals_a_plain_oracle(Full(), get(name), weights_in_place)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_gradient_reaches_every_parameter(name: str) -> None:
     contract.gradient_reaches_every_parameter(Full(), get(name))
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", by_mechanism(FEW))
 def test_a_file_gives_the_same_prompt(name: str, tmp_path: Path) -> None:
     contract.a_file_gives_the_same_prompt(Full(), get(name), tmp_path)
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", by_mechanism(FEW))
 def test_the_backbone_is_untouched(name: str) -> None:
     contract.the_backbone_is_untouched(Full(), get(name))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_rows_of_another_prompt_stand_beside_it(name: str) -> None:
     contract.a_mixed_batch_equals_single_rows(Full(), Soft(length=3), get(name))
 
@@ -79,7 +79,7 @@ def test_it_stands_beside_a_prefix(name: str) -> None:
     contract.gradient_reaches_every_parameter(both, get(name))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_checkpointing_changes_nothing(name: str) -> None:
     if get(name).model.supports_gradient_checkpointing:
         contract.checkpointing_changes_nothing(Full(), get(name))

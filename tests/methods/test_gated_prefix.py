@@ -9,6 +9,7 @@ import torch
 
 import contract
 import families
+from families import by_mechanism
 from foreword.methods.prefix import Prefix
 from oracles import FAMILIES, get, scores
 from plain import twin
@@ -38,14 +39,14 @@ def test_each_site_has_a_gate_of_its_own() -> None:
         torch.testing.assert_close(kv.values, before[site].values * (2 if number == 1 else 1))
 
 
-@pytest.mark.parametrize("name", [f.name for f in families.CAUSAL])
+@pytest.mark.parametrize("name", by_mechanism([f.name for f in families.CAUSAL]))
 def test_it_equals_keys_and_values_in_the_models_cache(name: str) -> None:
     contract.equals_a_plain_oracle(
         GATED, get(name), lambda base, made, row: scores(base, twin(base), row, made)
     )
 
 
-@pytest.mark.parametrize("name", CARRIED)
+@pytest.mark.parametrize("name", by_mechanism(CARRIED))
 def test_gradient_reaches_every_parameter(name: str) -> None:
     contract.gradient_reaches_every_parameter(GATED, get(name))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import contract
-from families import REACHED, UNREACHED, backbone
+from families import REACHED, UNREACHED, backbone, by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.errors import UserError
@@ -63,27 +63,27 @@ def linear_on_states(base: Backbone, injection: Injection, example: Example) -> 
     return (injection.head.weight @ states[place] + injection.head.bias)[None]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_a_head_equals_a_linear_layer_on_the_last_state(name: str) -> None:
     contract.equals_a_plain_oracle(Head(), get(name), linear_on_states)
 
 
-@pytest.mark.parametrize(("method", "name"), CARRIED)
+@pytest.mark.parametrize(("method", "name"), by_mechanism(CARRIED))
 def test_gradient_reaches_every_parameter(method: str, name: str) -> None:
     contract.gradient_reaches_every_parameter(METHODS[method], get(name))
 
 
-@pytest.mark.parametrize(("method", "name"), [c for c in CARRIED if c[1] in FEW])
+@pytest.mark.parametrize(("method", "name"), by_mechanism([c for c in CARRIED if c[1] in FEW]))
 def test_a_file_gives_the_same_prompt(method: str, name: str, tmp_path: Path) -> None:
     contract.a_file_gives_the_same_prompt(METHODS[method], get(name), tmp_path)
 
 
-@pytest.mark.parametrize(("method", "name"), [c for c in CARRIED if c[1] in FEW])
+@pytest.mark.parametrize(("method", "name"), by_mechanism([c for c in CARRIED if c[1] in FEW]))
 def test_the_backbone_is_untouched(method: str, name: str) -> None:
     contract.the_backbone_is_untouched(METHODS[method], get(name))
 
 
-@pytest.mark.parametrize(("method", "name"), CARRIED)
+@pytest.mark.parametrize(("method", "name"), by_mechanism(CARRIED))
 def test_a_mixed_batch_equals_single_rows(method: str, name: str) -> None:
     contract.a_mixed_batch_equals_single_rows(METHODS[method], METHODS[method], get(name))
 

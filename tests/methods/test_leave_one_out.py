@@ -13,6 +13,7 @@ from contexts import CARRIED, ROWS, SHOWN, bound, built, chance, length, owned, 
 from torch import Tensor
 
 import contract
+from families import by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.engine.passes import differentiate, infer
 from foreword.injection import NOTHING, Injection, Mixture
@@ -30,7 +31,7 @@ from toys import rows as toy_rows
 # What rows see --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CARRIED)
+@pytest.mark.parametrize("name", by_mechanism(CARRIED))
 def test_a_row_sees_all_but_its_own_demonstration(name: str) -> None:
     """Loss and gradients are those of each row alone, under a prefix made without it."""
     base, task, made = get(name), bound(name), built(SHOWN, name)

@@ -17,6 +17,7 @@ from transformers import Conv1D, PreTrainedModel
 
 import contract
 import families
+from families import by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.errors import UserError
@@ -55,17 +56,17 @@ def by_peft(base: Backbone, injection: Injection, example: Example) -> Tensor:
     return scores(base, model.eval(), example, injection)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_equals_the_real_peft(name: str) -> None:
     contract.equals_a_plain_oracle(LORA, get(name), by_peft)
 
 
-@pytest.mark.parametrize("name", [f.name for f in families.CAUSAL])
+@pytest.mark.parametrize("name", by_mechanism([f.name for f in families.CAUSAL]))
 def test_a_prefix_with_lora_equals_both_on_a_plain_model(name: str) -> None:
     contract.equals_a_plain_oracle(Several((Prefix(length=3), LORA)), get(name), by_peft)
 
 
-@pytest.mark.parametrize("name", [n for n in FAMILIES if n not in MIXTURES])
+@pytest.mark.parametrize("name", by_mechanism([n for n in FAMILIES if n not in MIXTURES]))
 def test_all_linear_is_what_peft_takes_for_it(name: str) -> None:
     _, trainable = contract.built(LORA, get(name))
     _, layers = injected(get(name), {"target_modules": "all-linear"})
@@ -116,17 +117,17 @@ def test_no_random_number_of_others_is_used_up() -> None:
 # The clauses ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_gradient_reaches_every_parameter(name: str) -> None:
     contract.gradient_reaches_every_parameter(replace(LORA, gate=True), get(name))
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", by_mechanism(FEW))
 def test_a_file_gives_the_same_prompt(name: str, tmp_path: Path) -> None:
     contract.a_file_gives_the_same_prompt(replace(LORA, gate=True), get(name), tmp_path)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_the_backbone_is_untouched(name: str) -> None:
     base = get(name)
     before = {n: id(m) for n, m in base.model.named_modules()}
@@ -136,17 +137,19 @@ def test_the_backbone_is_untouched(name: str) -> None:
     assert base.model.config.to_dict() == config.to_dict()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_a_mixed_batch_equals_single_rows(name: str) -> None:
     contract.a_mixed_batch_equals_single_rows(LORA, OTHER, get(name))
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", by_mechanism(FEW))
 def test_mixed_with_an_adapter(name: str) -> None:
     contract.a_mixed_batch_equals_single_rows(LORA, Adapter(bottleneck=8), get(name))
 
 
-@pytest.mark.parametrize("name", [n for n in FAMILIES if n not in ("albert", "mpnet")])
+@pytest.mark.parametrize(
+    "name", by_mechanism([n for n in FAMILIES if n not in ("albert", "mpnet")])
+)
 def test_checkpointing_changes_nothing(name: str) -> None:
     contract.checkpointing_changes_nothing(LORA, get(name))
 

@@ -10,7 +10,7 @@ import torch
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from families import CAUSAL, MASKED, SEQ2SEQ, backbone, tokenizer
+from families import CAUSAL, MASKED, SEQ2SEQ, backbone, by_mechanism, tokenizer
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.tokenizer import Text
 from foreword.data.row import Row
@@ -191,7 +191,7 @@ def test_lengths_that_do_not_fit_are_refused() -> None:
 # Prefixes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [f.name for f in CAUSAL])
+@pytest.mark.parametrize("name", by_mechanism([f.name for f in CAUSAL]))
 def test_a_prefix_of_demonstrations_begins_as_the_demonstrations_in_front(name: str) -> None:
     task = bound(name)
     shown = "".join(map(task.demonstration, demonstrations(task, ROWS, 3, 0)))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import contract
 import families
+from families import by_mechanism
 from foreword.errors import UserError
 from foreword.methods.ptuning import PTuning, Reparameterized
 from foreword.methods.soft import Soft
@@ -121,34 +122,34 @@ def test_what_cannot_be_is_refused(method: PTuning, what: str) -> None:
 # The contract ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_equals_embeddings_in_front(name: str) -> None:
     contract.equals_a_plain_oracle(METHODS["lstm"], get(name), embeddings_in_front)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_gradient_reaches_every_parameter(name: str) -> None:
     for method in METHODS.values():
         contract.gradient_reaches_every_parameter(method, get(name))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_a_mixed_batch_equals_single_rows(name: str) -> None:
     contract.a_mixed_batch_equals_single_rows(METHODS["lstm"], METHODS["mlp"], get(name))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_checkpointing_changes_nothing(name: str) -> None:
     if get(name).model.supports_gradient_checkpointing:
         contract.checkpointing_changes_nothing(METHODS["lstm"], get(name))
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", by_mechanism(FEW))
 def test_a_file_gives_the_same_prompt(name: str, tmp_path: Path) -> None:
     contract.a_file_gives_the_same_prompt(METHODS["lstm"], get(name), tmp_path)
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", by_mechanism(FEW))
 def test_the_backbone_is_untouched(name: str) -> None:
     contract.the_backbone_is_untouched(METHODS["mlp"], get(name))
 
