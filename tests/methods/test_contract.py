@@ -86,7 +86,7 @@ def test_soft_equals_embeddings_in_front(name: str) -> None:
 @pytest.mark.parametrize("method", ["prefix", "prefix by MLP"])
 @pytest.mark.parametrize(
     "name",
-    [n for n, f in FAMILIES.items() if f.architecture == "causal" and f in REACHED],
+    by_mechanism([n for n, f in FAMILIES.items() if f.architecture == "causal" and f in REACHED]),
 )
 def test_a_prefix_equals_keys_and_values_in_the_models_cache(name: str, method: str) -> None:
     contract.equals_a_plain_oracle(METHODS[method][0], get(name), keys_and_values_in_a_cache)
