@@ -68,9 +68,6 @@ def test_every_room_has_its_place() -> None:
     assert {room(path) for path in FILES} == set(RANK)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Backbone and its runners know each other", raises=AssertionError
-)
 def test_no_files_import_each_other_in_a_circle() -> None:
     done: set[str] = set()
 

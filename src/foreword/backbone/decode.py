@@ -13,8 +13,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.inside.views import generating_view
-from foreword.backbone.run import inputs as layout
 from foreword.backbone.run.encoder_decoder import decoder_start, encode
+from foreword.backbone.run.inputs import model_inputs, with_leading
 from foreword.config.settings import setting
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
@@ -97,11 +97,11 @@ def prepare(
     backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture, decoding: Decoding
 ) -> Ready:
     """Lay rows out for ``generate``, on a backbone that is under the mixture."""
-    carried, _ = backbone.pass_context(mixture)
-    used = carried if backbone.sites else None
+    context, _ = backbone.pass_context(mixture)
+    used = context if backbone.sites else None
     inputs: dict[str, Any]
     if backbone.architecture == "encoder-decoder":
-        encoded, mask = encode(backbone, rows, mixture, carried)
+        encoded, mask = encode(backbone, rows, mixture, context)
         inputs = {
             "encoder_outputs": BaseModelOutput(last_hidden_state=encoded),
             "attention_mask": mask,
@@ -120,11 +120,11 @@ def _left_padded(
     backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Pad on the left, as decoding needs it; return inputs and each row's first position (B, 1)."""
-    led, _ = layout.with_lead(backbone, rows, mixture)
+    led, _ = with_leading(backbone, rows, mixture)
     longest = max(map(len, led))
     ids = [[backbone.pad] * (longest - len(row)) + row for row in led]
     parts = torch.tensor(list(mixture.rows))[:, None]
-    inputs = layout.inputs(backbone, torch.tensor(ids), parts, mixture)
+    inputs = model_inputs(backbone, torch.tensor(ids), parts, mixture)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in led])
     start = torch.tensor([[mixture.parts[row].positions] for row in mixture.rows])
     return {**inputs, "attention_mask": mask.to(backbone.device)}, start

@@ -111,10 +111,10 @@ def passes(
         injection = shared.injection
         if isinstance(injection, Mixture):
             injection = injection.of_rows(group)
-        cut = WHOLE if given is None else given.of(group, backbone.device)
+        layers = WHOLE if given is None else given.of(group, backbone.device)
         yield (
             list(group),
-            backbone.states([rows[i] for i in group], injection, shared.in_pass_lead, cut),
+            backbone.states([rows[i] for i in group], injection, shared.in_pass_lead, layers),
         )
 
 
@@ -237,13 +237,13 @@ def differentiate(
         groups = _groups(backbone, shared, examples, budget)
     grown = {id(tensor): tensor for _, tensor in shared.injection.tensors() if tensor.requires_grad}
     leaves = {key: tensor.detach().requires_grad_() for key, tensor in grown.items()}
-    cut = Shared(
+    detached = Shared(
         shared.injection.map(lambda t: leaves.get(id(t), t)), shared.lead, shared.in_pass_lead
     )
-    backbone = frozen.with_changes(cut.injection)
+    backbone = frozen.with_changes(detached.injection)
     total = torch.zeros((), device=backbone.device)
     width = backbone.vocabulary if tokens is None else len(tokens)
-    for group, states in passes(backbone, cut, examples, groups, given):
+    for group, states in passes(backbone, detached, examples, groups, given):
         leaf = states.detach().requires_grad_()
         for rows, place in chunks(backbone, examples, group, width):
             if mix is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,62 +13,60 @@ from torch.nn.utils.rnn import pad_sequence
 from foreword.backbone.attention.interface import PassContext, Recorder
 from foreword.backbone.attention.masks import padding
 from foreword.backbone.example import Example
-from foreword.backbone.run import inputs as layout
+from foreword.backbone.run.inputs import model_inputs, pad_right, with_leading
 from foreword.backbone.run.layers import WHOLE, LayerRange
+from foreword.backbone.run.network import Network
 from foreword.errors import UserError
 from foreword.injection import Mixture
 
-if TYPE_CHECKING:
-    from foreword.backbone.backbone import Backbone
-
 
 def encode(
-    backbone: Backbone,
+    network: Network,
     rows: Sequence[Sequence[int]],
     mixture: Mixture,
-    carried: PassContext,
-    cut: LayerRange = WHOLE,
+    context: PassContext,
+    layers: LayerRange = WHOLE,
 ) -> tuple[Tensor, Tensor]:
     """Run the encoder, or a part of it: states (B, S, width) and mask (B, S)."""
-    led, _ = layout.with_lead(backbone, rows, mixture)
-    mask = padding(led, max(map(len, led))).to(backbone.device)
+    led, _ = with_leading(network, rows, mixture)
+    mask = padding(led, max(map(len, led))).to(network.device)
     parts = torch.tensor(list(mixture.rows))[:, None]
-    inputs = layout.inputs(backbone, layout.padded(backbone, led), parts, mixture)
-    passed = {**inputs, "attention_mask": mask, **_extra(backbone, carried)}
-    if backbone.stack is None:
-        encoder = cast(nn.Module, backbone.model.get_encoder())
+    inputs = model_inputs(network, pad_right(network, led), parts, mixture)
+    passed = {**inputs, "attention_mask": mask, **_extra(network, context)}
+    if network.stack is None:
+        encoder = cast(nn.Module, network.model.get_encoder())
         return encoder(**passed).last_hidden_state, mask
-    given = pad_sequence(list(cut.given[1:]), batch_first=True) if cut.given else None
-    return backbone.stack.run(passed, cut, given), mask
+    given = pad_sequence(list(layers.given[1:]), batch_first=True) if layers.given else None
+    return network.stack.run(passed, layers, given), mask
 
 
-def read(
-    backbone: Backbone,
+def states(
+    network: Network,
     examples: Sequence[Example],
     mixture: Mixture,
     record: Recorder | None = None,
     start: int | None = None,
-    cut: LayerRange = WHOLE,
+    layers: LayerRange = WHOLE,
 ) -> Tensor:
     """Run encoder and decoder; return the decoder's states at the targets: (N, width).
 
-    ``cut`` is of the encoder.
+    ``layers`` is of the encoder.
     """
-    carried = replace(backbone.pass_context(mixture)[0], record=record)
-    encoded, mask = encode(backbone, [e.ids for e in examples], mixture, carried, cut)
-    first = decoder_start(backbone) if start is None else start
+    context = replace(network.pass_context(mixture)[0], record=record)
+    encoded, mask = encode(network, [e.ids for e in examples], mixture, context, layers)
+    first = decoder_start(network) if start is None else start
     rows = [[first, *branch] for example in examples for branch in example.branches]
     owners = [n for n, example in enumerate(examples) for _ in example.branches]
-    index = torch.tensor(owners, device=backbone.device)
-    if carried.rows is not None:
-        carried = replace(carried, rows=carried.rows[index])
-    decoder = cast(nn.Module, backbone.model.get_decoder())  # type: ignore[no-untyped-call]
+    index = torch.tensor(owners, device=network.device)
+    if context.rows is not None:
+        context = replace(context, rows=context.rows[index])
+    decoder = cast(nn.Module, network.model.get_decoder())  # type: ignore[no-untyped-call]
     hidden: Tensor = decoder(
-        input_ids=backbone.to_device(layout.padded(backbone, rows)),
+        input_ids=network.to_device(pad_right(network, rows)),
         encoder_hidden_states=encoded[index],
         encoder_attention_mask=mask[index],
         use_cache=False,
-        **_extra(backbone, carried),
+        **_extra(network, context),
     ).last_hidden_state
     offsets = [0]
     for example in examples:
@@ -76,20 +74,20 @@ def read(
     places = [
         (offsets[n] + b, 1 + j) for n, example in enumerate(examples) for b, j in example.targets
     ]
-    row, column = torch.tensor(places, device=backbone.device, dtype=torch.long).reshape(-1, 2).T
+    row, column = torch.tensor(places, device=network.device, dtype=torch.long).reshape(-1, 2).T
     return hidden[row, column]
 
 
-def decoder_start(backbone: Backbone) -> int:
+def decoder_start(network: Network) -> int:
     """Return the token with which the decoder starts; raises UserError where none is set."""
-    found = getattr(backbone.model.config, "decoder_start_token_id", None)
+    found = getattr(network.model.config, "decoder_start_token_id", None)
     if found is None:
-        found = getattr(backbone.model.generation_config, "decoder_start_token_id", None)
+        found = getattr(network.model.generation_config, "decoder_start_token_id", None)
     if found is None:
-        raise UserError(f"{backbone.name}: its configuration has no decoder_start_token_id")
+        raise UserError(f"{network.name}: its configuration has no decoder_start_token_id")
     return int(found)
 
 
-def _extra(backbone: Backbone, carried: PassContext) -> dict[str, PassContext]:
+def _extra(network: Network, context: PassContext) -> dict[str, PassContext]:
     """The keyword that hands the injection down, for a model that knows it."""
-    return {"foreword": carried} if backbone.sites else {}
+    return {"foreword": context} if network.sites else {}

@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from foreword.backbone.run.network import Network
 from foreword.errors import UserError
 from foreword.injection import Mixture
 
-if TYPE_CHECKING:
-    from foreword.backbone.backbone import Backbone
 
-
-def virtual(backbone: Backbone, count: int) -> range:
+def virtual(network: Network, count: int) -> range:
     """Return the ids of the first ``count`` virtual tokens."""
-    return range(backbone.vocabulary, backbone.vocabulary + count)
+    return range(network.vocabulary, network.vocabulary + count)
 
 
-def with_lead(
-    backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture
+def with_leading(
+    network: Network, rows: Sequence[Sequence[int]], mixture: Mixture
 ) -> tuple[list[list[int]], list[int]]:
     """Write each row's leading virtual tokens before it; return the rows and the counts."""
     leads = [mixture.parts[row].leading for row in mixture.rows]
-    made = [[*virtual(backbone, lead), *row] for lead, row in zip(leads, rows, strict=True)]
+    made = [[*virtual(network, lead), *row] for lead, row in zip(leads, rows, strict=True)]
     return made, leads
 
 
-def padded(backbone: Backbone, rows: Sequence[Sequence[int]]) -> Tensor:
+def pad_right(network: Network, rows: Sequence[Sequence[int]]) -> Tensor:
     """Pad rows of ids on the right: (B, T), on the CPU."""
     return pad_sequence(
         [torch.tensor(list(row), dtype=torch.long) for row in rows],
         batch_first=True,
-        padding_value=backbone.pad,
+        padding_value=network.pad,
     )
 
 
-def inputs(backbone: Backbone, ids: Tensor, parts: Tensor, mixture: Mixture) -> dict[str, Tensor]:
+def model_inputs(
+    network: Network, ids: Tensor, parts: Tensor, mixture: Mixture
+) -> dict[str, Tensor]:
     """Return ids as the model takes them, embedded here where any is of a virtual token.
 
     ``ids`` (B, T); ``parts`` (B, T) or (B, 1) tells under which part of the mixture each is.
@@ -47,15 +46,15 @@ def inputs(backbone: Backbone, ids: Tensor, parts: Tensor, mixture: Mixture) -> 
 
     Raises UserError for a virtual token that its part has no embedding for.
     """
-    unreal = ids >= backbone.vocabulary
+    unreal = ids >= network.vocabulary
     if not bool(unreal.any()):
-        return {"input_ids": backbone.to_device(ids)}
+        return {"input_ids": network.to_device(ids)}
     held = torch.tensor([0 if p.embeds is None else len(p.embeds) for p in mixture.parts])
-    if bool((ids - backbone.vocabulary >= held[parts]).any()):
+    if bool((ids - network.vocabulary >= held[parts]).any()):
         raise UserError("a row has virtual tokens that its prompt has no embeddings for")
     table = torch.cat([p.embeds for p in mixture.parts if p.embeds is not None])
     first = (held.cumsum(0) - held)[parts]
-    index = (ids - backbone.vocabulary + first)[unreal]
-    real = backbone.embedded(backbone.to_device(ids.masked_fill(unreal, backbone.pad)))
-    made = table.to(device=real.device, dtype=real.dtype)[backbone.to_device(index)]
-    return {"inputs_embeds": real.masked_scatter(backbone.to_device(unreal[..., None]), made)}
+    index = (ids - network.vocabulary + first)[unreal]
+    real = network.embed(network.to_device(ids.masked_fill(unreal, network.pad)))
+    made = table.to(device=real.device, dtype=real.dtype)[network.to_device(index)]
+    return {"inputs_embeds": real.masked_scatter(network.to_device(unreal[..., None]), made)}

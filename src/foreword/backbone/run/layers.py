@@ -89,18 +89,18 @@ class Stack:
         elif not on:
             self.compiled = None
 
-    def run(self, inputs: Mapping[str, Any], cut: LayerRange, states: Tensor | None) -> Tensor:
-        """Run what ``cut`` says; ``states`` (B, T, width) enter its first layer.
+    def run(self, inputs: Mapping[str, Any], layers: LayerRange, states: Tensor | None) -> Tensor:
+        """Run what ``layers`` says; ``states`` (B, T, width) enter its first layer.
 
-        Returns the last hidden states, or those that enter layer ``cut.last``.
+        Returns the last hidden states, or those that enter layer ``layers.last``.
         """
-        if cut.first == 0 and cut.last is None and self._body is None:
+        if layers.first == 0 and layers.last is None and self._body is None:
             whole: Tensor = self.base(**inputs).last_hidden_state
             return whole
         kept: list[Tensor] = []
-        stations = [self._station(n, cut, states, kept) for n in range(len(self.layers))]
+        stations = [self._station(n, layers, states, kept) for n in range(len(self.layers))]
         found: Tensor = _with(self.base, self.path.split("."), stations)(**inputs).last_hidden_state
-        return found if cut.last is None else kept[0]
+        return found if layers.last is None else kept[0]
 
     @property
     def _body(self) -> Callable[..., Any] | None:
@@ -108,17 +108,17 @@ class Stack:
         return self.compiled if torch.is_grad_enabled() else None
 
     def _station(
-        self, number: int, cut: LayerRange, states: Tensor | None, kept: list[Tensor]
+        self, number: int, layers: LayerRange, states: Tensor | None, kept: list[Tensor]
     ) -> nn.Module:
         layer = self.layers[number]
-        if number == cut.first - 1:
+        if number == layers.first - 1:
             assert states is not None
             return _Given(layer, states)
-        if number == cut.last:
+        if number == layers.last:
             return _Kept(layer, kept)
-        if number + 1 == cut.last == len(self.layers):
+        if number + 1 == layers.last == len(self.layers):
             return _Ended(layer, kept)
-        if number < cut.first or (cut.last is not None and number > cut.last):
+        if number < layers.first or (layers.last is not None and number > layers.last):
             return _Passed(layer)
         return layer if self._body is None else _Compiled(layer, self._body)
 

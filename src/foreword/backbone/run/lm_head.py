@@ -1,4 +1,4 @@
-"""Scores: what a model makes of its last hidden states, for all of its vocabulary or a part."""
+"""The LM head: scores of the vocabulary, or of a part of it, from last hidden states."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def agree(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() <= bound * one.abs().max())
 
 
-class Scores:
+class LMHead:
     """The head of a model, run as the model's own code; for a few tokens on their rows alone."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self._narrow: tuple[tuple[int, ...], nn.Linear] | None = None
 
-    def over(self, model: PreTrainedModel) -> Scores:
-        """Return the scores of the same model under other weights."""
-        made = Scores(model)
+    def over(self, model: PreTrainedModel) -> LMHead:
+        """Return the LM head of the same model under other weights."""
+        made = LMHead(model)
         made.__dict__.update({n: getattr(self, n) for n in ("_answer", "_narrowable")})
         return made
 
-    def of(self, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
+    def scores(self, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
         """Return the scores of vocabulary tokens: (N, width) -> (N, tokens), all for None."""
         if tokens is not None and self._narrowable:
             return head(self.model, states, self._answer, self._rows(tuple(tokens)))
@@ -43,8 +43,8 @@ class Scores:
         return scores if tokens is None else scores[:, list(tokens)]
 
     @torch.no_grad()
-    def lm_head_inputs(self, states: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return what the output embeddings meet of last states, and those embeddings.
+    def inputs(self, states: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return the inputs of the output embeddings for last states, and their weight matrix.
 
         (N, width) -> (N, inner), (vocabulary, inner). Some models transform or scale the states
         first, and their own code does it here. None where scores are no product of the two.

@@ -1,56 +1,60 @@
-"""What leaves a model's result as it is: tried on a few tokens, never looked up."""
+"""Probes: what leaves a model's result as it is, tried on a few tokens and never looked up."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 
 from foreword.backbone.example import Example, Line
 from foreword.backbone.run import single_stack
-from foreword.backbone.run.layers import LayerRange
+from foreword.backbone.run.examples import lower_states, prefill, states
+from foreword.backbone.run.layers import WHOLE, LayerRange
 from foreword.backbone.run.lm_head import agree
+from foreword.backbone.run.network import Network
 from foreword.injection import NOTHING, Mixture
-
-if TYPE_CHECKING:
-    from foreword.backbone.backbone import Backbone
 
 
 @torch.no_grad()
-def can_prefill(backbone: Backbone) -> bool:
+def can_prefill(network: Network, *, pack: bool) -> bool:
     """Try whether reading on after stored keys and values equals reading everything.
 
     True of causal models whose sites hold all that they have read; false of bidirectional
     models, and where no attention site is reached.
     """
-    if backbone.architecture != "causal" or not backbone.sites:
+    if network.architecture != "causal" or not network.sites:
         return False
     whole = Example((3, 1, 2, 4), 4, ((),), ((0, -1),))
-    plain = backbone.states([whole])
-    return agree(plain, backbone.states([whole.after(2)], backbone.folded(NOTHING, (3, 1))))
+    prefilled = prefill(network, NOTHING, (3, 1))
+    return agree(
+        states(network, [whole], NOTHING, 0, WHOLE, pack=pack),
+        states(network, [whole.after(2)], prefilled, 0, WHOLE, pack=pack),
+    )
 
 
 @torch.no_grad()
-def can_pack(backbone: Backbone) -> bool:
-    """Try whether rows may lie end to end in one row of tokens, parted by attention alone.
+def can_pack(network: Network) -> bool:
+    """Try whether rows may lie end to end in one row of tokens, separated by attention alone.
 
     True of causal transformers that take positions and have no other way from token to token.
     """
-    if not backbone.positions_follow_prefix or not backbone.sites:
+    if not network.positions_follow_prefix or not network.sites:
         return False
     rows = [Line((3, 1, 2, 4)), Line((4, 2))]
     mixture = Mixture((NOTHING,), (0, 0))
-    side = single_stack.padded(backbone, rows, mixture).at([(0, 3), (1, 1)])
-    end = single_stack.packed(backbone, rows, mixture).at([(0, 3), (1, 1)])
-    return agree(side, end)
+    padded = single_stack.padded(network, rows, mixture).at([(0, 3), (1, 1)])
+    packed = single_stack.packed(network, rows, mixture).at([(0, 3), (1, 1)])
+    return agree(padded, packed)
 
 
 @torch.no_grad()
-def parted(backbone: Backbone) -> bool:
-    """Try whether running below a layer and then above it equals running whole."""
+def can_split(network: Network, *, pack: bool) -> bool:
+    """Try whether running the layers below one, and then those above, equals running all."""
     rows = [Example((3, 1, 2, 4), 4, ((),), ((0, -1),)), Example((3, 4), 2, ((),), ((0, -1),))]
-    if backbone.stack is None or not backbone.stack.passes(lambda: backbone.states(rows)):
+
+    def whole() -> torch.Tensor:
+        return states(network, rows, NOTHING, 0, WHOLE, pack=pack)
+
+    if network.stack is None or not network.stack.passes(whole):
         return False
-    lead, states = backbone.lower_states(rows, NOTHING, 1, 1)
-    given = tuple(each.to(backbone.device) for each in (lead, *states))
-    return agree(backbone.states(rows), backbone.states(rows, lead=1, cut=LayerRange(1, given)))
+    lead, below = lower_states(network, rows, NOTHING, 1, 1, pack=pack)
+    given = tuple(each.to(network.device) for each in (lead, *below))
+    return agree(whole(), states(network, rows, NOTHING, 1, LayerRange(1, given), pack=pack))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +14,10 @@ from foreword.backbone.attention.interface import Recorder
 from foreword.backbone.attention.masks import ancestors, padding, shifted
 from foreword.backbone.attention.packing import pack, packed_order
 from foreword.backbone.example import Line, depths
-from foreword.backbone.run import inputs as layout
+from foreword.backbone.run.inputs import model_inputs, pad_right, virtual, with_leading
 from foreword.backbone.run.layers import WHOLE, LayerRange
+from foreword.backbone.run.network import Network
 from foreword.injection import Mixture
-
-if TYPE_CHECKING:
-    from foreword.backbone.backbone import Backbone
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +44,11 @@ class Read:
 
 
 def packed(
-    backbone: Backbone,
+    network: Network,
     laid: Sequence[Line],
     mixture: Mixture,
     lead: Sequence[int] = (),
-    cut: LayerRange = WHOLE,
+    layers: LayerRange = WHOLE,
 ) -> Read:
     """Run lines as one row of tokens, after ``lead`` tokens which all of them see.
 
@@ -59,17 +57,17 @@ def packed(
     """
     own, leads = [list(line.tokens) for line in laid], [0] * len(laid)
     if len(mixture.parts) == 1:
-        lead = [*layout.virtual(backbone, mixture.parts[0].leading), *lead]
+        lead = [*virtual(network, mixture.parts[0].leading), *lead]
     else:
-        own, leads = layout.with_lead(backbone, own, mixture)
+        own, leads = with_leading(network, own, mixture)
     order = packed_order([len(row) for row in own])
     mixture = replace(mixture, rows=[mixture.rows[row] for row in order])
-    carried, offsets = backbone.pass_context(mixture)
+    context, offsets = network.pass_context(mixture)
     trees = [shifted(laid[row], leads[row]) for row in order]
     plain = all(line.parents is None for line in laid)
     sizes = [len(own[row]) for row in order]
-    here = backbone.device
-    packing = pack(sizes, len(lead), None if plain else trees, here, backbone.dtype)
+    here = network.device
+    packing = pack(sizes, len(lead), None if plain else trees, here, network.dtype)
     starts = [0] * len(laid)
     first = min(offsets)
     ids, positions = [*lead], [*range(first, first + len(lead))]
@@ -79,35 +77,35 @@ def packed(
         ids += own[row]
         positions += [offset + len(lead) + depth for depth in depths(tree)]
         parts += [part] * len(own[row])
-    inputs: dict[str, Any] = layout.inputs(
-        backbone, torch.tensor([ids]), torch.tensor([parts]), mixture
+    inputs: dict[str, Any] = model_inputs(
+        network, torch.tensor([ids]), torch.tensor([parts]), mixture
     )
-    inputs["position_ids"] = backbone.to_device(torch.tensor([positions]))
+    inputs["position_ids"] = network.to_device(torch.tensor([positions]))
     # Of four dimensions, so that no model builds its own mask; attention goes by the packing.
     inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=here)
-    inputs["foreword"] = replace(carried, packing=packing)
+    inputs["foreword"] = replace(context, packing=packing)
     states = None
-    if cut.given:
-        states = torch.cat([cut.given[0], *(cut.given[1 + row] for row in order)])[None]
-    hidden = _run(backbone, inputs, cut, states)[0]  # (N, width)
+    if layers.given:
+        states = torch.cat([layers.given[0], *(layers.given[1 + row] for row in order)])[None]
+    hidden = _run(network, inputs, layers, states)[0]  # (N, width)
     return Read(hidden, starts, [len(line.tokens) for line in laid], len(lead))
 
 
 def padded(
-    backbone: Backbone,
+    network: Network,
     laid: Sequence[Line],
     mixture: Mixture,
-    cut: LayerRange = WHOLE,
+    layers: LayerRange = WHOLE,
     record: Recorder | None = None,
 ) -> Read:
     """Run lines side by side, padded on the right to the longest."""
-    rows, leads = layout.with_lead(backbone, [line.tokens for line in laid], mixture)
-    carried, offsets = backbone.pass_context(mixture)
-    here = backbone.device
+    rows, leads = with_leading(network, [line.tokens for line in laid], mixture)
+    context, offsets = network.pass_context(mixture)
+    here = network.device
     parts = torch.tensor(list(mixture.rows))[:, None]
-    inputs: dict[str, Any] = layout.inputs(backbone, layout.padded(backbone, rows), parts, mixture)
+    inputs: dict[str, Any] = model_inputs(network, pad_right(network, rows), parts, mixture)
     length = max(map(len, rows))
-    if backbone.architecture == "masked":
+    if network.architecture == "masked":
         inputs["attention_mask"] = padding(rows, length).to(here)
     elif any(line.parents is not None for line in laid):
         trees = [shifted(line, lead) for line, lead in zip(laid, leads, strict=True)]
@@ -119,27 +117,27 @@ def padded(
         inputs["position_ids"] = pad_sequence(
             [torch.tensor(p) for p in positions], batch_first=True
         ).to(here)
-    elif "position_ids" in backbone.accepted:
+    elif "position_ids" in network.accepted:
         count = torch.arange(length, device=here)
         if len(set(offsets)) == 1:
             inputs["position_ids"] = (count + offsets[0])[None].expand(len(rows), -1)
         else:
             inputs["position_ids"] = count + torch.tensor(offsets, device=here)[:, None]
-    if backbone.sites:
-        inputs["foreword"] = replace(carried, record=record)
+    if network.sites:
+        inputs["foreword"] = replace(context, record=record)
     states = None
-    if cut.given:
-        states = pad_sequence(list(cut.given[1:]), batch_first=True)
-    hidden = _run(backbone, inputs, cut, states)  # (B, T, width)
+    if layers.given:
+        states = pad_sequence(list(layers.given[1:]), batch_first=True)
+    hidden = _run(network, inputs, layers, states)  # (B, T, width)
     starts = [row * length + lead for row, lead in enumerate(leads)]
     return Read(hidden.flatten(0, 1), starts, [len(line.tokens) for line in laid])
 
 
 def _run(
-    backbone: Backbone, inputs: dict[str, Any], cut: LayerRange, states: Tensor | None
+    network: Network, inputs: dict[str, Any], layers: LayerRange, states: Tensor | None
 ) -> Tensor:
-    if "use_cache" in backbone.accepted:
+    if "use_cache" in network.accepted:
         inputs["use_cache"] = False
-    if backbone.stack is None:
-        return backbone.model.base_model(**inputs).last_hidden_state  # type: ignore[no-any-return]
-    return backbone.stack.run(inputs, cut, states)
+    if network.stack is None:
+        return network.model.base_model(**inputs).last_hidden_state  # type: ignore[no-any-return]
+    return network.stack.run(inputs, layers, states)

@@ -85,23 +85,23 @@ def test_the_last_layers_parts(name: str) -> None:
         *(LayerPart("attention", f"{layer}.{e}", 32, f"{layer}.{e}", 32) for e in ends),
         LayerPart("feed-forward", f"{layer}.{end}", 32, f"{layer}.{entry}", 32),
     ]
-    assert list(backbone(FAMILIES[name]).places[-len(expected) :]) == expected
+    assert list(backbone(FAMILIES[name]).layer_parts[-len(expected) :]) == expected
 
 
 @pytest.mark.parametrize("name", by_mechanism(FAMILIES))
 def test_every_layer_has_its_parts_and_nothing_stays_behind(name: str) -> None:
     base = backbone(FAMILIES[name])
-    places = base.layer_parts
+    parts = base.layer_parts
     layers = 1 if name == "albert" else 3
     if base.architecture == "encoder-decoder":
-        assert [p.part for p in places] == (
+        assert [p.part for p in parts] == (
             ["attention", "feed-forward"] * 3 + ["attention", "attention", "feed-forward"] * 3
         )
     else:
-        assert [p.part for p in places] == ["attention", "feed-forward"] * layers
-    assert len({p.module for p in places}) == len(places)
-    for place in places:
-        held = f"{place.module}."
+        assert [p.part for p in parts] == ["attention", "feed-forward"] * layers
+    assert len({p.module for p in parts}) == len(parts)
+    for part in parts:
+        held = f"{part.module}."
         assert not any(f"{site}.".startswith(held) for site in base.sites)
     for module in base.model.modules():
         assert not module._forward_hooks

@@ -1,0 +1,173 @@
+"""Network: a frozen model and what was found in it. The code that runs a model takes one of these.
+
+It knows no tokenizer and no way to run examples; :class:`~foreword.backbone.backbone.Backbone`
+adds both.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from foreword.backbone.attention.interface import PassContext
+from foreword.backbone.inside.attention_sites import Role, Site, find_sites
+from foreword.backbone.inside.layer_parts import LayerPart, find_layer_parts
+from foreword.backbone.inside.patched import patch_model
+from foreword.backbone.load.sources import Architecture
+from foreword.backbone.run.embeddings import Embeddings, positions_of
+from foreword.backbone.run.layers import Stack
+from foreword.backbone.run.lm_head import LMHead
+from foreword.backbone.run.prefixes import prefixes_for
+from foreword.errors import UserError
+from foreword.injection import ClassHead, Injection, Mixture
+
+
+class Network:
+    """A frozen model with its attention sites, its layers, its embeddings and its LM head.
+
+    ``architecture`` is "causal", "masked" or "encoder-decoder". ``vocabulary`` is the number of
+    rows of the input embedding, ``width`` their size, ``pad`` the token that rows are padded
+    with. ``head`` scores classes in place of the vocabulary, and ``changed`` says that the model
+    runs under an injection's changes (:meth:`changed_by`).
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, *, architecture: Architecture, name: str, pad: int | None
+    ) -> None:
+        self.model = model
+        self.architecture = architecture
+        self.name = name
+        self.sites = find_sites(model)
+        self.head: ClassHead | None = None
+        self.changed = False
+        self._lm_head = LMHead(model)
+        self._embeddings = Embeddings(model, name)
+        self.vocabulary: int = self._embeddings.weight.shape[0]
+        self.width: int = self._embeddings.weight.shape[1]
+        # Right padding needs no mask on a causal model; the pad token would make some warn of that.
+        pad = pad or 0
+        self.pad = (pad + 1) % self.vocabulary if architecture == "causal" else pad
+
+    # What the model is -----------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model's inputs must be on."""
+        return self._embeddings.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type that the model computes in."""
+        return self._embeddings.weight.dtype
+
+    @property
+    def longest(self) -> int:
+        """The number of positions that the model was trained for."""
+        return positions_of(self.model, self.vocabulary)
+
+    @cached_property
+    def accepted(self) -> set[str]:
+        """The arguments that the model's forward names."""
+        return set(inspect.signature(self.model.base_model.forward).parameters)
+
+    @property
+    def positions_follow_prefix(self) -> bool:
+        """Whether a row's tokens are numbered from where a prefix before them ends."""
+        return self.architecture == "causal" and "position_ids" in self.accepted
+
+    @cached_property
+    def stack(self) -> Stack | None:
+        """The layers as a list, those of the encoder where there are two; None without a list."""
+        two = self.architecture == "encoder-decoder"
+        base = cast(nn.Module, self.model.get_encoder() if two else self.model.base_model)
+        own = {n: s for n, s in self.sites.items() if s.role == ("encoder" if two else "self")}
+        return Stack.find(base, own)
+
+    @cached_property
+    def layer_parts(self) -> tuple[LayerPart, ...]:
+        """Where the attention and the feed-forward part of each layer end."""
+        return find_layer_parts(self.model, self.sites)
+
+    @cached_property
+    def window(self) -> int | None:
+        """The shortest sliding window among the sites, None where all attention is full."""
+        return min((s.window for s in self.sites.values() if s.window is not None), default=None)
+
+    def fits_window(self, length: int) -> bool:
+        """Whether rows of this length may be cut up: attention is reached, and sees them whole."""
+        if self.architecture != "causal" or not self.sites:
+            return False
+        return self.window is None or length <= self.window
+
+    def need_sites(self, roles: Sequence[Role] = ("self", "encoder", "cross")) -> list[Site]:
+        """Return the attention sites of these roles; raises UserError where there are none."""
+        found = [site for site in self.sites.values() if site.role in roles]
+        if not found:
+            raise UserError(
+                f"{type(self.model).__name__} cannot take a prefix: its attention does not go "
+                "through transformers' attention interface; --method soft works on it"
+            )
+        return found
+
+    def changed_by(self, injection: Injection) -> Self:
+        """Return a view of the network under an injection's patches, weights and head.
+
+        The view shares all that stays the same. Raises UserError for changes of another model.
+        """
+        view = copy.copy(self)
+        view.changed, view.head = True, injection.head
+        if injection.patches or injection.weights:
+            view.model = patch_model(self.model, injection)
+            modules = dict(view.model.named_modules())
+            view.sites = {n: replace(s, module=modules[n]) for n, s in self.sites.items()}
+            view._lm_head = self._lm_head.over(view.model)
+            view._embeddings = self._embeddings.over(view.model)
+            view.__dict__.pop("stack", None)
+        return view
+
+    # What a pass takes and gives -------------------------------------------------------------
+
+    def embed(self, ids: Sequence[int] | Tensor) -> Tensor:
+        """Return the input embeddings of real tokens, on the device: (...) -> (..., width)."""
+        if not isinstance(ids, Tensor):
+            ids = torch.tensor(list(ids), device=self.device)
+        return self._embeddings.of(ids)
+
+    def pass_context(self, mixture: Mixture) -> tuple[PassContext, list[int]]:
+        """Gather a mixture for the attention function; return it and each row's first position."""
+        for part in mixture.parts:
+            assert self.changed or next(part.changes(), None) is None, "run it with with_changes()"
+        context = prefixes_for(self.sites, mixture, self.device, self.dtype)
+        return context, [mixture.parts[row].positions for row in mixture.rows]
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """Bring a tensor from the CPU to the model, on a GPU without waiting for it."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+    def logits(self, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
+        """Return the scores of vocabulary tokens: (N, width) -> (N, tokens), all for None.
+
+        Under an injection with a head they are those of its classes: (N, C).
+        """
+        if self.head is not None:
+            weight, bias = self.head.weight.to(states.device), self.head.bias.to(states.device)
+            return F.linear(states.to(weight.dtype), weight, bias)
+        return self._lm_head.scores(states, tokens)
+
+    def lm_head_inputs(self, states: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return the LM head's inputs and its weight matrix: (N, inner), (vocabulary, inner).
+
+        None for a model whose scores are no product of the two.
+        """
+        return self._lm_head.inputs(states)
