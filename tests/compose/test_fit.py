@@ -19,7 +19,7 @@ from foreword.backbone.decode import Decoding
 from foreword.compose import fusion, lockstep
 from foreword.compose.ensemble import Ensemble, weighted
 from foreword.compose.fit import candidates, fit, weighed
-from foreword.compose.lockstep import Completions
+from foreword.compose.lockstep import TextFusion
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
@@ -213,8 +213,8 @@ def test_few_tokens_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_completions_are_tried_with_fewer_weights() -> None:
-    assert Completions.most == 100
-    assert len(list(candidates(3, Completions.most))) <= 100
+    assert TextFusion.most == 100
+    assert len(list(candidates(3, TextFusion.most))) <= 100
 
 
 # Mistakes -----------------------------------------------------------------------------------------

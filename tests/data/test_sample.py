@@ -193,7 +193,7 @@ def test_drawn_is_all_or_the_first_or_of_each_class() -> None:
     assert draw(rows, None, 2, 3, "label") == per_class(rows, 2, 3, "label")
     with pytest.raises(UserError, match=r"--rows and --per-label both"):
         draw(rows, 4, 2, 0, "label")
-    with pytest.raises(UserError, match=r"--per-label: the task has no labels"):
+    with pytest.raises(UserError, match=r"--per-label: rows of this task have no single label"):
         draw(rows, None, 2, 0, None)
 
 

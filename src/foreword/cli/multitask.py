@@ -17,7 +17,7 @@ from foreword.cli.flags import CONTINUAL
 from foreword.cli.run_file import named, read_mapping
 from foreword.cli.settings import Settings, over_preset, settings_from
 from foreword.cli.words import columns
-from foreword.config.values import from_plain, plain
+from foreword.config.values import from_plain
 from foreword.data.row import Row
 from foreword.data.sample import draw, others
 from foreword.errors import UserError, nearest
@@ -125,7 +125,7 @@ def _member(name: str, made: Settings) -> Member:
     def rows(key: str, n: int | None = None) -> list[Row] | None:
         return None if wanted[key] is None else some_rows(wanted[key], renamed, n, seed)
 
-    by = plain(made.task).get("label_field")
+    by = made.task.label_field
     every = rows("train") or []
     train = draw(every, wanted["rows"], wanted["per_label"], seed, by)
     dev = rows("dev", wanted["dev_rows"]) or others(every, train, wanted["per_label"], seed, by)

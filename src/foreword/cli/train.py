@@ -16,7 +16,6 @@ from foreword.cli.common import Json, Resume, some_rows
 from foreword.cli.flags import NO_FLAGS, Flags
 from foreword.cli.settings import settings
 from foreword.cli.words import columns
-from foreword.config.values import plain
 from foreword.data.read import read_rows
 from foreword.data.sample import draw, others
 from foreword.data.shapes import canonical
@@ -51,7 +50,7 @@ def train(
             raise UserError(f"--{name} is missing")
     named = columns(wanted["columns"])
     seed = made.training.seed
-    by = plain(made.task).get("label_field")
+    by = made.task.label_field
     every = read_rows(wanted["train"], columns=named)
     rows = draw(every, wanted["rows"], wanted["per_label"], seed, by)
     if find_lr:

@@ -10,7 +10,6 @@ from typing import Any
 
 from foreword.compose.ensemble import Ensemble, load
 from foreword.compose.similar import essence, similarity
-from foreword.compose.together import classes
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
 from foreword.prompt.prompt import Answerer, Prompt
@@ -125,7 +124,7 @@ def entry(file: Path, name: str | None = None) -> Entry:
     return Entry(
         file=str(file) if name is None else name,
         task=name_of(tuned.task),
-        labels=tuple(classes(tuned.task)),
+        labels=tuned.task.class_names,
         backbone=tuned.backbone["name"],
         fingerprint=tuned.backbone["fingerprint"],
         method=_method(tuned),

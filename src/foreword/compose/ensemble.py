@@ -11,32 +11,32 @@ from typing import Any
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
-from foreword.compose.fusion import Fusion, LabelFusion, Numbers, Poll
-from foreword.compose.lockstep import Completions
+from foreword.compose.fusion import Fusion, LabelFusion, NumberFusion, Poll
+from foreword.compose.lockstep import TextFusion
 from foreword.compose.together import check_together, check_weights
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.prompt.file import SCHEMA, check_fields, checked, read
 from foreword.prompt.prompt import Answerer, Prompt, predicted, write_tensors
 from foreword.tasks.base import Bound, Task
-from foreword.tasks.registry import name_of
+from foreword.tasks.registry import TASKS, name_of
 
 FUSIONS: Mapping[str, Fusion] = {
-    "classify": LabelFusion(),
-    "relate": LabelFusion(),
-    "score": Numbers(),
-    **dict.fromkeys(("generate", "translate", "summarize", "answer", "chat"), Completions()),
+    "labels": LabelFusion(),
+    "numbers": NumberFusion(),
+    "texts": TextFusion(),
 }
-"""How answers are fused, by the name of the kind of task."""
+"""How answers become one, by a task's ``fusion``."""
 
 
 def fusion_of(task: Task) -> Fusion:
     """Return how answers of a task are fused; raises UserError where there is no way."""
-    name = name_of(task)
-    if name not in FUSIONS:
-        known = ", ".join(FUSIONS)
-        raise UserError(f"prompts of task {name} cannot answer together; those of {known} can")
-    return FUSIONS[name]
+    if task.fusion is None:
+        known = ", ".join(name for name, kind in TASKS.items() if kind.fusion is not None)
+        raise UserError(
+            f"prompts of task {name_of(task)} cannot answer together; those of {known} can"
+        )
+    return FUSIONS[task.fusion]
 
 
 _FIELDS = {"schema", "members", "weights", "scores"}

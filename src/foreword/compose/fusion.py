@@ -9,12 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foreword.compose.together import classes
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Mixture
 from foreword.prompt.prompt import Prompt
-from foreword.tasks.score import Score, number_of
+from foreword.tasks.score import number_of
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int], None]
@@ -65,7 +64,7 @@ class LabelFusion:
 
     def check(self, members: Sequence[Prompt]) -> None:
         """Raise UserError for different labels."""
-        own = [classes(member.task) for member in members]
+        own = [member.task.class_names for member in members]
         for number, labels in enumerate(own[1:], 2):
             if labels != own[0]:
                 raise UserError(
@@ -98,7 +97,7 @@ class LabelFusion:
         return np.array(scores), np.array(means)
 
 
-class Numbers:
+class NumberFusion:
     """The weighted mean of the members' numbers."""
 
     metric = "pearson"
@@ -106,12 +105,13 @@ class Numbers:
 
     def check(self, members: Sequence[Prompt]) -> None:
         """Raise UserError for different ranges."""
-        own = [(m.task.low, m.task.high) for m in members if isinstance(m.task, Score)]
-        for number, ends in enumerate(own[1:], 2):
-            if ends != own[0]:
+        ranges = [(m.task.class_names[0], m.task.class_names[-1]) for m in members]
+        first = ranges[0]
+        for number, ends in enumerate(ranges[1:], 2):
+            if ends != first:
                 raise UserError(
-                    f"prompt {number} scores from {ends[0]:g} to {ends[1]:g}, and prompt 1 from "
-                    f"{own[0][0]:g} to {own[0][1]:g}; an ensemble needs one range"
+                    f"prompt {number} scores from {ends[0]} to {ends[1]}, and prompt 1 from "
+                    f"{first[0]} to {first[1]}; an ensemble needs one range"
                 )
 
     def answers(self, poll: Poll, weights: Sequence[float]) -> list[dict[str, Any]]:
@@ -123,9 +123,8 @@ class Numbers:
     def judge(self, poll: Poll, candidates: Floats) -> tuple[Floats, Floats]:
         """Return Pearson's correlations in percent points, and minus the mean squared errors."""
         poll.members[0].bound().check(poll.rows, answers=True)
-        task = poll.members[0].task
-        assert isinstance(task, Score)
-        gold = np.array([number_of(row, task.label_field) for row in poll.rows])
+        field = str(poll.members[0].task.label_field)
+        gold = np.array([number_of(row, field) for row in poll.rows])
         fused = candidates @ _numbers(collected(poll))  # (C, rows)
         away, own = fused - fused.mean(1, keepdims=True), gold - gold.mean()
         lengths = np.sqrt((away**2).sum(1) * (own**2).sum())

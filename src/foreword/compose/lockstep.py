@@ -25,7 +25,7 @@ from foreword.tasks.texts.generator import ROWS_TOKENS, Asked, Generator
 from foreword.tasks.texts.spec import TextTask
 
 
-class Completions:
+class TextFusion:
     """Each next token has the probability ``p(t) ~ prod_i p_i(t)^w_i`` over the vocabulary.
 
     Greedy decoding, in which all members go on from the same token. Beside a prompt this fuses

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foreword.compose.together import check_together, check_weights, classes, equal_weights
+from foreword.compose.together import check_together, check_weights, equal_weights
 from foreword.errors import UserError
 from foreword.injection import Injection, Patch, in_turn
 from foreword.prompt.prompt import LARGE, Prompt
@@ -121,9 +121,9 @@ def _check_alike(number: int, table: Mapping[str, Tensor], first: Mapping[str, T
 
 def _check_heads(prompts: Sequence[Prompt]) -> None:
     """Raise UserError where a head scores other classes than the first prompt's task has."""
-    first = classes(prompts[0].task)
+    first = prompts[0].task.class_names
     for number, prompt in enumerate(prompts, 1):
-        own = classes(prompt.task)
+        own = prompt.task.class_names
         if prompt.injection.head is not None and own != first:
             raise UserError(
                 f"the head of prompt {number} scores {', '.join(own)}, and the task of prompt 1 "

@@ -7,13 +7,7 @@ from collections.abc import Sequence
 
 from foreword.errors import UserError
 from foreword.prompt.prompt import Prompt
-from foreword.tasks.base import Task
-from foreword.tasks.classify import Classify
-from foreword.tasks.multilabel import Multilabel
 from foreword.tasks.registry import name_of
-from foreword.tasks.relate import Relate
-from foreword.tasks.score import Score
-from foreword.tasks.tag import Tag
 
 
 def check_together(prompts: Sequence[Prompt], fewest: int = 2) -> None:
@@ -34,15 +28,6 @@ def check_together(prompts: Sequence[Prompt], fewest: int = 2) -> None:
                 f"prompt {number} is for task {name_of(prompt.task)}, and prompt 1 for "
                 f"{name_of(first.task)}; compose prompts of one kind of task"
             )
-
-
-def classes(task: Task) -> list[str]:
-    """Return what a task chooses among, in the order of names: labels, anchors, or nothing."""
-    if isinstance(task, Classify | Relate | Multilabel | Tag):
-        return sorted(task.labels or ())
-    if isinstance(task, Score):
-        return [f"{number:g}" for number in sorted((task.anchors or {}).values())]
-    return []
 
 
 def check_weights(weights: Sequence[float], count: int) -> tuple[float, ...]:

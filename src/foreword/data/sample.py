@@ -106,7 +106,7 @@ def draw(
     if n is not None:
         raise UserError("--rows and --per-label both say how many rows; give one")
     if by is None:
-        raise UserError("--per-label: the task has no labels; use --rows")
+        raise UserError("--per-label: rows of this task have no single label; use --rows")
     return per_class(rows, per_label, seed, by)
 
 

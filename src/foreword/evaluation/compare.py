@@ -77,14 +77,13 @@ class Data:
 
     def chosen(self, task: Task, seed: int) -> list[Row]:
         """Return the training rows of a seed; raises UserError where there are not so many."""
-        by = plain(task).get("label_field")
-        return draw(self.train, self.rows, self.per_label, seed, by)
+        return draw(self.train, self.rows, self.per_label, seed, task.label_field)
 
     def held(self, rows: Sequence[Row], task: Task, seed: int) -> Sequence[Row] | None:
         """Return the dev rows: those given, or for few rows a label as many others."""
         if self.dev is not None:
             return self.dev
-        return others(self.train, rows, self.per_label, seed, plain(task).get("label_field"))
+        return others(self.train, rows, self.per_label, seed, task.label_field)
 
     def about(self) -> Record:
         """Return what tells these rows from others."""
