@@ -11,6 +11,7 @@ import pytest
 from foreword.config.registry import Registry
 from foreword.config.settings import declared, setting, settings_of
 from foreword.errors import UserError
+from foreword.export.registry import EXPORTS
 from foreword.methods.lora import Lora
 from foreword.methods.registry import METHODS
 from foreword.methods.registry import name_of as method_name
@@ -24,15 +25,16 @@ from foreword.training.settings import Training
 BUILT_IN = [
     *(METHODS.entries[name] for name in METHODS),
     *(TASKS.entries[name] for name in TASKS),
+    *(EXPORTS.entries[name] for name in EXPORTS),
     *CONFIGURATIONS.values(),
 ]
 
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    before = [dict(registry.entries) for registry in (METHODS, TASKS)]
+    before = [dict(registry.entries) for registry in (METHODS, TASKS, EXPORTS)]
     yield
-    METHODS.entries, TASKS.entries = before  # type: ignore[assignment]
+    METHODS.entries, TASKS.entries, EXPORTS.entries = before  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("path", BUILT_IN)
@@ -86,6 +88,18 @@ def test_a_class_of_ones_own_is_registered_under_its_name() -> None:
     assert METHODS.settings("mine")[1].help == ""
     with pytest.raises(UserError, match=r"^method 'mine' is registered already; choose another"):
         register("mine")(Mine)
+
+
+def test_a_class_that_writes_is_an_export_format() -> None:
+    @register("mine")
+    @dataclasses.dataclass(frozen=True)
+    class Written:
+        rows: int = setting(3, help="of another command, so it may be named as one of the run")
+
+        def write(self, *_: Any) -> Any: ...
+
+    assert EXPORTS["mine"] is Written
+    assert "mine" not in METHODS
 
 
 def test_a_subclass_is_registered_for_itself() -> None:

@@ -399,7 +399,7 @@ OTHERS: dict[str, tuple[Make, list[str]]] = {
     ),
     "export to something else": (
         lambda w, d: ["export", w.path("p.safetensors"), d / "e", "--to", "pfet"],
-        ["--to pfet: unknown; known: peft"],
+        ["--to pfet: unknown; did you mean 'peft'?"],
     ),
     "export as another kind": (
         lambda w, d: ["export", w.path("p.safetensors"), d / "e", "--kind", "PROMPT_TUNING"],

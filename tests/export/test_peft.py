@@ -18,7 +18,7 @@ import pytest
 import torch
 from peft import (
     CartridgeConfig,
-    IA3Config,
+    LoHaConfig,
     PeftModel,
     PrefixTuningConfig,
     PromptEncoderConfig,
@@ -459,10 +459,10 @@ def test_a_folder_that_is_no_fit_is_refused(case: str, tmp_path: Path) -> None:
 
 
 def test_other_adapters_are_refused_by_name(tmp_path: Path) -> None:
-    settings = IA3Config(task_type="CAUSAL_LM", target_modules=["q_proj"], feedforward_modules=[])
+    settings = LoHaConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
     made: Any = get_peft_model(twin("llama"), settings)
     made.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="type IA3; PROMPT_TUNING, P_TUNING, PREFIX_TUNING, CART"):
+    with pytest.raises(UserError, match="type LOHA; PROMPT_TUNING, P_TUNING, PREFIX_TUNING, CART"):
         from_peft(tmp_path, get("llama"), task("llama"))
 
 

@@ -8,13 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Conv1D
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.inside.projections import is_linear, linear_sizes
 from foreword.backbone.inside.views import output_embeddings
 from foreword.errors import UserError
+from foreword.export.peft_folder import read_tensors
 from foreword.injection import Injection, Patch
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.base import Task
 
 _NAME = "base_model.model.{}.lora_{}.weight"
 _READ = {  # what decides about an update, is read from the tensors, or matters in training alone
@@ -27,8 +31,8 @@ _READ = {  # what decides about an update, is read from the tensors, or matters 
 _INITS = (True, False, "gaussian", "orthogonal", "eva")  # the others change the model's weights
 
 
-def lora_out(
-    patches: Mapping[str, tuple[Patch, ...]], on: Backbone | None
+def lora_to_peft(
+    prompt: Prompt, injection: Injection, kind: str
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return settings and tensors: A (r, in) and B (out, r), with alpha = r, so that s = 1.
 
@@ -36,7 +40,7 @@ def lora_out(
     """
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
-    for module, own in patches.items():
+    for module, own in injection.patches.items():
         if len(own) > 1:
             raise ValueError(f"'{module}' has {len(own)} patches, and LORA one")
         down = own[0].down
@@ -51,7 +55,7 @@ def lora_out(
         tensors[_NAME.format(module, "B")] = own[0].up.contiguous()
     most = max(ranks.values())
     others = {re.escape(module): rank for module, rank in ranks.items() if rank != most}
-    modules = {} if on is None else dict(on.model.named_modules())
+    modules = {} if prompt.on is None else dict(prompt.on.model.named_modules())
     config = {
         "alpha_pattern": others,
         "bias": "none",
@@ -67,23 +71,23 @@ def lora_out(
     return config, tensors
 
 
-def lora_in(
-    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], backbone: Backbone
+def lora_from_peft(
+    folder: Path, config: Mapping[str, Any], backbone: Backbone, task: Task
 ) -> Injection:
     """Return the updates with their scale in B; raises UserError for what has another meaning."""
     _check(folder, config)
     last = output_embeddings(backbone.model)
-    rest = dict(tensors)
+    rest = read_tensors(folder)
     patches: dict[str, tuple[Patch, ...]] = {}
     for name, module in backbone.model.named_modules():
-        if _NAME.format(name, "A") not in rest or not isinstance(module, nn.Linear | Conv1D):
+        if _NAME.format(name, "A") not in rest or not is_linear(module):
             continue
         if module is last:
             raise UserError(f"{folder}: updates the output layer '{name}', which stays as it is")
         down, up = (rest.pop(_NAME.format(name, which), None) for which in "AB")
         if down is None or up is None:
             raise UserError(f"{folder}: of the update of '{name}' one half is missing")
-        rank, (inputs, outputs) = down.shape[0] if down.dim() else 0, _sizes(module)
+        rank, (inputs, outputs) = down.shape[0] if down.dim() else 0, linear_sizes(module)
         if (*down.shape, *up.shape) != (rank, inputs, outputs, rank):
             raise UserError(
                 f"{folder}: the update of '{name}' has shapes {tuple(down.shape)} and "
@@ -126,10 +130,3 @@ def _scale(folder: Path, config: Mapping[str, Any], name: str, rank: int) -> flo
         )
     except (re.error, TypeError, ValueError, AttributeError):
         raise UserError(f"{folder}: its lora_alpha or alpha_pattern is damaged") from None
-
-
-def _sizes(module: nn.Module) -> tuple[int, int]:
-    if isinstance(module, Conv1D):
-        return module.nx, module.nf
-    assert isinstance(module, nn.Linear)
-    return module.in_features, module.out_features

@@ -1,4 +1,4 @@
-"""Registering tasks and methods of one's own, so that they are saved, loaded and have flags."""
+"""Registering tasks, methods and export formats of one's own: saved, loaded, and with flags."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from foreword.config.registry import Registry
 from foreword.config.settings import Setting, declared, settings_of
 from foreword.errors import UserError
+from foreword.export.registry import EXPORTS
 from foreword.methods.registry import METHODS
 from foreword.tasks.registry import TASKS
 
@@ -28,10 +29,11 @@ KEPT = ("name", "methods", "trained", "training")
 
 
 def register(name: str) -> Callable[[T], T]:
-    """Return a class decorator that registers a task, or a method, under a name.
+    """Return a class decorator that registers a method, a task or an export format.
 
-    Raises UserError for a name that is taken, for a class that is neither, and for a setting with
-    the name of another that means something else.
+    A method has ``build()``, a task ``bind()``, an export format ``write()``. Raises UserError for
+    a name that is taken, for a class that is none of them, and for a setting with the name of
+    another that means something else.
 
     >>> @register("mine")
     ... @dataclass(frozen=True)
@@ -44,12 +46,16 @@ def register(name: str) -> Callable[[T], T]:
             registry = METHODS
         elif hasattr(cls, "bind"):
             registry = TASKS
+        elif hasattr(cls, "write"):
+            registry = EXPORTS
         else:
             raise UserError(
-                f"'{name}': {cls.__name__} has neither build(), as a method, nor bind(), as a task"
+                f"'{name}': {cls.__name__} has neither build(), as a method, nor bind(), as a "
+                "task, nor write(), as an export format"
             )
         registry.check(name, cls)
-        check_settings(registry, name, settings_of(cls))
+        if registry is not EXPORTS:  # whose settings are flags of another command
+            check_settings(registry, name, settings_of(cls))
         registry.register(name, cls)
         return cls
 

@@ -1,0 +1,12 @@
+"""All export formats by name. A new one is a file beside this and a line here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from foreword.config.registry import Registry
+
+if TYPE_CHECKING:
+    from foreword.export.base import Format
+
+EXPORTS: Registry[Format] = Registry("export format", {"peft": "foreword.export.peft:Peft"})

@@ -1,0 +1,45 @@
+"""Every registered export format writes what it can represent, and refuses the rest in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import contract
+from composed import prompt
+from foreword.errors import UserError
+from foreword.export.base import ImportFormat
+from foreword.export.registry import EXPORTS
+from foreword.methods.full import Full
+from foreword.methods.ia3 import IA3
+from foreword.methods.lora import Lora
+from foreword.methods.prefix import Prefix
+from foreword.methods.soft import Soft
+
+METHODS = [Soft(length=3), Prefix(length=3), Lora(rank=4), IA3(), Full()]
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_what_is_written_answers_alike_and_what_is_not_leaves_nothing(
+    name: str, tmp_path: Path
+) -> None:
+    form, written = EXPORTS[name](), 0
+    for number, method in enumerate(METHODS):
+        tuned, path = prompt(method), tmp_path / f"{number}"
+        try:
+            found = form.write(tuned, path)
+        except UserError as error:
+            said = str(error)
+            assert "\n" not in said
+            assert not path.exists()
+            continue
+        written += 1
+        assert found.exists()
+        with pytest.raises(UserError, match="already exists"):
+            form.write(tuned, path)
+        if isinstance(form, ImportFormat):
+            assert tuned.on is not None
+            again = form.read(found, tuned.on, tuned.task)
+            assert again.predict(contract.TEXTS) == tuned.predict(contract.TEXTS)
+    assert written, "no prompt can be written"
