@@ -19,6 +19,7 @@ from foreword.prompt.prompt import Prompt
 from foreword.tasks.generate import Generate
 from foreword.training.settings import Training
 from oracles import get
+from quick import first
 
 WORDS = ["good", "bad", "fine", "film", "it", "was", "a", "and", "so", "as", "the", "is"]
 TASK = Generate(" {prompt} :", decoding=Decoding(max_new_tokens=6, stop=("\n",)))
@@ -100,7 +101,7 @@ def test_a_model_asks_itself_and_keeps_what_it_has_asked(manual: Path) -> None:
     assert any("are there already" in line for line in said)
 
 
-@pytest.mark.parametrize("calls", [1, 2, 3, 4])
+@pytest.mark.parametrize("calls", first(1, [2, 1, 3, 4]))
 def test_asking_goes_on_where_it_was_stopped(
     manual: Path, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:

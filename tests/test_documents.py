@@ -57,7 +57,7 @@ def test_the_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert isinstance(json.loads(printed.out), dict)
 
 
-@pytest.mark.smollm2  # which it does not need; but its words are long for a tiny vocabulary
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_page_on_several_tasks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its commands in order, on a tiny model; and its run file is the example's."""
@@ -77,6 +77,7 @@ def test_the_page_on_several_tasks(here: Path, capsys: pytest.CaptureFixture[str
         assert isinstance(json.loads(printed.out), dict)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", ["labels", "templates"])
 def test_the_pages_on_labels(here: Path, capsys: pytest.CaptureFixture[str], page: str) -> None:
@@ -93,7 +94,7 @@ def test_the_pages_on_labels(here: Path, capsys: pytest.CaptureFixture[str], pag
         assert isinstance(json.loads(printed.out), dict)
 
 
-@pytest.mark.smollm2  # as above
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_page_on_long_texts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its commands in order, on a tiny model and a text of as few words as its positions hold."""
@@ -114,7 +115,7 @@ def test_the_page_on_long_texts(here: Path, capsys: pytest.CaptureFixture[str]) 
         assert isinstance(json.loads(printed.out), dict)
 
 
-@pytest.mark.smollm2  # as above
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_page_on_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its commands in order, on a tiny model that writes few words."""
@@ -139,7 +140,7 @@ def test_the_page_on_data(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (here / "out" / "few" / "test.jsonl").exists()
 
 
-@pytest.mark.smollm2  # as above
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_page_on_texts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its commands in order, on a tiny model."""
@@ -183,7 +184,7 @@ def numbered(row: dict[str, object], number: int) -> dict[str, object]:
     return {**row, "text": f"{row['text']} {number}"} if "text" in row else row
 
 
-@pytest.mark.smollm2  # as above
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_page_of_all_tasks(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

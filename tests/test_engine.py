@@ -26,6 +26,7 @@ from foreword.methods.soft import Soft
 from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from quick import first
 
 FAMILIES: dict[str, Family] = {
     f.name: f for f in [*CAUSAL, MASKED[0], SEQ2SEQ[1], UNREACHED[0]]
@@ -90,7 +91,7 @@ def gradients(trainable: Trainable) -> dict[str, Tensor]:
 @pytest.mark.parametrize("kind", ["classify", "generate"])
 @pytest.mark.parametrize("lead", ["", LEAD])
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["gpt2", "phi"])
+@pytest.mark.parametrize("name", first(1, ["gpt2", "phi"]))
 def test_any_budget_gives_the_loss_and_gradient_of_one_plain_pass(
     name: str, method: str, lead: str, kind: str
 ) -> None:

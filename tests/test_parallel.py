@@ -30,6 +30,7 @@ from foreword.engine.passes import differentiate
 from foreword.errors import UserError
 from foreword.training.processes import ALONE, World, joined
 from foreword.training.tune import log_path
+from quick import first
 from toys import get, process, rows, write
 
 PATIENT = 240.0  # seconds for other processes, on a machine that is busy
@@ -217,8 +218,8 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("task", ["classify", "generate"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("task", first(1, ["generate", "classify"]))
+@pytest.mark.parametrize("method", first(1, METHODS))
 def test_two_processes_do_what_one_does(
     method: str, task: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,7 +240,7 @@ def test_two_processes_do_what_one_does(
     assert left == ["one.log.jsonl", "one.safetensors", "said", "two.log.jsonl", "two.safetensors"]
 
 
-@pytest.mark.parametrize("method", ["soft", "prefix"])
+@pytest.mark.parametrize("method", first(1, ["prefix", "soft"]))
 def test_a_model_spread_over_two_processes_trains_as_in_one(
     method: str, folder: Path, tmp_path: Path
 ) -> None:
@@ -380,7 +381,7 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made / "p.safetensors"
 
 
-@pytest.mark.parametrize("step", [2, 6])
+@pytest.mark.parametrize("step", first(1, [6, 2]))
 def test_a_killed_run_resumes_to_the_same_bytes(
     step: int, folder: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -536,6 +537,7 @@ def launched(*words: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_torchrun_tells_a_mistake_in_one_line(folder: Path, tmp_path: Path) -> None:
     arguments = train(folder, tmp_path / "p.safetensors", "--labels", "good", "fine")
     running = launched(*LAUNCH, "--master-port", free_port(), "-m", "foreword", *arguments)
@@ -547,6 +549,7 @@ def test_torchrun_tells_a_mistake_in_one_line(folder: Path, tmp_path: Path) -> N
     assert out == ""
 
 
+@pytest.mark.slow
 def test_torchrun_passes_ctrl_c_on(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     arguments = train(folder, out, "--epochs", "5000")
@@ -559,6 +562,7 @@ def test_torchrun_passes_ctrl_c_on(folder: Path, tmp_path: Path) -> None:
     assert word.startswith(f"foreword: stopped at step {len(steps_of(out))} of 15000")
 
 
+@pytest.mark.slow
 def test_accelerate_launch_does_the_same(folder: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]

@@ -25,6 +25,7 @@ from foreword.training import checkpoint
 from foreword.training import loop as loop_module
 from foreword.training.interrupt import Interrupted
 from foreword.training.tune import log_path
+from quick import first
 from toys import TASK, TRAINING, Recorder, at_line, get, process, rows, scripted, toy_run
 
 OUT = "p.safetensors"
@@ -75,7 +76,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> int:
     return count()
 
 
-@pytest.mark.parametrize("part", range(1, 10))
+@pytest.mark.parametrize("part", first(2, [3, 8, 1, 2, 4, 5, 6, 7, 9]))
 def test_a_run_killed_twice_at_any_line_resumes_to_the_same_bytes(
     part: int, tmp_path: Path, whole: bytes, lines: int, always_saving: None
 ) -> None:

@@ -48,6 +48,7 @@ def gradients(
     return [loss.detach(), *torch.autograd.grad(loss, leaves)]
 
 
+@pytest.mark.slow
 def test_one_compiled_body_serves_all_layers_and_lengths(base: Backbone) -> None:
     noise = torch.Generator().manual_seed(0)
     shapes = [(2, base.width)]

@@ -60,6 +60,7 @@ def flags(folder: Path, out: Path) -> list[str]:
 # The whole ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_are_kept_and_resumed(
     folder: Path, tmp_path: Path, bench: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

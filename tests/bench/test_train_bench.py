@@ -71,6 +71,7 @@ def setting(bench: Any, model: Path, meanings: Path) -> Any:
     return bench("train_setting").Setting(str(model), "cpu", "float32", files, 0, 1, 1, "off")
 
 
+@pytest.mark.slow
 def test_the_json_has_ratios_and_what_was_compared(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     flags = ["--model", str(model), "--device", "cpu", "--pairs", "1", "--compile", "off"]

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from families import CAUSAL, backbone, tokenizer
 from toys import rows, write
 
@@ -15,6 +17,7 @@ BENCH = Path(__file__).parent.parent.parent / "bench"
 TASKS = ("banking77", "ag_news", "sst2", "sms_spam")
 
 
+@pytest.mark.slow
 def test_both_starts_of_each_pair_have_a_curve_and_are_resumed(tmp_path: Path) -> None:
     tiny = backbone(CAUSAL[0], initializer_range=0.2)
     tiny.model.save_pretrained(tmp_path / "model")

@@ -64,6 +64,7 @@ def command(world: World, out: Path, *more: Any) -> list[str]:
 # What it shows -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_in_processes_of_their_own(world: World, cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "c.jsonl"
     answer = cli(*command(world, out, "--methods", "zero-shot", "--json"))
@@ -177,7 +178,13 @@ def test_where_none_can_run_the_status_is_2(
     ],
 )  # fmt: skip
 def test_a_row_that_no_method_can_use_ends_it(
-    world: World, cli: Cli, tmp_path: Path, flag: str, given: str, message: str
+    world: World,
+    cli: Cli,
+    here: list[str],
+    tmp_path: Path,
+    flag: str,
+    given: str,
+    message: str,
 ) -> None:
     file = tmp_path / "d.jsonl"
     file.write_text(given, "utf-8")
@@ -185,10 +192,23 @@ def test_a_row_that_no_method_can_use_ends_it(
     assert answer.status == 2, answer.err
     assert answer.out == ""
     assert message in answer.err.splitlines()[-1]
-    assert [path.name for path in tmp_path.iterdir()] == ["d.jsonl"]
+    assert [path.name for path in tmp_path.glob("*.jsonl")] == ["d.jsonl"]
 
 
-def test_the_folder_of_the_runs_is_made(world: World, cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_row_that_no_method_can_use_is_named_by_a_process_of_its_own(
+    world: World, cli: Cli, tmp_path: Path
+) -> None:
+    file = tmp_path / "d.jsonl"
+    file.write_text('{"text": "", "label": "good"}\n', "utf-8")
+    answer = cli(*command(world, tmp_path / "c.jsonl", "--test", file, "--json"))
+    assert (answer.status, answer.out) == (2, ""), answer.err
+    assert 'd.jsonl:1: field "text" is empty' in answer.err.splitlines()[-1]
+
+
+def test_the_folder_of_the_runs_is_made(
+    world: World, cli: Cli, here: list[str], tmp_path: Path
+) -> None:
     out = tmp_path / "new" / "runs" / "c.jsonl"
     answer = cli(*command(world, out, "--methods", "zero-shot", "--json"))
     assert answer.status == 0, answer.err

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from toys import rows, write
 
 Cli = Callable[..., Any]
@@ -41,6 +43,7 @@ def test_leaks_are_told_in_train_and_eval(world: Any, tmp_path: Path, cli: Cli) 
     assert "in train too" not in clean.out
 
 
+@pytest.mark.slow
 def test_a_comparison_chooses_by_others_too(world: Any, tmp_path: Path, cli: Cli) -> None:
     answer = cli(
         "compare",

@@ -98,6 +98,7 @@ def test_the_examples_run_file(world: World, cli: Cli, tmp_path: Path, task: str
     assert GIVEN[task][2] in made.json["dev"]
 
 
+@pytest.mark.slow
 def test_class_weights_and_headline(world: World, cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     flags = ("--class-weights", "balanced", "--headline", "mcc", "--method", "soft", "--json")

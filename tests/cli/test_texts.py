@@ -11,6 +11,7 @@ import pytest
 
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.rank import Rank
+from quick import first
 
 Cli = Callable[..., Any]
 ROOT = Path(__file__).parent.parent.parent
@@ -62,7 +63,7 @@ def test_an_example_goes_from_its_rows_to_its_scores(
     assert all(("ranking" if task == "rank" else "text") in each for each in answered)
 
 
-@pytest.mark.parametrize("model", ["model", "seq2seq"])
+@pytest.mark.parametrize("model", first(1, ["model", "seq2seq"]))
 @pytest.mark.parametrize("method", ["soft", "ptuning", "prefix", "deep", "adapter", "lora", "full"])
 @pytest.mark.parametrize("task", SCORES)
 def test_every_method_learns_every_task(
