@@ -1,0 +1,20 @@
+"""Which cases of a test run every time; the others are slow tests, left to ``make test-all``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def first(count: int, cases: Iterable[Any]) -> list[Any]:
+    """Return the cases of a parametrized test, those after the first few as slow tests."""
+    return [
+        case if n < count else pytest.param(*_values(case), marks=pytest.mark.slow)
+        for n, case in enumerate(cases)
+    ]
+
+
+def _values(case: Any) -> tuple[Any, ...]:
+    return case if isinstance(case, tuple) else (case,)
