@@ -21,6 +21,7 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.report import tables
 from foreword.training.settings import Training
+from quick import first
 from toys import rows, write
 
 Cli = Callable[..., Answer]
@@ -170,17 +171,16 @@ def test_where_none_can_run_the_status_is_2(
 
 @pytest.mark.parametrize(
     ("flag", "given", "message"),
-    [
+    first(1, [
         ("--data", '{"text": "a film", "label": "good"}\n{"text": "it", "label": null}\n',
          'd.jsonl:2: field "label" is empty'),
         ("--test", '{"text": "", "label": "good"}\n', 'd.jsonl:1: field "text" is empty'),
         ("--dev", '{"text": "it", "label": "godo"}\n', "d.jsonl:1: unknown label 'godo'"),
-    ],
+    ]),
 )  # fmt: skip
 def test_a_row_that_no_method_can_use_ends_it(
     world: World,
     cli: Cli,
-    here: list[str],
     tmp_path: Path,
     flag: str,
     given: str,
@@ -193,17 +193,6 @@ def test_a_row_that_no_method_can_use_ends_it(
     assert answer.out == ""
     assert message in answer.err.splitlines()[-1]
     assert [path.name for path in tmp_path.glob("*.jsonl")] == ["d.jsonl"]
-
-
-@pytest.mark.slow
-def test_a_row_that_no_method_can_use_is_named_by_a_process_of_its_own(
-    world: World, cli: Cli, tmp_path: Path
-) -> None:
-    file = tmp_path / "d.jsonl"
-    file.write_text('{"text": "", "label": "good"}\n', "utf-8")
-    answer = cli(*command(world, tmp_path / "c.jsonl", "--test", file, "--json"))
-    assert (answer.status, answer.out) == (2, ""), answer.err
-    assert 'd.jsonl:1: field "text" is empty' in answer.err.splitlines()[-1]
 
 
 def test_the_folder_of_the_runs_is_made(
