@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +21,11 @@ from foreword.config.values import from_plain
 from foreword.errors import UserError, nearest
 from foreword.methods.base import Method
 from foreword.methods.registry import METHODS
+from foreword.reporter import SILENT, Reporter
 from foreword.tasks.registry import TASKS
 from foreword.training.loop import Loop
 from foreword.training.presets import PRESETS
 from foreword.training.settings import Training
-from foreword.training.watch import Watchers
 
 Presets = Mapping[str, Mapping[str, Any]]
 
@@ -104,14 +104,13 @@ class ForewordRun:
         race: Race,
         rows: Rows,
         seed: int,
-        announce: Callable[[str], None],
+        report: Reporter,
     ) -> None:
         self.chosen, self.backbone, self.rows, self.seed = chosen, backbone, rows, seed
         settings = {"batch_size": race.batch, **chosen.training, "seed": seed}
         self.training = from_plain(Training, settings, "preset")
-        self.announce = announce
+        self.report = report
         self.judge = Judge(rows.task.bind(backbone), rows.dev)
-        self.told = Watchers([])
         self.worse, self.best = 0, -float("inf")
         self.held = ExitStack()
         self.held.enter_context(_empty_caches())
@@ -127,7 +126,7 @@ class ForewordRun:
         bound.check(self.rows.train, answers=True)
         method, training = self.chosen.method, self.training
         trainable = method.build(bound, self.rows.train, self.seed)
-        self.loop = Loop(self.backbone, bound, trainable, training, method.rate, self.announce)
+        self.loop = Loop(self.backbone, bound, trainable, training, method.rate, self.report)
         self.loop.encode(self.rows.train, self.rows.dev)
         self.per_epoch, self.steps = self.loop.per_epoch, self.loop.steps
         if training.checkpointing:
@@ -140,7 +139,7 @@ class ForewordRun:
 
     def step(self) -> None:
         """Take the loop's own step."""
-        self.loop._step(self.told)
+        self.loop._step(SILENT)
 
     def score(self) -> float:
         """Return the dev score; at the end of an epoch the preset's patience hears of it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +14,10 @@ from train_cases import Case
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.injection import Injection
+from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Bound, Encoded
 from foreword.training.loop import Loop
 from foreword.training.settings import Compile, Training
-from foreword.training.watch import Watchers
 
 RATE = 1e-9
 """AdamW's learning rate on both sides: all its work is done, and the prompts stay equal."""
@@ -49,7 +48,7 @@ def begin(
         compile=compiled,
     )
     trainable = case.make_method().build(bound, rows, seed)
-    loop = Loop(backbone, bound, trainable, training, RATE, lambda line: None)
+    loop = Loop(backbone, bound, trainable, training, RATE, SILENT)
     loop.encode(rows, [])
     backbone.compiling(loop._compiles())  # as Loop.go does before its first step
     return loop
@@ -61,7 +60,6 @@ class ForewordSide:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.heard = _Heard()
-        self.told = Watchers([self.heard])
 
     def batch(self, number: int) -> list[Encoded]:
         """Return the rows of a batch as examples."""
@@ -71,7 +69,7 @@ class ForewordSide:
     def step(self, number: int) -> None:
         """Take the loop's own step."""
         self.loop.progress.step = number
-        self.loop._step(self.told)
+        self.loop._step(self.heard)
 
     def prompt(self) -> Tensor:
         """Return the prompt in PEFT's layout."""
@@ -92,23 +90,14 @@ def _gradient(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
-class _Heard:
-    """A watcher that remembers the loss."""
+class _Heard(Reporter):
+    """Remembers the loss."""
 
     loss = math.nan
-
-    def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
-        """Leave the start to others."""
 
     def step(self, number: int, values: Mapping[str, float]) -> None:
         """Remember the loss of a step."""
         self.loss = float(values["loss"])
-
-    def evaluation(self, number: int, metric: str, score: float) -> None:
-        """Leave scores to others."""
-
-    def stop(self) -> None:
-        """Nothing was begun."""
 
 
 def flat(injection: Injection) -> Tensor:

@@ -12,11 +12,11 @@ folder for each task, of ``train.jsonl`` and ``dev.jsonl``. Each finished run is
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -29,10 +29,11 @@ from foreword.errors import UserError
 from foreword.evaluation.records import Record, add, read
 from foreword.methods.soft import Soft
 from foreword.report import tables
+from foreword.reporter import Reporter, Reporters
 from foreword.tasks.classify import Classify
 from foreword.training.settings import Training
+from foreword.training.terminal import Terminal
 from foreword.training.tune import tune
-from foreword.training.watch import Bar
 
 PAIRS = (("banking77", "ag_news"), ("ag_news", "sst2"), ("sst2", "sms_spam"))
 TASKS = {
@@ -47,24 +48,15 @@ NAMES = ("source", "target", "start", "seed", "curve", "shots", "epochs")
 app = App(name="bench", help="Few-shot curves from two starts.", version_flags=[])
 
 
-class Curve:
+class Curve(Reporter):
     """Keeps the dev scores of a run, by step."""
 
     def __init__(self) -> None:
         self.points: list[tuple[int, float]] = []
 
-    def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
-        """Nothing is done before the first score."""
-
-    def step(self, number: int, values: Mapping[str, float]) -> None:
-        """Leave steps to others."""
-
-    def evaluation(self, number: int, metric: str, score: float) -> None:
+    def score(self, number: int, metric: str, value: float) -> None:
         """Keep the score."""
-        self.points.append((number, round(score, 2)))
-
-    def stop(self) -> None:
-        """Nothing was begun."""
+        self.points.append((number, round(value, 2)))
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,7 @@ class Setting:
                 training=Training(epochs=3),
                 out=out,
                 resume=True,
-                watchers=[Bar(f"source {task}")],
+                report=Terminal(f"source {task}"),
             )
         return out
 
@@ -110,7 +102,7 @@ class Setting:
             per_class(self.rows(target, "train"), self.shots, seed, "label"),
             first(self.rows(target, "dev"), self.dev_rows, 0),
             training=Training(epochs=self.epochs, seed=seed),
-            watchers=[kept, Bar(f"{target}, {start}, seed {seed}")],
+            report=Reporters([kept, Terminal(f"{target}, {start}, seed {seed}")]),
         )
         return kept.points
 

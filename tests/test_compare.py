@@ -96,7 +96,7 @@ def test_a_run_is_tuning_and_scoring(model: Model, tmp_path: Path) -> None:
 
 def test_the_untrained_model_is_the_baseline_of_eval(model: Model, tmp_path: Path) -> None:
     zero, shown, _ = runs(model)
-    prompt = tune(get(), TASK, Soft(length=3), DATA.train, DATA.dev, training=TRAINING, watchers=[])
+    prompt = tune(get(), TASK, Soft(length=3), DATA.train, DATA.dev, training=TRAINING)
     expected = evaluate(prompt, DATA.test, baselines=True)["baselines"]
     found = perform(zero, tmp_path)
     assert found["score"] == expected["zero-shot"]["accuracy"]

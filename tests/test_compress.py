@@ -20,6 +20,7 @@ from foreword.tasks.generate import Generate
 from foreword.training.settings import Training
 from oracles import get
 from quick import first
+from toys import Lines
 
 WORDS = ["good", "bad", "fine", "film", "it", "was", "a", "and", "so", "as", "the", "is"]
 TASK = Generate(" {prompt} :", decoding=Decoding(max_new_tokens=6, stop=("\n",)))
@@ -52,7 +53,6 @@ def pressed(manual: Path, length: int = 6, **changes: Any) -> Compressed:
         "task": TASK,
         "study": STUDY,
         "training": TRAINING,
-        "watchers": [],
         **changes,
     }
     method = Cartridge(str(manual), length, rate=2e-2)
@@ -89,14 +89,14 @@ def test_questions_of_ones_own_are_scored_by_their_answers(manual: Path) -> None
 
 def test_a_model_asks_itself_and_keeps_what_it_has_asked(manual: Path) -> None:
     said: list[str] = []
-    pressed(manual, announce=said.append)
+    pressed(manual, report=Lines(said))
     kept = manual.with_name("c.questions.jsonl")
     rows = [json.loads(line) for line in kept.read_text("utf-8").splitlines()]
     parts = round(len(get("llama").text.ids(text())) / STUDY.part)
     assert {row["part"] for row in rows} == set(range(parts))
     assert len({row["prompt"].casefold() for row in rows}) == len(rows)
     before = kept.read_bytes()
-    pressed(manual, announce=said.append)
+    pressed(manual, report=Lines(said))
     assert kept.read_bytes() == before
     assert any("are there already" in line for line in said)
 

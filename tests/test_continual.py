@@ -12,14 +12,14 @@ from foreword.methods.full import Full
 from foreword.methods.parts.from_file import FromFile
 from foreword.methods.parts.start_from_prompt import mean_loss
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import SILENT
 from foreword.tasks.classify import Classify
 from foreword.training import checkpoint
 from foreword.training import loop as loop_module
 from foreword.training.loop import Loop
 from foreword.training.several_tasks import Replay
 from foreword.training.tune import prepare
-from foreword.training.watch import Watchers
-from toys import TASK, TRAINING, Recorder, get, rows, toy_run
+from toys import TASK, TRAINING, Lines, Recorder, get, rows, toy_run
 
 SWAPPED = Classify(template="{text} :", labels={"good": " bad", "bad": " good"})
 
@@ -39,7 +39,7 @@ def new_run(out: Path | None, old: Path, replay: Replay | None, **changes: Any) 
 def test_the_old_rows_have_their_share_of_each_batch_and_their_own_task(old: Path) -> None:
     method, _ = FromFile.of(old)
     given = Replay(TASK, rows(7, 400), 0.25)
-    _, run = prepare(get(), SWAPPED, method, rows(12), rows(6, 100), TRAINING, print, replay=given)
+    _, run = prepare(get(), SWAPPED, method, rows(12), rows(6, 100), TRAINING, SILENT, replay=given)
     assert (run.names, run.counts, run.per_epoch) == (("new", "old"), (12, 4), 4)
     for step in range(8):
         run.progress.step = step
@@ -70,11 +70,10 @@ def test_what_is_forgotten_is_forgotten_less_with_replay(tmp_path: Path) -> None
         recorder = Recorder()
         method, _ = FromFile.of(old)
         _, run = prepare(
-            get(), SWAPPED, method, rows(12), rows(6, 100), TRAINING, print, replay=replay
+            get(), SWAPPED, method, rows(12), rows(6, 100), TRAINING, SILENT, replay=replay
         )
 
-        with Watchers([recorder]) as told:
-            run.go(told)
+        run.go(recorder)
         return old_loss(run, rows(12, 700))
 
     assert loss(Replay(TASK, rows(12), 0.5)) < loss(None)
@@ -111,6 +110,6 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         with pytest.raises(Stopped):
             new_run(out, old, replay)
     said: list[str] = []
-    new_run(out, old, replay, resume=True, announce=said.append)
+    new_run(out, old, replay, resume=True, report=Lines(said))
     assert said[0].startswith("resuming at step 4 of")
     assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()

@@ -22,7 +22,7 @@ from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
 from foreword.training.settings import Training
 from foreword.training.tune import tune
-from toys import TASK, TRAINING, get, rows, toy_run, write
+from toys import TASK, TRAINING, Counts, get, rows, toy_run, write
 
 HELD = rows(20, 200, "test.jsonl")
 
@@ -73,7 +73,6 @@ def test_a_learned_prompt_stands_beside_the_model_that_cannot_do_it() -> None:
         language.rows(64, 1),
         language.rows(40, 2),
         training=Training(epochs=25, rate=0.1, patience=5),
-        watchers=[],
     )
     result = evaluate(prompt, language.rows(100, 9), baselines=True)
     assert result["accuracy"] >= 90
@@ -140,15 +139,10 @@ def test_rows_that_lost_text_are_counted() -> None:
 
 
 def test_progress_is_told_for_every_part_to_its_end() -> None:
-    told: dict[str, tuple[int, list[int]]] = {}
-
-    def announce(name: str, total: int) -> Any:
-        told[name] = (total, [])
-        return told[name][1].append
-
-    evaluate(prefix(), HELD, baselines=True, announce=announce)
-    assert list(told) == ["prompt", "zero-shot", "3 demonstrations"]
-    assert all(sum(done) == total == 20 for total, done in told.values())
+    counts = Counts()
+    evaluate(prefix(), HELD, baselines=True, report=counts)
+    assert list(counts.heard) == ["prompt", "zero-shot", "3 demonstrations"]
+    assert all(sum(done) == total == 20 for total, done in counts.heard.values())
 
 
 def test_an_imported_prompt_has_no_demonstrations_to_compare_with() -> None:
@@ -159,7 +153,7 @@ def test_an_imported_prompt_has_no_demonstrations_to_compare_with() -> None:
 def test_generations_are_scored_against_all_references() -> None:
     task = Generate(template="{text}:")
     data = [Row({**row.fields, "references": ["x", "y"]}, row.where) for row in rows(6)]
-    prompt = tune(get(), task, Soft(length=2), data, data, training=Training(epochs=1), watchers=[])
+    prompt = tune(get(), task, Soft(length=2), data, data, training=Training(epochs=1))
     result = evaluate(prompt, data, baselines=True)
     assert {"exact_match", "bleu", "chrf", "rouge_l", "intervals", "rows", "cut"} <= set(result)
     assert list(result["baselines"]) == ["zero-shot", "demonstrations"]

@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "foreword"
 ORDER = [
     ["errors"],
-    ["files", "threads"],
+    ["files", "threads", "reporter"],
     ["config", "injection"],
     ["data", "metrics"],
     ["backbone"],

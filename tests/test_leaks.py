@@ -11,7 +11,7 @@ from foreword.data.row import Row
 from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.prompt.prompt import Prompt
 from foreword.training import tune as training_module
-from toys import get, rows, toy_run
+from toys import Lines, get, rows, toy_run
 
 
 def again(some: list[Row]) -> list[Row]:
@@ -33,11 +33,11 @@ def test_marks_tell_rows_and_hold_no_text() -> None:
 def test_dev_rows_in_train_are_told(tmp_path: Path) -> None:
     told: list[str] = []
     dev = [*rows(4, 100), *again(rows(2))]
-    made = toy_run(tmp_path / "p.safetensors", dev=dev, announce=told.append)
+    made = toy_run(tmp_path / "p.safetensors", dev=dev, report=Lines(told))
     assert "2 of 6 dev rows are in train too: their score flatters" in told
     assert made.data["dev"]["in_train"] == 2
     told.clear()
-    assert toy_run(None, announce=told.append).data["dev"]["in_train"] == 0
+    assert toy_run(None, report=Lines(told)).data["dev"]["in_train"] == 0
     assert not any("in train too" in line for line in told)
 
 

@@ -127,7 +127,6 @@ def test_a_prompt_finds_what_the_model_knows(name: str, task: str, method: str) 
         rows,
         make(24, 2),
         training=Training(epochs=15, batch_size=8, schedule="constant", seed=SEEDS.get(task, 0)),
-        watchers=[],
     )
     unseen = make(60, 3)
     bare = scored(prompt.task.bind(taught(name)).without_prompt(), unseen, NOTHING)

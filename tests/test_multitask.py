@@ -16,6 +16,7 @@ from foreword.methods.soft import Soft
 from foreword.multitask_learning.multitask import Member, Outcome, Sharing, multitask
 from foreword.multitask_learning.separate import Many, Owners
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import SILENT
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
@@ -24,7 +25,6 @@ from foreword.training import loop as loop_module
 from foreword.training.loop import Loop
 from foreword.training.settings import Training
 from foreword.training.several_tasks import MixedObjective
-from foreword.training.watch import Watchers
 from toys import TASK, Recorder, get, rows, toy_run
 
 MOOD = Classify(template="{text} was", labels={"good": " film", "bad": " it"})
@@ -37,7 +37,7 @@ METHOD = Soft(length=3)
 
 
 def run(out: Path, members: list[Member] | None = None, **changes: Any) -> Outcome:
-    options: dict[str, Any] = {"training": TRAINING, "watchers": []}
+    options: dict[str, Any] = {"training": TRAINING}
     method = changes.pop("method", METHOD)
     return multitask(get(), members or MEMBERS, method, out, **{**options, **changes})
 
@@ -103,9 +103,9 @@ def test_the_best_is_kept_by_each_task_s_own_score_or_by_the_mean(
         tmp_path,
         members,
         sharing=Sharing(share),
-        watchers=[recorder],  # type: ignore[arg-type]
+        report=recorder,  # type: ignore[arg-type]
     )
-    assert recorder.of("evaluation") == [10, 10, 10, 60, 20, 40, 20, 50, 35, 30, 70, 50]
+    assert recorder.of("score") == [10, 10, 10, 60, 20, 40, 20, 50, 35, 30, 70, 50]
     at = {"none": (1, 3), "mpt": (3, 3)}[share]
     dev = {"none": (60, 70), "mpt": (30, 70)}[share]
     for task, name in enumerate(("one", "two")):
@@ -119,13 +119,12 @@ def test_the_mean_dev_score_counts_tasks_alike_whatever_their_rows() -> None:
     owners = Owners((0, 1), (0, 1, 1, 1))
     bounds = [TASK.bind(get()), MOOD.bind(get())]
     parts = [METHOD.build(bound, rows(4), 0) for bound in bounds]
-    loop = Loop(get(), MixedObjective(bounds), Many(parts, owners), TRAINING, 1e-2, print)
+    loop = Loop(get(), MixedObjective(bounds), Many(parts, owners), TRAINING, 1e-2, SILENT)
     held = [replace(row, task=t) for row, t in zip(rows(4, 100), owners.dev, strict=True)]
     loop.encode([replace(row, task=n) for n, row in enumerate(rows(2))], held, {"a": 1, "b": 1})
     recorder = Recorder()
-    with Watchers([recorder]) as told:
-        loop._evaluate(told)
-    one, two, mean = recorder.of("evaluation")
+    loop._evaluate(recorder)
+    one, two, mean = recorder.of("score")
     assert mean == (one + two) / 2
     for task, score in enumerate((one, two)):
         own = [row for row in held if row.task == task]
@@ -154,9 +153,7 @@ def test_tasks_of_different_kinds_and_sizes_are_learned_together(tmp_path: Path)
     members = [MEMBERS[0], Member("write", Generate(template="{text} :"), rows(20), rows(3))]
     recorder = Recorder()
     sharing = Sharing(mixing=2.0)
-    found = run(
-        tmp_path, members, sharing=sharing, watchers=[recorder], training=Training(epochs=1)
-    )
+    found = run(tmp_path, members, sharing=sharing, report=recorder, training=Training(epochs=1))
     assert [values["rows"] for values in recorder.of("step")] == [16, 12]
     assert set(found.prompts["write"].scores["dev"]) == {"log-likelihood", "rows"}
 

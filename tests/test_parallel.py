@@ -23,8 +23,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed import TCPStore
 
+import foreword.training.log
 import foreword.training.loop
-import foreword.training.watch
 from foreword.cli.main import run
 from foreword.engine.passes import differentiate
 from foreword.errors import UserError
@@ -84,20 +84,20 @@ def command(place: Place, arguments: list[str]) -> None:
     place.enter()
     foreword.training.loop.SAVE_EVERY = 0.0
     given: list[int] = []
-    step = foreword.training.watch.Log.step
+    step = foreword.training.log.Log.step
 
     def counted(backbone: Any, make: Any, examples: Sequence[Any], *more: Any, **named: Any) -> Any:
         given.append(len(examples))
         return differentiate(backbone, make, examples, *more, **named)
 
-    def slow(log: foreword.training.watch.Log, number: int, values: Any) -> None:
+    def slow(log: foreword.training.log.Log, number: int, values: Any) -> None:
         step(log, number, values)
         time.sleep(place.slowly)
         if number == place.killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     foreword.training.loop.differentiate = counted
-    foreword.training.watch.Log.step = slow  # type: ignore[method-assign]
+    foreword.training.log.Log.step = slow  # type: ignore[method-assign]
     with (
         place.file("out").open("w") as out,
         place.file("err").open("w") as err,

@@ -26,7 +26,7 @@ from foreword.recurrent.tokenizers import byte_pairs, characters, encode
 from foreword.training import checkpoint
 from foreword.training.interrupt import Interrupted
 from quick import first
-from toys import Recorder, rows, write
+from toys import Lines, Recorder, rows, write
 
 NAMES, DEEDS, THINGS = ("Anna", "Ben", "Cleo"), ("sees", "takes", "gives"), ("a cup", "the hat")
 SMALL = Pretraining(width=24, layers=2, batch_size=4, sequence=12, epochs=1, rate=1e-2)
@@ -127,7 +127,7 @@ def test_the_first_steps_are_those_of_a_plain_loop(text: Path, tmp_path: Path) -
     """Streams of the text, states carried over and reset with the epoch, the rate in a line."""
     said = Recorder()
     settings = replace(SMALL, batch_size=2, sequence=400, epochs=2)
-    pretrain(text, tmp_path / "m", settings, watchers=[said])
+    pretrain(text, tmp_path / "m", settings, report=said)
     whole = text.read_text("utf-8")
     whole = whole[: len(whole) - round(HELD_OUT * len(whole))]
     made = characters(whole, None)
@@ -165,12 +165,12 @@ def test_a_resumed_run_makes_the_same_weights(at: int, text: Path, tmp_path: Pat
     pretrain(text, tmp_path / "whole", settings)
     out = tmp_path / "parts"
     with pytest.raises(Interrupted, match=rf"stopped at step {at} of 44"):
-        pretrain(text, out, settings, watchers=[Stopper(at)])
+        pretrain(text, out, settings, report=Stopper(at))
     assert not out.exists()
     assert checkpoint.path_for(out).exists()
     with pytest.raises(UserError, match="is of a run with other data"):
         pretrain(text, out, replace(settings, seed=1), resume=True)
-    pretrain(text, out, settings, resume=True, announce=told.append)
+    pretrain(text, out, settings, resume=True, report=Lines(told))
     assert told[-1].startswith(f"resuming at step {at} of 44")
     assert weights(out) == weights(tmp_path / "whole")
     assert not checkpoint.path_for(out).exists()
@@ -194,8 +194,8 @@ def test_the_weights_that_score_best_are_kept(text: Path, tmp_path: Path) -> Non
     random.Random(0).shuffle(end)  # so that what helps in the story does not help here
     text.write_text(story(110) + "".join(end), "utf-8")
     settings = replace(SMALL, epochs=6)
-    found = pretrain(text, tmp_path / "m", settings, watchers=[said])
-    scores = said.of("evaluation")
+    found = pretrain(text, tmp_path / "m", settings, report=said)
+    scores = said.of("score")
     assert found["perplexity"] == pytest.approx(min(scores))
     assert len(scores) == 6
     assert min(scores) < scores[-1]
@@ -204,10 +204,10 @@ def test_the_weights_that_score_best_are_kept(text: Path, tmp_path: Path) -> Non
 def test_a_stopped_run_is_dropped_where_nobody_resumes_it(text: Path, tmp_path: Path) -> None:
     told: list[str] = []
     with pytest.raises(Interrupted):
-        pretrain(text, tmp_path / "m", SMALL, watchers=[Stopper(2)])
-    pretrain(text, tmp_path / "m", SMALL, announce=told.append)
-    assert any("a stopped run is dropped" in line for line in told)
-    pretrain(text, tmp_path / "m", SMALL, resume=True, announce=told.append)
+        pretrain(text, tmp_path / "m", SMALL, report=Stopper(2))
+    pretrain(text, tmp_path / "m", SMALL, report=Lines(told))
+    assert any("discarding an unfinished run" in line for line in told)
+    pretrain(text, tmp_path / "m", SMALL, resume=True, report=Lines(told))
     assert told[-1].startswith("nothing to resume")
 
 

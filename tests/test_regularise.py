@@ -109,7 +109,7 @@ def tuned(tmp_path: Path, method: object, training: Training, name: str = "p") -
     base = backbone(LLAMA)
     task = contract.task_on(base)
     rows = contract.ROWS * 3
-    return tune(base, task, method, rows, contract.ROWS, training=training, watchers=[]).injection  # type: ignore[arg-type]
+    return tune(base, task, method, rows, contract.ROWS, training=training).injection  # type: ignore[arg-type]
 
 
 def test_a_strong_pull_holds_a_prompt_near_its_start(tmp_path: Path) -> None:

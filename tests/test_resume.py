@@ -20,13 +20,14 @@ from foreword.errors import UserError
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import Reporters
 from foreword.tasks.labels.classifier import Classifier
 from foreword.training import checkpoint
 from foreword.training import loop as loop_module
 from foreword.training.interrupt import Interrupted
 from foreword.training.tune import log_path
 from quick import first
-from toys import TASK, TRAINING, Recorder, at_line, get, process, rows, scripted, toy_run
+from toys import TASK, TRAINING, Lines, Recorder, at_line, get, process, rows, scripted, toy_run
 
 OUT = "p.safetensors"
 PATIENT = 240.0  # seconds for another process, on a machine that is busy
@@ -136,8 +137,8 @@ def stopped_run(
 
 
 PLACES = {
-    "in the first evaluation": (Classifier, "judge", 1, False),
-    "in a later evaluation": (Classifier, "judge", 2, False),
+    "in the first evaluation": (Classifier, "dev_counts", 1, False),
+    "in a later evaluation": (Classifier, "dev_counts", 2, False),
     "after the first checkpoint": (checkpoint, "write", 1, True),
     "before a checkpoint": (checkpoint, "write", 2, False),
     "after a checkpoint": (checkpoint, "write", 2, True),
@@ -177,15 +178,15 @@ def test_resuming_takes_only_the_steps_that_are_left(
     stopped_run(out, monkeypatch, checkpoint, "write", 3, True)
     said: list[str] = []
     recorder = Recorder()
-    toy_run(out, resume=True, announce=said.append, watchers=[recorder])
+    toy_run(out, resume=True, report=Reporters([Lines(said), recorder]))
     assert said == ["resuming at step 6 of 9"]
     assert recorder.heard[0] == ("start", 9, 6)
     assert [entry[:2] for entry in recorder.heard[1:]] == [
         ("step", 7),
         ("step", 8),
         ("step", 9),
-        ("evaluation", 9),
-        ("stop",),
+        ("score", 9),
+        ("done",),
     ]
 
 
@@ -220,7 +221,7 @@ def test_other_methods_resume_to_the_same_bytes(
 
 def test_without_a_checkpoint_a_resumed_run_starts_anew(tmp_path: Path, whole: bytes) -> None:
     said: list[str] = []
-    toy_run(tmp_path / OUT, resume=True, announce=said.append)
+    toy_run(tmp_path / OUT, resume=True, report=Lines(said))
     assert said == ["nothing to resume: no checkpoint; starting anew"]
     assert (tmp_path / OUT).read_bytes() == whole
     check_log(tmp_path / OUT)
@@ -232,7 +233,7 @@ def test_a_checkpoint_that_is_not_resumed_is_dropped_and_that_is_said(
     out = tmp_path / OUT
     stopped_run(out, monkeypatch, checkpoint, "write", 2, True)
     said: list[str] = []
-    toy_run(out, announce=said.append)
+    toy_run(out, report=Lines(said))
     assert ["--resume" in line for line in said] == [True]
     assert out.read_bytes() == whole
     check_log(out)
@@ -350,12 +351,12 @@ def test_ctrl_c_saves_the_step_and_resuming_goes_on(
     before = signal.getsignal(signal.SIGINT)
     watcher = Impatient(step, 1)
     with pytest.raises(Interrupted, match=f"stopped at step {step} of 9"):
-        toy_run(out, watchers=[watcher])
+        toy_run(out, report=watcher)
     assert signal.getsignal(signal.SIGINT) is before
-    assert watcher.heard[-1] == ("stop",)
+    assert watcher.heard[-1] == ("done",)
     assert not out.exists()
     said: list[str] = []
-    toy_run(out, resume=True, announce=said.append)
+    toy_run(out, resume=True, report=Lines(said))
     assert said == [f"resuming at step {step} of 9"]
     assert out.read_bytes() == whole
     check_log(out)
@@ -364,12 +365,12 @@ def test_ctrl_c_saves_the_step_and_resuming_goes_on(
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, whole: bytes) -> None:
     watcher = Impatient(5, 2)
     with pytest.raises(KeyboardInterrupt):
-        toy_run(tmp_path / OUT, watchers=[watcher])
-    assert watcher.heard[-1] == ("stop",)
+        toy_run(tmp_path / OUT, report=watcher)
+    assert watcher.heard[-1] == ("done",)
     toy_run(tmp_path / OUT, resume=True)
     assert (tmp_path / OUT).read_bytes() == whole
 
 
 def test_ctrl_c_without_a_file_to_save_to_ends_too() -> None:
     with pytest.raises(Interrupted, match="stopped at step 2 of 9"):
-        toy_run(None, watchers=[Impatient(2, 1)])
+        toy_run(None, report=Impatient(2, 1))

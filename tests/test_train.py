@@ -47,7 +47,7 @@ from foreword.training.settings import Training
 from foreword.training.tune import log_path, tune
 from plain import twin
 from quick import first
-from toys import TASK, TRAINING, Recorder, get, rows, scripted, toy_run, write
+from toys import TASK, TRAINING, Lines, Recorder, get, rows, scripted, toy_run, write
 
 OUT = "p.safetensors"
 
@@ -97,7 +97,7 @@ def test_files_and_rows_are_the_same_data(tmp_path: Path) -> None:
 
 def test_a_tenth_is_held_back_without_dev_rows(tmp_path: Path) -> None:
     said: list[str] = []
-    prompt = toy_run(None, train=rows(40), dev=None, announce=said.append)
+    prompt = toy_run(None, train=rows(40), dev=None, report=Lines(said))
     assert [prompt.data[part]["rows"] for part in ("train", "dev")] == [36, 4]
     assert said == ["no dev rows given: 4 of the training rows are held back"]
 
@@ -106,7 +106,7 @@ def test_rows_that_were_cut_are_announced() -> None:
     said: list[str] = []
     task = replace(TASK, max_length=12)
     long = [Row({**row.fields, "text": "film " * 20}, row.where) for row in rows(3)]
-    toy_run(None, task=task, train=[*rows(12), *long], announce=said.append)
+    toy_run(None, task=task, train=[*rows(12), *long], report=Lines(said))
     assert said[0] == "3 of 15 training rows were too long and were cut"
 
 
@@ -152,7 +152,7 @@ def test_the_schedules_have_their_textbook_values() -> None:
 def test_the_rate_that_is_logged_is_the_rate_times_the_schedule() -> None:
     training = replace(TRAINING, rate=0.3, schedule="cosine", warmup=0.3)
     recorder = Recorder()
-    toy_run(None, training=training, watchers=[recorder])
+    toy_run(None, training=training, report=recorder)
     found = [values["rate"] for values in recorder.of("step")]
     assert found == pytest.approx([0.3 * training.factor(i, 9) for i in range(9)])
 
@@ -179,7 +179,7 @@ def test_a_gradient_is_clipped_to_its_norm(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
     recorder = Recorder()
-    toy_run(None, training=replace(TRAINING, clip=1e-3), watchers=[recorder])
+    toy_run(None, training=replace(TRAINING, clip=1e-3), report=recorder)
     assert norms == pytest.approx([1e-3] * 9, rel=1e-2)
     assert all(values["norm"] > 2e-3 for values in recorder.of("step"))  # what it was before
 
@@ -205,7 +205,7 @@ def test_any_token_budget_gives_the_same_parameters(kind: str, method: Method) -
                 varied,
                 rows(4, 100),
                 training=replace(TRAINING, batch_size=6, rate=0.01, token_budget=budget),
-                watchers=[recorder],
+                report=recorder,
             )
         )
         passes.append([values["loss"] for values in recorder.of("step")])
@@ -229,14 +229,14 @@ def test_an_upper_prefix_is_trained_as_without_its_trunk(
     task = TASK if kind == "classify" else Generate(template="{text}:")
     training = replace(TRAINING, rate=0.01, cache_gb=memory)
     found, plain = Recorder(), Recorder()
-    with_trunk = toy_run(None, task=task, method=UPPER, training=training, watchers=[found])
+    with_trunk = toy_run(None, task=task, method=UPPER, training=training, report=found)
     assert bool(list(tmp_path.glob("trunk/*.states"))) == (memory == 0)
     monkeypatch.setattr(LowerLayers, "depth_under", lambda *_: 0)
-    without = toy_run(None, task=task, method=UPPER, training=training, watchers=[plain])
+    without = toy_run(None, task=task, method=UPPER, training=training, report=plain)
     lowest = {get().sites[site].layer for site in with_trunk.injection.kv}
     assert min(lowest) > 0
     assert furthest(with_trunk, without) < 1e-5
-    assert found.of("evaluation") == pytest.approx(plain.of("evaluation"), abs=1e-5)
+    assert found.of("score") == pytest.approx(plain.of("score"), abs=1e-5)
     losses = [[v["loss"] for v in each.of("step")] for each in (found, plain)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
@@ -281,7 +281,7 @@ def test_the_loss_of_a_generation_is_the_mean_over_all_target_tokens() -> None:
     method = Soft(start="text", start_text="it was a film", length=len(words))
     recorder = Recorder()
     training = Training(epochs=1, batch_size=4, token_budget=1)
-    tune(base, Generate("{text}:"), method, data, data, training=training, watchers=[recorder])
+    tune(base, Generate("{text}:"), method, data, data, training=training, report=recorder)
     model, total, count = twin(base), 0.0, 0
     for row in data:
         before = [*words, *base.text.ids(f"{row.fields['text']}:")]
@@ -292,7 +292,7 @@ def test_the_loss_of_a_generation_is_the_mean_over_all_target_tokens() -> None:
         total += float(F.cross_entropy(logits, ids[0, len(before) :], reduction="sum").detach())
         count += len(answer) + 1
     assert recorder.of("step")[0]["loss"] == pytest.approx(total / count, rel=1e-5)
-    assert recorder.of("evaluation")[0] == pytest.approx(-total / count, rel=1e-5)
+    assert recorder.of("score")[0] == pytest.approx(-total / count, rel=1e-5)
 
 
 def test_an_epoch_sees_every_row_once_in_an_order_of_its_own(
@@ -355,8 +355,8 @@ def test_a_run_stops_when_patience_ends(
 ) -> None:
     recorder = Recorder()
     scripted(monkeypatch, scores)
-    toy_run(None, training=replace(TRAINING, epochs=6, patience=patience), watchers=[recorder])
-    assert recorder.of("evaluation") == scores
+    toy_run(None, training=replace(TRAINING, epochs=6, patience=patience), report=recorder)
+    assert recorder.of("score") == scores
     assert len(recorder.of("step")) == 3 * (evaluations - 1)
 
 
@@ -375,9 +375,9 @@ def test_a_real_run_that_is_led_astray_keeps_what_was_best() -> None:
         wrong,
         dev,
         training=Training(epochs=6, batch_size=16, rate=0.1),
-        watchers=[recorder],
+        report=recorder,
     )
-    scores = recorder.of("evaluation")
+    scores = recorder.of("score")
     assert scores[0] == 100 == prompt.scores["dev"]["accuracy"]
     assert scores[-1] < 50
     found = task.bind(base).predict(dev, prompt.injection)
@@ -413,7 +413,6 @@ def test_what_the_frozen_model_cannot_tell_is_learned(
         language.rows(64, 1),
         language.rows(60, 2),
         training=Training(epochs=40, batch_size=16, rate=rate, patience=15),
-        watchers=[],
     )
     assert right(NOTHING) <= 5
     assert right(prompt.injection) >= 90
@@ -493,12 +492,12 @@ def test_a_loss_that_is_not_finite_names_the_row_and_the_step(
 
     monkeypatch.setattr(Classifier, "losses", poisoned)
     recorder = Recorder()
-    line = no_longer_finite(tmp_path / OUT, watchers=[recorder])
+    line = no_longer_finite(tmp_path / OUT, report=recorder)
     done = len(recorder.of("step"))
     assert 3 <= done < 6
     assert line.startswith(f"the loss of toy.jsonl:8 is not finite at step {done + 1}; lower --lr")
     assert str(checkpoint.path_for(tmp_path / OUT)) in line
-    assert recorder.heard[-1] == ("stop",)
+    assert recorder.heard[-1] == ("done",)
     assert last_good_step(tmp_path / OUT) == 3
 
 
@@ -524,7 +523,6 @@ def test_an_absurd_learning_rate_is_told_as_such(tmp_path: Path) -> None:
             rows(12),
             rows(6, 100, "dev.jsonl"),
             training=replace(TRAINING, rate=1e20),
-            watchers=[],
             out=out,
         )
     assert re.match(
@@ -592,7 +590,7 @@ def test_no_rows_are_refused_in_one_line() -> None:
 def refused(out: Path, match: str, **changes: Any) -> None:
     recorder = Recorder()
     with pytest.raises(UserError, match=match) as caught:
-        toy_run(out, watchers=[recorder], **changes)
+        toy_run(out, report=recorder, **changes)
     assert "\n" not in str(caught.value)
     assert recorder.heard == []  # before the training
 
@@ -690,7 +688,7 @@ def test_on_a_disk_that_is_really_full_nothing_half_written_stays(small_disk: Pa
     (small_disk / "filler").unlink()
     out = small_disk / OUT
     with pytest.raises(UserError, match=r"cannot be written \(No space left"):
-        toy_run(out, watchers=[Filler(small_disk)])
+        toy_run(out, report=Filler(small_disk))
     names = {path.name for path in small_disk.iterdir()}
     assert names == {"filler", "p.log.jsonl", checkpoint.path_for(out).name}
     (small_disk / "filler").unlink()

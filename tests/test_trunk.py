@@ -22,9 +22,11 @@ from foreword.methods.head import Head
 from foreword.methods.parts.prefixes import PrefixKV
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
+from foreword.reporter import SILENT
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
 from test_engine import LABELS, ROWS, gradients
+from toys import Lines
 
 PARTED = [*CAUSAL, *MASKED, *SEQ2SEQ]
 FAMILIES = {f.name: f for f in PARTED if f.name not in ("albert", "t5")}
@@ -54,11 +56,11 @@ class Work:
         self.lead = common_lead(self.examples) if self.base.can_pack else ()
         self.longest = max(e.length for e in self.examples)
 
-    def trunk(self, memory: float = PLENTY, announce=said) -> LowerLayers:  # type: ignore[no-untyped-def]
+    def trunk(self, memory: float = PLENTY, report=SILENT) -> LowerLayers:  # type: ignore[no-untyped-def]
         injection = self.trainable()
         layer = LowerLayers.depth_under(injection, self.base, self.longest)
         assert layer == 1
-        return LowerLayers(self.base, layer, injection.positions, self.lead, memory, announce)
+        return LowerLayers(self.base, layer, injection.positions, self.lead, memory, report)
 
     def run(
         self, trunk: LowerLayers | None, budget: int = 10_000
@@ -212,7 +214,7 @@ def test_a_full_disk_is_said_once_and_costs_time_alone(monkeypatch: pytest.Monke
     work = Work("llama")
     plain, _ = work.run(None)
     lines: list[str] = []
-    trunk = work.trunk(memory=0, announce=lines.append)
+    trunk = work.trunk(memory=0, report=Lines(lines))
     for _ in range(3):
         assert work.run(trunk)[0] == pytest.approx(plain, rel=1e-5)
     assert len(lines) == 1

@@ -7,7 +7,8 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -19,14 +20,15 @@ from torch import Tensor
 
 import foreword.prompt.prompt
 import foreword.training.checkpoint
+import foreword.training.log
 import foreword.training.loop
 import foreword.training.tune
-import foreword.training.watch
 from families import CAUSAL, MASKED, SEQ2SEQ, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import Reporter
 from foreword.tasks.base import Encoded
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
@@ -67,14 +69,35 @@ def toy_run(out: Path | None, **changes: Any) -> Prompt:
         "train": rows(12),
         "dev": rows(6, 100, "dev.jsonl"),
         "training": TRAINING,
-        "watchers": [],
         "out": out,
     }
     return tune(get(), **{**options, **changes})
 
 
-class Recorder:
-    """A watcher that writes down what it hears."""
+class Lines(Reporter):
+    """Adds the lines that it hears to a list."""
+
+    def __init__(self, heard: list[str]) -> None:
+        self.heard = heard
+
+    def line(self, text: str) -> None:
+        self.heard.append(text)
+
+
+class Counts(Reporter):
+    """Keeps the totals of bars by their names, and the rows that each was moved by."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, tuple[int, list[int]]] = {}
+
+    @contextmanager
+    def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        self.heard[name] = (total, [])
+        yield self.heard[name][1].append
+
+
+class Recorder(Reporter):
+    """Writes down the steps and scores that it hears."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[Any, ...]] = []
@@ -85,11 +108,11 @@ class Recorder:
     def step(self, number: int, values: Mapping[str, float]) -> None:
         self.heard.append(("step", number, dict(values)))
 
-    def evaluation(self, number: int, metric: str, score: float) -> None:
-        self.heard.append(("evaluation", number, score))
+    def score(self, number: int, metric: str, value: float) -> None:
+        self.heard.append(("score", number, value))
 
-    def stop(self) -> None:
-        self.heard.append(("stop",))
+    def done(self) -> None:
+        self.heard.append(("done",))
 
     def of(self, kind: str) -> list[Any]:
         return [entry[2] for entry in self.heard if entry[0] == kind]
@@ -113,7 +136,7 @@ _TRACED = {
         foreword.training.tune,
         foreword.training.loop,
         foreword.training.checkpoint,
-        foreword.training.watch,
+        foreword.training.log,
         foreword.prompt.prompt,
     )
 }
@@ -158,13 +181,13 @@ def command(arguments: list[str], errors: Path, slowly: float = 0.0) -> None:
 
     torch.set_num_threads(1)
     foreword.training.loop.SAVE_EVERY = 0.0
-    step = foreword.training.watch.Log.step
+    step = foreword.training.log.Log.step
 
-    def slow(log: foreword.training.watch.Log, number: int, values: Any) -> None:
+    def slow(log: foreword.training.log.Log, number: int, values: Any) -> None:
         step(log, number, values)
         sleep(slowly)
 
-    foreword.training.watch.Log.step = slow  # type: ignore[method-assign]
+    foreword.training.log.Log.step = slow  # type: ignore[method-assign]
     with errors.open("w") as file:
         os.dup2(file.fileno(), 2)
         sys.stderr = file

@@ -29,9 +29,10 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.registry import name_of
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import Reporter
 from foreword.tasks.generate import Generate
 from foreword.training.settings import Training
-from toys import get, rows, toy_run
+from toys import Lines, get, rows, toy_run
 
 FEW = Augment(count=9, max_new_tokens=5, tries=20)
 ONCE, LONGER = Training(epochs=1), Training(epochs=8, batch_size=4)
@@ -43,9 +44,7 @@ def prompt() -> Prompt:
 
 
 def run(prompt: Prompt, out: Path, settings: Augment = FEW, **more: Any) -> dict[str, Any]:
-    return augment(
-        prompt, rows(12), out, settings, method=Soft(length=2), training=ONCE, watchers=[], **more
-    )
+    return augment(prompt, rows(12), out, settings, method=Soft(length=2), training=ONCE, **more)
 
 
 def test_rows_are_new_and_their_labels_agreed_to(prompt: Prompt, tmp_path: Path) -> None:
@@ -77,21 +76,22 @@ def test_a_stopped_run_ends_in_the_same_file(prompt: Prompt, tmp_path: Path) -> 
     report = run(prompt, whole, settings)
     assert report["sampled"] > AT_ONCE
 
-    @contextmanager
-    def stopping() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-        moves = iter(range(2))  # what is there, and one round
+    class Stopping(Reporter):
+        @contextmanager
+        def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+            moves = iter(range(2))  # what is there, and one round
 
-        def move(done: int) -> None:
-            if next(moves) == 1:
-                raise KeyboardInterrupt
+            def move(done: int) -> None:
+                if next(moves) == 1:
+                    raise KeyboardInterrupt
 
-        yield lambda name, total: move
+            yield move
 
     with pytest.raises(KeyboardInterrupt):
-        run(prompt, parts, settings, counting=stopping)
+        run(prompt, parts, settings, report=Stopping())
     assert not parts.exists()
     told: list[str] = []
-    again = run(prompt, parts, settings, announce=told.append)
+    again = run(prompt, parts, settings, report=Lines(told))
     assert {**again, "out": ""} == {**report, "out": ""}
     assert parts.read_bytes() == whole.read_bytes()
     assert told == [
@@ -103,7 +103,7 @@ def test_a_stopped_run_ends_in_the_same_file(prompt: Prompt, tmp_path: Path) -> 
 def test_other_settings_begin_anew(prompt: Prompt, tmp_path: Path) -> None:
     told: list[str] = []
     run(prompt, tmp_path / "new.jsonl")
-    run(prompt, tmp_path / "new.jsonl", Augment(9, 0, max_new_tokens=5), announce=told.append)
+    run(prompt, tmp_path / "new.jsonl", Augment(9, 0, max_new_tokens=5), report=Lines(told))
     assert not any("already" in line for line in told)
 
 
@@ -157,13 +157,13 @@ def test_rows_are_turned_round_with_their_rarest_words() -> None:
 
 def test_scores_without_and_with_the_new_rows(prompt: Prompt) -> None:
     dev, new = rows(6, 100, "dev.jsonl"), rows(4, 200, "new.jsonl")
-    found = gain(prompt, rows(12), new, dev, rows(8, 300), watchers=[])
+    found = gain(prompt, rows(12), new, dev, rows(8, 300))
     assert found["scored"] == "test"
     same = {**evaluate(prompt, rows(8, 300)), "in_train": 0}
     assert found["without"] == same  # the prompt was tuned so: the same run again
     more = toy_run(None, method=Head(rate=0.05), train=[*rows(12), *new], dev=dev, training=LONGER)
     assert found["with"] == {**evaluate(more, rows(8, 300)), "in_train": 0}
-    assert gain(prompt, rows(12), new, dev, None, watchers=[])["scored"] == "dev"
+    assert gain(prompt, rows(12), new, dev, None)["scored"] == "dev"
 
 
 @pytest.mark.parametrize(

@@ -97,9 +97,7 @@ def test_scores_are_near_and_gradients_point_the_same_way(name: str, kind: str) 
 def test_a_run_leaves_the_quantized_model_as_it_was(method: Any, kind: str) -> None:
     small = of(taught("llama", 100), kind)
     before = state(small)
-    prompt = tune(
-        small, task("llama"), method, rows(12, 2), rows(6, 3), training=TRAINING, watchers=[]
-    )
+    prompt = tune(small, task("llama"), method, rows(12, 2), rows(6, 3), training=TRAINING)
     prompt.predict(["red blue green"])
     assert state(small) == before
     assert prompt.backbone["quantize"] == kind

@@ -20,6 +20,7 @@ from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.tasks.classify import Classify
+from toys import Counts
 
 SCORES = {"dev": {"accuracy": 81.25, "rows": 16}, "test": {"rows": 9, "accuracy": 75.0}}
 
@@ -132,11 +133,7 @@ def test_an_empty_library_is_a_mistake(tmp_path: Path) -> None:
 
 
 def test_reading_is_told_of(folder: Path) -> None:
-    told: list[int] = []
-
-    def announce(name: str, total: int) -> object:
-        assert total == 8
-        return told.append
-
-    catalogue.read(folder, announce)  # type: ignore[arg-type]
-    assert sum(told) == 8
+    counts = Counts()
+    catalogue.read(folder, counts)
+    ((total, done),) = counts.heard.values()
+    assert sum(done) == total == 8

@@ -206,10 +206,10 @@ def test_few_tokens_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     parts = [prompt(SOFT, task=GENERATE), prompt(Lora(rank=2), 1, task=GENERATE)]
     whole = fit(parts, COMPLETIONS)
     monkeypatch.setattr(lockstep, "LOGITS", {"cpu": 160 * 2, "cuda": 160 * 2})
-    told: list[int] = []
-    few = fit(parts, COMPLETIONS, announce=lambda name, total: told.append)
+    counts = toys.Counts()
+    few = fit(parts, COMPLETIONS, report=counts)
     assert (few.score, few.alone) == (pytest.approx(whole.score), pytest.approx(whole.alone))
-    assert told == [1, 1, 1]
+    assert counts.heard["dev rows"] == (3, [1, 1, 1])
 
 
 def test_completions_are_tried_with_fewer_weights() -> None:

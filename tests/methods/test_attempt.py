@@ -155,7 +155,6 @@ def test_a_run_writes_a_prompt_that_needs_no_source(tmp_path: Path) -> None:
         rows(12),
         rows(6, 100),
         training=TRAINING,
-        watchers=[],
         out=out,
     )
     for file in files:

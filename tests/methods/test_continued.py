@@ -21,10 +21,10 @@ from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import SILENT
 from foreword.training.loop import Loop
 from foreword.training.settings import Training
 from foreword.training.tune import tune
-from foreword.training.watch import Watchers
 from toys import TASK, get, rows, toy_run
 
 METHODS: dict[str, Method] = {
@@ -50,7 +50,7 @@ def test_the_start_is_the_prompt_itself_and_training_moves_all_of_it(
     held = dict(first.injection.tensors())
     assert all(torch.equal(t, held[n]) for n, t in start.tensors())
     assert start.settings() == first.injection.settings()
-    again = tune(get(), TASK, method, rows(12, 500), rows(6, 100), watchers=[])
+    again = tune(get(), TASK, method, rows(12, 500), rows(6, 100))
     made = dict(again.injection.tensors())
     assert made.keys() == held.keys()
     # The best may be the start itself; so it is asked whether the steps have moved everything.
@@ -60,11 +60,10 @@ def test_the_start_is_the_prompt_itself_and_training_moves_all_of_it(
         method.build(bound, rows(12), 0),
         Training(epochs=1),
         method.rate,
-        print,
+        SILENT,
     )
     run.encode(rows(12, 500), rows(6, 100))
-    with Watchers([]) as told:
-        run.go(told)
+    run.go(SILENT)
     for name, tensor in run.trainable().tensors():
         assert not torch.equal(tensor, held[name]) or name.endswith("bias"), name
 
@@ -108,7 +107,7 @@ def test_what_a_prompt_came_from_stands_in_its_file(tmp_path: Path) -> None:
 
 def mistaken(path: Path, task: Any = TASK, model: str = "llama") -> str:
     with pytest.raises(UserError) as caught:
-        tune(get(model), task, FromFile.of(path)[0], rows(12), rows(6, 100), watchers=[])
+        tune(get(model), task, FromFile.of(path)[0], rows(12), rows(6, 100))
     line = str(caught.value)
     assert "\n" not in line
     return line

@@ -25,7 +25,7 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.templates.layout import room_for
 from oracles import get
-from toys import Recorder, toy_run
+from toys import Lines, Recorder, toy_run
 from toys import rows as toy_rows
 
 # What rows see --------------------------------------------------------------------------------
@@ -252,9 +252,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(method: Method, tmp_pa
     whole, out = tmp_path / "whole.safetensors", tmp_path / "p.safetensors"
     toy_run(whole, method=method)
     with pytest.raises(ZeroDivisionError):
-        toy_run(out, method=method, watchers=[Stopping()])
+        toy_run(out, method=method, report=Stopping())
     said: list[str] = []
-    toy_run(out, method=method, resume=True, announce=said.append)
+    toy_run(out, method=method, resume=True, report=Lines(said))
     assert "resuming at step 3 of 9" in said
     assert out.read_bytes() == whole.read_bytes()
 

@@ -25,9 +25,9 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.templates.layout import room_for
 from oracles import get
+from toys import Lines, toy_run
 from toys import get as toy_backbone
 from toys import rows as toy_rows
-from toys import toy_run
 
 FLAWED = [  # what is in a folder beside prompts
     ("a.safetensors", b"hello, world"),
@@ -239,7 +239,7 @@ def test_the_choice_is_announced_and_kept(tmp_path: Path) -> None:
     (library / "p.log.jsonl").write_text("{}")
     said: list[str] = []
     out = tmp_path / "q.safetensors"
-    toy_run(out, method=PTuning(start=str(library), hidden=4), announce=said.append)
+    toy_run(out, method=PTuning(start=str(library), hidden=4), report=Lines(said))
     assert [line for line in said if line.startswith(f"starting from {library}")]
     assert Prompt.load(out, toy_backbone()).method["start"] == str(library)
     head = json.loads((tmp_path / "q.log.jsonl").read_text().splitlines()[0])

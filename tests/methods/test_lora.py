@@ -235,7 +235,7 @@ def test_a_quantized_backbone_is_tuned_nearly_as_the_whole(kind: str, name: str)
         name=name,
         quantized=kind,
     )
-    options: dict[str, Any] = {"training": TRAINING, "watchers": []}
+    options: dict[str, Any] = {"training": TRAINING}
     made = [
         tune(base, task(name), Lora(rank=4), rows(24, 1), rows(8, 2), **options).injection
         for base in (whole, small)

@@ -168,7 +168,6 @@ def test_a_prompt_file_alone_shows_its_rows(tmp_path: Any) -> None:
         given,
         rows(4, 50),
         training=Training(epochs=1),
-        watchers=[],
         out=tmp_path / "p.safetensors",
     )
     again = Prompt.load(tmp_path / "p.safetensors", get())
@@ -326,7 +325,6 @@ def test_such_heads_are_trained_beside_others(start: Any, method: Method) -> Non
         rows(8),
         rows(4, 50),
         training=Training(epochs=1),
-        watchers=[],
     )
     assert made.injection.head is not None
     assert len(made.answers(rows(3, 80))) == 3

@@ -102,9 +102,9 @@ def test_a_run_is_judged_by_the_headline() -> None:
         ROWS,
         ROWS,
         training=Training(epochs=1, batch_size=4),
-        watchers=[told],
+        report=told,
     )
-    best = max(told.of("evaluation"))
+    best = max(told.of("score"))
     assert prompt.scores["dev"] == {"macro_f1": best, "rows": 8}
     scores = prompt.bound().score(ROWS, prompt.answers(ROWS), 0)
     assert scores["macro_f1"] == pytest.approx(best, abs=0.005)

@@ -133,7 +133,6 @@ def test_a_training_keeps_its_thresholds(method: Any) -> None:
         ROWS,
         ROWS,
         training=Training(epochs=1, batch_size=2),
-        watchers=[],
     )
     assert isinstance(prompt.task, Multilabel)
     assert prompt.task.thresholds is not None

@@ -162,7 +162,6 @@ def test_the_choice_is_learned(method: Any, rate: float) -> None:
         rows(64, 1),
         rows(60, 2),
         training=Training(epochs=40, batch_size=16, rate=rate, patience=15),
-        watchers=[],
     )
     found = before.score(held, made.answers(held), 0)
     assert untouched["hit_1"] < 40

@@ -210,7 +210,7 @@ def test_scores_are_tuned(name: str, tmp_path: Path) -> None:
         for n, (word, number) in enumerate([("good", 4.8), ("bad", 4.2)] * 6)
     ]
     training = Training(epochs=2, batch_size=4)
-    prompt = tune(get(), Score(low=0, high=5), chosen, given, given, training=training, watchers=[])
+    prompt = tune(get(), Score(low=0, high=5), chosen, given, given, training=training)
     before = Score(low=0, high=5).complete(given, get()).bind(get())
     frozen = before.score(given, before.predict(given, NOTHING), 0)
     after = evaluate(prompt, given)
@@ -224,7 +224,7 @@ def test_scores_are_tuned(name: str, tmp_path: Path) -> None:
 
 
 def test_a_head_scores_the_anchors() -> None:
-    prompt = tune(get(), Score(), Head(), rows(), rows(), training=Training(epochs=1), watchers=[])
+    prompt = tune(get(), Score(), Head(), rows(), rows(), training=Training(epochs=1))
     assert prompt.injection.head is not None
     assert all(0 <= answer <= 5 for answer in prompt.predict([row.fields for row in rows()]))
 

@@ -110,7 +110,6 @@ def test_what_the_frozen_model_does_not_write_is_learned(name: str) -> None:
         rows(64, 1),
         rows(40, 2),
         training=Training(epochs=25, batch_size=16, rate=0.1, patience=8),
-        watchers=[],
     )
 
     def right(found: list[dict[str, Any]]) -> int:

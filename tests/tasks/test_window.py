@@ -117,7 +117,6 @@ def test_a_prompt_keeps_its_window_and_the_curve_ends_at_all(family: str, tmp_pa
         rows(8),
         rows(4, 50),
         training=Training(epochs=1),
-        watchers=[],
         out=tmp_path / "p.safetensors",
     )
     kept = type(made).load(tmp_path / "p.safetensors", base)

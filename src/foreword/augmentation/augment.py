@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,14 @@ from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.evaluation.evaluate import Announce, silent
 from foreword.files import write_whole
 from foreword.methods.base import Method
 from foreword.methods.prefix import Prefix
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import SILENT, Reporter
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
 from foreword.training.settings import Training
-from foreword.training.watch import Watcher
 
 DROPPED = ("empty", "known", "repeated", "another label")
 """Why a text is not kept: nothing in it, in the given rows, sampled before, or no agreement."""
@@ -51,9 +49,7 @@ def augment(
     method: Method | None = None,
     training: Training | None = None,
     resume: bool = False,
-    watchers: Sequence[Watcher] | None = None,
-    announce: Callable[[str], None] = lambda line: None,
-    counting: Callable[[], AbstractContextManager[Announce]] = lambda: nullcontext(silent),
+    report: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Write new rows to ``out``, and return how many texts were sampled, dropped and kept.
 
@@ -80,8 +76,7 @@ def augment(
         method or Prefix(),
         training or Training(epochs=5),
         resume,
-        watchers,
-        announce,
+        report,
     )
     seen = {same_text(str(row.fields[field])) for row in (*train, *known) if field in row.fields}
     run = _hash([plain(settings), sorted(seen), generator.metadata(), prompt.metadata()])
@@ -89,10 +84,9 @@ def augment(
     found = [dict(row.fields) for row in read_rows(kept)] if kept.exists() else []
     found = [each for each in found if each.get("run") == run]
     if found:
-        announce(f"{kept}: {len(found)} texts are there already")
+        report.line(f"{kept}: {len(found)} texts are there already")
     wanted = settings.wanted(bound.labels)
-    with counting() as bars:
-        move = bars("writing", settings.count)
+    with report.bar("writing", settings.count) as move:
         move(len(chosen(found, wanted)))
         for number, asked in rounds(found, wanted, settings):
             before = len(chosen(found, wanted))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from foreword.config.values import from_plain
@@ -11,9 +11,9 @@ from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
 from foreword.methods.parts.several import remade
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import SILENT, Reporter
 from foreword.training.settings import Training
 from foreword.training.tune import tune
-from foreword.training.watch import Watcher
 
 
 def gain(
@@ -23,8 +23,7 @@ def gain(
     dev: Sequence[Row],
     test: Sequence[Row] | None,
     *,
-    watchers: Sequence[Watcher] | None = None,
-    announce: Callable[[str], None] = lambda line: None,
+    report: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Tune the prompt's method anew without and with the new rows; return both scores.
 
@@ -37,7 +36,7 @@ def gain(
     backbone = prompt.bound().backbone
     scores = {}
     for name, rows in (("without", list(train)), ("with", [*train, *new])):
-        announce(f"{name} the new rows: {len(rows)} to train on")
+        report.line(f"{name} the new rows: {len(rows)} to train on")
         made = tune(
             backbone,
             prompt.task,
@@ -45,8 +44,7 @@ def gain(
             rows,
             dev,
             training=training,
-            watchers=watchers,
-            announce=announce,
+            report=report,
         )
         scores[name] = evaluate(made, dev if test is None else test, train=rows)
     return {"scored": "dev" if test is None else "test", **scores}

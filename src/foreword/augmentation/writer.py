@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from foreword.errors import UserError
 from foreword.methods.base import Method
 from foreword.methods.registry import name_of
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import Reporter
 from foreword.tasks.generate import Generate
 from foreword.training.settings import Training
 from foreword.training.tune import tune
-from foreword.training.watch import Watcher
 
 
 def task_of(settings: Augment, number: int = 0) -> Generate:
@@ -35,8 +35,7 @@ def written(
     method: Method,
     training: Training,
     resume: bool,
-    watchers: Sequence[Watcher] | None,
-    announce: Callable[[str], None],
+    report: Reporter,
 ) -> Prompt:
     """Tune the prompt that writes texts, or read it where it is there and of the same settings."""
     if backbone.architecture == "masked":
@@ -53,7 +52,7 @@ def written(
             and there.task == task
             and there.backbone["fingerprint"] == backbone.fingerprint
         ):
-            announce(f"{path}: is there already")
+            report.line(f"{path}: is there already")
             return there.on_backbone(backbone)
     return tune(
         backbone,
@@ -64,6 +63,5 @@ def written(
         training=training,
         out=path,
         resume=resume,
-        watchers=watchers,
-        announce=announce,
+        report=report,
     )

@@ -23,7 +23,7 @@ from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.report import tables
 from foreword.training.settings import Training
-from foreword.training.watch import Bar
+from foreword.training.terminal import Terminal
 
 USUAL, TRAINING = Augment(), Training(epochs=5)
 
@@ -100,14 +100,12 @@ def augment(
         method=kind,
         training=training,
         resume=resume,
-        watchers=[Bar("learning to write", "rows")],
-        announce=tables.say,
-        counting=tables.counting,
+        report=Terminal("learning to write"),
     )
     if "dev" in others:
         _, new = canonical(read_rows(out))
         report["gain"] = gain(
-            loaded, rows, new, others["dev"], others.get("test"), announce=tables.say
+            loaded, rows, new, others["dev"], others.get("test"), report=Terminal()
         )
     report["seconds"] = round(time.monotonic() - began, 2)
     if as_json:

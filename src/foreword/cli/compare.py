@@ -22,6 +22,7 @@ from foreword.evaluation.records import Record, read, summary
 from foreword.metrics.titles import title
 from foreword.report import tables
 from foreword.tasks.registry import name_of
+from foreword.training.terminal import Terminal
 
 NO_FLAGS = Shared()
 
@@ -73,7 +74,7 @@ def compare(
         for name, method in made.methods.items()
         if number == seed or not isinstance(method, ZeroShot)  # which no seed changes
     ]
-    found = summary(do(runs, out, tables.say))
+    found = summary(do(runs, out, Terminal()))
     if as_json:
         about = {"train": data, "test": made.plain["test"], "dev": made.plain["dev"]}
         task = name_of(made.task)

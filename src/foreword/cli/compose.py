@@ -19,10 +19,12 @@ from foreword.compose.together import check_together, check_weights, equal_weigh
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.evaluation.evaluate import Announce, evaluate, without_bulk
+from foreword.evaluation.evaluate import evaluate, without_bulk
 from foreword.metrics.titles import title
 from foreword.prompt.prompt import Prompt
 from foreword.report import tables
+from foreword.reporter import Reporter
+from foreword.training.terminal import Terminal
 
 How = Literal["concat", "average", "ensemble"]
 
@@ -72,24 +74,24 @@ def compose(
         _, tested = canonical(tested)
         made.bound().check(tested, answers=True)
     entries: list[dict[str, Any]] = [{"file": str(path)} for path in prompts]
-    with tables.counting() as bars:
-        if held is not None:
-            judged = _judged(parts, made, weights, held, bars)
-            if isinstance(made, Ensemble):
-                used = judged.weights
-                made = weighted(parts, used)
-            made = replace(made, scores={"dev": judged.dev})
-            for entry, score in zip(entries, judged.alone, strict=False):
-                entry["dev"] = {judged.metric: score, "rows": judged.rows}
-        made.save(out)  # what follows takes its time
-        if tested is not None:
-            for entry, peer in zip(entries, _peers(parts, made), strict=True):
-                announce = _named(bars, Path(entry["file"]).name)
-                scores = evaluate(peer, tested, seed=seed, announce=announce)
-                entry["test"] = without_bulk(scores)
-            scores = evaluate(made, tested, seed=seed, announce=_named(bars, how))
-            made = replace(made, scores={**made.scores, "test": without_bulk(scores)})
-            made.save(out)
+    report = Terminal()
+    if held is not None:
+        judged = _judged(parts, made, weights, held, report)
+        if isinstance(made, Ensemble):
+            used = judged.weights
+            made = weighted(parts, used)
+        made = replace(made, scores={"dev": judged.dev})
+        for entry, score in zip(entries, judged.alone, strict=False):
+            entry["dev"] = {judged.metric: score, "rows": judged.rows}
+    made.save(out)  # what follows takes its time
+    if tested is not None:
+        for entry, peer in zip(entries, _peers(parts, made), strict=True):
+            name = Path(entry["file"]).name
+            scores = evaluate(peer, tested, seed=seed, name=name, report=report)
+            entry["test"] = without_bulk(scores)
+        scores = evaluate(made, tested, seed=seed, name=how, report=report)
+        made = replace(made, scores={**made.scores, "test": without_bulk(scores)})
+        made.save(out)
     for entry, weight in zip(entries, used or (), strict=False):
         entry["weight"] = weight
     if as_json:
@@ -128,20 +130,15 @@ def _judged(
     made: Prompt | Ensemble,
     weights: Sequence[float] | None,
     rows: Sequence[Row],
-    announce: Announce,
+    report: Reporter,
 ) -> Fitted:
     """Score all on dev rows, and fit the weights of an ensemble that has none."""
     if isinstance(made, Prompt):
         last = [0.0] * len(parts) + [1.0]
-        return weighed([*_peers(parts, made), made], last, rows, announce=announce)
+        return weighed([*_peers(parts, made), made], last, rows, report=report)
     if weights is None:
-        return fit(parts, rows, announce=announce)
-    return weighed(parts, weights, rows, announce=announce)
-
-
-def _named(bars: Announce, name: str) -> Announce:
-    """Return what begins bars of another name."""
-    return lambda _, total: bars(name, total)
+        return fit(parts, rows, report=report)
+    return weighed(parts, weights, rows, report=report)
 
 
 def table(entries: Sequence[Mapping[str, Any]], headline: str | None) -> Table:

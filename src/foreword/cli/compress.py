@@ -19,7 +19,7 @@ from foreword.methods.cartridge import Cartridge
 from foreword.report import tables
 from foreword.tasks.generate import Generate
 from foreword.training.settings import Training
-from foreword.training.watch import Bar
+from foreword.training.terminal import Terminal
 
 METHOD, STUDY, TRAINING = Cartridge(), SelfStudy(), Training(epochs=5)
 
@@ -69,9 +69,7 @@ def compress(
         test=test,
         training=training,
         resume=resume,
-        watchers=[Bar("pressing", "questions")],
-        announce=tables.say,
-        counting=tables.counting,
+        report=Terminal("compressing", "questions"),
     )
     report: dict[str, Any] = {
         "out": str(out),

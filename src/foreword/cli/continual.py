@@ -23,6 +23,7 @@ from foreword.report import tables
 from foreword.tasks.base import Task
 from foreword.training.processes import World
 from foreword.training.several_tasks import Replay
+from foreword.training.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,8 @@ class Old:
         """Score the old task as it was left; None where it is not asked for, or not here."""
         if self.test is None or not (world.first or world.sharded):
             return None
-        with tables.counting() as bars:
-            loaded = Prompt.load(self.path, backbone)
-            return evaluate(loaded, self.test, seed=self.seed, announce=bars)
+        loaded = Prompt.load(self.path, backbone)
+        return evaluate(loaded, self.test, seed=self.seed, name="old task", report=Terminal())
 
     def report(
         self, prompt: Prompt, before: Mapping[str, Any], result: Mapping[str, Any]
@@ -70,9 +70,8 @@ class Old:
         scores, or those on dev rows where there is no test.
         """
         assert self.test is not None
-        with tables.counting() as bars:
-            now = replace(prompt, task=self.task)
-            after = evaluate(now, self.test, seed=self.seed, announce=bars)
+        now = replace(prompt, task=self.task)
+        after = evaluate(now, self.test, seed=self.seed, name="old task", report=Terminal())
         prompt = with_scores(prompt, "old before", dict(before))
         prompt = with_scores(prompt, "old", after)
         old = {"before": prompt.scores["old before"], "after": prompt.scores["old"]}

@@ -22,6 +22,7 @@ from foreword.data.split import by_shares, few
 from foreword.errors import UserError, nearest
 from foreword.files import write_whole
 from foreword.report import tables
+from foreword.training.terminal import Terminal
 
 data = App(name="data", help="Check, clean and split files of rows.")
 
@@ -73,8 +74,7 @@ def check(
     if model is not None:
         text = Backbone.load(model).text
         lengths = Lengths(lambda words: len(text.ids(words)), "tokens", max_length)
-    with tables.counting() as bars:
-        move = bars("checking", sum(map(len, read.values())))
+    with Terminal().bar("checking", sum(map(len, read.values()))) as move:
         found = find(read, fields=fields, label_field=label_field, lengths=lengths, progress=move)
     if as_json:
         tables.emit(_plain(found))

@@ -16,6 +16,7 @@ from foreword.methods.prefix import Prefix
 from foreword.report import tables
 from foreword.tasks.classify import Classify
 from foreword.training.settings import Training
+from foreword.training.terminal import Terminal
 from foreword.training.tune import tune
 
 LINES = (
@@ -46,7 +47,7 @@ def demo(
     began = time.monotonic()
     rows = folder()
     tables.say(f"rows: {rows}")
-    backbone = Backbone.load("smollm2")
+    backbone, report = Backbone.load("smollm2"), Terminal()
     prompt = tune(
         backbone,
         Classify(template="Customer: {text}\nIntent:"),
@@ -55,10 +56,9 @@ def demo(
         rows / "dev.jsonl",
         training=Training(epochs=1, batch_size=8),
         out=out,
-        announce=tables.say,
+        report=report,
     )
-    with tables.counting() as bars:
-        scores = evaluate(prompt, rows / "test.jsonl", baselines=True, announce=bars)
+    scores = evaluate(prompt, rows / "test.jsonl", baselines=True, report=report)
     prompt = with_scores(prompt, "test", scores)
     prompt.save(out)
     answers = list(zip(LINES, prompt.predict(LINES), strict=True))

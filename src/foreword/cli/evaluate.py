@@ -17,6 +17,7 @@ from foreword.evaluation.evaluate import over_windows
 from foreword.metrics.titles import FURTHER
 from foreword.prompt.prompt import Prompt
 from foreword.report import tables
+from foreword.training.terminal import Terminal
 
 
 def evaluate(
@@ -44,12 +45,10 @@ def evaluate(
     chosen = some_rows(data, columns(columns_), rows, seed)
     if sizes is None:
         tuned = on_backbone(load(prompt), prompt, model, loading, force=force)
-        with tables.counting() as bars:
-            result = do(tuned, chosen, baselines=baselines, seed=seed, announce=bars)
+        result = do(tuned, chosen, baselines=baselines, seed=seed, report=Terminal())
     else:
         one = on_backbone(Prompt.load(prompt), prompt, model, loading, force=force)
-        with tables.counting() as bars:
-            result = over_windows(one, chosen, sizes, seed=seed, announce=bars)
+        result = over_windows(one, chosen, sizes, seed=seed, report=Terminal())
     if as_json:
         tables.emit(result)
         return

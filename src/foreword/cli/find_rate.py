@@ -13,7 +13,7 @@ from foreword.errors import UserError
 from foreword.report import tables
 from foreword.training.find_rate import Curve, find_rate
 from foreword.training.processes import World
-from foreword.training.watch import Bar
+from foreword.training.terminal import Terminal
 
 LINES = 24
 """Lines of the table at most."""
@@ -31,8 +31,7 @@ def run(made: Settings, rows: Sequence[Row], world: World, as_json: bool) -> Non
         made.method,
         rows,
         training=made.training,
-        watchers=[Bar("trying rates")],
-        announce=tables.say,
+        report=Terminal("trying rates"),
     )
     if as_json:
         curve = {"rates": found.rates, "losses": found.losses}

@@ -18,6 +18,7 @@ from foreword.compose.catalogue import Catalogue
 from foreword.errors import UserError
 from foreword.files import write_whole
 from foreword.report import tables
+from foreword.training.terminal import Terminal
 
 ACROSS = 10
 """Columns of the heat map that stand side by side in 80."""
@@ -43,8 +44,7 @@ def library(
 
     No model is loaded.
     """
-    with tables.counting() as bars:
-        found = catalogue.read(folder, bars)
+    found = catalogue.read(folder, Terminal())
     if match is not None:
         found = found.matching(match)
         if not found.entries:

@@ -25,8 +25,10 @@ from foreword.metrics.titles import title
 from foreword.multitask_learning.multitask import Member, Outcome, Sharing
 from foreword.multitask_learning.multitask import multitask as do
 from foreword.report import tables
+from foreword.reporter import Reporters
 from foreword.tasks.registry import TASKS
-from foreword.training.watch import Bar, trackers
+from foreword.training.terminal import Terminal
+from foreword.training.trackers import trackers
 
 ROWS = ("train", "dev", "test", "rows", "per_label", "dev_rows", "columns", "task")
 NOT_HERE = ("out", "shard", *CONTINUAL)
@@ -53,21 +55,18 @@ def multitask(
     began = time.monotonic()
     tasks, sharing, common = _read(run, {"share": share, "rank": rank, "mixing": mixing})
     members = [_member(name, made) for name, made in tasks.items()]
-    told = trackers(common.plain["report_to"] or (), out / "multitask")
+    tracked = trackers(common.plain["report_to"] or (), out / "multitask")
     backbone = common.backbone()
-    with tables.counting() as bars:
-        found = do(
-            backbone,
-            members,
-            common.method,
-            out,
-            sharing=sharing,
-            training=common.training,
-            resume=resume,
-            watchers=[Bar(), *told],
-            announce=tables.say,
-            bars=bars,
-        )
+    found = do(
+        backbone,
+        members,
+        common.method,
+        out,
+        sharing=sharing,
+        training=common.training,
+        resume=resume,
+        report=Reporters([Terminal(), *tracked]),
+    )
     seconds = round(time.monotonic() - began, 2)
     if as_json:
         tables.emit(_result(found, out, seconds))

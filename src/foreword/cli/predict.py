@@ -18,6 +18,7 @@ from foreword.errors import UserError
 from foreword.files import write_whole
 from foreword.prompt.prompt import rows_of
 from foreword.report import tables
+from foreword.training.terminal import Terminal
 
 
 def predict(
@@ -42,8 +43,7 @@ def predict(
         _, given = canonical(read_rows(data, columns=columns(columns_)), targets=False)
     else:
         given = rows_of(texts or (), bound)
-    with tables.counting() as bars:
-        progress = bars("predicting", len(given))
+    with Terminal().bar("predicting", len(given)) as progress:
         found = tuned.answers(given, progress=progress)
     cut = sum(bool(answer["cut"]) for answer in found)
     if cut:

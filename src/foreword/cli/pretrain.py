@@ -12,7 +12,7 @@ from foreword.cli.common import Json, Resume
 from foreword.recurrent.pretrain import pretrain as do
 from foreword.recurrent.streams import Pretraining
 from foreword.report import tables
-from foreword.training.watch import Bar
+from foreword.training.terminal import Terminal
 
 USUAL = Pretraining()
 
@@ -55,10 +55,8 @@ def pretrain(
         rate=rate,
         seed=seed,
     )
-    bar = Bar("reading", "tokens")
-    made = do(
-        text, out, settings, device=device, resume=resume, watchers=[bar], announce=tables.say
-    )
+    report = Terminal("reading", "tokens")
+    made = do(text, out, settings, device=device, resume=resume, report=report)
     made = {"out": str(out), **made, "seconds": round(time.monotonic() - began, 2)}
     if as_json:
         tables.emit(made)

@@ -22,9 +22,11 @@ from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.report import tables
+from foreword.reporter import Reporters
 from foreword.training.processes import World
+from foreword.training.terminal import Terminal
+from foreword.training.trackers import trackers
 from foreword.training.tune import tune
-from foreword.training.watch import Bar, trackers
 
 
 def train(
@@ -63,7 +65,7 @@ def train(
     elif dev is not None:
         tables.say(f"no dev rows given: {len(dev)} others are taken, {wanted['per_label']} a label")
     test = None if wanted["test"] is None else some_rows(wanted["test"], named, None, seed)
-    told = trackers(wanted["report_to"] or (), out)
+    tracked = trackers(wanted["report_to"] or (), out)
     device = world.device(wanted["device"])
     with world.first_alone() as alone:
         if alone and world.size > 1:
@@ -77,7 +79,7 @@ def train(
         _, test = canonical(test)
         made.task.complete(rows, backbone).bind(backbone).check(test, answers=True)
     before = old.score(backbone, world) if old is not None else None
-    effective = tables.Effective()
+    effective, terminal = tables.Effective(), Terminal()
     prompt = tune(
         backbone,
         made.task,
@@ -87,8 +89,7 @@ def train(
         training=made.training,
         out=out,
         resume=resume,
-        watchers=[effective, Bar(), *told],
-        announce=tables.say,
+        report=Reporters([effective, terminal, *tracked]),
         world=world,
         replay=None if old is None else old.replay,
     )
@@ -96,8 +97,7 @@ def train(
         return
     result: dict[str, Any] = {"out": str(out), "dev": prompt.scores["dev"]}
     if test is not None:
-        with tables.counting() as bars:
-            scores = evaluate(prompt, test, train=rows, seed=seed, announce=bars)
+        scores = evaluate(prompt, test, train=rows, seed=seed, name="test", report=terminal)
         prompt = with_scores(prompt, "test", scores)
         result["test"] = prompt.scores["test"]
     if old is not None and before is not None:

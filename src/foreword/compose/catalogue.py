@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from foreword.compose.similar import essence, similarity
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
 from foreword.prompt.prompt import Answerer, Prompt
+from foreword.reporter import SILENT, Reporter
 from foreword.tasks.registry import name_of
 
 
@@ -82,9 +83,7 @@ class Catalogue:
         return Catalogue(tuple(e for _, e in pairs), self.strays), [s for s, _ in pairs]
 
 
-def read(
-    folder: Path, announce: Callable[[str, int], Callable[[int], None]] | None = None
-) -> Catalogue:
+def read(folder: Path, report: Reporter = SILENT) -> Catalogue:
     """Read the prompts in a folder and in those below it; no model is loaded.
 
     Raises UserError where there is no such folder, or no prompt in it.
@@ -98,16 +97,15 @@ def read(
     )
     if not files:
         raise UserError(f"{folder}: holds no prompt files (*.safetensors), nor do folders below it")
-    progress = None if announce is None else announce("reading prompts", len(files))
     entries: list[Entry] = []
     strays: list[tuple[str, str]] = []
-    for file in files:
-        name = str(file.relative_to(folder))
-        try:
-            entries.append(entry(file, name))
-        except UserError as error:
-            strays.append((name, str(error).removeprefix(f"{file}: ")))
-        if progress is not None:
+    with report.bar("reading prompts", len(files)) as progress:
+        for file in files:
+            name = str(file.relative_to(folder))
+            try:
+                entries.append(entry(file, name))
+            except UserError as error:
+                strays.append((name, str(error).removeprefix(f"{file}: ")))
             progress(1)
     if not entries:
         raise UserError(

@@ -18,8 +18,8 @@ from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.evaluation.evaluate import Announce
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import SILENT, Reporter
 
 STEPS = 20
 """Steps from 0 to 1 in which a weight is tried, where that is not too many candidates."""
@@ -45,7 +45,7 @@ def fit(
     prompts: Sequence[Prompt],
     dev: str | Path | Sequence[Row],
     *,
-    announce: Announce | None = None,
+    report: Reporter = SILENT,
 ) -> Fitted:
     """Try weights on dev rows and return the best.
 
@@ -57,7 +57,7 @@ def fit(
     """
     rows, count = _rows(dev), len(prompts)
     tried = list(dict.fromkeys(candidates(count, fusion_of(prompts[0].task).most)))
-    scores, ties = _judged(prompts, tried, rows, announce)
+    scores, ties = _judged(prompts, tried, rows, report)
     # rounded, so that rounding errors decide nothing
     order = [
         (-s, -round(t, 6), sum(w > 0 for w in own))
@@ -73,12 +73,12 @@ def weighed(
     weights: Sequence[float],
     dev: str | Path | Sequence[Row],
     *,
-    announce: Announce | None = None,
+    report: Reporter = SILENT,
 ) -> Fitted:
     """Return given weights with the score that they have on dev rows, and each prompt's alone."""
     rows = _rows(dev)
     used = check_weights(weights, len(prompts))
-    scores, _ = _judged(prompts, [*_alone(len(prompts)), used], rows, announce)
+    scores, _ = _judged(prompts, [*_alone(len(prompts)), used], rows, report)
     metric = fusion_of(prompts[0].task).metric
     return Fitted(used, scores[-1], tuple(scores[:-1]), metric, len(rows))
 
@@ -114,11 +114,11 @@ def _judged(
     prompts: Sequence[Prompt],
     tried: Sequence[tuple[float, ...]],
     rows: Sequence[Row],
-    announce: Announce | None,
+    report: Reporter,
 ) -> tuple[list[float], list[float]]:
     check_together(prompts)
     fusion = fusion_of(prompts[0].task)
     fusion.check(prompts)
-    progress = None if announce is None else announce("dev rows", len(rows))
-    scores, ties = fusion.judge(Poll(prompts, rows, progress), np.array(tried))
+    with report.bar("dev rows", len(rows)) as progress:
+        scores, ties = fusion.judge(Poll(prompts, rows, progress), np.array(tried))
     return scores.tolist(), ties.tolist()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -20,17 +19,16 @@ from foreword.data.sample import hold_out
 from foreword.data.shapes import canonical
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
-from foreword.evaluation.evaluate import Announce, silent
 from foreword.injection import NOTHING, Injection
 from foreword.methods.cartridge import Cartridge, check_length, text_ids
 from foreword.metrics.generation import generation
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import SILENT, Reporter
 from foreword.tasks.generate import Generate
 from foreword.tasks.templates.layout import room_for
 from foreword.tasks.texts.generator import Generator
 from foreword.training.settings import Training
 from foreword.training.tune import tune
-from foreword.training.watch import Watcher
 
 TEMPLATE = "\n\nQuestion: {prompt}\nAnswer:"
 DECODING = Decoding(max_new_tokens=48, stop=("\n",))
@@ -72,16 +70,13 @@ def compress(
     test: str | Path | Sequence[Row] | None = None,
     training: Training | None = None,
     resume: bool = False,
-    watchers: Sequence[Watcher] | None = None,
-    announce: Callable[[str], None] = lambda line: None,
-    counting: Callable[[], AbstractContextManager[Announce]] = lambda: nullcontext(silent),
+    report: Reporter = SILENT,
 ) -> Compressed:
     """Tune a cartridge to the model's own reading of the whole text, and write it to ``out``.
 
     The questions by which it learns are made by the model itself (self_study.py) and kept beside
     ``out``, or given: rows of the task, with or without answers. The report is on questions that
     are held back, or on those of ``test``. A run that was stopped goes on with ``resume``.
-    ``counting`` opens what is told of rows done, outside the training.
 
     Raises UserError for a model that cannot hold a text as keys and values, for a text that is
     too short or too long, and for too few questions; Interrupted after Ctrl-C.
@@ -97,20 +92,18 @@ def compress(
     ids = text_ids(backbone, text)
     check_length(text, ids, method.length)
     full = _held(backbone, ids, text)
-    with counting() as bars:
-        if questions is not None:
-            rows = _given(bound, task, questions, full, bars)
-        else:
-            kept = target.with_name(f"{target.name.removesuffix('.safetensors')}.questions.jsonl")
-            study = replace(study or SelfStudy(), seed=training.seed)
-            rows = conversations(
-                bound, task.completion_field, ids, full, study, kept, announce, bars
-            )
-        if test is None:
-            rows, held = _parted(rows, training.seed)
-        else:
-            held = _given(bound, task, test, full, bars)
-        distilled = Distilled(bound, full, [*rows, *held], bars("reading", len(rows) + len(held)))
+    if questions is not None:
+        rows = _given(bound, task, questions, full, report)
+    else:
+        kept = target.with_name(f"{target.name.removesuffix('.safetensors')}.questions.jsonl")
+        study = replace(study or SelfStudy(), seed=training.seed)
+        rows = conversations(bound, task.completion_field, ids, full, study, kept, report)
+    if test is None:
+        rows, held = _parted(rows, training.seed)
+    else:
+        held = _given(bound, task, test, full, report)
+    with report.bar("reading", len(rows) + len(held)) as progress:
+        distilled = Distilled(bound, full, [*rows, *held], progress)
     learned, dev = hold_out(rows, DEV, training.seed)
     prompt = tune(
         backbone,
@@ -121,26 +114,24 @@ def compress(
         training=training,
         out=target,
         resume=resume,
-        watchers=watchers,
-        announce=announce,
+        report=report,
         objective=lambda bound: distilled,
     )
-    report: dict[str, Any] = {"tokens": len(ids), "length": method.length}
-    report["ratio"] = round(len(ids) / method.length, 2)
-    report["questions"] = {"train": len(learned), "dev": len(dev), "test": len(held)}
+    measures: dict[str, Any] = {"tokens": len(ids), "length": method.length}
+    measures["ratio"] = round(len(ids) / method.length, 2)
+    measures["questions"] = {"train": len(learned), "dev": len(dev), "test": len(held)}
     truncated = _held(backbone, ids[: method.length], text)
     for name, each in (("", prompt.injection), ("_truncated", truncated), ("_none", NOTHING)):
         found = distilled.agreement(each, held)
-        report |= {f"{key}{name}": round(value, 4) for key, value in found.items()}
+        measures |= {f"{key}{name}": round(value, 4) for key, value in found.items()}
     given = test if test is not None else questions
-    report["reference"] = "full text" if given is None else "given"
+    measures["reference"] = "full text" if given is None else "given"
     parts = {"answers": prompt.injection, "answers_truncated": truncated, "answers_full": full}
-    with counting() as bars:
-        report |= _answers(bound, held, parts, bars)
-    report |= _costs(bound, ids, held[0], prompt.injection, full)
-    prompt = replace(prompt, scores={**prompt.scores, "compress": report})
+    measures |= _answers(bound, held, parts, report)
+    measures |= _costs(bound, ids, held[0], prompt.injection, full)
+    prompt = replace(prompt, scores={**prompt.scores, "compress": measures})
     prompt.save(target)
-    return Compressed(prompt, report)
+    return Compressed(prompt, measures)
 
 
 def _held(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
@@ -169,7 +160,7 @@ def _given(
     task: Generate,
     questions: str | Path | Sequence[Row],
     full: Injection,
-    counting: Announce,
+    report: Reporter,
 ) -> list[Row]:
     """Return given questions; those without an answer get the one that the full text gives."""
     read = read_rows(questions) if isinstance(questions, str | Path) else list(questions)
@@ -179,7 +170,8 @@ def _given(
     lacking = [row for row in rows if row.fields.get(field) in (None, "")]
     answered = [row for row in rows if row.fields.get(field) not in (None, "")]
     if lacking:
-        found = bound.predict(lacking, full, progress=counting("answering", len(lacking)))
+        with report.bar("answering", len(lacking)) as progress:
+            found = bound.predict(lacking, full, progress=progress)
         pairs = zip(lacking, found, strict=True)
         answered += [Row({**r.fields, field: a["text"]}, r.where) for r, a in pairs if a["text"]]
     bound.check(answered, answers=True)
@@ -197,13 +189,14 @@ def _parted(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
 
 
 def _answers(
-    bound: Generator, rows: Sequence[Row], parts: Mapping[str, Injection], counting: Announce
+    bound: Generator, rows: Sequence[Row], parts: Mapping[str, Injection], report: Reporter
 ) -> dict[str, Any]:
     """Return ROUGE-L of the answers under each, and its intervals."""
     made: dict[str, Any] = {}
     intervals = {}
     for name, injection in parts.items():
-        found = bound.predict(rows, injection, progress=counting("answering", len(rows)))
+        with report.bar("answering", len(rows)) as progress:
+            found = bound.predict(rows, injection, progress=progress)
         scores = generation(
             [str(answer["text"]) for answer in found], [[bound.completion(row)] for row in rows]
         )

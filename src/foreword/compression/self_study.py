@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.files import write_whole
 from foreword.injection import NOTHING, Injection
+from foreword.reporter import Reporter
 from foreword.tasks.texts.generator import Generator
 
 OPENINGS = ("", " What", " How", " When", " Who", " Why", " Which", " Where", " Is", " Can")
@@ -56,8 +57,7 @@ def conversations(
     whole: Injection,
     study: SelfStudy,
     kept: Path,
-    announce: Callable[[str], None],
-    progress: Callable[[str, int], Callable[[int], None]],
+    report: Reporter,
 ) -> list[Row]:
     """Return questions about the text with their answers, as rows of the task.
 
@@ -75,34 +75,34 @@ def conversations(
     found = _read(kept, run)
     parts = _parts(ids, study.part)
     if found:
-        announce(f"{kept}: {len(found)} questions are there already")
+        report.line(f"{kept}: {len(found)} questions are there already")
     openings = itertools.cycle(OPENINGS)
     shares = [list(itertools.islice(openings, n)) for n in _shares(study.count, len(parts))]
     done = {row["part"] for row in found}
-    move = progress("asking", study.count)
-    for number, (part, starts) in enumerate(zip(parts, shares, strict=True)):
-        if number not in done and starts:
-            seed = study.seed * 1_000_003 + number
-            made = _asked(bound.backbone, part, before, after, starts, study, seed)
-            known = {row[field].casefold() for row in found}
-            fresh = {text.casefold(): text for text in made if text}
-            found += [
-                {field: text, "part": number, "run": run}
-                for low, text in fresh.items()
-                if low not in known
-            ]
-            _write(kept, found)
-        move(len(starts))
-    move = progress("answering", len(found))
-    for start in range(0, len(found), AT_ONCE):
-        group = found[start : start + AT_ONCE]
-        lacking = [row for row in group if answer not in row]
-        rows = [Row({field: row[field]}, f"{kept}: {row[field]}") for row in lacking]
-        for row, said in zip(lacking, bound.predict(rows, whole), strict=True):
-            row[answer] = said["text"]
-        if lacking:
-            _write(kept, found)
-        move(len(group))
+    with report.bar("asking", study.count) as move:
+        for number, (part, starts) in enumerate(zip(parts, shares, strict=True)):
+            if number not in done and starts:
+                seed = study.seed * 1_000_003 + number
+                made = _asked(bound.backbone, part, before, after, starts, study, seed)
+                known = {row[field].casefold() for row in found}
+                fresh = {text.casefold(): text for text in made if text}
+                found += [
+                    {field: text, "part": number, "run": run}
+                    for low, text in fresh.items()
+                    if low not in known
+                ]
+                _write(kept, found)
+            move(len(starts))
+    with report.bar("answering", len(found)) as move:
+        for start in range(0, len(found), AT_ONCE):
+            group = found[start : start + AT_ONCE]
+            lacking = [row for row in group if answer not in row]
+            rows = [Row({field: row[field]}, f"{kept}: {row[field]}") for row in lacking]
+            for row, said in zip(lacking, bound.predict(rows, whole), strict=True):
+                row[answer] = said["text"]
+            if lacking:
+                _write(kept, found)
+            move(len(group))
     return [Row(row, f"{kept}:{n}") for n, row in enumerate(found, 1) if row[answer]]
 
 

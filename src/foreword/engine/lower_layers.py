@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -23,6 +23,7 @@ from foreword.backbone.load.cache_folder import cache_root
 from foreword.engine.passes import StoredStates, lower_states, token_budget
 from foreword.engine.spill_file import Overflow
 from foreword.injection import Injection
+from foreword.reporter import Reporter
 
 
 @dataclass(eq=False)
@@ -40,7 +41,7 @@ class LowerLayers:
     """The states of rows at the lowest layer that an injection acts on.
 
     ``memory`` is how many bytes of them stand in memory, for all trunks of a backbone together;
-    the rest goes to a file. ``announce`` hears one line if that cannot be written; states beyond
+    the rest goes to a file. ``report`` hears one line if that cannot be written; states beyond
     the memory are then computed anew each time.
     """
 
@@ -51,13 +52,13 @@ class LowerLayers:
         positions: int,
         lead: Sequence[int],
         memory: float,
-        announce: Callable[[str], None],
+        report: Reporter,
         budget: int | None = None,
     ) -> None:
         self.backbone, self.layer, self.lead = backbone, layer, tuple(lead)
         self.frame = Injection(positions=positions)
         self.budget = budget or token_budget(backbone)
-        self.memory, self.announce = memory, announce
+        self.memory, self.report = memory, report
         kind = [backbone.fingerprint, backbone.quantized, str(backbone.dtype)]
         about = [*kind, layer, positions, self.lead]
         self.key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
@@ -122,7 +123,7 @@ class LowerLayers:
                 self.overflow.write(key, states)
             except OSError as error:
                 self.full = True
-                self.announce(
+                self.report.line(
                     f"{cache_root()}: states of the lower layers cannot be kept there "
                     f"({error.strerror}); those beyond --cache-gb are computed anew each time"
                 )

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +35,14 @@ from foreword.evaluation.records import Record, add, folder_of, read
 from foreword.files import write_whole
 from foreword.injection import NOTHING
 from foreword.methods.base import Method
+from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import name_of
 from foreword.tasks.templates.demonstrations import demonstrations
 from foreword.training.interrupt import Interrupted
 from foreword.training.settings import Training
+from foreword.training.terminal import Terminal
 from foreword.training.tune import tune
-from foreword.training.watch import Bar, console
 
 
 @dataclass(frozen=True)
@@ -133,13 +134,11 @@ class Run:
         }
 
 
-def compare(
-    runs: Sequence[Run], out: str | Path, announce: Callable[[str], None] = lambda line: None
-) -> list[Record]:
+def compare(runs: Sequence[Run], out: str | Path, report: Reporter = SILENT) -> list[Record]:
     """Do the runs that ``out`` does not hold yet, and return one record for each of all.
 
     A record has ``method``, ``seed`` and ``settings``, and what was found (see ``perform``), or
-    ``error``, one line; runs that failed are tried again. ``announce`` hears a line about each run,
+    ``error``, one line; runs that failed are tried again. ``report`` hears a line about each run,
     with the time that is left as far as the finished ones tell.
 
     Raises UserError where ``out`` cannot be used, or no method could run for what they share, such
@@ -156,12 +155,12 @@ def compare(
     found = [kept.get(each["key"]) for each in asked]
     done = sum(record is not None for record in found)
     if done:
-        announce(f"{path}: {done} of {len(runs)} runs are done already")
+        report.line(f"{path}: {done} of {len(runs)} runs are done already")
     for place, (run, identity) in enumerate(zip(runs, asked, strict=True)):
         if found[place] is not None:
             continue
         title = f"{run.name}, seed {run.training.seed}"
-        announce(f"{title}: run {done + 1} of {len(runs)}")
+        report.line(f"{title}: run {done + 1} of {len(runs)}")
         began = time.monotonic()
         try:
             result = apart(run, folder_of(path))
@@ -175,7 +174,7 @@ def compare(
         add(path, record)
         found[place], done = record, done + 1
         said = record.get("error") or f"{record['headline']} {record['score']:.2f}"
-        announce(f"{title}: {said}{_left(found, [each.name for each in runs])}")
+        report.line(f"{title}: {said}{_left(found, [each.name for each in runs])}")
     return [record for record in found if record is not None]
 
 
@@ -251,8 +250,7 @@ def perform(run: Run, folder: Path) -> Record:
             rows,
             held,
             training=run.training,
-            watchers=[Bar()],
-            announce=lambda line: console().print(line, markup=False, soft_wrap=True),
+            report=Terminal(),
         )
         seconds = time.monotonic() - began
         size = prompt.save(folder / "prompt.safetensors").stat().st_size

@@ -15,16 +15,9 @@ from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
 from foreword.prompt.prompt import Answerer, Prompt
+from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Bound
 from foreword.tasks.registry import name_of
-
-Announce = Callable[[str, int], Callable[[int], None]]
-"""Told a name and a number of rows; answers with what is called for every group of rows done."""
-
-
-def silent(name: str, total: int) -> Callable[[int], None]:
-    """Count rows for nobody."""
-    return lambda done: None
 
 
 def evaluate(
@@ -34,7 +27,8 @@ def evaluate(
     baselines: bool = False,
     train: Sequence[Row] | None = None,
     seed: int = 0,
-    announce: Announce | None = None,
+    name: str = "prompt",
+    report: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Score a prompt, or an ensemble, on rows with the task's metrics and 95% bootstrap intervals.
 
@@ -42,20 +36,20 @@ def evaluate(
     template alone (virtual tokens left out), and ``demonstrations`` with rows that the prompt
     remembers from its training data as plain text in front. ``cut`` counts the rows that were
     too long and lost text. ``in_train`` counts those whose text is among the rows of ``train`` or,
-    without, among those that the prompt was tuned on, where its file tells.
+    without, among those that the prompt was tuned on, where its file tells. ``name`` is what
+    ``report`` counts its rows as.
     """
     _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
     bound = prompt.bound()
     bound.check(rows, answers=True)
 
-    def begun(name: str) -> Callable[[int], None] | None:
-        return None if announce is None else announce(name, len(rows))
-
     def bare(name: str, before: str = "") -> dict[str, Any]:
         who = prompt.task.bind(bound.backbone).without_prompt()
-        return scored(who, rows, NOTHING, before=before, seed=seed, progress=begun(name))
+        with report.bar(name, len(rows)) as progress:
+            return scored(who, rows, NOTHING, before=before, seed=seed, progress=progress)
 
-    result = compared(bound, rows, prompt.answers(rows, progress=begun("prompt")), seed)
+    with report.bar(name, len(rows)) as progress:
+        result = compared(bound, rows, prompt.answers(rows, progress=progress), seed)
     known = prompt.data.get("marks") if train is None else marks(train, bound.fields)
     if known is not None:
         result["in_train"] = marked(rows, bound.fields, known)
@@ -75,7 +69,7 @@ def over_windows(
     windows: Sequence[int | None],
     *,
     seed: int = 0,
-    announce: Announce | None = None,
+    report: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Score a prompt that reads the first tokens of each field alone, for several numbers of them.
 
@@ -89,12 +83,8 @@ def over_windows(
     curve = []
     for window in windows:
         name = f"first {window}" if window else "all"
-
-        def begun(_: str, total: int, name: str = name) -> Callable[[int], None]:
-            return (lambda done: None) if announce is None else announce(name, total)
-
         within = replace(prompt, task=replace(task, input_window=window))
-        found = evaluate(within, rows, seed=seed, announce=begun)
+        found = evaluate(within, rows, seed=seed, name=name, report=report)
         curve.append({"window": window, **without_bulk(found)})
     return {"metric": prompt.bound().headline, "rows": len(rows), "curve": curve}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,13 +16,14 @@ from foreword.data.epochs import tempered
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError, nearest
-from foreword.evaluation.evaluate import Announce, evaluate, with_scores
+from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.injection import Injection, Mixture
 from foreword.methods.base import Method, Trainable
 from foreword.methods.registry import name_of
 from foreword.multitask_learning.separate import Many, Owners, check_shared_pass
 from foreword.multitask_learning.shared_prompt import SharedPrompt
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import SILENT, Prefixed, Reporter
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import name_of as task_name
 from foreword.training.loop import Loop
@@ -37,7 +38,6 @@ from foreword.training.tune import (
     rows_for,
     versions,
 )
-from foreword.training.watch import Watcher
 
 OWN = ("shared", "multitask")
 """Names that the run's own files have."""
@@ -90,9 +90,7 @@ def multitask(
     sharing: Sharing | None = None,
     training: Training | None = None,
     resume: bool = False,
-    watchers: Sequence[Watcher] | None = None,
-    announce: Callable[[str], None] = lambda line: None,
-    bars: Announce | None = None,
+    report: Reporter = SILENT,
 ) -> Outcome:
     """Tune a prompt for each task, in batches that mix them, and write all to the folder ``out``.
 
@@ -105,7 +103,7 @@ def multitask(
     """
     training, sharing, folder = training or Training(), sharing or Sharing(), Path(out)
     members = _checked(members, training, sharing, method)
-    made = [_bound(backbone, member, training, announce) for member in members]
+    made = [_bound(backbone, member, training, report) for member in members]
     bounds = [bound for bound, _, _ in made]
     rows = [Row(r.fields, r.where, t) for t, (_, own, _) in enumerate(made) for r in own]
     held = [Row(r.fields, r.where, t) for t, (_, _, own) in enumerate(made) for r in own]
@@ -114,8 +112,8 @@ def multitask(
     owners = Owners(tuple(row.task for row in rows), tuple(row.task for row in held))
     trainable = _built(bounds, [own for _, own, _ in made], method, sharing, training, owners)
     for note in (n for p in trainable.modules() if isinstance(p, Trainable) for n in p.notes):
-        announce(note)
-    run = Loop(backbone, MixedObjective(bounds), trainable, training, method.rate, announce)
+        report.line(note)
+    run = Loop(backbone, MixedObjective(bounds), trainable, training, method.rate, report)
     names = [member.name for member in members]
     run.encode(rows, held, dict(zip(names, counts, strict=True)))
     about = {
@@ -138,7 +136,7 @@ def multitask(
     for file in files.values():
         check_out(file, trainable)
     target = folder / OWN[1]
-    follow(run, config, target, resume=resume, watchers=watchers, announce=announce)
+    follow(run, config, target, resume=resume, report=report)
 
     def prompt(injection: Injection, task: int, scores: Mapping[str, Any]) -> Prompt:
         return Prompt(
@@ -161,7 +159,7 @@ def multitask(
         score = {bounds[task].metric: run.progress.own_scores[task], "rows": len(made[task][2])}
         found, test = prompt(part, task, {"dev": score}), tests[task]
         if test is not None:
-            scores = evaluate(found, test, seed=training.seed, announce=bars)
+            scores = evaluate(found, test, seed=training.seed, name=name, report=report)
             found = with_scores(found, "test", scores)
         found.save(files[name])
         prompts[name] = found
@@ -193,15 +191,11 @@ def _checked(
 
 
 def _bound(
-    backbone: Backbone, member: Member, training: Training, announce: Callable[[str], None]
+    backbone: Backbone, member: Member, training: Training, report: Reporter
 ) -> tuple[Bound, list[Row], list[Row]]:
     """Return a task on the backbone, completed from its rows, and its training and dev rows."""
-
-    def named(line: str) -> None:
-        announce(f"{member.name}: {line}")
-
     given = (member.task, member.train, member.dev)
-    task, rows, held = rows_for(backbone, *given, training, named)
+    task, rows, held = rows_for(backbone, *given, training, Prefixed(member.name, report))
     bound = task.bind(backbone)
     bound.check(rows, answers=True)
     bound.check(held, answers=True)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from foreword.config.values import plain
 from foreword.errors import UserError
 from foreword.recurrent.streams import Pretraining, Reading
 from foreword.recurrent.tokenizers import byte_pairs, characters, encode
+from foreword.reporter import SILENT, Reporter
 from foreword.training import checkpoint
-from foreword.training.watch import Watcher, Watchers
 
 HELD_OUT = 0.05
 """The share of the text, at its end, that is scored and never trained on."""
@@ -34,8 +33,7 @@ def pretrain(
     *,
     device: str = "auto",
     resume: bool = False,
-    watchers: Sequence[Watcher] = (),
-    announce: Callable[[str], None] = lambda line: None,
+    report: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Train a model on a UTF-8 text and write the folder ``out``, which opens as a backbone.
 
@@ -65,19 +63,21 @@ def pretrain(
         )
     unknown = int((held == tokenizer.unk_token_id).sum())
     if unknown:
-        announce(f"{unknown} of {len(held) - 1} held-out tokens are unknown ones")
+        report.line(f"{unknown} of {len(held) - 1} held-out tokens are unknown ones")
     run = Reading(settings, tokenizer, ids, held, place)
     digest = hashlib.sha256(whole.encode()).hexdigest()
     path = checkpoint.path_for(folder)
     run.progress.run = hashlib.sha256(f"{json.dumps(plain(settings))}{digest}".encode()).hexdigest()
     if resume:
-        announce(run.restore(path))
+        report.line(run.restore(path))
     elif checkpoint.remove(path):
-        announce(f"{folder}: a stopped run is dropped; --resume would have gone on with it")
+        report.line(f"{folder}: discarding an unfinished run; use --resume to continue it")
     config = {"text": str(source), "characters": len(whole), **plain(settings)}
-    with Watchers(watchers) as told:
-        told.start(config, run.steps, run.progress.step)
-        run.go(told, path)
+    try:
+        report.start(config, run.steps, run.progress.step)
+        run.go(report, path)
+    finally:
+        report.done()
     model = run.streams.model
     model.load_state_dict(run.best)
     _write(folder, model, tokenizer)

@@ -22,11 +22,11 @@ from foreword.backbone.load.recurrent_model import (
 )
 from foreword.errors import UserError, nearest
 from foreword.recurrent.tokenizers import BYTES, SPECIAL
+from foreword.reporter import Reporter
 from foreword.training import checkpoint
 from foreword.training.interrupt import Interrupted, interruptible
 from foreword.training.loop import SAVE_EVERY
 from foreword.training.settings import check_rate
-from foreword.training.watch import Watchers
 
 Tokens = Literal["char", "bpe"]
 
@@ -145,23 +145,23 @@ class Reading:
         self.progress, self.best = found
         return f"resuming at step {self.progress.step} of {self.steps}"
 
-    def go(self, told: Watchers, path: Path) -> None:
+    def go(self, report: Reporter, path: Path) -> None:
         """Take all steps that are left."""
         saved = time.monotonic()
         with interruptible() as stopped:
             while self.progress.step < self.steps:
-                self._step(told)
+                self._step(report)
                 done = self.progress.step
                 judged = done % self.per_epoch == 0 or done == self.steps
                 if judged:
-                    self._evaluate(told)
+                    self._evaluate(report)
                 if judged or stopped.is_set() or time.monotonic() - saved > SAVE_EVERY:
                     checkpoint.write(path, self.progress, self.streams, self.optimizer, self.best)
                     saved = time.monotonic()
                 if stopped.is_set() and done < self.steps:
                     raise Interrupted(f"stopped at step {done} of {self.steps}")
 
-    def _step(self, told: Watchers) -> None:
+    def _step(self, report: Reporter) -> None:
         step, settings = self.progress.step, self.settings
         place = step % self.per_epoch
         if place == 0:
@@ -187,10 +187,10 @@ class Reading:
         self.optimizer.step()
         self.progress.step += 1
         values = {"loss": value, "rate": rate, "norm": float(norm), "rows": targets.numel()}
-        told.step(self.progress.step, values)
+        report.step(self.progress.step, values)
 
     @torch.no_grad()
-    def _evaluate(self, told: Watchers) -> None:
+    def _evaluate(self, report: Reporter) -> None:
         """Score the held-out text, and keep the weights that score it best."""
         self.streams.eval()
         model, states, total = self.streams.model, States(), 0.0
@@ -202,4 +202,4 @@ class Reading:
         if self.progress.best_score is None or score >= self.progress.best_score:
             self.progress.best_score = score
             self.best = {n: t.clone() for n, t in model.state_dict().items()}
-        told.evaluation(self.progress.step, "perplexity", math.exp(min(-score, 700.0)))
+        report.score(self.progress.step, "perplexity", math.exp(min(-score, 700.0)))

@@ -1,21 +1,20 @@
-"""What people see: tables that fit 80 columns, and a bar for what takes more than two seconds."""
+"""What people see: tables that fit 80 columns."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from foreword.metrics.titles import IN_UNITS, MAIN, title
 from foreword.prompt.prompt import LARGE
-from foreword.training.watch import console
+from foreword.reporter import Reporter
+from foreword.training.terminal import console
 
 BAR = 40
 """Columns of the longest bar in a picture."""
@@ -40,8 +39,8 @@ def say(line: str) -> None:
     console().print(line, markup=False, soft_wrap=True)
 
 
-class Effective:
-    """A watcher that prints what a run's settings have come to, on standard error."""
+class Effective(Reporter):
+    """Prints what a run's settings have come to, on standard error, when it starts."""
 
     config: Mapping[str, Any]
 
@@ -60,40 +59,10 @@ class Effective:
             ]
             say(f"{name}: {', '.join(pairs)}")
 
-    def step(self, number: int, values: Mapping[str, float]) -> None:
-        """Leave steps to the others."""
-
-    def evaluation(self, number: int, metric: str, score: float) -> None:
-        """Leave scores to the others."""
-
-    def stop(self) -> None:
-        """Nothing was begun."""
-
 
 def emit(value: Mapping[str, Any]) -> None:
     """Print one JSON object on standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
-
-
-@contextmanager
-def counting() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Give a function that starts a bar (name, total) and returns what moves it."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console(),
-        transient=True,
-        disable=not console().is_terminal,
-    )
-
-    def begin(name: str, total: int) -> Callable[[int], None]:
-        task = bar.add_task(name, total=total)
-        return lambda done: bar.advance(task, done)
-
-    with bar:
-        yield begin
 
 
 def scores(result: Mapping[str, Any], name: str, titles: Mapping[str, str] = MAIN) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self
@@ -16,6 +16,7 @@ from foreword.backbone.example import Example
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
+from foreword.reporter import SILENT, Reporter
 from foreword.tasks.templates.chat_roles import as_turns
 from foreword.tasks.templates.layout import FilledTemplate, Side, lay, soft_size, spaced
 from foreword.tasks.templates.template import Template
@@ -79,14 +80,6 @@ def sum_by_row(values: Tensor, sizes: Sequence[int]) -> Tensor:
     return values.new_zeros(len(sizes)).index_add(0, owners, values)
 
 
-Announce = Callable[[str], None]
-"""What takes a line for people."""
-
-
-def ignore(line: str) -> None:
-    """Take a line and say nothing."""
-
-
 class Task(ABC):
     """A task's configuration: a frozen dataclass of plain values, each with a default.
 
@@ -116,7 +109,7 @@ class Task(ABC):
         backbone: Backbone,
         rows: Sequence[Row],
         seed: int,
-        announce: Announce = ignore,
+        report: Reporter = SILENT,
     ) -> Task:
         """Return the task with what else it takes from its training rows, such as label words."""
         return self

@@ -11,7 +11,7 @@ from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
-from foreword.tasks.base import Announce, ignore
+from foreword.reporter import SILENT, Reporter
 from foreword.tasks.labels.calibrate import Calibration
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.examples import ZeroShotAids
@@ -93,17 +93,17 @@ class Classify(ShowingTask):
         return replace(self, template=template, labels=normalize(labels), class_weights=weights)
 
     def fill_from_rows(
-        self, backbone: Backbone, rows: Sequence[Row], seed: int, announce: Announce = ignore
+        self, backbone: Backbone, rows: Sequence[Row], seed: int, report: Reporter = SILENT
     ) -> Classify:
         """Return the task with its demonstrations drawn and its label words chosen.
 
         Both stand in it from then on, as plain values, and are not chosen again. Raises UserError
         for rows that cannot be used, or are too few.
         """
-        task = super().fill_from_rows(backbone, rows, seed, announce)
+        task = super().fill_from_rows(backbone, rows, seed, report)
         if task.verbalizer == "manual":
             return task
-        words = choose_label_words(task.bind(backbone), task.verbalizer, rows, announce)
+        words = choose_label_words(task.bind(backbone), task.verbalizer, rows, report)
         return replace(task, labels=words, verbalizer="manual")
 
     def bind(self, backbone: Backbone) -> Classifier:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.read import read_rows
@@ -15,11 +14,11 @@ from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.methods.base import Method
+from foreword.reporter import SILENT, Reporter, Reporters
 from foreword.tasks.base import Task
 from foreword.training.loop import NotFiniteError
 from foreword.training.settings import Training
 from foreword.training.tune import prepare
-from foreword.training.watch import Watcher, Watchers
 
 DIVERGED = 4.0
 """Times its lowest value that the smoothed loss may reach before the test is over."""
@@ -47,8 +46,7 @@ def find_rate(
     low: float = 1e-6,
     high: float = 1.0,
     steps: int = 100,
-    watchers: Sequence[Watcher] = (),
-    announce: Callable[[str], None] = lambda line: None,
+    report: Reporter = SILENT,
 ) -> Curve:
     """Train from a fresh start at rates that rise from ``low`` to ``high``, and suggest one.
 
@@ -68,16 +66,18 @@ def find_rate(
     epochs = -(-steps // -(-len(rows) // asked.batch_size)) if rows else 1
     # One row is scored after each epoch, since a run scores some; nothing is read off it.
     fixed = replace(asked, rate=1.0, epochs=epochs, patience=None, warmup=0.0, compile="off")
-    _, run = prepare(backbone, task, method, rows, rows[:1], fixed, announce)
+    _, run = prepare(backbone, task, method, rows, rows[:1], fixed, report)
     run.steps = steps
     run.pace = lambda step: low * (high / low) ** (step / (steps - 1))
-    test = _Test(steps)
+    test = _Test()
+    hearing = Reporters([report, test])
     try:
-        with Watchers([*watchers, test]) as told:
-            told.start({}, steps, 0)
-            run.go(told)
+        hearing.start({}, steps, 0)
+        run.go(hearing)
     except (_Over, NotFiniteError):
         pass
+    finally:
+        hearing.done()
     return Curve(tuple(test.rates), tuple(test.losses), _steepest(test.rates, test.losses))
 
 
@@ -85,17 +85,13 @@ class _Over(Exception):  # noqa: N818 (it is no error)
     """The loss has multiplied."""
 
 
-class _Test:
+class _Test(Reporter):
     """Hears the loss of each step, and smooths it."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    def __init__(self) -> None:
         self.mean = 0.0
         self.rates: list[float] = []
         self.losses: list[float] = []
-
-    def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
-        """Hear of the start."""
 
     def step(self, number: int, values: Mapping[str, float]) -> None:
         """Keep the rate and the smoothed loss of a step."""
@@ -104,12 +100,6 @@ class _Test:
         self.losses.append(self.mean / (1 - SMOOTHING ** len(self.rates)))
         if self.losses[-1] > DIVERGED * min(self.losses):
             raise _Over
-
-    def evaluation(self, number: int, metric: str, score: float) -> None:
-        """Hear of a score, which does not matter here."""
-
-    def stop(self) -> None:
-        """Finish."""
 
 
 def _steepest(rates: Sequence[float], losses: Sequence[float]) -> float:

@@ -24,6 +24,7 @@ from foreword.engine.passes import differentiate, infer, token_budget
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.methods.base import Trainable
+from foreword.reporter import Reporter
 from foreword.tasks.base import Objective
 from foreword.tasks.templates.layout import room_for
 from foreword.training import checkpoint
@@ -31,7 +32,6 @@ from foreword.training.interrupt import Interrupted, interruptible
 from foreword.training.processes import ALONE, World
 from foreword.training.regularise import Anchor, dropped
 from foreword.training.settings import Training
-from foreword.training.watch import Watchers
 
 SAVE_EVERY = 20.0
 """Seconds between checkpoints within an epoch, more where writing one takes long; there is one
@@ -59,11 +59,11 @@ class Loop:
         trainable: Trainable,
         training: Training,
         rate: float,
-        announce: Callable[[str], None],
+        report: Reporter,
         world: World = ALONE,
     ) -> None:
         self.backbone, self.bound, self.trainable = backbone, bound, trainable
-        self.training, self.announce, self.world = training, announce, world
+        self.training, self.report, self.world = training, report, world
         self.rate = training.rate if training.rate is not None else rate
         self.trained = [p for p in trainable.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -108,10 +108,10 @@ class Loop:
         for name, items in (("training", self.items), ("dev", self.dev)):
             cut = sum(item.cut for item in items)
             if cut:
-                self.announce(f"{cut} of {len(items)} {name} rows were too long and were cut")
+                self.report.line(f"{cut} of {len(items)} {name} rows were too long and were cut")
             parted = sum(item.windows > 1 for item in items)
             if parted:
-                self.announce(
+                self.report.line(
                     f"{parted} of {len(items)} {name} rows were parted in windows; the first "
                     "with an answer is learned"
                 )
@@ -143,7 +143,7 @@ class Loop:
         lead = common_lead(examples) if self.backbone.can_pack else ()
         memory = self.training.cache_gb * 2**30
         return LowerLayers(
-            self.backbone, layer, injection.positions, lead, memory, self.announce, self.budget
+            self.backbone, layer, injection.positions, lead, memory, self.report, self.budget
         )
 
     def keep(self, path: Path, run: str) -> None:
@@ -185,7 +185,7 @@ class Loop:
             self.saved = time.monotonic()
             self.saving = self.saved - began
 
-    def go(self, told: Watchers) -> None:
+    def go(self, report: Reporter) -> None:
         """Take all steps that are left."""
         patience = self.training.patience
         if self.training.checkpointing:
@@ -195,13 +195,13 @@ class Loop:
         try:
             with interruptible() as stopped:
                 if self.progress.best_score is None:
-                    self._evaluate(told)
+                    self._evaluate(report)
                 while self.progress.step < self.steps:
                     if patience is not None and self.progress.worse >= patience:
                         break
-                    self._step(told)
+                    self._step(report)
                     if self.progress.step % self.per_epoch == 0:
-                        self._evaluate(told)
+                        self._evaluate(report)
                     elif time.monotonic() - self.saved > SAVE_EVERY * max(1.0, self.saving):
                         self.save()
                     if self.world.any(stopped.is_set()):
@@ -233,7 +233,7 @@ class Loop:
         size = self.training.batch_size
         return order[place * size : (place + 1) * size]
 
-    def _step(self, told: Watchers) -> None:
+    def _step(self, report: Reporter) -> None:
         chosen = self._batch()
         weight = sum(self.bound.weight(self.items[i]) for i in chosen)
         places = self.world.share([self.items[i].example.length for i in chosen])
@@ -281,7 +281,7 @@ class Loop:
             self._stop(f"loss of {where}" if where else "gradient", ahead=1)
         self.optimizer.step()
         self.progress.step += 1
-        told.step(self.progress.step, values)
+        report.step(self.progress.step, values)
 
     def _injection(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
         """Return what the rows of a step are run under."""
@@ -300,7 +300,7 @@ class Loop:
         kept = f"; the last good state is kept in {self.path}" if there else ""
         raise NotFiniteError(f"the {what} is not finite at step {done + ahead}; {cure}{kept}")
 
-    def _evaluate(self, told: Watchers) -> None:
+    def _evaluate(self, report: Reporter) -> None:
         """Score the dev rows: the mean of the tasks' own scores, each counting alike."""
         tasks = sorted({row.task for row in self.held})
         sums: list[tuple[float, ...]] = [()] * len(tasks)
@@ -322,11 +322,9 @@ class Loop:
         ]
         if len(tasks) > 1:
             for task, score in zip(tasks, own, strict=True):
-                told.evaluation(
-                    self.progress.step, f"{self.names[task]} {self.bound.metric}", score
-                )
+                report.score(self.progress.step, f"{self.names[task]} {self.bound.metric}", score)
         score = sum(own) / len(own)
-        told.evaluation(self.progress.step, self.bound.metric, score)
+        report.score(self.progress.step, self.bound.metric, score)
         best = self.progress.best_score
         better = best is None or score > best
         self.progress.worse = 0 if better else self.progress.worse + 1

@@ -26,15 +26,16 @@ from foreword.errors import UserError
 from foreword.methods.base import Method, Trainable
 from foreword.methods.registry import name_of
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import SILENT, Reporter, Reporters
 from foreword.tasks.base import Bound, Objective, Task
 from foreword.tasks.registry import name_of as task_name
 from foreword.tasks.templates.demonstrations import demonstrations
 from foreword.training import checkpoint
+from foreword.training.log import Log
 from foreword.training.loop import Loop
 from foreword.training.processes import ALONE, World
 from foreword.training.settings import Training, check_rate
 from foreword.training.several_tasks import MixedObjective, Replay
-from foreword.training.watch import Bar, Log, Watcher, Watchers
 
 
 def tune(
@@ -47,8 +48,7 @@ def tune(
     training: Training | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    watchers: Sequence[Watcher] | None = None,
-    announce: Callable[[str], None] = lambda line: None,
+    report: Reporter = SILENT,
     world: World = ALONE,
     objective: Callable[[Bound], Objective] | None = None,
     replay: Replay | None = None,
@@ -57,17 +57,17 @@ def tune(
 
     ``train`` and ``dev`` are files or rows; without ``dev`` a tenth of the training rows is held
     back. With ``out`` the Prompt is saved there, steps are logged beside it, and a run that was
-    stopped goes on with ``resume`` to the same bytes. ``announce`` hears one line about each
-    thing a person should know (rows cut, rows held back). In a ``world`` of several processes
-    each works on its part of every batch; all return the same Prompt, and the first one alone
-    writes and is watched. ``objective`` makes of the task what is learned in its place, such as
+    stopped goes on with ``resume`` to the same bytes. ``report`` hears lines that a person should
+    read (rows cut, rows held back), and each step and dev score. In a ``world`` of several
+    processes each works on its part of every batch; all return the same Prompt, and the first one
+    alone writes and reports. ``objective`` makes of the task what is learned in its place, such as
     another model's answers to its rows. ``replay`` mixes rows of an earlier task in.
 
     Raises UserError for wrong input before anything is written, and for a loss that is no longer
     finite (the last good checkpoint stays); Interrupted after Ctrl-C, when all is saved.
     """
     training = training or Training()
-    announce = announce if world.first else lambda line: None
+    report = report if world.first else SILENT
     target = None if out is None else Path(out)
     bound, run = prepare(
         backbone,
@@ -76,7 +76,7 @@ def tune(
         train,
         dev,
         training,
-        announce,
+        report,
         world,
         objective=objective,
         replay=replay,
@@ -92,7 +92,7 @@ def tune(
         "data": provenance(bound, method, run.own(0), dev_rows, training.seed),
     }
     if again := about["data"]["dev"]["in_train"]:
-        announce(f"{again} of {len(dev_rows)} dev rows are in train too: their score flatters")
+        report.line(f"{again} of {len(dev_rows)} dev rows are in train too: their score flatters")
     if replay is not None:
         about["data"]["replay"] = {
             **digested(replay.rows),
@@ -104,7 +104,7 @@ def tune(
         "task": {"name": task_name(task), **plain(task)},
         "backbone": {**about_backbone(backbone), "dtype": dtype_name(backbone)},
     }
-    follow(run, config, target, resume=resume, watchers=watchers, announce=announce)
+    follow(run, config, target, resume=resume, report=report)
     with torch.no_grad():
         injection = trainable().map(lambda tensor: tensor.detach().clone())
     prompt = Prompt(
@@ -130,8 +130,7 @@ def follow(
     target: Path | None,
     *,
     resume: bool,
-    watchers: Sequence[Watcher] | None,
-    announce: Callable[[str], None],
+    report: Reporter,
 ) -> None:
     """Take a run from its start, or its checkpoint, to its end; its best parameters are then set.
 
@@ -139,20 +138,22 @@ def follow(
     refused. With ``target`` a checkpoint and a log stand beside that path.
     """
     world = run.world
-    members: list[Watcher] = [Bar()] if watchers is None else list(watchers)
     if target is not None:
         if world.first:
             check_out(target, run.trainable)
         run.keep(checkpoint.path_for(target), _hash(config))
         if resume:
-            announce(run.restore())
+            report.line(run.restore())
         elif run.forget():
-            announce(f"{target}: a stopped run is dropped; --resume would have gone on with it")
-        members.append(Log(log_path(target)))
+            report.line(f"{target}: discarding an unfinished run; use --resume to continue it")
+        report = Reporters([report, Log(log_path(target))])
     run.meet(_hash(config))
-    with Watchers(members if world.first else []) as told:
-        told.start(config, run.steps, run.progress.step)
-        run.go(told)
+    report = report if world.first else SILENT
+    try:
+        report.start(config, run.steps, run.progress.step)
+        run.go(report)
+    finally:
+        report.done()
     run.trainable.load_state_dict(run.best)
 
 
@@ -163,7 +164,7 @@ def prepare(
     train: str | Path | Sequence[Row],
     dev: str | Path | Sequence[Row] | None,
     training: Training,
-    announce: Callable[[str], None],
+    report: Reporter,
     world: World = ALONE,
     *,
     objective: Callable[[Bound], Objective] | None = None,
@@ -176,14 +177,14 @@ def prepare(
     name_of(method), task_name(task)  # what is not registered could not be saved
     training.check()
     check_rate(method.rate)
-    task, train_rows, dev_rows = rows_for(backbone, task, train, dev, training, announce)
+    task, train_rows, dev_rows = rows_for(backbone, task, train, dev, training, report)
     bound = task.bind(backbone)
     bound.check(train_rows, answers=True)
     bound.check(dev_rows, answers=True)
     trainable = method.build(bound, train_rows, training.seed)
     for part in trainable.modules():
         for note in part.notes if isinstance(part, Trainable) else ():
-            announce(note)
+            report.line(note)
     bound = bound.with_head() if trainable.has_head else bound
     learned = bound if objective is None else objective(bound)
     counts = None
@@ -193,7 +194,7 @@ def prepare(
         old.check(replay.rows, answers=True)
         learned = MixedObjective([learned, old.with_head() if trainable.has_head else old])
         train_rows = [*train_rows, *(replace(row, task=1) for row in replay.rows)]
-    run = Loop(backbone, learned, trainable, training, method.rate, announce, world)
+    run = Loop(backbone, learned, trainable, training, method.rate, report, world)
     run.encode(train_rows, dev_rows, counts)
     return bound, run
 
@@ -209,7 +210,7 @@ def rows_for(
     train: str | Path | Sequence[Row],
     dev: str | Path | Sequence[Row] | None,
     training: Training,
-    announce: Callable[[str], None],
+    report: Reporter,
 ) -> tuple[Task, list[Row], list[Row]]:
     """Read what is not read yet, complete the task from the rows, and hold rows back for dev."""
     _, rows = canonical(read_rows(train) if isinstance(train, str | Path) else train)
@@ -220,10 +221,10 @@ def rows_for(
         _, held = canonical(read_rows(dev) if isinstance(dev, str | Path) else dev)
         if not held:
             raise UserError("there are no dev rows; give one or more, or leave dev out")
-        return task.fill_from_rows(backbone, rows, training.seed, announce), rows, held
+        return task.fill_from_rows(backbone, rows, training.seed, report), rows, held
     rows, held = hold_out(rows, 0.1, training.seed)
-    announce(f"no dev rows given: {len(held)} of the training rows are held back")
-    return task.fill_from_rows(backbone, rows, training.seed, announce), rows, held
+    report.line(f"no dev rows given: {len(held)} of the training rows are held back")
+    return task.fill_from_rows(backbone, rows, training.seed, report), rows, held
 
 
 def provenance(

@@ -10,7 +10,7 @@ from typing import Self
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.tasks.base import Announce, ignore
+from foreword.reporter import SILENT, Reporter
 from foreword.tasks.labels.autoprompt import autoprompt
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import LabelTask
@@ -30,7 +30,7 @@ class ShowingTask(LabelTask):
         """Return the task on a backbone."""
 
     def fill_from_rows(
-        self, backbone: Backbone, rows: Sequence[Row], seed: int, announce: Announce = ignore
+        self, backbone: Backbone, rows: Sequence[Row], seed: int, report: Reporter = SILENT
     ) -> Self:
         """Return the task with its demonstrations drawn, where the template shows some.
 
@@ -61,11 +61,11 @@ SEARCHES: Mapping[str, Words] = {
 
 
 def choose_label_words(
-    bound: Classifier, search: str, rows: Sequence[Row], announce: Announce
+    bound: Classifier, search: str, rows: Sequence[Row], report: Reporter
 ) -> Mapping[str, Sequence[str]]:
-    """Return each label's words by one of ``SEARCHES``, and announce them."""
+    """Return each label's words by one of ``SEARCHES``, and report them."""
     bound.check(rows, answers=True)
     words = SEARCHES[search](bound, rows)
     listed = "; ".join(f"{label} ={','.join(own)}" for label, own in words.items())
-    announce(f"label words: {listed}")
+    report.line(f"label words: {listed}")
     return words

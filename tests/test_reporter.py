@@ -1,4 +1,4 @@
-"""Watchers: all of them hear everything, and the end in any case."""
+"""Reporters: all of them hear everything, and the end in any case."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from foreword.errors import UserError
-from foreword.training import watch
+from foreword.reporter import Reporters
+from foreword.training import trackers as tracking
+from foreword.training.log import Log
+from foreword.training.terminal import Terminal
+from foreword.training.trackers import TRACKERS, trackers
 from foreword.training.tune import log_path
-from foreword.training.watch import TRACKERS, Bar, Log, Watchers, trackers
 from toys import Recorder, toy_run
 
 VALUES = {"loss": 1.5, "rate": 0.1, "norm": 2.0, "rows": 4.0}
@@ -40,40 +43,41 @@ class Failing(Recorder):
         super().step(number, values)
         self._act("step")
 
-    def evaluation(self, number: int, metric: str, score: float) -> None:
-        super().evaluation(number, metric, score)
-        self._act("evaluation")
+    def score(self, number: int, metric: str, value: float) -> None:
+        super().score(number, metric, value)
+        self._act("score")
 
-    def stop(self) -> None:
-        super().stop()
-        self._act("stop")
+    def done(self) -> None:
+        super().done()
+        self._act("done")
 
 
 # All of them --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["start", "step", "evaluation", "stop"])
-def test_every_watcher_hears_the_end_whichever_fails(where: str) -> None:
-    watchers = [Recorder(), Failing(where), Recorder()]
+@pytest.mark.parametrize("where", ["start", "step", "score", "done"])
+def test_every_reporter_hears_the_end_whichever_fails(where: str) -> None:
+    members = [Recorder(), Failing(where), Recorder()]
     with pytest.raises(RuntimeError, match=f"fails at its {where}"):
-        toy_run(None, watchers=watchers)
-    assert [watcher.heard[-1] for watcher in watchers] == [("stop",)] * 3
-    assert [watcher.heard.count(("stop",)) for watcher in watchers] == [1, 1, 1]
+        toy_run(None, report=Reporters(members))
+    assert [member.heard[-1] for member in members] == [("done",)] * 3
+    assert [member.heard.count(("done",)) for member in members] == [1, 1, 1]
 
 
-def test_watchers_are_told_in_order_and_all_the_same() -> None:
+def test_reporters_are_told_in_order_and_all_the_same() -> None:
     one, two = Recorder(), Recorder()
-    with Watchers([one, two]) as told:
-        told.start({}, 9, 3)
-        told.step(4, VALUES)
-        told.evaluation(4, "accuracy", 50.0)
+    both = Reporters([one, two])
+    both.start({}, 9, 3)
+    both.step(4, VALUES)
+    both.score(4, "accuracy", 50.0)
+    both.done()
     assert one.heard == two.heard
-    assert [entry[0] for entry in one.heard] == ["start", "step", "evaluation", "stop"]
+    assert [entry[0] for entry in one.heard] == ["start", "step", "score", "done"]
 
 
 def test_a_run_tells_its_steps_with_their_numbers() -> None:
     recorder = Recorder()
-    toy_run(None, watchers=[recorder])
+    toy_run(None, report=recorder)
     assert [entry[1] for entry in recorder.heard if entry[0] == "step"] == list(range(1, 10))
     assert {tuple(values) for values in recorder.of("step")} == {("loss", "rate", "norm", "rows")}
     assert [values["rows"] for values in recorder.of("step")] == [4] * 9
@@ -89,7 +93,7 @@ def entries(path: Path) -> list[dict[str, Any]]:
 def test_the_log_holds_the_effective_settings_and_a_line_a_step(tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     recorder = Recorder()
-    prompt = toy_run(out, watchers=[recorder])
+    prompt = toy_run(out, report=recorder)
     first, *rest = entries(log_path(out))
     config = first["config"]
     assert config["task"]["labels"] == {"good": [" good"], "bad": [" bad"]}
@@ -101,7 +105,7 @@ def test_the_log_holds_the_effective_settings_and_a_line_a_step(tmp_path: Path) 
     for entry, values in zip(steps, recorder.of("step"), strict=True):
         assert {name: entry[name] for name in values} == values
     scores = [entry for entry in rest if "dev" in entry]
-    assert [entry["dev"] for entry in scores] == recorder.of("evaluation")
+    assert [entry["dev"] for entry in scores] == recorder.of("score")
     assert {entry["metric"] for entry in scores} == {"accuracy"}
     seconds = [entry["seconds"] for entry in rest]
     assert seconds == sorted(seconds)
@@ -116,7 +120,7 @@ def test_a_log_goes_on_after_the_steps_that_are_done(tail: str, tmp_path: Path) 
     log.start({"name": "Größe"}, 9, 0)
     for number in (1, 2, 3):
         log.step(number, VALUES)
-    log.evaluation(3, "accuracy", 60.0)
+    log.score(3, "accuracy", 60.0)
     path.write_text(path.read_text("utf-8") + tail, "utf-8")
     log = Log(path)
     log.start({"name": "Größe"}, 9, 3)
@@ -155,7 +159,7 @@ def test_a_log_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> Non
 def test_where_there_is_no_terminal_the_bar_is_a_line_an_evaluation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    toy_run(None, watchers=[Bar()])
+    toy_run(None, report=Terminal())
     shown = capsys.readouterr()
     assert shown.out == ""
     lines = shown.err.splitlines()
@@ -170,7 +174,7 @@ def test_on_a_terminal_the_bar_shows_loss_score_speed_and_time(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
-    toy_run(None, watchers=[Bar()])
+    toy_run(None, report=Terminal())
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "9/9" in shown.err
@@ -184,7 +188,7 @@ def test_on_a_terminal_the_bar_shows_loss_score_speed_and_time(
 def test_tensorboard_has_the_numbers_of_the_run(tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     recorder = Recorder()
-    toy_run(out, watchers=[recorder, *trackers(["tensorboard"], out)])
+    toy_run(out, report=Reporters([recorder, *trackers(["tensorboard"], out)]))
     found = EventAccumulator(str(tmp_path / "tensorboard" / "p"))
     found.Reload()
     assert set(found.Tags()["scalars"]) == {
@@ -198,7 +202,7 @@ def test_tensorboard_has_the_numbers_of_the_run(tmp_path: Path) -> None:
     assert [event.step for event in losses] == list(range(1, 10))
     expected = [values["loss"] for values in recorder.of("step")]
     assert [event.value for event in losses] == pytest.approx(expected)
-    assert [event.value for event in found.Scalars("dev/accuracy")] == recorder.of("evaluation")
+    assert [event.value for event in found.Scalars("dev/accuracy")] == recorder.of("score")
 
 
 class Calls:
@@ -230,7 +234,7 @@ def test_the_other_trackers_get_the_run_through_their_own_functions(
     module = types.ModuleType(name)
     module.__getattr__ = library.__getattr__  # type: ignore[method-assign]
     monkeypatch.setitem(sys.modules, name, module)
-    toy_run(tmp_path / "p.safetensors", watchers=trackers([name], tmp_path / "p.safetensors"))
+    toy_run(tmp_path / "p.safetensors", report=trackers([name], tmp_path / "p.safetensors")[0])
     names = [call[0] for call in library.calls]
     assert names[0] == begun
     assert names[-1] == ended
@@ -242,10 +246,10 @@ def test_the_other_trackers_get_the_run_through_their_own_functions(
 
 def test_a_tracker_that_never_began_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     library = Calls()
-    monkeypatch.setattr(watch, "_library", lambda module, extra: library)
+    monkeypatch.setattr(tracking, "_library", lambda module, extra: library)
     tracker = trackers(["wandb"], Path("p.safetensors"))[0]
-    with pytest.raises(RuntimeError), Watchers([Failing("start"), tracker]) as told:
-        told.start({}, 1, 0)
+    with pytest.raises(RuntimeError, match="fails at its start"):
+        toy_run(None, report=Reporters([Failing("start"), tracker]))
     assert library.calls == []
 
 
@@ -265,7 +269,7 @@ def test_an_unknown_tracker_is_told_with_the_nearest() -> None:
 
 
 def test_trackers_may_be_named_in_one_word_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_library", lambda module, extra: Calls())
+    monkeypatch.setattr(tracking, "_library", lambda module, extra: Calls())
     assert len(trackers(["wandb,mlflow", "trackio"], Path("p.safetensors"))) == 3
     with pytest.raises(UserError, match="--report-to wnadb: unknown; did you mean 'wandb'"):
         trackers(["mlflow,wnadb"], Path("p.safetensors"))

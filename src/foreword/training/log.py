@@ -1,0 +1,55 @@
+"""The log of a run: a JSONL file beside its prompt."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from foreword.errors import UserError
+from foreword.files import write_whole
+from foreword.reporter import Reporter
+
+
+class Log(Reporter):
+    """A JSON line for each step and dev score; a resumed run drops what it will write again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.began = time.monotonic()
+
+    def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
+        """Begin the file, or cut it to the steps that are done."""
+        first = json.dumps({"config": config, "steps": steps}, ensure_ascii=False)
+        lines = (self._kept(done) if done else []) or [first]
+        write_whole(self.path, "".join(f"{line}\n" for line in lines).encode())
+
+    def _kept(self, done: int) -> list[str]:
+        """Return the lines of the steps that are done, up to one that a kill cut off."""
+        kept: list[str] = []
+        text = self.path.read_text("utf-8", "replace") if self.path.is_file() else ""
+        for line in text.split("\n"):
+            try:
+                if json.loads(line).get("step", 0) <= done:
+                    kept.append(line)
+            except json.JSONDecodeError:
+                break
+        return kept
+
+    def step(self, number: int, values: Mapping[str, float]) -> None:
+        """Write a step."""
+        self._write({"step": number, **values})
+
+    def score(self, number: int, metric: str, value: float) -> None:
+        """Write a dev score."""
+        self._write({"step": number, "dev": value, "metric": metric})
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        seconds = round(time.monotonic() - self.began, 3)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**values, "seconds": seconds}) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
