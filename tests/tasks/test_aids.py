@@ -31,7 +31,7 @@ from foreword.tasks.templates.demonstrations import draw, mean_states
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from plain import twin
-from toys import get, rows
+from toys import Lines, get, rows
 
 FEW = ("llama", "gpt2", "bert", "t5")
 WORDS = {"good": " good", "bad": " bad"}
@@ -219,7 +219,7 @@ def test_many_labels_are_searched_one_by_one() -> None:
 @pytest.mark.parametrize("name", ["llama", "bert", "t5", "bart"])
 def test_found_words_are_one_token_each_and_no_worse(name: str) -> None:
     given, heard = rows(12), []
-    made = task(name, verbalizer="search").fill_from_rows(get(name), given, 0, heard.append)
+    made = task(name, verbalizer="search").fill_from_rows(get(name), given, 0, Lines(heard))
     assert isinstance(made, Classify)
     assert made.verbalizer == "manual"
     assert made.labels is not None

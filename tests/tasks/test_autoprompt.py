@@ -20,7 +20,7 @@ from foreword.tasks.labels.autoprompt import WORDS, assign_words, log_odds
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.search import opening, word_of_token
 from plain import twin
-from toys import FAMILIES, get, rows
+from toys import FAMILIES, Lines, get, rows
 
 KINDS = ("llama", "bert", "t5", "bart")
 PLANTED = {"good": ("film", "was", "good"), "bad": ("and", "bad", "go")}
@@ -78,7 +78,7 @@ def test_words_are_those_of_a_classifier_of_states(name: str) -> None:
     base, heard = get(name), []
     asked = bound(base).task
     asked = type(asked)(template=asked.template, labels=asked.labels, verbalizer="autoprompt")
-    made = asked.fill_from_rows(base, rows(8), 0, heard.append)
+    made = asked.fill_from_rows(base, rows(8), 0, Lines(heard))
     assert isinstance(made, Classify)
     assert made.verbalizer == "manual"
     assert made.labels is not None
