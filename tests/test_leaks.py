@@ -9,6 +9,7 @@ import pytest
 from foreword.data.duplicates import MARK, marked, marks
 from foreword.data.row import Row
 from foreword.evaluation.evaluate import evaluate, with_scores
+from foreword.prompt.file import read_file
 from foreword.prompt.prompt import Prompt
 from foreword.training import tune as training_module
 from toys import Lines, get, rows, toy_run
@@ -44,7 +45,7 @@ def test_dev_rows_in_train_are_told(tmp_path: Path) -> None:
 def test_a_file_knows_its_rows(tmp_path: Path) -> None:
     toy_run(tmp_path / "p.safetensors")
     prompt = Prompt.load(tmp_path / "p.safetensors", get())
-    assert "marks" not in prompt.facts()["data"]
+    assert "marks" not in read_file(tmp_path / "p.safetensors").facts()["data"]
     test = [*rows(5, 300), *again(rows(3))]
     assert evaluate(prompt, test)["in_train"] == 3
     assert evaluate(prompt, rows(5, 300))["in_train"] == 0

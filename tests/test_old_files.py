@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from foreword.backbone.backbone import Backbone
-from foreword.compose.ensemble import Ensemble, load
+from foreword.compose.ensemble import Ensemble, load_prompt
 from foreword.data.row import Row
 
 FOLDER = Path(__file__).parent / "prompts_0_1"
@@ -28,7 +28,7 @@ def model() -> Backbone:
 
 @pytest.mark.parametrize("name", LABELS)
 def test_an_old_file_answers_as_it_did(name: str, model: Backbone) -> None:
-    tuned = load(FOLDER / f"{name}.safetensors").on_backbone(model)
+    tuned = load_prompt(FOLDER / f"{name}.safetensors").on_backbone(model)
     assert isinstance(tuned, Ensemble) == (name == "ensemble")
     found = tuned.answers(INPUTS)
     for answer, before in zip(found, LABELS[name], strict=True):
@@ -37,11 +37,11 @@ def test_an_old_file_answers_as_it_did(name: str, model: Backbone) -> None:
 
 
 def test_an_old_prompt_still_writes(model: Backbone) -> None:
-    prompt = load(FOLDER / "soft-generate.safetensors").on_backbone(model)
+    prompt = load_prompt(FOLDER / "soft-generate.safetensors").on_backbone(model)
     assert all(isinstance(answer["text"], str) for answer in prompt.answers(INPUTS))
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.safetensors")), ids=lambda path: path.stem)
 def test_an_old_file_is_written_again_as_it_was(path: Path, tmp_path: Path) -> None:
-    again = load(path).save(tmp_path / "again.safetensors")
+    again = load_prompt(path).save(tmp_path / "again.safetensors")
     assert again.read_bytes() == path.read_bytes()

@@ -28,8 +28,9 @@ import foreword.training.loop
 from foreword.cli.main import run
 from foreword.engine.passes import differentiate
 from foreword.errors import UserError
-from foreword.training.processes import ALONE, World, joined
+from foreword.training.processes import Processes, joined
 from foreword.training.tune import log_path
+from foreword.training.world import ALONE
 from quick import first
 from toys import get, process, rows, write
 
@@ -305,7 +306,7 @@ def test_a_batch_may_have_fewer_rows_than_there_are_processes(folder: Path, tmp_
 def test_each_row_is_dealt_once_and_tokens_evenly() -> None:
     @given(st.lists(st.integers(1, 500), max_size=40), st.integers(1, 5))
     def check(sizes: list[int], size: int) -> None:
-        shares = [World(rank, size).share(sizes) for rank in range(size)]
+        shares = [Processes(rank, size).share(sizes) for rank in range(size)]
         assert sorted(i for share in shares for i in share) == list(range(len(sizes)))
         assert all(share == sorted(share) for share in shares)
         loads = [sum(sizes[i] for i in share) for share in shares]
@@ -515,7 +516,7 @@ def test_a_run_of_one_process_joins_nothing() -> None:
 
 
 def test_processes_have_devices_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    second = World(rank=5, size=8, local=1)
+    second = Processes(rank=5, size=8, local=1)
     for there, expected in ((True, "cuda:1"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert second.device("auto") == expected

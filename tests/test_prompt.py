@@ -26,8 +26,9 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.errors import UserError
 from foreword.injection import KV, Injection
-from foreword.prompt.file import KEY, MAX_HEADER
+from foreword.prompt.file import MAX_HEADER
 from foreword.prompt.prompt import Prompt
+from foreword.prompt.schema import KEY
 from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
@@ -311,10 +312,10 @@ KEYS, VALUES = "kv.layer.keys", "kv.layer.values"
         ({KEYS: drawn(3, 8), VALUES: drawn(3, 8)}, r"has shape \(3, 8\), not 3 dimensions"),
         ({"embeds": drawn(32)}, r"has shape \(32,\), not 2 dimensions"),
         ({"embeds": torch.tensor(1.0)}, r"has shape \(\), not 2 dimensions"),
-        ({"embeds": torch.ones(3, 32, dtype=torch.int64)}, "holds torch.int64, not float32"),
-        ({"embeds": torch.ones(3, 32, dtype=torch.bool)}, "holds torch.bool, not float32"),
-        ({"embeds": torch.ones(3, 32).to(torch.float8_e4m3fn)}, "float8_e4m3fn, not float32"),
-        ({"embeds": drawn(3, 32).double()}, "holds torch.float64, not float32"),
+        ({"embeds": torch.ones(3, 32, dtype=torch.int64)}, "holds int64, not float32"),
+        ({"embeds": torch.ones(3, 32, dtype=torch.bool)}, "holds bool, not float32"),
+        ({"embeds": torch.ones(3, 32).to(torch.float8_e4m3fn)}, "holds F8_E4M3, not float32"),
+        ({"embeds": drawn(3, 32).double()}, "holds float64, not float32"),
         ({"embeds": torch.full((3, 32), torch.nan)}, "tensor 'embeds' holds NaN or Inf"),
         ({"embeds": drawn(3, 32).index_fill(1, torch.tensor([5]), torch.inf)}, "holds NaN or Inf"),
         ({KEYS: drawn(2, 3, 8), VALUES: -drawn(2, 3, 8) / 0.0}, f"'{VALUES}' holds NaN or Inf"),

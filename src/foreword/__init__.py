@@ -1,91 +1,160 @@
 """Foreword tunes a few words in front of a frozen language model."""
 
-import logging
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from foreword.threads import limit_spinning
 
 limit_spinning()  # before anything imports torch
 
-# transformers imports these where they are installed; they remark on kernels for other machines.
-for _name in ("torchao", "bitsandbytes", "torch.utils._pytree"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
+if TYPE_CHECKING:
+    from foreword.augmentation.augment import augment as augment
+    from foreword.augmentation.rounds import Augment as Augment
+    from foreword.backbone.backbone import Backbone as Backbone
+    from foreword.backbone.decode import Decoding as Decoding
+    from foreword.compose.ensemble import Ensemble as Ensemble
+    from foreword.compose.ensemble import load_prompt as load_prompt
+    from foreword.compose.fit import fit as fit
+    from foreword.compose.merge import average as average
+    from foreword.compose.merge import concatenate as concatenate
+    from foreword.compose.similar import similarity as similarity
+    from foreword.compression.compress import compress as compress
+    from foreword.compression.self_study import SelfStudy as SelfStudy
+    from foreword.data.read import read_rows as read_rows
+    from foreword.data.row import Row as Row
+    from foreword.errors import UserError as UserError
+    from foreword.evaluation.compare import Data as Data
+    from foreword.evaluation.compare import Demonstrations as Demonstrations
+    from foreword.evaluation.compare import Model as Model
+    from foreword.evaluation.compare import Run as Run
+    from foreword.evaluation.compare import ZeroShot as ZeroShot
+    from foreword.evaluation.compare import compare as compare
+    from foreword.evaluation.evaluate import evaluate as evaluate
+    from foreword.export.peft import from_peft as from_peft
+    from foreword.export.peft import to_peft as to_peft
+    from foreword.injection import Injection as Injection
+    from foreword.methods.adapter import Adapter as Adapter
+    from foreword.methods.attempt import Attempt as Attempt
+    from foreword.methods.cartridge import Cartridge as Cartridge
+    from foreword.methods.context import Context as Context
+    from foreword.methods.deep import Deep as Deep
+    from foreword.methods.full import Full as Full
+    from foreword.methods.head import Head as Head
+    from foreword.methods.ia3 import IA3 as IA3
+    from foreword.methods.lora import Lora as Lora
+    from foreword.methods.parts.from_file import FromFile as FromFile
+    from foreword.methods.parts.several import Several as Several
+    from foreword.methods.prefix import Prefix as Prefix
+    from foreword.methods.ptuning import PTuning as PTuning
+    from foreword.methods.soft import Soft as Soft
+    from foreword.multitask_learning.multitask import Member as Member
+    from foreword.multitask_learning.multitask import Sharing as Sharing
+    from foreword.multitask_learning.multitask import multitask as multitask
+    from foreword.prompt.prompt import Prompt as Prompt
+    from foreword.recurrent.pretrain import pretrain as pretrain
+    from foreword.recurrent.streams import Pretraining as Pretraining
+    from foreword.reporter import Reporter as Reporter
+    from foreword.tasks.answer import Answer as Answer
+    from foreword.tasks.chat import Chat as Chat
+    from foreword.tasks.classify import Classify as Classify
+    from foreword.tasks.generate import Generate as Generate
+    from foreword.tasks.multilabel import Multilabel as Multilabel
+    from foreword.tasks.rank import Rank as Rank
+    from foreword.tasks.relate import Relate as Relate
+    from foreword.tasks.score import Score as Score
+    from foreword.tasks.summarize import Summarize as Summarize
+    from foreword.tasks.tag import Tag as Tag
+    from foreword.tasks.translate import Translate as Translate
+    from foreword.training.find_rate import find_rate as find_rate
+    from foreword.training.presets import preset as preset
+    from foreword.training.register import register as register
+    from foreword.training.settings import Training as Training
+    from foreword.training.terminal import Terminal as Terminal
+    from foreword.training.tune import tune as tune
 
-from foreword.backbone.backbone import Backbone
-from foreword.backbone.decode import Decoding
-from foreword.compose.ensemble import Ensemble
-from foreword.compose.fit import fit
-from foreword.compose.merge import average, concatenate
-from foreword.compose.similar import similarity
-from foreword.compression.compress import compress
-from foreword.errors import UserError
-from foreword.evaluation.evaluate import evaluate
-from foreword.methods.adapter import Adapter
-from foreword.methods.attempt import Attempt
-from foreword.methods.cartridge import Cartridge
-from foreword.methods.context import Context
-from foreword.methods.deep import Deep
-from foreword.methods.lora import Lora
-from foreword.methods.parts.from_file import FromFile
-from foreword.methods.prefix import Prefix
-from foreword.methods.ptuning import PTuning
-from foreword.methods.soft import Soft
-from foreword.multitask_learning.multitask import multitask
-from foreword.prompt.prompt import Prompt
-from foreword.tasks.answer import Answer
-from foreword.tasks.chat import Chat
-from foreword.tasks.classify import Classify
-from foreword.tasks.generate import Generate
-from foreword.tasks.multilabel import Multilabel
-from foreword.tasks.rank import Rank
-from foreword.tasks.relate import Relate
-from foreword.tasks.score import Score
-from foreword.tasks.summarize import Summarize
-from foreword.tasks.tag import Tag
-from foreword.tasks.translate import Translate
-from foreword.training.find_rate import find_rate
-from foreword.training.presets import preset
-from foreword.training.settings import Training
-from foreword.training.tune import tune
+    load = Backbone.load
 
-load = Backbone.load
+_HOMES = {
+    "Adapter": "methods.adapter",
+    "Answer": "tasks.answer",
+    "Attempt": "methods.attempt",
+    "Augment": "augmentation.rounds",
+    "Backbone": "backbone.backbone",
+    "Cartridge": "methods.cartridge",
+    "Chat": "tasks.chat",
+    "Classify": "tasks.classify",
+    "Context": "methods.context",
+    "Data": "evaluation.compare",
+    "Decoding": "backbone.decode",
+    "Deep": "methods.deep",
+    "Demonstrations": "evaluation.compare",
+    "Ensemble": "compose.ensemble",
+    "FromFile": "methods.parts.from_file",
+    "Full": "methods.full",
+    "Generate": "tasks.generate",
+    "Head": "methods.head",
+    "IA3": "methods.ia3",
+    "Injection": "injection",
+    "Lora": "methods.lora",
+    "Member": "multitask_learning.multitask",
+    "Model": "evaluation.compare",
+    "Multilabel": "tasks.multilabel",
+    "PTuning": "methods.ptuning",
+    "Prefix": "methods.prefix",
+    "Pretraining": "recurrent.streams",
+    "Prompt": "prompt.prompt",
+    "Rank": "tasks.rank",
+    "Relate": "tasks.relate",
+    "Reporter": "reporter",
+    "Row": "data.row",
+    "Run": "evaluation.compare",
+    "Score": "tasks.score",
+    "SelfStudy": "compression.self_study",
+    "Several": "methods.parts.several",
+    "Sharing": "multitask_learning.multitask",
+    "Soft": "methods.soft",
+    "Summarize": "tasks.summarize",
+    "Tag": "tasks.tag",
+    "Terminal": "training.terminal",
+    "Training": "training.settings",
+    "Translate": "tasks.translate",
+    "UserError": "errors",
+    "ZeroShot": "evaluation.compare",
+    "augment": "augmentation.augment",
+    "average": "compose.merge",
+    "compare": "evaluation.compare",
+    "compress": "compression.compress",
+    "concatenate": "compose.merge",
+    "evaluate": "evaluation.evaluate",
+    "find_rate": "training.find_rate",
+    "fit": "compose.fit",
+    "from_peft": "export.peft",
+    "load": "backbone.backbone",
+    "load_prompt": "compose.ensemble",
+    "multitask": "multitask_learning.multitask",
+    "preset": "training.presets",
+    "pretrain": "recurrent.pretrain",
+    "read_rows": "data.read",
+    "register": "training.register",
+    "similarity": "compose.similar",
+    "to_peft": "export.peft",
+    "tune": "training.tune",
+}
+"""Where each public name is defined; it is imported when it is first asked for."""
 
-__all__ = [
-    "Adapter",
-    "Answer",
-    "Attempt",
-    "Backbone",
-    "Cartridge",
-    "Chat",
-    "Classify",
-    "Context",
-    "Decoding",
-    "Deep",
-    "Ensemble",
-    "FromFile",
-    "Generate",
-    "Lora",
-    "Multilabel",
-    "PTuning",
-    "Prefix",
-    "Prompt",
-    "Rank",
-    "Relate",
-    "Score",
-    "Soft",
-    "Summarize",
-    "Tag",
-    "Training",
-    "Translate",
-    "UserError",
-    "average",
-    "compress",
-    "concatenate",
-    "evaluate",
-    "find_rate",
-    "fit",
-    "load",
-    "multitask",
-    "preset",
-    "similarity",
-    "tune",
-]
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'foreword' has no attribute '{name}'")
+    home = import_module(f"foreword.{_HOMES[name]}")
+    value = home.Backbone.load if name == "load" else getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Activation = Literal["identity", "relu", "gelu", "silu", "tanh"]
 
@@ -28,6 +28,8 @@ class KV:
 
 def in_turn(first: Mapping[str, KV], then: Mapping[str, KV]) -> dict[str, KV]:
     """Return the keys and values of both, module by module, those of ``then`` last."""
+    import torch  # all else here only holds tensors, of any library
+
     made = dict(first)
     for site, own in then.items():
         if site in first:

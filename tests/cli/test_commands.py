@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from foreword.backbone.backbone import Backbone
 from foreword.cli import demo
 from foreword.data.read import read_rows
 from foreword.data.sample import per_class
@@ -381,7 +382,7 @@ def test_the_demo_tunes_scores_and_answers(
         write(data / f"{name}.jsonl", chosen)
     monkeypatch.setattr(demo, "folder", lambda: data)
     monkeypatch.setattr(demo, "Training", lambda **_: Training(epochs=1))
-    monkeypatch.setattr(demo.Backbone, "load", lambda name: get())
+    monkeypatch.setattr(Backbone, "load", lambda name: get())
     out = tmp_path / "out" / "support.safetensors"
     answer = cli("demo", "--out", out)
     assert answer.status == 0, answer.err

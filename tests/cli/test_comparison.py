@@ -11,8 +11,7 @@ import pytest
 
 import foreword.evaluation.compare
 from conftest import Answer, World
-from foreword.cli.compare import table
-from foreword.cli.flags import Shared
+from foreword.cli.compare import Shared, table
 from foreword.cli.settings import compared
 from foreword.errors import UserError
 from foreword.evaluation.compare import Demonstrations, Run, ZeroShot, perform

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from foreword.compose.ensemble import Ensemble, load
+from foreword.compose.ensemble import Ensemble, load_prompt
 from foreword.compose.merge import average, concatenate
 from foreword.prompt.prompt import Prompt
 
@@ -79,7 +79,7 @@ def test_an_ensemble_without_weights_or_dev_rows_says_that_weights_are_equal(
     answer = cli("compose", *files(made, "one", "lora"), "--how", "ensemble", "--out", out)
     assert answer.status == 0, answer.err
     assert "no --weights, and no --dev to fit them by: all weights are equal" in answer.err
-    found = load(out)
+    found = load_prompt(out)
     assert isinstance(found, Ensemble)
     assert found.weights == (0.5, 0.5)
 
@@ -104,7 +104,7 @@ def test_weights_are_fitted_and_all_are_scored(
         assert low <= part["test"]["accuracy"] <= high
         assert part["test"]["rows"] == 12
         assert "confusion" not in part["test"]
-    found = load(out)
+    found = load_prompt(out)
     assert isinstance(found, Ensemble)
     assert found.scores == {"dev": result["dev"], "test": result["test"]}
     answer = cli(*arguments)

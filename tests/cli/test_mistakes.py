@@ -447,7 +447,7 @@ def test_a_bug_is_told_as_one_with_its_traceback(cli: Cli, monkeypatch: pytest.M
     def broken(path: Path) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(info, "load", broken)
+    monkeypatch.setattr(info, "read_file", broken)
     answer = cli("info", "p.safetensors")
     assert answer.status == 1
     assert "Traceback" in answer.err

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import Answer, World
-from foreword.cli.flags import Shared
+from foreword.cli.compare import Shared
 from foreword.cli.settings import compared
 from foreword.cli.words import parse_anchors
 from foreword.errors import UserError

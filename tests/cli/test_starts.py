@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from foreword.prompt.file import opened
+from foreword.prompt.tensors import opened
 
 Cli = Callable[..., Any]
 

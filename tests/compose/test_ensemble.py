@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 import contract
 from composed import GENERATE, drawn, prompt
-from foreword.compose.ensemble import Ensemble, load, weighted
+from foreword.compose.ensemble import Ensemble, load_prompt, weighted
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
@@ -33,8 +33,9 @@ from foreword.methods.lora import Lora
 from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.prompt.file import KEY
+from foreword.prompt.file import read_file
 from foreword.prompt.prompt import Prompt
+from foreword.prompt.schema import KEY
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.score import Score
@@ -186,7 +187,7 @@ def test_a_file_holds_all_members(tmp_path: Path) -> None:
     made = ensemble((SOFT, Several((PREFIX, Lora(rank=2, gate=True))), Full()))
     made = with_scores(made, "dev", {"accuracy": 75.0, "rows": 4})
     path = made.save(tmp_path / "e.safetensors")
-    read = load(path, get("llama"))
+    read = load_prompt(path, get("llama"))
     assert isinstance(read, Ensemble)
     assert (read.weights, read.scores) == (made.weights, made.scores)
     for one, two in zip(read.members, made.members, strict=True):
@@ -195,14 +196,14 @@ def test_a_file_holds_all_members(tmp_path: Path) -> None:
         assert kept.keys() == found.keys()
         assert all(torch.equal(tensor, found[name]) for name, tensor in kept.items())
     assert read.predict(contract.TEXTS) == made.predict(contract.TEXTS)
-    assert load(path).save(tmp_path / "again").read_bytes() == path.read_bytes()
+    assert load_prompt(path).save(tmp_path / "again").read_bytes() == path.read_bytes()
 
 
 def test_a_prompt_is_loaded_by_the_same_function(tmp_path: Path) -> None:
     path = prompt(SOFT).save(tmp_path / "p.safetensors")
-    assert isinstance(load(path, get("llama")), Prompt)
+    assert isinstance(load_prompt(path, get("llama")), Prompt)
     with pytest.raises(UserError, match=r"was tuned on llama .* and this is qwen2 .* --force"):
-        load(path, get("qwen2"))
+        load_prompt(path, get("qwen2"))
 
 
 def test_an_ensemble_is_no_prompt_and_of_its_own_backbone(tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_an_ensemble_is_no_prompt_and_of_its_own_backbone(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="is an ensemble of several prompts"):
         Prompt.load(path)
     with pytest.raises(UserError, match=r"member 1: was tuned on llama .* and this is qwen2"):
-        load(path, get("qwen2"))
+        load_prompt(path, get("qwen2"))
 
 
 def test_members_without_weight_are_left_out() -> None:
@@ -219,8 +220,8 @@ def test_members_without_weight_are_left_out() -> None:
     assert [member.method["name"] for member in made.members] == ["soft", "soft"]
 
 
-def test_facts_tell_of_every_member() -> None:
-    facts = ensemble((SOFT, PREFIX)).facts()
+def test_facts_tell_of_every_member(tmp_path: Path) -> None:
+    facts = read_file(ensemble((SOFT, PREFIX)).save(tmp_path / "e.safetensors")).facts()
     assert facts["weights"] == [0.3, 0.7]
     assert facts["prompt 2"]["method"]["name"] == "prefix"
     assert facts["parameters"] == facts["prompt 1"]["parameters"] + facts["prompt 2"]["parameters"]
@@ -274,7 +275,7 @@ def test_metadata_that_is_wrong_is_named(good: Path, number: int) -> None:
     change, what = CHANGES[number]
     path = rewritten(good, change)
     with pytest.raises(UserError, match=what) as caught:
-        load(path)
+        load_prompt(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
@@ -294,7 +295,7 @@ def test_metadata_that_is_wrong_is_named(good: Path, number: int) -> None:
 def test_tensors_that_are_wrong_are_named(good: Path, tensors: dict[str, Any], what: str) -> None:
     path = rewritten(good, lambda meta: None, **tensors)
     with pytest.raises(UserError, match=what):
-        load(path)
+        load_prompt(path)
 
 
 @cache
@@ -323,7 +324,7 @@ def test_no_damage_gives_anything_but_a_user_error(
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     path.write_bytes(damaged[:size])
     with suppress(UserError):
-        load(path).on_backbone(get("llama"), force=True)
+        load_prompt(path).on_backbone(get("llama"), force=True)
 
 
 def test_rows_of_an_unknown_field_are_named() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foreword.backbone.decode import Decoding
+from foreword.config.settings import setting
 from foreword.errors import UserError
 
 AT_ONCE = 32
@@ -23,13 +24,13 @@ class Augment:
     At most ``tries`` texts are sampled for each row that is wanted.
     """
 
-    count: int = 100
-    keywords: int = 2
-    temperature: float = 1.0
-    top_p: float = 0.9
-    max_new_tokens: int = 64
-    tries: int = 10
-    seed: int = 0
+    count: int = setting(100, help="new rows, the same number of each label")
+    keywords: int = setting(2, help="words of the rows that a new one is asked for")
+    temperature: float = setting(1.0, help="sampling temperature")
+    top_p: float = setting(0.9, help="sample among the likeliest tokens of this probability")
+    max_new_tokens: int = setting(64, help="most tokens of a text")
+    tries: int = setting(10, help="most texts that are sampled for each row wanted")
+    seed: int = setting(0, help="seed of the sampling")
 
     def check(self) -> None:
         """Raise UserError for numbers that cannot be."""

@@ -9,23 +9,19 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from foreword.augmentation.augment import augment as do
-from foreword.augmentation.gain import gain
-from foreword.augmentation.rounds import Augment
 from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, on_backbone
+from foreword.cli.flags import given, parameters_of
 from foreword.cli.words import columns
 from foreword.data.read import read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.methods.base import Method
-from foreword.methods.prefix import Prefix
-from foreword.methods.soft import Soft
-from foreword.prompt.prompt import Prompt
 from foreword.report import tables
 from foreword.training.settings import Training
 from foreword.training.terminal import Terminal
 
-USUAL, TRAINING = Augment(), Training(epochs=5)
+Sampling = parameters_of("foreword.augmentation.rounds:Augment")
+
+USUAL = Sampling()
 
 
 def augment(
@@ -34,7 +30,6 @@ def augment(
     *,
     data: Annotated[str, Parameter(help="the rows that it was tuned on")],
     out: Annotated[Path, Parameter(help="the JSONL file of new rows to write")],
-    count: Annotated[int, Parameter(help="new rows, the same number of each label")] = USUAL.count,
     dev: Annotated[
         str | None, Parameter(help="rows to choose by: train without and with the new rows")
     ] = None,
@@ -45,19 +40,8 @@ def augment(
     method: Annotated[
         Literal["prefix", "soft"], Parameter(help="of the writer's prompt")
     ] = "prefix",
-    epochs: Annotated[int, Parameter(help="passes of the writer over the rows")] = TRAINING.epochs,
-    keywords: Annotated[
-        int, Parameter(help="words of the rows that a new one is asked for")
-    ] = USUAL.keywords,
-    temperature: Annotated[float, Parameter(help="of sampling")] = USUAL.temperature,
-    top_p: Annotated[float, Parameter(help="of sampling")] = USUAL.top_p,
-    max_new_tokens: Annotated[
-        int, Parameter(help="tokens of a text at most")
-    ] = USUAL.max_new_tokens,
-    tries: Annotated[
-        int, Parameter(help="texts that are sampled at most for a row wanted")
-    ] = USUAL.tries,
-    seed: Annotated[int, Parameter(help="decides what is sampled")] = USUAL.seed,
+    epochs: Annotated[int, Parameter(help="passes of the writer over the rows")] = 5,
+    flags: Annotated[Sampling, Parameter(name="*")] = USUAL,  # type: ignore[valid-type]
     columns_: Columns = None,
     model: Model = None,
     loading: Loaded = USUALLY,
@@ -70,10 +54,18 @@ def augment(
 
     Texts that were sampled stay in a file beside --out, and are not sampled again.
     """
+    from foreword.augmentation.augment import augment as do
+    from foreword.augmentation.gain import gain
+    from foreword.augmentation.rounds import Augment
+    from foreword.methods.base import Method
+    from foreword.methods.prefix import Prefix
+    from foreword.methods.soft import Soft
+    from foreword.prompt.prompt import Prompt
+
     began = time.monotonic()
     if test is not None and dev is None:
         raise UserError("--test needs --dev: rows by which both trainings choose their best state")
-    settings = Augment(count, keywords, temperature, top_p, max_new_tokens, tries, seed)
+    settings = Augment(**given(flags))
     settings.check()
     training = Training(epochs=epochs)
     training.check()

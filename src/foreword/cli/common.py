@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cyclopts import Parameter
 
-from foreword.backbone.backbone import Backbone
 from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.data.sample import first
-from foreword.prompt.prompt import Answerer
 from foreword.threads import use_threads
 
-T = TypeVar("T", bound=Answerer)
+if TYPE_CHECKING:
+    from foreword.backbone.backbone import Backbone
+    from foreword.prompt.prompt import Answerer
+
+T = TypeVar("T", bound="Answerer")
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="one JSON object on stdout")]
 Resume = Annotated[bool, Parameter(negative="", help="go on where the run stopped")]
@@ -43,6 +45,8 @@ class Loading:
         """Load the model of this name."""
         if self.threads is not None:
             use_threads(self.threads)
+        from foreword.backbone.backbone import Backbone
+
         return Backbone.load(
             name,
             architecture=architecture,

@@ -10,19 +10,21 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from foreword.cli.common import Json, some_rows
-from foreword.cli.flags import Shared
-from foreword.cli.settings import compared
+from foreword.cli.flags import CONTINUAL, parameters, without
 from foreword.cli.words import columns
 from foreword.data.read import read_rows
 from foreword.data.sample import first, hold_out
 from foreword.errors import UserError
-from foreword.evaluation.compare import Data, Model, Run, ZeroShot
-from foreword.evaluation.compare import compare as do
 from foreword.evaluation.records import Record, read, summary
 from foreword.metrics.titles import title
 from foreword.report import tables
 from foreword.tasks.registry import name_of
 from foreword.training.terminal import Terminal
+
+Shared = parameters(
+    "Shared", without(("train", "method", "preset", "out", "report_to", "shard", *CONTINUAL))
+)
+"""The settings that all methods share, or those that have them."""
 
 NO_FLAGS = Shared()
 
@@ -48,6 +50,10 @@ def compare(
     A setting goes to every method that has it. A method that cannot run says why and loses no
     other; the same command goes on where it was stopped.
     """
+    from foreword.cli.settings import compared
+    from foreword.evaluation.compare import Data, Model, Run, ZeroShot
+    from foreword.evaluation.compare import compare as do
+
     made = compared(flags, [name.strip() for name in methods.split(",")])
     made.training.check()
     if seeds < 1:

@@ -5,26 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
 
 from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, backbone_of, some_rows
 from foreword.cli.words import columns
-from foreword.compose.ensemble import Ensemble, weighted
-from foreword.compose.fit import Fitted, fit, weighed
-from foreword.compose.merge import average, concatenate
-from foreword.compose.together import check_together, check_weights, equal_weights
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.evaluation.evaluate import evaluate, without_bulk
 from foreword.metrics.titles import title
-from foreword.prompt.prompt import Prompt
 from foreword.report import tables
 from foreword.reporter import Reporter
 from foreword.training.terminal import Terminal
+
+if TYPE_CHECKING:
+    from foreword.compose.ensemble import Ensemble
+    from foreword.compose.fit import Fitted
+    from foreword.prompt.prompt import Prompt
 
 How = Literal["concat", "average", "ensemble"]
 
@@ -56,6 +55,10 @@ def compose(
 
     An ensemble keeps its members in one file, and fuses their answers by weights.
     """
+    from foreword.compose.ensemble import Ensemble, weighted
+    from foreword.evaluation.evaluate import evaluate, without_bulk
+    from foreword.prompt.prompt import Prompt
+
     parts = [Prompt.load(path) for path in prompts]
     made, used = _composed(parts, how, weights)
     if out.is_dir():
@@ -108,6 +111,10 @@ def _composed(
     parts: Sequence[Prompt], how: How, weights: Sequence[float] | None
 ) -> tuple[Prompt | Ensemble, Sequence[float] | None]:
     """Return what prompts make together, and the weights that they have in it."""
+    from foreword.compose.ensemble import weighted
+    from foreword.compose.merge import average, concatenate
+    from foreword.compose.together import check_together, check_weights, equal_weights
+
     check_together(parts)
     if how == "concat":
         if weights is not None:
@@ -120,6 +127,8 @@ def _composed(
 
 def _peers(parts: Sequence[Prompt], made: Prompt | Ensemble) -> Sequence[Prompt]:
     """Return prompts as they are scored beside what they make: a merged one has one task."""
+    from foreword.compose.ensemble import Ensemble
+
     if isinstance(made, Ensemble):
         return parts
     return [replace(part, task=made.task) for part in parts]
@@ -133,6 +142,9 @@ def _judged(
     report: Reporter,
 ) -> Fitted:
     """Score all on dev rows, and fit the weights of an ensemble that has none."""
+    from foreword.compose.fit import fit, weighed
+    from foreword.prompt.prompt import Prompt
+
     if isinstance(made, Prompt):
         last = [0.0] * len(parts) + [1.0]
         return weighed([*_peers(parts, made), made], last, rows, report=report)

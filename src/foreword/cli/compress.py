@@ -11,24 +11,22 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from foreword.cli.common import USUALLY, Json, Loaded, Resume
+from foreword.cli.flags import defaults
 from foreword.cli.words import unescaped
-from foreword.compression.compress import DECODING, TEMPLATE
-from foreword.compression.compress import compress as do
-from foreword.compression.self_study import SelfStudy
-from foreword.methods.cartridge import Cartridge
 from foreword.report import tables
-from foreword.tasks.generate import Generate
 from foreword.training.settings import Training
 from foreword.training.terminal import Terminal
 
-METHOD, STUDY, TRAINING = Cartridge(), SelfStudy(), Training(epochs=5)
+CARTRIDGE = defaults("foreword.methods.cartridge:Cartridge")
+STUDY = defaults("foreword.compression.self_study:SelfStudy")
+TRAINING = Training(epochs=5)
 
 
 def compress(
     *,
     text: Annotated[Path, Parameter(help="the text, in UTF-8")],
     out: Annotated[Path, Parameter(help="the prompt file to write")],
-    length: Annotated[int, Parameter(help="positions that stand for it")] = METHOD.length,
+    length: Annotated[int, Parameter(help="positions that stand for it")] = CARTRIDGE["length"],
     questions: Annotated[
         Path | None, Parameter(help="rows with questions, and answers where there are some")
     ] = None,
@@ -37,15 +35,17 @@ def compress(
     ] = None,
     count: Annotated[
         int, Parameter(help="questions that the model asks itself, where none are given")
-    ] = STUDY.count,
-    template: Annotated[str, Parameter(help="how a question stands after the text")] = TEMPLATE,
-    max_new_tokens: Annotated[
-        int, Parameter(help="tokens of an answer at most")
-    ] = DECODING.max_new_tokens,
-    sink: Annotated[int, Parameter(help="first positions that are not trained")] = METHOD.sink,
+    ] = STUDY["count"],
+    template: Annotated[
+        str | None, Parameter(help="how a question stands after the text, in place of the usual")
+    ] = None,
+    max_new_tokens: Annotated[int, Parameter(help="most tokens of an answer")] = 48,
+    sink: Annotated[int, Parameter(help="first positions that are not trained")] = CARTRIDGE[
+        "sink"
+    ],
     epochs: Annotated[int, Parameter(help="passes over the questions")] = TRAINING.epochs,
     batch_size: Annotated[int, Parameter(help="questions a step")] = TRAINING.batch_size,
-    rate: Annotated[float, Parameter(name="--lr", help="learning rate")] = METHOD.rate,
+    rate: Annotated[float, Parameter(name="--lr", help="learning rate")] = CARTRIDGE["rate"],
     seed: Annotated[int, Parameter(help="decides questions and order")] = TRAINING.seed,
     model: Annotated[
         str, Parameter(help="smollm2 (packaged), a folder, a .gguf file, or a hub id")
@@ -55,6 +55,12 @@ def compress(
     as_json: Json = False,
 ) -> None:
     """Press a long text into a short prefix that answers questions about it in its place."""
+    from foreword.compression.compress import DECODING, TEMPLATE
+    from foreword.compression.compress import compress as do
+    from foreword.compression.self_study import SelfStudy
+    from foreword.methods.cartridge import Cartridge
+    from foreword.tasks.generate import Generate
+
     began = time.monotonic()
     training = replace(TRAINING, epochs=epochs, batch_size=batch_size, seed=seed)
     training.check()
@@ -63,7 +69,7 @@ def compress(
         loading.load(model),
         Cartridge(str(text), length, sink, rate),
         out,
-        task=Generate(unescaped(template), decoding=decoding),
+        task=Generate(TEMPLATE if template is None else unescaped(template), decoding=decoding),
         study=SelfStudy(count=count),
         questions=questions,
         test=test,

@@ -21,9 +21,9 @@ from foreword.metrics.titles import MAIN, title
 from foreword.prompt.prompt import Prompt
 from foreword.report import tables
 from foreword.tasks.base import Task
-from foreword.training.processes import World
 from foreword.training.several_tasks import Replay
 from foreword.training.terminal import Terminal
+from foreword.training.world import World
 
 
 @dataclass(frozen=True)

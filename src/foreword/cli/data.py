@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from foreword.backbone.backbone import Backbone
 from foreword.cli.common import Columns, Json
 from foreword.cli.words import columns
 from foreword.data.check import WHY, Checked, Lengths
@@ -72,6 +71,8 @@ def check(
     _check_fields(next(iter(read.values())), fields)
     lengths = None
     if model is not None:
+        from foreword.backbone.backbone import Backbone
+
         text = Backbone.load(model).text
         lengths = Lengths(lambda words: len(text.ids(words)), "tokens", max_length)
     with Terminal().bar("checking", sum(map(len, read.values()))) as move:

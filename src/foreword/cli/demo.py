@@ -8,16 +8,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from foreword.backbone.backbone import Backbone
 from foreword.cli.common import Json
 from foreword.errors import UserError
-from foreword.evaluation.evaluate import evaluate, with_scores
-from foreword.methods.prefix import Prefix
 from foreword.report import tables
-from foreword.tasks.classify import Classify
 from foreword.training.settings import Training
 from foreword.training.terminal import Terminal
-from foreword.training.tune import tune
 
 LINES = (
     "my parcel says delivered but there is nothing at my door",
@@ -44,6 +39,12 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Tune a customer-service intent classifier, score it, and answer a few lines."""
+    from foreword.backbone.backbone import Backbone
+    from foreword.evaluation.evaluate import evaluate, with_scores
+    from foreword.methods.prefix import Prefix
+    from foreword.tasks.classify import Classify
+    from foreword.training.tune import tune
+
     began = time.monotonic()
     rows = folder()
     tables.say(f"rows: {rows}")

@@ -10,12 +10,8 @@ from cyclopts import Parameter
 
 from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, on_backbone, some_rows
 from foreword.cli.words import columns, parse_windows
-from foreword.compose.ensemble import load
 from foreword.errors import UserError
-from foreword.evaluation.evaluate import evaluate as do
-from foreword.evaluation.evaluate import over_windows
 from foreword.metrics.titles import FURTHER
-from foreword.prompt.prompt import Prompt
 from foreword.report import tables
 from foreword.training.terminal import Terminal
 
@@ -39,12 +35,17 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a prompt on rows, with intervals, beside the frozen model where that is asked for."""
+    from foreword.compose.ensemble import load_prompt
+    from foreword.evaluation.evaluate import evaluate as do
+    from foreword.evaluation.evaluate import over_windows
+    from foreword.prompt.prompt import Prompt
+
     sizes = None if windows is None else parse_windows(windows)
     if sizes is not None and baselines:
         raise UserError("--windows scores the prompt alone; leave out --baselines")
     chosen = some_rows(data, columns(columns_), rows, seed)
     if sizes is None:
-        tuned = on_backbone(load(prompt), prompt, model, loading, force=force)
+        tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
         result = do(tuned, chosen, baselines=baselines, seed=seed, report=Terminal())
     else:
         one = on_backbone(Prompt.load(prompt), prompt, model, loading, force=force)

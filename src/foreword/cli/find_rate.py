@@ -12,8 +12,8 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.report import tables
 from foreword.training.find_rate import Curve, find_rate
-from foreword.training.processes import World
 from foreword.training.terminal import Terminal
+from foreword.training.world import World
 
 LINES = 24
 """Lines of the table at most."""

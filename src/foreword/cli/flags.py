@@ -114,7 +114,9 @@ def parameters(called: str, kinds: Iterable[Flag]) -> type:
     panels: dict[str, Group] = {}
     made: list[tuple[str, Any, Any]] = []
     for each in kinds:
-        panel = panels.setdefault(each.panel, Group(each.panel, sort_key=len(panels)))
+        panel = None
+        if each.panel:
+            panel = panels.setdefault(each.panel, Group(each.panel, sort_key=len(panels)))
         about = Parameter(
             name=flag(each.name),
             help=each.help,
@@ -126,9 +128,26 @@ def parameters(called: str, kinds: Iterable[Flag]) -> type:
         made.append(
             (each.name, Annotated[each.type | None, about], dataclasses.field(default=None))
         )
-    kind = dataclasses.make_dataclass(called, made, frozen=True, kw_only=True)
+    kind = dataclasses.make_dataclass(called, made, frozen=True, kw_only=True, eq=False, repr=False)
     kind.__module__ = __name__  # else it seems to be a built-in one, which cyclopts leaves alone
     return kind
+
+
+def parameters_of(path: str) -> type:
+    """Make flags of one configuration, ``"module:Class"``, for a command of its own."""
+    name = path.partition(":")[2]
+    return parameters(f"{name}Flags", [Flag(s.name, {"": s}) for s in declared(path)])
+
+
+def defaults(path: str) -> dict[str, Any]:
+    """Return the default of each setting of ``"module:Class"``."""
+    return {each.name: each.default for each in declared(path)}
+
+
+def given(flags: Any) -> dict[str, Any]:
+    """Return the flags that are given."""
+    values = {each.name: getattr(flags, each.name) for each in dataclasses.fields(flags)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def without(names: Collection[str]) -> Iterator[Flag]:
@@ -140,8 +159,3 @@ Flags = parameters("Flags", FLAGS.values())
 """All settings as flags; None where one is not given."""
 
 NO_FLAGS = Flags()
-
-Shared = parameters(
-    "Shared", without(("train", "method", "preset", "out", "report_to", "shard", *CONTINUAL))
-)
-"""The settings of a comparison that all its methods share, or those that have them."""

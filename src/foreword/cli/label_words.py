@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from foreword.errors import UserError
-from foreword.tasks.labels.verbalizer import words_of
+from foreword.tasks.words import words_of
 
 
 def read_label_words(path: Path) -> dict[str, list[str]]:

@@ -6,50 +6,43 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from cyclopts import App, CycloptsError
 
-from foreword.cli.augment import augment
-from foreword.cli.compare import compare
-from foreword.cli.compose import compose
-from foreword.cli.compress import compress
-from foreword.cli.data import data
-from foreword.cli.demo import demo
-from foreword.cli.evaluate import evaluate
-from foreword.cli.exchange import export, import_
-from foreword.cli.info import info
-from foreword.cli.library import library
-from foreword.cli.multitask import multitask
-from foreword.cli.predict import predict
-from foreword.cli.pretrain import pretrain
-from foreword.cli.train import train
 from foreword.errors import UserError
-from foreword.report import tables
 from foreword.training.interrupt import Interrupted
-from foreword.training.processes import ALONE, World, joined
+from foreword.training.world import ALONE, World, is_one_of_several
 
 app = App(
     name="foreword",
     help="Tunes a few words in front of a frozen language model.",
     version_flags=["--version"],
+    help_format="plaintext",  # markdown takes a while to import
     suppress_keyboard_interrupt=False,  # Ctrl-C is answered below
 )
 
-app.command(augment)
-app.command(compare)
-app.command(compress)
-app.command(data)
-app.command(multitask)
-app.command(pretrain)
-app.command(compose)
-app.command(library)
-app.command(train)
-app.command(evaluate, name="eval")
-app.command(predict)
-app.command(info)
-app.command(export)
-app.command(import_, name="import")
-app.command(demo)
+COMMANDS = {
+    "augment": "augment:augment",
+    "compare": "compare:compare",
+    "compose": "compose:compose",
+    "compress": "compress:compress",
+    "data": "data:data",
+    "demo": "demo:demo",
+    "eval": "evaluate:evaluate",
+    "export": "exchange:export",
+    "import": "exchange:import_",
+    "info": "info:info",
+    "library": "library:library",
+    "multitask": "multitask:multitask",
+    "predict": "predict:predict",
+    "pretrain": "pretrain:pretrain",
+    "train": "train:train",
+}
+"""The commands, imported when they are called or their help is shown."""
+
+for _name, _place in COMMANDS.items():
+    app.command(f"foreword.cli.{_place}", name=_name)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -58,15 +51,36 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Of several processes only the first prints results, and only one says why the run ended.
     """
     try:
-        with joined() as world:
+        with _joined() as world:
             return _run(arguments, world)
     except UserError as error:  # there is nobody to join
         return _told(ALONE, 2, str(error))
 
 
+def _help_asked(arguments: Sequence[str] | None) -> list[str] | None:
+    """Return the command whose help is asked for, and nothing else is to be understood of it.
+
+    To parse the arguments first takes as long again, where a command has a hundred flags.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    plain = len(words) == 2 and words[0] in COMMANDS and words[1] in app.help_flags
+    return words[:1] if plain else None
+
+
+def _joined() -> AbstractContextManager[World]:
+    if not is_one_of_several(os.environ):
+        return nullcontext(ALONE)
+    from foreword.training.processes import joined
+
+    return joined()
+
+
 def _run(arguments: Sequence[str] | None, world: World) -> int:
     try:
         with world.muted():
+            if (asked := _help_asked(arguments)) is not None:
+                app.help_print(asked)
+                return 0
             command, bound, more = app.parse_args(arguments, exit_on_error=False, print_error=False)
             if world.size > 1 and "world" not in more:
                 raise UserError("only train runs in several processes; start one of this command")
@@ -94,6 +108,8 @@ def _run(arguments: Sequence[str] | None, world: World) -> int:
 def _told(world: World, status: int, why: str, bug: Exception | None = None) -> int:
     """Say why the run ends, unless another process has; return the exit status."""
     if world.claim():
+        from foreword.report import tables
+
         if bug is not None:
             traceback.print_exception(bug)
         tables.say(f"foreword: {why}")

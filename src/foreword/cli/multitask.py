@@ -6,29 +6,28 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
 
-from foreword.backbone.decode import Decoding
 from foreword.cli.common import Json, Resume, some_rows
-from foreword.cli.flags import CONTINUAL
+from foreword.cli.flags import CONTINUAL, FLAGS
 from foreword.cli.run_file import named, read_mapping
-from foreword.cli.settings import Settings, over_preset, settings_from
 from foreword.cli.words import columns
 from foreword.config.values import from_plain
 from foreword.data.row import Row
 from foreword.data.sample import draw, others
 from foreword.errors import UserError, nearest
 from foreword.metrics.titles import title
-from foreword.multitask_learning.multitask import Member, Outcome, Sharing
-from foreword.multitask_learning.multitask import multitask as do
 from foreword.report import tables
 from foreword.reporter import Reporters
-from foreword.tasks.registry import TASKS
 from foreword.training.terminal import Terminal
 from foreword.training.trackers import trackers
+
+if TYPE_CHECKING:
+    from foreword.cli.settings import Settings
+    from foreword.multitask_learning.multitask import Member, Outcome, Sharing
 
 ROWS = ("train", "dev", "test", "rows", "per_label", "dev_rows", "columns", "task")
 NOT_HERE = ("out", "shard", *CONTINUAL)
@@ -52,6 +51,8 @@ def multitask(
     as_json: Json = False,
 ) -> None:
     """Tune a prompt for each of several tasks in one run, in batches that mix their rows."""
+    from foreword.multitask_learning.multitask import multitask as do
+
     began = time.monotonic()
     tasks, sharing, common = _read(run, {"share": share, "rank": rank, "mixing": mixing})
     members = [_member(name, made) for name, made in tasks.items()]
@@ -82,6 +83,9 @@ def _read(path: Path, flags: Mapping[str, Any]) -> tuple[dict[str, Settings], Sh
 
     Raises UserError for unknown settings, for those that are of no one task, and for no tasks.
     """
+    from foreword.cli.settings import over_preset, settings_from
+    from foreword.multitask_learning.multitask import Sharing
+
     read = read_mapping(path)
     own = {f.name for f in dataclasses.fields(Sharing)}
     given = {name: read.pop(name) for name in list(read) if name in own}
@@ -110,12 +114,17 @@ def _read(path: Path, flags: Mapping[str, Any]) -> tuple[dict[str, Settings], Sh
 
 def _task_settings() -> set[str]:
     """Return the settings that a task may have for itself."""
-    kinds = [*TASKS.values(), Decoding]
-    found = {f.name for kind in kinds for f in dataclasses.fields(kind)}
-    return {*ROWS, *found} - {"decoding", "seed"}
+    found = {
+        name
+        for name, each in FLAGS.items()
+        if any(owner == "decoding" or owner.startswith("task ") for owner in each.owners)
+    }
+    return {*ROWS, *found} - {"seed"}
 
 
 def _member(name: str, made: Settings) -> Member:
+    from foreword.multitask_learning.multitask import Member
+
     wanted, seed = made.plain, made.training.seed
     if wanted["train"] is None:
         raise UserError(f"task {name}: has no training rows; give train: F")

@@ -11,12 +11,10 @@ from cyclopts import Parameter
 
 from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, on_backbone
 from foreword.cli.words import columns
-from foreword.compose.ensemble import load
 from foreword.data.read import read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.files import write_whole
-from foreword.prompt.prompt import rows_of
 from foreword.report import tables
 from foreword.training.terminal import Terminal
 
@@ -37,7 +35,10 @@ def predict(
     """Answer texts, or the rows of a file."""
     if (data is None) == (not texts):
         raise UserError("give texts to answer, or --data F")
-    tuned = on_backbone(load(prompt), prompt, model, loading, force=force)
+    from foreword.compose.ensemble import load_prompt
+    from foreword.prompt.prompt import rows_of
+
+    tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
     bound = tuned.bound()
     if data is not None:
         _, given = canonical(read_rows(data, columns=columns(columns_)), targets=False)

@@ -5,28 +5,25 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from foreword.backbone.backbone import Backbone
-from foreword.backbone.load.sources import folder_of
-from foreword.cli import continual, find_rate
 from foreword.cli.common import Json, Resume, some_rows
 from foreword.cli.flags import NO_FLAGS, Flags
-from foreword.cli.settings import settings
 from foreword.cli.words import columns
 from foreword.data.read import read_rows
 from foreword.data.sample import draw, others
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.report import tables
 from foreword.reporter import Reporters
-from foreword.training.processes import World
 from foreword.training.terminal import Terminal
 from foreword.training.trackers import trackers
-from foreword.training.tune import tune
+from foreword.training.world import World
+
+if TYPE_CHECKING:
+    from foreword.backbone.backbone import Backbone
 
 
 def train(
@@ -44,6 +41,12 @@ def train(
 
     Started by torchrun or accelerate launch, several processes share the work.
     """
+    from foreword.backbone.load.sources import folder_of
+    from foreword.cli import continual, find_rate
+    from foreword.cli.settings import settings
+    from foreword.evaluation.evaluate import evaluate, with_scores
+    from foreword.training.tune import tune
+
     began = time.monotonic()
     made = settings(flags, config)
     wanted = made.plain

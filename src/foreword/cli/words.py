@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from foreword.errors import UserError
-from foreword.tasks.labels.verbalizer import words_of
+from foreword.tasks.words import words_of
 
 ESCAPED = ("template", "word_template", "start_text", "stop")
 

@@ -8,13 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from foreword.compose.ensemble import Ensemble, load
 from foreword.compose.similar import essence, similarity
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
-from foreword.prompt.prompt import Answerer, Prompt
+from foreword.prompt.file import PromptFile, read_file
 from foreword.reporter import SILENT, Reporter
-from foreword.tasks.registry import name_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,25 +115,31 @@ def read(folder: Path, report: Reporter = SILENT) -> Catalogue:
 
 def entry(file: Path, name: str | None = None) -> Entry:
     """Read one prompt file, or an ensemble's; raises UserError where it is neither."""
-    tuned = load(file)
-    facts: Mapping[str, Any] = tuned.facts()
+    read = read_file(file)
     return Entry(
         file=str(file) if name is None else name,
-        task=name_of(tuned.task),
-        labels=tuned.task.class_names,
-        backbone=tuned.backbone["name"],
-        fingerprint=tuned.backbone["fingerprint"],
-        method=_method(tuned),
+        task=read.task["name"],
+        labels=_classes(read.task),
+        backbone=read.backbone["name"],
+        fingerprint=read.backbone["fingerprint"],
+        method=_method(read),
         bytes=file.stat().st_size,
-        scores=_scores(facts["scores"]),
-        essence=essence(tuned.injection) if isinstance(tuned, Prompt) else NOTHING,
+        scores=_scores(read.meta["scores"]),
+        essence=NOTHING if read.members else essence(read.injection),
     )
 
 
-def _method(tuned: Answerer) -> str:
-    if isinstance(tuned, Ensemble):
-        return f"ensemble({', '.join(map(_method, tuned.members))})"
-    return called(tuned.facts()["method"])
+def _classes(task: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a task chooses among, in the order of names: labels, anchors, or nothing."""
+    if task.get("anchors"):
+        return tuple(f"{number:g}" for number in sorted(task["anchors"].values()))
+    return tuple(sorted(task.get("labels") or ()))
+
+
+def _method(read: PromptFile) -> str:
+    if read.members:
+        return f"ensemble({', '.join(map(_method, read.members))})"
+    return called(read.meta["method"])
 
 
 def called(method: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,8 +15,10 @@ from foreword.compose.lockstep import TextFusion
 from foreword.compose.together import check_together, check_weights
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.prompt.file import SCHEMA, check_fields, checked, read
-from foreword.prompt.prompt import Answerer, Prompt, predicted, write_tensors
+from foreword.prompt.file import PromptFile, read_file
+from foreword.prompt.prompt import Answerer, Prompt, predicted
+from foreword.prompt.schema import SCHEMA
+from foreword.prompt.tensors import injection_of, write_tensors
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import TASKS, name_of
 
@@ -37,9 +38,6 @@ def fusion_of(task: Task) -> Fusion:
             f"prompts of task {name_of(task)} cannot answer together; those of {known} can"
         )
     return FUSIONS[task.fusion]
-
-
-_FIELDS = {"schema", "members", "weights", "scores"}
 
 
 @dataclass(frozen=True)
@@ -95,22 +93,6 @@ class Ensemble:
         """Answer texts (for a template of one field) or rows: labels, completions or scores."""
         return predicted(self, inputs)
 
-    def facts(self) -> dict[str, Any]:
-        """Return what a person may want to know of it, as plain values."""
-        own = [member.facts() for member in self.members]
-        made: dict[str, Any] = {"weights": list(self.weights)}
-        for number, each in enumerate(own, 1):
-            made[f"prompt {number}"] = {
-                name: each[name] for name in ("method", "virtual tokens", "parameters", "scores")
-            }
-        return {
-            **made,
-            "task": own[0]["task"],
-            "backbone": own[0]["backbone"],
-            "parameters": sum(each["parameters"] for each in own),
-            "scores": dict(self.scores),
-        }
-
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of its file by their names there."""
         return {
@@ -151,41 +133,26 @@ def weighted(
     return Ensemble(tuple(p for p, _ in kept), tuple(w for _, w in kept), scores or {})
 
 
-def load(path: str | Path, backbone: Backbone | None = None, *, force: bool = False) -> Answerer:
+def load_prompt(
+    path: str | Path, backbone: Backbone | None = None, *, force: bool = False
+) -> Answerer:
     """Read and check a prompt's file or an ensemble's; with ``backbone``, check that it fits.
 
     Raises UserError for anything else, as :meth:`Prompt.load` does.
     """
-    path = Path(path)
-    meta, tensors = read(path)
-    if "members" in meta:
-        made: Answerer = _ensemble(str(path), meta, tensors)
-    else:
-        made = Prompt.of(str(path), meta, checked(str(path), meta, tensors))
+    file = read_file(Path(path))
+    made: Answerer = _ensemble(file) if file.members else _prompt(file)
     return made if backbone is None else made.on_backbone(backbone, force=force, where=str(path))
 
 
-def _ensemble(where: str, meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ensemble:
-    check_fields(where, meta, _FIELDS)
-    given, weights = meta["members"], meta["weights"]
-    if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
-        raise UserError(f"{where}: metadata 'members' is not a list of objects")
-    numbers = isinstance(weights, list) and all(type(each) in (int, float) for each in weights)
-    if not numbers:
-        raise UserError(f"{where}: metadata 'weights' is not a list of numbers")
-    if not isinstance(meta["scores"], dict):
-        raise UserError(f"{where}: metadata 'scores' is not an object")
-    own: list[dict[str, Tensor]] = [{} for _ in given]
-    for name, tensor in tensors.items():
-        found = re.fullmatch(r"members\.(0|[1-9]\d{0,5})\.(.+)", name)
-        if found is None or int(found[1]) >= len(own):
-            raise UserError(f"{where}: unknown tensor '{name}'")
-        own[int(found[1])][found[2]] = tensor
-    members = []
-    for number, (each, held) in enumerate(zip(given, own, strict=True), 1):
-        place = f"{where}, member {number}"
-        members.append(Prompt.of(place, each, checked(place, each, held)))
+def _prompt(file: PromptFile) -> Prompt:
+    return Prompt.of(file.where, file.meta, injection_of(file))
+
+
+def _ensemble(file: PromptFile) -> Ensemble:
+    weights = tuple(map(float, file.meta["weights"]))
     try:
-        return Ensemble(tuple(members), tuple(map(float, weights)), meta["scores"])
+        return Ensemble(tuple(map(_prompt, file.members)), weights, file.meta["scores"])
     except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+        where = "" if str(error).startswith(file.where) else f"{file.where}: "
+        raise UserError(f"{where}{error}") from None

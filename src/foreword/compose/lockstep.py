@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel, StopStringCriteria
+from transformers import StopStringCriteria
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, config, prepare, trimmed
@@ -23,6 +23,9 @@ from foreword.tasks.base import Encoded
 from foreword.tasks.templates.layout import room_for
 from foreword.tasks.texts.generator import ROWS_TOKENS, Asked, Generator
 from foreword.tasks.texts.spec import TextTask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class TextFusion:

@@ -13,7 +13,8 @@ from torch import Tensor
 from foreword.compose.together import check_together, check_weights, equal_weights
 from foreword.errors import UserError
 from foreword.injection import Injection, Patch, in_turn
-from foreword.prompt.prompt import LARGE, Prompt
+from foreword.prompt.prompt import Prompt
+from foreword.prompt.schema import LARGE
 
 
 def concatenate(prompts: Sequence[Prompt]) -> Prompt:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
 
 from foreword.injection import KV, Injection, Patch
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def similarity(one: Injection, other: Injection) -> float | None:
@@ -30,33 +31,44 @@ def similarity(one: Injection, other: Injection) -> float | None:
 
 def essence(injection: Injection) -> Injection:
     """Return what :func:`similarity` needs of an injection, and no more: means, and patches."""
-    embeds = None if injection.embeds is None else injection.embeds.mean(0, keepdim=True)
+    embeds = None if injection.embeds is None else _mean(injection.embeds, 0)[None]
     kv = {
-        site: KV(own.keys.mean(1, keepdim=True), own.values.mean(1, keepdim=True))
+        site: KV(_mean(own.keys, 1)[:, None], _mean(own.values, 1)[:, None])
         for site, own in injection.kv.items()
     }
     return replace(injection, embeds=embeds, kv=kv, weights={}, head=None)
 
 
-def _cosine(one: Tensor, other: Tensor) -> float | None:
-    """Return the cosine of two tensors as vectors; None for other sizes, and for zeros."""
+def _array(tensor: Any) -> Array:
+    """Return a tensor of torch, or an array, as an array of double precision."""
+    own = tensor.numpy(force=True) if hasattr(tensor, "numpy") else tensor
+    return np.asarray(own, np.float64)
+
+
+def _mean(tensor: Any, axis: int) -> Any:
+    return _array(tensor).mean(axis)
+
+
+def _cosine(one: Array, other: Array) -> float | None:
+    """Return the cosine of two arrays as vectors; None for other sizes, and for zeros."""
     if one.shape != other.shape or not one.any() or not other.any():
         return None
-    return float(F.cosine_similarity(one.double().flatten(), other.double().flatten(), 0))
+    first, second = one.ravel(), other.ravel()
+    return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
 
 
 def _embeds(one: Injection, other: Injection) -> float | None:
     if one.embeds is None or other.embeds is None:
         return None
-    return _cosine(one.embeds.mean(0), other.embeds.mean(0))
+    return _cosine(_mean(one.embeds, 0), _mean(other.embeds, 0))
 
 
 def _kv(one: Injection, other: Injection) -> float | None:
     found = []
     for site in (site for site in one.kv if site in other.kv):
         mine, theirs = one.kv[site], other.kv[site]
-        found.append(_cosine(mine.keys.mean(1), theirs.keys.mean(1)))
-        found.append(_cosine(mine.values.mean(1), theirs.values.mean(1)))
+        found.append(_cosine(_mean(mine.keys, 1), _mean(theirs.keys, 1)))
+        found.append(_cosine(_mean(mine.values, 1), _mean(theirs.values, 1)))
     known = [each for each in found if each is not None]
     return sum(known) / len(known) if known else None
 
@@ -83,15 +95,15 @@ def _product(one: tuple[Patch, ...], other: tuple[Patch, ...]) -> float:
 
     ``<U D, U' D'> = sum((U^T U') * (D D'^T))``, of matrices (r, r').
     """
-    total = torch.zeros((), dtype=torch.float64)
+    total = 0.0
     for mine in one:
         for theirs in other:
             ups = _matrix(mine.up).T @ _matrix(theirs.up)
             if mine.down is not None and theirs.down is not None:
-                ups = ups * (mine.down.double() @ theirs.down.double().T)
-            total = total + ups.sum()
-    return float(total)
+                ups = ups * (_array(mine.down) @ _array(theirs.down).T)
+            total += float(ups.sum())
+    return total
 
 
-def _matrix(up: Tensor) -> Tensor:
-    return up.double().reshape(len(up), -1)
+def _matrix(up: Any) -> Array:
+    return _array(up).reshape(len(up), -1)

@@ -12,6 +12,7 @@ from typing import Any
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
+from foreword.config.settings import setting
 from foreword.config.values import plain
 from foreword.data.read import read_rows
 from foreword.data.row import Row
@@ -37,11 +38,11 @@ class SelfStudy:
     after the whole text.
     """
 
-    count: int = 160
-    part: int = 256
-    words: int = 32
-    temperature: float = 0.8
-    seed: int = 0
+    count: int = setting(160, help="questions that the model asks itself, where none are given")
+    part: int = setting(256, help="tokens of the text before a question")
+    words: int = setting(32, help="most tokens of a question")
+    temperature: float = setting(0.8, help="sampling temperature of the questions")
+    seed: int = setting(0, help="seed of the questions")
 
     def check(self) -> None:
         """Raise UserError for numbers that cannot be."""

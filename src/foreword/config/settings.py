@@ -10,14 +10,18 @@ import ast
 import builtins
 import collections.abc
 import dataclasses
-import importlib.util
+import re
 import types
 import typing
 from functools import cache
-from importlib.abc import InspectLoader
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
+
+PACKAGE = __name__.partition(".")[0]
+ROOT = Path(__file__).parents[1]
+"""The folder of the package's sources, which are read and not imported."""
 
 
 def setting(default: T, *, help: str) -> T:
@@ -71,14 +75,15 @@ def declared(path: str) -> tuple[Setting, ...]:
     ``object``.
     """
     module, _, name = path.partition(":")
-    source = _Source.of(module)
+    source = _Source.of(module, name)
     node = source.defined[name]
     assert isinstance(node, ast.ClassDef), f"{path} is no class"
     found: dict[str, Setting] = {}
     for base in node.bases:
         if isinstance(base, ast.Name) and (home := source.home(base.id)) is not None:
             found |= {each.name: each for each in declared(home)}
-    for line in node.body:
+    decorated = any("dataclass" in ast.unparse(each) for each in node.decorator_list)
+    for line in node.body if decorated else ():
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             hint = source.type(line.annotation)
             if get_origin(hint) is not ClassVar:
@@ -96,16 +101,25 @@ def _field(source: _Source, value: ast.expr | None) -> tuple[Any, str]:
 
 
 class _Source:
-    """What a module defines and imports, by its source text."""
+    """What a module defines and imports, by its source text.
 
-    def __init__(self, module: str) -> None:
-        spec = importlib.util.find_spec(module)
-        loader = None if spec is None else spec.loader
-        assert isinstance(loader, InspectLoader), f"{module} has no source"
+    With ``fields_of`` a class, only as far as that class's first method: the rest takes time.
+    """
+
+    def __init__(self, module: str, fields_of: str | None = None) -> None:
+        package, *names = module.split(".")
+        assert package == PACKAGE, f"{module} is of another package"
+        path = ROOT.joinpath(*names)
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         self.module = module
         self.defined: dict[str, ast.stmt] = {}
         self.imported: dict[str, tuple[str, str]] = {}
-        for node in ast.parse(loader.get_source(module) or "").body:
+        text = file.read_text("utf-8")
+        if fields_of is not None:
+            start = re.compile(rf"^class {fields_of}\b", re.MULTILINE).search(text)
+            end = start and re.compile(r"^    (def|@)", re.MULTILINE).search(text, start.end())
+            text = text[: end.start()] if end else text
+        for node in ast.parse(text).body:
             if isinstance(node, ast.ClassDef):
                 self.defined[node.name] = node
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -116,16 +130,16 @@ class _Source:
 
     @staticmethod
     @cache
-    def of(module: str) -> _Source:
+    def of(module: str, fields_of: str | None = None) -> _Source:
         """Return the source of a module, read once."""
-        return _Source(module)
+        return _Source(module, fields_of)
 
     def home(self, name: str) -> str | None:
         """Return where a name is defined, ``"module:name"``; None for those of other packages."""
         if name in self.defined:
             return f"{self.module}:{name}"
         module, original = self.imported.get(name, ("", ""))
-        own = module.partition(".")[0] == __name__.partition(".")[0]
+        own = module.partition(".")[0] == PACKAGE
         return _Source.of(module).home(original) if own else None
 
     def type(self, annotation: ast.expr) -> Any:

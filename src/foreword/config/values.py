@@ -31,19 +31,28 @@ def _plain(value: Any) -> Any:
 
 def from_plain(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     """Build a dataclass from plain values; raises UserError for unknown keys and wrong types."""
-    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(kind)
-    made = {}
-    for name, value in values.items():
-        if name not in known:
-            hint = nearest(str(name), sorted(known))
-            raise UserError(f"{where}: unknown setting '{name}'; {hint}")
-        made[name] = _typed(hints[name], value, f"{where}: setting '{name}'")
-    for f in dataclasses.fields(kind):  # type: ignore[arg-type]
+    hints, fields = typing.get_type_hints(kind), dataclasses.fields(kind)  # type: ignore[arg-type]
+    made = typed({f.name: hints[f.name] for f in fields}, values, where)
+    for f in fields:
         needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if needed and f.name not in made:
             raise UserError(f"{where}: setting '{f.name}' is missing; give it")
     return kind(**made)
+
+
+def typed(hints: Mapping[str, Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return plain values as these types; raises UserError for unknown keys and wrong types.
+
+    A value whose type is ``object`` is taken as it is.
+    """
+    made = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise UserError(
+                f"{where}: unknown setting '{name}'; {nearest(str(name), sorted(hints))}"
+            )
+        made[name] = _typed(hints[name], value, f"{where}: setting '{name}'")
+    return made
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
@@ -55,6 +64,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
             except UserError:
                 continue
         raise UserError(f"{where} is {value!r}, expected {_named(hint)}")
+    if hint is object:
+        return value
     if origin is Literal:
         if value not in args:
             raise UserError(f"{where} is {value!r}; {nearest(str(value), map(str, args))}")

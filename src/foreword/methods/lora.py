@@ -7,10 +7,11 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import Conv1D, PreTrainedConfig, PreTrainedModel
+from transformers import Conv1D, PreTrainedConfig
 
 from foreword.backbone.inside.views import output_embeddings
 from foreword.config.settings import setting
@@ -20,6 +21,9 @@ from foreword.injection import Patch
 from foreword.methods.base import Trainable
 from foreword.methods.parts.patches import Patches
 from foreword.tasks.base import Bound
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ALL = "all-linear"
 INITS: Mapping[str, bool | str] = {

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.config.values import from_plain, plain
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.files import write_whole
 from foreword.injection import Injection
-from foreword.prompt.file import KEY, SCHEMA, check_fit, opened
+from foreword.prompt.schema import SCHEMA
+from foreword.prompt.tensors import check_fit, opened, write_tensors
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import TASKS, name_of
-
-LARGE = ("demonstrations", "marks")
-"""What the data section of a file holds for machines, and people are not shown."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +66,6 @@ class Prompt:
     def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
         """Answer texts (for a template of one field) or rows: labels, completions or scores."""
         return predicted(self, inputs)
-
-    def facts(self) -> dict[str, Any]:
-        """Return what a person may want to know of it, as plain values."""
-        tensors = dict(self.injection.tensors())
-        return {
-            "method": dict(self.method),
-            "task": {"name": name_of(self.task), **plain(self.task)},
-            "backbone": dict(self.backbone),
-            "virtual tokens": max(
-                (t.shape[-2] for name, t in tensors.items() if name.startswith(("embeds", "kv."))),
-                default=0,
-            ),
-            "parameters": sum(tensor.numel() for tensor in tensors.values()),
-            "data": {k: v for k, v in self.data.items() if k not in LARGE},
-            "seed": self.seed,
-            "versions": dict(self.versions),
-            "scores": dict(self.scores),
-        }
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of its file by their names there."""
@@ -188,9 +164,6 @@ class Answerer(Protocol):
     def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
         """Answer texts, or rows as objects."""
 
-    def facts(self) -> dict[str, Any]:
-        """Return what a person may want to know of it, as plain values."""
-
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of its file by their names there."""
 
@@ -221,10 +194,3 @@ def rows_of(inputs: Sequence[str | Mapping[str, Any]], bound: Bound) -> list[Row
             given = {fields[0]: given}
         rows.append(Row(given, f"input {number}"))
     return rows
-
-
-def write_tensors(path: Path, meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
-    """Write tensors as float32, and metadata as JSON, in one safetensors file."""
-    kept = {n: t.detach().to("cpu", torch.float32).contiguous() for n, t in tensors.items()}
-    text = json.dumps(meta, ensure_ascii=False, sort_keys=True)
-    return write_whole(path, save(kept, metadata={KEY: text}))

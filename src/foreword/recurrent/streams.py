@@ -20,6 +20,7 @@ from foreword.backbone.load.recurrent_model import (
     RecurrentForCausalLM,
     States,
 )
+from foreword.config.settings import setting
 from foreword.errors import UserError, nearest
 from foreword.recurrent.tokenizers import BYTES, SPECIAL
 from foreword.reporter import Reporter
@@ -47,18 +48,20 @@ class Pretraining:
     rate of AdamW falls to zero in a line.
     """
 
-    arch: str = "lstm"
-    tokens: Tokens = "char"
-    vocabulary: int | None = None
-    width: int = 256
-    layers: int = 2
-    dropout: float = 0.0
-    epochs: int = 10
-    steps: int | None = None
-    batch_size: int = 16
-    sequence: int = 64
-    rate: float = 2e-3
-    seed: int = 0
+    arch: str = setting("lstm", help="lstm or gru")
+    tokens: Tokens = setting("char", help="char or bpe")
+    vocabulary: int | None = setting(
+        None, help="most tokens there may be; else all characters, or 4096 of bpe"
+    )
+    width: int = setting(256, help="width of a state")
+    layers: int = setting(2, help="number of layers")
+    dropout: float = setting(0.0, help="dropout between the layers, in training")
+    epochs: int = setting(10, help="passes over the text")
+    steps: int | None = setting(None, help="steps, instead of epochs")
+    batch_size: int = setting(16, help="streams of text per step")
+    sequence: int = setting(64, help="tokens of each stream per step")
+    rate: float = setting(2e-3, help="learning rate")
+    seed: int = setting(0, help="seed of the first weights")
 
     def check(self) -> None:
         """Raise UserError for values out of range."""

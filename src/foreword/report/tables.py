@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foreword.metrics.titles import IN_UNITS, MAIN, title
-from foreword.prompt.prompt import LARGE
+from foreword.prompt.schema import LARGE
 from foreword.reporter import Reporter
 from foreword.training.terminal import console
 

@@ -18,9 +18,10 @@ from foreword.tasks.labels.examples import ZeroShotAids
 from foreword.tasks.labels.from_rows import ShowingTask, choose_label_words
 from foreword.tasks.labels.labelling import check_headline
 from foreword.tasks.labels.one_label import LEVELS, OneLabel, balance, check_weights
-from foreword.tasks.labels.verbalizer import normalize, words_of
+from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.templates.demonstrations import Choice
 from foreword.tasks.templates.layout import Side
+from foreword.tasks.words import words_of
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from foreword.tasks.base import Encoded
 from foreword.tasks.classify import usual_template
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling, LabelTask, check_headline, check_label
-from foreword.tasks.labels.verbalizer import normalize, words_of
+from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.templates.layout import Side
+from foreword.tasks.words import words_of
 
 STEPS = 129
 """Thresholds that are tried: log-odds from -8 to 8, in steps of 1/8."""

@@ -19,9 +19,10 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.examples import ZeroShotAids
 from foreword.tasks.labels.from_rows import ShowingTask
 from foreword.tasks.labels.one_label import OneLabel
-from foreword.tasks.labels.verbalizer import normalize, words_of
+from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.templates.demonstrations import Choice
 from foreword.tasks.templates.layout import Side
+from foreword.tasks.words import words_of
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from foreword.metrics.spans import follows, is_bio, of_spans, spans, tagging
 from foreword.tasks.base import Encoded, mean
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling, LabelTask, check_label
-from foreword.tasks.labels.verbalizer import normalize, words_of
+from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.templates.layout import spaced
 from foreword.tasks.templates.template import Template
+from foreword.tasks.words import words_of
 
 USUAL = {
     "ADJ": " adjective",

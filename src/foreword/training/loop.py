@@ -29,9 +29,9 @@ from foreword.tasks.base import Objective
 from foreword.tasks.templates.layout import room_for
 from foreword.training import checkpoint
 from foreword.training.interrupt import Interrupted, interruptible
-from foreword.training.processes import ALONE, World
 from foreword.training.regularise import Anchor, dropped
 from foreword.training.settings import Training
+from foreword.training.world import ALONE, World
 
 SAVE_EVERY = 20.0
 """Seconds between checkpoints within an epoch, more where writing one takes long; there is one

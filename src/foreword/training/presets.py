@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foreword.config.values import from_plain
 from foreword.errors import UserError, nearest
-from foreword.methods.base import Method
 from foreword.methods.registry import METHODS
 from foreword.training.settings import Training
+
+if TYPE_CHECKING:
+    from foreword.methods.base import Method
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "fast": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from foreword.errors import UserError
+from foreword.training.world import ALONE, World, is_one_of_several
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for the others. The first one may download or unpack a model before
@@ -25,33 +26,20 @@ _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
 @dataclass(frozen=True)
-class World:
-    """The processes of one run as one of them sees them; all it does is nothing in a world of one.
+class Processes(World):
+    """The processes of one run as one of them sees them.
 
-    ``rank`` counts from 0 to ``size``, ``local`` counts those on the same machine. Where the model
-    is ``sharded`` over them, all run all rows in step, and nothing need be summed. Whatever is
-    summed or compared here must be reached by all processes, in the same order. Every process
-    gets the same sums to the bit, so all of them take the same steps.
+    Whatever is summed or compared here must be reached by all processes, in the same order. Every
+    process gets the same sums to the bit, so all of them take the same steps.
     """
 
-    rank: int = 0
-    size: int = 1
-    local: int = 0
     store: Any = field(default=None, compare=False)  # a torch.distributed.Store
-    sharded: bool = False
-
-    @property
-    def first(self) -> bool:
-        """Whether this process is the one that writes files and speaks."""
-        return self.rank == 0
 
     def device(self, word: str) -> str:
         """Return the device that this process has when the run was given ``word``.
 
         Raises UserError for a device that processes cannot share.
         """
-        if self.size == 1:
-            return word
         if word not in ("auto", "cpu", "cuda"):
             raise UserError(
                 f"--device {word} is one device for {self.size} processes; give cuda (one each) "
@@ -60,8 +48,6 @@ class World:
         if word == "cpu" or (word == "auto" and not torch.cuda.is_available()):
             return "cpu"
         return f"cuda:{self.local}"
-
-    # Sharing out -----------------------------------------------------------------------------
 
     def share(self, sizes: Sequence[int]) -> list[int]:
         """Return which of the rows with these sizes are this process's, in their order.
@@ -85,7 +71,7 @@ class World:
 
         A parameter that no process has a gradient for keeps none, as in one process.
         """
-        if self.size == 1 or self.sharded:
+        if self.sharded:
             return
         given = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         there = given[0].new_tensor([float(p.grad is not None) for p in parameters])
@@ -97,7 +83,7 @@ class World:
 
     def total(self, *values: float) -> tuple[float, ...]:
         """Return the sums of numbers over all processes."""
-        return values if self.size == 1 or self.sharded else self._summed(*values)
+        return values if self.sharded else self._summed(*values)
 
     def summed(self, values: Sequence[float]) -> tuple[float, ...]:
         """Return the sums of numbers over all processes, some of which may have none of them."""
@@ -111,8 +97,6 @@ class World:
 
     def least(self, value: int | None) -> int | None:
         """Return the smallest number that any process has; None where none has one."""
-        if self.size == 1:
-            return value
         none = torch.iinfo(torch.int64).max
         found = torch.tensor(none if value is None else value)
         self._call(lambda: dist.all_reduce(found, dist.ReduceOp.MIN))
@@ -120,12 +104,10 @@ class World:
 
     def any(self, flag: bool) -> bool:
         """Tell whether the flag is set in any process."""
-        return flag if self.size == 1 else self._summed(float(flag)) != (0.0,)
+        return self._summed(float(flag)) != (0.0,)
 
     def same(self, text: str) -> bool:
         """Tell whether all processes hold the same text."""
-        if self.size == 1:
-            return True
         own = torch.frombuffer(bytearray(hashlib.sha256(text.encode()).digest()), dtype=torch.uint8)
         others = own.clone()
         self._call(lambda: dist.broadcast(others, 0))
@@ -133,35 +115,12 @@ class World:
 
     def spread(self, module: nn.Module) -> None:
         """Give all processes the first one's parameters; they are the same where all is well."""
-        if self.size > 1:
-            for tensor in module.state_dict().values():
-                self._call(lambda tensor=tensor: dist.broadcast(tensor, 0))  # type: ignore[misc]
+        for tensor in module.state_dict().values():
+            self._call(lambda tensor=tensor: dist.broadcast(tensor, 0))  # type: ignore[misc]
 
     def wait(self) -> None:
         """Wait until all processes have come here."""
-        if self.size > 1:
-            self._summed(0.0)
-
-    @contextmanager
-    def first_alone(self) -> Iterator[bool]:
-        """Let the first process go through while the others wait; yields whether to act.
-
-        What it does there, such as unpacking a model into the cache, is done when they go on.
-        """
-        yield self.first
-        self.wait()
-
-    # Speaking --------------------------------------------------------------------------------
-
-    @contextmanager
-    def muted(self) -> Iterator[None]:
-        """Drop what any but the first process prints."""
-        with ExitStack() as stack:
-            if not self.first:
-                nowhere = stack.enter_context(open(os.devnull, "w"))
-                stack.enter_context(redirect_stdout(nowhere))
-                stack.enter_context(redirect_stderr(nowhere))
-            yield
+        self._summed(0.0)
 
     def claim(self) -> bool:
         """Tell whether this process is the one to say why the run ends: the first that asks.
@@ -186,10 +145,6 @@ class World:
             ) from error
 
 
-ALONE = World()
-"""The world of a run in one process."""
-
-
 @contextmanager
 def joined(environment: Mapping[str, str] = os.environ) -> Iterator[World]:
     """Join the run that torchrun or ``accelerate launch`` started this process for.
@@ -198,10 +153,10 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[World]:
     nothing. Sums go over NCCL on CUDA and over gloo on CPU. Raises UserError where the other
     processes cannot be reached.
     """
-    given = {name: environment.get(name, "0") for name in _NUMBERS}
-    if not environment.keys() >= {"RANK", "WORLD_SIZE"} or given["WORLD_SIZE"] == "1":
+    if not is_one_of_several(environment):
         yield ALONE
         return
+    given = {name: environment.get(name, "0") for name in _NUMBERS}
     try:
         rank, size, local = (int(given[name]) for name in _NUMBERS)
         store, _, _ = next(rendezvous("env://", rank, size, timeout=PATIENCE))
@@ -213,6 +168,7 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[World]:
             f"({' '.join(str(error).split())}); start it with torchrun or accelerate launch"
         ) from error
     try:
-        yield World(rank, size, local, dist.PrefixStore("foreword", store))  # type: ignore[attr-defined]
+        store = dist.PrefixStore("foreword", store)  # type: ignore[attr-defined]
+        yield Processes(rank, size, local, store=store)
     finally:
         dist.destroy_process_group()

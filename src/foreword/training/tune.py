@@ -33,9 +33,9 @@ from foreword.tasks.templates.demonstrations import demonstrations
 from foreword.training import checkpoint
 from foreword.training.log import Log
 from foreword.training.loop import Loop
-from foreword.training.processes import ALONE, World
 from foreword.training.settings import Training, check_rate
 from foreword.training.several_tasks import MixedObjective, Replay
+from foreword.training.world import ALONE, World
 
 
 def tune(

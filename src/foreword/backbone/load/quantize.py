@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from foreword.backbone.inside.views import output_embeddings
+from foreword.backbone.load.quiet import without_remarks
 from foreword.errors import UserError, nearest
 
 
@@ -89,20 +88,9 @@ _LIBRARIES = {"int8": "torchao.quantization", "int4": "bitsandbytes"}
 
 def _library(name: str, kind: str) -> Any:
     try:
-        with _quiet():
+        with without_remarks():
             return importlib.import_module(name)
     except ImportError:
         raise UserError(
             f"--quantize {kind} needs {name.partition('.')[0]}: pip install 'foreword[quantize]'"
         ) from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back the libraries' remarks on kernels for other machines."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

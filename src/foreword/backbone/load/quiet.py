@@ -13,6 +13,17 @@ from foreword.errors import UserError
 
 
 @contextlib.contextmanager
+def without_remarks() -> Iterator[None]:
+    """Keep back what libraries remark while they are imported, on kernels for other machines."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
 def without_bars() -> Iterator[None]:
     """Silence transformers' own progress bars while the block runs."""
     # the hook, as the switch also turns the hub's bars off and on, against what the user set

@@ -16,7 +16,7 @@ from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.base import Trainable
 from foreword.methods.parts.start_from_prompt import read_own
-from foreword.prompt.file import opened
+from foreword.prompt.tensors import opened
 from foreword.tasks.base import Bound
 
 

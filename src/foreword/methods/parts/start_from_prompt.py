@@ -14,7 +14,7 @@ from foreword.data.sample import first
 from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import Injection
-from foreword.prompt.file import check_fit, opened
+from foreword.prompt.tensors import check_fit, opened
 from foreword.tasks.base import Bound
 from foreword.tasks.templates.layout import room_for
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,19 +12,8 @@ from torch import Tensor
 
 from foreword.backbone.example import Example
 from foreword.errors import UserError
-from foreword.tasks.templates.layout import UNSPACED
 
 TokenPath = tuple[int, ...]
-
-
-def words_of(name: str) -> str:
-    """Turn a label's name into the words a model reads: ``card_not-working`` to its three words.
-
-    CamelCase is split too; a space stands in front unless the name is written without spaces.
-    """
-    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"[_\-/]+", " ", name)).strip() or name
-    spaced = not UNSPACED.search(plain)
-    return f" {plain}" if spaced else plain
 
 
 def normalize(labels: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,10 +11,9 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.tasks.templates.template import Slot, Template, VirtualTokens
+from foreword.tasks.words import UNSPACED
 
 Side = Literal["left", "right"]
-UNSPACED = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
-"""Scripts that put no space between words, with their punctuation."""
 
 
 @dataclass(frozen=True)
