@@ -24,7 +24,7 @@ from foreword.methods.head import Head
 from foreword.methods.parts.several import Several
 from foreword.methods.parts.starts import start_ids
 from foreword.methods.prefix import Prefix
-from foreword.tasks.templates.demonstrations import demonstrations
+from foreword.tasks.templates.demonstrations import choose_demonstrations
 from foreword.tasks.templates.layout import room_for
 from oracles import FAMILIES, FEW, get, scores
 from plain import twin
@@ -46,7 +46,7 @@ def test_it_starts_as_a_prefix_of_the_same_demonstrations(name: str) -> None:
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "phi"])
 def test_it_starts_as_the_text_of_the_demonstrations_in_front(name: str) -> None:
     base, task = get(name), bound(name)
-    shown = "".join(map(task.demonstration, demonstrations(task, ROWS, 3, 0)))
+    shown = "".join(map(task.demonstration, choose_demonstrations(task, ROWS, 3, 0)))
     model = twin(base)
     injection = built(SHOWN, name)()
     for row in ROWS[:3]:
@@ -60,7 +60,7 @@ def test_it_starts_as_the_text_of_the_demonstrations_in_front(name: str) -> None
 
 def test_positions_belong_to_the_demonstrations_that_they_were_read_of() -> None:
     base, task, made = get("llama"), bound("llama"), built(SHOWN)
-    shown = [task.demonstration(row) for row in demonstrations(task, ROWS, 3, 0)]
+    shown = [task.demonstration(row) for row in choose_demonstrations(task, ROWS, 3, 0)]
     ids = start_ids("demonstrations", task, ROWS, length=None, text=None, shots=3, seed=0)
     assert made.owners.tolist() == sorted(made.owners.tolist())
     for number, text in enumerate(shown):

@@ -26,7 +26,7 @@ from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.templates.demonstrations import demonstrations
+from foreword.tasks.templates.demonstrations import choose_demonstrations
 
 FAMILIES = {f.name: f for f in [*CAUSAL, MASKED[0], *SEQ2SEQ]}
 LABELS = {"good": " good", "bad": (" bad", " a bad film"), "fine": " good film"}
@@ -97,18 +97,18 @@ def test_demonstrations_are_rows_with_their_answers_from_every_class() -> None:
 
 
 def test_classes_take_turns_until_they_run_out() -> None:
-    labels = [row.fields["label"] for row in demonstrations(bound(), ROWS, 6, 0)]
+    labels = [row.fields["label"] for row in choose_demonstrations(bound(), ROWS, 6, 0)]
     assert sorted(labels) == ["bad", "bad", "fine", "good", "good", "good"]
-    every = demonstrations(bound(), ROWS, 9, 0)
+    every = choose_demonstrations(bound(), ROWS, 9, 0)
     assert sorted(row.where for row in every) == sorted(row.where for row in ROWS)
-    seeds = {tuple(r.where for r in demonstrations(bound(), ROWS, 3, s)) for s in range(5)}
+    seeds = {tuple(r.where for r in choose_demonstrations(bound(), ROWS, 3, s)) for s in range(5)}
     assert len(seeds) > 1
 
 
 @pytest.mark.parametrize("shots", [0, -1, 10])
 def test_too_many_or_no_demonstrations_are_refused(shots: int) -> None:
     with pytest.raises(UserError, match=f"{shots} demonstrations asked for, and there are 9 rows"):
-        demonstrations(bound(), ROWS, shots, 0)
+        choose_demonstrations(bound(), ROWS, shots, 0)
 
 
 def test_text_starts_with_the_tokenizers_first_tokens() -> None:
@@ -194,7 +194,7 @@ def test_lengths_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("name", by_mechanism([f.name for f in CAUSAL]))
 def test_a_prefix_of_demonstrations_begins_as_the_demonstrations_in_front(name: str) -> None:
     task = bound(name)
-    shown = "".join(map(task.demonstration, demonstrations(task, ROWS, 3, 0)))
+    shown = "".join(map(task.demonstration, choose_demonstrations(task, ROWS, 3, 0)))
     injection = Prefix(shots=3).build(task, ROWS, 0)()
     plainly = bound(name, shown + "{text}\nMood:")
     for row in ROWS[:3]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foreword.errors import UserError
-from foreword.metrics.relations import official, parted, relations
+from foreword.metrics.relations import official_f1, relations, split_direction
 
 NAMES = [
     "Cause-Effect",
@@ -74,29 +74,29 @@ def test_the_wrong_direction_costs_precision_and_recall() -> None:
     right = np.diag([10.0, 0, 5])
     turned = np.array([[9.0, 1, 0], [0, 0, 0], [0, 0, 5]])
     missed = np.array([[9.0, 0, 1], [0, 0, 0], [0, 0, 5]])
-    assert official(right, labels, "Other") == 1
-    assert official(turned, labels, "Other") == pytest.approx(0.9)  # P 9/10, R 9/10
-    assert official(missed, labels, "Other") == pytest.approx(18 / 19)  # P 9/9, R 9/10
+    assert official_f1(right, labels, "Other") == 1
+    assert official_f1(turned, labels, "Other") == pytest.approx(0.9)  # P 9/10, R 9/10
+    assert official_f1(missed, labels, "Other") == pytest.approx(18 / 19)  # P 9/9, R 9/10
 
 
 def test_a_relation_without_gold_rows_does_not_count() -> None:
     labels = ["A(e1,e2)", "B(e1,e2)", "none"]
     confusion = np.array([[4.0, 0, 0], [0, 0, 0], [0, 2, 3]])
-    assert official(confusion, labels, "none") == 1
-    assert official(np.zeros((3, 3)), labels, "none") == 0
+    assert official_f1(confusion, labels, "none") == 1
+    assert official_f1(np.zeros((3, 3)), labels, "none") == 0
 
 
 def test_several_matrices_at_once() -> None:
     labels = ["A(e1,e2)", "A(e2,e1)", "Other"]
     many = np.random.default_rng(0).integers(9, size=(4, 3, 3)).astype(float)
-    expected = [float(official(each, labels, "Other")) for each in many]
-    assert official(many, labels, "Other").tolist() == expected
+    expected = [float(official_f1(each, labels, "Other")) for each in many]
+    assert official_f1(many, labels, "Other").tolist() == expected
 
 
 def test_names_and_directions() -> None:
-    assert parted("Cause-Effect(e1,e2)") == ("Cause-Effect", "e1,e2")
-    assert parted("born_in") == ("born_in", "")
-    assert parted("odd(name)") == ("odd(name)", "")
+    assert split_direction("Cause-Effect(e1,e2)") == ("Cause-Effect", "e1,e2")
+    assert split_direction("born_in") == ("born_in", "")
+    assert split_direction("odd(name)") == ("odd(name)", "")
 
 
 def test_no_rows_are_refused() -> None:

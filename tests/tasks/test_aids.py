@@ -27,7 +27,7 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.search import TRIALS, choose_words
 from foreword.tasks.rank import Rank
 from foreword.tasks.score import Score
-from foreword.tasks.templates.demonstrations import draw, mean_states
+from foreword.tasks.templates.demonstrations import draw_pool, mean_states
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from plain import twin
@@ -149,7 +149,7 @@ def test_a_long_row_loses_demonstrations_before_its_own_text() -> None:
     row = Row({"text": "a new text", "label": "good"}, "f:1")
     full = len(bound.dev_example(row, 10**6).example.ids)
     short = bound.dev_example(row, full - 1)
-    assert short.cut
+    assert short.truncated
     text = get().text.decode(list(short.example.ids))
     last = bound.demos_before([row])[0][-1].split()[0]
     assert "text" in text
@@ -373,5 +373,5 @@ def test_the_states_of_an_empty_text_are_finite() -> None:
 def test_drawing_is_by_the_seed() -> None:
     given, bound = rows(12), task("llama").bind(get())
     keys = [bound.key(row) for row in given]
-    one, two = (draw(bound, keys, given, 3, "random", seed) for seed in (0, 1))
-    assert one == draw(bound, keys, given, 3, "random", 0) != two
+    one, two = (draw_pool(bound, keys, given, 3, "random", seed) for seed in (0, 1))
+    assert one == draw_pool(bound, keys, given, 3, "random", 0) != two

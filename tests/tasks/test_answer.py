@@ -62,7 +62,7 @@ def test_what_is_learned_is_the_first_window_with_an_answer() -> None:
     shown = get().text.decode(list(item.example.ids))
     assert shown == f"{holding[0].fields['context']} ? a film :"
     assert len(item.example.ids) <= 60
-    assert not item.cut
+    assert not item.truncated
     assert item.windows == len(parts)
     assert list(item.example.answers) == [*get().text.ids(" bad 0123"), 1]
 
@@ -72,7 +72,7 @@ def test_a_short_passage_is_read_whole() -> None:
     assert bound().windows(short, 512) == [short]
     item = bound().train_example(short, 512)
     assert get().text.decode(list(item.example.ids)) == "it was bad ? a film :"
-    assert not item.cut
+    assert not item.truncated
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])

@@ -16,7 +16,7 @@ from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.tasks.classify import Classify
-from foreword.tasks.labels.autoprompt import WORDS, assign_words, log_odds
+from foreword.tasks.labels.autoprompt import WORDS_PER_LABEL, assign_words, log_odds
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.search import opening, word_of_token
 from plain import twin
@@ -97,7 +97,7 @@ def test_words_are_those_of_a_classifier_of_states(name: str) -> None:
             want["good" if speaks[token] > 0 else "bad"],
             word_of_token(bound(base), int(token)),
         )
-        if word is not None and word.strip() not in taken and len(own) < WORDS:
+        if word is not None and word.strip() not in taken and len(own) < WORDS_PER_LABEL:
             own.append(word)
             taken.add(word.strip())
     assert {label: list(own) for label, own in made.labels.items()} == want

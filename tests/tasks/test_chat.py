@@ -17,7 +17,7 @@ from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.tasks.chat import Chat
-from foreword.tasks.texts.conversation import later
+from foreword.tasks.texts.conversation import without_first_turns
 from foreword.tasks.texts.generator import Generator
 
 END = 1
@@ -119,12 +119,12 @@ def test_a_long_conversation_loses_its_first_turns(turns: str) -> None:
     size = len(learned(bound(turns=turns), short)[0])
     task = bound(turns=turns, max_length=size + 6, decoding=Decoding(max_new_tokens=24))
     item = task.train_example(Row({"messages": TALK}, "F:1"), size + 24)
-    assert item.cut
+    assert item.truncated
     kept = bound(turns=turns).train_example(Row({"messages": short}, "F:1"), 512)
     assert item.example == kept.example
-    assert later(short) is None
+    assert without_first_turns(short) is None
     alone = bound(turns=turns, max_length=12).train_example(Row({"messages": short}, "F:1"), 512)
-    assert alone.cut
+    assert alone.truncated
 
 
 def test_what_is_asked_is_the_conversation_without_its_end() -> None:

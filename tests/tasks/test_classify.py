@@ -233,7 +233,7 @@ def test_all_branches_of_many_labels_leave_the_room_to_the_text() -> None:
     task = Classify(template="{text}:", labels=labels).bind(base)
     deepest = max(map(len, task.verbalizer.everything.branches))
     item = task.dev_example(Row({"text": " film" * 90, "label": "laa"}, "F"), base.longest)
-    assert item.cut
+    assert item.truncated
     assert len(item.example.ids) == 64 - deepest
 
 
@@ -268,8 +268,8 @@ def test_a_hole_equals_pet(name: str) -> None:
 
 def test_a_word_given_without_its_space_has_it_in_the_hole() -> None:
     bare = {label: [word.strip() for word in words] for label, words in WORDS.items()}
-    spaced, plainly = bound("roberta").verbalizer, bound("roberta", labels=bare).verbalizer
-    assert spaced.words == plainly.words
+    with_space, plainly = bound("roberta").verbalizer, bound("roberta", labels=bare).verbalizer
+    assert with_space.words == plainly.words
 
 
 # The task around it ---------------------------------------------------------------------------

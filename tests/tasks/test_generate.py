@@ -92,18 +92,18 @@ def test_a_completion_that_is_cut_does_not_end() -> None:
     whole = bound("llama", decoding=Decoding(max_new_tokens=len(words)))
     item = whole.train_example(ROWS[1], 512)
     assert list(item.example.answers) == [*words, END]
-    assert not item.cut
+    assert not item.truncated
     short = bound("llama", decoding=Decoding(max_new_tokens=3))
     item = short.train_example(ROWS[1], 512)
     assert list(item.example.answers) == words[:3]
-    assert item.cut
+    assert item.truncated
 
 
 def test_a_long_prompt_loses_its_beginning_and_says_so() -> None:
     task = bound("llama", max_length=9)
     row = Row({"prompt": " ".join(["film", "good", "bad"] * 5), "completion": "a"}, "F")
     item = task.train_example(row, 512)
-    assert item.cut
+    assert item.truncated
     assert len(item.example.ids) <= 9
     text = get("llama").text.decode(list(item.example.ids))
     assert text.startswith("Say ")

@@ -17,7 +17,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.tasks.generate import Generate
-from foreword.tasks.templates.layout import FilledTemplate, answer_ids, lay, room_for
+from foreword.tasks.templates.layout import FilledTemplate, answer_ids, fill_template, room_for
 from foreword.tasks.templates.template import Template
 
 FAMILIES = {"causal": CAUSAL[0], "masked": MASKED[0], "encoder-decoder": SEQ2SEQ[1]}
@@ -44,7 +44,7 @@ def laid(base: Backbone, source: str, room: int = 10_000, **more: str) -> Filled
     side = more.pop("side", "right")
     before = more.pop("before", "")
     template = Template.parse(source)
-    return lay(base, template, more, room=room, side=side, where="F:1", before=before)  # type: ignore[arg-type]
+    return fill_template(base, template, more, room=room, side=side, where="F:1", before=before)  # type: ignore[arg-type]
 
 
 def ids(text: str) -> list[int]:
@@ -57,7 +57,7 @@ def ids(text: str) -> list[int]:
 def test_a_causal_row_ends_where_its_answer_begins() -> None:
     found = laid(get("causal"), "Review: {text}\nMood:", text="a good film")
     assert list(found.ids) == ids("Review: a good film\nMood:")
-    assert (found.slot, found.left, found.cut) == (
+    assert (found.slot, found.left, found.truncated) == (
         len(found.ids),
         "Review: a good film\nMood:",
         False,
@@ -113,8 +113,8 @@ def test_the_longest_field_loses_text_on_the_side_that_is_said(side: str) -> Non
     long = " and ".join(words)
     whole = laid(get("causal"), "{a}:{b}", a="a good film", b=long)
     found = laid(get("causal"), "{a}:{b}", len(whole.ids) - 7, side=side, a="a good film", b=long)
-    assert found.cut
-    assert not whole.cut
+    assert found.truncated
+    assert not whole.truncated
     text = get("causal").text.decode(list(found.ids))
     kept = text.removeprefix("a good film:")
     assert text != kept  # the shorter field is whole
@@ -165,8 +165,8 @@ def test_a_row_always_fits_or_is_refused(a: list[str], b: list[str], room: int, 
     found = laid(get("causal"), template, room, side=side, **values)
     assert len(found.ids) <= room
     whole = laid(get("causal"), template, **values)
-    assert found.cut == (len(whole.ids) > room)
-    if not found.cut:
+    assert found.truncated == (len(whole.ids) > room)
+    if not found.truncated:
         assert found == whole
 
 

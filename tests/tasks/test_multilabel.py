@@ -22,7 +22,7 @@ from foreword.methods.head import Head
 from foreword.methods.soft import Soft
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.multilabel import Multilabel, labels_of, with_thresholds
+from foreword.tasks.multilabel import Multilabel, choose_thresholds, labels_of
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 
@@ -84,7 +84,7 @@ def test_thresholds_give_the_highest_f1() -> None:
     """All but one pair are right between 0.2 and 0.3, for both labels together."""
     task = Multilabel(labels=LABELS, template="{text}:")
     chances = told([[0.3, 0.1], [0.2, 0.05], [0.9, 0.3], [0.1, 0.6]])
-    fitted = with_thresholds(task, ROWS, chances)
+    fitted = choose_thresholds(task, ROWS, chances)
     assert fitted.thresholds is not None
     assert set(fitted.thresholds) == {"art", "war"}
     assert 0.2 < fitted.thresholds["art"] <= 0.3
@@ -94,11 +94,11 @@ def test_thresholds_give_the_highest_f1() -> None:
 def test_each_label_may_have_a_threshold_of_its_own() -> None:
     task = Multilabel(labels=LABELS, template="{text}:", fit_thresholds="own")
     chances = told([[0.05, 0.7], [0.01, 0.75], [0.04, 0.9], [0.02, 0.95]])
-    fitted = with_thresholds(task, ROWS, chances)
+    fitted = choose_thresholds(task, ROWS, chances)
     assert fitted.thresholds is not None
     assert 0.02 < fitted.thresholds["art"] <= 0.04
     assert 0.75 < fitted.thresholds["war"] <= 0.9
-    shared = with_thresholds(Multilabel(labels=LABELS, template="{text}:"), ROWS, chances)
+    shared = choose_thresholds(Multilabel(labels=LABELS, template="{text}:"), ROWS, chances)
     assert shared.thresholds is not None
     assert shared.thresholds["art"] == shared.thresholds["war"]
 

@@ -70,7 +70,7 @@ def test_scores_are_those_of_whole_texts(name: str, normalize: str) -> None:
             [expected[text] for text in answer["ranking"]], abs=1e-4
         )
         scores = torch.tensor(list(expected.values()))
-        right = sorted(task.listed(row).right)
+        right = sorted(task.candidates(row).right)
         chosen = scores.softmax(0)[right].sum()
         assert losses[number] == pytest.approx(-float(chosen.log()), abs=1e-4)
 
@@ -111,15 +111,15 @@ def test_a_catalogue_is_made_of_the_rows_answers() -> None:
     assert task.catalogue == tuple(f"film {n}" for n in range(7))
     made = task.bind(get())
     for row in PLAIN:
-        listed = made.listed(row)
-        assert listed == made.listed(Row(row.fields, "elsewhere"))
+        listed = made.candidates(row)
+        assert listed == made.candidates(Row(row.fields, "elsewhere"))
         assert len(listed.texts) == 4 == len(set(listed.texts))
         assert [listed.texts[n] for n in listed.right] == [row.fields["answer"]]
-    places = [next(iter(made.listed(row).right)) for row in PLAIN]
+    places = [next(iter(made.candidates(row).right)) for row in PLAIN]
     assert len(set(places)) > 1  # the right one does not always stand at one place
     other = Rank(negatives=3, catalogue=task.catalogue, template="{history}", seed=1).bind(get())
-    assert any(set(other.listed(r).texts) != set(made.listed(r).texts) for r in PLAIN)
-    asked = made.listed(Row({"history": "it was"}, "F:1"))
+    assert any(set(other.candidates(r).texts) != set(made.candidates(r).texts) for r in PLAIN)
+    asked = made.candidates(Row({"history": "it was"}, "F:1"))
     assert (asked.texts, asked.right) == (task.catalogue, frozenset())
     assert made.predict([Row({"history": "it was"}, "F:1")], NOTHING)[0]["best"] in asked.texts
 

@@ -21,7 +21,7 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.rank import Rank
 from foreword.tasks.relate import Relate
 from foreword.tasks.tag import Tag
-from foreword.tasks.templates.chat_roles import as_turns
+from foreword.tasks.templates.chat_roles import resolve_roles
 from foreword.tasks.templates.template import Template
 from foreword.tasks.texts.generator import Generator
 from toys import FAMILIES, rows
@@ -159,7 +159,7 @@ def test_demonstrations_are_turns(name: str) -> None:
             fewer = classifier(base, SHOWN, shown=made.shown, max_length=len(want)).dev_example(
                 new, 10**6
             )
-            assert fewer.cut
+            assert fewer.truncated
             assert fewer.example.ids == want
 
 
@@ -190,7 +190,7 @@ def test_lines_are_the_messages_to_the_letter(say: str, ask: str, hear: str, beg
     source = "[system]{}[user]{{text}}{}[assistant]{}[user]so[assistant]{}[mask]".format(
         *texts, begun
     )
-    made = as_turns(Template.parse(source), Text(tokenizer()))
+    made = resolve_roles(Template.parse(source), Text(tokenizer()))
     found = "".join(part for part in made.fill({"text": "it"}) if isinstance(part, str))
     want = f"System: {say}\nUser: it{ask}\nAssistant: {hear}\nUser: so\nAssistant:"
     assert found == (f"{want} {begun}" if begun else want)

@@ -20,7 +20,7 @@ from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.metrics.spans import follows
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.tag import Tag, joined, lefts, likeliest, listed, tag_words
+from foreword.tasks.tag import Tag, best_bio_path, join_words, left_contexts, tag_words, texts_of
 from plain import next_logits, twin
 
 FAMILIES = {f.name: f for f in [CAUSAL[0], CAUSAL[4], CAUSAL[12], MASKED[0], MASKED[1], *SEQ2SEQ]}
@@ -58,10 +58,10 @@ def test_a_words_tag_equals_its_branch_run_alone(name: str) -> None:
     """A softmax over what goes on at each token, by unbatched passes of a plain model."""
     base, model = get(name), twin(get(name))
     text = base.text.ids
-    sentence = text(joined(SENTENCE))
+    sentence = text(join_words(SENTENCE))
     branches = [
         text(f"\n{' '.join([*left, word])}:")
-        for word, left in zip(SENTENCE, lefts(SENTENCE), strict=True)
+        for word, left in zip(SENTENCE, left_contexts(SENTENCE), strict=True)
     ]
     paths = [("NOUN", text(" film")), ("ADJ", text(" good")), ("ADJ", text(" a bad"))]
     paths.append(("DET", text(" it")))
@@ -88,8 +88,8 @@ def test_a_words_hole_stands_behind_the_sentence_and_the_word() -> None:
     text = base.text.ids
     task = bound("bert", labels={"NOUN": " film", "ADJ": " good"})
     found = scores(task, row(tags=["NOUN"] * 7)).exp()
-    for place, (word, left) in enumerate(zip(SENTENCE, lefts(SENTENCE), strict=True)):
-        ids = [*text(joined(SENTENCE)), *text(f"\n{' '.join([*left, word])}:")]
+    for place, (word, left) in enumerate(zip(SENTENCE, left_contexts(SENTENCE), strict=True)):
+        ids = [*text(join_words(SENTENCE)), *text(f"\n{' '.join([*left, word])}:")]
         with torch.no_grad():
             out = model(input_ids=torch.tensor([[*ids, 2]])).logits[0, -1].double()
         words = [text(" film")[0], text(" good")[0]]
@@ -136,7 +136,7 @@ def test_a_head_scores_each_word_after_its_branch() -> None:
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=9))
 def test_no_two_words_look_alike(words: list[str]) -> None:
-    runs = [(*left, word) for left, word in zip(lefts(words), words, strict=True)]
+    runs = [(*left, word) for left, word in zip(left_contexts(words), words, strict=True)]
     assert len(set(runs)) == len(words)
     for place, run in enumerate(runs):
         assert tuple(words[place + 1 - len(run) : place + 1]) == run
@@ -149,8 +149,8 @@ def test_no_two_words_look_alike(words: list[str]) -> None:
 
 
 def test_scripts_without_spaces_are_joined_without() -> None:
-    assert joined(["我", "爱", "电影"]) == "我爱电影"
-    assert joined(["a", "film", "电影"]) == "a film电影"
+    assert join_words(["我", "爱", "电影"]) == "我爱电影"
+    assert join_words(["a", "film", "电影"]) == "a film电影"
 
 
 @pytest.mark.smollm2
@@ -196,8 +196,8 @@ def test_viterbi_is_the_best_of_all_valid_sequences() -> None:
             ),
             key=lambda path: sum(table[n, label] for n, label in enumerate(path)),
         )
-        assert likeliest(table, BIO) == list(best)
-    assert likeliest(np.array([[0.0, 0, 0, 9, 0]]), BIO) != [3]
+        assert best_bio_path(table, BIO) == list(best)
+    assert best_bio_path(np.array([[0.0, 0, 0, 9, 0]]), BIO) != [3]
 
 
 def test_predictions_are_valid_and_have_spans() -> None:
@@ -235,7 +235,7 @@ def test_the_dev_score_of_spans_is_that_of_the_evaluation() -> None:
 
 
 def test_texts_are_parted_at_white_space() -> None:
-    assert listed(row("a good film", "DET ADJ NOUN"), "tokens") == ["a", "good", "film"]
+    assert texts_of(row("a good film", "DET ADJ NOUN"), "tokens") == ["a", "good", "film"]
     bound("llama").check([row("a good film", "DET ADJ NOUN")], answers=True)
 
 

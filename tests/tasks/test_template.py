@@ -56,7 +56,14 @@ def test_every_kind_of_part() -> None:
         ".",
     )
     assert template.soft == (VirtualTokens(3, None), VirtualTokens(None, "It was, [so"))
-    assert template.hard().parts == ("Review: ", Field("text"), "\n", " ", Slot(), ".")
+    assert template.without_virtual_tokens().parts == (
+        "Review: ",
+        Field("text"),
+        "\n",
+        " ",
+        Slot(),
+        ".",
+    )
 
 
 def test_fields_are_named_once_and_may_have_spaces_around() -> None:

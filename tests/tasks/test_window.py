@@ -19,7 +19,7 @@ from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.score import Score
-from foreword.tasks.templates.layout import values_of
+from foreword.tasks.templates.layout import field_texts
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from toys import get, rows
@@ -28,7 +28,7 @@ TEXTS = ["the film was good and so it is fine", "unbelievably  odd,\tno?", "a"]
 
 
 def first(backbone: Backbone, text: str, window: int | None) -> str:
-    return values_of(backbone, Row({"text": text}, "f:1"), ["text"], window)["text"]
+    return field_texts(backbone, Row({"text": text}, "f:1"), ["text"], window)["text"]
 
 
 @pytest.mark.parametrize("family", ["llama", "bert", "t5"])

@@ -21,7 +21,7 @@ from foreword.injection import Mixture
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.base import Encoded
 from foreword.tasks.templates.layout import room_for
-from foreword.tasks.texts.generator import ROWS_TOKENS, Asked, Generator
+from foreword.tasks.texts.generator import ROWS_TOKENS, DecodingInputs, Generator
 from foreword.tasks.texts.spec import TextTask
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ class TextFusion:
         members, rows = poll.members, poll.rows
         bounds = _bounds(members)
         backbone, decoding = bounds[0].backbone, bounds[0].task.decoding
-        asked = [b.asked(rows, m.injection) for b, m in zip(bounds, members, strict=True)]
+        asked = [b.decoding_inputs(rows, m.injection) for b, m in zip(bounds, members, strict=True)]
         more = decoding.max_new_tokens
         sizes = [sum(len(each.ids[i]) + more for each in asked) for i in range(len(rows))]
         found: list[dict[str, Any]] = [{} for _ in rows]
         for group in buckets(sizes, ROWS_TOKENS):
             texts = continued(backbone, asked, weights, group, decoding)
             for i, text in zip(group, texts, strict=True):
-                found[i] = {"text": text.strip(), "cut": any(each.cut[i] for each in asked)}
+                found[i] = {"text": text.strip(), "cut": any(each.truncated[i] for each in asked)}
             if poll.progress is not None:
                 poll.progress(len(group))
         return found
@@ -139,7 +139,7 @@ def _likelihoods(
 @torch.no_grad()
 def continued(
     backbone: Backbone,
-    asked: Sequence[Asked],
+    asked: Sequence[DecodingInputs],
     weights: Sequence[float],
     rows: Sequence[int],
     decoding: Decoding,

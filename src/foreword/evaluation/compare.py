@@ -38,7 +38,7 @@ from foreword.methods.base import Method
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import name_of
-from foreword.tasks.templates.demonstrations import demonstrations
+from foreword.tasks.templates.demonstrations import choose_demonstrations
 from foreword.training.interrupt import Interrupted
 from foreword.training.settings import Training
 from foreword.training.terminal import Terminal
@@ -238,7 +238,7 @@ def perform(run: Run, folder: Path) -> Record:
         bound, before = task.fill_from_rows(backbone, rows, seed).bind(backbone), ""
         if isinstance(run.method, Demonstrations):
             bound.check(rows, answers=True)
-            shown = demonstrations(bound, rows, run.method.shots, seed)
+            shown = choose_demonstrations(bound, rows, run.method.shots, seed)
             before = "".join(map(bound.demonstration, shown))
         scores = scored(bound.without_prompt(), test, NOTHING, before=before, seed=seed)
     else:

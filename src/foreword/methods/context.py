@@ -19,7 +19,7 @@ from foreword.injection import KV, Injection, Mixture
 from foreword.methods.base import Trainable
 from foreword.methods.parts.prefixes import PrefixKV, check_template, read
 from foreword.tasks.base import Bound
-from foreword.tasks.templates.demonstrations import check_shots, demonstrations
+from foreword.tasks.templates.demonstrations import check_shots, choose_demonstrations
 
 Selection = Literal["balanced", "random", "first"]
 
@@ -78,7 +78,7 @@ class Context:
     def _chosen(self, task: Bound, rows: Sequence[Row], seed: int) -> Sequence[Row]:
         check_shots(self.shots, rows)
         if self.choice == "balanced":
-            return demonstrations(task, rows, self.shots, seed)
+            return choose_demonstrations(task, rows, self.shots, seed)
         if self.choice not in get_args(Selection):
             known = nearest(str(self.choice), get_args(Selection))
             raise UserError(f"--choice {self.choice}: unknown; {known}")

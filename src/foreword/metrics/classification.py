@@ -102,6 +102,6 @@ def mcc(hits: Floats, support: Floats, claimed: Floats) -> Floats:
     return np.asarray(np.divide(covariance, length, out=np.zeros_like(length), where=length > 0))
 
 
-def of_confusion(confusion: Floats) -> tuple[Floats, Floats, Floats]:
+def label_counts(confusion: Floats) -> tuple[Floats, Floats, Floats]:
     """Hits, support and claims of each label, (K,) each, of a matrix (gold K, predicted K)."""
     return np.diagonal(confusion), confusion.sum(1), confusion.sum(0)

@@ -14,14 +14,14 @@ from foreword.metrics.resample import Floats, check_rows, interval, resampled_su
 from foreword.metrics.words import CJK, KANA, Words, code
 
 ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
-USUAL = ("exact_match", "bleu", "chrf", "rouge_l")
+DEFAULT_SCORES = ("exact_match", "bleu", "chrf", "rouge_l")
 
 
 def generation(
     predictions: Sequence[str],
     references: Sequence[Sequence[str]],
     *,
-    scores: Sequence[str] = USUAL,
+    scores: Sequence[str] = DEFAULT_SCORES,
     language: str | None = None,
     seed: int = 0,
     resamples: int = 1000,

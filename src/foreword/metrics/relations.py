@@ -13,7 +13,7 @@ from foreword.metrics.resample import Floats, check_rows, interval, resampled_su
 _DIRECTED = re.compile(r"(?P<name>.+)\((?P<first>\w+),(?P<second>\w+)\)")
 
 
-def parted(label: str) -> tuple[str, str]:
+def split_direction(label: str) -> tuple[str, str]:
     """Return a label's relation, and its direction, empty where the name has none.
 
     >>> parted("Cause-Effect(e2,e1)"), parted("Other")
@@ -23,15 +23,17 @@ def parted(label: str) -> tuple[str, str]:
     return (label, "") if found is None else (found["name"], f"{found['first']},{found['second']}")
 
 
-def official(confusion: Floats, labels: Sequence[str], none: str) -> Floats:
+def official_f1(confusion: Floats, labels: Sequence[str], none: str) -> Floats:
     """Macro F1, 0 to 1, over relations but ``none``: (..., K, K) gold by predicted -> (...).
 
     Hendrickx et al. 2010, the scorer's "(9+1)-way evaluation taking directionality into account":
     a relation is right with its direction alone, and one of the other direction counts against
     precision and recall. The mean is over the relations that occur in the gold labels.
     """
-    names = sorted({parted(label)[0] for label in labels} - {none})
-    own = np.array([[parted(label)[0] == name for label in labels] for name in names], float)
+    names = sorted({split_direction(label)[0] for label in labels} - {none})
+    own = np.array(
+        [[split_direction(label)[0] == name for label in labels] for name in names], float
+    )
     right = np.diagonal(confusion, axis1=-2, axis2=-1) @ own.T  # (..., relations)
     support, claimed = confusion.sum(-1) @ own.T, confusion.sum(-2) @ own.T
     f1 = 2 * right / np.maximum(support + claimed, 1)
@@ -60,8 +62,8 @@ def relations(
     kinds = np.nonzero(confusion)  # the M cells that have rows
     cells = np.eye(confusion.size)[np.ravel_multi_index(kinds, confusion.shape)]  # (M, K * K)
     sums = resampled_sums(cells, confusion[kinds], seed, resamples)
-    value = 100 * float(official(confusion, labels, none))
-    samples = 100 * official(sums.reshape(-1, *confusion.shape), labels, none)
+    value = 100 * float(official_f1(confusion, labels, none))
+    samples = 100 * official_f1(sums.reshape(-1, *confusion.shape), labels, none)
     return {
         "official_f1": round(value, 2),
         "intervals": {"official_f1": interval(value, samples).bounds()},

@@ -92,9 +92,9 @@ def tagging(
         kinds = sorted({label[2:] for label in labels if label != "O"})
         own = np.stack([_spans(*pair, kinds) for pair in zip(gold, predicted, strict=True)])
         scores["per_class"] = _per_kind(own.sum(0), kinds)
-        values |= of_spans(own.sum((0, 2)))
+        values |= span_scores(own.sum((0, 2)))
         drawn = resampled_sums(own.sum(2), once, seed, resamples)  # (R, 3)
-        samples |= of_spans(drawn)
+        samples |= span_scores(drawn)
     return {
         **scores,
         **{name: round(100 * float(value), 2) for name, value in values.items()},
@@ -105,7 +105,7 @@ def tagging(
     }
 
 
-def of_spans(counts: Floats) -> dict[str, Floats]:
+def span_scores(counts: Floats) -> dict[str, Floats]:
     """F1, precision and recall, 0 to 1, of right, gold and predicted spans: (..., 3)."""
     right, gold, guess = np.moveaxis(counts, -1, 0)
     return {
@@ -144,7 +144,7 @@ def _spans(gold: Sequence[str], guess: Sequence[str], kinds: Sequence[str]) -> F
 def _per_kind(counts: Floats, kinds: Sequence[str]) -> dict[str, Any]:
     made = {}
     for number, kind in enumerate(kinds):
-        scores = of_spans(counts[:, number])
+        scores = span_scores(counts[:, number])
         made[kind] = {
             name: round(100 * float(scores[f"span_{name}"]), 2)
             for name in ("precision", "recall", "f1")

@@ -17,8 +17,14 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.reporter import SILENT, Reporter
-from foreword.tasks.templates.chat_roles import as_turns
-from foreword.tasks.templates.layout import FilledTemplate, Side, lay, soft_size, spaced
+from foreword.tasks.templates.chat_roles import resolve_roles
+from foreword.tasks.templates.layout import (
+    FilledTemplate,
+    Side,
+    fill_template,
+    virtual_count,
+    with_space,
+)
 from foreword.tasks.templates.template import Template
 
 
@@ -28,7 +34,7 @@ class Encoded:
 
     example: Example
     gold: int  # label index of a classification; number of target tokens of a generation
-    cut: bool
+    truncated: bool
     number: float = 0.0  # what is right for a score
     task: int = 0  # which of several tasks the row is of
     golds: tuple[int, ...] = ()  # the labels of a row that has many
@@ -131,7 +137,7 @@ class Bound(ABC):
     def __init__(self, task: Task, backbone: Backbone, template: str) -> None:
         self.task = task
         self.backbone = backbone
-        self.template = as_turns(Template.parse(template), backbone.text)
+        self.template = resolve_roles(Template.parse(template), backbone.text)
         self.headed = False
 
     # The template ------------------------------------------------------------------------------
@@ -148,11 +154,11 @@ class Bound(ABC):
 
     def starts(self) -> list[tuple[int, str | None]]:
         """Return the template's runs of virtual tokens: size and starting text of each."""
-        return [(soft_size(self.backbone, soft), soft.text) for soft in self.template.soft]
+        return [(virtual_count(self.backbone, soft), soft.text) for soft in self.template.soft]
 
     def following(self, left: str, answer: str) -> str:
         """Return an answer as it is written after ``left``."""
-        return answer if self.template.close else spaced(left, answer)
+        return answer if self.template.close else with_space(left, answer)
 
     def limit(self, room: int, before: str = "") -> int:
         """Return the most tokens of a row, ``room`` at most, with the text ``before`` it."""
@@ -167,7 +173,7 @@ class Bound(ABC):
         demos: Sequence[str] = (),
     ) -> FilledTemplate:
         """Fill the template within ``limit``; raises UserError where nothing would be left."""
-        return lay(
+        return fill_template(
             self.backbone,
             self.template,
             values,
@@ -195,11 +201,11 @@ class Bound(ABC):
 
     def without_prompt(self) -> Self:
         """Return the task with the virtual tokens left out of its template."""
-        return self.changed(template=self.template.hard())
+        return self.changed(template=self.template.without_virtual_tokens())
 
     def zero_shot(self) -> Self:
         """Return the task for the frozen model alone: no virtual tokens, and no head."""
-        return self.changed(template=self.template.hard(), headed=False)
+        return self.changed(template=self.template.without_virtual_tokens(), headed=False)
 
     def changed(self, **attributes: Any) -> Self:
         """Return a copy with other attributes."""

@@ -12,14 +12,14 @@ from foreword.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
-class Listed:
+class Candidates:
     """What a row chooses among, and which of it is right."""
 
     texts: tuple[str, ...]
     right: frozenset[int]
 
 
-def listed(row: Row, catalogue: Sequence[str], negatives: int, seed: int = 0) -> Listed:
+def candidates_of(row: Row, catalogue: Sequence[str], negatives: int, seed: int = 0) -> Candidates:
     """Return a row's candidates, its own or drawn from the catalogue, and the right ones.
 
     What is drawn depends on the row and the seed alone, so that every method meets the same.
@@ -29,7 +29,7 @@ def listed(row: Row, catalogue: Sequence[str], negatives: int, seed: int = 0) ->
     """
     given, answer = row.fields.get("candidates"), row.fields.get("answer")
     if given is None:
-        return _drawn(row, answer, catalogue, negatives, seed)
+        return _from_catalogue(row, answer, catalogue, negatives, seed)
     if not isinstance(given, list) or not all(isinstance(c, str) and c.strip() for c in given):
         raise UserError(
             f'{row.where}: field "candidates" is {kind(given)}, expected a list of texts; '
@@ -47,14 +47,16 @@ def listed(row: Row, catalogue: Sequence[str], negatives: int, seed: int = 0) ->
     if answer == []:
         raise UserError(f'{row.where}: field "answer" is an empty list; give the right candidate')
     right = answer if isinstance(answer, list) else [] if answer is None else [answer]
-    return Listed(tuple(given), frozenset(_place(each, given, row.where) for each in right))
+    return Candidates(tuple(given), frozenset(_index(each, given, row.where) for each in right))
 
 
-def _drawn(row: Row, answer: object, catalogue: Sequence[str], negatives: int, seed: int) -> Listed:
+def _from_catalogue(
+    row: Row, answer: object, catalogue: Sequence[str], negatives: int, seed: int
+) -> Candidates:
     if not catalogue:
         raise UserError(f"{row.where}: missing field 'candidates'; give a list of texts")
     if answer is None:
-        return Listed(tuple(catalogue), frozenset())
+        return Candidates(tuple(catalogue), frozenset())
     if not isinstance(answer, str) or not answer.strip():
         raise UserError(
             f'{row.where}: field "answer" is {kind(answer)}, expected text where there are no '
@@ -68,10 +70,10 @@ def _drawn(row: Row, answer: object, catalogue: Sequence[str], negatives: int, s
             f"{row.where}: the catalogue has nothing but its answer; give rows with others"
         )
     chance.shuffle(texts)
-    return Listed(tuple(texts), frozenset([texts.index(answer)]))
+    return Candidates(tuple(texts), frozenset([texts.index(answer)]))
 
 
-def _place(answer: object, candidates: Sequence[str], where: str) -> int:
+def _index(answer: object, candidates: Sequence[str], where: str) -> int:
     """Return the index of a right candidate, which is given as a text or as that index."""
     if isinstance(answer, int) and not isinstance(answer, bool):
         if 0 <= answer < len(candidates):

@@ -81,7 +81,7 @@ class Generate(TextTask):
         return Generator(self, backbone, wording)
 
 
-def of_field(
+def field_wording(
     target: str, scores: Sequence[str], headline: str, instruction: str, language: str | None = None
 ) -> Wording:
     """Return the wording of a task whose right answer stands in one field of a row."""

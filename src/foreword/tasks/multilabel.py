@@ -28,7 +28,7 @@ from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.words import words_of
 
-STEPS = 129
+THRESHOLD_STEPS = 129
 """Thresholds that are tried: log-odds from -8 to 8, in steps of 1/8."""
 
 
@@ -91,7 +91,7 @@ class Multilabel(LabelTask):
             tuple(given.get(name, 0.5) for name in names if name != self.none),
             self.headline,
             self.fit_thresholds == "own",
-            fit=with_thresholds if fits else None,
+            fit=choose_thresholds if fits else None,
         )
         return Classifier(self, backbone, labelling, self.labels)
 
@@ -169,12 +169,12 @@ class ManyLabels(Labelling):
     def dev_counts(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
         """Return how many rows with and without each label would be given it at each threshold."""
         odds = self.odds(scores).double().cpu().numpy()
-        counts = counted(odds, self._held(items).numpy().astype(np.float64))
+        counts = count_at_steps(odds, self._held(items).numpy().astype(np.float64))
         return tuple(counts.ravel().tolist())
 
     def dev_score(self, sums: Sequence[float]) -> float:
         """Return the best F1 of such counts, in percent points."""
-        counts = np.array(sums).reshape(3, STEPS, len(self.labels))
+        counts = np.array(sums).reshape(3, THRESHOLD_STEPS, len(self.labels))
         best = best_steps(counts, self.metric, apart=self.apart)
         return 100 * float(f1_at(counts, best, self.metric))
 
@@ -226,7 +226,7 @@ def check_threshold(name: str, value: float, names: Sequence[str]) -> None:
         raise UserError(f"thresholds: {value:g} of '{name}' is no probability; give 0 to 1")
 
 
-def with_thresholds(
+def choose_thresholds(
     task: Multilabel, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]]
 ) -> Multilabel:
     """Return the task with the thresholds that give the highest F1 on rows with these answers."""
@@ -236,19 +236,21 @@ def with_thresholds(
     held = np.array([[float(name in each) for name in names] for each in own])
     with np.errstate(divide="ignore"):
         odds = np.log(chances) - np.log1p(-chances)
-    counts = counted(odds, held)
+    counts = count_at_steps(odds, held)
     best = best_steps(counts, task.headline, apart=task.fit_thresholds == "own")
-    limits = 1 / (1 + np.exp(-_steps()[best]))
+    limits = 1 / (1 + np.exp(-_log_odds_steps()[best]))
     return replace(task, thresholds=dict(zip(names, limits.tolist(), strict=True)))
 
 
-def _steps() -> Floats:
-    return np.linspace(-8, 8, STEPS)
+def _log_odds_steps() -> Floats:
+    return np.linspace(-8, 8, THRESHOLD_STEPS)
 
 
-def counted(odds: Floats, held: Floats) -> Floats:
+def count_at_steps(odds: Floats, held: Floats) -> Floats:
     """Hits, support and claims of each label at each threshold: (3, STEPS, labels)."""
-    above = (odds[:, None] >= _steps()[:, None]).astype(np.float64)  # (rows, STEPS, labels)
+    above = (odds[:, None] >= _log_odds_steps()[:, None]).astype(
+        np.float64
+    )  # (rows, STEPS, labels)
     support = np.broadcast_to(held.sum(0), above.shape[1:])
     return np.stack([(above * held[:, None]).sum(0), support, above.sum(0)])
 
@@ -270,7 +272,9 @@ def best_steps(counts: Floats, kind: str, *, apart: bool) -> NDArray[np.int64]:
         f1 = 2 * counts[0] / np.maximum(counts[1] + counts[2], 1)  # (STEPS, labels)
         return np.array([_middle(column) for column in f1.T])
     labels = counts.shape[2]
-    levels = np.array([f1_at(counts, np.full(labels, step), kind) for step in range(STEPS)])
+    levels = np.array(
+        [f1_at(counts, np.full(labels, step), kind) for step in range(THRESHOLD_STEPS)]
+    )
     return np.full(labels, _middle(levels))
 
 

@@ -1,4 +1,4 @@
-"""Progress over rows that are asked in several parts."""
+"""Progress over rows that are read in several parts."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 
-def by_owner(
+def report_by_row(
     progress: Callable[[int], None] | None, owners: Sequence[int]
 ) -> Callable[[Iterable[int]], None]:
-    """Return what is told of parts, by number, and tells of an owner with the last of its parts."""
+    """Return a function to call with the parts that are done, by number.
+
+    It calls ``progress`` with the number of rows whose last part is among them; ``owners`` gives
+    the row of each part.
+    """
     left = Counter(owners)
 
-    def told(parts: Iterable[int]) -> None:
-        done = [owners[n] for n in parts]
+    def report(parts: Iterable[int]) -> None:
+        done = [owners[part] for part in parts]
         left.subtract(done)
         if progress is not None:
             progress(len({owner for owner in done if not left[owner]}))
 
-    return told
+    return report

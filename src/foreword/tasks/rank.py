@@ -19,14 +19,14 @@ from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.metrics.ranking import ranking, ranks
 from foreword.tasks.base import Bound, Encoded, Task
-from foreword.tasks.candidates import Listed, listed
-from foreword.tasks.progress import by_owner
+from foreword.tasks.candidates import Candidates, candidates_of
+from foreword.tasks.progress import report_by_row
 from foreword.tasks.templates.layout import (
     FilledTemplate,
     Side,
     answer_ids,
+    field_texts,
     room_for,
-    values_of,
 )
 
 CANDIDATES_AT_ONCE = 32
@@ -110,83 +110,86 @@ class Ranker(Bound):
         """Raise UserError at the first row whose history, candidates or answer cannot be used."""
         for row in rows:
             self.template.check(row.fields, row.where)
-            require([self._joined(row)], self.template.fields)
-            listed = self.listed(row)
-            if answers and not listed.right:
+            require([self._join_lists(row)], self.template.fields)
+            candidates = self.candidates(row)
+            if answers and not candidates.right:
                 raise UserError(f"{row.where}: missing field 'answer'; give the right candidate")
 
-    def _joined(self, row: Row) -> Row:
+    def _join_lists(self, row: Row) -> Row:
         """Return the row with lists of texts in its template's fields as lines."""
         values = {name: row.fields[name] for name in self.template.fields}
-        made = {
+        lines = {
             name: "\n".join(value)
             for name, value in values.items()
             if isinstance(value, list) and all(isinstance(each, str) for each in value)
         }
-        return Row({**row.fields, **made}, row.where, row.task)
+        return Row({**row.fields, **lines}, row.where, row.task)
 
-    def listed(self, row: Row) -> Listed:
-        """Return the row's candidates, its own or drawn from the catalogue, and the right ones."""
-        return listed(row, self.task.catalogue or (), self.task.negatives, self.task.seed)
+    def candidates(self, row: Row) -> Candidates:
+        """Return the row's candidates, given or drawn from the catalogue, and the right ones."""
+        return candidates_of(row, self.task.catalogue or (), self.task.negatives, self.task.seed)
 
-    def _laid(self, row: Row, texts: Sequence[str], room: int, before: str = "") -> FilledTemplate:
-        whole = self._joined(row)
+    def _fill_row(
+        self, row: Row, texts: Sequence[str], room: int, before: str = ""
+    ) -> FilledTemplate:
+        whole = self._join_lists(row)
         longest = max(len(self.backbone.text.ids(text)) for text in texts) + 2
-        values = values_of(self.backbone, whole, self.fields, self.task.input_window)
+        values = field_texts(self.backbone, whole, self.fields, self.task.input_window)
         return self.fill(values, room - longest, row.where, before)
 
-    def _example(self, laid: FilledTemplate, texts: Sequence[str]) -> Example:
+    def _example(self, filled: FilledTemplate, texts: Sequence[str]) -> Example:
         paths = [
-            tuple(answer_ids(self.backbone, laid.left, self.following(laid.left, text)))
+            tuple(answer_ids(self.backbone, filled.left, self.following(filled.left, text)))
             for text in texts
         ]
         targets = tuple((b, j) for b, path in enumerate(paths) for j in range(-1, len(path) - 1))
         answers = tuple(token for path in paths for token in path)
-        return Example(laid.ids, laid.slot, tuple(path[:-1] for path in paths), targets, answers)
+        return Example(
+            filled.ids, filled.slot, tuple(path[:-1] for path in paths), targets, answers
+        )
 
     def train_example(self, row: Row, room: int) -> Encoded:
         """Return the row with all its candidates; ``gold`` says which are right, as bits."""
-        listed = self.listed(row)
-        laid = self._laid(row, listed.texts, room)
-        gold = sum(1 << place for place in listed.right)
-        return Encoded(self._example(laid, listed.texts), gold, laid.cut)
+        candidates = self.candidates(row)
+        filled = self._fill_row(row, candidates.texts, room)
+        gold = sum(1 << index for index in candidates.right)
+        return Encoded(self._example(filled, candidates.texts), gold, filled.truncated)
 
     # Logits to answers -------------------------------------------------------------------------
 
     def _scores(self, logits: Tensor, examples: Sequence[Example]) -> list[Tensor]:
         """Return the scores of each example's candidates: a (candidates,) for each."""
         tokens = torch.tensor([t for e in examples for t in e.answers], device=logits.device)
-        own = logits.float()
-        said = own.gather(1, tokens[:, None])[:, 0] - own.logsumexp(1)  # (targets,)
+        logits = logits.float()
+        logs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)  # (targets,)
         owners: list[int] = []
         sizes: list[int] = []
         for example in examples:
             owners += [sum(sizes) + b for b, _ in example.targets]
             sizes.append(len(example.branches))
-        place = torch.tensor(owners, device=logits.device)
-        sums = said.new_zeros(sum(sizes)).index_add(0, place, said)
+        owner = torch.tensor(owners, device=logits.device)
+        sums = logs.new_zeros(sum(sizes)).index_add(0, owner, logs)
         if self.task.normalize == "mean":
-            sums = sums / torch.bincount(place, minlength=sum(sizes))
+            sums = sums / torch.bincount(owner, minlength=sum(sizes))
         return list(torch.split(sums, sizes))
 
     def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
         """Return minus the log-probability that a right candidate is chosen: (rows,)."""
-        found = []
-        for scores, item in zip(
-            self._scores(logits, [item.example for item in items]), items, strict=True
-        ):
+        losses = []
+        all_scores = self._scores(logits, [item.example for item in items])
+        for scores, item in zip(all_scores, items, strict=True):
             right = [n for n in range(len(scores)) if item.gold >> n & 1]
-            found.append(scores.logsumexp(0) - scores[right].logsumexp(0))
-        return torch.stack(found)
+            losses.append(scores.logsumexp(0) - scores[right].logsumexp(0))
+        return torch.stack(losses)
 
     def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return the summed reciprocal ranks in percent points, and the number of rows."""
-        scores = self._scores(logits, [item.example for item in items])
-        found = 0.0
-        for own, item in zip(scores, items, strict=True):
-            right = {n for n in range(len(own)) if item.gold >> n & 1}
-            found += 100 / ranks(own.tolist(), right)[0]
-        return found, len(items)
+        total = 0.0
+        all_scores = self._scores(logits, [item.example for item in items])
+        for scores, item in zip(all_scores, items, strict=True):
+            right = {n for n in range(len(scores)) if item.gold >> n & 1}
+            total += 100 / ranks(scores.tolist(), right)[0]
+        return total, len(items)
 
     def instruction(self) -> str:
         """Return the default text to start from."""
@@ -194,10 +197,10 @@ class Ranker(Bound):
 
     def demonstration(self, row: Row) -> str:
         """Return the row as the template shows it, with a right candidate after it."""
-        listed, whole = self.listed(row), self._joined(row)
+        candidates, whole = self.candidates(row), self._join_lists(row)
         values = {name: str(whole.fields[name]) for name in self.template.fields}
         filled = self.plain_text(values)
-        answer = self.following(filled, listed.texts[min(listed.right)])
+        answer = self.following(filled, candidates.texts[min(candidates.right)])
         return f"{filled}{answer}{self.template.after}"
 
     def predict(
@@ -213,46 +216,47 @@ class Ranker(Bound):
         room = room_for(self.backbone, injection)
         examples: list[Example] = []
         owners: list[int] = []
-        listed = [self.listed(row) for row in rows]
-        cut = []
-        for number, (row, own) in enumerate(zip(rows, listed, strict=True)):
-            laid = self._laid(row, own.texts, room, before)
-            cut.append(laid.cut)
-            for start in range(0, len(own.texts), CANDIDATES_AT_ONCE):
-                examples.append(self._example(laid, own.texts[start : start + CANDIDATES_AT_ONCE]))
+        texts = [self.candidates(row).texts for row in rows]
+        truncated = []
+        for number, row in enumerate(rows):
+            filled = self._fill_row(row, texts[number], room, before)
+            truncated.append(filled.truncated)
+            for start in range(0, len(texts[number]), CANDIDATES_AT_ONCE):
+                part = texts[number][start : start + CANDIDATES_AT_ONCE]
+                examples.append(self._example(filled, part))
                 owners.append(number)
         under = injection.of_rows(owners) if isinstance(injection, Mixture) else injection
         parts: list[list[float]] = [[] for _ in examples]
-        told = by_owner(progress, owners)
+        report = report_by_row(progress, owners)
         for group, logits in infer(self.backbone, under, examples):
-            own_scores = self._scores(logits, [examples[n] for n in group])
-            for n, scores in zip(group, own_scores, strict=True):
+            part_scores = self._scores(logits, [examples[n] for n in group])
+            for n, scores in zip(group, part_scores, strict=True):
                 parts[n] = scores.tolist()
-            told(group)
-        scores_of: list[list[float]] = [[] for _ in rows]
-        for owner, part in zip(owners, parts, strict=True):
-            scores_of[owner] += part
-        return [_answer(own.texts, s, c) for own, s, c in zip(listed, scores_of, cut, strict=True)]
+            report(group)
+        row_scores: list[list[float]] = [[] for _ in rows]
+        for owner, scored in zip(owners, parts, strict=True):
+            row_scores[owner] += scored
+        return [_answer(*each) for each in zip(texts, row_scores, truncated, strict=True)]
 
     def score(
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
     ) -> dict[str, Any]:
         """Return hit@k, NDCG@10 and MRR."""
         scores, right = [], []
-        for row, found in zip(rows, predictions, strict=True):
-            own = self.listed(row)
-            wanted = {own.texts[n] for n in own.right}
-            scores.append([float(score) for score in found["scores"]])
-            right.append({n for n, text in enumerate(found["ranking"]) if text in wanted})
+        for row, prediction in zip(rows, predictions, strict=True):
+            candidates = self.candidates(row)
+            wanted = {candidates.texts[n] for n in candidates.right}
+            scores.append([float(score) for score in prediction["scores"]])
+            right.append({n for n, text in enumerate(prediction["ranking"]) if text in wanted})
         return ranking(scores, right, seed=seed)
 
 
-def _answer(texts: Sequence[str], scores: Sequence[float], cut: bool) -> dict[str, Any]:
+def _answer(texts: Sequence[str], scores: Sequence[float], truncated: bool) -> dict[str, Any]:
     order = sorted(range(len(texts)), key=lambda n: -scores[n])
     ranked = [texts[n] for n in order]
     return {
         "best": ranked[0],
         "ranking": ranked,
         "scores": [round(scores[n], 6) for n in order],
-        "cut": cut,
+        "cut": truncated,
     }

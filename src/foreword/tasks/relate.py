@@ -12,7 +12,7 @@ from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
-from foreword.metrics.relations import official, parted, relations
+from foreword.metrics.relations import official_f1, relations, split_direction
 from foreword.tasks.classify import labels_in
 from foreword.tasks.labels.calibrate import Calibration
 from foreword.tasks.labels.classifier import Classifier
@@ -84,7 +84,7 @@ class Relate(ShowingTask):
             names,
             self.label_field,
             metric="official_f1",
-            level=lambda confusion: 100 * float(official(confusion, names, self.none)),
+            level=lambda confusion: 100 * float(official_f1(confusion, names, self.none)),
             usable=self._usable,
             more=more,
             needs=(self.text_field, self.head_field, self.tail_field),
@@ -110,7 +110,7 @@ def phrase(label: str) -> str:
     >>> phrase("Cause-Effect(e2,e1)"), phrase("Other"), phrase("born_in(e2,e1)")
     (' effect and cause', ' other', ' born in, reversed')
     """
-    name, direction = parted(label)
+    name, direction = split_direction(label)
     if not direction:
         return words_of(label).lower()
     first, second = direction.split(",")

@@ -9,11 +9,11 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.config.settings import setting
 from foreword.data.row import Row
-from foreword.tasks.generate import of_field
+from foreword.tasks.generate import field_wording
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator
 from foreword.tasks.texts.spec import TextTask
-from foreword.tasks.translate import pair
+from foreword.tasks.translate import source_and_target
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Summarize(TextTask):
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Summarize:
         """Find the fields by their usual names, and a template."""
-        source, target = pair(self.source_field, self.target_field, rows[0], USUAL)
+        source, target = source_and_target(
+            self.source_field, self.target_field, rows[0], FIELD_NAMES
+        )
         template = self.template or f"{{{source}}}\nTL;DR:"
         return replace(self, template=template, source_field=source, target_field=target)
 
@@ -47,11 +49,11 @@ class Summarize(TextTask):
         """Return the task on a backbone; template and fields must be known by now."""
         target = self.target_field or "summary"
         scores = ("rouge_1", "rouge_2", "rouge_l")
-        wording = of_field(target, scores, "rouge_l", "Summarize the text below.\n\n")
+        wording = field_wording(target, scores, "rouge_l", "Summarize the text below.\n\n")
         return Generator(self, backbone, wording)
 
 
-USUAL = (
+FIELD_NAMES = (
     ("text", "summary"),
     ("document", "summary"),
     ("article", "highlights"),

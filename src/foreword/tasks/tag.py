@@ -16,16 +16,16 @@ from foreword.data.row import Row, kind
 from foreword.data.shapes import check_text
 from foreword.errors import UserError
 from foreword.metrics.resample import Floats
-from foreword.metrics.spans import follows, is_bio, of_spans, spans, tagging
+from foreword.metrics.spans import follows, is_bio, span_scores, spans, tagging
 from foreword.tasks.base import Encoded, mean
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling, LabelTask, check_label
 from foreword.tasks.labels.verbalizer import normalize
-from foreword.tasks.templates.layout import spaced
+from foreword.tasks.templates.layout import with_space
 from foreword.tasks.templates.template import Template
 from foreword.tasks.words import words_of
 
-USUAL = {
+TAG_WORDS = {
     "ADJ": " adjective",
     "ADP": " preposition",
     "ADV": " adverb",
@@ -121,21 +121,21 @@ class Tags(Labelling):
 
     def slots(self, row: Row) -> Sequence[Mapping[str, str]]:
         """Return each word with what tells it from others, and the row's other fields."""
-        words = listed(row, self.tokens)
+        words = texts_of(row, self.tokens)
         own = {name: str(value) for name, value in self.as_text(row).fields.items()}
         return [
-            {**own, "word": word, "left": joined([*left, word])[: -len(word)]}
-            for word, left in zip(words, lefts(words), strict=True)
+            {**own, "word": word, "left": join_words([*left, word])[: -len(word)]}
+            for word, left in zip(words, left_contexts(words), strict=True)
         ]
 
     def as_text(self, row: Row) -> Row:
         """Return the row with its sentence as a text."""
-        words = listed(row, self.tokens)
-        return replace(row, fields={**row.fields, self.tokens: joined(words)})
+        words = texts_of(row, self.tokens)
+        return replace(row, fields={**row.fields, self.tokens: join_words(words)})
 
     def check(self, row: Row, *, answers: bool) -> None:
         """Raise UserError for empty words, and tags that are unknown, too few, many or invalid."""
-        words = listed(row, self.tokens)
+        words = texts_of(row, self.tokens)
         for number, word in enumerate(words, 1):
             if not word.strip():
                 raise UserError(f"{row.where}: word {number} is empty; remove it with its tag")
@@ -143,7 +143,7 @@ class Tags(Labelling):
         Template.parse(self.slot_template).check(known, row.where)
         if not answers:
             return
-        tags = listed(row, self.field)
+        tags = texts_of(row, self.field)
         if len(tags) != len(words):
             raise UserError(
                 f"{row.where}: {len(words)} words and {len(tags)} tags; give every word one tag"
@@ -160,7 +160,7 @@ class Tags(Labelling):
 
     def gold(self, row: Row) -> tuple[int, ...]:
         """Return the numbers of the words' tags."""
-        return tuple(self.names.index(tag) for tag in listed(row, self.field))
+        return tuple(self.names.index(tag) for tag in texts_of(row, self.field))
 
     def slot_labels(self, row: Row) -> Sequence[Sequence[int]]:
         """Return each word's tag."""
@@ -200,13 +200,13 @@ class Tags(Labelling):
         """Return the F1 of spans, or the accuracy of words."""
         if not is_bio(self.names):
             return mean(sums)
-        return 100 * float(of_spans(np.array(sums))["span_f1"])
+        return 100 * float(span_scores(np.array(sums))["span_f1"])
 
     def _decoded(self, scores: Floats) -> list[str]:
         """Return the likeliest tags of a sentence, the likeliest valid ones in the BIO scheme."""
         if not is_bio(self.names):
             return [self.names[label] for label in scores.argmax(1)]
-        return [self.names[label] for label in likeliest(scores, self.names)]
+        return [self.names[label] for label in best_bio_path(scores, self.names)]
 
     def answer_of(self, scores: Tensor) -> dict[str, Any]:
         """Return the words' tags, each one's own probability, and for BIO tags the spans."""
@@ -223,11 +223,11 @@ class Tags(Labelling):
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
     ) -> dict[str, Any]:
         """Return accuracy and macro F1 of words, and for BIO tags the scores of spans."""
-        gold = [listed(row, self.field) for row in rows]
+        gold = [texts_of(row, self.field) for row in rows]
         return tagging(gold, [p["tags"] for p in predictions], self.names, seed=seed)
 
 
-def listed(row: Row, field: str) -> list[str]:
+def texts_of(row: Row, field: str) -> list[str]:
     """Return a row's words or tags, of a list or of a text; UserError for anything else."""
     if field not in row.fields:
         raise UserError(f"{row.where}: missing field '{field}'; it has {', '.join(row.fields)}")
@@ -244,7 +244,7 @@ def listed(row: Row, field: str) -> list[str]:
 
 def tags_of(row: Row, field: str) -> list[str]:
     """Return a row's tags; raises UserError for blank ones too."""
-    found = listed(row, field)
+    found = texts_of(row, field)
     for number, tag in enumerate(found):
         check_text(row, f"{field}[{number}]", tag)
     return found
@@ -259,18 +259,18 @@ def tag_words(tag: str) -> str:
     side, _, rest = tag.partition("-")
     if side in ("B", "I") and rest:
         return (" inside" if side == "I" else "") + tag_words(rest)
-    return USUAL.get(tag, words_of(tag))
+    return TAG_WORDS.get(tag, words_of(tag))
 
 
-def joined(words: Sequence[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """Join words as they are written: with spaces, but none in scripts that have none."""
     text = ""
     for word in words:
-        text += spaced(text, word)
+        text += with_space(text, word)
     return text
 
 
-def lefts(words: Sequence[str]) -> list[Sequence[str]]:
+def left_contexts(words: Sequence[str]) -> list[Sequence[str]]:
     """Return, for each word, the fewest words before it that tell it from all others.
 
     Where none do, because the sentence begins too soon, these are all words before it; so no two
@@ -290,7 +290,7 @@ def lefts(words: Sequence[str]) -> list[Sequence[str]]:
     return found
 
 
-def likeliest(scores: Floats, names: Sequence[str]) -> list[int]:
+def best_bio_path(scores: Floats, names: Sequence[str]) -> list[int]:
     """Return the valid sequence of BIO tags with the highest sum of scores: (words, labels).
 
     Viterbi 1967 (10.1109/TIT.1967.1054010), where a step is allowed or not.

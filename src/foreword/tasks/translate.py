@@ -11,7 +11,7 @@ from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.metrics.words import code
-from foreword.tasks.generate import of_field
+from foreword.tasks.generate import field_wording
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator
 from foreword.tasks.texts.spec import TextTask
@@ -69,12 +69,14 @@ class Translate(TextTask):
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Translate:
         """Find the fields of rows of ``prompt, completion``, and a template."""
-        source, target = pair(self.source_field, self.target_field, rows[0], USUAL)
+        source, target = source_and_target(
+            self.source_field, self.target_field, rows[0], FIELD_NAMES
+        )
         language = self.language
         if language is None and target in LANGUAGES:
             language = target
         called = [LANGUAGES.get(name, name.capitalize()) for name in (source, target)]
-        if (source, target) == USUAL[0]:
+        if (source, target) == FIELD_NAMES[0]:
             called = ["Text", "Translation"]
         template = self.template or f"{called[0]}: {{{source}}}\n{called[1]}:"
         return replace(
@@ -87,14 +89,14 @@ class Translate(TextTask):
         if self.language is not None:
             code(self.language)
         instruction = "Translate the text below.\n\n"
-        wording = of_field(target, ("bleu", "chrf"), "bleu", instruction, self.language)
+        wording = field_wording(target, ("bleu", "chrf"), "bleu", instruction, self.language)
         return Generator(self, backbone, wording)
 
 
-USUAL = (("prompt", "completion"),)
+FIELD_NAMES = (("prompt", "completion"),)
 
 
-def pair(
+def source_and_target(
     source: str | None, target: str | None, row: Row, usual: Sequence[tuple[str, str]]
 ) -> tuple[str, str]:
     """Return the fields from which and into which a row goes, given or usual.

@@ -106,7 +106,7 @@ class Loop:
         self.items = [self.bound.train_example(row, room) for row in train]
         self.dev = [self.bound.dev_example(row, room) for row in dev]
         for name, items in (("training", self.items), ("dev", self.dev)):
-            cut = sum(item.cut for item in items)
+            cut = sum(item.truncated for item in items)
             if cut:
                 self.report.line(f"{cut} of {len(items)} {name} rows were too long and were cut")
             parted = sum(item.windows > 1 for item in items)

@@ -29,7 +29,7 @@ from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Reporter, Reporters
 from foreword.tasks.base import Bound, Objective, Task
 from foreword.tasks.registry import name_of as task_name
-from foreword.tasks.templates.demonstrations import demonstrations
+from foreword.tasks.templates.demonstrations import choose_demonstrations
 from foreword.training import checkpoint
 from foreword.training.log import Log
 from foreword.training.loop import Loop
@@ -235,7 +235,7 @@ def provenance(
     ``in_train`` counts dev rows whose text is in train.
     """
     most = min(method.shots, len(train))
-    shots = demonstrations(bound, train, most, seed) if most else []
+    shots = choose_demonstrations(bound, train, most, seed) if most else []
     return {
         "train": digested(train),
         "dev": {**digested(dev), "in_train": len(overlap(dev, train, bound.fields))},

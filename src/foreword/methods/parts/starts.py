@@ -9,7 +9,7 @@ from pathlib import Path
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 from foreword.tasks.base import Bound
-from foreword.tasks.templates.demonstrations import demonstrations
+from foreword.tasks.templates.demonstrations import choose_demonstrations
 
 STARTS = ("random", "vocabulary", "text", "labels", "demonstrations")
 """Starts by name; any other is the path of a prompt, or of a folder of them (library.py)."""
@@ -62,7 +62,7 @@ def start_ids(
         if not source:
             raise UserError("start 'labels' needs a task with labels; use 'text'")
     else:
-        source = "".join(map(task.demonstration, demonstrations(task, rows, shots, seed)))
+        source = "".join(map(task.demonstration, choose_demonstrations(task, rows, shots, seed)))
     own = tokens.ids(source)
     if not own:
         raise UserError(f"start '{start}': the text is empty; give --start-text")

@@ -16,10 +16,10 @@ from foreword.injection import NOTHING
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.search import opening, word_of_token
 
-WORDS = 3
+WORDS_PER_LABEL = 3
 """Words that a label keeps at most."""
 
-SCORES = 2**24
+SCORES_AT_ONCE = 2**24
 """Scores that are made at once, which showing what they are made of costs."""
 
 
@@ -38,14 +38,14 @@ def autoprompt(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ..
                 f"--verbalizer autoprompt: label '{name}' has no training row; add some"
             )
     states = torch.cat(states_of(task.backbone, NOTHING, [opening(task, row) for row in rows]))
-    inner, table = _met(task.backbone, states)
+    inner, table = _lm_head_inputs(task.backbone, states)
     return assign_words(task, log_odds(directions(inner, gold), table))
 
 
-def _met(backbone: Backbone, states: Tensor) -> tuple[Tensor, Tensor]:
+def _lm_head_inputs(backbone: Backbone, states: Tensor) -> tuple[Tensor, Tensor]:
     """Return what output embeddings meet of states, and them: (N, inner), (vocabulary, inner)."""
     found, table = [], None
-    for part in torch.split(states, max(1, SCORES // backbone.vocabulary)):
+    for part in torch.split(states, max(1, SCORES_AT_ONCE // backbone.vocabulary)):
         met = backbone.lm_head_inputs(part.to(backbone.device))
         if met is None:
             raise UserError(
@@ -96,7 +96,7 @@ def assign_words(task: Classifier, odds: Tensor) -> dict[str, tuple[str, ...]]:
     for place in odds.flatten().argsort(descending=True, stable=True).tolist():
         label, token = divmod(place, len(best))
         own = found[label]
-        if len(own) == WORDS or (own and best[token] != label):
+        if len(own) == WORDS_PER_LABEL or (own and best[token] != label):
             continue
         if token not in known:
             known[token] = word_of_token(task, token)
@@ -105,7 +105,7 @@ def assign_words(task: Classifier, odds: Tensor) -> dict[str, tuple[str, ...]]:
             continue
         own.append(word)
         taken.add(word.strip())
-        if all(len(each) == WORDS for each in found):
+        if all(len(each) == WORDS_PER_LABEL for each in found):
             break
     if not all(found):
         raise UserError(

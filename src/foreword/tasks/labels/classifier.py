@@ -103,7 +103,7 @@ class Classifier(LabelExamples):
         count = len(rows)
         blanks = self._blank_rows() if rows else []
         mixed, parts = add_blanks(injection, len(blanks))
-        scores, cut = self._score_rows(
+        scores, truncated = self._score_rows(
             [*rows, *(blank for _ in parts for blank in blanks)], mixed, before, count, progress
         )
         for part, first in zip(parts, range(count, len(scores), len(blanks) or 1), strict=True):
@@ -112,7 +112,7 @@ class Classifier(LabelExamples):
             for n in range(count):
                 if owners[n] == part:
                     scores[n] = calibrate(scores[n], blank)
-        return [{**self.labelling.answer_of(scores[n]), "cut": cut[n]} for n in range(count)]
+        return [{**self.labelling.answer_of(scores[n]), "cut": truncated[n]} for n in range(count)]
 
     def score(
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
@@ -155,4 +155,4 @@ class Classifier(LabelExamples):
             found |= zip(group, torch.split(scores, sizes), strict=True)
             if progress is not None:
                 progress(sum(n < count for n in group))
-        return [found[n] for n in range(len(rows))], [each.cut for each in filled]
+        return [found[n] for n in range(len(rows))], [each.truncated for each in filled]

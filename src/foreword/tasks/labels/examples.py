@@ -25,7 +25,7 @@ from foreword.tasks.labels.verbalizer import (
     token_paths,
 )
 from foreword.tasks.templates.demonstrations import DemonstrationPool
-from foreword.tasks.templates.layout import FilledTemplate, answer_ids, values_of
+from foreword.tasks.templates.layout import FilledTemplate, answer_ids, field_texts
 from foreword.tasks.templates.template import Slot, Template, VirtualTokens
 
 
@@ -139,7 +139,7 @@ class LabelExamples(Bound):
 
     def _values(self, row: Row) -> dict[str, str]:
         text = self.labelling.as_text(row)
-        return values_of(self.backbone, text, self.template.fields, self.task.input_window)
+        return field_texts(self.backbone, text, self.template.fields, self.task.input_window)
 
     def key(self, row: Row) -> str:
         """Return what identifies a row: the texts that it is shown by."""
@@ -183,7 +183,7 @@ class LabelExamples(Bound):
         around = max(len(left) + len(right) for left, right in slots)
         room -= around + max(map(len, self.verbalizer.everything.branches), default=0)
         filled = self.fill(self._values(row), room, row.where, before, demos)
-        if filled.cut and self.labelling.never_cut:
+        if filled.truncated and self.labelling.never_cut:
             raise UserError(
                 f"{row.where}: too long for {self.limit(room, before)} tokens; part the row in "
                 "two, or raise --max-length"
@@ -228,7 +228,7 @@ class LabelExamples(Bound):
         return Encoded(
             self.example(filled, slots, plan),
             golds[0] if golds else 0,
-            filled.cut,
+            filled.truncated,
             number=self.labelling.number(row),
             golds=golds,
         )

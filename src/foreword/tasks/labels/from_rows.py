@@ -15,7 +15,7 @@ from foreword.tasks.labels.autoprompt import autoprompt
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import LabelTask
 from foreword.tasks.labels.search import refine_label_words, search_label_words
-from foreword.tasks.templates.demonstrations import Choice, draw
+from foreword.tasks.templates.demonstrations import Choice, draw_pool
 
 
 class ShowingTask(LabelTask):
@@ -45,7 +45,7 @@ class ShowingTask(LabelTask):
         if demos is None or self.shown is not None:
             return self
         bound.check(rows, answers=True)
-        drawn = draw(bound, [bound.key(r) for r in rows], rows, demos.count, self.demos, seed)
+        drawn = draw_pool(bound, [bound.key(r) for r in rows], rows, demos.count, self.demos, seed)
         names = dict.fromkeys((*bound.fields, *bound.labelling.needs, self.label_field))
         shown = [{name: str(row.fields[name]) for name in names} for row in drawn]
         return replace(self, shown=shown)  # type: ignore[type-var]

@@ -27,11 +27,11 @@ def _accuracy(confusion: Floats) -> float:
 
 
 def _macro_f1(confusion: Floats) -> float:
-    return 100 * float(scored.macro_f1(*scored.of_confusion(confusion)))
+    return 100 * float(scored.macro_f1(*scored.label_counts(confusion)))
 
 
 def _mcc(confusion: Floats) -> float:
-    return 100 * float(scored.mcc(*scored.of_confusion(confusion)))
+    return 100 * float(scored.mcc(*scored.label_counts(confusion)))
 
 
 LEVELS: Mapping[str, Level] = {"accuracy": _accuracy, "macro_f1": _macro_f1, "mcc": _mcc}

@@ -46,7 +46,7 @@ def search_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple
             raise UserError(f"--verbalizer search: label '{name}' has no training row; add some")
     size = min(TOP, max(8, int(TRIALS ** (1 / task.classes))))
     words: dict[int, str] = {}
-    lists = [_plausible(task, sums[label], size, words) for label in range(task.classes)]
+    lists = [_likeliest_words(task, sums[label], size, words) for label in range(task.classes)]
     tokens = tuple(sorted({token for own in lists for token in own}))
     if any(not own for own in lists) or len(tokens) < task.classes:
         raise UserError("--verbalizer search: the model has too few words of one token; name some")
@@ -111,7 +111,7 @@ def refine_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple
     prior = torch.zeros(task.backbone.vocabulary)
     for _, logits in infer(task.backbone, NOTHING, examples):
         prior += logits.float().softmax(1).sum(0).cpu()
-    start = len(_begins(task))
+    start = len(_decoder_start(task))
     known = {key: float(prior[path[start]]) for key, path in paths.items()}
     least = sorted(known.values())[len(known) // 2] if known else 0.0
     made: dict[str, tuple[str, ...]] = {}
@@ -130,19 +130,21 @@ def opening(task: Classifier, row: Row) -> Example:
     """Return a row with the one place where the frozen model would begin to answer."""
     plain = task.without_prompt().with_head()
     made = plain.dev_example(row, room_for(task.backbone, NOTHING)).example
-    begins = _begins(task)
+    begins = _decoder_start(task)
     if not begins:
         return made
     return replace(made, branches=(begins,), targets=((0, len(begins) - 1),))
 
 
-def _begins(task: Classifier) -> tuple[int, ...]:
+def _decoder_start(task: Classifier) -> tuple[int, ...]:
     """Return the tokens with which a decoder of its own begins every answer."""
     separate = task.backbone.architecture == "encoder-decoder"
     return tuple(task.backbone.text.around[0]) if separate else ()
 
 
-def _plausible(task: Classifier, scores: Tensor, size: int, words: dict[int, str]) -> list[int]:
+def _likeliest_words(
+    task: Classifier, scores: Tensor, size: int, words: dict[int, str]
+) -> list[int]:
     """Return the likeliest tokens that are words of letters, and note how each is written."""
     found: list[int] = []
     taken: set[str] = set()
@@ -163,5 +165,5 @@ def word_of_token(task: Classifier, token: int) -> str | None:
     text = task.backbone.text.decode([token]).strip()
     if not text.isalpha() or (text.isascii() and len(text) < 2):
         return None
-    path = (*_begins(task), token)
+    path = (*_decoder_start(task), token)
     return next((word for word in (f" {text}", text) if task.spell(word) == path), None)

@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from foreword.backbone.tokenizer import Text
 from foreword.errors import UserError
 from foreword.tasks.templates.template import Demos, Field, Piece, Role, Slot, Template
-from foreword.tasks.texts.conversation import asked
+from foreword.tasks.texts.conversation import apply_chat_template
 
 _MARK = "\ue000{}\ue001"  # private use: no chat template writes these, or changes them
 _MARKS = re.compile("\ue000([0-9]+)\ue001")
@@ -26,7 +26,7 @@ class _Turn:
 
 
 @dataclass(frozen=True)
-class _Cut:
+class _SplitText:
     """Messages as text, cut where something else is to stand: one text more than these."""
 
     texts: tuple[str, ...]
@@ -34,14 +34,14 @@ class _Cut:
 
     def upto(self, end: int) -> tuple[Piece, ...]:
         """Return the first ``end`` of what stands between, with the text before each, and after."""
-        return _woven(self.texts[: end + 1], self.between[:end])
+        return _interleave(self.texts[: end + 1], self.between[:end])
 
     def of(self, start: int, end: int) -> tuple[Piece, ...]:
         """Return what stands between, from ``start`` up to ``end``, with the text among it."""
-        return _woven(("", *self.texts[start + 1 : end]), self.between[start:end])
+        return _interleave(("", *self.texts[start + 1 : end]), self.between[start:end])
 
 
-def as_turns(template: Template, text: Text) -> Template:
+def resolve_roles(template: Template, text: Text) -> Template:
     """Return a template with the text that a chat template puts around messages for its roles.
 
     The tokenizer's chat template says it, or lines that name each role. The answer stands in the
@@ -53,27 +53,31 @@ def as_turns(template: Template, text: Text) -> Template:
     turns, shown = _turns(template)
     *before, answer = turns
     _check(template, text, before)
-    plain = _cut(template, text, before)
+    plain = _split(template, text, before)
     lines, start = text.tokenizer.chat_template is None, [*answer.parts]
-    close = not lines and isinstance(start[0], Slot) and not _parted(template, text, turns, plain)
+    close = (
+        not lines and isinstance(start[0], Slot) and not _writes_space(template, text, turns, plain)
+    )
     if lines and isinstance(start[0], str | Field):
         start.insert(0, " ")
     ending = "\n\n" if lines else f"{text.tokenizer.eos_token or ''}\n"
     count = len(plain.between)
     if shown is None or template.demos is None:
         parts = (*plain.upto(count), *start)
-        return replace(template, parts=_joined(parts), after=ending, close=close)
+        return replace(template, parts=_merge_texts(parts), after=ending, close=close)
     head = sum(not isinstance(part, str) for turn in turns[:shown] for part in turn.parts)
-    demo, after = _shown(template, text, turns, shown, plain)
+    demo, after = _demonstration(template, text, turns, shown, plain)
     final = (*plain.of(head, count), plain.texts[count], *start)
     parts = (*plain.upto(head), template.demos, *final)
-    return replace(template, parts=_joined(parts), demo=demo, after=after, close=close)
+    return replace(template, parts=_merge_texts(parts), demo=demo, after=after, close=close)
 
 
-def _parted(template: Template, text: Text, turns: Sequence[_Turn], plain: _Cut) -> bool:
+def _writes_space(
+    template: Template, text: Text, turns: Sequence[_Turn], plain: _SplitText
+) -> bool:
     """Whether the chat template writes a space between asking for an answer and the answer."""
     try:
-        whole = _cut(template, text, turns)
+        whole = _split(template, text, turns)
     except UserError:  # where no message may follow, nothing tells
         return False
     return whole.texts[len(plain.between)] == f"{plain.texts[-1]} "
@@ -125,7 +129,7 @@ def _check(template: Template, text: Text, turns: Sequence[_Turn]) -> None:
     messages = [{"role": t.role, "content": _MARK.format(n)} for n, t in enumerate(turns)]
     where = f"template {template.source!r}: the model's chat template"
     try:
-        written = _MARKS.findall(asked(text, messages))
+        written = _MARKS.findall(apply_chat_template(text, messages))
     except TemplateError as error:
         if turns and turns[0].role == "system" and _takes(text, messages[1:]):
             raise UserError(
@@ -141,13 +145,13 @@ def _check(template: Template, text: Text, turns: Sequence[_Turn]) -> None:
 
 def _takes(text: Text, messages: Sequence[dict[str, str]]) -> bool:
     try:
-        asked(text, messages)
+        apply_chat_template(text, messages)
     except TemplateError:
         return False
     return True
 
 
-def _cut(template: Template, text: Text, turns: Sequence[_Turn]) -> _Cut:
+def _split(template: Template, text: Text, turns: Sequence[_Turn]) -> _SplitText:
     """Write messages with marks for what is no text, and cut at them."""
     between: list[Piece] = []
     messages = []
@@ -161,7 +165,7 @@ def _cut(template: Template, text: Text, turns: Sequence[_Turn]) -> _Cut:
             between.append(part)
         messages.append({"role": turn.role, "content": content})
     try:
-        pieces = _MARKS.split(asked(text, messages))
+        pieces = _MARKS.split(apply_chat_template(text, messages))
     except TemplateError as error:
         raise UserError(
             f"template {template.source!r}: the model's chat template does not take these messages "
@@ -172,11 +176,11 @@ def _cut(template: Template, text: Text, turns: Sequence[_Turn]) -> _Cut:
             f"template {template.source!r}: the model's chat template does not write these "
             "messages one after the other, as they are; leave out the roles"
         )
-    return _Cut(tuple(pieces[::2]), tuple(between))
+    return _SplitText(tuple(pieces[::2]), tuple(between))
 
 
-def _shown(
-    template: Template, text: Text, turns: Sequence[_Turn], shown: int, plain: _Cut
+def _demonstration(
+    template: Template, text: Text, turns: Sequence[_Turn], shown: int, plain: _SplitText
 ) -> tuple[tuple[Piece, ...], str]:
     """Return the parts of a demonstration from its first field to its answer, and what follows.
 
@@ -192,26 +196,26 @@ def _shown(
         raise UserError(
             f"template {template.source!r}: no field follows {{demos:N}}; put one in [user]"
         )
-    cut = _cut(template, text, [*head, *own, *own, *own[:-1]])
+    truncated = _split(template, text, [*head, *own, *own, *own[:-1]])
     second, last = before + size, before + 2 * size
     alike = (
-        cut.texts[: before + 1] == plain.texts[: before + 1]
-        and cut.texts[before + 1 : second] == cut.texts[second + 1 : last]
-        and cut.texts[second] == cut.texts[last]
-        and cut.texts[last + 1 :] == plain.texts[before + 1 :]
+        truncated.texts[: before + 1] == plain.texts[: before + 1]
+        and truncated.texts[before + 1 : second] == truncated.texts[second + 1 : last]
+        and truncated.texts[second] == truncated.texts[last]
+        and truncated.texts[last + 1 :] == plain.texts[before + 1 :]
     )
     if not alike:
         raise UserError(
             f"template {template.source!r}: the model's chat template does not write all turns "
             "alike; leave out {demos:N}, or the roles"
         )
-    demo = cut.of(before, second)
+    demo = truncated.of(before, second)
     if text.tokenizer.chat_template is None and isinstance(own[-1].parts[0], Slot):
         demo = (*demo[:-2], str(demo[-2]).rstrip(" "), *demo[-1:])  # a word brings its own space
-    return demo, cut.texts[second]
+    return demo, truncated.texts[second]
 
 
-def _woven(texts: Sequence[str], between: Sequence[Piece]) -> tuple[Piece, ...]:
+def _interleave(texts: Sequence[str], between: Sequence[Piece]) -> tuple[Piece, ...]:
     """Return texts with what stands between them; there may be one text more."""
     made: list[Piece] = []
     for number, piece in enumerate(texts):
@@ -219,7 +223,7 @@ def _woven(texts: Sequence[str], between: Sequence[Piece]) -> tuple[Piece, ...]:
     return tuple(part for part in made if part != "")
 
 
-def _joined(parts: Sequence[Piece]) -> tuple[Piece, ...]:
+def _merge_texts(parts: Sequence[Piece]) -> tuple[Piece, ...]:
     """Return parts with neighbouring texts as one."""
     made: list[Piece] = []
     for part in parts:

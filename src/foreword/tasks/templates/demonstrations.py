@@ -22,10 +22,10 @@ from foreword.tasks.base import Bound
 
 Choice = Literal["balanced", "random", "nearest"]
 
-MOST = 512
+POOL_ROWS = 512
 """Rows that a prompt file keeps to find the nearest among."""
 
-READ = 256
+EMBEDDED_TOKENS = 256
 """Tokens of a row by which its likeness to others is told."""
 
 
@@ -79,7 +79,7 @@ def mean_states(backbone: Backbone, texts: Sequence[str]) -> Tensor:
     first, last = backbone.text.around
     examples = []
     for text in texts:
-        own = backbone.text.ids(text)[:READ] or backbone.text.ids(" .")
+        own = backbone.text.ids(text)[:EMBEDDED_TOKENS] or backbone.text.ids(" .")
         if backbone.architecture == "encoder-decoder":
             ids = (*first, *own, *last)
             examples.append(Example(ids, len(ids), ((),), ((0, -1),)))
@@ -91,7 +91,7 @@ def mean_states(backbone: Backbone, texts: Sequence[str]) -> Tensor:
     return torch.stack([states.float().mean(0) for states in found])
 
 
-def draw(
+def draw_pool(
     bound: Bound, keys: Sequence[str], rows: Sequence[Row], count: int, choice: Choice, seed: int
 ) -> list[Row]:
     """Choose the rows that a template of ``count`` demonstrations keeps, no text twice.
@@ -110,8 +110,8 @@ def draw(
         )
     if choice == "random":
         return random.Random(seed).sample(known, count + 1)
-    wanted = min(MOST, len(known)) if choice == "nearest" else count + 1
-    return demonstrations(bound, known, wanted, seed)
+    wanted = min(POOL_ROWS, len(known)) if choice == "nearest" else count + 1
+    return choose_demonstrations(bound, known, wanted, seed)
 
 
 def check_shots(shots: int, rows: Sequence[Row]) -> None:
@@ -123,7 +123,7 @@ def check_shots(shots: int, rows: Sequence[Row]) -> None:
         )
 
 
-def demonstrations(task: Bound, rows: Sequence[Row], shots: int, seed: int) -> list[Row]:
+def choose_demonstrations(task: Bound, rows: Sequence[Row], shots: int, seed: int) -> list[Row]:
     """Choose rows at random, in turn from every class where there are classes.
 
     Raises UserError where there are fewer rows than asked for.

@@ -28,10 +28,10 @@ class FilledTemplate:
     ids: tuple[int, ...]
     slot: int
     left: str
-    cut: bool
+    truncated: bool
 
 
-def lay(
+def fill_template(
     backbone: Backbone,
     template: Template,
     values: Mapping[str, str],
@@ -50,28 +50,28 @@ def lay(
     nothing is left to read.
     """
     texts, shown = dict(values), list(demos)
-    cut = False
+    truncated = False
     while True:
         told = texts
         if template.demos is not None:
             told = {**texts, template.demos.name: "".join(shown)}
-        laid = _once(backbone, template, told, before, cut)
-        if not (laid.ids or cut) and backbone.architecture != "masked":
+        filled = _once(backbone, template, told, before, truncated)
+        if not (filled.ids or truncated) and backbone.architecture != "masked":
             raise UserError(
                 f"{where}: the row has no tokens, and the template no text of its own; add some, "
                 "such as 'Label:'"
             )
-        excess = len(laid.ids) - room
+        excess = len(filled.ids) - room
         if excess <= 0:
-            return laid
+            return filled
         if shown:
-            shown, cut = shown[1:], True
+            shown, truncated = shown[1:], True
             continue
         tokens = {name: backbone.text.ids(text) for name, text in texts.items()}
         longest = max(tokens, key=lambda name: len(tokens[name]), default=None)
         if longest is None or not tokens[longest]:
             raise UserError(
-                f"{where}: the template alone takes {len(laid.ids)} tokens and there is room for "
+                f"{where}: the template alone takes {len(filled.ids)} tokens and there is room for "
                 f"{room}; shorten it, or raise --max-length"
             )
         ids = tokens[longest]
@@ -81,18 +81,18 @@ def lay(
         if len(shorter) >= len(texts[longest]):  # decoding need not give the text back exactly
             shorter = texts[longest][:-1] if side == "right" else texts[longest][1:]
         texts[longest] = shorter
-        cut = True
+        truncated = True
 
 
-def values_of(
+def field_texts(
     backbone: Backbone, row: Row, fields: Sequence[str], window: int | None
 ) -> dict[str, str]:
     """Return a row's fields as texts, of each no more than its first ``window`` tokens."""
     texts = {name: str(row.fields[name]) for name in fields}
-    return {name: begun(backbone, text, window) for name, text in texts.items()}
+    return {name: first_tokens(backbone, text, window) for name, text in texts.items()}
 
 
-def begun(backbone: Backbone, text: str, window: int | None) -> str:
+def first_tokens(backbone: Backbone, text: str, window: int | None) -> str:
     """Return the first ``window`` tokens of a text; raises UserError for a window of none."""
     if window is not None and window < 1:
         raise UserError(f"--input-window {window}: give 1 or more tokens, or leave it out")
@@ -100,7 +100,7 @@ def begun(backbone: Backbone, text: str, window: int | None) -> str:
 
 
 def _once(
-    backbone: Backbone, template: Template, texts: Mapping[str, str], before: str, cut: bool
+    backbone: Backbone, template: Template, texts: Mapping[str, str], before: str, truncated: bool
 ) -> FilledTemplate:
     pieces = template.fill(texts)
     if before:
@@ -118,7 +118,7 @@ def _once(
             slot = len(ids)
             continue
         if isinstance(piece, VirtualTokens):
-            size = soft_size(backbone, piece)
+            size = virtual_count(backbone, piece)
             ids += range(virtual, virtual + size)
             virtual += size
             left = ""
@@ -136,17 +136,17 @@ def _once(
             f"template {template.source!r}: text after [mask] is never seen by a causal model; "
             "put [mask] at the end, or use a masked model"
         )
-    return FilledTemplate(tuple(ids), slot, left, cut)
+    return FilledTemplate(tuple(ids), slot, left, truncated)
 
 
-def soft_size(backbone: Backbone, soft: VirtualTokens) -> int:
+def virtual_count(backbone: Backbone, soft: VirtualTokens) -> int:
     """Return how many virtual tokens a run in a template has."""
     if soft.size is not None:
         return soft.size
     return len(backbone.text.ids(soft.text or ""))
 
 
-def spaced(left: str, answer: str) -> str:
+def with_space(left: str, answer: str) -> str:
     """Return the answer with a space in front where ``left`` ends in a word or a sign before it.
 
     Chinese and Japanese are written without.

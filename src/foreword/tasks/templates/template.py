@@ -142,7 +142,7 @@ class Template:
         """The roles that no chat template has been met by yet."""
         return tuple(part for part in self.parts if isinstance(part, Role))
 
-    def hard(self) -> Template:
+    def without_virtual_tokens(self) -> Template:
         """Return the template without its virtual tokens."""
         kept = tuple(part for part in self.parts if not isinstance(part, VirtualTokens))
         return replace(self, parts=kept)

@@ -15,13 +15,13 @@ from foreword.tasks.templates.layout import answer_ids
 Messages = Sequence[dict[str, str]]
 
 
-def rendered(text: Text, messages: Messages, where: str) -> str:
+def render_chat(text: Text, messages: Messages, where: str) -> str:
     """Return what the model reads before it answers messages.
 
     Raises UserError for messages that the chat template refuses.
     """
     try:
-        return asked(text, messages)
+        return apply_chat_template(text, messages)
     except TemplateError as error:
         raise UserError(
             f"{where}: the model's chat template does not take these messages ({error}); "
@@ -29,7 +29,7 @@ def rendered(text: Text, messages: Messages, where: str) -> str:
         ) from None
 
 
-def asked(text: Text, messages: Messages) -> str:
+def apply_chat_template(text: Text, messages: Messages) -> str:
     """Return messages as text, up to where the assistant's next one begins.
 
     The tokenizer's chat template says how; without one each turn is a line that names its role.
@@ -47,7 +47,7 @@ def asked(text: Text, messages: Messages) -> str:
 
 
 @dataclass(frozen=True)
-class Talk:
+class EncodedConversation:
     """A conversation from the assistant's first turn on, as tokens.
 
     ``before`` is the text that stands before them, and ``said`` the places of the tokens that the
@@ -59,7 +59,7 @@ class Talk:
     said: tuple[int, ...]
 
 
-def talk(backbone: Backbone, messages: Messages, where: str) -> Talk:
+def encode_conversation(backbone: Backbone, messages: Messages, where: str) -> EncodedConversation:
     """Return a conversation that ends with the assistant, with all its turns to be learned.
 
     Raises UserError where the chat template writes an earlier turn otherwise than it was said, so
@@ -73,7 +73,7 @@ def talk(backbone: Backbone, messages: Messages, where: str) -> Talk:
     for number, turn in enumerate(messages):
         if turn["role"] != "assistant":
             continue
-        whole = rendered(text, messages[:number], where)
+        whole = render_chat(text, messages[:number], where)
         if not whole.startswith(done):
             raise UserError(
                 f"{where}: the model's chat template does not leave earlier turns as they are; "
@@ -94,15 +94,15 @@ def talk(backbone: Backbone, messages: Messages, where: str) -> Talk:
     if text.end is not None:
         said.append(len(ids))
         ids.append(text.end)
-    return Talk(first, tuple(ids), tuple(said))
+    return EncodedConversation(first, tuple(ids), tuple(said))
 
 
-def later(messages: Messages) -> list[dict[str, str]] | None:
+def without_first_turns(messages: Messages) -> list[dict[str, str]] | None:
     """Return a conversation without its first turns, from the next user's on; None for one turn.
 
     What the system says stays.
     """
-    asked = [number for number, turn in enumerate(messages) if turn["role"] == "user"]
-    if len(asked) < 2:
+    apply_chat_template = [number for number, turn in enumerate(messages) if turn["role"] == "user"]
+    if len(apply_chat_template) < 2:
         return None
-    return [*messages[: asked[0]], *messages[asked[1] :]]
+    return [*messages[: apply_chat_template[0]], *messages[apply_chat_template[1] :]]

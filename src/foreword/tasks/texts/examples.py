@@ -11,9 +11,15 @@ from foreword.data.row import Row
 from foreword.data.shapes import canonical, require
 from foreword.errors import UserError
 from foreword.tasks.base import Bound, Encoded
-from foreword.tasks.templates.layout import FilledTemplate, answer_ids, begun, lay, values_of
+from foreword.tasks.templates.layout import (
+    FilledTemplate,
+    answer_ids,
+    field_texts,
+    fill_template,
+    first_tokens,
+)
 from foreword.tasks.templates.template import Template
-from foreword.tasks.texts.conversation import later, rendered, talk
+from foreword.tasks.texts.conversation import encode_conversation, render_chat, without_first_turns
 from foreword.tasks.texts.spec import TextTask, Wording
 from foreword.tasks.texts.windows import windows
 
@@ -49,7 +55,7 @@ class TextExamples(Bound):
         self.task: TextTask = task
         self.wording = wording
 
-    def _chat(self, row: Row) -> bool:
+    def _is_chat(self, row: Row) -> bool:
         return "messages" in self.template.fields and not isinstance(row.fields["messages"], str)
 
     def check(self, rows: Sequence[Row], *, answers: bool) -> None:
@@ -57,30 +63,32 @@ class TextExamples(Bound):
         for row in rows:
             self.template.check(row.fields, row.where)
             own = self.template.fields
-            require([row], [name for name in own if name != "messages" or not self._chat(row)])
-            if self._chat(row):
+            require([row], [name for name in own if name != "messages" or not self._is_chat(row)])
+            if self._is_chat(row):
                 canonical([row], targets=answers)
             self.wording.check(row, answers)
 
     def _values(self, row: Row) -> dict[str, str]:
         plain = [name for name in self.template.fields if name != "messages"]
-        values = values_of(self.backbone, row, plain, self.task.input_window)
+        values = field_texts(self.backbone, row, plain, self.task.input_window)
         if "messages" in self.template.fields:
             messages = row.fields["messages"]
             if isinstance(messages, str):
                 messages = [{"role": "user", "content": messages}]
             elif messages[-1]["role"] == "assistant":
                 messages = messages[:-1]
-            values["messages"] = rendered(self.backbone.text, self._heard(messages), row.where)
+            values["messages"] = render_chat(
+                self.backbone.text, self._window_messages(messages), row.where
+            )
         return values
 
-    def _heard(self, messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    def _window_messages(self, messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
         """Return messages, of those that the assistant has not said the first tokens alone."""
         window = self.task.input_window
         return [
             m
             if m["role"] == "assistant"
-            else {**m, "content": begun(self.backbone, m["content"], window)}
+            else {**m, "content": first_tokens(self.backbone, m["content"], window)}
             for m in messages
         ]
 
@@ -88,30 +96,30 @@ class TextExamples(Bound):
         """Return the row's answer."""
         return self.wording.answer(row)
 
-    def _templated(self, row: Row) -> bool:
+    def _uses_chat_template(self, row: Row) -> bool:
         """Whether the row is a chat that the tokenizer's own template renders, to the letter."""
-        return self._chat(row) and self.backbone.text.tokenizer.chat_template is not None
+        return self._is_chat(row) and self.backbone.text.tokenizer.chat_template is not None
 
     def _following(self, left: str, row: Row) -> str:
         """Return the row's answer as it is written after ``left``."""
         answer = self.completion(row)
-        return answer if self._templated(row) else self.following(left, answer)
+        return answer if self._uses_chat_template(row) else self.following(left, answer)
 
     def _room(self, room: int, before: str) -> int:
         """Return how many tokens a row may have, the text ``before`` it counted in."""
         return self.limit(room - self.task.decoding.max_new_tokens, before)
 
-    def _laid(self, row: Row, room: int, before: str = "") -> FilledTemplate:
+    def _fill_row(self, row: Row, room: int, before: str = "") -> FilledTemplate:
         limit, given = self._room(room, before), row
-        while self._chat(row) and len(self._values(row)["messages"]) > limit:
+        while self._is_chat(row) and len(self._values(row)["messages"]) > limit:
             said = len(self.backbone.text.ids(self._values(row)["messages"]))
-            shorter = later(row.fields["messages"]) if said > limit else None
+            shorter = without_first_turns(row.fields["messages"]) if said > limit else None
             if shorter is None:
                 break
             row = Row({**row.fields, "messages": shorter}, row.where, row.task)
         left = room - self.task.decoding.max_new_tokens
-        laid = self.fill(self._values(row), left, row.where, before)
-        return laid if row is given else replace(laid, cut=True)
+        filled = self.fill(self._values(row), left, row.where, before)
+        return filled if row is given else replace(filled, truncated=True)
 
     def windows(self, row: Row, room: int, before: str = "") -> list[Row]:
         """Return the row, or a row for each window of its long field.
@@ -122,8 +130,8 @@ class TextExamples(Bound):
         if field is None:
             return [row]
         without = Row({**row.fields, field: ""}, row.where, row.task)
-        size = self._room(room, before) - len(self._laid(without, room, before).ids) - SEAM
-        whole = begun(self.backbone, str(row.fields[field]), self.task.input_window)
+        size = self._room(room, before) - len(self._fill_row(without, room, before).ids) - SEAM
+        whole = first_tokens(self.backbone, str(row.fields[field]), self.task.input_window)
         if size < LEAST_WINDOW and len(self.backbone.text.ids(whole)) > size:
             raise UserError(
                 f"{row.where}: the rest of the row leaves {max(0, size)} tokens for its "
@@ -134,56 +142,58 @@ class TextExamples(Bound):
 
     def train_example(self, row: Row, room: int) -> Encoded:
         """Return the row with its answer and the end of text as targets."""
-        if self.wording.every_turn and self._chat(row):
+        if self.wording.every_turn and self._is_chat(row):
             return self._conversation(row, room)
         parts = self.windows(row, room)
         row = next((part for part in parts if self.wording.holds(part)), parts[0])
-        laid = self._laid(row, room)
-        return replace(self._taught(laid, self._following(laid.left, row)), windows=len(parts))
+        filled = self._fill_row(row, room)
+        return replace(
+            self._with_answer(filled, self._following(filled.left, row)), windows=len(parts)
+        )
 
-    def _taught(self, laid: FilledTemplate, text: str) -> Encoded:
+    def _with_answer(self, filled: FilledTemplate, text: str) -> Encoded:
         """Return a laid row with a text after it as targets, and its end."""
-        answer = answer_ids(self.backbone, laid.left, text)
+        answer = answer_ids(self.backbone, filled.left, text)
         longest = self.task.decoding.max_new_tokens
-        cut = len(answer) > longest
+        truncated = len(answer) > longest
         answer = answer[:longest]
-        if self.backbone.text.end is not None and not cut:  # what was cut does not end here
+        if self.backbone.text.end is not None and not truncated:  # what was cut does not end here
             answer = [*answer, self.backbone.text.end]
         targets = tuple((0, j) for j in range(-1, len(answer) - 1))
-        example = Example(laid.ids, laid.slot, (tuple(answer[:-1]),), targets, tuple(answer))
-        return Encoded(example, len(answer), cut or laid.cut)
+        example = Example(filled.ids, filled.slot, (tuple(answer[:-1]),), targets, tuple(answer))
+        return Encoded(example, len(answer), truncated or filled.truncated)
 
     def _conversation(self, row: Row, room: int) -> Encoded:
         """Return a conversation with all replies as targets, and the tokens that end them.
 
         One that is too long loses its first turns.
         """
-        messages, cut = self._heard(row.fields["messages"]), False
+        messages, truncated = self._window_messages(row.fields["messages"]), False
         limit = min(self.task.max_length, room)
         while True:
-            said = talk(self.backbone, messages, row.where)
+            said = encode_conversation(self.backbone, messages, row.where)
             own = {**row.fields, "messages": said.before}
             values = {name: str(own[name]) for name in self.template.fields}
-            laid = lay(
+            filled = fill_template(
                 self.backbone, self.template, values, room=room, side="left", where=row.where
             )
-            if len(laid.ids) + len(said.ids) <= limit:
+            if len(filled.ids) + len(said.ids) <= limit:
                 break
-            shorter = later(messages)
+            shorter = without_first_turns(messages)
             if shorter is None:  # one turn alone is cut as any other row
                 last = Row({**row.fields, "messages": messages}, row.where, row.task)
-                laid = self._laid(last, room)
-                return self._taught(laid, self._following(laid.left, last))
-            messages, cut = shorter, True
+                filled = self._fill_row(last, room)
+                return self._with_answer(filled, self._following(filled.left, last))
+            messages, truncated = shorter, True
         targets = tuple((0, place - 1) for place in said.said)
         answers = tuple(said.ids[place] for place in said.said)
-        example = Example(laid.ids, laid.slot, (said.ids[:-1],), targets, answers)
-        return Encoded(example, len(answers), cut or laid.cut)
+        example = Example(filled.ids, filled.slot, (said.ids[:-1],), targets, answers)
+        return Encoded(example, len(answers), truncated or filled.truncated)
 
     def demonstration(self, row: Row) -> str:
         """Return the row's prompt with its answer, ended as the next row begins."""
         prompt = self.plain_text(self._values(row))
         answer = self._following(prompt, row)
-        if self._templated(row):
+        if self._uses_chat_template(row):
             return f"{prompt}{answer}{self.backbone.text.tokenizer.eos_token or ''}\n"
         return f"{prompt}{answer}{self.template.after}"

@@ -1,4 +1,4 @@
-"""The machine of all tasks whose answers are texts: what is learned, written and scored."""
+"""All tasks whose answers are texts, on a backbone: what is learned, decoded and scored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from foreword.data.row import Row
 from foreword.engine.passes import buckets, infer, share
 from foreword.injection import Injection, Mixture
 from foreword.tasks.base import Encoded, sum_by_row
-from foreword.tasks.progress import by_owner
+from foreword.tasks.progress import report_by_row
 from foreword.tasks.templates.layout import room_for
 from foreword.tasks.texts.examples import TextExamples
 
@@ -26,12 +26,12 @@ ROWS_TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Rows of token ids to be continued, what each is run under, and whether it was cut."""
+class DecodingInputs:
+    """Rows of token ids to continue, the injection of each, and whether it was truncated."""
 
     ids: list[tuple[int, ...]]
     injection: Mixture
-    cut: list[bool]
+    truncated: list[bool]
 
 
 class Generator(TextExamples):
@@ -62,8 +62,10 @@ class Generator(TextExamples):
     def _entropies(self, logits: Tensor, items: Sequence[Encoded], smoothing: float) -> Tensor:
         answers = [token for item in items for token in item.example.answers]
         target = torch.tensor(answers, device=logits.device)
-        each = F.cross_entropy(logits.float(), target, reduction="none", label_smoothing=smoothing)
-        return sum_by_row(each, [item.gold for item in items])
+        losses = F.cross_entropy(
+            logits.float(), target, reduction="none", label_smoothing=smoothing
+        )
+        return sum_by_row(losses, [item.gold for item in items])
 
     def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return the summed log-likelihood of the answers' tokens, and their number."""
@@ -79,28 +81,29 @@ class Generator(TextExamples):
         before: str = "",
         progress: Any = None,
     ) -> list[dict[str, Any]]:
-        """Return an answer for each row; of one in windows, the likeliest of theirs."""
+        """Return an answer for each row; for one read in windows, the likeliest of theirs."""
         self.check(rows, answers=False)
         room = room_for(self.backbone, injection)
-        parted = [self.windows(row, room, before) for row in rows]
-        owners = [n for n, own in enumerate(parted) for _ in own]
-        flat = [part for own in parted for part in own]
+        windows = [self.windows(row, room, before) for row in rows]
+        owners = [n for n, parts in enumerate(windows) for _ in parts]
+        flat = [part for parts in windows for part in parts]
         mixture = Mixture.of(injection, len(rows)).of_rows(owners)
         under = mixture if isinstance(injection, Mixture) else injection
-        texts, cut = self._written(flat, under, before, owners, progress)
-        several = [n for n, own in enumerate(owners) if len(parted[own]) > 1]
-        chances = dict.fromkeys(range(len(flat)), 0.0)
+        texts, truncated = self._decode_rows(flat, under, before, owners, progress)
+        several = [n for n, owner in enumerate(owners) if len(windows[owner]) > 1]
+        likelihoods = dict.fromkeys(range(len(flat)), 0.0)
         if several:
-            chosen = mixture.of_rows(several) if isinstance(injection, Mixture) else injection
-            said = [(flat[n], texts[n]) for n in several]
-            chances.update(zip(several, self._chances(said, chosen, room, before), strict=True))
-        found: list[dict[str, Any]] = [{} for _ in rows]
-        for n in sorted(range(len(flat)), key=lambda n: chances[n]):
-            own = {"windows": len(parted[owners[n]])} if self.wording.windowed else {}
-            found[owners[n]] = {"text": texts[n], "cut": cut[n], **own}
-        return found
+            under = mixture.of_rows(several) if isinstance(injection, Mixture) else injection
+            pairs = [(flat[n], texts[n]) for n in several]
+            means = self._mean_log_likelihoods(pairs, under, room, before)
+            likelihoods.update(zip(several, means, strict=True))
+        answers: list[dict[str, Any]] = [{} for _ in rows]
+        for n in sorted(range(len(flat)), key=lambda n: likelihoods[n]):  # the likeliest comes last
+            count = {"windows": len(windows[owners[n]])} if self.wording.windowed else {}
+            answers[owners[n]] = {"text": texts[n], "cut": truncated[n], **count}
+        return answers
 
-    def _written(
+    def _decode_rows(
         self,
         rows: Sequence[Row],
         injection: Injection | Mixture,
@@ -108,48 +111,48 @@ class Generator(TextExamples):
         owners: Sequence[int],
         progress: Any,
     ) -> tuple[list[str], list[bool]]:
-        """Decode each row; progress hears of an owner once, with the last of its rows."""
-        asked = self.asked(rows, injection, before=before)
+        """Decode each row; ``progress`` counts an owner with the last of its rows."""
+        inputs = self.decoding_inputs(rows, injection, before=before)
         texts = [""] * len(rows)
         decoding = self._decoding(before)
-        sizes = [len(ids) + decoding.max_new_tokens for ids in asked.ids]
-        told = by_owner(progress, owners)
+        sizes = [len(ids) + decoding.max_new_tokens for ids in inputs.ids]
+        report = report_by_row(progress, owners)
         for group in buckets(sizes, ROWS_TOKENS):
-            ids, part = [asked.ids[i] for i in group], asked.injection.of_rows(group)
+            ids, part = [inputs.ids[i] for i in group], inputs.injection.of_rows(group)
             for i, text in zip(group, decode(self.backbone, ids, part, decoding), strict=True):
                 texts[i] = text.strip()
-            told(group)
-        return texts, asked.cut
+            report(group)
+        return texts, inputs.truncated
 
-    def _chances(
+    def _mean_log_likelihoods(
         self,
-        said: Sequence[tuple[Row, str]],
+        answered: Sequence[tuple[Row, str]],
         injection: Injection | Mixture,
         room: int,
         before: str,
     ) -> list[float]:
         """Return the mean log-probability of each text's tokens after its row; no text has none."""
         items = []
-        for row, text in said:
-            laid = self._laid(row, room, before)
-            items.append(self._taught(laid, self.following(laid.left, text)))
-        found = [-math.inf] * len(items)
+        for row, text in answered:
+            filled = self._fill_row(row, room, before)
+            items.append(self._with_answer(filled, self.following(filled.left, text)))
+        means = [-math.inf] * len(items)
         for group, logits in infer(self.backbone, injection, [item.example for item in items]):
-            own = [items[i] for i in group]
-            for i, loss in zip(group, self._entropies(logits, own, 0.0).tolist(), strict=True):
-                if said[i][1]:
-                    found[i] = -loss / items[i].gold
-        return found
+            losses = self._entropies(logits, [items[i] for i in group], 0.0).tolist()
+            for i, loss in zip(group, losses, strict=True):
+                if answered[i][1]:
+                    means[i] = -loss / items[i].gold
+        return means
 
     @torch.no_grad()
-    def asked(
+    def decoding_inputs(
         self, rows: Sequence[Row], injection: Injection | Mixture, *, before: str = ""
-    ) -> Asked:
-        """Return what is to be continued; what all rows begin with is read by now."""
+    ) -> DecodingInputs:
+        """Return the rows to continue; the lead that all of them share is read already."""
         self.check(rows, answers=False)
         room = room_for(self.backbone, injection)
-        laid = [self._laid(row, room, before) for row in rows]
-        examples = [Example(each.ids, each.slot, ((),), ()) for each in laid]
+        filled = [self._fill_row(row, room, before) for row in rows]
+        examples = [Example(each.ids, each.slot, ((),), ()) for each in filled]
         more = self.task.decoding.max_new_tokens
         longest = max((e.length for e in examples), default=0) + more
         mixture = Mixture.of(injection, len(rows))
@@ -157,10 +160,12 @@ class Generator(TextExamples):
         read = [share(self.backbone.with_changes(p), p, lead, longest) for p in mixture.parts]
         parts = tuple(each.injection for each in read if isinstance(each.injection, Injection))
         ids = [example.ids[read[0].lead :] for example in examples]
-        return Asked(ids, Mixture(parts, mixture.rows), [each.cut for each in laid])
+        return DecodingInputs(
+            ids, Mixture(parts, mixture.rows), [each.truncated for each in filled]
+        )
 
     def _decoding(self, before: str) -> Decoding:
-        """Stop at the blank line that parts demonstrations, where there are some."""
+        """Stop at the blank line between demonstrations, where there are some."""
         stop = self.task.decoding.stop
         return replace(self.task.decoding, stop=(*stop, "\n\n")) if before else self.task.decoding
 
@@ -172,7 +177,7 @@ class Generator(TextExamples):
         ``windowed`` counts the rows that were read in windows.
         """
         references = [self.wording.references(row) for row in rows]
-        found = self.wording.measure([str(p["text"]) for p in predictions], references, seed)
+        scores = self.wording.measure([str(p["text"]) for p in predictions], references, seed)
         if self.wording.windowed is None:
-            return found
-        return {**found, "windowed": sum(p.get("windows", 1) > 1 for p in predictions)}
+            return scores
+        return {**scores, "windowed": sum(p.get("windows", 1) > 1 for p in predictions)}
