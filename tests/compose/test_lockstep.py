@@ -70,7 +70,7 @@ def by_hand(
     bound = task.bind(base)
     written = []
     for text in TEXTS:
-        ids = bound._laid(contract.Row({"text": text}, "F:1"), 100).ids
+        ids = bound._fill_row(contract.Row({"text": text}, "F:1"), 100).ids
         said: list[int] = []
         while len(said) < task.decoding.max_new_tokens:
             logs = [w * m(ids, said).log_softmax(0) for w, m in zip(weights, models, strict=True)]

@@ -62,14 +62,16 @@ class TextFusion:
         members, rows = poll.members, poll.rows
         bounds = _bounds(members)
         backbone, decoding = bounds[0].backbone, bounds[0].task.decoding
-        asked = [b.decoding_inputs(rows, m.injection) for b, m in zip(bounds, members, strict=True)]
+        inputs = [
+            b.decoding_inputs(rows, m.injection) for b, m in zip(bounds, members, strict=True)
+        ]
         more = decoding.max_new_tokens
-        sizes = [sum(len(each.ids[i]) + more for each in asked) for i in range(len(rows))]
+        sizes = [sum(len(each.ids[i]) + more for each in inputs) for i in range(len(rows))]
         found: list[dict[str, Any]] = [{} for _ in rows]
         for group in buckets(sizes, ROWS_TOKENS):
-            texts = continued(backbone, asked, weights, group, decoding)
+            texts = continued(backbone, inputs, weights, group, decoding)
             for i, text in zip(group, texts, strict=True):
-                found[i] = {"text": text.strip(), "cut": any(each.truncated[i] for each in asked)}
+                found[i] = {"text": text.strip(), "cut": any(each.truncated[i] for each in inputs)}
             if poll.progress is not None:
                 poll.progress(len(group))
         return found
@@ -139,7 +141,7 @@ def _likelihoods(
 @torch.no_grad()
 def continued(
     backbone: Backbone,
-    asked: Sequence[DecodingInputs],
+    inputs: Sequence[DecodingInputs],
     weights: Sequence[float],
     rows: Sequence[int],
     decoding: Decoding,
@@ -148,10 +150,10 @@ def continued(
 
     Members that change the model alike are run in one batch, with one cache.
     """
-    parts = tuple(each.injection.parts[0] for each in asked)
-    every = [member for member in range(len(asked)) for _ in rows]
+    parts = tuple(each.injection.parts[0] for each in inputs)
+    every = [member for member in range(len(inputs)) for _ in rows]
     mixture = Mixture(parts, every)
-    ids = [each.ids[i] for each in asked for i in rows]
+    ids = [each.ids[i] for each in inputs for i in rows]
     groups = [
         _Group.begin(backbone, [ids[i] for i in own], mixture.of_rows(own), decoding)
         for own in mixture.groups_by_change()
