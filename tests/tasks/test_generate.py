@@ -223,9 +223,9 @@ def test_a_chat_is_read_through_the_tokenizers_template(first: bool) -> None:
     text = task.backbone.text
     assert list(item.example.answers) == [*text.continuation("assistant>", "bad film"), END]
     asked = Row({"messages": TALK[:1]}, "F:1")
-    assert task._laid(asked, 512).ids == item.example.ids
+    assert task._fill_row(asked, 512).ids == item.example.ids
     plainly = Row({"messages": "good film?"}, "F:1")
-    assert task._laid(plainly, 512).ids == item.example.ids
+    assert task._fill_row(plainly, 512).ids == item.example.ids
 
 
 def test_without_a_chat_template_turns_are_named() -> None:
