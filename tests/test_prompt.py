@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 import torch
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from torch import Tensor
 from families import CAUSAL, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import KV, Injection
 from foreword.prompt.file import MAX_HEADER
@@ -141,7 +143,7 @@ def test_texts_need_a_template_of_one_field() -> None:
     two = prompt(task=replace(CLASSIFY, template="{a} {b}:"))
     with pytest.raises(UserError, match=r"input 1 is a text, but the template has 2 fields \(a, b"):
         two.predict(["x"])
-    with pytest.raises(UserError, match=r"input 2: no field 'text'"):
+    with pytest.raises(UserError, match=r"input 2: missing field 'text'; \(known: body\)"):
         prompt().predict(["x", {"body": "y"}])
 
 
@@ -153,6 +155,31 @@ def test_virtual_tokens_that_the_template_asks_for_must_be_there() -> None:
         prompt(Injection(embeds=drawn(3, 32)), task).predict(["a"])
     with pytest.raises(UserError, match=r"holds 3 virtual tokens and its task places 7"):
         prompt(soft(), task).predict(["a"])
+
+
+def test_one_input_has_one_answer_and_many_a_list(tmp_path: Path) -> None:
+    made, texts = prompt(soft()), ["a film", "it was"]
+    many = made.predict(texts)
+    assert isinstance(many, list)
+    assert [made.predict(text) for text in texts] == many
+    assert made.predict({"text": "a film"}) == many[0]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    for rows in (pandas.DataFrame({"text": texts}), [Row({"text": t}, "") for t in texts], file):
+        assert made.predict(rows) == many
+
+
+def test_rows_are_brought_to_canonical_shape_before_they_are_answered() -> None:
+    made = prompt(soft(), replace(CLASSIFY, template="{prompt} :"))
+    (answer,) = made.predict([{"instruction": "a film", "input": "it was"}])
+    assert answer == made.predict("a film\nit was")
+
+
+def test_a_prompt_is_shown_in_a_line_and_hashed() -> None:
+    made = prompt(soft())
+    assert len(repr(made)) < 120
+    assert "classify on llama, Injection(virtual tokens 3, 96 numbers)" in repr(made)
+    assert len({made, made, prompt(soft())}) == 2
 
 
 # Refusals -------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ class ClassHead:
     bias: Tensor  # (C,)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Injection:
     """Virtual token embeddings, keys and values by attention module, and changes of the model.
 
@@ -113,6 +113,18 @@ class Injection:
     patches: Mapping[str, tuple[Patch, ...]] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     head: ClassHead | None = None
+
+    def __repr__(self) -> str:
+        parts = {
+            "virtual tokens": 0 if self.embeds is None else len(self.embeds),
+            "keys and values in": len(self.kv),
+            "patches of": len(self.patches),
+            "weights": len(self.weights),
+            "classes": 0 if self.head is None else len(self.head.weight),
+        }
+        shown = [f"{name} {count}" for name, count in parts.items() if count]
+        numbers = sum(tensor.numel() for _, tensor in self.tensors())
+        return f"Injection({', '.join([*shown, f'{numbers:,} numbers'])})"
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every tensor with a stable name, the one it has in a Prompt file."""

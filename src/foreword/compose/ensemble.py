@@ -14,9 +14,10 @@ from foreword.compose.fusion import Fusion, LabelFusion, NumberFusion, Poll
 from foreword.compose.lockstep import TextFusion
 from foreword.compose.together import check_together, check_weights
 from foreword.data.row import Row
+from foreword.data.rows import Rows
 from foreword.errors import UserError
 from foreword.prompt.file import PromptFile, read_file
-from foreword.prompt.prompt import Answerer, Prompt, predicted
+from foreword.prompt.prompt import Answerer, Prompt, predict
 from foreword.prompt.schema import SCHEMA
 from foreword.prompt.tensors import injection_of, write_tensors
 from foreword.tasks.base import Bound, Task
@@ -89,9 +90,9 @@ class Ensemble:
         """Answer rows, one object each; ``progress`` is told how many more are done."""
         return self.fusion.answers(Poll(self.members, rows, progress), self.weights)
 
-    def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
-        """Answer texts (for a template of one field) or rows: labels, completions or scores."""
-        return predicted(self, inputs)
+    def predict(self, inputs: str | Mapping[str, Any] | Rows) -> Any:
+        """Answer one text or row, or a list of answers for many, as a prompt does."""
+        return predict(self, inputs)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of its file by their names there."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.config.values import from_plain, plain
 from foreword.data.row import Row
+from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.prompt.schema import SCHEMA
@@ -20,7 +21,7 @@ from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import TASKS, name_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prompt:
     """A tuned injection with the task it serves, the backbone it was made on, and its history.
 
@@ -63,9 +64,16 @@ class Prompt:
         """Answer rows, one object each; ``progress`` is told how many more are done."""
         return self.bound().predict(rows, self.injection, progress=progress)
 
-    def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
-        """Answer texts (for a template of one field) or rows: labels, completions or scores."""
-        return predicted(self, inputs)
+    def predict(self, inputs: str | Mapping[str, Any] | Rows) -> Any:
+        """Answer one text or row, or a list of answers for many (:func:`predict`)."""
+        return predict(self, inputs)
+
+    def __repr__(self) -> str:
+        method = self.method.get("name", "?")
+        return (
+            f"Prompt({method} for {name_of(self.task)} on {self.backbone['name']}, "
+            f"{self.injection})"
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of its file by their names there."""
@@ -161,8 +169,8 @@ class Answerer(Protocol):
     ) -> list[dict[str, Any]]:
         """Answer rows, one object each; ``progress`` is told how many more are done."""
 
-    def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
-        """Answer texts, or rows as objects."""
+    def predict(self, inputs: str | Mapping[str, Any] | Rows) -> Any:
+        """Answer one text or row, or a list of answers for many."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of its file by their names there."""
@@ -174,23 +182,34 @@ class Answerer(Protocol):
         """Write its file, whole or not at all."""
 
 
-def predicted(tuned: Answerer, inputs: Sequence[str | Mapping[str, Any]]) -> list[Any]:
-    """Answer texts or rows and return the answers alone."""
+def predict(tuned: Answerer, inputs: str | Mapping[str, Any] | Rows) -> Any:
+    """Answer one text or row with one answer, and many with a list: labels, texts or numbers.
+
+    Texts are for templates of one field. Many rows may be whatever `foreword.data.rows` takes; a
+    string is always a text, and a ``Path`` a file of rows.
+    """
     bound = tuned.bound()
-    return [answer[bound.answer] for answer in tuned.answers(rows_of(inputs, bound))]
+    single = isinstance(inputs, str | Mapping)
+    rows = rows_of([inputs] if single else inputs, bound)
+    answers = [answer[bound.answer] for answer in tuned.answers(rows)]
+    return answers[0] if single else answers
 
 
-def rows_of(inputs: Sequence[str | Mapping[str, Any]], bound: Bound) -> list[Row]:
-    """Make rows of texts, or of objects with the template's fields."""
-    rows = []
-    for number, given in enumerate(inputs, 1):
-        if isinstance(given, str):
-            fields = bound.fields
-            if len(fields) != 1:
-                raise UserError(
-                    f"input {number} is a text, but the template has {len(fields)} fields "
-                    f"({', '.join(fields)}); give rows with these fields"
-                )
-            given = {fields[0]: given}
-        rows.append(Row(given, f"input {number}"))
-    return rows
+def rows_of(inputs: Rows, bound: Bound) -> list[Row]:
+    """Return rows of texts, or of whatever holds rows with the template's fields."""
+    if isinstance(inputs, Sequence) and not isinstance(inputs, str):
+        inputs = [_with_field(given, number, bound) for number, given in enumerate(inputs, 1)]
+    return as_rows(inputs, targets=False, name="input")
+
+
+def _with_field(given: Any, number: int, bound: Bound) -> Any:
+    """Return a text as the template's one field; anything else as it is."""
+    if not isinstance(given, str):
+        return given
+    fields = bound.fields
+    if len(fields) != 1:
+        raise UserError(
+            f"input {number} is a text, but the template has {len(fields)} fields "
+            f"({', '.join(fields)}); give rows with these fields"
+        )
+    return {fields[0]: given}
