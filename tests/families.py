@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -172,6 +173,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def backbone(family: Family, *, dtype: torch.dtype = torch.float32, **config: Any) -> Backbone:
     """A tiny random backbone of a family, the same weights at every call."""
+    model = family_model(family, dtype=dtype, **config)
+    return Backbone(model, tokenizer(), architecture=family.architecture, name=family.name)  # type: ignore[arg-type]
+
+
+def family_model(
+    family: Family, *, dtype: torch.dtype = torch.float32, **config: Any
+) -> PreTrainedModel:
+    """The model of :func:`backbone`, as transformers makes it."""
     torch.manual_seed(0)
     made = AutoConfig.for_model(
         family.model_type or family.name, **{**SMALL, **family.config, **config}
@@ -182,4 +191,4 @@ def backbone(family: Family, *, dtype: torch.dtype = torch.float32, **config: An
     for parameter in model.parameters():  # some start at zero, which would hide mistakes
         if parameter.dim() == 1:
             parameter.data.add_(0.1 * torch.randn_like(parameter))
-    return Backbone(model, tokenizer(), architecture=family.architecture, name=family.name)  # type: ignore[arg-type]
+    return model

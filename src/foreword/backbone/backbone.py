@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from foreword.backbone.example import Example
+from foreword.backbone.inside.views import frozen_view
 from foreword.backbone.load.fingerprint import fingerprint
 from foreword.backbone.load.quantize import check_kind
 from foreword.backbone.load.quantize import quantize as quantize_model
@@ -28,8 +29,12 @@ from foreword.injection import KV, NOTHING, Injection, Mixture
 class Backbone(Network):
     """A frozen model with its tokenizer and its fingerprint, which runs examples.
 
-    Weights never change here: parameters ask for no gradient, and dropout is off. See
-    :class:`Network` for what it knows of the model.
+    Weights never change: parameters ask for no gradient, and dropout is off. ``model`` itself
+    stays as it was, in its mode and its attention too: the backbone runs a view of it that
+    shares its weights. With ``in_place`` it sets up ``model`` and keeps no other, so that
+    layers which are quantized are freed.
+
+    See :class:`Network` for what it knows of the model.
     """
 
     def __init__(
@@ -40,9 +45,9 @@ class Backbone(Network):
         architecture: Architecture,
         name: str,
         quantized: str | None = None,
+        in_place: bool = False,
     ) -> None:
-        model.train(False)
-        model.requires_grad_(False)
+        model = model.train(False).requires_grad_(False) if in_place else frozen_view(model)
         self.text = Text(tokenizer)
         if quantized is not None:
             self.fingerprint = fingerprint(model, tokenizer)  # of the weights as they were
@@ -76,6 +81,7 @@ class Backbone(Network):
             architecture=source.architecture,
             name=source.name,
             quantized=quantize,
+            in_place=True,
         )
 
     @cached_property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 from transformers import Conv1D, PreTrainedConfig
 
-from foreword.backbone.inside.views import output_embeddings
+from foreword.backbone.inside.views import output_embeddings, with_modules
 from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
@@ -156,10 +155,8 @@ def _sketch(model: PreTrainedModel) -> PreTrainedModel:
             elif isinstance(module, nn.Linear):
                 made[id(module)] = _empty(module.in_features, module.out_features)
             else:
-                shell = made[id(module)] = copy.copy(module)
-                shell._modules = {
-                    n: None if c is None else sketched(c) for n, c in module._modules.items()
-                }
+                children = {n: c and sketched(c) for n, c in module._modules.items()}
+                made[id(module)] = with_modules(module, children)
         return made[id(module)]
 
     found: PreTrainedModel = sketched(model)  # type: ignore[assignment]

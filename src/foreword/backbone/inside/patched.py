@@ -7,7 +7,6 @@ Nothing of the frozen model is written to, and any number of patched models stan
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from foreword.backbone.inside.views import StandIn
+from foreword.backbone.inside.views import StandIn, with_modules
 from foreword.errors import UserError
 from foreword.injection import Activation, Injection, Patch
 
@@ -54,8 +53,7 @@ def patch_model(model: PreTrainedModel, injection: Injection) -> PreTrainedModel
         result = module
         changed = any(children[n] is not c for n, c in module._modules.items())
         if changed or any(own[n] is not p for n, p in module._parameters.items()):
-            result = copy.copy(module)
-            result._modules = children
+            result = with_modules(module, children)
             result._parameters = own  # type: ignore[assignment]
         if id(module) in named:
             name = named[id(module)]

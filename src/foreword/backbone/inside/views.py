@@ -1,11 +1,12 @@
-"""Shells: the same modules under another top, so that part of a model's own code runs alone."""
+"""Views: copies of a model that share its weights, and differ in some of their modules."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from functools import wraps
 from types import new_class
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -13,6 +14,29 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 
 from foreword.backbone.attention.interface import PassContext
+
+Kind = TypeVar("Kind", bound=nn.Module)
+
+
+def with_modules(module: Kind, modules: Mapping[str, nn.Module | None]) -> Kind:
+    """Return a shallow copy of a module, with ``modules`` in place of its children."""
+    view = copy.copy(module)
+    view._modules = dict(modules)
+    return view
+
+
+def frozen_view(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the model in evaluation mode, over the same weights, which ask for no gradient.
+
+    The modules and the configuration are copies, so that ``model`` itself stays as it is.
+    """
+    shared: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
+    for weight in model.parameters():
+        frozen = nn.Parameter(weight.detach(), requires_grad=False)
+        shared[id(weight)] = frozen if weight.requires_grad else weight
+    view = copy.deepcopy(model, shared)
+    view.train(False)
+    return view
 
 
 class StandIn(nn.Module):
@@ -63,16 +87,18 @@ def head(
         name = next(n for n, module in model.named_children() if module is base)
     else:
         raise NotImplementedError(f"{type(model).__name__} has no base model below its head")
-    shell = copy.copy(model)
-    shell._modules = dict(model._modules)
-    shell._modules[name] = _Given(base, output(last_hidden_state=hidden))
+    modules: dict[str, nn.Module | None] = {
+        **model._modules,
+        name: _Given(base, output(last_hidden_state=hidden)),
+    }
     if narrow is not None:
-        shell._modules[held_by(model, output_embeddings(model))] = narrow
+        modules[held_by(model, output_embeddings(model))] = narrow
+    view = with_modules(model, modules)
     if model.config.is_encoder_decoder:
         encoded = BaseModelOutput(last_hidden_state=hidden)
-        answer = shell(encoder_outputs=encoded, decoder_inputs_embeds=hidden)
+        answer = view(encoder_outputs=encoded, decoder_inputs_embeds=hidden)
     else:
-        answer = shell(inputs_embeds=hidden)
+        answer = view(inputs_embeds=hidden)
     logits: Tensor = answer.logits[0]
     return logits
 
@@ -89,28 +115,27 @@ def held_by(model: nn.Module, module: nn.Module | None) -> str:
 
 
 def generating_view(
-    model: PreTrainedModel, carried: PassContext | None, start: Tensor
+    model: PreTrainedModel, context: PassContext | None, start: Tensor
 ) -> PreTrainedModel:
-    """Return a shell of ``model`` for ``generate``: its forward carries, its positions start later.
+    """Return a view of ``model`` whose ``generate`` runs under an injection.
 
-    ``start`` (B, 1) is the position of each row's first token.
-    ``generate`` refuses unknown keywords, and models override parts of it; a subclass that
-    shares every module is the one place where both can be met.
+    Its forward passes ``context`` on, and counts positions from ``start`` (B, 1), that of each
+    row's first token. ``generate`` refuses unknown keywords, and models override parts of it;
+    so the view is of a subclass of the model's class.
     """
     kind = type(model)
 
     @wraps(kind.forward)
     def forward(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
-        if carried is not None:
-            kwargs["foreword"] = carried
+        if context is not None:
+            kwargs["foreword"] = context
         if kwargs.get("position_ids") is not None:
             kwargs["position_ids"] = kwargs["position_ids"] + start
         return kind.forward(self, *args, **kwargs)
 
-    shell = copy.copy(model)
-    speaker = new_class(
-        f"Speaking{kind.__name__}", (kind,), {}, lambda body: body.update(forward=forward)
+    generating = new_class(
+        f"Generating{kind.__name__}", (kind,), {}, lambda body: body.update(forward=forward)
     )
-    made: PreTrainedModel = object.__new__(speaker)
-    made.__dict__ = shell.__dict__
-    return made
+    view: PreTrainedModel = object.__new__(generating)
+    view.__dict__ = dict(model.__dict__)
+    return view

@@ -1,15 +1,14 @@
-"""A stack of layers, run whole or in part: the model's own code over a list with stand-ins.
+"""A stack of layers, run whole or in part.
 
-The list is found by where the model attends, never by the model's name. A part is run by a shell
-of the same modules in which the layers that are left out pass their input on; embeddings,
+The list of layers is found by where the model attends, never by the model's name. A part is run
+by a view of the model in which the layers that are left out return their input; embeddings,
 positions, masks and the final norm run as they are.
 """
 
 from __future__ import annotations
 
-import copy
 import sysconfig
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torch.fx.experimental import _config as SIZES
 
 from foreword.backbone.attention.interface import PassContext
 from foreword.backbone.inside.attention_sites import Site
-from foreword.backbone.inside.views import StandIn
+from foreword.backbone.inside.views import StandIn, with_modules
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +97,9 @@ class Stack:
             whole: Tensor = self.base(**inputs).last_hidden_state
             return whole
         kept: list[Tensor] = []
-        stations = [self._station(n, layers, states, kept) for n in range(len(self.layers))]
-        found: Tensor = _with(self.base, self.path.split("."), stations)(**inputs).last_hidden_state
+        run = [self._layer(n, layers, states, kept) for n in range(len(self.layers))]
+        view = _with_layers(self.base, self.path.split("."), run)
+        found: Tensor = view(**inputs).last_hidden_state
         return found if layers.last is None else kept[0]
 
     @property
@@ -107,28 +107,33 @@ class Stack:
         """What runs a layer compiled; None where there are no gradients, and little to gain."""
         return self.compiled if torch.is_grad_enabled() else None
 
-    def _station(
+    def _layer(
         self, number: int, layers: LayerRange, states: Tensor | None, kept: list[Tensor]
     ) -> nn.Module:
+        """Return what stands in the place of a layer while ``layers`` are run."""
         layer = self.layers[number]
         if number == layers.first - 1:
             assert states is not None
-            return _Given(layer, states)
+            return _Stored(layer, states)
         if number == layers.last:
-            return _Kept(layer, kept)
+            return _KeepsInput(layer, kept)
         if number + 1 == layers.last == len(self.layers):
-            return _Ended(layer, kept)
+            return _KeepsOutput(layer, kept)
         if number < layers.first or (layers.last is not None and number > layers.last):
-            return _Passed(layer)
+            return _Skipped(layer)
         return layer if self._body is None else _Compiled(layer, self._body)
 
 
-class _Passed(StandIn):
+class _Skipped(StandIn):
+    """Returns its input."""
+
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return hidden_states
 
 
-class _Given(StandIn):
+class _Stored(StandIn):
+    """Returns stored states, which enter the next layer."""
+
     def __init__(self, layer: nn.Module, states: Tensor) -> None:
         super().__init__(layer)
         self.states = states
@@ -137,7 +142,9 @@ class _Given(StandIn):
         return self.states
 
 
-class _Kept(StandIn):
+class _KeepsInput(StandIn):
+    """Keeps the states that enter it, and returns them."""
+
     def __init__(self, layer: nn.Module, kept: list[Tensor]) -> None:
         super().__init__(layer)
         self.kept = kept
@@ -147,13 +154,13 @@ class _Kept(StandIn):
         return hidden_states
 
 
-class _Ended(_Kept):
-    """Keeps what the last layer makes, and not what enters another."""
+class _KeepsOutput(_KeepsInput):
+    """Runs the last layer and keeps its output."""
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        made = self.within(hidden_states, *args, **kwargs)
-        self.kept.append(made[0] if isinstance(made, tuple) else made)
-        return made
+        output = self.within(hidden_states, *args, **kwargs)
+        self.kept.append(output[0] if isinstance(output, tuple) else output)
+        return output
 
 
 class _Compiled(StandIn):
@@ -164,13 +171,13 @@ class _Compiled(StandIn):
         self.body = body
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        carried: PassContext | None = kwargs.get("foreword")
-        if carried is not None and isinstance(carried.kv, Mapping):
-            own = [carried.kv[m] for m in self.within.modules() if m in carried.kv]
-            kwargs["foreword"] = replace(carried, kv=own[0] if own else None)
+        context: PassContext | None = kwargs.get("foreword")
+        if context is not None and isinstance(context.kv, Mapping):
+            own = [context.kv[m] for m in self.within.modules() if m in context.kv]
+            kwargs["foreword"] = replace(context, kv=own[0] if own else None)
         # A graph of its own is not worth it for the lowest layer, nor for rows of several prefixes,
         # which attend block by block: each shape of a block would be compiled anew.
-        several = carried is not None and carried.rows is not None
+        several = context is not None and context.rows is not None
         if several or not hidden_states.requires_grad:
             return self.within(hidden_states, *args, **kwargs)
         # Sizes that happen to be equal need not stay so.
@@ -197,13 +204,9 @@ def no_compiler(device: torch.device) -> str | None:
     return None if headers.exists() else f"the headers of Python are missing ({headers})"
 
 
-def _with(base: nn.Module, path: list[str], stations: Iterable[nn.Module]) -> nn.Module:
-    """Return a shell of ``base`` whose list at ``path`` holds ``stations``."""
+def _with_layers(base: nn.Module, path: list[str], layers: Sequence[nn.Module]) -> nn.Module:
+    """Return a view of ``base`` whose list at ``path`` holds ``layers``."""
     if not path:
-        made = copy.copy(base)
-        made._modules = {str(n): station for n, station in enumerate(stations)}
-        return made
-    shell = copy.copy(base)
-    shell._modules = dict(base._modules)
-    shell._modules[path[0]] = _with(base.get_submodule(path[0]), path[1:], stations)
-    return shell
+        return with_modules(base, {str(number): layer for number, layer in enumerate(layers)})
+    inner = _with_layers(base.get_submodule(path[0]), path[1:], layers)
+    return with_modules(base, {**base._modules, path[0]: inner})
