@@ -21,8 +21,9 @@ from foreword.config.values import from_plain
 from foreword.errors import UserError, nearest
 from foreword.methods.base import Method
 from foreword.methods.registry import METHODS
-from foreword.reporter import SILENT, Reporter
+from foreword.reporter import Reporter
 from foreword.tasks.registry import TASKS
+from foreword.training.examples import encode
 from foreword.training.loop import Loop
 from foreword.training.presets import PRESETS
 from foreword.training.settings import Training
@@ -126,27 +127,35 @@ class ForewordRun:
         bound.check(self.rows.train, answers=True)
         method, training = self.chosen.method, self.training
         trainable = method.build(bound, self.rows.train, self.seed)
-        self.loop = Loop(self.backbone, bound, trainable, training, method.rate, self.report)
-        self.loop.encode(self.rows.train, self.rows.dev)
+        examples = encode(
+            self.backbone,
+            bound,
+            trainable.outline,
+            self.rows.train,
+            self.rows.dev,
+            training,
+            self.report,
+        )
+        self.loop = Loop(self.backbone, bound, trainable, examples, training, method.rate)
         self.per_epoch, self.steps = self.loop.per_epoch, self.loop.steps
         if training.checkpointing:
             self.held.callback(self.backbone.checkpointing, False)
             self.backbone.checkpointing(True)
-        elif self.loop._compiles():
+        elif self.loop.compiles():
             self.held.enter_context(_compiling(self.backbone))
-        if self.loop.trunk is not None:
-            self.held.callback(self.loop.trunk.close)
+        if examples.lower is not None:
+            self.held.callback(examples.lower.close)
 
     def step(self) -> None:
         """Take the loop's own step."""
-        self.loop._step(SILENT)
+        self.loop.step()
 
     def score(self) -> float:
         """Return the dev score; at the end of an epoch the preset's patience hears of it."""
         with torch.no_grad():
             injection = self.loop.trainable()
-        found = self.judge(self.backbone, injection, self.loop.trunk)
-        if self.loop.progress.step % self.per_epoch == 0:
+        found = self.judge(self.backbone, injection, self.loop.examples.lower)
+        if self.loop.state.progress.step % self.per_epoch == 0:
             self.worse = 0 if found > self.best else self.worse + 1
             self.best = max(self.best, found)
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -14,8 +14,9 @@ from train_cases import Case
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.injection import Injection
-from foreword.reporter import SILENT, Reporter
+from foreword.reporter import SILENT
 from foreword.tasks.base import Bound, Encoded
+from foreword.training.examples import encode
 from foreword.training.loop import Loop
 from foreword.training.settings import Compile, Training
 
@@ -48,9 +49,9 @@ def begin(
         compile=compiled,
     )
     trainable = case.make_method().build(bound, rows, seed)
-    loop = Loop(backbone, bound, trainable, training, RATE, SILENT)
-    loop.encode(rows, [])
-    backbone.compiling(loop._compiles())  # as Loop.go does before its first step
+    examples = encode(backbone, bound, trainable.outline, rows, [], training, SILENT)
+    loop = Loop(backbone, bound, trainable, examples, training, RATE)
+    backbone.compiling(loop.compiles())  # as Loop.go does before its first step
     return loop
 
 
@@ -59,17 +60,16 @@ class ForewordSide:
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
-        self.heard = _Heard()
+        self.loss = math.nan
 
     def batch(self, number: int) -> list[Encoded]:
         """Return the rows of a batch as examples."""
-        self.loop.progress.step = number
-        return [self.loop.items[i] for i in self.loop._batch()]
+        return [self.loop.examples.train[i] for i in self.loop.order.batch(number)]
 
     def step(self, number: int) -> None:
         """Take the loop's own step."""
-        self.loop.progress.step = number
-        self.loop._step(self.heard)
+        self.loop.state.progress.step = number
+        self.loss = self.loop.step()["loss"]
 
     def prompt(self) -> Tensor:
         """Return the prompt in PEFT's layout."""
@@ -77,27 +77,18 @@ class ForewordSide:
 
     def read(self, number: int) -> Reading:
         """Take a step, without clipping, and return what it came to."""
-        training = self.loop.training
-        self.loop.training = replace(training, clip=math.inf)
+        learner = self.loop.learner
+        training = learner.training
+        learner.training = replace(training, clip=math.inf)
         self.step(number)
-        self.loop.training = training
+        learner.training = training
         # The injection holds the parameters themselves, and these their gradients.
-        return Reading(self.heard.loss, flat(self.loop.trainable().map(_gradient)))
+        return Reading(self.loss, flat(self.loop.trainable().map(_gradient)))
 
 
 def _gradient(parameter: Tensor) -> Tensor:
     assert parameter.grad is not None
     return parameter.grad
-
-
-class _Heard(Reporter):
-    """Remembers the loss."""
-
-    loss = math.nan
-
-    def step(self, number: int, values: Mapping[str, float]) -> None:
-        """Remember the loss of a step."""
-        self.loss = float(values["loss"])
 
 
 def flat(injection: Injection) -> Tensor:

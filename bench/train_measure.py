@@ -100,7 +100,7 @@ def measure(case: Case, setting: Setting, memory: bool, announce: Announce) -> d
             for floor, batch in zip(table.floors, table.theirs.batches, strict=True)
         ],
         "virtual tokens": case.length,
-        "compiled": table.ours.loop._compiles(),
+        "compiled": table.ours.loop.compiles(),
         "file": str(setting.files[case.data]),
     }
     if memory:

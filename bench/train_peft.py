@@ -24,7 +24,7 @@ _CONFIGS = {"soft": PromptTuningConfig, "prefix": PrefixTuningConfig}
 
 def collated(side: ForewordSide, number: int) -> dict[str, Tensor]:
     """Return a batch as a collator makes it: padded on the right, -100 where no answer stands."""
-    bound, device = side.loop.bound, side.loop.backbone.device
+    bound, device = side.loop.objective, side.loop.backbone.device
     rows: list[tuple[list[int], list[int]]] = []
     for item in side.batch(number):
         rows.append((list(item.example.ids), list(_answer(bound, item))))

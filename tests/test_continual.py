@@ -40,11 +40,10 @@ def test_the_old_rows_have_their_share_of_each_batch_and_their_own_task(old: Pat
     method, _ = FromFile.of(old)
     given = Replay(TASK, rows(7, 400), 0.25)
     _, run = prepare(get(), SWAPPED, method, rows(12), rows(6, 100), TRAINING, SILENT, replay=given)
-    assert (run.names, run.counts, run.per_epoch) == (("new", "old"), (12, 4), 4)
+    assert (run.examples.counts, run.per_epoch) == ({"new": 12, "old": 4}, 4)
     for step in range(8):
-        run.progress.step = step
-        assert sum(run.rows[i].task for i in run._batch()) == 1
-    for item, row in zip(run.items, run.rows, strict=True):
+        assert sum(run.examples.train_rows[i].task for i in run.order.batch(step)) == 1
+    for item, row in zip(run.examples.train, run.examples.train_rows, strict=True):
         bound = (SWAPPED, TASK)[row.task].bind(get())
         assert item.example == bound.train_example(row, 500).example
 

@@ -46,7 +46,7 @@ def test_it_ends_where_the_loss_has_multiplied() -> None:
 
 
 def test_the_loss_is_a_running_mean_without_bias() -> None:
-    test = _Test(5)
+    test = _Test()
     for number, loss in enumerate([4.0, 2.0, 1.0], 1):
         test.step(number, {"loss": loss, "rate": number / 10})
     weights = [0.81, 0.9, 1.0]

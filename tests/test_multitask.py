@@ -22,7 +22,9 @@ from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
 from foreword.training import checkpoint
 from foreword.training import loop as loop_module
+from foreword.training.examples import encode
 from foreword.training.loop import Loop
+from foreword.training.run_state import RunState
 from foreword.training.settings import Training
 from foreword.training.several_tasks import MixedObjective
 from toys import TASK, Recorder, get, rows, toy_run
@@ -88,14 +90,14 @@ def test_the_best_is_kept_by_each_task_s_own_score_or_by_the_mean(
     share: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[list[torch.Tensor]] = []
-    save = Loop.save
+    save = RunState.save
 
-    def noting(loop: Loop) -> None:
+    def noting(state: RunState) -> None:
         with torch.no_grad():
-            kept.append([part.embeds.clone() for part in loop.trainable().parts])
-        save(loop)
+            kept.append([part.embeds.clone() for part in state.trainable().parts])
+        save(state)
 
-    monkeypatch.setattr(Loop, "save", noting)
+    monkeypatch.setattr(RunState, "save", noting)
     scripted(monkeypatch, {TASK.template: [10, 60, 20, 30], MOOD.template: [10, 20, 50, 70]})
     recorder = Recorder()
     members = [replace(member, test=None) for member in MEMBERS]
@@ -119,11 +121,14 @@ def test_the_mean_dev_score_counts_tasks_alike_whatever_their_rows() -> None:
     owners = Owners((0, 1), (0, 1, 1, 1))
     bounds = [TASK.bind(get()), MOOD.bind(get())]
     parts = [METHOD.build(bound, rows(4), 0) for bound in bounds]
-    loop = Loop(get(), MixedObjective(bounds), Many(parts, owners), TRAINING, 1e-2, SILENT)
     held = [replace(row, task=t) for row, t in zip(rows(4, 100), owners.dev, strict=True)]
-    loop.encode([replace(row, task=n) for n, row in enumerate(rows(2))], held, {"a": 1, "b": 1})
+    train = [replace(row, task=n) for n, row in enumerate(rows(2))]
+    objective, many = MixedObjective(bounds), Many(parts, owners)
+    counts = {"a": 1, "b": 1}
+    examples = encode(get(), objective, many.outline, train, held, TRAINING, SILENT, counts)
+    loop = Loop(get(), objective, many, examples, TRAINING, 1e-2)
     recorder = Recorder()
-    loop._evaluate(recorder)
+    loop.score(recorder)
     one, two, mean = recorder.of("score")
     assert mean == (one + two) / 2
     for task, score in enumerate((one, two)):

@@ -25,6 +25,7 @@ from torch.distributed import TCPStore
 
 import foreword.training.log
 import foreword.training.loop
+import foreword.training.step
 from foreword.cli.main import run
 from foreword.engine.passes import differentiate
 from foreword.errors import UserError
@@ -97,7 +98,7 @@ def command(place: Place, arguments: list[str]) -> None:
         if number == place.killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    foreword.training.loop.differentiate = counted
+    foreword.training.step.differentiate = counted
     foreword.training.log.Log.step = slow  # type: ignore[method-assign]
     with (
         place.file("out").open("w") as out,

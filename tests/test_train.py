@@ -39,12 +39,14 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS
 from foreword.methods.soft import Soft, SoftPrompt
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import SILENT
 from foreword.tasks.base import Bound
+from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
 from foreword.training import checkpoint
 from foreword.training.settings import Training
-from foreword.training.tune import log_path, tune
+from foreword.training.tune import log_path, rows_for, tune
 from plain import twin
 from quick import first
 from toys import TASK, TRAINING, Lines, Recorder, get, rows, scripted, toy_run, write
@@ -100,6 +102,18 @@ def test_a_tenth_is_held_back_without_dev_rows(tmp_path: Path) -> None:
     prompt = toy_run(None, train=rows(40), dev=None, report=Lines(said))
     assert [prompt.data[part]["rows"] for part in ("train", "dev")] == [36, 4]
     assert said == ["no dev rows given: 4 of the training rows are held back"]
+
+
+TEN_LABELS = Classify(template="{text} :", labels={f"kind {n}": f" {n}" for n in range(10)})
+
+
+def test_rows_held_back_leave_every_label_in_train() -> None:
+    labels = [f"kind {n % 10}" for n in range(20)]
+    given = [Row({"text": f"text {n}", "label": own}, "") for n, own in enumerate(labels)]
+    for seed in range(20):
+        _, train, dev = rows_for(get(), TEN_LABELS, given, None, Training(seed=seed), SILENT)
+        assert len(dev) == 2
+        assert {row.fields["label"] for row in train} == set(labels)
 
 
 def test_rows_that_were_cut_are_announced() -> None:

@@ -20,8 +20,12 @@ from torch import Tensor
 
 import foreword.prompt.prompt
 import foreword.training.checkpoint
+import foreword.training.dev_score
+import foreword.training.examples
 import foreword.training.log
 import foreword.training.loop
+import foreword.training.run_state
+import foreword.training.step
 import foreword.training.tune
 from families import CAUSAL, MASKED, SEQ2SEQ, Family, backbone
 from foreword.backbone.backbone import Backbone
@@ -135,6 +139,10 @@ _TRACED = {
     for module in (
         foreword.training.tune,
         foreword.training.loop,
+        foreword.training.step,
+        foreword.training.dev_score,
+        foreword.training.run_state,
+        foreword.training.examples,
         foreword.training.checkpoint,
         foreword.training.log,
         foreword.prompt.prompt,

@@ -22,9 +22,8 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT
-from foreword.training.loop import Loop
 from foreword.training.settings import Training
-from foreword.training.tune import tune
+from foreword.training.tune import prepare, tune
 from toys import TASK, get, rows, toy_run
 
 METHODS: dict[str, Method] = {
@@ -54,15 +53,7 @@ def test_the_start_is_the_prompt_itself_and_training_moves_all_of_it(
     made = dict(again.injection.tensors())
     assert made.keys() == held.keys()
     # The best may be the start itself; so it is asked whether the steps have moved everything.
-    run = Loop(
-        get(),
-        bound if start.head is None else bound.with_head(),
-        method.build(bound, rows(12), 0),
-        Training(epochs=1),
-        method.rate,
-        SILENT,
-    )
-    run.encode(rows(12, 500), rows(6, 100))
+    _, run = prepare(get(), TASK, method, rows(12, 500), rows(6, 100), Training(epochs=1), SILENT)
     run.go(SILENT)
     for name, tensor in run.trainable().tensors():
         assert not torch.equal(tensor, held[name]) or name.endswith("bias"), name

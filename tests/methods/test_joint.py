@@ -16,8 +16,8 @@ from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import kinds, name_of
 from foreword.methods.soft import Soft
-from foreword.training.loop import Loop
 from foreword.training.settings import Training
+from foreword.training.step import adamw
 
 LLAMA = next(family for family in REACHED if family.name == "llama")
 
@@ -53,13 +53,12 @@ def test_what_there_is_one_place_for_is_refused(methods: tuple[Soft, ...], what:
 def test_each_part_is_trained_at_its_own_rate() -> None:
     base = backbone(LLAMA)
     both = Several((Prefix(length=3, rate=0.5), Head(rate=0.25)))
-    task, trainable = contract.built(both, base)
-    loop = Loop(base, task, trainable, Training(), both.rate, print)
-    rates = {group["own"] for group in loop.optimizer.param_groups[:-2]}
-    assert rates == {0.5}
-    assert {group["own"] for group in loop.optimizer.param_groups[-2:]} == {0.25}
-    same = Loop(base, task, trainable, Training(rate=0.125), both.rate, print)
-    assert {group["own"] for group in same.optimizer.param_groups} == {0.125}
+    _, trainable = contract.built(both, base)
+    groups = adamw(trainable, Training(), both.rate).param_groups
+    assert {group["base_rate"] for group in groups[:-2]} == {0.5}
+    assert {group["base_rate"] for group in groups[-2:]} == {0.25}
+    same = adamw(trainable, Training(rate=0.125), both.rate).param_groups
+    assert {group["base_rate"] for group in same} == {0.125}
 
 
 def test_settings_go_to_every_part_that_has_them() -> None:

@@ -63,7 +63,9 @@ def compare(
     named = columns(made.plain["columns"])
     train = read_rows(data, columns=named)
     if made.plain["test"] is None:
-        train, test = hold_out(train, 0.2, seed)
+        by = made.task.label_field
+        labelled = by is not None and all(by in row.fields for row in train)
+        train, test = hold_out(train, 0.2, seed, by=by if labelled else None)
         tables.say(f"no test rows given: {len(test)} of the training rows are held out for scoring")
     else:
         test = read_rows(made.plain["test"], columns=named)

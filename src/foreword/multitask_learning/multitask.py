@@ -26,6 +26,7 @@ from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Prefixed, Reporter
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import name_of as task_name
+from foreword.training.examples import encode
 from foreword.training.loop import Loop
 from foreword.training.settings import Training, check_rate
 from foreword.training.several_tasks import MixedObjective
@@ -113,13 +114,14 @@ def multitask(
     trainable = _built(bounds, [own for _, own, _ in made], method, sharing, training, owners)
     for note in (n for p in trainable.modules() if isinstance(p, Trainable) for n in p.notes):
         report.line(note)
-    run = Loop(backbone, MixedObjective(bounds), trainable, training, method.rate, report)
     names = [member.name for member in members]
-    run.encode(rows, held, dict(zip(names, counts, strict=True)))
+    objective, shares = MixedObjective(bounds), dict(zip(names, counts, strict=True))
+    examples = encode(backbone, objective, trainable.outline, rows, held, training, report, shares)
+    run = Loop(backbone, objective, trainable, examples, training, method.rate)
     about = {
         "name": name_of(method),
         **plain(method),
-        "trained": sum(parameter.numel() for parameter in run.trained),
+        "trained": sum(parameter.numel() for parameter in run.learner.parameters),
         "training": plain(training),
         "multitask": {**plain(sharing), "tasks": names},
     }
@@ -156,7 +158,10 @@ def multitask(
         shared = trainable.shared() if isinstance(trainable, SharedPrompt) else None
     prompts = {}
     for task, (name, part) in enumerate(zip(names, whole.parts, strict=True)):
-        score = {bounds[task].metric: run.progress.own_scores[task], "rows": len(made[task][2])}
+        score = {
+            bounds[task].metric: run.state.progress.own_scores[task],
+            "rows": len(made[task][2]),
+        }
         found, test = prompt(part, task, {"dev": score}), tests[task]
         if test is not None:
             scores = evaluate(found, test, seed=training.seed, name=name, report=report)
@@ -166,7 +171,7 @@ def multitask(
     common = None if shared is None else prompt(shared, 0, {})
     if common is not None:
         common.save(files[OWN[0]])
-    run.forget()
+    run.state.forget()
     return Outcome(prompts, common)
 
 

@@ -16,8 +16,8 @@ from foreword.errors import UserError
 from foreword.methods.base import Method
 from foreword.reporter import SILENT, Reporter, Reporters
 from foreword.tasks.base import Task
-from foreword.training.loop import NotFiniteError
 from foreword.training.settings import Training
+from foreword.training.step import NotFiniteError
 from foreword.training.tune import prepare
 
 DIVERGED = 4.0

@@ -31,6 +31,7 @@ from foreword.tasks.base import Bound, Objective, Task
 from foreword.tasks.registry import name_of as task_name
 from foreword.tasks.templates.demonstrations import choose_demonstrations
 from foreword.training import checkpoint
+from foreword.training.examples import encode
 from foreword.training.log import Log
 from foreword.training.loop import Loop
 from foreword.training.settings import Training, check_rate
@@ -81,15 +82,15 @@ def tune(
         objective=objective,
         replay=replay,
     )
-    task, trainable, dev_rows = bound.task, run.trainable, run.held
+    task, trainable, dev_rows = bound.task, run.trainable, run.examples.dev_rows
     about: dict[str, Any] = {
         "method": {
             "name": name_of(method),
             **plain(method),
-            "trained": sum(parameter.numel() for parameter in run.trained),
+            "trained": sum(parameter.numel() for parameter in run.learner.parameters),
             "training": plain(training),
         },
-        "data": provenance(bound, method, run.own(0), dev_rows, training.seed),
+        "data": provenance(bound, method, run.examples.of_task(0), dev_rows, training.seed),
     }
     if again := about["data"]["dev"]["in_train"]:
         report.line(f"{again} of {len(dev_rows)} dev rows are in train too: their score flatters")
@@ -113,13 +114,15 @@ def tune(
         backbone=about_backbone(backbone),
         seed=training.seed,
         versions=versions(),
-        scores={"dev": {run.bound.metric: run.progress.best_score, "rows": len(dev_rows)}},
+        scores={
+            "dev": {run.objective.metric: run.state.progress.best_score, "rows": len(dev_rows)}
+        },
         on=backbone,
         **about,
     )
     if target is not None and world.first:
         prompt.save(target)
-        run.forget()
+        run.state.forget()
     world.wait()  # the file is there when any process goes on
     return prompt
 
@@ -141,20 +144,20 @@ def follow(
     if target is not None:
         if world.first:
             check_out(target, run.trainable)
-        run.keep(checkpoint.path_for(target), _hash(config))
+        run.state.keep_in(checkpoint.path_for(target), _hash(config))
         if resume:
-            report.line(run.restore())
-        elif run.forget():
+            report.line(run.state.restore(run.steps))
+        elif run.state.forget():
             report.line(f"{target}: discarding an unfinished run; use --resume to continue it")
         report = Reporters([report, Log(log_path(target))])
-    run.meet(_hash(config))
+    run.state.agree(_hash(config))
     report = report if world.first else SILENT
     try:
-        report.start(config, run.steps, run.progress.step)
+        report.start(config, run.steps, run.state.progress.step)
         run.go(report)
     finally:
         report.done()
-    run.trainable.load_state_dict(run.best)
+    run.trainable.load_state_dict(run.state.best)
 
 
 def prepare(
@@ -194,9 +197,10 @@ def prepare(
         old.check(replay.rows, answers=True)
         learned = MixedObjective([learned, old.with_head() if trainable.has_head else old])
         train_rows = [*train_rows, *(replace(row, task=1) for row in replay.rows)]
-    run = Loop(backbone, learned, trainable, training, method.rate, report, world)
-    run.encode(train_rows, dev_rows, counts)
-    return bound, run
+    examples = encode(
+        backbone, learned, trainable.outline, train_rows, dev_rows, training, report, counts
+    )
+    return bound, Loop(backbone, learned, trainable, examples, training, method.rate, world)
 
 
 def log_path(out: Path) -> Path:
@@ -222,7 +226,7 @@ def rows_for(
         if not held:
             raise UserError("there are no dev rows; give one or more, or leave dev out")
         return task.fill_from_rows(backbone, rows, training.seed, report), rows, held
-    rows, held = hold_out(rows, 0.1, training.seed)
+    rows, held = hold_out(rows, 0.1, training.seed, by=task.label_field)
     report.line(f"no dev rows given: {len(held)} of the training rows are held back")
     return task.fill_from_rows(backbone, rows, training.seed, report), rows, held
 

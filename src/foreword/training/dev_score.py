@@ -1,0 +1,80 @@
+"""The dev score of each task of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+
+import torch
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.engine.passes import infer
+from foreword.methods.base import Trainable
+from foreword.tasks.base import Objective
+from foreword.training.examples import Examples
+from foreword.training.step import NotFiniteError
+from foreword.training.world import World
+
+STATES_AT_ONCE = 256
+"""Dev rows whose stored states are brought together at once."""
+
+
+def dev_scores(
+    backbone: Backbone,
+    objective: Objective,
+    trainable: Trainable,
+    examples: Examples,
+    world: World,
+) -> list[float]:
+    """Return the dev score of each task; with several processes each runs a part of the rows.
+
+    Raises NotFiniteError for a row whose scores are NaN.
+    """
+    rows = examples.dev_rows
+    tasks = sorted({row.task for row in rows})
+    sums: list[tuple[float, ...]] = [()] * len(tasks)
+    broken: int | None = None
+    mine = world.share([item.example.length for item in examples.dev])
+    for place, task in enumerate(tasks):
+        chosen = [i for i in mine if rows[i].task == task]
+        for group, logits in _logits(backbone, objective, trainable, examples, chosen):
+            if bool(logits.isnan().any()):
+                broken = group[0]
+                break
+            counts = objective.dev_counts(logits, [examples.dev[i] for i in group])
+            sums[place] = tuple(map(sum, zip_longest(sums[place], counts, fillvalue=0.0)))
+    broken = world.least(broken)
+    if broken is not None:
+        raise NotFiniteError(f"score of {rows[broken].where}")
+    return [
+        objective.dev_score(world.summed(counts), task)
+        for counts, task in zip(sums, tasks, strict=True)
+    ]
+
+
+def _logits(
+    backbone: Backbone,
+    objective: Objective,
+    trainable: Trainable,
+    examples: Examples,
+    chosen: Sequence[int],
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield dev rows, by number, and the logits at their targets."""
+    lower = examples.lower
+    size = len(chosen) if lower is None else STATES_AT_ONCE
+    for start in range(0, len(chosen), max(1, size)):
+        part = chosen[start : start + size]
+        encoded = [examples.dev[i].example for i in part]
+        with torch.no_grad():
+            injection = trainable.judged_on(part)
+        found = infer(
+            backbone,
+            injection,
+            encoded,
+            examples.budget,
+            tokens=objective.tokens,
+            given=None if lower is None else lower.given(encoded),
+        )
+        for group, logits in found:
+            yield [part[i] for i in group], logits

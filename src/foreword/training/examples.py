@@ -1,0 +1,109 @@
+"""Examples: the rows of a run as token ids with targets, and what all of them have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import common_lead
+from foreword.data.row import Row
+from foreword.engine.lower_layers import LowerLayers
+from foreword.engine.passes import token_budget
+from foreword.errors import UserError
+from foreword.injection import Injection, Mixture
+from foreword.reporter import Reporter
+from foreword.tasks.base import Encoded, Objective
+from foreword.tasks.templates.layout import room_for
+from foreword.training.settings import Training
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Training and dev rows with the examples made of them.
+
+    All training examples begin with the tokens ``lead``, and the longest has ``longest`` tokens.
+    ``lower`` stores the states below the prompt's lowest layer, None where there is nothing below.
+    A pass has at most ``budget`` tokens. ``counts`` says how many rows of each task an epoch has.
+    """
+
+    train_rows: Sequence[Row]
+    dev_rows: Sequence[Row]
+    train: Sequence[Encoded]
+    dev: Sequence[Encoded]
+    lead: tuple[int, ...]
+    longest: int
+    lower: LowerLayers | None
+    budget: int
+    counts: Mapping[str, int]
+
+    def of_task(self, task: int) -> list[Row]:
+        """Return the training rows of one of several tasks."""
+        return [row for row in self.train_rows if row.task == task]
+
+
+def encode(
+    backbone: Backbone,
+    objective: Objective,
+    outline: Injection | Mixture,
+    train: Sequence[Row],
+    dev: Sequence[Row],
+    training: Training,
+    report: Reporter,
+    counts: Mapping[str, int] | None = None,
+) -> Examples:
+    """Turn rows into examples for an injection like ``outline``; report how many were cut.
+
+    Raises UserError for rows that ``mixup`` cannot mix.
+    """
+    room = room_for(backbone, outline)
+    train_items = [objective.train_example(row, room) for row in train]
+    dev_items = [objective.dev_example(row, room) for row in dev]
+    for name, items in (("training", train_items), ("dev", dev_items)):
+        cut = sum(item.truncated for item in items)
+        if cut:
+            report.line(f"{cut} of {len(items)} {name} rows were too long and were cut")
+        windowed = sum(item.windows > 1 for item in items)
+        if windowed:
+            report.line(
+                f"{windowed} of {len(items)} {name} rows were parted in windows; the first "
+                "with an answer is learned"
+            )
+    if training.mixup and any(len(item.example.targets) != 1 for item in train_items):
+        raise UserError(
+            "--mixup mixes rows that are scored at one token each; give labels of one token, "
+            "or use a head"
+        )
+    budget = training.token_budget or token_budget(backbone)
+    items = [*train_items, *dev_items]
+    return Examples(
+        train_rows=train,
+        dev_rows=dev,
+        train=train_items,
+        dev=dev_items,
+        lead=tuple(common_lead(item.example for item in train_items)),
+        longest=max(item.example.length for item in train_items),
+        lower=_lower_layers(backbone, outline, items, training, budget, report),
+        budget=budget,
+        counts=counts or {"": len(train)},
+    )
+
+
+def _lower_layers(
+    backbone: Backbone,
+    outline: Injection | Mixture,
+    items: Sequence[Encoded],
+    training: Training,
+    budget: int,
+    report: Reporter,
+) -> LowerLayers | None:
+    """Return a store of the states below the prompt's lowest layer, where something is below."""
+    if isinstance(outline, Mixture):
+        return None
+    examples = [item.example for item in items]
+    layer = LowerLayers.depth_under(outline, backbone, max(e.length for e in examples))
+    if layer == 0:
+        return None
+    lead = common_lead(examples) if backbone.can_pack else ()
+    memory = training.cache_gb * 2**30
+    return LowerLayers(backbone, layer, outline.positions, lead, memory, report, budget)

@@ -1,0 +1,134 @@
+"""The state of a run: how far it is, its best parameters so far, and its checkpoint."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from foreword.data.epochs import epoch_order
+from foreword.errors import UserError
+from foreword.methods.base import Trainable
+from foreword.training import checkpoint
+from foreword.training.examples import Examples
+from foreword.training.settings import Training
+from foreword.training.world import World
+
+
+class Order:
+    """Which rows each step takes: a function of the seed and the step alone."""
+
+    def __init__(self, examples: Examples, training: Training) -> None:
+        self.tasks = tuple(row.task for row in examples.train_rows)
+        self.counts = dict(enumerate(examples.counts.values()))
+        self.size, self.seed = training.batch_size, training.seed
+        self.per_epoch = -(-sum(self.counts.values()) // self.size)
+        self._epoch = -1  # the epoch whose order is at hand
+        self._rows: tuple[int, ...] = ()
+
+    def batch(self, step: int) -> Sequence[int]:
+        """Return the training rows, by number, of a step, counted from 0."""
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._rows = epoch_order(self.tasks, self.counts, self.seed, epoch)
+        return self._rows[place * self.size : (place + 1) * self.size]
+
+    def step_seed(self, step: int) -> int:
+        """Return the seed of a step's random numbers, the same in all processes and resumed."""
+        return random.Random(f"{self.seed}/step/{step}").getrandbits(63)
+
+
+class RunState:
+    """All that changes in a run, and the checkpoint from which it is restored.
+
+    Without ``keep_in`` nothing is written.
+    """
+
+    def __init__(
+        self, trainable: Trainable, optimizer: torch.optim.Optimizer, world: World
+    ) -> None:
+        self.trainable, self.optimizer, self.world = trainable, optimizer, world
+        self.progress = checkpoint.Progress(run="")
+        self.best: dict[str, Tensor] = {}
+        self.path: Path | None = None
+        self.saved, self.saving = time.monotonic(), 0.0
+
+    def keep_in(self, path: Path, run: str) -> None:
+        """Save checkpoints to ``path`` from now on; ``run`` hashes what the run is of."""
+        self.path, self.progress.run = path, run
+
+    def restore(self, steps: int) -> str:
+        """Continue from the checkpoint, if there is one; return a line that says so.
+
+        Raises UserError for a checkpoint of another run, or a damaged one.
+        """
+        assert self.path is not None
+        found = checkpoint.read(self.path, self.progress.run, self.trainable, self.optimizer)
+        if found is None:
+            return "nothing to resume: no checkpoint; starting anew"
+        self.progress, self.best = found
+        if self.progress.step == 0:
+            self.progress.best_score = None  # the log begins anew, with the first dev score
+        return f"resuming at step {self.progress.step} of {steps}"
+
+    def forget(self) -> bool:
+        """Remove the checkpoint, and tell whether there was one."""
+        return self.path is not None and self.world.first and checkpoint.remove(self.path)
+
+    def agree(self, run: str) -> None:
+        """Make sure that all processes are at the same step of the same run.
+
+        Raises UserError where one of them has read other rows, or not found the checkpoint.
+        """
+        if not self.world.same(f"{run}/{self.progress.step}"):
+            raise UserError(
+                "the processes of this run differ in their rows, model, settings or checkpoint; "
+                "give all of them the same files, and an --out that all of them see"
+            )
+        self.world.spread(self.trainable)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        if self.path is not None and self.world.first:
+            began = time.monotonic()
+            checkpoint.write(self.path, self.progress, self.trainable, self.optimizer, self.best)
+            self.saved = time.monotonic()
+            self.saving = self.saved - began
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether the last checkpoint is older than this, or more where writing one takes long."""
+        return time.monotonic() - self.saved > seconds * max(1.0, self.saving)
+
+    def hear(self, scores: Sequence[float], plateau: bool) -> None:
+        """Take in the tasks' dev scores: keep the best parameters, and count evaluations.
+
+        With ``plateau`` a score that is no better than the best halves the learning rate.
+        """
+        progress = self.progress
+        score = sum(scores) / len(scores)
+        better = progress.best_score is None or score > progress.best_score
+        progress.worse = 0 if better else progress.worse + 1
+        progress.halved += plateau and not better
+        self._keep_best(score, scores)
+        self.save()
+
+    def _keep_best(self, score: float, scores: Sequence[float]) -> None:
+        """Keep the parameters if they are the best, or those of each task at its own best."""
+        progress, task_of = self.progress, self.trainable.task_of
+        best, before = progress.best_score, progress.own_scores or scores
+        # On a tie, keep the later one.
+        better = [best is None or new >= old for new, old in zip(scores, before, strict=True)]
+        if not task_of:
+            better = [best is None or score >= best] * len(scores)
+        for name, tensor in self.trainable.state_dict().items():
+            owner = next((task for start, task in task_of.items() if name.startswith(start)), 0)
+            if better[owner]:
+                self.best[name] = tensor.detach().clone()
+        triples = zip(scores, before, better, strict=True)
+        progress.own_scores = [new if kept else old for new, old, kept in triples]
+        progress.best_score = score if best is None else max(score, best)
