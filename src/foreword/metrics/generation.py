@@ -1,4 +1,4 @@
-"""Texts: exact match, BLEU, chrF and ROUGE, as sacrebleu and rouge-score count them."""
+"""Generation: exact match, BLEU, chrF and ROUGE, as sacrebleu and rouge-score compute them."""
 
 from __future__ import annotations
 

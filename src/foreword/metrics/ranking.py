@@ -1,4 +1,4 @@
-"""Rankings: how far up a list what is right stands."""
+"""Ranking: hit rates, NDCG and MRR."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers: how far answers are off, and how they go together with what is right."""
+"""Regression: errors, and correlation with the gold numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tags of words: how many are right, and in the BIO scheme which spans are."""
+"""Tagging: accuracy of words, and in the BIO scheme F1 of spans."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_bio(labels: Sequence[str]) -> bool:
 
 
 def follows(before: str, tag: str) -> bool:
-    """Whether a tag may follow another: I-X goes on with B-X or I-X, all others may stand."""
+    """Whether a tag may follow another: I-X only B-X or I-X, any other tag always."""
     return not tag.startswith("I-") or before in (f"B-{tag[2:]}", tag)
 
 

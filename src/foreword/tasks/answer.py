@@ -43,7 +43,7 @@ class Answer(TextTask):
     decoding: Decoding = field(default_factory=lambda: Decoding(max_new_tokens=32, stop=("\n",)))
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Answer:
-        """Put in the usual template where none is given."""
+        """Return the task with a template, where none is given."""
         if self.template is not None:
             return self
         return replace(self, template="{context}\nQuestion: {question}\nAnswer:")
@@ -106,7 +106,7 @@ def answers_of(row: Row) -> list[str]:
 
 
 def found_in(row: Row) -> list[str]:
-    """Return those of a row's answers that stand in its passage."""
+    """Return the answers of a row that occur in its passage."""
     return [each for each in answers_of(row) if each in str(row.fields["context"])]
 
 

@@ -1,4 +1,4 @@
-"""What every task is: a value that, bound to a backbone, turns rows into examples and back."""
+"""Tasks: configurations that, bound to a backbone, turn rows into examples and back."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from foreword.tasks.templates.template import Template
 
 @dataclass(frozen=True)
 class Encoded:
-    """A row as an example, what is right for it, and whether it was cut to fit."""
+    """A row as an example, its gold answer, and whether it was truncated to fit."""
 
     example: Example
     gold: int  # label index of a classification; number of target tokens of a generation
     truncated: bool
-    number: float = 0.0  # what is right for a score
+    number: float = 0.0  # the gold number of a score
     task: int = 0  # which of several tasks the row is of
-    golds: tuple[int, ...] = ()  # the labels of a row that has many
-    windows: int = 1  # into how many the row was split; this is one of them
+    golds: tuple[int, ...] = ()  # the labels of a row that may have several
+    windows: int = 1  # how many windows the row was split into; this is one of them
 
 
 class Objective(Protocol):
-    """What a loop brings down, and the dev score by which it keeps the best."""
+    """What a training loop minimizes, and the dev score by which it keeps the best parameters."""
 
     @property
     def metric(self) -> str:
-        """The name of the dev score, of which more is better."""
+        """The name of the dev score; higher is better."""
 
     def train_example(self, row: Row, room: int) -> Encoded:
         """Return the example on whose targets the loss is taken."""
@@ -59,29 +59,29 @@ class Objective(Protocol):
         """The tokens whose logits ``losses`` and ``dev_counts`` take, None for all."""
 
     def weight(self, item: Encoded) -> float:
-        """Return what a row counts in the mean loss: 1, its label's weight, or its targets."""
+        """Return a row's weight in the mean loss: 1, a label's weight, or its number of targets."""
 
     def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
         """Return the loss of each row, summed over its targets: (rows,)."""
 
     def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
-        """Return sums over rows from ``dev_example``, of which ``dev_score`` makes the dev score.
+        """Return sums over rows, from which ``dev_score`` computes the dev score.
 
-        They are always as many, such as the rows' scores and weights, or a confusion matrix.
+        Their number is fixed: summed scores and weights, say, or the cells of a confusion matrix.
         """
 
     def dev_score(self, sums: Sequence[float], task: int = 0) -> float:
-        """Return the dev score of such sums, added up over all rows of one of several tasks."""
+        """Return the dev score from the summed ``dev_counts`` of all rows of a task."""
 
 
 def mean(sums: Sequence[float], task: int = 0) -> float:
-    """Return the mean of scores by their sum and their weight, the dev score of most tasks."""
+    """Return the mean from a sum of scores and their total weight, the usual dev score."""
     score, weight = sums
     return score / weight
 
 
 def sum_by_row(values: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Sum the values of rows' targets, so many for each row: (targets,) -> (rows,)."""
+    """Sum values of targets by row, ``sizes`` of them for each: (targets,) -> (rows,)."""
     owners = torch.repeat_interleave(torch.tensor(sizes, device=values.device))
     return values.new_zeros(len(sizes)).index_add(0, owners, values)
 
@@ -89,9 +89,8 @@ def sum_by_row(values: Tensor, sizes: Sequence[int]) -> Tensor:
 class Task(ABC):
     """A task's configuration: a frozen dataclass of plain values, each with a default.
 
-    ``label_field`` names the field of a row that holds its one label, None where rows have none or
-    several. ``fusion`` says how the answers of several prompts become one (compose/fusion.py), None
-    where they cannot.
+    ``label_field`` is the field that holds a row's single label, None if rows have none or several.
+    ``fusion`` is how an ensemble combines answers (compose/fusion.py), None if it cannot.
     """
 
     template: str | None = None
@@ -103,12 +102,12 @@ class Task(ABC):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes that a head would score, in its order; empty where there are none."""
+        """The classes that a head scores, in its order; empty for a task without classes."""
         return ()
 
     @abstractmethod
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Task:
-        """Return the task with what the rows tell: their labels, a template for their fields."""
+        """Return the task with unset settings filled in from the rows: labels, a template."""
 
     def fill_from_rows(
         self,
@@ -117,7 +116,7 @@ class Task(ABC):
         seed: int,
         report: Reporter = SILENT,
     ) -> Task:
-        """Return the task with what else it takes from its training rows, such as label words."""
+        """Return the task with what it learns from training rows, such as label words."""
         return self
 
     @abstractmethod
@@ -126,9 +125,9 @@ class Task(ABC):
 
 
 class Bound(ABC):
-    """A task on a backbone: an ``Objective`` to train on, and what answers rows.
+    """A task bound to a backbone: an ``Objective`` to train on, which also answers rows.
 
-    It knows no method. What every task does alike by its template stands here.
+    Knows nothing of methods: it runs whatever injection it is given.
     """
 
     tokens: tuple[int, ...] | None = None
@@ -149,7 +148,7 @@ class Bound(ABC):
 
     @property
     def virtual(self) -> int:
-        """The number of virtual tokens that the template itself places."""
+        """The number of virtual tokens in the template."""
         return sum(size for size, _ in self.starts())
 
     def starts(self) -> list[tuple[int, str | None]]:
@@ -161,7 +160,7 @@ class Bound(ABC):
         return answer if self.template.close else with_space(left, answer)
 
     def limit(self, room: int, before: str = "") -> int:
-        """Return the most tokens of a row, ``room`` at most, with the text ``before`` it."""
+        """Return the most tokens a row may have, with the text ``before`` it: ``room`` or fewer."""
         return min(self.task.max_length + len(self.backbone.text.ids(before)), room)
 
     def fill(
@@ -172,7 +171,7 @@ class Bound(ABC):
         before: str = "",
         demos: Sequence[str] = (),
     ) -> FilledTemplate:
-        """Fill the template within ``limit``; raises UserError where nothing would be left."""
+        """Fill the template, truncated to ``limit``; raises UserError if nothing would be left."""
         return fill_template(
             self.backbone,
             self.template,
@@ -218,7 +217,7 @@ class Bound(ABC):
     @property
     @abstractmethod
     def metric(self) -> str:
-        """The name of the dev score, of which more is better."""
+        """The name of the dev score; higher is better."""
 
     @abstractmethod
     def check(self, rows: Sequence[Row], *, answers: bool) -> None:
@@ -233,7 +232,7 @@ class Bound(ABC):
         return self.train_example(row, room)
 
     def weight(self, item: Encoded) -> float:
-        """Return what a row counts in the mean loss."""
+        """Return a row's weight in the mean loss."""
         return 1
 
     @abstractmethod
@@ -242,37 +241,37 @@ class Bound(ABC):
 
     @abstractmethod
     def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
-        """Return sums over rows from ``dev_example``, which ``dev_score`` is made of."""
+        """Return sums over rows, from which ``dev_score`` computes the dev score."""
 
     def dev_score(self, sums: Sequence[float], task: int = 0) -> float:
-        """Return the dev score of such sums, added up over all rows."""
+        """Return the dev score from the summed ``dev_counts`` of all rows."""
         return mean(sums)
 
     def fit_on_dev(self, rows: Sequence[Row], injection: Injection) -> Task:
-        """Return the task with what is chosen by dev rows after a training, such as thresholds."""
+        """Return the task with what is fitted on dev rows after training, such as thresholds."""
         return self.task
 
-    # Words for methods to start from, and rows to show ------------------------------------------
+    # Text for starts and demonstrations ---------------------------------------------------------
 
     @abstractmethod
     def instruction(self) -> str:
         """Return a sentence that describes the task, the default text to start from."""
 
     def label_text(self) -> str:
-        """Return the words of all labels, one after the other; empty where there are none."""
+        """Return the words of all labels, concatenated; empty without labels."""
         return ""
 
     def label_paths(self) -> Mapping[str, Sequence[tuple[int, ...]]]:
-        """Return the tokens of each label's words where the answer stands; empty without labels."""
+        """Return the tokens of each label's words at the answer's position, if it has labels."""
         return {}
 
     def class_of(self, row: Row) -> str | None:
-        """Return the row's class, by which demonstrations are balanced; None where none is."""
+        """Return the row's class, by which demonstrations are balanced, or None."""
         return None
 
     @abstractmethod
     def demonstration(self, row: Row) -> str:
-        """Return the row with its answer, as text that stands before other rows."""
+        """Return the row with its answer, as text to put before other rows."""
 
     # Answering ---------------------------------------------------------------------------------
 
@@ -290,15 +289,15 @@ class Bound(ABC):
         before: str = "",
         progress: Any = None,
     ) -> list[dict[str, Any]]:
-        """Answer rows, after the text ``before``; one object a row."""
+        """Answer rows, each after the text ``before``; one object per row."""
 
     @property
     @abstractmethod
     def headline(self) -> str:
-        """The one of the scores that ``score`` returns by which prompts are compared."""
+        """The score, of those in ``score``, by which prompts are compared."""
 
     @abstractmethod
     def score(
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
     ) -> dict[str, Any]:
-        """Compare predictions with the rows' answers: the task's metrics with intervals."""
+        """Compare predictions with gold answers: the task's metrics, with confidence intervals."""

@@ -1,4 +1,4 @@
-"""Candidates: what a row chooses among, its own list or one drawn from a catalogue."""
+"""Candidates of a ranking: a row's list, or one drawn from a catalogue."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from foreword.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Candidates:
-    """What a row chooses among, and which of it is right."""
+    """The texts that a row ranks, and the indices of the right ones."""
 
     texts: tuple[str, ...]
     right: frozenset[int]
 
 
 def candidates_of(row: Row, catalogue: Sequence[str], negatives: int, seed: int = 0) -> Candidates:
-    """Return a row's candidates, its own or drawn from the catalogue, and the right ones.
+    """Return a row's candidates, given or drawn from the catalogue, and the right ones.
 
-    What is drawn depends on the row and the seed alone, so that every method meets the same.
+    The draw depends on the row and the seed alone, so that every method gets the same.
 
     Raises UserError, ``FILE:LINE: ...``, for a list of one, repeated candidates, and an
     answer that is not among them.

@@ -43,7 +43,7 @@ class Chat(TextTask):
     decoding: Decoding = field(default_factory=lambda: Decoding(max_new_tokens=128))
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Chat:
-        """Put in the template of the messages alone where none is given."""
+        """Return the task with the messages as its template, where none is given."""
         return self if self.template is not None else replace(self, template="{messages}")
 
     def bind(self, backbone: Backbone) -> Generator:

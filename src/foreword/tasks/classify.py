@@ -1,4 +1,4 @@
-"""Classify: labels of rows, read off the model's scores of the words that stand for labels."""
+"""Classify: one label per row, by the model's scores of the label words."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from foreword.tasks.words import words_of
 
 @dataclass(frozen=True)
 class Classify(ShowingTask):
-    """A template that ends in (or, on masked models, holds) the answer, and a verbalizer.
+    """A template that ends with (on masked models, contains) the answer, and a verbalizer.
 
-    ``labels`` maps each label to its word or words; None takes the labels that occur in the rows
-    and makes words of their names. ``loss`` is taken over the labels, or over the whole
-    "vocabulary". ``label_smoothing`` spreads that share of each row's target evenly over all labels
-    (Szegedy et al. 2016, arXiv:1512.00567). Rows of more than ``max_length`` tokens lose text on
-    the side ``truncate``; of each field no more than its first ``input_window`` tokens are read.
-    ``class_weights`` multiply the losses of rows by their label's; "balanced" lets every label of
-    the training rows count alike. The best parameters are kept, and prompts are compared, by the
-    ``headline``.
+    ``labels`` maps each label to its word or words; None takes the labels of the rows, with their
+    names as words. ``loss`` is taken over the labels, or over the whole "vocabulary".
+    ``label_smoothing`` spreads that fraction of each row's target evenly over all labels (Szegedy
+    et al. 2016, arXiv:1512.00567). Rows of more than ``max_length`` tokens lose text on the side
+    ``truncate``; only the first ``input_window`` tokens of each field are read. ``class_weights``
+    multiply the losses of rows by their label's weight; "balanced" gives every label of the
+    training rows the same total weight. The ``headline`` score chooses the best parameters and
+    compares prompts.
 
-    ``verbalizer`` "search" and "autoprompt" find the labels' words by the training rows, and
-    "refine" keeps those of many words that the model knows (search.py, autoprompt.py).
+    ``verbalizer`` "search" and "autoprompt" choose the label words by the training rows, and
+    "refine" keeps the likely ones among many given words (search.py, autoprompt.py).
     ``calibration`` corrects answers, not the training (calibrate.py). ``demos`` says which training
-    rows stand at ``{demos:N}``; those that were drawn are ``shown``, as objects of their fields
-    (demos.py).
+    rows are shown at ``{demos:N}``; those that were drawn are kept in ``shown``, as objects of
+    their fields (demonstrations.py).
     """
 
     template: str | None = setting(
@@ -80,7 +80,7 @@ class Classify(ShowingTask):
     fusion: ClassVar[Literal["labels"]] = "labels"
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Classify:
-        """Find the labels in the rows where none are given, and a template for their shape."""
+        """Return the task with the labels of the rows and a template, where none are given."""
         template = self.template
         if template is None:
             template = usual_template(rows[0], backbone, "Label")
@@ -98,8 +98,8 @@ class Classify(ShowingTask):
     ) -> Classify:
         """Return the task with its demonstrations drawn and its label words chosen.
 
-        Both stand in it from then on, as plain values, and are not chosen again. Raises UserError
-        for rows that cannot be used, or are too few.
+        Both are plain values of it from then on, and not chosen again. Raises UserError for rows
+        that cannot be used, or are too few.
         """
         task = super().fill_from_rows(backbone, rows, seed, report)
         if task.verbalizer == "manual":
@@ -135,15 +135,15 @@ class Classify(ShowingTask):
 
 
 def labels_in(rows: Sequence[Row], field: str) -> list[str]:
-    """Return the rows' labels; raises UserError for a row without one."""
+    """Return the label of each row; raises UserError for a row without one."""
     require(rows, [field])
     return [str(row.fields[field]) for row in rows]
 
 
 def usual_template(row: Row, backbone: Backbone, asked: str) -> str:
-    """Return the template of rows with a text or a pair: its lines, then what is asked for.
+    """Return a template for rows with a text or a pair: their lines, then what is ``asked``.
 
-    Raises UserError where the row has neither.
+    Raises UserError if the row has neither.
     """
     known = [name for name in ("text", "text_a", "text_b") if name in row.fields]
     if not known:

@@ -42,7 +42,7 @@ class Generate(TextTask):
     decoding: Decoding = field(default_factory=Decoding)
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Generate:
-        """Find a template for the rows' shape where none is given."""
+        """Return the task with a template for the rows, where none is given."""
         if self.template is not None:
             return self
         if "messages" in rows[0].fields:
@@ -84,7 +84,7 @@ class Generate(TextTask):
 def field_wording(
     target: str, scores: Sequence[str], headline: str, instruction: str, language: str | None = None
 ) -> Wording:
-    """Return the wording of a task whose right answer stands in one field of a row."""
+    """Return the wording of a task whose gold answer is in one field of a row."""
     return Wording(
         answer=lambda row: str(row.fields[target]),
         references=lambda row: references(row, str(row.fields[target])),
@@ -98,9 +98,9 @@ def field_wording(
 
 
 def references(row: Row, answer: str) -> list[str]:
-    """Return a row's ``references``, or its answer where it has none.
+    """Return a row's ``references``, or its answer if it has none.
 
-    Raises UserError, ``FILE:LINE: ...``, for what is no list of texts.
+    Raises UserError, ``FILE:LINE: ...``, unless they are a list of texts.
     """
     check_references(row)
     given = row.fields.get("references")

@@ -1,4 +1,4 @@
-"""Multilabel: any number of labels a row, each by its words' score beside those of none."""
+"""Multilabel: any number of labels per row, each scored against the label ``none``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from foreword.tasks.templates.layout import Side
 from foreword.tasks.words import words_of
 
 THRESHOLD_STEPS = 129
-"""Thresholds that are tried: log-odds from -8 to 8, in steps of 1/8."""
+"""Number of thresholds to try: log-odds from -8 to 8, in steps of 1/8."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Multilabel(LabelTask):
     input_window: int | None = setting(None, help="read only the first K tokens of each field")
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Multilabel:
-        """Find the labels in the rows where none are given, and a template for their shape."""
+        """Return the task with the labels of the rows and a template, where none are given."""
         template = self.template or usual_template(rows[0], backbone, "Labels")
         labels = dict(self.labels or {})
         if not labels:
@@ -98,10 +98,10 @@ class Multilabel(LabelTask):
 
 @dataclass(frozen=True)
 class ManyLabels(Labelling):
-    """Any number of labels a row, of those in ``names`` but ``none``.
+    """Any number of labels per row, of those in ``names`` except ``none``.
 
-    The dev score is the F1 at the thresholds that are the best for the dev rows themselves, of the
-    kind that will be fitted, so that it does not hang on a threshold which is chosen later.
+    The dev score is the F1 at the best thresholds for the dev rows themselves, of the kind that
+    will be fitted, so that it does not depend on a threshold chosen later.
     """
 
     names: tuple[str, ...]
@@ -120,7 +120,7 @@ class ManyLabels(Labelling):
         return tuple(name for name in self.names if name != self.none)
 
     def check(self, row: Row, *, answers: bool) -> None:
-        """Raise UserError for labels that are no list of known ones, each once."""
+        """Raise UserError unless the labels are a list of known ones without repeats."""
         if not answers:
             return
         given = labels_of(row, self.field)
@@ -135,12 +135,12 @@ class ManyLabels(Labelling):
                 raise UserError(f"{row.where}: label '{label}' stands twice; leave one out")
 
     def gold(self, row: Row) -> tuple[int, ...]:
-        """Return the numbers of the row's labels among those that it may have."""
+        """Return the indices of the row's labels, ``none`` not counted."""
         own = labels_of(row, self.field)
         return tuple(n for n, name in enumerate(self.labels) if name in own)
 
     def slot_labels(self, row: Row) -> Sequence[Sequence[int]]:
-        """Return the row's labels by their numbers among all names, or none's."""
+        """Return the indices of the row's labels among all names, or that of ``none``."""
         own = [self.names.index(self.labels[number]) for number in self.gold(row)]
         return (own or [self.names.index(self.none)],)
 
@@ -149,12 +149,12 @@ class ManyLabels(Labelling):
         return ", ".join(sorted(labels_of(row, self.field)))
 
     def odds(self, scores: Tensor) -> Tensor:
-        """Return the labels' log-odds beside none: (rows, names) -> (rows, labels)."""
+        """Return each label's log-odds against ``none``: (rows, names) -> (rows, labels)."""
         own = [number for number, name in enumerate(self.names) if name != self.none]
         return scores[:, own] - scores[:, [self.names.index(self.none)]]
 
     def _held(self, items: Sequence[Encoded]) -> Tensor:
-        """Return 1 where a row has a label: (rows, labels)."""
+        """Return the gold labels as 0 and 1: (rows, labels)."""
         held = torch.zeros(len(items), len(self.labels))
         for row, item in enumerate(items):
             held[row, list(item.golds)] = 1
@@ -173,7 +173,7 @@ class ManyLabels(Labelling):
         return tuple(counts.ravel().tolist())
 
     def dev_score(self, sums: Sequence[float]) -> float:
-        """Return the best F1 of such counts, in percent points."""
+        """Return the best F1 of summed counts, in percent."""
         counts = np.array(sums).reshape(3, THRESHOLD_STEPS, len(self.labels))
         best = best_steps(counts, self.metric, apart=self.apart)
         return 100 * float(f1_at(counts, best, self.metric))
@@ -219,7 +219,7 @@ def labels_of(row: Row, field: str) -> list[str]:
 
 
 def check_threshold(name: str, value: float, names: Sequence[str]) -> None:
-    """Raise UserError for the threshold of no label, or one that is no probability."""
+    """Raise UserError for a threshold of an unknown label, or outside 0 to 1."""
     if name not in names:
         raise UserError(f"thresholds: unknown label '{name}'; it has {', '.join(names)}")
     if not 0 <= value <= 1:
@@ -256,7 +256,7 @@ def count_at_steps(odds: Floats, held: Floats) -> Floats:
 
 
 def f1_at(counts: Floats, steps: NDArray[np.int64], kind: str) -> Floats:
-    """Return the F1, 0 to 1, of labels that are each given from a threshold of their own on."""
+    """Return the F1, 0 to 1, with a separate threshold for each label."""
     hits, support, claimed = (np.take_along_axis(part, steps[None], 0)[0] for part in counts)
     if kind == "micro_f1":
         return np.asarray(2 * hits.sum() / max(support.sum() + claimed.sum(), 1))
@@ -264,9 +264,9 @@ def f1_at(counts: Floats, steps: NDArray[np.int64], kind: str) -> Floats:
 
 
 def best_steps(counts: Floats, kind: str, *, apart: bool) -> NDArray[np.int64]:
-    """Return the step of each label's threshold with the best F1, (labels,).
+    """Return the step of each label's best threshold by F1: (labels,).
 
-    Of equals the one in the middle. Not ``apart``, one for all labels is the best by ``kind``.
+    On a tie the middle one is taken. Unless ``apart``, one step by the F1 ``kind`` for all labels.
     """
     if apart:
         f1 = 2 * counts[0] / np.maximum(counts[1] + counts[2], 1)  # (STEPS, labels)

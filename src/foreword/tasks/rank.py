@@ -30,7 +30,7 @@ from foreword.tasks.templates.layout import (
 )
 
 CANDIDATES_AT_ONCE = 32
-"""Candidates that share one pass over their history where there are more."""
+"""The most candidates that share one pass over their history."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Rank(Task):
     seed: int = setting(0, help="seed of rows, starts and order")
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Rank:
-        """Find a template, and a catalogue where the rows have no candidates."""
+        """Return the task with a template, and a catalogue if the rows have no candidates."""
         template = self.template
         if template is None:
             if "history" not in rows[0].fields:
@@ -116,7 +116,7 @@ class Ranker(Bound):
                 raise UserError(f"{row.where}: missing field 'answer'; give the right candidate")
 
     def _join_lists(self, row: Row) -> Row:
-        """Return the row with lists of texts in its template's fields as lines."""
+        """Return the row with lists of texts in its template's fields joined to lines."""
         values = {name: row.fields[name] for name in self.template.fields}
         lines = {
             name: "\n".join(value)
@@ -149,7 +149,7 @@ class Ranker(Bound):
         )
 
     def train_example(self, row: Row, room: int) -> Encoded:
-        """Return the row with all its candidates; ``gold`` says which are right, as bits."""
+        """Return the row with all its candidates; the bits of ``gold`` are the right ones."""
         candidates = self.candidates(row)
         filled = self._fill_row(row, candidates.texts, room)
         gold = sum(1 << index for index in candidates.right)
@@ -158,7 +158,7 @@ class Ranker(Bound):
     # Logits to answers -------------------------------------------------------------------------
 
     def _scores(self, logits: Tensor, examples: Sequence[Example]) -> list[Tensor]:
-        """Return the scores of each example's candidates: a (candidates,) for each."""
+        """Return the scores of each example's candidates: (candidates,) per example."""
         tokens = torch.tensor([t for e in examples for t in e.answers], device=logits.device)
         logits = logits.float()
         logs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)  # (targets,)
@@ -174,7 +174,7 @@ class Ranker(Bound):
         return list(torch.split(sums, sizes))
 
     def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
-        """Return minus the log-probability that a right candidate is chosen: (rows,)."""
+        """Return minus the log-probability of choosing a right candidate: (rows,)."""
         losses = []
         all_scores = self._scores(logits, [item.example for item in items])
         for scores, item in zip(all_scores, items, strict=True):
@@ -183,7 +183,7 @@ class Ranker(Bound):
         return torch.stack(losses)
 
     def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
-        """Return the summed reciprocal ranks in percent points, and the number of rows."""
+        """Return the summed reciprocal ranks in percent, and the number of rows."""
         total = 0.0
         all_scores = self._scores(logits, [item.example for item in items])
         for scores, item in zip(all_scores, items, strict=True):

@@ -27,7 +27,7 @@ from foreword.tasks.words import words_of
 
 @dataclass(frozen=True)
 class Relate(ShowingTask):
-    """A template that names both things and ends in (or holds) their relation, and a verbalizer.
+    """A template that names both things and ends with (or contains) their relation.
 
     ``labels`` maps each relation to its word or words. None takes those that occur in the rows:
     Cause-Effect(e1,e2) is read as " cause and effect", and (e2,e1) as " effect and cause", as it
@@ -63,7 +63,7 @@ class Relate(ShowingTask):
     fusion: ClassVar[Literal["labels"]] = "labels"
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Relate:
-        """Find the relations in the rows where none are given, and the usual template."""
+        """Return the task with the relations of the rows and a template, where none are given."""
         template, labels = self.template, self.labels
         if template is None:
             answer = " [mask]." if backbone.architecture == "masked" else ""
@@ -94,7 +94,7 @@ class Relate(ShowingTask):
         return Classifier(self, backbone, labelling, self.labels, aids)
 
     def _usable(self, row: Row) -> None:
-        """Raise UserError where head or tail are missing, or do not occur in the text."""
+        """Raise UserError if head or tail are missing, or do not occur in the text."""
         require([row], [self.text_field, self.head_field, self.tail_field])
         for name in (self.head_field, self.tail_field):
             if str(row.fields[name]) not in str(row.fields[self.text_field]):
@@ -105,7 +105,7 @@ class Relate(ShowingTask):
 
 
 def phrase(label: str) -> str:
-    """Return the words of a relation's name, in the order in which they stand for head and tail.
+    """Return the words of a relation's name, in the order of head and tail.
 
     >>> phrase("Cause-Effect(e2,e1)"), phrase("Other"), phrase("born_in(e2,e1)")
     (' effect and cause', ' other', ' born in, reversed')

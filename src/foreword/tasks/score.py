@@ -1,4 +1,4 @@
-"""Score: one number a row, read off the model's scores of words that stand for numbers."""
+"""Score: one number per row, by the model's scores of words that stand for numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from foreword.tasks.templates.layout import Side
 
 @dataclass(frozen=True)
 class Score(Task):
-    """A template that ends in (or, on masked models, holds) the answer, and anchors.
+    """A template that ends with (on masked models, contains) the answer, and anchors.
 
     ``anchors`` maps words to the numbers that they stand for. None makes up to six of them, whole
     numbers spread from ``low`` to ``high``, which are the rows' own range where they are not
@@ -54,7 +54,7 @@ class Score(Task):
         return tuple(f"{number:g}" for number in sorted((self.anchors or {}).values()))
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Score:
-        """Find the range in the rows where none is given, and a template for their shape."""
+        """Return the task with the range of the rows and a template, where none is given."""
         template = self.template or usual_template(rows[0], backbone, "Score")
         anchors = self.anchors
         if anchors is None:
@@ -87,7 +87,7 @@ class Score(Task):
 
 @dataclass(frozen=True)
 class Anchors(Labelling):
-    """A number a row, by the scores of labels that stand for numbers.
+    """One number per row, by the scores of labels that stand for numbers.
 
     The answer is the expected number under the anchors' probabilities. The loss is the cross
     entropy to the two anchors around a row's number, weighted so that their mean is that number
@@ -103,7 +103,7 @@ class Anchors(Labelling):
     answer = "score"
 
     def instruction(self, words: Sequence[str]) -> str:
-        """Name the range in a sentence."""
+        """Return a sentence that names the range."""
         return f"Score the text from {self.numbers[0]:g} to {self.numbers[-1]:g}.\n\n"
 
     def check(self, row: Row, *, answers: bool) -> None:
@@ -182,7 +182,7 @@ def number_of(row: Row, field: str) -> float:
 
 
 def spread(low: float, high: float) -> dict[str, float]:
-    """Return up to six words for numbers from low to high, whole ones where the ends are whole.
+    """Return up to six words for numbers from low to high, integers if both ends are.
 
     >>> spread(1, 3)
     {' 1': 1.0, ' 2': 2.0, ' 3': 3.0}

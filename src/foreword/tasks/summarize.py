@@ -38,7 +38,7 @@ class Summarize(TextTask):
     decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Summarize:
-        """Find the fields by their usual names, and a template."""
+        """Return the task with fields and a template, where none are given."""
         source, target = source_and_target(
             self.source_field, self.target_field, rows[0], FIELD_NAMES
         )
@@ -59,4 +59,4 @@ FIELD_NAMES = (
     ("article", "highlights"),
     ("prompt", "completion"),
 )
-"""Names by which data sets call a text and its summary."""
+"""Usual field names of a text and its summary."""

@@ -48,7 +48,7 @@ TAG_WORDS = {
     "MISC": " miscellaneous",
     "O": " other",
 }
-"""Words of the tags of Universal Dependencies and of CoNLL-2003, where none are given."""
+"""Default words for the tags of Universal Dependencies and CoNLL-2003."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Tag(LabelTask):
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Tag:
-        """Find the tags in the rows where none are given, and the usual templates."""
+        """Return the task with the tags of the rows and templates, where none are given."""
         template, each, labels = self.template, self.word_template, self.labels
         if template is None:
             template = f"{{{self.token_field}}}"
@@ -120,7 +120,7 @@ class Tags(Labelling):
     never_cut = True
 
     def slots(self, row: Row) -> Sequence[Mapping[str, str]]:
-        """Return each word with what tells it from others, and the row's other fields."""
+        """Return each word with the words that distinguish it, and the row's other fields."""
         words = texts_of(row, self.tokens)
         own = {name: str(value) for name, value in self.as_text(row).fields.items()}
         return [
@@ -134,7 +134,7 @@ class Tags(Labelling):
         return replace(row, fields={**row.fields, self.tokens: join_words(words)})
 
     def check(self, row: Row, *, answers: bool) -> None:
-        """Raise UserError for empty words, and tags that are unknown, too few, many or invalid."""
+        """Raise UserError for empty words, and for unknown, invalid, missing or extra tags."""
         words = texts_of(row, self.tokens)
         for number, word in enumerate(words, 1):
             if not word.strip():
@@ -159,7 +159,7 @@ class Tags(Labelling):
             before = tag
 
     def gold(self, row: Row) -> tuple[int, ...]:
-        """Return the numbers of the words' tags."""
+        """Return the indices of the words' tags."""
         return tuple(self.names.index(tag) for tag in texts_of(row, self.field))
 
     def slot_labels(self, row: Row) -> Sequence[Sequence[int]]:
@@ -182,7 +182,7 @@ class Tags(Labelling):
         return torch.stack([part.sum() for part in torch.split(each, sizes)])
 
     def dev_counts(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
-        """Return right, gold and predicted spans, or 100 for each right word and the words."""
+        """Return right, gold and predicted spans, or 100 per right word and the number of words."""
         table = scores.double().cpu().numpy()
         parts = np.split(table, np.cumsum([len(item.golds) for item in items])[:-1])
         pairs = [
@@ -203,13 +203,13 @@ class Tags(Labelling):
         return 100 * float(span_scores(np.array(sums))["span_f1"])
 
     def _decoded(self, scores: Floats) -> list[str]:
-        """Return the likeliest tags of a sentence, the likeliest valid ones in the BIO scheme."""
+        """Return the likeliest tags of a sentence, valid ones in the BIO scheme."""
         if not is_bio(self.names):
             return [self.names[label] for label in scores.argmax(1)]
         return [self.names[label] for label in best_bio_path(scores, self.names)]
 
     def answer_of(self, scores: Tensor) -> dict[str, Any]:
-        """Return the words' tags, each one's own probability, and for BIO tags the spans."""
+        """Return the words' tags and their probabilities, and for BIO tags the spans."""
         table = scores.double().cpu().numpy()
         tags = self._decoded(table)
         own = [self.names.index(tag) for tag in tags]
@@ -228,7 +228,7 @@ class Tags(Labelling):
 
 
 def texts_of(row: Row, field: str) -> list[str]:
-    """Return a row's words or tags, of a list or of a text; UserError for anything else."""
+    """Return a row's words or tags, from a list or a text; UserError for anything else."""
     if field not in row.fields:
         raise UserError(f"{row.where}: missing field '{field}'; it has {', '.join(row.fields)}")
     given = row.fields[field]
@@ -251,7 +251,7 @@ def tags_of(row: Row, field: str) -> list[str]:
 
 
 def tag_words(tag: str) -> str:
-    """Return the words of a tag, where none are given.
+    """Return the default words of a tag.
 
     >>> tag_words("PROPN"), tag_words("B-PER"), tag_words("I-PER"), tag_words("ARG0")
     (' name', ' person', ' inside person', ' ARG0')
@@ -271,10 +271,10 @@ def join_words(words: Sequence[str]) -> str:
 
 
 def left_contexts(words: Sequence[str]) -> list[Sequence[str]]:
-    """Return, for each word, the fewest words before it that tell it from all others.
+    """Return, for each word, the fewest preceding words that distinguish it from equal words.
 
-    Where none do, because the sentence begins too soon, these are all words before it; so no two
-    words have the same word and the same ones before it.
+    If the sentence begins too soon, these are all words before it; so no two words have the same
+    word and the same context.
 
     >>> lefts(["the", "cat", "saw", "the", "dog"])[3]
     ['saw']

@@ -38,7 +38,7 @@ LANGUAGES = {
     "uk": "Ukrainian",
     "zh": "Chinese",
 }
-"""Languages that a field's name may stand for, as a template calls them."""
+"""Names of the languages that a field may be called after."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Translate(TextTask):
     decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Translate:
-        """Find the fields of rows of ``prompt, completion``, and a template."""
+        """Return the task with fields, language and a template, where none are given."""
         source, target = source_and_target(
             self.source_field, self.target_field, rows[0], FIELD_NAMES
         )

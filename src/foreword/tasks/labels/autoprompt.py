@@ -1,4 +1,4 @@
-"""AutoPrompt's label words: those that a classifier of the model's states gives to a label."""
+"""AutoPrompt's label words: those that a classifier of hidden states assigns to a label."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.search import opening, word_of_token
 
 WORDS_PER_LABEL = 3
-"""Words that a label keeps at most."""
+"""The most words of a label."""
 
 SCORES_AT_ONCE = 2**24
-"""Scores that are made at once, which showing what they are made of costs."""
+"""The most scores computed at once while the LM head's inputs are captured."""
 
 
 def autoprompt(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
@@ -43,7 +43,7 @@ def autoprompt(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ..
 
 
 def _lm_head_inputs(backbone: Backbone, states: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what output embeddings meet of states, and them: (N, inner), (vocabulary, inner)."""
+    """Return the LM head's inputs and its weight matrix: (N, inner), (vocabulary, inner)."""
     found, table = [], None
     for part in torch.split(states, max(1, SCORES_AT_ONCE // backbone.vocabulary)):
         met = backbone.lm_head_inputs(part.to(backbone.device))
@@ -85,7 +85,7 @@ def log_odds(weight: Tensor, table: Tensor) -> Tensor:
 
 
 def assign_words(task: Classifier, odds: Tensor) -> dict[str, tuple[str, ...]]:
-    """Give words to labels, the surest first, until each label has its own.
+    """Assign words to labels, the most certain first, until every label is full.
 
     A label keeps words that speak for it more than for any other, and one word in any case.
     """

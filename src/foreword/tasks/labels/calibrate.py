@@ -1,4 +1,4 @@
-"""Calibration: labels' scores less what the model gives them for a row that says nothing."""
+"""Calibration: label scores relative to those of a content-free row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLANKS: dict[str, tuple[str, ...]] = {
     "contextual": ("N/A", "", "[MASK]"),
     "pmi": ("",),
 }
-"""What stands in every field of a row that says nothing.
+"""The text of every field of a content-free row.
 
 "contextual" divides by the labels' mean probabilities in three such rows (Zhao et al. 2021,
 arXiv:2102.09690, section 5). "pmi" divides by their probabilities after the template alone
@@ -37,9 +37,9 @@ def calibrate(scores: Tensor, blank: Tensor) -> Tensor:
 def add_blanks(
     injection: Injection | Mixture, blanks: int
 ) -> tuple[Injection | Mixture, list[int]]:
-    """Let blank rows follow a batch's, some for each part of a mixture.
+    """Extend an injection to blank rows after a batch, a set for each part of a mixture.
 
-    Returns the injection of all, and the part of each set of blank rows.
+    Returns the injection for all rows, and the part that each set of blank rows belongs to.
     """
     if isinstance(injection, Injection):
         return injection, [0] if blanks else []

@@ -19,7 +19,7 @@ from foreword.tasks.templates.layout import room_for
 
 
 class Classifier(LabelExamples):
-    """A task of labels bound to a backbone; what is asked of a row's slots is its labelling's."""
+    """A label task on a backbone; its ``Labelling`` says what differs between tasks."""
 
     @property
     def metric(self) -> str:
@@ -42,7 +42,7 @@ class Classifier(LabelExamples):
         return len(self.labels)
 
     def instruction(self) -> str:
-        """Name the labels in a sentence, the default text to start from."""
+        """Return a sentence that names the labels, the default text to start from."""
         return self.labelling.instruction([words[0].strip() for words in self.words.values()])
 
     def label_text(self) -> str:
@@ -56,17 +56,17 @@ class Classifier(LabelExamples):
     # Learning ----------------------------------------------------------------------------------
 
     def weight(self, item: Encoded) -> float:
-        """Return what the row's loss is of the whole, as the labelling says."""
+        """Return the row's weight in the mean loss, from the labelling."""
         return self.labelling.weight(item)
 
     def scores(self, logits: Tensor, examples: Sequence[Example]) -> Tensor:
-        """Return log-probabilities of the labels at all slots of rows: (slots, labels)."""
+        """Return log-probabilities of the labels at every slot: (slots, labels)."""
         asked = len(self.verbalizer.everything.targets)
         owners = [each for each in examples for _ in range(len(each.targets) // asked)]
         return self.verbalizer.scores(logits, owners)
 
     def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
-        """Return minus the log-probability of each row's label, or as the labelling says."""
+        """Return each row's loss, by default minus the log-probability of its label: (rows,)."""
         examples = [item.example for item in items]
         if not self.labelling.gold_alone:
             return self.labelling.losses(self.scores(logits, examples), items)
@@ -74,16 +74,16 @@ class Classifier(LabelExamples):
         return losses * losses.new_tensor([self.weight(item) for item in items])
 
     def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
-        """Return sums over rows, such as how many have their own label as the likeliest."""
+        """Return sums over rows, from which ``dev_score`` computes the dev score."""
         scores = self.scores(logits, [item.example for item in items])
         return self.labelling.dev_counts(scores, items)
 
     def dev_score(self, sums: Sequence[float], task: int = 0) -> float:
-        """Return the dev score that the labelling makes of such sums."""
+        """Return the labelling's dev score from summed ``dev_counts``."""
         return self.labelling.dev_score(sums)
 
     def fit_on_dev(self, rows: Sequence[Row], injection: Injection) -> Task:
-        """Return the task with what its labelling chooses by the answers to dev rows."""
+        """Return the task with what its labelling fits on dev rows."""
         if self.labelling.fit is None:
             return self.task
         return self.labelling.fit(self.task, rows, self.predict(rows, injection))
@@ -121,7 +121,7 @@ class Classifier(LabelExamples):
         return self.labelling.score(rows, predictions, seed)
 
     def _blank_rows(self) -> list[Row]:
-        """Return the rows that say nothing, by which answers are calibrated."""
+        """Return the content-free rows by which answers are calibrated."""
         where = f"--calibration {self.aids.calibration}"
         return [
             Row(dict.fromkeys(self.template.fields, text), where)
@@ -136,9 +136,9 @@ class Classifier(LabelExamples):
         count: int,
         progress: Any,
     ) -> tuple[list[Tensor], list[bool]]:
-        """Return rows' log-probabilities, (slots, labels) each, and whether each was cut.
+        """Return each row's log-probabilities, (slots, labels), and whether it was truncated.
 
-        ``progress`` is called with how many more of the first ``count`` rows are done.
+        ``progress`` is called with the number of newly finished rows among the first ``count``.
         """
         room = room_for(self.backbone, injection)
         slots = [self.slot_tokens(row) for row in rows]

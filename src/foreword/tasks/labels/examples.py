@@ -31,7 +31,7 @@ from foreword.tasks.templates.template import Slot, Template, VirtualTokens
 
 @dataclass(frozen=True)
 class ZeroShotAids:
-    """What helps an untrained model: calibration, and rows shown before the one that is asked."""
+    """What helps an untrained model: calibration, and demonstrations before each row."""
 
     calibration: Calibration = "none"
     shown: Sequence[Mapping[str, str]] = ()
@@ -39,13 +39,13 @@ class ZeroShotAids:
 
 
 SlotTokens = tuple[tuple[int, ...], tuple[int, ...]]
-"""The tokens between a row and an answer that goes on from it, and those after the answer."""
+"""The tokens of a slot before its answer, and those after it."""
 
 
 class LabelExamples(Bound):
-    """Rows to examples; what is made of the logits is for who derives from it.
+    """Turns rows into examples; ``Classifier`` adds what happens to the logits.
 
-    Raises UserError where template or words are missing, or do not suit the backbone.
+    Raises UserError if template or words are missing, or do not suit the backbone.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class LabelExamples(Bound):
             )
 
     def changed(self, **attributes: Any) -> Self:
-        """Return a copy with other attributes; the demonstrations that were read stay."""
+        """Return a copy with other attributes, which keeps the pool of demonstrations."""
         other = super().changed(**attributes)
         vars(other).pop("verbalizer", None)  # depends on the template and on the head
         return other
@@ -84,7 +84,7 @@ class LabelExamples(Bound):
     # Label words -------------------------------------------------------------------------------
 
     def spell(self, word: str) -> TokenPath:
-        """Return the tokens of a word where the answer stands."""
+        """Return the tokens of a word at the answer's position."""
         inside = bool(self.slot_template.parts)
         if self.template.close and not inside:
             word = word.lstrip(" ")
@@ -101,7 +101,7 @@ class LabelExamples(Bound):
 
     @cached_property
     def verbalizer(self) -> LabelTree | Cloze | Headed:
-        """The label words as tokens, or the labels alone where a head scores them."""
+        """The label words as tokens, or with a head the labels alone."""
         masked = self.backbone.architecture == "masked"
         if self.headed:
             return Headed(tuple(self.labels), self.mask() if masked else None)
@@ -112,7 +112,7 @@ class LabelExamples(Bound):
         return LabelTree.grow(paths, len(self.labels), self.backbone.text.end, vocabulary=whole)
 
     def mask(self) -> int:
-        """Return the token of a masked model's hole."""
+        """Return the mask token of a masked model."""
         mask = self.backbone.text.mask
         if mask is None:
             raise UserError(f"{self.backbone.name}: its tokenizer has no mask token")
@@ -120,11 +120,11 @@ class LabelExamples(Bound):
 
     @property
     def tokens(self) -> tuple[int, ...] | None:  # type: ignore[override]
-        """The tokens that label words are spelled with, None where all are needed."""
+        """The tokens of the label words, None if the whole vocabulary is needed."""
         return self.verbalizer.tokens
 
     def label_paths(self) -> Mapping[str, Sequence[TokenPath]]:
-        """Return the tokens of each label's words where the answer stands."""
+        """Return the tokens of each label's words at the answer's position."""
         return {label: [self.spell(word) for word in own] for label, own in self.words.items()}
 
     # Rows --------------------------------------------------------------------------------------
@@ -142,12 +142,12 @@ class LabelExamples(Bound):
         return field_texts(self.backbone, text, self.template.fields, self.task.input_window)
 
     def key(self, row: Row) -> str:
-        """Return what identifies a row: the texts that it is shown by."""
+        """Return the text that identifies a row: that of its template fields."""
         return "\n".join(self._values(row).values())
 
     @cached_property
     def _demonstrations(self) -> DemonstrationPool | None:
-        """The rows to show, where the template has a place for them."""
+        """The demonstrations to choose from, None if the template has no {demos:N}."""
         if self.template.demos is None:
             return None
         if len(self.aids.shown) < self.template.demos.count:
@@ -163,7 +163,7 @@ class LabelExamples(Bound):
         return DemonstrationPool(self.backbone, texts, self.template.demos.count, self.aids.nearest)
 
     def demos_before(self, rows: Sequence[Row]) -> list[list[str]]:
-        """Return the demonstrations that stand before each row."""
+        """Return the demonstrations to put before each row."""
         if self._demonstrations is None:
             return [[] for _ in rows]
         return self._demonstrations.before([self.key(row) for row in rows])
@@ -176,9 +176,9 @@ class LabelExamples(Bound):
         demos: Sequence[str],
         before: str = "",
     ) -> FilledTemplate:
-        """Fill the template with a row, with room left for an answer at each slot.
+        """Fill the template with a row, leaving room for an answer at each slot.
 
-        Raises UserError for a row that is too long and must not be cut.
+        Raises UserError for a row that is too long and must not be truncated.
         """
         around = max(len(left) + len(right) for left, right in slots)
         room -= around + max(map(len, self.verbalizer.everything.branches), default=0)
@@ -203,7 +203,7 @@ class LabelExamples(Bound):
         return tokens
 
     def example(self, filled: FilledTemplate, slots: Sequence[SlotTokens], plan: Plan) -> Example:
-        """Return the row with the plan below each of its slots."""
+        """Return the row with the plan's branches and targets at each slot."""
         branches: list[tuple[int, ...]] = []
         targets: list[tuple[int, int]] = []
         for left, right in slots:
@@ -213,13 +213,13 @@ class LabelExamples(Bound):
         return Example(filled.ids, filled.slot, tuple(branches), tuple(targets), answers)
 
     def train_example(self, row: Row, room: int) -> Encoded:
-        """Return the row with the nodes of the tree that its label's words pass, or with all."""
+        """Return the row with the nodes of its gold label's words, or with all nodes."""
         if not self.labelling.gold_alone:
             return self.dev_example(row, room)
         return self._encode(row, room, self.verbalizer.by_label[self.labelling.gold(row)[0]])
 
     def dev_example(self, row: Row, room: int) -> Encoded:
-        """Return the row with all nodes of the tree, so that every label has its score."""
+        """Return the row with all nodes of the tree, which score every label."""
         return self._encode(row, room, self.verbalizer.everything)
 
     def _encode(self, row: Row, room: int, plan: Plan) -> Encoded:
@@ -234,7 +234,7 @@ class LabelExamples(Bound):
         )
 
     def demonstration(self, row: Row) -> str:
-        """Return the row as the template shows it, with its labels' words in their slots."""
+        """Return the filled template with the words of the row's labels in its slots."""
         words = [
             ",".join(self.words[self.labels[label]][0] for label in own)
             for own in self.labelling.slot_labels(row)

@@ -1,4 +1,4 @@
-"""What a task takes from its training rows beside labels: rows to show, and label words."""
+"""What a task learns from its training rows: demonstrations and label words."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ShowingTask(LabelTask):
     def fill_from_rows(
         self, backbone: Backbone, rows: Sequence[Row], seed: int, report: Reporter = SILENT
     ) -> Self:
-        """Return the task with its demonstrations drawn, where the template shows some.
+        """Return the task with demonstrations drawn, if its template shows some.
 
         Raises UserError for rows that cannot be used, or are too few.
         """

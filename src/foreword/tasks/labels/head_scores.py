@@ -1,4 +1,4 @@
-"""Headed: labels that a trained head scores, where no words stand for them."""
+"""Labels scored by a trained head in place of label words."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Headed:
 
     @cached_property
     def everything(self) -> Plan:
-        """The plan that reads the one target."""
+        """The plan with the single target."""
         if self.mask is None:
             return Plan(((),), ((0, -1),), ())
         return Plan(((self.mask,),), ((0, 0),), ())

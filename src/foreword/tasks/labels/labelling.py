@@ -1,4 +1,4 @@
-"""Labelling: what the classifier asks of a task whose answers are labels."""
+"""Labelling: the part of a label task that differs between tasks."""
 
 from __future__ import annotations
 
@@ -30,17 +30,16 @@ class LabelTask(Task):
 
 
 class Labelling(ABC):
-    """Which labels a row has, how they are learned and answered, and how answers are scored.
+    """Which labels a row has, their loss, the answer and its scores.
 
-    A row has one or several *slots*, each of which is given a score for every label: a
-    classification has one, where the template ends; a tagging has one a word. ``slot_template``
-    follows a row at each of them, empty for one bare slot.
+    A row has one or more *slots*, each of which gets a score for every label: a classification has
+    one, at the end of the template; tagging has one per word. ``slot_template`` is the text of a
+    slot, empty for a bare one.
 
-    ``names`` are the labels in the order of their scores, and ``asks`` begins a sentence that
-    describes the task, which they end. With ``vocabulary`` label words are learned against the
-    whole vocabulary; with ``never_cut`` a row that is too long is refused. ``fit`` completes the
-    task by the answers to dev rows after a training. ``needs`` are the fields, beside the
-    template's and the label's, that a row must have.
+    ``names`` are the labels in the order of their scores; ``asks`` begins a sentence that describes
+    the task and ends with the labels. With ``vocabulary`` the loss is over the whole vocabulary;
+    with ``never_cut`` rows that are too long raise an error. ``fit`` fits the task on dev rows
+    after training. ``needs`` are required fields besides the template's and the label's.
     """
 
     names: tuple[str, ...]
@@ -60,7 +59,7 @@ class Labelling(ABC):
 
     @property
     def gold_alone(self) -> bool:
-        """Whether the loss is that of one gold label alone, so that only its words are read."""
+        """Whether the loss needs the gold label's score alone, so that only its words are read."""
         return False
 
     def instruction(self, words: Sequence[str]) -> str:
@@ -73,7 +72,7 @@ class Labelling(ABC):
         return ({},)
 
     def as_text(self, row: Row) -> Row:
-        """Return the row with texts in the fields that a template may show."""
+        """Return the row with text in every field that a template may show."""
         return row
 
     @abstractmethod
@@ -82,49 +81,49 @@ class Labelling(ABC):
 
     @abstractmethod
     def gold(self, row: Row) -> tuple[int, ...]:
-        """Return the numbers of a row's labels."""
+        """Return the indices of a row's labels."""
 
     def number(self, row: Row) -> float:
-        """Return the number that is right for a row whose labels stand for numbers."""
+        """Return the gold number of a row, for labels that stand for numbers."""
         return 0.0
 
     def slot_labels(self, row: Row) -> Sequence[Sequence[int]]:
-        """Return the labels whose words stand at each slot of a demonstration."""
+        """Return the labels whose words fill each slot of a demonstration."""
         return (self.gold(row),)
 
     @abstractmethod
     def class_of(self, row: Row) -> str | None:
-        """Return the class by which demonstrations are balanced, None where there is none."""
+        """Return the class by which demonstrations are balanced, or None."""
 
     def weight(self, item: Encoded) -> float:
-        """Return what a row counts in the mean loss."""
+        """Return a row's weight in the mean loss."""
         return 1
 
     @abstractmethod
     def losses(self, scores: Tensor, items: Sequence[Encoded]) -> Tensor:
-        """Return each row's loss of log-probabilities: (slots, labels) -> (rows,)."""
+        """Return each row's loss from log-probabilities: (slots, labels) -> (rows,)."""
 
     @abstractmethod
     def dev_counts(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
-        """Return sums over the slots of rows, of which ``dev_score`` makes the dev score."""
+        """Return sums over slots, from which ``dev_score`` computes the dev score."""
 
     def dev_score(self, sums: Sequence[float]) -> float:
-        """Return the dev score of such sums."""
+        """Return the dev score from summed ``dev_counts``."""
         return mean(sums)
 
     @abstractmethod
     def answer_of(self, scores: Tensor) -> dict[str, Any]:
-        """Return a row's answer by its log-probabilities: (slots, labels)."""
+        """Return a row's answer from its log-probabilities: (slots, labels)."""
 
     @abstractmethod
     def score(
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
     ) -> dict[str, Any]:
-        """Compare predictions with the rows' answers: the task's metrics with intervals."""
+        """Compare predictions with gold labels: the task's metrics, with confidence intervals."""
 
 
 def check_headline(name: str, known: Iterable[str]) -> None:
-    """Raise UserError for a score that rows cannot be judged by."""
+    """Raise UserError for an unknown headline score."""
     if name not in known:
         raise UserError(f"--headline {name}: unknown; {nearest(name, known)}")
 

@@ -1,4 +1,4 @@
-"""Search of label words: those that the frozen model itself would say, by the training rows."""
+"""Search for label words: those that the frozen model predicts for the training rows."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.templates.layout import room_for
 
 TRIALS = 20_000
-"""Combinations of words that are all tried; with more labels words are changed one by one."""
+"""The most combinations to try exhaustively; beyond it words are improved label by label."""
 
 TOP = 100
-"""Words of a label that are looked at, fewer where their combinations are too many."""
+"""The most words to consider per label; fewer if there are too many combinations."""
 
 
 def search_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
-    """Return one word a label, found with the frozen model by LM-BFF's search.
+    """Return one word per label by LM-BFF's search with the frozen model.
 
     Gao et al. 2021, arXiv:2012.15723, section 5.1: for each label the words of the highest
     ``sum log p(word | row)`` over its rows, then the combination that labels the most rows rightly;
@@ -95,7 +95,7 @@ def choose_words(table: Tensor, gold: Tensor, lists: Sequence[Sequence[int]]) ->
 
 
 def refine_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
-    """Return the words of each label that the model knows in this place.
+    """Return the words of each label that the model finds likely at the answer's position.
 
     After Hu et al. 2022, arXiv:2108.02035, section 3.3: of a word's probability on average over
     the rows, its contextualized prior, the lower half of all words is dropped; a label keeps its
@@ -127,7 +127,7 @@ def refine_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple
 
 
 def opening(task: Classifier, row: Row) -> Example:
-    """Return a row with the one place where the frozen model would begin to answer."""
+    """Return a row with a single target: where the frozen model begins to answer."""
     plain = task.without_prompt().with_head()
     made = plain.dev_example(row, room_for(task.backbone, NOTHING)).example
     begins = _decoder_start(task)
@@ -137,7 +137,7 @@ def opening(task: Classifier, row: Row) -> Example:
 
 
 def _decoder_start(task: Classifier) -> tuple[int, ...]:
-    """Return the tokens with which a decoder of its own begins every answer."""
+    """Return the tokens with which the decoder of an encoder-decoder begins."""
     separate = task.backbone.architecture == "encoder-decoder"
     return tuple(task.backbone.text.around[0]) if separate else ()
 
@@ -145,7 +145,7 @@ def _decoder_start(task: Classifier) -> tuple[int, ...]:
 def _likeliest_words(
     task: Classifier, scores: Tensor, size: int, words: dict[int, str]
 ) -> list[int]:
-    """Return the likeliest tokens that are words of letters, and note how each is written."""
+    """Return the likeliest tokens that are words of letters, and record their text in ``words``."""
     found: list[int] = []
     taken: set[str] = set()
     for token in scores.argsort(descending=True, stable=True).tolist():
@@ -161,7 +161,7 @@ def _likeliest_words(
 
 
 def word_of_token(task: Classifier, token: int) -> str | None:
-    """Return the word of letters that a token alone spells where the answer stands, or None."""
+    """Return the word of letters that a single token spells as an answer, or None."""
     text = task.backbone.text.decode([token]).strip()
     if not text.isalpha() or (text.isascii() and len(text) < 2):
         return None

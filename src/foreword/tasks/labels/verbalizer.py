@@ -1,4 +1,4 @@
-"""Verbalizers: the words that stand for labels, and how a model's scores of them are read."""
+"""Verbalizers: label words as tokens, and the scores that a model gives them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ TokenPath = tuple[int, ...]
 
 
 def normalize(labels: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Check a verbalizer: at least two labels, each with words, none of them shared."""
+    """Return each label's words as a tuple.
+
+    Raises UserError for fewer than two labels, a label without words, and shared words.
+    """
     words = {k: (v,) if isinstance(v, str) else tuple(v) for k, v in labels.items()}
     if len(words) < 2:
         raise UserError(
@@ -40,9 +43,9 @@ def normalize(labels: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str,
 def token_paths(
     words: Mapping[str, Sequence[str]], spell: Callable[[str], TokenPath]
 ) -> list[tuple[int, TokenPath]]:
-    """Return each word's label, by its number, and the tokens that it is spelled with.
+    """Return the label index and the tokens of each word.
 
-    Raises UserError for a word without tokens, and one that is spelled as another label's.
+    Raises UserError for a word without tokens, or with those of another label's word.
     """
     labels, owners = list(words), dict[TokenPath, int]()
     for number, label in enumerate(labels):
@@ -61,7 +64,7 @@ def token_paths(
 
 @dataclass(frozen=True)
 class Plan:
-    """Branches to run after a row, the places to read, and the node that each place is."""
+    """Branches to run after a row, the targets to read, and the node of each target."""
 
     branches: tuple[TokenPath, ...]
     targets: tuple[tuple[int, int], ...]
@@ -107,7 +110,7 @@ class LabelTree:
 
     @cached_property
     def children(self) -> dict[TokenPath, tuple[int, ...]]:
-        """The tokens that go on after each beginning of a word."""
+        """The tokens that continue each prefix of a word."""
         found: dict[TokenPath, dict[int, None]] = {}
         for _, path in self.words:
             for size, token in enumerate(path):
@@ -116,7 +119,7 @@ class LabelTree:
 
     @cached_property
     def nodes(self) -> tuple[TokenPath, ...]:
-        """The beginnings whose scores are needed: those where words part, or all of them."""
+        """The prefixes whose scores are needed: those where words diverge, or all of them."""
         return tuple(p for p, c in self.children.items() if self.vocabulary or len(c) > 1)
 
     @cached_property
@@ -139,7 +142,7 @@ class LabelTree:
 
     @cached_property
     def by_label(self) -> tuple[Plan, ...]:
-        """For each label the plan that reads only the nodes on its own words, for training."""
+        """For each label, the plan that reads only the nodes of its words, for training."""
         return tuple(
             self._plan(
                 sorted(
@@ -166,7 +169,7 @@ class LabelTree:
 
     @cached_property
     def tokens(self) -> tuple[int, ...] | None:
-        """The vocabulary tokens whose scores are read, None for all of them."""
+        """The tokens whose logits are read, None for the whole vocabulary."""
         if self.vocabulary:
             return None
         return tuple(sorted({token for node in self.nodes for token in self.children[node]}))

@@ -1,4 +1,4 @@
-"""Roles in a template: messages as the model's own chat template writes them."""
+"""Roles in a template: messages as the model's chat template writes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MARKS = re.compile("\ue000([0-9]+)\ue001")
 
 @dataclass
 class _Turn:
-    """A message of a template: who says it, and its parts."""
+    """A message of a template: its role and its parts."""
 
     role: str
     parts: list[Piece] = field(default_factory=list)
@@ -27,17 +27,17 @@ class _Turn:
 
 @dataclass(frozen=True)
 class _SplitText:
-    """Messages as text, cut where something else is to stand: one text more than these."""
+    """Messages as text, split at the parts that are no text; there is one text more than parts."""
 
     texts: tuple[str, ...]
     between: tuple[Piece, ...]
 
     def upto(self, end: int) -> tuple[Piece, ...]:
-        """Return the first ``end`` of what stands between, with the text before each, and after."""
+        """Return the first ``end`` parts with the text around them."""
         return _interleave(self.texts[: end + 1], self.between[:end])
 
     def of(self, start: int, end: int) -> tuple[Piece, ...]:
-        """Return what stands between, from ``start`` up to ``end``, with the text among it."""
+        """Return the parts from ``start`` up to ``end`` with the text between them."""
         return _interleave(("", *self.texts[start + 1 : end]), self.between[start:end])
 
 
@@ -152,7 +152,7 @@ def _takes(text: Text, messages: Sequence[dict[str, str]]) -> bool:
 
 
 def _split(template: Template, text: Text, turns: Sequence[_Turn]) -> _SplitText:
-    """Write messages with marks for what is no text, and cut at them."""
+    """Render messages with marks for the parts that are no text, and split at the marks."""
     between: list[Piece] = []
     messages = []
     for turn in turns:
@@ -182,10 +182,10 @@ def _split(template: Template, text: Text, turns: Sequence[_Turn]) -> _SplitText
 def _demonstration(
     template: Template, text: Text, turns: Sequence[_Turn], shown: int, plain: _SplitText
 ) -> tuple[tuple[Piece, ...], str]:
-    """Return the parts of a demonstration from its first field to its answer, and what follows.
+    """Return the parts of a demonstration, from its first field to its answer, and what follows.
 
-    They are read off two demonstrations before the row: what stands around each must be the same,
-    and the same as where there are none.
+    They are read from two demonstrations before a row: the text around both must be the same, and
+    the same as without demonstrations.
     """
     head, own = turns[:shown], turns[shown:]
     before, size, asks = (
@@ -216,7 +216,7 @@ def _demonstration(
 
 
 def _interleave(texts: Sequence[str], between: Sequence[Piece]) -> tuple[Piece, ...]:
-    """Return texts with what stands between them; there may be one text more."""
+    """Return texts and parts in turn, from the first text on."""
     made: list[Piece] = []
     for number, piece in enumerate(texts):
         made += [piece, *between[number : number + 1]]
@@ -224,7 +224,7 @@ def _interleave(texts: Sequence[str], between: Sequence[Piece]) -> tuple[Piece, 
 
 
 def _merge_texts(parts: Sequence[Piece]) -> tuple[Piece, ...]:
-    """Return parts with neighbouring texts as one."""
+    """Return parts with neighbouring texts merged."""
     made: list[Piece] = []
     for part in parts:
         if isinstance(part, str) and made and isinstance(made[-1], str):

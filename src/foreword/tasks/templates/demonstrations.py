@@ -1,4 +1,4 @@
-"""Demonstrations: which rows are shown, with their answers, before the one that is asked."""
+"""Demonstrations: rows with their answers, shown before the row to answer."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from foreword.tasks.base import Bound
 Choice = Literal["balanced", "random", "nearest"]
 
 POOL_ROWS = 512
-"""Rows that a prompt file keeps to find the nearest among."""
+"""The most rows that a prompt file keeps to choose the nearest from."""
 
 EMBEDDED_TOKENS = 256
-"""Tokens of a row by which its likeness to others is told."""
+"""Tokens of a row that its embedding is computed from."""
 
 
 @dataclass(frozen=True)
 class DemonstrationPool:
-    """The rows that a template shows: their texts by what identifies a row, its fields' texts.
+    """The demonstrations to choose from: their texts, by the key of their row.
 
-    ``nearest`` shows a row those most like it, the likest last (Liu et al. 2022,
-    arXiv:2101.06804); else all rows are shown the same. None is shown itself, nor another row of
-    its text: without one, the next in order takes the place.
+    With ``nearest`` a row is shown the most similar ones, the most similar last (Liu et al. 2022,
+    arXiv:2101.06804); otherwise all rows are shown the same. No row is shown itself, nor one with
+    its text: the next in order takes its place. The pool is embedded once, when first needed.
     """
 
     backbone: Backbone
@@ -44,8 +44,8 @@ class DemonstrationPool:
     nearest: bool
 
     def before(self, rows: Sequence[str]) -> list[list[str]]:
-        """Return what stands before each of some rows."""
-        orders = self._likest(rows) if self.nearest else [range(len(self.texts))] * len(rows)
+        """Return the demonstrations for each row."""
+        orders = self._most_similar(rows) if self.nearest else [range(len(self.texts))] * len(rows)
         keys, texts = list(self.texts), list(self.texts.values())
         made = []
         for row, order in zip(rows, orders, strict=True):
@@ -55,13 +55,13 @@ class DemonstrationPool:
 
     @cached_property
     def _pool(self) -> tuple[Tensor, Tensor]:
-        """The rows as unit vectors (N, width), and the mean that was taken off them."""
+        """The rows as centred unit vectors, (N, width), and their mean before centring."""
         states = mean_states(self.backbone, list(self.texts))
         mean = states.mean(0)
         return F.normalize(states - mean, dim=1), mean
 
-    def _likest(self, rows: Sequence[str]) -> list[list[int]]:
-        """Order the pool by the cosine of mean hidden states less the pool's mean."""
+    def _most_similar(self, rows: Sequence[str]) -> list[list[int]]:
+        """Order the pool by cosine similarity of centred mean hidden states."""
         pool, mean = self._pool
         place = {key: n for n, key in enumerate(self.texts)}
         found = {row: pool[place[row]] for row in rows if row in place}
@@ -94,10 +94,10 @@ def mean_states(backbone: Backbone, texts: Sequence[str]) -> Tensor:
 def draw_pool(
     bound: Bound, keys: Sequence[str], rows: Sequence[Row], count: int, choice: Choice, seed: int
 ) -> list[Row]:
-    """Choose the rows that a template of ``count`` demonstrations keeps, no text twice.
+    """Choose the rows of a pool for ``count`` demonstrations, no text twice.
 
-    One more is kept than is shown, for the row that is one of them; of "nearest", up to ``MOST``.
-    Raises UserError where there are too few.
+    There is one to spare, for a row that is in the pool itself; for "nearest" up to ``POOL_ROWS``.
+    Raises UserError if there are too few.
     """
     first: dict[str, Row] = {}
     for key, row in zip(keys, rows, strict=True):
@@ -115,7 +115,7 @@ def draw_pool(
 
 
 def check_shots(shots: int, rows: Sequence[Row]) -> None:
-    """Raise UserError for a number of demonstrations that the rows do not have."""
+    """Raise UserError for more demonstrations than rows, or fewer than one."""
     if not 1 <= shots <= len(rows):
         raise UserError(
             f"{shots} demonstrations asked for, and there are {len(rows)} rows; give from 1 to "
@@ -124,9 +124,9 @@ def check_shots(shots: int, rows: Sequence[Row]) -> None:
 
 
 def choose_demonstrations(task: Bound, rows: Sequence[Row], shots: int, seed: int) -> list[Row]:
-    """Choose rows at random, in turn from every class where there are classes.
+    """Choose rows at random, class by class in turn if there are classes.
 
-    Raises UserError where there are fewer rows than asked for.
+    Raises UserError for more shots than rows.
     """
     check_shots(shots, rows)
     chance = random.Random(seed)

@@ -1,4 +1,4 @@
-"""A row through a template to token ids, cut to fit where it is too long."""
+"""Filled templates: a row as token ids, truncated if it is too long."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Side = Literal["left", "right"]
 class FilledTemplate:
     """The tokens of a filled template.
 
-    ``slot`` is the index at which the answer goes in. ``left`` is the literal text right before
-    it, after which the answer is tokenized; a space that ended it belongs to the answer.
-    ``cut`` tells whether a field was shortened, or a demonstration left out.
+    ``slot`` is the index of the answer. ``left`` is the literal text right before it, after which
+    the answer is tokenized; a space at its end belongs to the answer. ``truncated`` tells whether
+    a field was shortened or a demonstration left out.
     """
 
     ids: tuple[int, ...]
@@ -44,10 +44,9 @@ def fill_template(
 ) -> FilledTemplate:
     """Fill a template and tokenize it into at most ``room`` tokens.
 
-    A row that is too long loses demonstrations, the first one first, and then text on ``side`` of
-    the field with the most tokens until it fits. ``before`` is put in front, after the tokenizer's
-    own first tokens. Raises UserError where the template alone takes more than ``room``, and where
-    nothing is left to read.
+    A row that is too long loses demonstrations, from the first on, and then text on ``side`` of
+    its longest field until it fits. ``before`` goes in front, after the tokenizer's special tokens.
+    Raises UserError if the template alone takes more than ``room``, or nothing is left to read.
     """
     texts, shown = dict(values), list(demos)
     truncated = False
@@ -77,7 +76,7 @@ def fill_template(
         ids = tokens[longest]
         kept = max(0, len(ids) - excess)
         shorter = backbone.text.decode(ids[:kept] if side == "right" else ids[len(ids) - kept :])
-        shorter = shorter.strip("\ufffd")  # a character whose bytes the cut has parted
+        shorter = shorter.strip("\ufffd")  # a character that was split
         if len(shorter) >= len(texts[longest]):  # decoding need not give the text back exactly
             shorter = texts[longest][:-1] if side == "right" else texts[longest][1:]
         texts[longest] = shorter
@@ -87,13 +86,13 @@ def fill_template(
 def field_texts(
     backbone: Backbone, row: Row, fields: Sequence[str], window: int | None
 ) -> dict[str, str]:
-    """Return a row's fields as texts, of each no more than its first ``window`` tokens."""
+    """Return a row's fields as texts, truncated to their first ``window`` tokens."""
     texts = {name: str(row.fields[name]) for name in fields}
     return {name: first_tokens(backbone, text, window) for name, text in texts.items()}
 
 
 def first_tokens(backbone: Backbone, text: str, window: int | None) -> str:
-    """Return the first ``window`` tokens of a text; raises UserError for a window of none."""
+    """Return the first ``window`` tokens of a text; raises UserError for a window below 1."""
     if window is not None and window < 1:
         raise UserError(f"--input-window {window}: give 1 or more tokens, or leave it out")
     return text if window is None else backbone.text.beginning(text, window)
@@ -140,16 +139,16 @@ def _once(
 
 
 def virtual_count(backbone: Backbone, soft: VirtualTokens) -> int:
-    """Return how many virtual tokens a run in a template has."""
+    """Return the number of virtual tokens of a run in a template."""
     if soft.size is not None:
         return soft.size
     return len(backbone.text.ids(soft.text or ""))
 
 
 def with_space(left: str, answer: str) -> str:
-    """Return the answer with a space in front where ``left`` ends in a word or a sign before it.
+    """Return the answer with a space in front if ``left`` does not end in one.
 
-    Chinese and Japanese are written without.
+    Chinese and Japanese get none.
     """
     if not left or left[-1].isspace() or answer[:1].isspace():
         return answer
@@ -159,9 +158,9 @@ def with_space(left: str, answer: str) -> str:
 def answer_ids(backbone: Backbone, left: str, answer: str, *, inside: bool = False) -> list[int]:
     """Tokenize an answer as it follows ``left``, as the tokenizer would in running text.
 
-    A space that ends ``left`` is given to the answer, as tokenizers expect it. A decoder of its
-    own begins a text, with the tokenizer's first tokens, whatever the encoder has read; unless
-    ``left`` stands ``inside`` what the decoder itself reads.
+    A space at the end of ``left`` moves to the answer, as tokenizers expect it. The decoder of an
+    encoder-decoder begins a new text, with the tokenizer's first tokens, unless ``left`` is
+    ``inside`` what the decoder reads.
     """
     if backbone.architecture == "encoder-decoder" and not inside:
         return [*backbone.text.around[0], *backbone.text.ids(answer.lstrip(" "))]
@@ -173,6 +172,6 @@ def answer_ids(backbone: Backbone, left: str, answer: str, *, inside: bool = Fal
 
 
 def room_for(backbone: Backbone, injection: Injection | Mixture) -> int:
-    """Return how many tokens a row may have beside what an injection takes of the positions."""
+    """Return the number of tokens that an injection leaves for a row."""
     parts = injection.parts if isinstance(injection, Mixture) else (injection,)
     return backbone.longest - max(part.positions + part.leading for part in parts)

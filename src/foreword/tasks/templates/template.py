@@ -27,7 +27,7 @@ class VirtualTokens:
 
 @dataclass(frozen=True)
 class Slot:
-    """``[mask]``: where the answer stands."""
+    """``[mask]``: the position of the answer."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Demos:
 
 
 ROLES = ("system", "user", "assistant")
-"""Who may say a message."""
+"""The roles of messages."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Template:
-    """The parts of a template, in order; literal text stands as plain strings.
+    """The parts of a template, in order; literal text is a plain string.
 
-    ``demo`` shows a demonstration, and ``after`` follows it. Where the answer is ``close`` nothing
-    parts it from the text on its left. All three are told by roles, which stand in ``parts`` until
-    a model's chat template is known (roles.py).
+    ``demo`` are the parts of a demonstration, and ``after`` is the text after it. If ``close``, no
+    space separates the answer from the text on its left. All three depend on roles, which stay in
+    ``parts`` until a model's chat template resolves them (chat_roles.py).
     """
 
     source: str
@@ -116,11 +116,11 @@ class Template:
 
     @cached_property
     def demos(self) -> Demos | None:
-        """The place of demonstrations, None where there is none."""
+        """The position of demonstrations, None if there are none."""
         return next((part for part in self.parts if isinstance(part, Demos)), None)
 
     def shown(self) -> Template:
-        """Return what a demonstration is shown by: all that follows the place of them."""
+        """Return the template of a demonstration: all that follows ``{demos:N}``."""
         if self.demo is not None:
             return replace(self, parts=self.demo)
         if self.demos is None:
@@ -139,7 +139,7 @@ class Template:
 
     @cached_property
     def roles(self) -> tuple[Role, ...]:
-        """The roles that no chat template has been met by yet."""
+        """The roles that no chat template has resolved yet."""
         return tuple(part for part in self.parts if isinstance(part, Role))
 
     def without_virtual_tokens(self) -> Template:
@@ -148,9 +148,9 @@ class Template:
         return replace(self, parts=kept)
 
     def fill(self, values: Mapping[str, str]) -> list[str | VirtualTokens | Slot]:
-        """Put a row's texts in place of its fields and join neighbouring texts.
+        """Replace fields by a row's texts, and merge neighbouring texts.
 
-        Demonstrations are a text too, under their part's name; without it there are none.
+        The text of demonstrations has the name of their part; without it there are none.
         """
         filled: list[str | VirtualTokens | Slot] = []
         for part in self.parts:
@@ -166,7 +166,7 @@ class Template:
         return filled
 
     def check(self, known: Mapping[str, object], where: str, *, shows: bool = False) -> None:
-        """Raise UserError where a row lacks a field of the template, or nothing is to be shown."""
+        """Raise UserError if a row lacks a field, or the task cannot show demonstrations."""
         if self.demos is not None and not shows:
             raise UserError(
                 f"template {self.source!r}: there are no rows to show at {{{self.demos.name}}}; "

@@ -1,4 +1,4 @@
-"""Conversations: messages as the text that a model reads, by its chat template or plainly."""
+"""Conversations: messages as text, by the model's chat template or line by line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Messages = Sequence[dict[str, str]]
 
 
 def render_chat(text: Text, messages: Messages, where: str) -> str:
-    """Return what the model reads before it answers messages.
+    """Return messages as the text after which the model answers.
 
     Raises UserError for messages that the chat template refuses.
     """
@@ -50,8 +50,8 @@ def apply_chat_template(text: Text, messages: Messages) -> str:
 class EncodedConversation:
     """A conversation from the assistant's first turn on, as tokens.
 
-    ``before`` is the text that stands before them, and ``said`` the places of the tokens that the
-    assistant says, with those that end its turns.
+    ``before`` is the text in front of them, and ``said`` the indices of the assistant's tokens,
+    with those that end its turns.
     """
 
     before: str
@@ -60,10 +60,10 @@ class EncodedConversation:
 
 
 def encode_conversation(backbone: Backbone, messages: Messages, where: str) -> EncodedConversation:
-    """Return a conversation that ends with the assistant, with all its turns to be learned.
+    """Encode a conversation that ends with the assistant, all of whose turns are learned.
 
-    Raises UserError where the chat template writes an earlier turn otherwise than it was said, so
-    that no one text holds all of them.
+    Raises UserError if the chat template rewrites earlier turns, so that no single text has all of
+    them.
     """
     text = backbone.text
     plain = text.tokenizer.chat_template is None
@@ -98,9 +98,9 @@ def encode_conversation(backbone: Backbone, messages: Messages, where: str) -> E
 
 
 def without_first_turns(messages: Messages) -> list[dict[str, str]] | None:
-    """Return a conversation without its first turns, from the next user's on; None for one turn.
+    """Drop the first turns of a conversation, up to the next user's; None if there is one turn.
 
-    What the system says stays.
+    System messages are kept.
     """
     apply_chat_template = [number for number, turn in enumerate(messages) if turn["role"] == "user"]
     if len(apply_chat_template) < 2:

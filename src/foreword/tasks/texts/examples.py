@@ -1,4 +1,4 @@
-"""Rows of tasks whose answers are texts, as a backbone reads them: laid out, cut, with answers."""
+"""Rows of tasks whose answers are texts, as a backbone reads them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from foreword.tasks.texts.spec import TextTask, Wording
 from foreword.tasks.texts.windows import windows
 
 SEAM = 4
-"""Tokens that a window may have more between other text than alone, at its two ends."""
+"""Tokens to spare for a window, which may be tokenized differently inside other text."""
 
 LEAST_WINDOW = 16
-"""Tokens that a window must have to be worth reading."""
+"""The fewest tokens of a window."""
 
 
 class TextExamples(Bound):
-    """Rows to examples; what is made of the logits is for those who derive from it."""
+    """Turns rows into examples; ``Generator`` adds what happens to the logits."""
 
     def __init__(self, task: TextTask, backbone: Backbone, wording: Wording) -> None:
         if task.template is None:
@@ -83,7 +83,7 @@ class TextExamples(Bound):
         return values
 
     def _window_messages(self, messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-        """Return messages, of those that the assistant has not said the first tokens alone."""
+        """Return messages, truncated to ``input_window`` tokens unless the assistant said them."""
         window = self.task.input_window
         return [
             m
@@ -97,7 +97,7 @@ class TextExamples(Bound):
         return self.wording.answer(row)
 
     def _uses_chat_template(self, row: Row) -> bool:
-        """Whether the row is a chat that the tokenizer's own template renders, to the letter."""
+        """Whether the row is a chat that the tokenizer's chat template renders."""
         return self._is_chat(row) and self.backbone.text.tokenizer.chat_template is not None
 
     def _following(self, left: str, row: Row) -> str:
@@ -106,7 +106,7 @@ class TextExamples(Bound):
         return answer if self._uses_chat_template(row) else self.following(left, answer)
 
     def _room(self, room: int, before: str) -> int:
-        """Return how many tokens a row may have, the text ``before`` it counted in."""
+        """Return the most tokens a row may have, with the text ``before`` it."""
         return self.limit(room - self.task.decoding.max_new_tokens, before)
 
     def _fill_row(self, row: Row, room: int, before: str = "") -> FilledTemplate:
@@ -152,19 +152,21 @@ class TextExamples(Bound):
         )
 
     def _with_answer(self, filled: FilledTemplate, text: str) -> Encoded:
-        """Return a laid row with a text after it as targets, and its end."""
+        """Return a filled row followed by a text and the end token, both as targets."""
         answer = answer_ids(self.backbone, filled.left, text)
         longest = self.task.decoding.max_new_tokens
         truncated = len(answer) > longest
         answer = answer[:longest]
-        if self.backbone.text.end is not None and not truncated:  # what was cut does not end here
+        if (
+            self.backbone.text.end is not None and not truncated
+        ):  # a truncated answer does not end here
             answer = [*answer, self.backbone.text.end]
         targets = tuple((0, j) for j in range(-1, len(answer) - 1))
         example = Example(filled.ids, filled.slot, (tuple(answer[:-1]),), targets, tuple(answer))
         return Encoded(example, len(answer), truncated or filled.truncated)
 
     def _conversation(self, row: Row, room: int) -> Encoded:
-        """Return a conversation with all replies as targets, and the tokens that end them.
+        """Return a conversation with all replies, and the tokens that end them, as targets.
 
         One that is too long loses its first turns.
         """
@@ -180,7 +182,7 @@ class TextExamples(Bound):
             if len(filled.ids) + len(said.ids) <= limit:
                 break
             shorter = without_first_turns(messages)
-            if shorter is None:  # one turn alone is cut as any other row
+            if shorter is None:  # a single turn is truncated as any other row
                 last = Row({**row.fields, "messages": messages}, row.where, row.task)
                 filled = self._fill_row(last, room)
                 return self._with_answer(filled, self._following(filled.left, last))
@@ -191,7 +193,7 @@ class TextExamples(Bound):
         return Encoded(example, len(answers), truncated or filled.truncated)
 
     def demonstration(self, row: Row) -> str:
-        """Return the row's prompt with its answer, ended as the next row begins."""
+        """Return the row's prompt and answer, ended so that another row may follow."""
         prompt = self.plain_text(self._values(row))
         answer = self._following(prompt, row)
         if self._uses_chat_template(row):

@@ -1,4 +1,4 @@
-"""What the machine of texts is told: a task's configuration, and how its rows and answers read."""
+"""What differs between tasks whose answers are texts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class TextTask(Task):
 
 @dataclass(frozen=True)
 class Wording:
-    """What the machine is told of one task: what is right for a row, and how answers are scored.
+    """The gold answer and the references of a row, and how answers are scored.
 
-    ``holds`` tells whether a row, or a window of it, has what its answer is found by; the field
-    ``windowed`` is parted in windows, ``stride`` tokens apart, where a row is too long. With
-    ``every_turn`` all turns of the assistant are learned, not the last alone.
+    The field ``windowed`` of a row that is too long is split into windows, ``stride`` tokens apart;
+    ``holds`` tells whether a window contains the answer. With ``every_turn`` all turns of the
+    assistant are learned, not just the last one.
     """
 
     answer: Callable[[Row], str]
