@@ -120,7 +120,7 @@ def _around(bound: Generator) -> tuple[str, str, str]:
 
 
 def _parts(ids: Sequence[int], size: int) -> list[Sequence[int]]:
-    """LayerRange the text's tokens into parts of about equal size."""
+    """Split the text's tokens into parts of about equal size."""
     number = max(1, round(len(ids) / size))
     ends = [len(ids) * n // number for n in range(number + 1)]
     return [ids[start:end] for start, end in itertools.pairwise(ends)]

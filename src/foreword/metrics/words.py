@@ -13,7 +13,7 @@ CJK = re.compile(f"[{_HAN}{KANA}]")
 
 
 def words(text: str) -> list[str]:
-    """LayerRange lowercased text into runs of letters, digits and their marks, for ROUGE.
+    """Split lowercased text into runs of letters, digits and their marks, for ROUGE.
 
     On ASCII text this is what rouge-score's own tokenizer does, which drops all other letters. Each
     Han or kana character is a word; other scripts without spaces (Thai, Khmer) are not cut.
@@ -52,5 +52,5 @@ class Words:
     """`words` as the tokenizer object that rouge-score asks for."""
 
     def tokenize(self, text: str) -> list[str]:
-        """LayerRange a text into words."""
+        """Split a text into words."""
         return words(text)

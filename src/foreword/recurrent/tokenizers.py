@@ -49,7 +49,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """LayerRange a text into pieces that begin with a line, where lines are not very long."""
+    """Split a text into pieces that begin with a line, where lines are not very long."""
     start = 0
     while start < len(text):
         end = start + PIECE

@@ -1,4 +1,4 @@
-"""Several attention: a shared prefix and each row's own past, as two parts of one softmax.
+"""Shared-prefix attention: a shared prefix and each row's own past, as two parts of one softmax.
 
 Over a prefix that all rows share, attention is one product of all queries with one set of keys,
 whatever the rows; over a row's own tokens it is causal and short. The two parts are merged by
