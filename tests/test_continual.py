@@ -32,12 +32,12 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def new_run(out: Path | None, old: Path, replay: Replay | None, **changes: Any) -> Prompt:
-    method, _ = FromFile.of(old)
+    method, _ = FromFile.read(old)
     return toy_run(out, method=method, task=SWAPPED, train=rows(12, 300), replay=replay, **changes)
 
 
 def test_the_old_rows_have_their_share_of_each_batch_and_their_own_task(old: Path) -> None:
-    method, _ = FromFile.of(old)
+    method, _ = FromFile.read(old)
     given = Replay(TASK, rows(7, 400), 0.25)
     _, run = prepare(get(), SWAPPED, method, rows(12), rows(6, 100), TRAINING, SILENT, replay=given)
     assert (run.examples.counts, run.per_epoch) == ({"new": 12, "old": 4}, 4)
@@ -67,7 +67,7 @@ def test_what_is_forgotten_is_forgotten_less_with_replay(tmp_path: Path) -> None
 
     def loss(replay: Replay | None) -> float:
         recorder = Recorder()
-        method, _ = FromFile.of(old)
+        method, _ = FromFile.read(old)
         _, run = prepare(
             get(), SWAPPED, method, rows(12), rows(6, 100), TRAINING, SILENT, replay=replay
         )

@@ -11,7 +11,7 @@ from foreword.compression.distil import Distilled, divergence
 from foreword.data.row import Row
 from foreword.engine.passes import differentiate, infer
 from foreword.injection import NOTHING, Injection
-from foreword.methods.cartridge import Cartridge, Sunk
+from foreword.methods.cartridge import Cartridge, PrefixWithSink
 from foreword.tasks.generate import Generate
 from foreword.tasks.texts.generator import Generator
 from oracles import get
@@ -103,7 +103,7 @@ def test_the_gradient_is_that_of_the_mean_divergence() -> None:
     ids = base.text.ids(TEXT)
     distilled = Distilled(bound("llama"), read("llama", ids), ROWS)
     items = [distilled.train_example(row, 64) for row in ROWS]
-    made = Cartridge("", 4).of(bound("llama"), ids)
+    made = Cartridge("", 4).start_from(bound("llama"), ids)
     weight = sum(distilled.weight(item) for item in items)
 
     def loss(group: list[int], logits: Tensor) -> Tensor:
@@ -129,8 +129,8 @@ def test_the_gradient_is_that_of_the_mean_divergence() -> None:
 
 
 def test_the_sink_has_no_gradient_and_the_rest_has() -> None:
-    made = Cartridge("", 4, sink=2).of(bound("llama"), get("llama").text.ids(TEXT))
-    assert isinstance(made, Sunk)
+    made = Cartridge("", 4, sink=2).start_from(bound("llama"), get("llama").text.ids(TEXT))
+    assert isinstance(made, PrefixWithSink)
     trained = [n for n, p in made.named_parameters() if p.requires_grad]
     assert trained
     assert all(name.startswith("rest.") for name in trained)

@@ -24,7 +24,7 @@ from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
 from foreword.methods.base import Method
 from foreword.methods.head import Head
-from foreword.methods.parts.several import Several, remade
+from foreword.methods.parts.several import Several, rebuild_method
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import name_of
 from foreword.methods.soft import Soft
@@ -171,7 +171,7 @@ def test_scores_without_and_with_the_new_rows(prompt: Prompt) -> None:
 )
 def test_a_method_is_made_again_of_what_a_file_says(method: Method) -> None:
     about = {"name": name_of(method), **plain(method), "trained": 7, "training": plain(ONCE)}
-    assert remade(json.loads(json.dumps(about)), "f") == method
+    assert rebuild_method(json.loads(json.dumps(about)), "f") == method
 
 
 def test_what_cannot_be_augmented(prompt: Prompt, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import contract
 import families
 from families import by_mechanism
 from foreword.errors import UserError
-from foreword.methods.cartridge import Cartridge, Sunk
+from foreword.methods.cartridge import Cartridge, PrefixWithSink
 from oracles import FAMILIES, FEW, get
 
 CARRIED = [n for n in FAMILIES if n not in [f.name for f in families.UNREACHED]]
@@ -44,7 +44,7 @@ def test_it_starts_as_the_texts_beginning_in_front(name: str, text: str) -> None
 def test_gradient_reaches_every_parameter_but_the_sink(name: str, text: str) -> None:
     task, made = contract.built(Cartridge(text, 4, sink=2), get(name))
     contract.backward(task, made)
-    assert isinstance(made, Sunk)
+    assert isinstance(made, PrefixWithSink)
     for parameter in made.rest.parameters():
         assert parameter.grad is not None
         assert parameter.grad.abs().max() > 0

@@ -42,7 +42,7 @@ def test_the_start_is_the_prompt_itself_and_training_moves_all_of_it(
 ) -> None:
     path = tmp_path / "p.safetensors"
     first = toy_run(path, method=METHODS[name])
-    method, task = FromFile.of(path)
+    method, task = FromFile.read(path)
     assert (method.method, task["template"]) == (name, TASK.template)
     bound = TASK.bind(get())
     start: Injection = method.build(bound, rows(12), 0)()
@@ -63,7 +63,7 @@ def test_training_on_is_training_from_the_same_values(tmp_path: Path) -> None:
     """A soft prompt gone on from takes the steps that one that starts from its file takes."""
     path = tmp_path / "p.safetensors"
     toy_run(path)
-    going, _ = FromFile.of(path)
+    going, _ = FromFile.read(path)
     found = toy_run(None, method=going, train=rows(12, 300))
     other = toy_run(None, method=Soft(start=str(path)), train=rows(12, 300))
     assert found.injection.embeds is not None
@@ -75,30 +75,30 @@ def test_training_on_is_training_from_the_same_values(tmp_path: Path) -> None:
 def test_the_learning_rate_is_that_of_the_file_s_method(tmp_path: Path) -> None:
     path = tmp_path / "p.safetensors"
     toy_run(path, method=Soft(length=3, rate=0.123))
-    assert FromFile.of(path)[0].rate == 0.123
-    assert FromFile.of(path, 0.5)[0].rate == 0.5
+    assert FromFile.read(path)[0].rate == 0.123
+    assert FromFile.read(path, 0.5)[0].rate == 0.5
     both = Several((Soft(length=3, rate=0.1), Head(rate=0.01)))
     toy_run(path, method=both)
-    assert FromFile.of(path)[0].rate == 0.01
+    assert FromFile.read(path)[0].rate == 0.01
 
 
 def test_what_a_prompt_came_from_stands_in_its_file(tmp_path: Path) -> None:
     path = tmp_path / "p.safetensors"
     toy_run(path)
-    going, _ = FromFile.of(path)
+    going, _ = FromFile.read(path)
     made = toy_run(tmp_path / "q.safetensors", method=going)
     kept = Prompt.load(tmp_path / "q.safetensors").method
     assert kept["name"] == "soft"
     assert kept["source"] == str(path)
     assert kept["sha256"] == plain(going)["sha256"]
     # And it may be gone on from in turn.
-    assert FromFile.of(tmp_path / "q.safetensors")[0].rate == going.rate
+    assert FromFile.read(tmp_path / "q.safetensors")[0].rate == going.rate
     assert made.method["trained"] == 96
 
 
 def mistaken(path: Path, task: Any = TASK, model: str = "llama") -> str:
     with pytest.raises(UserError) as caught:
-        tune(get(model), task, FromFile.of(path)[0], rows(12), rows(6, 100))
+        tune(get(model), task, FromFile.read(path)[0], rows(12), rows(6, 100))
     line = str(caught.value)
     assert "\n" not in line
     return line
@@ -119,6 +119,6 @@ def test_mistakes(tmp_path: Path) -> None:
     )
     replace(made, method={"name": "soft"}).save(path)
     with pytest.raises(UserError, match="names no learning rate to go on with; give --lr"):
-        FromFile.of(path)
+        FromFile.read(path)
     with pytest.raises(UserError, match="is not a safetensors file"):
-        FromFile.of(__file__)
+        FromFile.read(__file__)

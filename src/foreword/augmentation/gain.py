@@ -9,7 +9,7 @@ from foreword.config.values import from_plain
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
-from foreword.methods.parts.several import remade
+from foreword.methods.parts.several import rebuild_method
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Reporter
 from foreword.training.settings import Training
@@ -31,7 +31,7 @@ def gain(
     """
     if "training" not in prompt.method:
         raise UserError("the prompt does not say how it was trained; give one made by train")
-    method = remade(prompt.method, "the prompt's method")
+    method = rebuild_method(prompt.method, "the prompt's method")
     training = from_plain(Training, prompt.method["training"], "the prompt's training")
     backbone = prompt.bound().backbone
     scores = {}

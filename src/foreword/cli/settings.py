@@ -20,7 +20,7 @@ from foreword.errors import UserError, nearest
 from foreword.evaluation.compare import UNTRAINED, Demonstrations, ZeroShot
 from foreword.methods.base import Method
 from foreword.methods.parts.from_file import FromFile
-from foreword.methods.parts.several import together
+from foreword.methods.parts.several import join_methods
 from foreword.methods.registry import METHODS, kinds
 from foreword.tasks.base import Task
 from foreword.tasks.registry import TASKS
@@ -102,7 +102,7 @@ def going_on(given: dict[str, Any]) -> FromFile | None:
             )
     if "replay_share" in given and given.get("replay") is None:
         raise UserError("--replay-share needs --replay F: the rows that are mixed in")
-    made, task = FromFile.of(given["source"], given.get("rate"))
+    made, task = FromFile.read(given["source"], given.get("rate"))
     under = {name: value for name, value in task.items() if name not in ("name", "decoding")}
     under |= {n: v for n, v in task.get("decoding", {}).items() if n != "seed"}
     if given.setdefault("task", task["name"]) == task["name"]:
@@ -124,7 +124,7 @@ def method_from(name: str, given: dict[str, Any], where: str) -> Method:
         taken |= given.keys() - own.keys()
     for setting in taken:
         del given[setting]
-    return together(made)
+    return join_methods(made)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Adapter:
     arXiv:2110.04366). All stand before the layer's residual connection. W_down is
     (``bottleneck``, width); f is the ``activation``. s is ``scale``, by default 4 for "parallel"
     and else 1. W_down starts as a linear layer does, all others at zero, so that training begins
-    at the model itself. ``gate`` weighs each adapter token by token (patches.py).
+    at the model itself. ``gate`` weighs each adapter token by token (parts/patches.py).
     """
 
     placement: Placement = setting(

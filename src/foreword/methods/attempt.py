@@ -17,7 +17,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.base import Trainable
-from foreword.methods.parts.start_from_prompt import prompt_files, read_own
+from foreword.methods.parts.start_from_prompt import prompt_files, read_on_backbone
 from foreword.methods.soft import Soft, SoftPrompt
 from foreword.tasks.base import Bound
 from foreword.tasks.templates.layout import room_for
@@ -98,7 +98,7 @@ class Attempt:
 
 
 def _embeds(path: Path, backbone: Backbone) -> Tensor:
-    found = read_own(path, backbone).embeds
+    found = read_on_backbone(path, backbone).embeds
     if found is None:
         raise UserError(f"{path}: holds no virtual tokens; mix soft prompts")
     return found

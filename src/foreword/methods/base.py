@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from foreword.data.row import Row
 from foreword.injection import Injection, Mixture
@@ -18,9 +18,9 @@ from foreword.tasks.base import Bound
 class Trainable(nn.Module, ABC):
     """A method's parameters, in float32.
 
-    ``rates`` gives parameters whose name begins with a key a learning rate other than the
-    method's own. ``task_of`` gives them to one of several tasks, by whose own dev score the best
-    are kept. ``notes`` are lines that a person should read before the training.
+    ``rates`` maps the beginning of parameters' names to a learning rate other than the method's.
+    ``task_of`` maps it to one of several tasks, by whose dev score the best parameters are kept.
+    ``notes`` are lines to show before the training.
     """
 
     rates: Mapping[str, float] = {}
@@ -31,7 +31,7 @@ class Trainable(nn.Module, ABC):
     def forward(self) -> Injection | Mixture:
         """Return the injection that the parameters stand for, with its graph.
 
-        Where each of several tasks has an injection of its own: a mixture, one row a task.
+        Where several tasks have their own injections it is a mixture, with one row per task.
         """
 
     @cached_property
@@ -51,7 +51,7 @@ class Trainable(nn.Module, ABC):
         return any(part.head is not None for part in Mixture.of(self.outline, 1).parts)
 
     def training_on(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
-        """Return what training rows, given by their numbers, are run under for one step.
+        """Return the injection of one training step, for rows given by their numbers.
 
         It is the injection itself, except for methods that hide a part of it from some rows.
         ``chance`` is the step's own source of random numbers, on the CPU.
@@ -59,8 +59,13 @@ class Trainable(nn.Module, ABC):
         return self()  # type: ignore[no-any-return]
 
     def judged_on(self, rows: Sequence[int]) -> Injection | Mixture:
-        """Return what dev rows, given by their numbers, are run under."""
+        """Return the injection of an evaluation, for dev rows given by their numbers."""
         return self()  # type: ignore[no-any-return]
+
+
+def as_float32(tensor: Tensor) -> Tensor:
+    """Copy a tensor to start a parameter from, contiguous and in float32."""
+    return tensor.detach().float().clone(memory_format=torch.contiguous_format)
 
 
 class Method(Protocol):

@@ -1,4 +1,4 @@
-"""Cartridges: a prefix that begins as the first positions of a text, and comes to stand for it."""
+"""Cartridges: a prefix that starts as the beginning of a text and learns to stand for all of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import KV, Injection, in_turn
 from foreword.methods.base import Trainable
-from foreword.methods.parts.prefixes import PrefixKV, check_template, read
+from foreword.methods.parts.prefixes import PrefixKV, check_template, read_kv
 from foreword.tasks.base import Bound
 
 
@@ -21,9 +21,9 @@ class Cartridge:
     """A cartridge (Eyuboglu et al. 2025, arXiv:2506.06266).
 
     The prefix starts as the keys and values of the first ``length`` tokens of the file ``text``.
-    Its first ``sink`` positions are not trained: attention rests on them, and to move them makes
-    training unstable (ibid., section 3.2). What else the text says is learned from rows about it;
-    ``foreword compress`` makes these, and teaches with the model's own reading of the whole text.
+    Its first ``sink`` positions are not trained: they are attention sinks, and moving them makes
+    training unstable (ibid., section 3.2). The rest of the text is learned from rows about it.
+    ``foreword compress`` writes such rows, and distils from the model that reads the whole text.
     """
 
     text: str | None = setting(None, help="the text file that a cartridge starts from")
@@ -32,16 +32,16 @@ class Cartridge:
     rate: float = setting(5e-3, help="learning rate")
     shots: int = setting(0, help="number of demonstrations to start from")
 
-    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Sunk:
-        """Read the text's beginning; raises UserError for a text, or a length, that cannot be."""
+    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> PrefixWithSink:
+        """Read the beginning of the text; raises UserError for a bad text or length."""
         if self.text is None:
             raise UserError("--method cartridge: give the text that it stands for, with --text F")
         ids = text_ids(task.backbone, Path(self.text))
         check_length(Path(self.text), ids, self.length)
-        return self.of(task, ids)
+        return self.start_from(task, ids)
 
-    def of(self, task: Bound, ids: Sequence[int]) -> Sunk:
-        """Read the first of these tokens; raises UserError where the backbone cannot carry them."""
+    def start_from(self, task: Bound, ids: Sequence[int]) -> PrefixWithSink:
+        """Read the first of these tokens; raises UserError where the model cannot hold them."""
         sites = task.backbone.need_sites()
         if any(site.recurrent for site in sites):
             raise UserError(
@@ -58,8 +58,8 @@ class Cartridge:
                 f"--length {self.length}: give at most {task.backbone.longest - 1}, what the "
                 "model's positions hold"
             )
-        kv = read(task.backbone, ids[: self.length], sites)
-        return Sunk(PrefixKV.on(task.backbone, kv), self.sink)
+        kv = read_kv(task.backbone, ids[: self.length], sites)
+        return PrefixWithSink(PrefixKV.on(task.backbone, kv), self.sink)
 
 
 def text_ids(backbone: Backbone, path: Path) -> list[int]:
@@ -77,7 +77,7 @@ def text_ids(backbone: Backbone, path: Path) -> list[int]:
 
 
 def check_length(path: Path, ids: Sequence[int], length: int) -> None:
-    """Raise UserError for a length that is none, or that the text does not have."""
+    """Raise UserError for a length below 1, or not shorter than the text."""
     if length < 1:
         raise UserError(f"--length {length}: give 1 or more")
     if length >= len(ids):
@@ -87,8 +87,8 @@ def check_length(path: Path, ids: Sequence[int], length: int) -> None:
         )
 
 
-class Sunk(Trainable):
-    """A prefix whose first positions stay as they are."""
+class PrefixWithSink(Trainable):
+    """A prefix whose first positions are not trained."""
 
     def __init__(self, prefix: PrefixKV, sink: int) -> None:
         super().__init__()

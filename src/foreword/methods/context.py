@@ -1,4 +1,4 @@
-"""Context tuning: a prefix that begins as demonstrations, and hides from each row its own."""
+"""Context tuning: a prefix that starts as demonstrations, and hides from each row its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from foreword.data.sample import shuffled
 from foreword.errors import UserError, nearest
 from foreword.injection import KV, Injection, Mixture
 from foreword.methods.base import Trainable
-from foreword.methods.parts.prefixes import PrefixKV, check_template, read
+from foreword.methods.parts.prefixes import PrefixKV, check_template, read_kv
 from foreword.tasks.base import Bound
 from foreword.tasks.templates.demonstrations import check_shots, choose_demonstrations
 
@@ -30,10 +30,10 @@ class Context:
 
     The prefix starts as the keys and values of ``shots`` demonstrations, read in one pass, and is
     trained. With ``leave_one_out`` a training row does not see the positions of its own
-    demonstration, so that it cannot copy the answer; what later demonstrations have read of it
-    stays, as in the paper. ``token_dropout`` leaves out each position of the demonstrations with
-    this probability, anew in every step. The prompt holds all positions. ``choice`` says which
-    rows are shown: in turn from every class, at random, or the first.
+    demonstration, so that it cannot copy the answer; later demonstrations may still have read it,
+    as in the paper. ``token_dropout`` is the probability with which each position is left out of
+    a step. The prompt file holds all positions. ``choice`` says which rows are shown: balanced
+    over the classes, at random, or the first.
     """
 
     shots: int = setting(16, help="number of demonstrations that make the context")
@@ -64,7 +64,7 @@ class Context:
         shown = [task.demonstration(row) for row in self._chosen(task, rows, seed)]
         pieces = _tokens(task.backbone, shown)
         prefix = PrefixKV.on(
-            task.backbone, read(task.backbone, list(itertools.chain(*pieces)), sites)
+            task.backbone, read_kv(task.backbone, list(itertools.chain(*pieces)), sites)
         )
         owners = [n - 1 for n, piece in enumerate(pieces) for _ in piece]
         hidden: Sequence[tuple[int, ...]] = [()] * len(rows)

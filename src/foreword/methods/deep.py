@@ -49,17 +49,8 @@ class Deep:
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Start keys and values; raises UserError where the backbone takes none, or not these."""
-        return start_prefix(
-            task,
-            rows,
-            task.backbone.need_sites(self._roles(task.backbone)),
-            seed,
-            start=self.start,
-            text=self.start_text,
-            length=self.length,
-            shots=self.shots,
-            reparameterize=self.reparameterize,
-        )
+        sites = task.backbone.need_sites(self._roles(task.backbone))
+        return start_prefix(self, task, rows, sites, seed)
 
     def _roles(self, backbone: Backbone) -> list[Role]:
         known = ATTENTION[backbone.architecture]

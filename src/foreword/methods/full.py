@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight of the model is trained, the upper baseline of all methods."""
+"""Full fine-tuning: every weight is trained, the baseline that other methods are compared with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
-from foreword.methods.base import Trainable
+from foreword.methods.base import Trainable, as_float32
 from foreword.tasks.base import Bound
 from foreword.tasks.templates.layout import room_for
 
@@ -57,7 +57,7 @@ class Weights(Trainable):
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
         self.names = list(weights)
-        self.weights = nn.ParameterList([t.detach().float().clone() for t in weights.values()])
+        self.weights = nn.ParameterList(map(as_float32, weights.values()))
 
     def forward(self) -> Injection:
         """Return the weights as they are."""

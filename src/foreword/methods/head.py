@@ -1,4 +1,4 @@
-"""Head: a linear classifier on what the model makes of a row."""
+"""Head: a linear classifier on the last hidden state of a row."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Head:
             )
         backbone = task.backbone
         if self.head_start == "words":
-            return Linear(*of_words(task))
+            return Linear(*start_from_words(task))
         if self.head_start == "prototypes":
-            return Linear(*of_prototypes(task, rows))
+            return Linear(*start_from_prototypes(task, rows))
         noise = torch.Generator().manual_seed(seed)
         drawn = torch.randn(task.classes, backbone.state_width, generator=noise) * 0.02
         weight = drawn.to(backbone.device)
@@ -73,7 +73,7 @@ class Linear(Trainable):
         return Injection(head=injection.ClassHead(self.weight, self.bias))
 
 
-def of_words(task: Bound) -> tuple[Tensor, Tensor]:
+def start_from_words(task: Bound) -> tuple[Tensor, Tensor]:
     """Return the mean output embedding and bias of each label's tokens: (C, width), (C,).
 
     Raises UserError where the task has no label words, or the model scores them otherwise.
@@ -111,7 +111,7 @@ def output(backbone: Backbone, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
     return weight.contiguous(), bias
 
 
-def of_prototypes(task: Bound, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+def start_from_prototypes(task: Bound, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     """Return a layer that scores rows by their distance to the classes' means: (C, width), (C,).
 
     With features z of mean 0 and variance 1 over the rows, and c a class's mean, the score is

@@ -50,7 +50,7 @@ class Lora:
     last parts; "all-linear" is all but the output layer. ``init`` "kaiming" and "gaussian" start
     B at zero and so training at the model itself; "orthogonal" starts with random rows that are
     orthogonal to each other, which moves the model a little. ``gate`` weighs each update token
-    by token (patches.py). peft finds the layers and draws the start on a sketch of the model.
+    by token (parts/patches.py). peft finds the layers and draws the start on a sketch of the model.
     Weights of experts that are no linear layers are left out, which peft itself may update.
     """
 

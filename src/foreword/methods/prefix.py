@@ -18,13 +18,13 @@ class Prefix:
     """Prefix tuning (Li and Liang 2021, arXiv:2101.00190).
 
     Attention of layer l sees ``[K_l; K(x)]`` and ``[V_l; V(x)]`` with trained K_l and V_l of
-    ``length`` positions, from layer ``first_layer`` up, or in the ``upper`` share of the layers;
-    what lies below is then the same in every step, and run once (trunk.py). A start other than
-    "random" takes them from the model's own reading of real text, or from another prompt
-    (starts.py). ``reparameterize`` gives the hidden width of an MLP through which they are
-    trained (ibid., section 4.3); the prompt file holds its result. ``gate`` weighs each layer's
-    values by a trained number from 0 to 1.
-    On encoder-decoders encoder, decoder and cross attention all have a prefix.
+    ``length`` positions, from layer ``first_layer`` up, or in the upper fraction ``upper`` of the
+    layers. The layers below then give the same states in every step and are run only once per row
+    (engine/lower_layers.py). A start other than "random" takes keys and values from what the model
+    computes for real text, or from another prompt (parts/starts.py). ``reparameterize`` is the
+    hidden width of an MLP through which they are trained (ibid., section 4.3); the prompt file
+    holds its output. ``gate`` multiplies each layer's values by a trained number from 0 to 1.
+    In an encoder-decoder, encoder, decoder and cross attention all have a prefix.
     """
 
     length: int | None = setting(None, help="positions of the prefix")
@@ -43,24 +43,15 @@ class Prefix:
     rate: float = setting(5e-3, help="learning rate")
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
-        """Start keys and values; raises UserError where the backbone takes none, or not these."""
+        """Start keys and values; raises UserError for layers or a start that cannot be."""
         sites = task.backbone.need_sites()
         lowest = self._lowest(1 + max(site.layer for site in sites))
-        made = start_prefix(
-            task,
-            rows,
-            [site for site in sites if site.layer >= lowest],
-            seed,
-            start=self.start,
-            text=self.start_text,
-            length=self.length,
-            shots=self.shots,
-            reparameterize=self.reparameterize,
-        )
-        return Gated(made) if self.gate else made
+        upper = [site for site in sites if site.layer >= lowest]
+        prefix = start_prefix(self, task, rows, upper, seed)
+        return Gated(prefix) if self.gate else prefix
 
     def _lowest(self, depth: int) -> int:
-        """Return the lowest layer that has a prefix; raises UserError where there is no such."""
+        """Return the lowest layer that has a prefix; raises UserError for one out of range."""
         if self.upper is not None:
             if self.first_layer:
                 raise UserError("--first-layer and --upper both say where to begin; give one")

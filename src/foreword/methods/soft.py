@@ -13,7 +13,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.base import Trainable
-from foreword.methods.parts.start_from_prompt import from_prompts
+from foreword.methods.parts.start_from_prompt import choose_start
 from foreword.methods.parts.starts import STARTS, USUAL, check_start, start_ids
 from foreword.tasks.base import Bound
 
@@ -23,8 +23,8 @@ class Soft:
     """Prompt tuning (Lester, Al-Rfou and Constant 2021, arXiv:2104.08691).
 
     The model reads ``[P; E(x)]``: ``length`` trained embeddings P (n, width) before the row's
-    own. Where the template has ``[soft:...]``, its virtual tokens are all there are. ``shots``
-    is the number of demonstrations of that start; starts.py lists them.
+    embeddings. Where the template places ``[soft:...]``, those are the only virtual tokens.
+    ``start`` is one of parts/starts.py; ``shots`` is the number of its demonstrations.
     """
 
     length: int | None = setting(None, help="number of virtual tokens")
@@ -74,7 +74,7 @@ class Soft:
                 )
             return Injection(embeds=embeds, leading=0 if task.virtual else len(embeds))
 
-        found, notes = from_prompts(self.start, task, rows, seed, fitting)
+        found, notes = choose_start(self.start, task, rows, seed, fitting)
         assert found.embeds is not None
         return SoftPrompt(found.embeds, found.leading, notes)
 

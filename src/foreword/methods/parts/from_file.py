@@ -1,4 +1,4 @@
-"""FromFile tuning: the tensors of a prompt file as parameters, whatever method made them."""
+"""Training continued from a prompt file: its tensors are the parameters, whatever its method."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from foreword.config.values import plain
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
-from foreword.methods.base import Trainable
-from foreword.methods.parts.start_from_prompt import read_own
+from foreword.methods.base import Trainable, as_float32
+from foreword.methods.parts.start_from_prompt import read_on_backbone
 from foreword.prompt.tensors import opened
 from foreword.tasks.base import Bound
 
 
 @dataclass(frozen=True)
 class FromFile:
-    """Training that goes on from a prompt with that prompt's own tensors.
+    """Continued training of a prompt's tensors.
 
-    ``method`` names the one that made them. What that trained them through (an LSTM, an MLP,
-    gates) is not in the file: here the tensors themselves are trained. ``sha256`` is that of the
-    file, so that an interrupted run knows whether it is still the same.
+    ``method`` names the method that they were first trained by. A network that they were trained
+    through (an LSTM, an MLP, gates) is not in the file, so the tensors themselves are trained.
+    ``sha256`` is the file's hash, by which an interrupted run sees whether the file has changed.
     """
 
     source: str
@@ -41,8 +41,8 @@ class FromFile:
         return self.method
 
     @staticmethod
-    def of(path: str | Path, rate: float | None = None) -> tuple[FromFile, dict[str, Any]]:
-        """Read a prompt file: what goes on from it, and its task's settings as plain values.
+    def read(path: str | Path, rate: float | None = None) -> tuple[FromFile, dict[str, Any]]:
+        """Read a prompt file: the method that continues it, and its task's settings.
 
         Without ``rate`` the learning rate is that of the file's method (the lowest of several).
         Raises UserError where it names none, and for a file that is no prompt.
@@ -62,13 +62,13 @@ class FromFile:
         )
         return found, dict(meta["task"])
 
-    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Going:
+    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> PromptTensors:
         """Make the file's tensors parameters.
 
         Raises UserError for a prompt of another backbone, of other virtual tokens than the
         task's template places, or with a head for other labels.
         """
-        injection = read_own(Path(self.source), task.backbone)
+        injection = read_on_backbone(Path(self.source), task.backbone)
         held = 0 if injection.embeds is None else len(injection.embeds)
         if injection.leading + task.virtual != held:
             raise UserError(
@@ -77,7 +77,7 @@ class FromFile:
             )
         if injection.head is not None:
             self._check_labels(task)
-        return Going(injection)
+        return PromptTensors(injection)
 
     def _check_labels(self, task: Bound) -> None:
         """Raise UserError where a head would score other labels than those it was trained on."""
@@ -91,7 +91,7 @@ class FromFile:
             )
 
 
-class Going(Trainable):
+class PromptTensors(Trainable):
     """The tensors of an injection, each a parameter."""
 
     def __init__(self, injection: Injection) -> None:
@@ -99,14 +99,10 @@ class Going(Trainable):
         found = dict(injection.tensors())
         self.names = list(found)
         self.settings: Mapping[str, Any] = injection.settings()
-        self.tensors = nn.ParameterList([_own(tensor) for tensor in found.values()])
+        self.tensors = nn.ParameterList([as_float32(tensor) for tensor in found.values()])
 
     def forward(self) -> Injection:
         """Return the injection that the file held, of the parameters as they are now."""
         return Injection.from_tensors(
             dict(zip(self.names, self.tensors, strict=True)), self.settings
         )
-
-
-def _own(tensor: Tensor) -> Tensor:
-    return tensor.detach().float().clone()

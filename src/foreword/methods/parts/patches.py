@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from foreword.injection import Injection, Patch
-from foreword.methods.base import Trainable
+from foreword.methods.base import Trainable, as_float32
 
 
 class Patches(Trainable):
@@ -28,7 +28,7 @@ class Patches(Trainable):
         self.scale = scale
         self.patches = nn.ModuleList()
         for patch in start.values():
-            parts = {name: _own(tensor) for name, tensor in patch.parts().items()}
+            parts = {name: as_float32(tensor) for name, tensor in patch.parts().items()}
             if gate:
                 parts["gate"] = parts["up"].new_zeros(patch.inputs + 1)
             self.patches.append(
@@ -46,7 +46,3 @@ class Patches(Trainable):
                 parts["up_bias"] = torch.mul(parts["up_bias"], self.scale)
             made[module] = (replace(patch, **parts),)
         return Injection(patches=made)
-
-
-def _own(tensor: Tensor) -> Tensor:
-    return tensor.detach().float().clone()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,26 +15,42 @@ from foreword.backbone.inside.attention_sites import Site
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import KV, Injection
-from foreword.methods.base import Trainable
-from foreword.methods.parts.start_from_prompt import from_prompts
+from foreword.methods.base import Trainable, as_float32
+from foreword.methods.parts.start_from_prompt import choose_start
 from foreword.methods.parts.starts import STARTS, USUAL, check_start, start_ids
 from foreword.tasks.base import Bound
 
 
+class PrefixSettings(Protocol):
+    """The settings of a method by which a prefix is started."""
+
+    @property
+    def length(self) -> int | None:
+        """The number of positions; None leaves it to the start."""
+
+    @property
+    def start(self) -> str:
+        """What keys and values start as (starts.py)."""
+
+    @property
+    def start_text(self) -> str | None:
+        """The text of start "text"; None for the task's instruction."""
+
+    @property
+    def shots(self) -> int:
+        """The number of demonstrations of start "demonstrations"."""
+
+    @property
+    def reparameterize(self) -> int | None:
+        """The hidden width of an MLP through which the prefix is trained; None for no MLP."""
+
+
 def start_prefix(
-    task: Bound,
-    rows: Sequence[Row],
-    sites: Sequence[Site],
-    seed: int,
-    *,
-    start: str,
-    text: str | None,
-    length: int | None,
-    shots: int,
-    reparameterize: int | None,
+    settings: PrefixSettings, task: Bound, rows: Sequence[Row], sites: Sequence[Site], seed: int
 ) -> PrefixKV | Reparameterized:
     """Start a prefix at these sites; raises UserError for a start or a size that cannot be."""
-    backbone = task.backbone
+    backbone, start, length = task.backbone, settings.start, settings.length
+    text, shots, reparameterize = settings.start_text, settings.shots, settings.reparameterize
     check_start(start, text)
     check_template(task)
     if length is not None and not 1 <= length < backbone.longest:
@@ -44,12 +61,12 @@ def start_prefix(
     if reparameterize is not None and reparameterize < 1:
         raise UserError(f"--reparameterize {reparameterize}: give a width of at least 1")
     if start not in STARTS:
-        found, notes = from_prompts(
-            start, task, rows, seed, partial(_fitting, sites=sites, length=length)
+        found, notes = choose_start(
+            start, task, rows, seed, partial(_prefix_of, sites=sites, length=length)
         )
         prefix = PrefixKV(found.kv, found.positions, notes)
     elif start == "random":
-        prefix = PrefixKV.on(backbone, _drawn(task, sites, length or USUAL, seed))
+        prefix = PrefixKV.on(backbone, _draw(task, sites, length or USUAL, seed))
     else:
         ids = start_ids(start, task, rows, length=length, text=text, shots=shots, seed=seed)
         if len(ids) >= backbone.longest:
@@ -57,7 +74,7 @@ def start_prefix(
                 f"the start's text has {len(ids)} tokens and the model "
                 f"{backbone.longest} positions; use fewer --shots or give --length"
             )
-        prefix = PrefixKV.on(backbone, read(backbone, ids, sites))
+        prefix = PrefixKV.on(backbone, read_kv(backbone, ids, sites))
     return prefix if reparameterize is None else Reparameterized(prefix, reparameterize, seed)
 
 
@@ -70,17 +87,18 @@ def check_template(task: Bound) -> None:
         )
 
 
-def read(backbone: Backbone, ids: Sequence[int], sites: Sequence[Site]) -> dict[str, KV]:
-    """Return what the sites hold once the model has read real tokens, in one pass."""
+def read_kv(backbone: Backbone, ids: Sequence[int], sites: Sequence[Site]) -> dict[str, KV]:
+    """Return the keys and values at these sites after one pass over real tokens."""
     with torch.no_grad():
         found = backbone.kv(ids)
     return {site.name: found[site.name] for site in sites}
 
 
-def _drawn(task: Bound, sites: Sequence[Site], length: int, seed: int) -> dict[str, KV]:
-    """Draw keys and values at random, with the mean and the spread of what the model reads.
+def _draw(task: Bound, sites: Sequence[Site], length: int, seed: int) -> dict[str, KV]:
+    """Draw keys and values with the mean and standard deviation of those of real text.
 
-    Each number of a key has its own mean, far from zero in some; about zero, little was learned.
+    The channels of keys have means of their own, some far from zero; drawn around zero, little was
+    learned.
     """
     backbone = task.backbone
     noise = torch.Generator().manual_seed(seed)
@@ -92,14 +110,14 @@ def _drawn(task: Bound, sites: Sequence[Site], length: int, seed: int) -> dict[s
         spread, mean = torch.std_mean(tensor.float(), 1, keepdim=True, correction=0)  # (H, 1, D)
         return mean + drawn * spread
 
-    like = read(backbone, ids, sites)
+    like = read_kv(backbone, ids, sites)
     return {name: KV(draw(kv.keys), draw(kv.values)) for name, kv in like.items()}
 
 
-def _fitting(
+def _prefix_of(
     where: str, injection: Injection, *, sites: Sequence[Site], length: int | None
 ) -> Injection:
-    """Return a prompt's prefix at these sites; raises UserError where it has none, or another."""
+    """Return a prompt's prefix at these sites; raises UserError where it has none that fits."""
     if not injection.kv:
         raise UserError(f"{where}: holds no prefix to start from; start with one that does")
     for site in sites:
@@ -120,19 +138,19 @@ def _fitting(
 
 
 class PrefixKV(Trainable):
-    """Keys and values by attention module: (H, P, D) and (H, P, D')."""
+    """Keys (H, P, D) and values (H, P, D') by attention module."""
 
     def __init__(self, kv: Mapping[str, KV], positions: int, notes: Sequence[str] = ()) -> None:
         super().__init__()
         self.sites = list(kv)
         self.positions = positions
         self.notes = notes
-        self.keys = nn.ParameterList([_own(kv[s].keys) for s in self.sites])
-        self.values = nn.ParameterList([_own(kv[s].values) for s in self.sites])
+        self.keys = nn.ParameterList([as_float32(kv[s].keys) for s in self.sites])
+        self.values = nn.ParameterList([as_float32(kv[s].values) for s in self.sites])
 
     @staticmethod
     def on(backbone: Backbone, kv: Mapping[str, KV]) -> PrefixKV:
-        """Make a prefix that stands before the rows' positions where the model counts them."""
+        """Make a prefix, which takes up positions where the model counts them."""
         kept = {name: backbone.sites[name].kept(each) for name, each in kv.items()}
         length = next(iter(kept.values())).keys.shape[1]
         return PrefixKV(kept, length if backbone.positions_follow_prefix else 0)
@@ -141,10 +159,6 @@ class PrefixKV(Trainable):
         """Return the keys and values as they are."""
         pairs = zip(self.sites, self.keys, self.values, strict=True)
         return Injection(kv={s: KV(k, v) for s, k, v in pairs}, positions=self.positions)
-
-
-def _own(tensor: Tensor) -> Tensor:
-    return tensor.detach().float().clone(memory_format=torch.contiguous_format)
 
 
 class Reparameterized(Trainable):

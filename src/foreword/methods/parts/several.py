@@ -1,4 +1,4 @@
-"""Several tuning: several methods at once, their injections in one."""
+"""Several methods trained at once, their injections joined in one."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class Several:
 
     @property
     def rate(self) -> float:
-        """That of the first method."""
+        """The learning rate of the first method."""
         return self.methods[0].rate
 
     @property
     def shots(self) -> int:
-        """The most that any of the methods shows."""
+        """The largest number of demonstrations of any of the methods."""
         return max(method.shots for method in self.methods)
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Together:
-        """Build all parts; raises UserError where two of them bring what there is one place for."""
+        """Build all parts; raises UserError where two of them fill the same place."""
         parts = [method.build(task, rows, seed) for method in self.methods]
         made = Together(parts, [method.rate for method in self.methods])
         with torch.no_grad():
@@ -59,17 +59,17 @@ class Several:
         return made
 
 
-def together(methods: Sequence[Method]) -> Method:
-    """Return the one method there is, or all of them joint."""
+def join_methods(methods: Sequence[Method]) -> Method:
+    """Return a single method as it is, and several as one."""
     return methods[0] if len(methods) == 1 else Several(tuple(methods))
 
 
-def remade(about: Mapping[str, Any], where: str) -> Method:
-    """Make a method again of what a prompt file says of it; raises UserError where it cannot be."""
+def rebuild_method(about: Mapping[str, Any], where: str) -> Method:
+    """Rebuild a method from its record in a prompt file; raises UserError for a bad record."""
     own = {name: value for name, value in about.items() if name not in ("trained", "training")}
     found = kinds(str(own.pop("name", None)))
     parts = own["methods"] if len(found) > 1 else [own]
-    return together([from_plain(k, part, where) for k, part in zip(found, parts, strict=True)])
+    return join_methods([from_plain(k, part, where) for k, part in zip(found, parts, strict=True)])
 
 
 class Together(Trainable):

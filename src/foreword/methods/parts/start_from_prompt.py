@@ -22,7 +22,7 @@ ROWS = 64
 """Training rows by which the prompts of a folder are told apart."""
 
 
-def from_prompts(
+def choose_start(
     start: str,
     task: Bound,
     rows: Sequence[Row],
@@ -41,13 +41,13 @@ def from_prompts(
     """
     path, backbone = Path(start), task.backbone
     if not path.is_dir():
-        return fitting(start, read_own(path, backbone)), ()
+        return fitting(start, read_on_backbone(path, backbone)), ()
     files = prompt_files(path, "to start from")
     asked = first(rows, min(ROWS, len(rows)), seed)
     least, best, chosen, reasons = math.inf, None, path, []
     for file in files:
         try:
-            found = fitting(str(file), read_own(file, backbone))
+            found = fitting(str(file), read_on_backbone(file, backbone))
             loss = mean_loss(task, found, asked)
         except UserError as error:
             reasons.append(str(error))
@@ -72,7 +72,7 @@ def prompt_files(folder: Path, what: str) -> list[Path]:
     return files
 
 
-def read_own(path: Path, backbone: Backbone) -> Injection:
+def read_on_backbone(path: Path, backbone: Backbone) -> Injection:
     """Read a prompt of this very backbone, onto its device."""
     meta, injection = opened(path)
     if meta["backbone"]["fingerprint"] != backbone.fingerprint:

@@ -12,7 +12,8 @@ from foreword.tasks.base import Bound
 from foreword.tasks.templates.demonstrations import choose_demonstrations
 
 STARTS = ("random", "vocabulary", "text", "labels", "demonstrations")
-"""Starts by name; any other is the path of a prompt, or of a folder of them (library.py)."""
+"""Starts by name; any other is the path of a prompt, or of a folder of them
+(start_from_prompt.py)."""
 
 USUAL = 20
 """Virtual tokens or positions, where neither a length nor a text says how many."""
