@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from foreword.augmentation.rounds import Augment as Augment
     from foreword.backbone.backbone import Backbone as Backbone
     from foreword.backbone.decode import Decoding as Decoding
+    from foreword.backbone.example import Example as Example
     from foreword.compose.ensemble import Ensemble as Ensemble
     from foreword.compose.ensemble import load_prompt as load_prompt
     from foreword.compose.fit import fit as fit
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from foreword.compression.self_study import SelfStudy as SelfStudy
     from foreword.data.read import read_rows as read_rows
     from foreword.data.row import Row as Row
+    from foreword.data.rows import as_rows as as_rows
     from foreword.errors import UserError as UserError
     from foreword.evaluation.compare import Data as Data
     from foreword.evaluation.compare import Demonstrations as Demonstrations
@@ -91,6 +93,7 @@ _HOMES = {
     "Deep": "methods.deep",
     "Demonstrations": "evaluation.compare",
     "Ensemble": "compose.ensemble",
+    "Example": "backbone.example",
     "FromFile": "methods.parts.from_file",
     "Full": "methods.full",
     "Generate": "tasks.generate",
@@ -122,6 +125,7 @@ _HOMES = {
     "Translate": "tasks.translate",
     "UserError": "errors",
     "ZeroShot": "evaluation.compare",
+    "as_rows": "data.rows",
     "augment": "augmentation.augment",
     "average": "compose.merge",
     "compare": "evaluation.compare",

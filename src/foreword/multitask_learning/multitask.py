@@ -60,7 +60,7 @@ class Sharing:
     """What tasks share, and how rows are drawn from them.
 
     ``share`` "none" trains independent prompts, "mpt" one prompt times a part of ``rank`` for each
-    task (methods/multitask.py). ``mixing`` is the temperature at which tasks are drawn: 1 is in
+    task (shared_prompt.py). ``mixing`` is the temperature at which tasks are drawn: 1 is in
     proportion to their rows, more is more even (data/sample.py).
     """
 

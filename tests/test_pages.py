@@ -1,0 +1,51 @@
+"""What pages and docstrings name is there: files, links, and the public names of examples."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import foreword
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "foreword"
+PAGES = [
+    page
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md"))
+    if page.name not in ("LOG.md", "CHANGELOG.md", "extending.md")  # files as they were, or may be
+]
+BELOW = (ROOT, SOURCE, *(path for path in SOURCE.rglob("*") if path.is_dir()))
+
+
+def there(name: str, page: Path) -> bool:
+    return any((folder / name).exists() for folder in (page.parent, *BELOW))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text("utf-8")
+    named = re.findall(r"`([\w/.-]+\.py)`", text)
+    linked = [link for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", text) if "//" not in link]
+    assert [name for name in (*named, *linked) if not there(name, page)] == []
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.name))
+def test_every_file_that_a_docstring_names_is_there(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert [n for n in re.findall(r"\(([a-z_/]+\.py)\)", text) if not there(n, path)] == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*.py")), ids=lambda p: str(p.name))
+def test_examples_use_what_is_public(path: Path) -> None:
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "fw"
+    }
+    assert used
+    assert used <= set(foreword.__all__)
