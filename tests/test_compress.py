@@ -138,11 +138,11 @@ def test_questions_of_another_text_are_not_taken(manual: Path) -> None:
     ("change", "says"),
     [
         ({"length": 500}, "no more than the 500 positions"),
-        ({"length": 0}, "--length 0: give 1 or more"),
+        ({"length": 0}, "`length=0`: give 1 or more"),
         ({"questions": questions(9)}, "there are 9 questions with an answer"),
         ({"task": Generate("film")}, "has no field for a question"),
         ({"task": Generate("{prompt} {more}")}, "questions need one field"),
-        ({"study": SelfStudy(count=0)}, "--count 0: give 1 or more"),
+        ({"study": SelfStudy(count=0)}, "`count=0`: give 1 or more"),
     ],
 )
 def test_what_cannot_be(manual: Path, change: dict[str, Any], says: str) -> None:

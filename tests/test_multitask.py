@@ -222,14 +222,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"members": [MEMBERS[0], replace(MEMBERS[1], name="shared")]},
         "task 'shared': names a file",
     ),
-    "a head": ({"method": Head()}, "--method head: changes the model itself"),
-    "an unknown sharing": ({"sharing": Sharing("some")}, "--share some:"),  # type: ignore[arg-type]
-    "no mixing": ({"sharing": Sharing(mixing=0.0)}, "--mixing 0: give a temperature above 0"),
-    "a rank": ({"sharing": Sharing("mpt", rank=9)}, "--rank 9: give from 1 to 3"),
-    "mixup": ({"training": replace(TRAINING, mixup=0.2)}, "--mixup would mix rows of different"),
+    "a head": ({"method": Head()}, "`method=head`: changes the model itself"),
+    "an unknown sharing": ({"sharing": Sharing("some")}, "`share=some`:"),  # type: ignore[arg-type]
+    "no mixing": ({"sharing": Sharing(mixing=0.0)}, "`mixing=0`: give a temperature above 0"),
+    "a rank": ({"sharing": Sharing("mpt", rank=9)}, "`rank=9`: give from 1 to 3"),
+    "mixup": ({"training": replace(TRAINING, mixup=0.2)}, "`mixup` would mix rows of different"),
     "templates that differ": (
         {"members": [UNLIKE, PLACED], "sharing": Sharing("mpt"), "method": Soft()},
-        "cannot share a prompt; give all as many, or --share none",
+        "cannot share a prompt; give all as many, or `share` none",
     ),
     "a test row's label": (
         {"members": [replace(MEMBERS[0], test=WRONG), MEMBERS[1]]},

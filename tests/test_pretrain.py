@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from foreword.backbone.backbone import Backbone
 from foreword.cli.main import run
+from foreword.cli.words import with_flags
 from foreword.errors import UserError
 from foreword.recurrent.pretrain import HELD_OUT, pretrain
 from foreword.recurrent.streams import AT_ONCE, Pretraining
@@ -217,21 +218,21 @@ def test_a_stopped_run_is_dropped_where_nobody_resumes_it(text: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        ({"arch": "lstn"}, r"--arch lstn: unknown; did you mean 'lstm'\?"),
-        ({"tokens": "word"}, r"--tokens word: unknown; .*char, bpe"),
-        ({"width": 1}, "--width 1: give from 2 to 8192"),
-        ({"width": 8193}, "--width 8193"),
-        ({"layers": 0}, "--layers 0"),
-        ({"epochs": 0}, "--epochs 0"),
-        ({"steps": 0}, "--steps 0"),
-        ({"batch_size": 0}, "--batch-size 0"),
-        ({"sequence": 0}, "--sequence 0"),
-        ({"vocabulary": 3}, "--vocabulary 3: give from 4 to 1000000 for --tokens char"),
-        ({"tokens": "bpe", "vocabulary": 258}, "--vocabulary 258: give from 259"),
-        ({"dropout": 1.0}, "--dropout 1"),
+        ({"arch": "lstn"}, r"`arch=lstn`: unknown; did you mean 'lstm'\?"),
+        ({"tokens": "word"}, r"`tokens=word`: unknown; .*char, bpe"),
+        ({"width": 1}, "`width=1`: give from 2 to 8192"),
+        ({"width": 8193}, "`width=8193`"),
+        ({"layers": 0}, "`layers=0`"),
+        ({"epochs": 0}, "`epochs=0`"),
+        ({"steps": 0}, "`steps=0`"),
+        ({"batch_size": 0}, "`batch_size=0`"),
+        ({"sequence": 0}, "`sequence=0`"),
+        ({"vocabulary": 3}, "`vocabulary=3`: give from 4 to 1000000 for `tokens=char`"),
+        ({"tokens": "bpe", "vocabulary": 258}, "`vocabulary=258`: give from 259"),
+        ({"dropout": 1.0}, "`dropout=1`"),
         ({"rate": 0.0}, "learning rate"),
-        ({"batch_size": 5000}, "tokens to train on, fewer than --batch-size 5000"),
-        ({"rate": 1e29}, "lower --lr"),
+        ({"batch_size": 5000}, "tokens to train on, fewer than `batch_size=5000`"),
+        ({"rate": 1e29}, "lower `rate`"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(
@@ -250,7 +251,7 @@ def test_settings_that_cannot_be_are_refused(
         (b"", "is empty"),
         (b"\xef\xbb\xbf", "is empty"),
         (b"a", "is too short"),
-        (b"abc", "fewer than --batch-size 4"),
+        (b"abc", "fewer than `batch_size=4`"),
         (b"caf\xe9 au lait", r"is not UTF-8 \(byte 3 is 0xe9\)"),
     ],
 )
@@ -266,7 +267,7 @@ def test_texts_that_cannot_be_read_are_refused(
     assert shown.out == ""
     with pytest.raises(UserError, match=why) as caught:
         pretrain(path, tmp_path / "m", SMALL)
-    assert shown.err.strip() == f"foreword: {caught.value}"
+    assert shown.err.strip() == f"foreword: {with_flags(str(caught.value))}"
     assert not (tmp_path / "m").exists()
 
 

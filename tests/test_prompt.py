@@ -403,7 +403,7 @@ def test_shapes_that_the_backbone_does_not_have_are_refused(
 
 def test_another_backbone_is_refused_unless_forced(tmp_path: Path) -> None:
     path = prompt(soft()).save(tmp_path / "p.safetensors")
-    refused(path, "was tuned on llama .* and this is qwen2 .* --force", get("qwen2"))
+    refused(path, "was tuned on llama .* and this is qwen2 .* `force`", get("qwen2"))
     forced = Prompt.load(path, get("qwen2"), force=True)
     assert forced.on is get("qwen2")
     path = prompt(prefix()).save(tmp_path / "p.safetensors")

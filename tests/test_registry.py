@@ -13,6 +13,7 @@ from foreword.config.settings import declared, setting, settings_of
 from foreword.errors import UserError
 from foreword.export.registry import EXPORTS
 from foreword.methods.lora import Lora
+from foreword.methods.parts.several import Several
 from foreword.methods.registry import METHODS
 from foreword.methods.registry import name_of as method_name
 from foreword.methods.soft import Soft
@@ -21,6 +22,7 @@ from foreword.tasks.registry import TASKS
 from foreword.tasks.registry import name_of as task_name
 from foreword.training.register import CONFIGURATIONS, check_settings, register
 from foreword.training.settings import Training
+from foreword.training.tune import tune
 
 BUILT_IN = [
     *(METHODS.entries[name] for name in METHODS),
@@ -168,3 +170,19 @@ def test_a_setting_is_a_field_like_any_other() -> None:
     assert Training(epochs=3) == dataclasses.replace(Training(), epochs=3)
     assert Training().epochs == Training.epochs == 4
     assert settings_of(Training)[0].help == "passes over the training rows"
+
+
+def test_what_is_not_registered_is_refused_before_any_work() -> None:
+    """No rows are read, and no backbone is asked: there are none."""
+    nothing: Any = None
+    with pytest.raises(UserError, match=r"^method Mine is not registered"):
+        tune(nothing, Classify(), Mine(), "nowhere.jsonl")
+    with pytest.raises(UserError, match=r"^method Mine is not registered"):
+        tune(nothing, Classify(), Several((Soft(), Mine())), "nowhere.jsonl")
+
+    @dataclasses.dataclass(frozen=True)
+    class Sorted(Classify):
+        """A classification with another name."""
+
+    with pytest.raises(UserError, match=r"^task Sorted is not registered"):
+        tune(nothing, Sorted(), Soft(), "nowhere.jsonl")

@@ -201,7 +201,7 @@ def test_shares_are_drawn_from_beta() -> None:
 
 
 def test_words_of_several_tokens_cannot_be_mixed(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--mixup .* labels of one token, or use a head"):
+    with pytest.raises(UserError, match=r"`mixup` .* labels of one token, or use a head"):
         tuned(tmp_path, Soft(length=3), Training(epochs=1, mixup=0.4))
 
 

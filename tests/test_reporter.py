@@ -271,5 +271,5 @@ def test_an_unknown_tracker_is_told_with_the_nearest() -> None:
 def test_trackers_may_be_named_in_one_word_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "_library", lambda module, extra: Calls())
     assert len(trackers(["wandb,mlflow", "trackio"], Path("p.safetensors"))) == 3
-    with pytest.raises(UserError, match="--report-to wnadb: unknown; did you mean 'wandb'"):
+    with pytest.raises(UserError, match="`report_to=wnadb`: unknown; did you mean 'wandb'"):
         trackers(["mlflow,wnadb"], Path("p.safetensors"))

@@ -261,8 +261,8 @@ def test_a_share_of_the_layers_is_counted_from_the_top() -> None:
         prompt = toy_run(None, method=replace(UPPER, upper=share))
         assert len(prompt.injection.kv) == layers
     for method, line in (
-        (replace(UPPER, upper=0.0), "--upper 0: give a share"),
-        (replace(UPPER, upper=1.5), "--upper 1.5: give a share"),
+        (replace(UPPER, upper=0.0), "`upper=0`: give a share"),
+        (replace(UPPER, upper=1.5), "`upper=1.5`: give a share"),
         (replace(UPPER, first_layer=1), "give one"),
     ):
         with pytest.raises(UserError, match=line):
@@ -509,7 +509,9 @@ def test_a_loss_that_is_not_finite_names_the_row_and_the_step(
     line = no_longer_finite(tmp_path / OUT, report=recorder)
     done = len(recorder.of("step"))
     assert 3 <= done < 6
-    assert line.startswith(f"the loss of toy.jsonl:8 is not finite at step {done + 1}; lower --lr")
+    assert line.startswith(
+        f"the loss of toy.jsonl:8 is not finite at step {done + 1}; lower `rate`"
+    )
     assert str(checkpoint.path_for(tmp_path / OUT)) in line
     assert recorder.heard[-1] == ("done",)
     assert last_good_step(tmp_path / OUT) == 3
@@ -520,10 +522,12 @@ def test_a_gradient_that_is_not_finite_names_the_step(
 ) -> None:
     monkeypatch.setitem(METHODS.entries, "broken", Broken)
     line = no_longer_finite(tmp_path / OUT, method=Broken(gradient=5))
-    assert line.startswith("the gradient is not finite at step 5; lower --lr (now 0.01); the last")
+    assert line.startswith(
+        "the gradient is not finite at step 5; lower `rate` (now 0.01); the last"
+    )
     assert last_good_step(tmp_path / OUT) == 3
     line = no_longer_finite(tmp_path / OUT, method=Broken(gradient=1))
-    assert line.startswith("the gradient is not finite at step 1; try --dtype float32; the last")
+    assert line.startswith("the gradient is not finite at step 1; try `dtype=float32`; the last")
 
 
 def test_an_absurd_learning_rate_is_told_as_such(tmp_path: Path) -> None:
@@ -541,7 +545,7 @@ def test_an_absurd_learning_rate_is_told_as_such(tmp_path: Path) -> None:
         )
     assert re.match(
         r"the (gradient|loss of toy.jsonl:\d+|score of dev.jsonl:\d+) is not finite at step \d; "
-        r"lower --lr \(now 1e\+20\); the last good state is kept in ",
+        r"lower `rate` \(now 1e\+20\); the last good state is kept in ",
         str(caught.value),
     )
     assert not out.exists()
@@ -554,7 +558,7 @@ def test_a_dev_score_that_is_not_finite_stops_the_run_too(
     monkeypatch.setitem(METHODS.entries, "broken", Broken)
     line = no_longer_finite(tmp_path / OUT, method=Broken(score=3))
     assert line.startswith("the score of dev.jsonl:")
-    assert "is not finite at step 3; lower --lr" in line
+    assert "is not finite at step 3; lower `rate`" in line
     assert last_good_step(tmp_path / OUT) == 0
 
 

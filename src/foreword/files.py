@@ -30,7 +30,7 @@ def write_whole(path: Path, content: bytes) -> Path:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose another --out"
+            f"{path}: cannot be written ({error.strerror}); choose another `out`"
         ) from None
     try:
         with os.fdopen(handle, "wb") as file:

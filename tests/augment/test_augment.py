@@ -186,6 +186,6 @@ def test_what_cannot_be_augmented(prompt: Prompt, tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="template has text, completion"):
         run(pair, out)
-    with pytest.raises(UserError, match="cannot write; give a model that can with --writer"):
+    with pytest.raises(UserError, match="cannot write; give a model that can with `writer`"):
         run(prompt, out, writer=get("bert"))
     assert not list(tmp_path.iterdir())

@@ -406,7 +406,7 @@ def test_a_virtual_token_with_a_real_ones_embedding_is_that_token(name: str) -> 
 def test_families_out_of_reach_say_why_and_what_works(name: str) -> None:
     base = get(name)
     assert base.sites == {}
-    with pytest.raises(UserError, match="attention interface; --method soft works") as caught:
+    with pytest.raises(UserError, match="attention interface; `method=soft` works") as caught:
         base.need_sites()
     assert type(base.model).__name__ in str(caught.value)
     assert "\n" not in str(caught.value)

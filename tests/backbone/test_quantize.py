@@ -166,12 +166,12 @@ def test_embeddings_and_head_stay(family: Family, kind: str) -> None:
 
 
 def test_mistakes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="--quantize int3: unknown; did you mean 'int"):
+    with pytest.raises(UserError, match="`quantize=int3`: unknown; did you mean 'int"):
         Backbone.load("nowhere", quantize="int3")
     for kind, library in (("int8", "torchao"), ("int4", "bitsandbytes")):
         with monkeypatch.context() as patch:
             patch.setattr(module.importlib, "import_module", missing)
-            with pytest.raises(UserError, match=rf"{kind} needs {library}: pip install"):
+            with pytest.raises(UserError, match=rf"`quantize={kind}` needs {library}: pip install"):
                 Backbone.load("nowhere", quantize=kind)
 
 

@@ -406,7 +406,8 @@ def test_help_fits_the_screen_and_is_no_error(command: str, cli: Cli) -> None:
 
 
 def test_every_setting_has_a_flag_with_its_help(cli: Cli) -> None:
-    from foreword.cli.flags import FLAGS, flag
+    from foreword.cli.flags import FLAGS
+    from foreword.cli.words import flag
 
     shown = cli("train", "--help").out
     for name in FLAGS:

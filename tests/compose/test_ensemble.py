@@ -202,7 +202,7 @@ def test_a_file_holds_all_members(tmp_path: Path) -> None:
 def test_a_prompt_is_loaded_by_the_same_function(tmp_path: Path) -> None:
     path = prompt(SOFT).save(tmp_path / "p.safetensors")
     assert isinstance(load_prompt(path, get("llama")), Prompt)
-    with pytest.raises(UserError, match=r"was tuned on llama .* and this is qwen2 .* --force"):
+    with pytest.raises(UserError, match=r"was tuned on llama .* and this is qwen2 .* `force`"):
         load_prompt(path, get("qwen2"))
 
 

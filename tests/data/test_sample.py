@@ -191,9 +191,9 @@ def test_drawn_is_all_or_the_first_or_of_each_class() -> None:
     assert draw(rows, None, None, 0, "label") == rows
     assert draw(rows, 4, None, 3, "label") == first(rows, 4, 3)
     assert draw(rows, None, 2, 3, "label") == per_class(rows, 2, 3, "label")
-    with pytest.raises(UserError, match=r"--rows and --per-label both"):
+    with pytest.raises(UserError, match=r"`rows` and `per_label` both"):
         draw(rows, 4, 2, 0, "label")
-    with pytest.raises(UserError, match=r"--per-label: rows of this task have no single label"):
+    with pytest.raises(UserError, match=r"`per_label`: rows of this task have no single label"):
         draw(rows, None, 2, 0, None)
 
 
@@ -206,7 +206,7 @@ def test_an_epoch_is_shared_out_by_the_temperature() -> None:
     assert tempered([900, 100], 2.0) == [750, 250]  # square roots: 3 to 1
     assert tempered([100_000, 1], 0.1) == [100_001, 1]  # at least one row
     for wrong in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(UserError, match=r"--mixing .*: give a temperature above 0"):
+        with pytest.raises(UserError, match=r"`mixing=.*`: give a temperature above 0"):
             tempered([1, 2], wrong)
 
 

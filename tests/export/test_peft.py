@@ -317,7 +317,7 @@ UNWRITABLE: dict[str, tuple[Callable[[], Prompt], str]] = {
     "nothing": (lambda: changed("llama", "soft", lambda i: Injection()), "no virtual token"),
     "upper layers": (
         lambda: changed("llama", "PREFIX_TUNING", without_first),
-        "acts on layers 1, 2, .* --first-layer 0",
+        "acts on layers 1, 2, .* `first_layer=0`",
     ),
     "lower layers": (
         lambda: replace(

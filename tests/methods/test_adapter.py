@@ -167,12 +167,12 @@ def test_the_start_is_the_seeds() -> None:
 @pytest.mark.parametrize(
     ("method", "line"),
     [
-        (Adapter(bottleneck=0), r"--bottleneck 0: give from 1 to 32, the width of the model"),
-        (Adapter(bottleneck=33), r"--bottleneck 33: give from 1 to 32"),
-        (Adapter("parallell"), r"--placement parallell: did you mean 'parallel'"),  # type: ignore[arg-type]
-        (Adapter(bottleneck=4, activation="rulu"), r"--activation rulu: did you mean 'relu'"),  # type: ignore[arg-type]
-        (Adapter(bottleneck=4, scale=0.0), r"--scale 0: give a number other than 0"),
-        (Adapter(bottleneck=4, scale=float("nan")), r"--scale nan: give a number"),
+        (Adapter(bottleneck=0), r"`bottleneck=0`: give from 1 to 32, the width of the model"),
+        (Adapter(bottleneck=33), r"`bottleneck=33`: give from 1 to 32"),
+        (Adapter("parallell"), r"`placement=parallell`: did you mean 'parallel'"),  # type: ignore[arg-type]
+        (Adapter(bottleneck=4, activation="rulu"), r"`activation=rulu`: did you mean 'relu'"),  # type: ignore[arg-type]
+        (Adapter(bottleneck=4, scale=0.0), r"`scale=0`: give a number other than 0"),
+        (Adapter(bottleneck=4, scale=float("nan")), r"`scale=nan`: give a number"),
     ],
 )
 def test_what_cannot_be_is_one_line(method: Adapter, line: str) -> None:
@@ -187,7 +187,7 @@ def test_what_cannot_be_is_one_line(method: Adapter, line: str) -> None:
 def test_a_run_on_demand_compiled_is_refused_and_by_default_is_not_compiled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(UserError, match=r"--compile on: .* stands inside the layers; leave it out"):
+    with pytest.raises(UserError, match=r"`compile=on`: .* stands inside the layers; leave it out"):
         toy_run(None, method=METHODS["parallel"], training=Training(compile="on"))
     monkeypatch.setattr("foreword.training.loop.WORTH_COMPILING", 1)
     monkeypatch.setattr("torch.compile", lambda *args, **kwargs: pytest.fail("compiled"))

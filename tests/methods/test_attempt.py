@@ -172,7 +172,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     prefix = str(prompt(Prefix(length=2)).save(tmp_path / "kv" / "prefix.safetensors"))
     (tmp_path / "empty").mkdir()
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"sources": ()}, "--sources is missing"),
+        ({"sources": ()}, "`sources` is missing"),
         ({"sources": (str(tmp_path / "none"),)}, r"none: cannot be read \(No such file"),
         ({"sources": (str(tmp_path / "empty"),)}, "holds no prompt files"),
         ({"sources": (prefix,)}, "holds no virtual tokens; mix soft prompts"),
@@ -185,8 +185,8 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
             {"sources": (*sources("llama"), longer)},
             "has 5 virtual tokens, and .* 3; mix prompts of",
         ),
-        ({"length": 4}, "--length 4: the sources have 3 virtual tokens"),
-        ({"bottleneck": 0}, "--bottleneck 0: give a width of at least 1"),
+        ({"length": 4}, "`length=4`: the sources have 3 virtual tokens"),
+        ({"bottleneck": 0}, "`bottleneck=0`: give a width of at least 1"),
         ({"start": "txet"}, "unknown start 'txet'"),
     ]
     for changes, what in cases:

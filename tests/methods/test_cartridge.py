@@ -83,10 +83,10 @@ def test_the_backbone_is_untouched(name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("method", "says"),
     [
-        (Cartridge(), "give the text that it stands for, with --text F"),
+        (Cartridge(), "give the text that it stands for, with `text=F`"),
         (Cartridge("none.txt"), "none.txt: cannot be read"),
-        (Cartridge("TEXT", 4, sink=4), "--sink 4: give from 0 to 3"),
-        (Cartridge("TEXT", 4, sink=-1), "--sink -1: give from 0 to 3"),
+        (Cartridge("TEXT", 4, sink=4), "`sink=4`: give from 0 to 3"),
+        (Cartridge("TEXT", 4, sink=-1), "`sink=-1`: give from 0 to 3"),
         (Cartridge("TEXT", 400), "no more than the 400 positions"),
     ],
 )

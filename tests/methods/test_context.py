@@ -122,10 +122,10 @@ def test_which_rows_are_shown(choice: Any) -> None:
     [
         (Context(shots=11), "11 demonstrations asked for, and there are 10 rows"),
         (Context(shots=0), "0 demonstrations asked for"),
-        (Context(shots=2, choice="frist"), "--choice frist: unknown; did you mean 'first'?"),  # type: ignore[arg-type]
-        (Context(shots=2, token_dropout=1.0), "--token-dropout 1: give a probability, from 0"),
-        (Context(shots=2, token_dropout=-0.1), "--token-dropout -0.1: give a probability"),
-        (Context(shots=2, token_dropout=float("nan")), "--token-dropout nan: give a probability"),
+        (Context(shots=2, choice="frist"), "`choice=frist`: unknown; did you mean 'first'?"),  # type: ignore[arg-type]
+        (Context(shots=2, token_dropout=1.0), "`token_dropout=1`: give a probability, from 0"),
+        (Context(shots=2, token_dropout=-0.1), "`token_dropout=-0.1`: give a probability"),
+        (Context(shots=2, token_dropout=float("nan")), "`token_dropout=nan`: give a probability"),
     ],
 )
 def test_settings_out_of_range_are_refused(method: Context, what: str) -> None:
@@ -149,7 +149,7 @@ def test_a_model_of_one_state_says_so(family: families.Family) -> None:
 
 @pytest.mark.parametrize("name", by_mechanism([f.name for f in families.UNREACHED]))
 def test_a_model_that_takes_no_prefix_says_so(name: str) -> None:
-    with pytest.raises(UserError, match=r"cannot take a prefix: .* --method soft works"):
+    with pytest.raises(UserError, match=r"cannot take a prefix: .* `method=soft` works"):
         SHOWN.build(bound(name), ROWS, 0)
 
 
@@ -160,14 +160,14 @@ def test_more_demonstrations_than_positions_are_told_with_what_fits() -> None:
     fit = 70 // size - 1
     what = f"^10 demonstrations take {10 * size} tokens, and the model has 70 positions"
     with pytest.raises(
-        UserError, match=f"{what}; with room for a row {fit} fit: give --shots {fit}$"
+        UserError, match=f"{what}; with room for a row {fit} fit: give `shots={fit}`$"
     ):
         Context(shots=10).build(task, alike, 0)
     assert room_for(base, Context(shots=fit).build(task, alike, 0)()) >= size
-    with pytest.raises(UserError, match=f"give --shots {fit}$"):
+    with pytest.raises(UserError, match=f"give `shots={fit}`$"):
         Context(shots=fit + 1).build(task, alike, 0)
     tiny = backbone(FAMILIES["llama"], max_position_embeddings=10)
-    with pytest.raises(UserError, match=r"with room for a row 0 fit, so take --method soft"):
+    with pytest.raises(UserError, match=r"with room for a row 0 fit, so take `method=soft`"):
         Context(shots=1).build(contract.task_on(tiny).bind(tiny), ROWS, 0)
 
 

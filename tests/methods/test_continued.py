@@ -118,7 +118,7 @@ def test_mistakes(tmp_path: Path) -> None:
         path, other
     )
     replace(made, method={"name": "soft"}).save(path)
-    with pytest.raises(UserError, match="names no learning rate to go on with; give --lr"):
+    with pytest.raises(UserError, match="names no learning rate to go on with; give `rate`"):
         FromFile.read(path)
     with pytest.raises(UserError, match="is not a safetensors file"):
         FromFile.read(__file__)

@@ -129,5 +129,5 @@ def test_checkpointing_changes_nothing(method: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", by_mechanism(UNREACHED_NAMES))
 def test_what_cannot_carry_a_prefix_says_so_and_what_works(name: str) -> None:
-    with pytest.raises(UserError, match=r"cannot take a prefix: .* --method soft works"):
+    with pytest.raises(UserError, match=r"cannot take a prefix: .* `method=soft` works"):
         contract.built(METHODS["prefix"][0], get(name))

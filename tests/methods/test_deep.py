@@ -112,13 +112,13 @@ def test_it_is_a_prefix_with_other_defaults() -> None:
 @pytest.mark.parametrize(
     ("name", "method", "what"),
     [
-        ("bert", Deep(attends=("cross",)), "--attends cross: bert has no such attention"),
+        ("bert", Deep(attends=("cross",)), "`attends=cross`: bert has no such attention"),
         ("llama", Deep(attends=("encoder",)), "(known: decoder)"),
         ("t5", Deep(attends=("decodr",)), "did you mean 'decoder'? (known: encoder, decoder"),
-        ("t5", Deep(attends=()), "--attends nothing: t5 has no such attention"),
-        ("llama", Deep(length=0), "--length 0: give from 1 to"),
-        ("llama", Deep(length=10**6), "--length 1000000: give from 1 to"),
-        ("llama", Deep(reparameterize=0), "--reparameterize 0: give a width of at least 1"),
+        ("t5", Deep(attends=()), "`attends=nothing`: t5 has no such attention"),
+        ("llama", Deep(length=0), "`length=0`: give from 1 to"),
+        ("llama", Deep(length=10**6), "`length=1000000`: give from 1 to"),
+        ("llama", Deep(reparameterize=0), "`reparameterize=0`: give a width of at least 1"),
         ("llama", Deep(start="rnadom"), "unknown start 'rnadom'; did you mean 'random'?"),
         ("bloom", DEEP, "cannot take a prefix"),
     ],

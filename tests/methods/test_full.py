@@ -132,5 +132,5 @@ def test_weights_that_a_model_holds_fixed_are_not_trained() -> None:
 def test_quantized_weights_cannot_be_trained() -> None:
     base = backbone(FAMILIES["llama"])
     base.quantized = "int8"
-    with pytest.raises(UserError, match=r"quantized to int8 .* leave out --quantize"):
+    with pytest.raises(UserError, match=r"quantized to int8 .* leave out `quantize`"):
         contract.built(Full(), base)

@@ -110,7 +110,7 @@ REFUSED: list[tuple[Method, Callable[[str], Method], str]] = [
     (
         Prefix(length=3),
         lambda p: Prefix(start=p, length=4),
-        "its prefix has 3 positions, and --length 4 is asked for; leave that out",
+        "its prefix has 3 positions, and `length=4` is asked for; leave that out",
     ),
     (
         Prefix(length=3, first_layer=1),

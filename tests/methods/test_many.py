@@ -173,5 +173,5 @@ def test_what_changes_the_model_is_refused(method: Method) -> None:
     if isinstance(method, Lora):
         pytest.importorskip("peft")
     made = method.build(TASK.bind(get()), rows(6), 0)()
-    with pytest.raises(UserError, match="--method x: changes the model itself"):
+    with pytest.raises(UserError, match="`method=x`: changes the model itself"):
         check_shared_pass("x", made)

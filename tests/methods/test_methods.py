@@ -182,7 +182,7 @@ def test_lengths_that_do_not_fit_are_refused() -> None:
     for length in (0, -1, longest):
         with pytest.raises(UserError, match=f"^{length} virtual tokens; give from 1 to"):
             Soft(length=length).build(bound(), ROWS, 0)
-    with pytest.raises(UserError, match=r"--length 4, but the template places 5 virtual tokens"):
+    with pytest.raises(UserError, match=r"`length=4`, but the template places 5 virtual tokens"):
         Soft(length=4).build(bound(template="[soft:2]{text}[soft:3]:"), ROWS, 0)
     with pytest.raises(UserError, match=r"999999 virtual tokens; give from 1 to"):
         Soft().build(bound(template="[soft:999999]{text}"), ROWS, 0)
@@ -257,11 +257,11 @@ def test_a_reparameterized_prefix_begins_as_the_plain_one_and_moves_through_its_
 @pytest.mark.parametrize(
     ("method", "what"),
     [
-        (Prefix(first_layer=3), "--first-layer 3: the model has layers 0 to 2"),
-        (Prefix(first_layer=-1), "--first-layer -1"),
-        (Prefix(length=0), "--length 0: give from 1 to"),
-        (Prefix(length=10**6), "--length 1000000: give from 1 to"),
-        (Prefix(reparameterize=0), "--reparameterize 0: give a width of at least 1"),
+        (Prefix(first_layer=3), "`first_layer=3`: the model has layers 0 to 2"),
+        (Prefix(first_layer=-1), "`first_layer=-1`"),
+        (Prefix(length=0), "`length=0`: give from 1 to"),
+        (Prefix(length=10**6), "`length=1000000`: give from 1 to"),
+        (Prefix(reparameterize=0), "`reparameterize=0`: give a width of at least 1"),
         (Prefix(shots=10), "10 demonstrations asked for"),
     ],
 )
@@ -271,7 +271,7 @@ def test_prefixes_that_cannot_be_are_refused(method: Prefix, what: str) -> None:
 
 
 def test_a_prefix_has_no_place_in_a_template() -> None:
-    with pytest.raises(UserError, match=r"the template places virtual tokens, .* --method soft"):
+    with pytest.raises(UserError, match=r"the template places virtual tokens, .* `method=soft`"):
         Prefix().build(bound(template="[soft:2]{text}:"), ROWS, 0)
 
 

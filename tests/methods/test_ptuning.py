@@ -106,8 +106,8 @@ def test_the_file_holds_nothing_but_the_embeddings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "what"),
     [
-        (PTuning(hidden=0), "--hidden 0: give a width of at least 1"),
-        (PTuning(encoder="lsmt"), "--encoder lsmt: unknown; did you mean 'lstm'?"),  # type: ignore[arg-type]
+        (PTuning(hidden=0), "`hidden=0`: give a width of at least 1"),
+        (PTuning(encoder="lsmt"), "`encoder=lsmt`: unknown; did you mean 'lstm'?"),  # type: ignore[arg-type]
         (PTuning(length=0), "0 virtual tokens; give from 1 to"),
         (PTuning(length=10**6), "1000000 virtual tokens; give from 1 to"),
         (PTuning(start="demos"), "unknown start 'demos'"),

@@ -87,5 +87,5 @@ def test_its_size_is_that_of_one_prompt_and_a_row_and_a_column_a_task() -> None:
 
 @pytest.mark.parametrize("rank", [0, 6])
 def test_a_rank_that_cannot_be(rank: int) -> None:
-    with pytest.raises(UserError, match=f"--rank {rank}: give from 1 to 5"):
+    with pytest.raises(UserError, match=f"`rank={rank}`: give from 1 to 5"):
         made("soft", rank)

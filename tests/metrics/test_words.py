@@ -40,7 +40,7 @@ def test_the_code_of_a_language(given: str, own: str) -> None:
 
 @pytest.mark.parametrize("given", ["Chinese", "", "z", "e1", "en-", "en de"])
 def test_what_is_no_code_of_a_language(given: str) -> None:
-    with pytest.raises(UserError, match=f"--language {given}: give a language code"):
+    with pytest.raises(UserError, match=f"`language={given}`: give a language code"):
         code(given)
 
 

@@ -102,7 +102,7 @@ def test_the_likeliest_answer_of_all_windows_is_given(name: str) -> None:
 
 
 def test_a_question_that_leaves_no_room_is_named() -> None:
-    with pytest.raises(UserError, match=r"F:1: the rest of the row leaves .* raise --max-length"):
+    with pytest.raises(UserError, match=r"F:1: the rest of the row leaves .* raise `max_length`"):
         bound(max_length=16).train_example(row(LONG, "bad"), 512)
 
 
@@ -148,7 +148,7 @@ def test_questions_alone_may_be_asked() -> None:
 
 
 def test_wrong_settings_are_named() -> None:
-    with pytest.raises(UserError, match="--stride 0"):
+    with pytest.raises(UserError, match="`stride=0`"):
         bound(stride=0)
     with pytest.raises(UserError, match=r"has no \{context\}"):
         Answer(template="{question}:").bind(get())

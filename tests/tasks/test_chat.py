@@ -140,7 +140,7 @@ def test_what_is_asked_is_the_conversation_without_its_end() -> None:
 @pytest.mark.parametrize(
     ("template", "what"),
     [
-        (FORGETFUL, r"F:1: the model's chat template does not leave earlier turns .* --turns last"),
+        (FORGETFUL, r"F:1: the model's chat template does not leave earlier turns .* `turns` last"),
         (STRICT, r"F:1: .* does not take these messages \(roles must alternate\)"),
     ],
 )
@@ -166,5 +166,5 @@ def test_bad_rows_are_named(messages: Any, what: str) -> None:
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(UserError, match=r"has no \{messages\}"):
         Chat(template="{prompt}").bind(speaking(TEMPLATE))
-    with pytest.raises(UserError, match="learns one turn; use --turns last"):
+    with pytest.raises(UserError, match="learns one turn; use `turns` last"):
         Chat(template="{messages}", turns="all").bind(speaking(TEMPLATE, "t5"))

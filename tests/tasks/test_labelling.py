@@ -120,5 +120,5 @@ def test_probabilities_are_scored_where_there_are_some() -> None:
 
 
 def test_an_unknown_headline_is_refused() -> None:
-    with pytest.raises(UserError, match="--headline f1: unknown"):
+    with pytest.raises(UserError, match="`headline=f1`: unknown"):
         bound(headline="f1")

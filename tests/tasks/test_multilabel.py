@@ -189,11 +189,11 @@ def test_rows_that_cannot_be_used(given: dict[str, Any], line: str) -> None:
 
 
 def test_an_unknown_headline_is_refused() -> None:
-    with pytest.raises(UserError, match="--headline micro-f1: unknown; did you mean 'micro_f1'"):
+    with pytest.raises(UserError, match="`headline=micro-f1`: unknown; did you mean 'micro_f1'"):
         bound(headline="micro-f1")
 
 
 def test_few_rows_of_each_label_are_for_tasks_of_one_label() -> None:
     assert Classify(label_field="kind").label_field == "kind"
-    with pytest.raises(UserError, match="no single label; use --rows"):
+    with pytest.raises(UserError, match="no single label; use `rows`"):
         draw(ROWS, None, 1, 0, Multilabel().label_field)

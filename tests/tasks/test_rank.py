@@ -196,7 +196,7 @@ def test_bad_rows_are_named(fields: dict[str, Any], what: str) -> None:
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(UserError, match="is a masked model, which has no likelihood"):
         bound("bert")
-    with pytest.raises(UserError, match="--negatives 0"):
+    with pytest.raises(UserError, match="`negatives=0`"):
         bound(negatives=0)
     with pytest.raises(UserError, match="no classes for a head"):
         bound().with_head()

@@ -99,7 +99,7 @@ def test_anchors_are_spread_over_the_range(low: float, high: float, expected: li
 
 @pytest.mark.parametrize(("low", "high"), [(3, 3), (4, 2), (0, float("inf"))])
 def test_a_range_is_needed(low: float, high: float) -> None:
-    with pytest.raises(UserError, match="--low and --high"):
+    with pytest.raises(UserError, match="`low` and `high`"):
         spread(low, high)
 
 

@@ -75,5 +75,5 @@ def test_a_replay_s_share_is_that_of_the_epoch() -> None:
     assert Replay(TASK, old, 0.5).counts(3) == {"new": 3, "old": 3}
     assert Replay(TASK, old, 0.01).counts(3) == {"new": 3, "old": 1}
     for share in (0.0, 1.0, -0.5, float("nan")):
-        with pytest.raises(UserError, match=r"--replay-share .*: give a share above 0 and below"):
+        with pytest.raises(UserError, match=r"`replay_share=.*`: give a share above 0 and below"):
             Replay(TASK, old, share).counts(3)

@@ -284,5 +284,5 @@ def test_a_sentence_that_is_too_long_is_refused_and_not_cut() -> None:
 
 def test_virtual_tokens_stand_before_all_words() -> None:
     assert bound("llama", template="[soft:3]{tokens}").virtual == 3
-    with pytest.raises(UserError, match="put it in --template"):
+    with pytest.raises(UserError, match="put it in `template`"):
         bound("llama", word_template="[soft:3]{word}:")

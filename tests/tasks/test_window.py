@@ -131,5 +131,5 @@ def test_a_prompt_keeps_its_window_and_the_curve_ends_at_all(family: str, tmp_pa
 
 def test_a_window_of_nothing_is_a_mistake() -> None:
     task = Classify("{text} :", {"good": " good", "bad": " bad"}, input_window=0)
-    with pytest.raises(UserError, match="--input-window 0: give 1 or more tokens"):
+    with pytest.raises(UserError, match="`input_window=0`: give 1 or more tokens"):
         task.bind(get()).train_example(rows(1)[0], 100)

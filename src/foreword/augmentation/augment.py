@@ -103,7 +103,7 @@ def augment(
     made = chosen(found, wanted)
     if not made:
         raise UserError(
-            f"{kept}: of {len(found)} sampled texts none was kept, which says why; raise --tries, "
+            f"{kept}: of {len(found)} sampled texts none was kept, which says why; raise `tries`, "
             "or give a prompt that is surer of its labels"
         )
     _write(target, [{field: each["text"], label_field: each["label"]} for each in made])

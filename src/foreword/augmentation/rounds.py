@@ -36,9 +36,9 @@ class Augment:
         """Raise UserError for numbers that cannot be."""
         for name, low in (("count", 1), ("keywords", 0), ("tries", 1)):
             if getattr(self, name) < low:
-                raise UserError(f"--{name} {getattr(self, name)}: give {low} or more")
+                raise UserError(f"`{name}={getattr(self, name)}`: give {low} or more")
         if self.temperature <= 0:
-            raise UserError(f"--temperature {self.temperature:g}: texts differ only above 0")
+            raise UserError(f"`temperature={self.temperature:g}`: texts differ only above 0")
         self.decoding(0).check()
 
     def decoding(self, number: int) -> Decoding:

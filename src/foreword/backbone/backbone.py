@@ -110,7 +110,7 @@ class Backbone(Network):
         if next(part.changes(), None) is None:
             return self
         if self.sharded:
-            raise UserError("--shard: layers that are spread cannot be changed; leave it out")
+            raise UserError("`shard`: layers that are spread cannot be changed; leave it out")
         # The view keeps these of the frozen model.
         _ = self.fingerprint, self.can_pack, self.can_prefill
         view = self.changed_by(part)
@@ -147,7 +147,7 @@ class Backbone(Network):
         """
         if self.stack is None or self.quantized or self.architecture == "encoder-decoder":
             why = "is quantized" if self.quantized else "has no one list of layers to spread"
-            raise UserError(f"--shard: {type(self.model).__name__} {why}; leave out one of the two")
+            raise UserError(f"`shard`: {type(self.model).__name__} {why}; leave out one of the two")
         _ = self.fingerprint  # of the whole weights
         shard_layers(self.stack.layers, self.device)
         self.sharded = True

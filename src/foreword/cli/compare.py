@@ -11,7 +11,7 @@ from rich.table import Table
 
 from foreword.cli.common import Json, some_rows
 from foreword.cli.flags import CONTINUAL, parameters, without
-from foreword.cli.words import columns
+from foreword.cli.words import columns, with_flags
 from foreword.data.read import read_rows
 from foreword.data.sample import first, hold_out
 from foreword.errors import UserError
@@ -83,6 +83,7 @@ def compare(
         if number == seed or not isinstance(method, ZeroShot)  # which no seed changes
     ]
     found = summary(do(runs, out, Terminal()))
+    found = [{n: with_flags(v) if n == "error" else v for n, v in e.items()} for e in found]
     if as_json:
         about = {"train": data, "test": made.plain["test"], "dev": made.plain["dev"]}
         task = name_of(made.task)

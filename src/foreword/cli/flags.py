@@ -11,12 +11,11 @@ from typing import Annotated, Any, get_origin
 
 from cyclopts import Group, Parameter
 
+from foreword.cli.words import flag
 from foreword.config.settings import Setting, declared
 from foreword.methods.registry import METHODS
 from foreword.tasks.registry import TASKS
 from foreword.training.presets import PRESETS
-
-RENAMED = {"rate": "lr", "source": "from"}
 
 RUN = {each.name: each for each in declared("foreword.training.settings:RunSettings")}
 """The settings that belong to no task, method or training, by name."""
@@ -102,11 +101,6 @@ def flags() -> dict[str, Flag]:
 
 
 FLAGS = flags()
-
-
-def flag(name: str) -> str:
-    """Return the flag of a setting."""
-    return f"--{RENAMED.get(name, name).replace('_', '-')}"
 
 
 def parameters(called: str, kinds: Iterable[Flag]) -> type:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foreword.cli.common import Json
+from foreword.cli.words import with_flags
 from foreword.compose import catalogue
 from foreword.compose.catalogue import Catalogue
 from foreword.errors import UserError
@@ -62,7 +63,7 @@ def library(
         tables.say(f"{html}: {len(found.entries)} prompts")
     tables.out().print(shown)
     for file, reason in found.strays:
-        tables.say(f"no prompt: {file}: {reason}")
+        tables.say(f"no prompt: {file}: {with_flags(reason)}")
 
 
 def table(found: Catalogue, to: Sequence[float | None] | None = None) -> Table:
@@ -148,6 +149,6 @@ def _plain(
         if to is not None:
             made["like"] = to[place]
         entries.append(made)
-    strays = [{"file": file, "reason": reason} for file, reason in found.strays]
+    strays = [{"file": file, "reason": with_flags(reason)} for file, reason in found.strays]
     result: dict[str, object] = {"prompts": entries, "strays": strays}
     return {**result, "similarity": found.similarities} if similarity else result

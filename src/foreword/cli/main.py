@@ -54,7 +54,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         with _joined() as world:
             return _run(arguments, world)
     except UserError as error:  # there is nobody to join
-        return _told(ALONE, 2, str(error))
+        return _told(ALONE, 2, _in_one_line(error))
 
 
 def _help_asked(arguments: Sequence[str] | None) -> list[str] | None:
@@ -86,7 +86,7 @@ def _run(arguments: Sequence[str] | None, world: World) -> int:
                 raise UserError("only train runs in several processes; start one of this command")
             command(*bound.args, **bound.kwargs, **dict.fromkeys(more, world))
     except UserError as error:
-        return _told(world, 2, " ".join(str(error).splitlines()))
+        return _told(world, 2, _in_one_line(error))
     except CycloptsError as error:
         return _told(world, 2, " ".join(str(error).split()))
     except Interrupted as error:
@@ -103,6 +103,12 @@ def _run(arguments: Sequence[str] | None, world: World) -> int:
         bug = "this is a bug in Foreword, not a mistake of yours; please report it"
         return _told(world, 1, bug, error)
     return 0
+
+
+def _in_one_line(error: UserError) -> str:
+    from foreword.cli.words import with_flags
+
+    return with_flags(" ".join(str(error).splitlines()))
 
 
 def _told(world: World, status: int, why: str, bug: Exception | None = None) -> int:

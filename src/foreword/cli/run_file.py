@@ -9,7 +9,8 @@ from typing import Any, get_origin
 
 import yaml
 
-from foreword.cli.flags import FLAGS, RENAMED, RUN
+from foreword.cli.flags import FLAGS, RUN
+from foreword.cli.words import RENAMED
 from foreword.errors import UserError, nearest
 
 

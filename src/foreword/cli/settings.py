@@ -9,10 +9,17 @@ from typing import Any
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
-from foreword.cli.flags import CONTINUAL, RUN, flag
+from foreword.cli.flags import CONTINUAL, RUN
 from foreword.cli.label_words import read_label_words
 from foreword.cli.run_file import read_run_file
-from foreword.cli.words import ESCAPED, parse_anchors, parse_labels, parse_numbers, unescaped
+from foreword.cli.words import (
+    ESCAPED,
+    flag,
+    parse_anchors,
+    parse_labels,
+    parse_numbers,
+    unescaped,
+)
 from foreword.config.values import from_plain, plain
 from foreword.data.read import read_rows
 from foreword.data.shapes import canonical

@@ -35,7 +35,7 @@ def concatenate(prompts: Sequence[Prompt]) -> Prompt:
         if embeds is not None and prompt.injection.leading < len(embeds):
             raise UserError(
                 f"prompt {number} has virtual tokens inside its template; only those in front of a "
-                "row can follow one another: use --how ensemble"
+                "row can follow one another: use `how=ensemble`"
             )
     _check_heads(prompts)
     return _made(prompts, reduce(_after, (prompt.injection for prompt in prompts)), "concat")
@@ -47,7 +47,7 @@ def _after(one: Injection, other: Injection) -> Injection:
         changed = _changes(one).joined(_changes(other))
     except ValueError as error:
         raise UserError(
-            f"two of the prompts bring {error}, of which there can be only one; use --how average "
+            f"two of the prompts bring {error}, of which there can be only one; use `how=average` "
             "or ensemble"
         ) from None
     embeds = [each for each in (one.embeds, other.embeds) if each is not None]
@@ -88,7 +88,7 @@ def average(prompts: Sequence[Prompt], weights: Sequence[float] | None = None) -
             raise UserError(
                 f"prompt {number} has {part.leading} leading virtual tokens and {part.positions} "
                 f"positions, and prompt 1 {parts[0].leading} and {parts[0].positions}; average "
-                "prompts of one length, or use --how ensemble"
+                "prompts of one length, or use `how=ensemble`"
             )
     _check_heads(prompts)
     means = {
@@ -110,13 +110,13 @@ def _check_alike(number: int, table: Mapping[str, Tensor], first: Mapping[str, T
             lacking = (1, number) if name in table else (number, 1)
             raise UserError(
                 f"prompt {lacking[1]} has '{name}', which prompt {lacking[0]} lacks; average "
-                "prompts of one method and the same layers, or use --how ensemble"
+                "prompts of one method and the same layers, or use `how=ensemble`"
             )
         if table[name].shape != first[name].shape:
             raise UserError(
                 f"'{name}' has shape {tuple(first[name].shape)} in prompt 1 and "
                 f"{tuple(table[name].shape)} in prompt {number}; average prompts of one length, or "
-                "use --how concat or ensemble"
+                "use `how=concat` or ensemble"
             )
 
 
@@ -168,7 +168,7 @@ def _block(module: str, patches: Sequence[Patch], most: int) -> Patch:
     if most > 1 or len(alike) > 1 or any(patch.gate is not None for patch in patches):
         raise UserError(
             f"the adapters behind '{module}' have no exact average, for their gates, different "
-            "activations, or patches beside them; use --how ensemble"
+            "activations, or patches beside them; use `how=ensemble`"
         )
     downs = [patch.down for patch in patches if patch.down is not None]
     if not downs:

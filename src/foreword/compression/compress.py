@@ -183,7 +183,7 @@ def _parted(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
     if len(rows) < 10:
         raise UserError(
             f"there are {len(rows)} questions with an answer, and compress needs 10 to learn and "
-            "to be scored; raise --count, or give more with --questions F"
+            "to be scored; raise `count`, or give more with `questions=F`"
         )
     return hold_out(rows, HELD, seed)
 

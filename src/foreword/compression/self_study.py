@@ -48,7 +48,7 @@ class SelfStudy:
         """Raise UserError for numbers that cannot be."""
         for name in ("count", "part", "words"):
             if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: give 1 or more")
+                raise UserError(f"`{name}={getattr(self, name)}`: give 1 or more")
 
 
 def conversations(
@@ -114,7 +114,7 @@ def _around(bound: Generator) -> tuple[str, str, str]:
     if len(bound.fields) != 1 or len(pieces) != 2 or bound.virtual:
         raise UserError(
             f"template {bound.template.source!r}: questions need one field to stand in; "
-            "give such a template, or questions of your own with --questions F"
+            "give such a template, or questions of your own with `questions=F`"
         )
     return pieces[0].rstrip(" "), bound.fields[0], pieces[1]
 

@@ -23,7 +23,7 @@ def tempered(sizes: Sequence[int], temperature: float) -> list[int]:
     ([90, 10], [75, 25])
     """
     if not 0 < temperature < math.inf:
-        raise UserError(f"--mixing {temperature:g}: give a temperature above 0, such as 1")
+        raise UserError(f"`mixing={temperature:g}`: give a temperature above 0, such as 1")
     largest = max(sizes)
     weights = [(size / largest) ** (1 / temperature) for size in sizes]
     return [max(1, round(sum(sizes) * weight / sum(weights))) for weight in weights]

@@ -104,9 +104,9 @@ def draw(
     if per_label is None:
         return list(rows) if n is None else first(rows, n, seed)
     if n is not None:
-        raise UserError("--rows and --per-label both say how many rows; give one")
+        raise UserError("`rows` and `per_label` both say how many rows; give one")
     if by is None:
-        raise UserError("--per-label: rows of this task have no single label; use --rows")
+        raise UserError("`per_label`: rows of this task have no single label; use `rows`")
     return per_class(rows, per_label, seed, by)
 
 

@@ -78,7 +78,7 @@ def by_shares(
     """
     if not (0 <= dev < 1 and 0 <= test < 1 and 0 < dev + test < 1):
         raise UserError(
-            f"--dev {dev:g} --test {test:g}: shares are from 0 to below 1, and less than 1 together"
+            f"`dev={dev:g}` `test={test:g}`: shares are from 0 to below 1, and less than 1 together"
         )
     shares = {"train": 1 - dev - test, "dev": dev, "test": test}
     shares = {name: share for name, share in shares.items() if share}
@@ -124,7 +124,7 @@ def few(
     too few rows that differ.
     """
     if k < 1:
-        raise UserError(f"--per-label {k}: give 1 or more")
+        raise UserError(f"`per_label={k}`: give 1 or more")
     units = units_of(rows, fields, by, group)
     random.Random(seed).shuffle(units)
     held: dict[str, Counter[str]] = {name: Counter() for name in NAMES[:2]}
@@ -142,7 +142,7 @@ def few(
         if held["dev"][label] < k:
             raise UserError(
                 f"{_file(rows)}class '{label}' has {size} row(s), which are too few for {k} in "
-                f"train and {k} others in dev; choose fewer with --per-label, or add rows"
+                f"train and {k} others in dev; choose fewer with `per_label`, or add rows"
             )
     found = {name: [rows[n] for n in sorted(places)] for name, places in chosen.items()}
     return {name: own for name, own in found.items() if own}

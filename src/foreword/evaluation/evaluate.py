@@ -79,7 +79,7 @@ def over_windows(
     _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
     task: Any = prompt.task  # a frozen dataclass, as all tasks are
     if "input_window" not in plain(task):
-        raise UserError(f"a task of kind {name_of(task)} reads whole fields; leave out --windows")
+        raise UserError(f"a task of kind {name_of(task)} reads whole fields; leave out `windows`")
     curve = []
     for window in windows:
         name = f"first {window}" if window else "all"

@@ -25,13 +25,13 @@ def read(path: Path, names: Sequence[str] = COMPARED) -> list[Record]:
     Raises UserError for a folder, and for a file that holds something else.
     """
     if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the file to write with --out")
+        raise UserError(f"{path}: is a folder; name the file to write with `out`")
     if not path.exists():
         return []
     try:
         lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); choose another --out") from None
+        raise UserError(f"{path}: cannot be read ({error}); choose another `out`") from None
     found: list[Record] = []
     for number, line in enumerate(lines, 1):
         try:
@@ -41,7 +41,7 @@ def read(path: Path, names: Sequence[str] = COMPARED) -> list[Record]:
                 continue
             record = None
         if not isinstance(record, dict) or not set(names) <= record.keys():
-            raise UserError(f"{path}:{number}: is no record of a run; choose another --out")
+            raise UserError(f"{path}:{number}: is no record of a run; choose another `out`")
         found.append(record)
     return found
 
@@ -57,7 +57,7 @@ def folder_of(path: Path) -> Path:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         reason = f"cannot be written ({error.strerror})"
-        raise UserError(f"{path}: {reason}; choose another --out") from None
+        raise UserError(f"{path}: {reason}; choose another `out`") from None
     return path.parent
 
 
@@ -72,7 +72,7 @@ def add(path: Path, record: Record) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         reason = f"cannot be written ({error.strerror})"
-        raise UserError(f"{path}: {reason}; choose another --out") from None
+        raise UserError(f"{path}: {reason}; choose another `out`") from None
 
 
 def summary(records: Sequence[Record]) -> list[Record]:

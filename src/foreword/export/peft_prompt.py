@@ -125,7 +125,7 @@ def _by_layer(prompt: Prompt, length: int) -> list[str]:
     if found != list(range(len(names))):
         raise ValueError(
             f"it acts on layers {', '.join(map(str, found))}, and PEFT's prefix on every layer "
-            "from 0 up; tune it with --first-layer 0"
+            "from 0 up; tune it with `first_layer=0`"
         )
     return sorted(names, key=layer.__getitem__)
 

@@ -57,17 +57,17 @@ class Adapter:
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Start the adapters; raises UserError for a width or a place that cannot be."""
         if self.placement not in PARTS:
-            raise UserError(f"--placement {self.placement}: {nearest(self.placement, PARTS)}")
+            raise UserError(f"`placement={self.placement}`: {nearest(self.placement, PARTS)}")
         if self.activation not in get_args(Nonlinearity):
             known = nearest(self.activation, get_args(Nonlinearity))
-            raise UserError(f"--activation {self.activation}: {known}")
+            raise UserError(f"`activation={self.activation}`: {known}")
         if self.scale is not None and not 0 < abs(self.scale) < 1e6:
-            raise UserError(f"--scale {self.scale:g}: give a number other than 0, below 1e6")
+            raise UserError(f"`scale={self.scale:g}`: give a number other than 0, below 1e6")
         places = [p for p in task.backbone.layer_parts if p.part in PARTS[self.placement]]
         most = min(place.width for place in places)
         if not 1 <= self.bottleneck <= most:
             raise UserError(
-                f"--bottleneck {self.bottleneck}: give from 1 to {most}, the width of the model"
+                f"`bottleneck={self.bottleneck}`: give from 1 to {most}, the width of the model"
             )
         noise = torch.Generator().manual_seed(seed)
         start = {p.module: self._patch(p, noise, task.backbone.device) for p in places}

@@ -51,12 +51,12 @@ class Attempt:
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Attended:
         """Start P and the attention; raises UserError for sources of no soft prompt, or others."""
         if self.bottleneck < 1:
-            raise UserError(f"--bottleneck {self.bottleneck}: give a width of at least 1")
+            raise UserError(f"`bottleneck={self.bottleneck}`: give a width of at least 1")
         sources = self._read(task.backbone)
         length = sources.shape[1]
         if self.length not in (None, length):
             raise UserError(
-                f"--length {self.length}: the sources have {length} virtual tokens; leave it out"
+                f"`length={self.length}`: the sources have {length} virtual tokens; leave it out"
             )
         if task.virtual not in (0, length):
             raise UserError(
@@ -73,7 +73,7 @@ class Attempt:
     def _read(self, backbone: Backbone) -> Tensor:
         """Return the sources' virtual tokens: (sources, n, width)."""
         if not self.sources:
-            raise UserError("--sources is missing: name soft prompts of other tasks, or a folder")
+            raise UserError("`sources` is missing: name soft prompts of other tasks, or a folder")
         found: list[tuple[Path, Tensor]] = []
         for source in map(Path, self.sources):
             if not source.is_dir():

@@ -35,7 +35,7 @@ class Cartridge:
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> PrefixWithSink:
         """Read the beginning of the text; raises UserError for a bad text or length."""
         if self.text is None:
-            raise UserError("--method cartridge: give the text that it stands for, with --text F")
+            raise UserError("`method=cartridge`: give the text that it stands for, with `text=F`")
         ids = text_ids(task.backbone, Path(self.text))
         check_length(Path(self.text), ids, self.length)
         return self.start_from(task, ids)
@@ -45,17 +45,17 @@ class Cartridge:
         sites = task.backbone.need_sites()
         if any(site.recurrent for site in sites):
             raise UserError(
-                f"--method cartridge: {task.backbone.name} keeps one state of all that it reads; "
-                "use --method prefix"
+                f"`method=cartridge`: {task.backbone.name} keeps one state of all that it reads; "
+                "use `method=prefix`"
             )
         check_template(task)
         if not 0 <= self.sink < self.length:
             raise UserError(
-                f"--sink {self.sink}: give from 0 to {self.length - 1}, fewer than --length"
+                f"`sink={self.sink}`: give from 0 to {self.length - 1}, fewer than `length`"
             )
         if self.length >= task.backbone.longest:
             raise UserError(
-                f"--length {self.length}: give at most {task.backbone.longest - 1}, what the "
+                f"`length={self.length}`: give at most {task.backbone.longest - 1}, what the "
                 "model's positions hold"
             )
         kv = read_kv(task.backbone, ids[: self.length], sites)
@@ -70,7 +70,7 @@ def text_ids(backbone: Backbone, path: Path) -> list[int]:
     try:
         text = path.read_text("utf-8")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check --text") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check `text`") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is no UTF-8 text; convert it first") from None
     return [*backbone.text.around[0], *backbone.text.ids(text)]
@@ -79,11 +79,11 @@ def text_ids(backbone: Backbone, path: Path) -> list[int]:
 def check_length(path: Path, ids: Sequence[int], length: int) -> None:
     """Raise UserError for a length below 1, or not shorter than the text."""
     if length < 1:
-        raise UserError(f"--length {length}: give 1 or more")
+        raise UserError(f"`length={length}`: give 1 or more")
     if length >= len(ids):
         raise UserError(
             f"{path}: has {len(ids)} tokens, no more than the {length} positions it should be "
-            "pressed into; give a smaller --length, or use the text as it is"
+            "pressed into; give a smaller `length`, or use the text as it is"
         )
 
 

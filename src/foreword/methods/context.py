@@ -52,13 +52,13 @@ class Context:
         """Read the demonstrations; raises UserError where the model cannot hold them."""
         if not 0 <= self.token_dropout < 1:
             raise UserError(
-                f"--token-dropout {self.token_dropout:g}: give a probability, from 0 to below 1"
+                f"`token_dropout={self.token_dropout:g}`: give a probability, from 0 to below 1"
             )
         sites = task.backbone.need_sites()
         if any(site.recurrent for site in sites):
             raise UserError(
-                f"--method context: {task.backbone.name} keeps one state of all that it has read, "
-                "of which no demonstration can be left out; use --method prefix"
+                f"`method=context`: {task.backbone.name} keeps one state of all that it has read, "
+                "of which no demonstration can be left out; use `method=prefix`"
             )
         check_template(task)
         shown = [task.demonstration(row) for row in self._chosen(task, rows, seed)]
@@ -81,7 +81,7 @@ class Context:
             return choose_demonstrations(task, rows, self.shots, seed)
         if self.choice not in get_args(Selection):
             known = nearest(str(self.choice), get_args(Selection))
-            raise UserError(f"--choice {self.choice}: unknown; {known}")
+            raise UserError(f"`choice={self.choice}`: unknown; {known}")
         return (rows if self.choice == "first" else shuffled(rows, seed))[: self.shots]
 
 
@@ -100,7 +100,7 @@ def _tokens(backbone: Backbone, shown: Sequence[str]) -> list[list[int]]:
         raise UserError(
             f"{len(shown)} demonstrations take {ends[-1]} tokens, and the model has "
             f"{backbone.longest} positions; with room for a row {fit} fit"
-            + (f": give --shots {fit}" if fit else ", so take --method soft")
+            + (f": give `shots={fit}`" if fit else ", so take `method=soft`")
         )
     return pieces
 

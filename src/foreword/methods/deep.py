@@ -58,7 +58,7 @@ class Deep:
         for name in names or ("nothing",):
             if name not in known:
                 raise UserError(
-                    f"--attends {name}: {backbone.name} has no such attention; "
+                    f"`attends={name}`: {backbone.name} has no such attention; "
                     f"{nearest(name, known)}"
                 )
         return [known[name] for name in names]

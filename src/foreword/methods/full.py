@@ -32,8 +32,8 @@ class Full:
         backbone = task.backbone
         if backbone.quantized is not None:
             raise UserError(
-                f"--method full: the weights of {backbone.name} are quantized to "
-                f"{backbone.quantized} and cannot be trained; leave out --quantize"
+                f"`method=full`: the weights of {backbone.name} are quantized to "
+                f"{backbone.quantized} and cannot be trained; leave out `quantize`"
             )
         return Weights(_reached(task, rows[0], Weights(dict(backbone.model.named_parameters()))))
 

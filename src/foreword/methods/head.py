@@ -46,8 +46,8 @@ class Head:
         """Make the layer; raises UserError where the task has not what the start needs."""
         if not task.classes:
             raise UserError(
-                "--method head: the task has no classes to score; leave it out, or use --task "
-                "classify"
+                "`method=head`: the task has no classes to score; leave it out, or use "
+                "`task=classify`"
             )
         backbone = task.backbone
         if self.head_start == "words":
@@ -80,7 +80,7 @@ def start_from_words(task: Bound) -> tuple[Tensor, Tensor]:
     """
     paths = task.label_paths()
     if not paths:
-        raise UserError("--head-start words: the task has no label words; leave it out")
+        raise UserError("`head_start=words`: the task has no label words; leave it out")
     first = task.backbone.text.around[0] if task.backbone.architecture == "encoder-decoder" else ()
     weights, biases = [], []
     for label in sorted(paths):
@@ -105,8 +105,8 @@ def output(backbone: Backbone, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
     want, found = tried.float() @ weight.T + bias, backbone.logits(tried, tokens).float()
     if not torch.allclose(want, found, rtol=0.05, atol=0.05 * float(found.abs().max())):
         raise UserError(
-            f"--head-start words: {backbone.name} transforms or caps what its output embeddings "
-            "meet, so that no linear head can begin as they are; use --head-start prototypes"
+            f"`head_start=words`: {backbone.name} transforms or caps what its output embeddings "
+            "meet, so that no linear head can begin as they are; use `head_start=prototypes`"
         )
     return weight.contiguous(), bias
 
@@ -125,7 +125,7 @@ def start_from_prototypes(task: Bound, rows: Sequence[Row]) -> tuple[Tensor, Ten
     names = sorted(set(classes))
     if any(len(example.targets) != 1 for example in examples) or len(names) != task.classes:
         raise UserError(
-            f"--head-start prototypes needs rows of one class each, and of every class: there are "
+            f"`head_start=prototypes` needs rows of one class each, and of every class: there are "
             f"{task.classes}, and the training rows have {len(names)}"
         )
     states = torch.cat(states_of(plain.backbone, NOTHING, examples)).float()  # (N, width)

@@ -89,7 +89,7 @@ class Lora:
         most = min(min(each.in_features, each.out_features) for each in layers.values())
         if self.rank > most:
             raise UserError(
-                f"--rank {self.rank}: give from 1 to {most}, the smallest size of a layer that "
+                f"`rank={self.rank}`: give from 1 to {most}, the smallest size of a layer that "
                 "it updates"
             )
         start = {
@@ -105,15 +105,15 @@ class Lora:
 
     def _check(self, model: PreTrainedModel) -> None:
         if self.rank < 1:
-            raise UserError(f"--rank {self.rank}: give at least 1")
+            raise UserError(f"`rank={self.rank}`: give at least 1")
         if not 0 < self.alpha < 1e6:
-            raise UserError(f"--alpha {self.alpha:g}: give a number above 0 and below 1e6")
+            raise UserError(f"`alpha={self.alpha:g}`: give a number above 0 and below 1e6")
         if self.init in _REFUSED:
-            raise UserError(f"--init {self.init}: {_REFUSED[self.init]}; give {' or '.join(INITS)}")
+            raise UserError(f"`init={self.init}`: {_REFUSED[self.init]}; give {' or '.join(INITS)}")
         if self.init not in INITS:
-            raise UserError(f"--init {self.init}: unknown; {nearest(self.init, INITS)}")
+            raise UserError(f"`init={self.init}`: unknown; {nearest(self.init, INITS)}")
         if self.init == "orthogonal" and self.rank % 2:
-            raise UserError(f"--init orthogonal with --rank {self.rank}: give an even rank")
+            raise UserError(f"`init=orthogonal` with `rank={self.rank}`: give an even rank")
         last = output_embeddings(model)
         names = [n for n, m in model.named_modules() if _linear(m) and m is not last]
         if not names:
@@ -123,10 +123,10 @@ class Lora:
             )
         known = sorted({name.rpartition(".")[2] for name in names})
         if not self.targets:
-            raise UserError(f"--targets: name at least one layer, or {ALL}")
+            raise UserError(f"`targets`: name at least one layer, or {ALL}")
         for target in self.targets if self.targets != (ALL,) else ():
             if not any(name == target or name.endswith(f".{target}") for name in names):
-                raise UserError(f"--targets {target}: no such layer; {nearest(target, known)}")
+                raise UserError(f"`targets={target}`: no such layer; {nearest(target, known)}")
 
 
 def _linear(module: nn.Module) -> bool:
@@ -137,7 +137,7 @@ def _peft() -> ModuleType:
     try:
         return importlib.import_module("peft")
     except ImportError:
-        raise UserError("--method lora needs peft: pip install 'foreword[peft]'") from None
+        raise UserError("`method=lora` needs peft: pip install 'foreword[peft]'") from None
 
 
 def _sketch(model: PreTrainedModel) -> PreTrainedModel:

@@ -54,14 +54,14 @@ class Prefix:
         """Return the lowest layer that has a prefix; raises UserError for one out of range."""
         if self.upper is not None:
             if self.first_layer:
-                raise UserError("--first-layer and --upper both say where to begin; give one")
+                raise UserError("`first_layer` and `upper` both say where to begin; give one")
             if not 0 < self.upper <= 1:
                 raise UserError(
-                    f"--upper {self.upper:g}: give a share of the layers, above 0 and at most 1"
+                    f"`upper={self.upper:g}`: give a share of the layers, above 0 and at most 1"
                 )
             return depth - max(1, round(self.upper * depth))
         if not 0 <= self.first_layer < depth:
             raise UserError(
-                f"--first-layer {self.first_layer}: the model has layers 0 to {depth - 1}"
+                f"`first_layer={self.first_layer}`: the model has layers 0 to {depth - 1}"
             )
         return self.first_layer

@@ -47,9 +47,9 @@ class PTuning:
         """Start the embeddings; raises UserError for an encoder, or what ``soft`` refuses."""
         if self.encoder not in get_args(Encoder):
             known = nearest(str(self.encoder), get_args(Encoder))
-            raise UserError(f"--encoder {self.encoder}: unknown; {known}")
+            raise UserError(f"`encoder={self.encoder}`: unknown; {known}")
         if self.hidden < 1:
-            raise UserError(f"--hidden {self.hidden}: give a width of at least 1")
+            raise UserError(f"`hidden={self.hidden}`: give a width of at least 1")
         soft = Soft(self.length, self.start, self.start_text, self.shots).build(task, rows, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

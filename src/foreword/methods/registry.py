@@ -37,9 +37,9 @@ def kinds(name: str) -> list[type[Method]]:
     parts = name.split("+")
     for part in parts:
         if part not in METHODS:
-            raise UserError(f"--method {name}: unknown '{part}'; {nearest(part, METHODS)}")
+            raise UserError(f"`method={name}`: unknown '{part}'; {nearest(part, METHODS)}")
         if parts.count(part) > 1:
-            raise UserError(f"--method {name}: '{part}' stands twice; give it once")
+            raise UserError(f"`method={name}`: '{part}' stands twice; give it once")
     return [METHODS[part] for part in parts]
 
 

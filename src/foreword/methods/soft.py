@@ -41,14 +41,14 @@ class Soft:
         check_start(self.start, self.start_text)
         if task.virtual and self.length not in (None, task.virtual):
             raise UserError(
-                f"--length {self.length}, but the template places {task.virtual} virtual "
+                f"`length={self.length}`, but the template places {task.virtual} virtual "
                 "tokens; leave out one of the two"
             )
         length = task.virtual or (USUAL if self.length is None else self.length)
         if not 1 <= length < task.backbone.longest:
             raise UserError(
                 f"{length} virtual tokens; give from 1 to {task.backbone.longest - 1}, what the "
-                "model's positions hold, with --length or in the template"
+                "model's positions hold, with `length` or in the template"
             )
         if self.start not in STARTS:
             return self._as_another(task, rows, seed)

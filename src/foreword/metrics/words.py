@@ -44,7 +44,7 @@ def code(language: str) -> str:
     """
     first, *rest = re.split("[-_]", language.lower())
     if not re.fullmatch("[a-z]{2,3}", first) or not all(map(str.isalnum, rest)):
-        raise UserError(f"--language {language}: give a language code, such as en, de or zh")
+        raise UserError(f"`language={language}`: give a language code, such as en, de or zh")
     return first
 
 

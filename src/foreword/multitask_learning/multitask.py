@@ -71,7 +71,7 @@ class Sharing:
     def check(self) -> None:
         """Raise UserError for a kind of sharing that there is not."""
         if self.share not in get_args(Literal["none", "mpt"]):
-            raise UserError(f"--share {self.share}: {nearest(self.share, ('none', 'mpt'))}")
+            raise UserError(f"`share={self.share}`: {nearest(self.share, ('none', 'mpt'))}")
 
 
 @dataclass(frozen=True)
@@ -179,11 +179,12 @@ def _checked(
     members: Sequence[Member], training: Training, sharing: Sharing, method: Method
 ) -> list[Member]:
     """Raise UserError for settings, numbers and names of tasks that cannot be."""
+    name_of(method), [task_name(member.task) for member in members]  # else it cannot be saved
     training.check()
     sharing.check()
     check_rate(method.rate)
     if training.mixup:
-        raise UserError("--mixup would mix rows of different tasks; leave it out")
+        raise UserError("`mixup` would mix rows of different tasks; leave it out")
     if len(members) < 2:
         raise UserError("several tasks are trained together; give two, or use foreword train")
     for member in members:
@@ -239,6 +240,6 @@ def _built(
     if any(injections[0].leading + bound.virtual != held for bound in bounds):
         raise UserError(
             "templates that place different numbers of virtual tokens cannot share a prompt; "
-            "give all as many, or --share none"
+            "give all as many, or `share` none"
         )
     return SharedPrompt(parts[0], len(bounds), sharing.rank, training.seed, owners)

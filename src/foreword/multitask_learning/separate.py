@@ -88,6 +88,6 @@ def check_shared_pass(name: str, injection: Injection) -> None:
     """Raise UserError for what changes the model itself: no pass serves two tasks then."""
     if next(injection.changes(), None) is not None:
         raise UserError(
-            f"--method {name}: changes the model itself, so that no pass serves several tasks; "
+            f"`method={name}`: changes the model itself, so that no pass serves several tasks; "
             "use soft, ptuning, prefix or deep, or foreword train for each task"
         )

@@ -37,7 +37,7 @@ class SharedPrompt(Trainable):
             sizes = [_sizes(tensor) for _, tensor in prompt().tensors()]
         smallest = min(min(size) for size in sizes)
         if not 1 <= rank <= smallest:
-            raise UserError(f"--rank {rank}: give from 1 to {smallest}, the prompt's smaller side")
+            raise UserError(f"`rank={rank}`: give from 1 to {smallest}, the prompt's smaller side")
         noise = torch.Generator().manual_seed(seed)
         device = next(prompt.parameters()).device
         self.u, self.v = nn.ParameterList(), nn.ParameterList()

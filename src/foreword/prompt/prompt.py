@@ -140,7 +140,7 @@ class Prompt:
             raise UserError(
                 f"{where}: was tuned on {self.backbone['name']} "
                 f"({self.backbone['fingerprint'][:19]}), and this is {backbone.name} "
-                f"({backbone.fingerprint[:19]}); load that model, or use --force to try anyway"
+                f"({backbone.fingerprint[:19]}); load that model, or use `force` to try anyway"
             )
         check_fit(where, self.injection, backbone)
         return replace(self, on=backbone)

@@ -58,8 +58,8 @@ def pretrain(
     least = settings.batch_size + 1
     if len(ids) < least:
         raise UserError(
-            f"{source}: has {len(ids) - 1} tokens to train on, fewer than --batch-size "
-            f"{settings.batch_size}; give a longer text or a smaller --batch-size"
+            f"{source}: has {len(ids) - 1} tokens to train on, fewer than "
+            f"`batch_size={settings.batch_size}`; give a longer text or a smaller `batch_size`"
         )
     unknown = int((held == tokenizer.unk_token_id).sum())
     if unknown:
@@ -96,22 +96,22 @@ def pretrain(
 def _text(path: Path) -> str:
     """Read a text; raises UserError, which says what is wrong with it."""
     if path.is_dir():
-        raise UserError(f"--text {path}: is a folder; name one file of text")
+        raise UserError(f"`text={path}`: is a folder; name one file of text")
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"--text {path}: no such file") from None
+        raise UserError(f"`text={path}`: no such file") from None
     except OSError as error:
-        raise UserError(f"--text {path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"`text={path}`: cannot be read ({error.strerror})") from None
     try:
         text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"--text {path}: is not UTF-8 (byte {error.start} is {content[error.start]:#04x}); "
+            f"`text={path}`: is not UTF-8 (byte {error.start} is {content[error.start]:#04x}); "
             "save it as UTF-8"
         ) from None
     if len(text) < 2:
-        raise UserError(f"--text {path}: is {'too short' if text else 'empty'}; give more text")
+        raise UserError(f"`text={path}`: is {'too short' if text else 'empty'}; give more text")
     return text
 
 
@@ -130,15 +130,15 @@ def _check_out(folder: Path) -> None:
                 "utf-8", "replace"
             )
             if not ours and any(folder.iterdir()):
-                raise UserError(f"--out {folder}: holds something else; name a new folder")
+                raise UserError(f"`out={folder}`: holds something else; name a new folder")
         elif folder.exists():
-            raise UserError(f"--out {folder}: is a file; name a folder")
+            raise UserError(f"`out={folder}`: is a file; name a folder")
         fresh = _beside(folder, "new")
         fresh.mkdir(parents=True)
         fresh.rmdir()
     except OSError as error:
         raise UserError(
-            f"--out {folder}: cannot be written ({error.strerror}); choose another"
+            f"`out={folder}`: cannot be written ({error.strerror}); choose another"
         ) from None
 
 
@@ -153,7 +153,7 @@ def _write(folder: Path, model: RecurrentForCausalLM, tokenizer: PreTrainedToken
             folder.rename(old)
         fresh.rename(folder)
     except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+        raise UserError(f"`out={folder}`: cannot be written ({error.strerror})") from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

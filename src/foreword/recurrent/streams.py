@@ -68,21 +68,20 @@ class Pretraining:
         for name, known in (("arch", tuple(CELLS)), ("tokens", get_args(Tokens))):
             if getattr(self, name) not in known:
                 word = getattr(self, name)
-                raise UserError(f"--{name} {word}: unknown; {nearest(str(word), known)}")
+                raise UserError(f"`{name}={word}`: unknown; {nearest(str(word), known)}")
         ranges = {"width": 8192, "layers": 32, "epochs": 10**6, "steps": 10**9}
         for name, most in {**ranges, "batch_size": 10**5, "sequence": 10**5}.items():
             least, value = 2 if name == "width" else 1, getattr(self, name)
             if value is not None and not least <= value <= most:
-                flag = name.replace("_", "-")
-                raise UserError(f"--{flag} {value}: give from {least} to {most}")
+                raise UserError(f"`{name}={value}`: give from {least} to {most}")
         least = len(SPECIAL) + (BYTES if self.tokens == "bpe" else 1)
         if self.vocabulary is not None and not least <= self.vocabulary <= 10**6:
             raise UserError(
-                f"--vocabulary {self.vocabulary}: give from {least} to {10**6} for "
-                f"--tokens {self.tokens}"
+                f"`vocabulary={self.vocabulary}`: give from {least} to {10**6} for "
+                f"`tokens={self.tokens}`"
             )
         if not 0 <= self.dropout < 1:
-            raise UserError(f"--dropout {self.dropout:g}: give from 0 to below 1")
+            raise UserError(f"`dropout={self.dropout:g}`: give from 0 to below 1")
         check_rate(self.rate)
 
 
@@ -185,7 +184,7 @@ class Reading:
         value = loss.item()
         if not math.isfinite(value + float(norm)):
             raise UserError(
-                f"the loss is not finite at step {step + 1}; lower --lr (now {settings.rate:g})"
+                f"the loss is not finite at step {step + 1}; lower `rate` (now {settings.rate:g})"
             )
         self.optimizer.step()
         self.progress.step += 1

@@ -54,7 +54,7 @@ class Answer(TextTask):
         Raises UserError for a stride below 1, no language, and a template without the passage.
         """
         if self.stride < 1:
-            raise UserError(f"--stride {self.stride}: give tokens from window to window, 1 or more")
+            raise UserError(f"`stride={self.stride}`: give tokens from window to window, 1 or more")
         if self.language is not None:
             code(self.language)
         if "{context}" not in (self.template or ""):
@@ -117,5 +117,5 @@ def _check(row: Row, answers: bool) -> None:
     if not found_in(row):
         raise UserError(
             f"{row.where}: the answer {answers_of(row)[0]!r} is not in the passage; mend the row, "
-            "or use --task generate"
+            "or use `task=generate`"
         )

@@ -195,7 +195,7 @@ class Bound(ABC):
         Raises UserError for a task without classes.
         """
         if not self.classes:
-            raise UserError("the task has no classes for a head; leave the head out of --method")
+            raise UserError("the task has no classes for a head; leave the head out of `method`")
         return self.changed(headed=True)
 
     def without_prompt(self) -> Self:

@@ -148,7 +148,7 @@ def usual_template(row: Row, backbone: Backbone, asked: str) -> str:
     known = [name for name in ("text", "text_a", "text_b") if name in row.fields]
     if not known:
         raise UserError(
-            f"{row.where}: no field 'text'; say how a row reads with --template, "
+            f"{row.where}: no field 'text'; say how a row reads with `template`, "
             f"from its fields ({', '.join(row.fields)})"
         )
     body = "\n".join(f"{{{name}}}" for name in known)

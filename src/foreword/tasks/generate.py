@@ -51,7 +51,7 @@ class Generate(TextTask):
             return replace(self, template="{prompt}\n")
         raise UserError(
             f"{rows[0].where}: no field 'prompt' or 'messages'; say how a row reads with "
-            f"--template, from its fields ({', '.join(rows[0].fields)})"
+            f"`template`, from its fields ({', '.join(rows[0].fields)})"
         )
 
     def bind(self, backbone: Backbone) -> Generator:

@@ -128,7 +128,7 @@ class ManyLabels(Labelling):
             if label == self.none:
                 raise UserError(
                     f"{row.where}: unknown label '{label}', which stands for no label at all; "
-                    "write [] in its place, or name another with --none"
+                    "write [] in its place, or name another with `none`"
                 )
             check_label(row, label, self.labels)
             if given.count(label) > 1:

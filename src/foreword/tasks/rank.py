@@ -69,7 +69,7 @@ class Rank(Task):
         if template is None:
             if "history" not in rows[0].fields:
                 raise UserError(
-                    f"{rows[0].where}: no field 'history'; say how a row reads with --template, "
+                    f"{rows[0].where}: no field 'history'; say how a row reads with `template`, "
                     f"from its fields ({', '.join(rows[0].fields)})"
                 )
             template = "{history}\n"
@@ -100,7 +100,7 @@ class Ranker(Bound):
                 "causal one"
             )
         if task.negatives < 1:
-            raise UserError(f"--negatives {task.negatives}: give 1 or more")
+            raise UserError(f"`negatives={task.negatives}`: give 1 or more")
         super().__init__(task, backbone, task.template)
         self.task: Rank = task
 

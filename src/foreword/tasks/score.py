@@ -114,7 +114,7 @@ class Anchors(Labelling):
         if not low <= number <= high:
             raise UserError(
                 f"{row.where}: {number:g} is outside the range of {low:g} to {high:g}; "
-                "mend the row, or widen --low and --high"
+                "mend the row, or widen `low` and `high`"
             )
 
     def number(self, row: Row) -> float:
@@ -176,7 +176,7 @@ def number_of(row: Row, field: str) -> float:
     if not math.isfinite(number):
         raise UserError(
             f'{row.where}: field "{field}" is {value!r}, expected a number; mend the row, or use '
-            "--task classify"
+            "`task=classify`"
         )
     return number
 
@@ -189,7 +189,7 @@ def spread(low: float, high: float) -> dict[str, float]:
     """
     if not (low < high and math.isfinite(high - low)):
         raise UserError(
-            f"a score needs a range, and {low:g} is not below {high:g}; give --low and --high"
+            f"a score needs a range, and {low:g} is not below {high:g}; give `low` and `high`"
         )
     steps = max(1, min(5, int(high - low)))
     numbers = [low + (high - low) * step / steps for step in range(steps + 1)]

@@ -97,9 +97,9 @@ class Tag(LabelTask):
         if self.word_template is None:
             raise UserError("a tagging needs a word_template; give one, or rows")
         if Template.parse(self.word_template).soft:
-            raise UserError("word_template: [soft] stands before all words; put it in --template")
+            raise UserError("word_template: [soft] stands before all words; put it in `template`")
         if Template.parse(self.word_template).roles:
-            raise UserError("word_template: roles stand before all words; put them in --template")
+            raise UserError("word_template: roles stand before all words; put them in `template`")
         names = tuple(self.labels or ())
         metric = "span_f1" if is_bio(names) else "accuracy"
         labelling = Tags(names, self.token_field, self.tag_field, metric, self.word_template)

@@ -105,13 +105,13 @@ def source_and_target(
     """
     if source is not None and source == target:
         raise UserError(
-            f"--source-field and --target-field are both '{source}'; give two fields of the rows"
+            f"`source_field` and `target_field` are both '{source}'; give two fields of the rows"
         )
     for one, other in usual:
         if source in (None, one) and target in (None, other) and one in row.fields:
             return one, other
     if source is None or target is None:
-        missing = "--source-field" if source is None else "--target-field"
+        missing = "`source_field`" if source is None else "`target_field`"
         raise UserError(
             f"{row.where}: which field is read, and which is written? give {missing}, one of its "
             f"fields ({', '.join(row.fields)})"

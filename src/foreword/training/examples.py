@@ -71,7 +71,7 @@ def encode(
             )
     if training.mixup and any(len(item.example.targets) != 1 for item in train_items):
         raise UserError(
-            "--mixup mixes rows that are scored at one token each; give labels of one token, "
+            "`mixup` mixes rows that are scored at one token each; give labels of one token, "
             "or use a head"
         )
     budget = training.token_budget or token_budget(backbone)

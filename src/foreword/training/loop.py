@@ -132,13 +132,13 @@ class Loop:
             return False
         reason = self.backbone.with_changes(self.trainable.outline).compilable
         if self.training.compile == "on" and reason is not None:
-            raise UserError(f"--compile on: {reason}; leave it out")
+            raise UserError(f"`compile=on`: {reason}; leave it out")
         return reason is None
 
     def _not_finite(self, what: str, step: int) -> NotFiniteError:
         """Return an error that says what to do about a number that is not finite."""
         started = self.state.progress.step > 0
-        cure = f"lower --lr (now {self.learner.rate:g})" if started else "try --dtype float32"
+        cure = f"lower `rate` (now {self.learner.rate:g})" if started else "try `dtype=float32`"
         path = self.state.path
         kept = ""
         if path is not None and path.exists():

@@ -42,7 +42,7 @@ class Processes(World):
         """
         if word not in ("auto", "cpu", "cuda"):
             raise UserError(
-                f"--device {word} is one device for {self.size} processes; give cuda (one each) "
+                f"`device={word}` is one device for {self.size} processes; give cuda (one each) "
                 "or cpu, or start one process"
             )
         if word == "cpu" or (word == "auto" and not torch.cuda.is_available()):
@@ -141,7 +141,7 @@ class Processes(World):
             words = " ".join(str(error).split())
             raise UserError(
                 f"process {self.rank} of {self.size} has lost the others ({words[:120]}); if they "
-                "were killed for memory, use fewer or a smaller --token-budget; --resume goes on"
+                "were killed for memory, use fewer or a smaller `token_budget`; `resume` goes on"
             ) from error
 
 

@@ -88,7 +88,7 @@ class RunState:
         if not self.world.same(f"{run}/{self.progress.step}"):
             raise UserError(
                 "the processes of this run differ in their rows, model, settings or checkpoint; "
-                "give all of them the same files, and an --out that all of them see"
+                "give all of them the same files, and an `out` that all of them see"
             )
         self.world.spread(self.trainable)
 

@@ -31,7 +31,7 @@ class Replay:
         Raises UserError for a share that is none.
         """
         if not 0 < self.share < 1:
-            raise UserError(f"--replay-share {self.share:g}: give a share above 0 and below 1")
+            raise UserError(f"`replay_share={self.share:g}`: give a share above 0 and below 1")
         return {"new": others, "old": max(1, round(others * self.share / (1 - self.share)))}
 
 

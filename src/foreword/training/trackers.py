@@ -104,7 +104,7 @@ def trackers(names: Sequence[str], out: Path) -> list[Tracker]:
     names = [name for given in names for name in given.split(",")]
     for name in names:
         if name not in TRACKERS:
-            raise UserError(f"--report-to {name}: unknown; {nearest(name, TRACKERS)}")
+            raise UserError(f"`report_to={name}`: unknown; {nearest(name, TRACKERS)}")
     return [TRACKERS[name](out) for name in names]
 
 
@@ -113,5 +113,5 @@ def _library(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise UserError(
-            f"--report-to {extra} needs its library: pip install 'foreword[{extra}]'"
+            f"`report_to={extra}` needs its library: pip install 'foreword[{extra}]'"
         ) from None

@@ -290,7 +290,7 @@ def check_out(out: Path, trainable: Trainable) -> None:
     probe = out.with_name(f".{out.name}.probe")
     try:
         if out.is_dir():
-            raise UserError(f"{out}: is a folder; name the file to write with --out")
+            raise UserError(f"{out}: is a folder; name the file to write with `out`")
         out.parent.mkdir(parents=True, exist_ok=True)
         for path in (out, checkpoint.path_for(out), log_path(out)):
             for left in out.parent.glob(f".{glob.escape(path.name)}.????????"):
@@ -302,12 +302,12 @@ def check_out(out: Path, trainable: Trainable) -> None:
         free = shutil.disk_usage(out.parent).free
     except OSError as error:
         raise UserError(
-            f"{out}: cannot be written ({error.strerror}); choose another --out"
+            f"{out}: cannot be written ({error.strerror}); choose another `out`"
         ) from None
     # A checkpoint holds parameters, the best ones and two moments; two of them while it is written.
     need = 9 * 4 * sum(p.numel() for p in trainable.parameters()) + 2**20
     if free < need:
         raise UserError(
             f"{out.parent}: {free / 2**20:.1f} MiB are free, and the prompt with its checkpoints "
-            f"takes up to {need / 2**20:.1f} MiB; make room or choose another --out"
+            f"takes up to {need / 2**20:.1f} MiB; make room or choose another `out`"
         )

@@ -185,5 +185,5 @@ def _met(given: Tensor) -> bool:
 def _no_parts(model: PreTrainedModel) -> UserError:
     return UserError(
         f"{type(model).__name__} cannot take an adapter: its layers do not stand in a list, or "
-        "have no attention and feed-forward part; --method soft works on it"
+        "have no attention and feed-forward part; `method=soft` works on it"
     )

@@ -27,7 +27,7 @@ def quantize(model: PreTrainedModel, kind: str) -> None:
     linears = list(_linears(model))
     if not linears:
         raise UserError(
-            f"--quantize {kind}: {type(model).__name__} has no linear layers to quantize"
+            f"`quantize={kind}`: {type(model).__name__} has no linear layers to quantize"
         )
     KINDS[kind](model, linears)
 
@@ -35,7 +35,7 @@ def quantize(model: PreTrainedModel, kind: str) -> None:
 def check_kind(kind: str) -> None:
     """Raise UserError for an unknown kind, or one whose library is missing."""
     if kind not in KINDS:
-        raise UserError(f"--quantize {kind}: unknown; {nearest(kind, KINDS)}")
+        raise UserError(f"`quantize={kind}`: unknown; {nearest(kind, KINDS)}")
     _library(_LIBRARIES[kind], kind)
 
 
@@ -92,5 +92,5 @@ def _library(name: str, kind: str) -> Any:
             return importlib.import_module(name)
     except ImportError:
         raise UserError(
-            f"--quantize {kind} needs {name.partition('.')[0]}: pip install 'foreword[quantize]'"
+            f"`quantize={kind}` needs {name.partition('.')[0]}: pip install 'foreword[quantize]'"
         ) from None

@@ -50,7 +50,7 @@ class Embeddings:
                     return float(scale)
         raise UserError(
             f"{self.name} cannot take virtual tokens: it reads embeddings otherwise than ids; "
-            "--method prefix may work on it"
+            "`method=prefix` may work on it"
         )
 
 

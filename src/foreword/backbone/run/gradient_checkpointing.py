@@ -21,7 +21,7 @@ def recompute_layers(model: nn.Module, on: bool) -> None:
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if on and not layers:
         raise UserError(
-            f"{type(model).__name__} cannot recompute its layers; leave out --checkpointing"
+            f"{type(model).__name__} cannot recompute its layers; leave out `checkpointing`"
         )
     for layer in layers:
         layer.gradient_checkpointing = layer.training = on

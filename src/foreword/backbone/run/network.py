@@ -114,7 +114,7 @@ class Network:
         if not found:
             raise UserError(
                 f"{type(self.model).__name__} cannot take a prefix: its attention does not go "
-                "through transformers' attention interface; --method soft works on it"
+                "through transformers' attention interface; `method=soft` works on it"
             )
         return found
 

@@ -52,7 +52,7 @@ class FromFile:
         parts = [made, *made.get("methods", ())]
         rates = [each["rate"] for each in parts if isinstance(each.get("rate"), float)]
         if rate is None and not rates:
-            raise UserError(f"{path}: names no learning rate to go on with; give --lr")
+            raise UserError(f"{path}: names no learning rate to go on with; give `rate`")
         found = FromFile(
             str(path),
             str(made.get("name")),
@@ -87,7 +87,7 @@ class FromFile:
         if own != asked:
             raise UserError(
                 f"{self.source}: its head scores the labels {', '.join(own)}, and the task has "
-                f"{', '.join(asked) or 'none'}; give the same, or start another head with --method"
+                f"{', '.join(asked) or 'none'}; give the same, or start another head with `method`"
             )
 
 

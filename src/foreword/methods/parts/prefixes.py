@@ -55,11 +55,11 @@ def start_prefix(
     check_template(task)
     if length is not None and not 1 <= length < backbone.longest:
         raise UserError(
-            f"--length {length}: give from 1 to {backbone.longest - 1}, what "
+            f"`length={length}`: give from 1 to {backbone.longest - 1}, what "
             "the model's positions hold"
         )
     if reparameterize is not None and reparameterize < 1:
-        raise UserError(f"--reparameterize {reparameterize}: give a width of at least 1")
+        raise UserError(f"`reparameterize={reparameterize}`: give a width of at least 1")
     if start not in STARTS:
         found, notes = choose_start(
             start, task, rows, seed, partial(_prefix_of, sites=sites, length=length)
@@ -72,7 +72,7 @@ def start_prefix(
         if len(ids) >= backbone.longest:
             raise UserError(
                 f"the start's text has {len(ids)} tokens and the model "
-                f"{backbone.longest} positions; use fewer --shots or give --length"
+                f"{backbone.longest} positions; use fewer `shots` or give `length`"
             )
         prefix = PrefixKV.on(backbone, read_kv(backbone, ids, sites))
     return prefix if reparameterize is None else Reparameterized(prefix, reparameterize, seed)
@@ -83,7 +83,7 @@ def check_template(task: Bound) -> None:
     if task.virtual:
         raise UserError(
             "the template places virtual tokens, which a prefix does not have; "
-            "use --method soft or ptuning"
+            "use `method=soft` or ptuning"
         )
 
 
@@ -131,7 +131,7 @@ def _prefix_of(
     if len(sizes) > 1 or 0 in sizes or length not in (None, *sizes):
         raise UserError(
             f"{where}: its prefix has {' and '.join(map(str, sorted(sizes)))} positions, and "
-            f"{'one length' if length is None else f'--length {length}'} is asked for; leave that "
+            f"{'one length' if length is None else f'`length={length}`'} is asked for; leave that "
             "out, or choose another start"
         )
     return Injection(kv=kv, positions=injection.positions)

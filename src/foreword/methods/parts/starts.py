@@ -66,7 +66,7 @@ def start_ids(
         source = "".join(map(task.demonstration, choose_demonstrations(task, rows, shots, seed)))
     own = tokens.ids(source)
     if not own:
-        raise UserError(f"start '{start}': the text is empty; give --start-text")
+        raise UserError(f"start '{start}': the text is empty; give `start_text`")
     ids = [*tokens.around[0], *own]
     if length is None:
         return ids

@@ -35,7 +35,7 @@ def autoprompt(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ..
     for number, name in enumerate(task.labels):
         if number not in gold:
             raise UserError(
-                f"--verbalizer autoprompt: label '{name}' has no training row; add some"
+                f"`verbalizer=autoprompt`: label '{name}' has no training row; add some"
             )
     states = torch.cat(states_of(task.backbone, NOTHING, [opening(task, row) for row in rows]))
     inner, table = _lm_head_inputs(task.backbone, states)
@@ -49,8 +49,8 @@ def _lm_head_inputs(backbone: Backbone, states: Tensor) -> tuple[Tensor, Tensor]
         met = backbone.lm_head_inputs(part.to(backbone.device))
         if met is None:
             raise UserError(
-                f"--verbalizer autoprompt: {backbone.name} does not score words by a product with "
-                "its output embeddings; use --verbalizer search"
+                f"`verbalizer=autoprompt`: {backbone.name} does not score words by a product with "
+                "its output embeddings; use `verbalizer` search"
             )
         found.append(met[0].double().cpu())
         table = met[1]
@@ -109,6 +109,6 @@ def assign_words(task: Classifier, odds: Tensor) -> dict[str, tuple[str, ...]]:
             break
     if not all(found):
         raise UserError(
-            "--verbalizer autoprompt: the model has too few words of one token; name some"
+            "`verbalizer=autoprompt`: the model has too few words of one token; name some"
         )
     return {label: tuple(own) for label, own in zip(task.labels, found, strict=True)}

@@ -122,7 +122,7 @@ class Classifier(LabelExamples):
 
     def _blank_rows(self) -> list[Row]:
         """Return the content-free rows by which answers are calibrated."""
-        where = f"--calibration {self.aids.calibration}"
+        where = f"`calibration={self.aids.calibration}`"
         return [
             Row(dict.fromkeys(self.template.fields, text), where)
             for text in BLANKS[self.aids.calibration]

@@ -186,7 +186,7 @@ class LabelExamples(Bound):
         if filled.truncated and self.labelling.never_cut:
             raise UserError(
                 f"{row.where}: too long for {self.limit(room, before)} tokens; part the row in "
-                "two, or raise --max-length"
+                "two, or raise `max_length`"
             )
         return filled
 

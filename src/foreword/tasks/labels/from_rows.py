@@ -40,7 +40,7 @@ class ShowingTask(LabelTask):
         demos = bound.template.demos
         if demos is None and self.demos != "balanced":
             raise UserError(
-                f"--demos {self.demos}: the template has no {{demos:N}}; give it a place"
+                f"`demos={self.demos}`: the template has no {{demos:N}}; give it a place"
             )
         if demos is None or self.shown is not None:
             return self

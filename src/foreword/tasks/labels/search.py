@@ -43,13 +43,13 @@ def search_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple
             sums[label] = sums[label] + row if label in sums else row
     for number, name in enumerate(task.labels):
         if number not in sums:
-            raise UserError(f"--verbalizer search: label '{name}' has no training row; add some")
+            raise UserError(f"`verbalizer=search`: label '{name}' has no training row; add some")
     size = min(TOP, max(8, int(TRIALS ** (1 / task.classes))))
     words: dict[int, str] = {}
     lists = [_likeliest_words(task, sums[label], size, words) for label in range(task.classes)]
     tokens = tuple(sorted({token for own in lists for token in own}))
     if any(not own for own in lists) or len(tokens) < task.classes:
-        raise UserError("--verbalizer search: the model has too few words of one token; name some")
+        raise UserError("`verbalizer=search`: the model has too few words of one token; name some")
     column = {token: n for n, token in enumerate(tokens)}
     table = torch.zeros(len(rows), len(tokens))
     for group, logits in infer(task.backbone, NOTHING, examples, tokens=tokens):
@@ -119,7 +119,7 @@ def refine_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple
         own = {word: p for (of, word), p in known.items() if of == label}
         if not own:
             raise UserError(
-                f"--verbalizer refine: label '{label}' has no word of its own; give it others"
+                f"`verbalizer=refine`: label '{label}' has no word of its own; give it others"
             )
         kept = tuple(word for word, p in own.items() if p >= least)
         made[label] = kept or (max(own, key=lambda word: own[word]),)

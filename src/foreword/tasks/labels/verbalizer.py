@@ -25,7 +25,7 @@ def normalize(labels: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str,
     if len(words) < 2:
         raise UserError(
             f"a classification needs at least two labels, got {list(words)}; give rows of others, "
-            "or name them with --labels"
+            "or name them with `labels`"
         )
     owners: dict[str, str] = {}
     for label, own in words.items():

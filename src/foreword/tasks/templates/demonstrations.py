@@ -119,7 +119,7 @@ def check_shots(shots: int, rows: Sequence[Row]) -> None:
     if not 1 <= shots <= len(rows):
         raise UserError(
             f"{shots} demonstrations asked for, and there are {len(rows)} rows; give from 1 to "
-            "that many with --shots"
+            "that many with `shots`"
         )
 
 

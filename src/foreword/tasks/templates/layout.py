@@ -71,7 +71,7 @@ def fill_template(
         if longest is None or not tokens[longest]:
             raise UserError(
                 f"{where}: the template alone takes {len(filled.ids)} tokens and there is room for "
-                f"{room}; shorten it, or raise --max-length"
+                f"{room}; shorten it, or raise `max_length`"
             )
         ids = tokens[longest]
         kept = max(0, len(ids) - excess)
@@ -94,7 +94,7 @@ def field_texts(
 def first_tokens(backbone: Backbone, text: str, window: int | None) -> str:
     """Return the first ``window`` tokens of a text; raises UserError for a window below 1."""
     if window is not None and window < 1:
-        raise UserError(f"--input-window {window}: give 1 or more tokens, or leave it out")
+        raise UserError(f"`input_window={window}`: give 1 or more tokens, or leave it out")
     return text if window is None else backbone.text.beginning(text, window)
 
 

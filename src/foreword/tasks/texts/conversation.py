@@ -77,7 +77,7 @@ def encode_conversation(backbone: Backbone, messages: Messages, where: str) -> E
         if not whole.startswith(done):
             raise UserError(
                 f"{where}: the model's chat template does not leave earlier turns as they are; "
-                "learn the last one alone, with --turns last"
+                "learn the last one alone, with `turns` last"
             )
         if done:
             between = text.ids(whole[len(done) :])

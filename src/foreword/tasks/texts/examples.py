@@ -45,7 +45,7 @@ class TextExamples(Bound):
             )
         if wording.every_turn and backbone.architecture != "causal":
             raise UserError(
-                f"{backbone.name} has a decoder apart, which learns one turn; use --turns last"
+                f"{backbone.name} has a decoder apart, which learns one turn; use `turns` last"
             )
         super().__init__(task, backbone, task.template)
         if "messages" in self.fields and Template.parse(task.template).roles:
@@ -135,7 +135,7 @@ class TextExamples(Bound):
         if size < LEAST_WINDOW and len(self.backbone.text.ids(whole)) > size:
             raise UserError(
                 f"{row.where}: the rest of the row leaves {max(0, size)} tokens for its "
-                f"'{field}'; shorten it, or raise --max-length"
+                f"'{field}'; shorten it, or raise `max_length`"
             )
         parts = windows(self.backbone.text, whole, size, min(self.wording.stride, max(1, size)))
         return [Row({**row.fields, field: part}, row.where, row.task) for part in parts]
