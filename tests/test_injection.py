@@ -85,3 +85,21 @@ def test_a_mixture_spreads_one_injection_and_keeps_a_mixture() -> None:
     assert one.parts == (NOTHING,)
     assert list(one.rows) == [0, 0, 0]
     assert Mixture.of(one, 7) is one
+
+
+def lora(*, reads: str = "h.0", seed: int = 0, positions: int = 0) -> Injection:
+    drawn = torch.Generator().manual_seed(seed)
+    down, up = torch.randn(2, 4, generator=drawn), torch.randn(3, 2, generator=drawn)
+    return Injection(patches={"h.0": (Patch(down, up, reads=reads),)}, positions=positions)
+
+
+def test_rows_are_grouped_by_the_values_of_the_changes() -> None:
+    once, again = lora(), lora(positions=3)  # as of one file that was loaded twice
+    mixture = Mixture((once, NOTHING, lora(seed=1), again, lora(reads="h.1")), [0, 1, 2, 3, 4, 0])
+    assert mixture.groups_by_change() == [[0, 3, 5], [1], [2], [4]]
+    assert lora().map(lambda t: t.double()).changes_like(once) is False
+
+
+def test_changes_that_are_trained_apart_are_never_one_group() -> None:
+    one, other = (lora().map(lambda t: t.clone().requires_grad_()) for _ in range(2))
+    assert Mixture((one, other, one), [0, 1, 2]).groups_by_change() == [[0, 2], [1]]

@@ -237,20 +237,20 @@ def test_memory_holds_what_it_may() -> None:
     fresh = Work("llama")
     trunk = fresh.trunk(memory=size * sum(tokens[:2]))
     trunk.given(fresh.examples)
-    assert trunk.shelf.held <= size * sum(tokens[:2])
-    assert 0 < len(trunk.shelf.rows) < len(tokens)
+    assert trunk.cached.held <= size * sum(tokens[:2])
+    assert 0 < len(trunk.cached.rows) < len(tokens)
     assert trunk.overflow is not None
-    assert len(trunk.shelf.rows) + len(trunk.overflow.places) == len(tokens)
+    assert len(trunk.cached.rows) + len(trunk.overflow.places) == len(tokens)
 
 
 def test_memory_of_runs_before_is_given_back() -> None:
     work = Work("llama")
     old = work.trunk()
     old.given(work.examples)
-    room = float(old.shelf.held)
+    room = float(old.cached.held)
     new = LowerLayers(work.base, 2, 3, work.lead, room, said)
     new.given(work.examples)
-    assert list(new.shelves) == [new.key]
+    assert list(new.all_cached) == [new.key]
     assert new.overflow is None
 
 

@@ -147,6 +147,15 @@ class Injection:
             yield "head.weight", self.head.weight
             yield "head.bias", self.head.bias
 
+    def changes_like(self, other: Injection) -> bool:
+        """Whether both change the model alike, whatever else its rows read."""
+        own, theirs = dict(self.changes()), dict(other.changes())
+        return (
+            own.keys() == theirs.keys()
+            and self.settings().get("patches") == other.settings().get("patches")
+            and all(_equal(tensor, theirs[name]) for name, tensor in own.items())
+        )
+
     def map(self, function: Callable[[Tensor], Tensor]) -> Injection:
         """Return the same injection with ``function`` applied to every tensor."""
 
@@ -259,9 +268,25 @@ class Mixture:
         return Mixture(parts, [place[self.rows[row]] for row in rows])
 
     def groups_by_change(self) -> list[list[int]]:
-        """Group the rows by how their parts change the model: it runs once for each group."""
-        kinds = [tuple(id(tensor) for _, tensor in part.changes()) for part in self.parts]
-        groups: dict[tuple[int, ...], list[int]] = {}
+        """Group the rows by how their parts change the model: it runs once for each group.
+
+        Parts with equal changes form one group, as do those of a file that was loaded twice.
+        """
+        kinds = [
+            next(n for n, other in enumerate(self.parts) if part.changes_like(other))
+            for part in self.parts
+        ]
+        groups: dict[int, list[int]] = {}
         for number, row in enumerate(self.rows):
             groups.setdefault(kinds[row], []).append(number)
         return list(groups.values())
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether tensors have the same values; two that are trained apart never count as equal."""
+    if one is other:
+        return True
+    if one.requires_grad or other.requires_grad:
+        return False
+    layout = one.shape, one.dtype, one.device
+    return layout == (other.shape, other.dtype, other.device) and one.equal(other)

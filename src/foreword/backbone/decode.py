@@ -1,4 +1,4 @@
-"""Decoding: transformers' own ``generate`` over a shell that carries the injection."""
+"""Decoding: transformers' own ``generate``, over a view of the model under an injection."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def decode(
             found_by.update(zip(own, texts, strict=True))
         return [found_by[i] for i in range(len(rows))]
     ready = prepare(backbone.with_changes(mixture), rows, mixture, decoding)
-    speaker: Any = ready.speaker
+    model: Any = ready.model
     here = backbone.device
     with torch.no_grad(), torch.random.fork_rng([here] if here.type == "cuda" else []):
         torch.manual_seed(decoding.seed)
-        found = speaker.generate(
+        found = model.generate(
             **ready.inputs,
             generation_config=config(backbone, decoding),
             tokenizer=backbone.text.tokenizer if decoding.stop else None,
@@ -84,10 +84,12 @@ def decode(
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A model that carries an injection, what its ``generate`` is given, and how much of its
-    answer was given to it."""
+    """A view of the model under an injection, and the inputs of its ``generate``.
 
-    speaker: PreTrainedModel
+    The first ``skipped`` tokens that it returns are of the row and not of its completion.
+    """
+
+    model: PreTrainedModel
     inputs: Mapping[str, Any]
     skipped: int
 

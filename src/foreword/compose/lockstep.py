@@ -205,8 +205,8 @@ class _Group:
         """Let the model's own ``generate`` make all ready for its first token."""
         ready = prepare(backbone.with_changes(mixture), rows, mixture, decoding)
         plain = config(backbone, replace(decoding, stop=()))
-        speaker: Any = ready.speaker
-        made: _Group = speaker.generate(
+        model: Any = ready.model
+        made: _Group = model.generate(
             **ready.inputs, generation_config=plain, custom_generate=_begun
         )
         return made

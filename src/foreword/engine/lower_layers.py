@@ -1,10 +1,10 @@
-"""The frozen trunk: what the layers below a prefix make of each row, run once and kept.
+"""The layers below a prompt: run once for each row, and the states they return kept.
 
 Where a prompt acts on layers k and up, the states that enter layer k are the same in every step.
-They are computed when a row is first needed, and kept by all that they depend on: the backbone, k,
-the positions before the row, what all rows begin with, and the row's own tokens. So epochs, seeds,
-restarts and the candidates of a search share them. What memory has no room for is kept in a file
-of the cache folder.
+They are computed when a row is first needed, and found again by all that they depend on: the
+backbone, k, the positions before the row, what all rows begin with, and the row's own tokens. So
+epochs, seeds, restarts and the candidates of a search share them. What memory has no room for is
+kept in a file of the cache folder.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CachedStates:
     held: int = 0
 
 
-_SHELVES: WeakKeyDictionary[Backbone, dict[str, CachedStates]] = WeakKeyDictionary()
+_CACHED: WeakKeyDictionary[Backbone, dict[str, CachedStates]] = WeakKeyDictionary()
 
 
 class LowerLayers:
@@ -62,8 +62,8 @@ class LowerLayers:
         kind = [backbone.fingerprint, backbone.quantized, str(backbone.dtype)]
         about = [*kind, layer, positions, self.lead]
         self.key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
-        self.shelves = _SHELVES.setdefault(backbone, {})
-        self.shelf = self.shelves.setdefault(self.key, CachedStates())
+        self.all_cached = _CACHED.setdefault(backbone, {})
+        self.cached = self.all_cached.setdefault(self.key, CachedStates())
         self.first: Tensor | None = None
         self.overflow = Overflow.opened(cache_root() / "trunk", self.key)
         self.full = False
@@ -103,19 +103,19 @@ class LowerLayers:
             self.overflow.close()
 
     def _find(self, key: bytes) -> Tensor | None:
-        if key in self.shelf.rows:
-            return self.shelf.rows[key]
+        if key in self.cached.rows:
+            return self.cached.rows[key]
         return None if self.overflow is None else self.overflow.read(key)
 
     def _keep(self, key: bytes, states: Tensor) -> None:
         """Keep states in memory while there is room for them, else in the file."""
         size = states.numel() * states.element_size()
-        others = [name for name in self.shelves if name != self.key]
+        others = [name for name in self.all_cached if name != self.key]
         while others and self._held() + size > self.memory:
-            del self.shelves[others.pop(0)]  # of runs before this one
+            del self.all_cached[others.pop(0)]  # of runs before this one
         if self._held() + size <= self.memory:
-            self.shelf.rows[key] = states
-            self.shelf.held += size
+            self.cached.rows[key] = states
+            self.cached.held += size
         elif not self.full:
             try:
                 if self.overflow is None:
@@ -129,7 +129,7 @@ class LowerLayers:
                 )
 
     def _held(self) -> int:
-        return sum(shelf.held for shelf in self.shelves.values())
+        return sum(cached.held for cached in self.all_cached.values())
 
 
 def _key(example: Example) -> bytes:

@@ -1,9 +1,9 @@
-"""The one attention function: a row's own keys and values, seen after those of its prefix.
+"""The attention function: each row attends to its prefix and to its own tokens.
 
 transformers calls the function registered here for every attention module of a model whose
 attention implementation is ``"foreword"``, and hands down the keyword ``foreword`` of the model's
 ``forward`` (`AttentionInterface`, `AttentionMaskInterface`). Nothing is patched and nothing is
-kept between calls: what a pass carries is an argument.
+kept between calls: the injection is an argument.
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ def attention(
     if foreword is not None and foreword.record is not None:
         foreword.record(module, query, key, value, sliding_window)
     prefixes = None if foreword is None else foreword.prefixes(module)
-    softer = ScoreTransform(softcap, s_aux)
+    transform = ScoreTransform(softcap, s_aux)
     if foreword is not None and foreword.packing is not None:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, H, D)
-        out = _packed(q, k, v, foreword.packing, prefixes, foreword.rows, scale, softer)
+        out = _packed(q, k, v, foreword.packing, prefixes, foreword.rows, scale, transform)
         return out[None], None
     if prefixes is None and softcap is None and s_aux is None:
         return sdpa_attention_forward(
@@ -115,13 +115,13 @@ def attention(
         mask = None if mask is None else additive(mask, position_bias.dtype)
         mask = position_bias if mask is None else position_bias + mask
     rows = None if foreword is None else foreword.rows
-    out = _attend(query, key, value, mask, prefixes, rows, scaling, softer, dropout)
+    out = _attend(query, key, value, mask, prefixes, rows, scaling, transform, dropout)
     return out.transpose(1, 2).contiguous(), None
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreTransform:
-    """What some models do to scores: a soft cap (Gemma 2), and sinks (Hq,) (gpt-oss)."""
+    """How some models change attention scores: a soft cap (Gemma 2), sinks (Hq,) (gpt-oss)."""
 
     cap: float | None = None
     sinks: Tensor | None = None
@@ -131,7 +131,7 @@ class ScoreTransform:
         return scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap
 
     def weights(self, scores: Tensor) -> Tensor:
-        """Return what each key counts, beside the sinks: (B, Hq, T, S) -> the same, float32."""
+        """Return the weight of each key beside the sinks: (B, Hq, T, S) -> the same, float32."""
         exact = torch.promote_types(scores.dtype, torch.float32)
         if self.sinks is None:
             return scores.softmax(3, dtype=exact)
@@ -147,10 +147,10 @@ def _packed(
     prefixes: Prefixes | None,
     rows: Tensor | None,
     scale: float,
-    softer: ScoreTransform,
+    transform: ScoreTransform,
 ) -> Tensor:
     """Attend over packed tokens: (N, Hq, D'), block by block or as one joint operation."""
-    plain = softer.cap is None and softer.sinks is None
+    plain = transform.cap is None and transform.sinks is None
     if plain and rows is None and query.device.type == "cpu" and key.shape == value.shape:
         if prefixes is None:
             none = key.new_zeros(key.shape[1], 0, key.shape[2])
@@ -171,7 +171,7 @@ def _packed(
         if block.start and packing.lead:
             head, tail = key[: packing.lead], value[: packing.lead]
             seen = _followed(prefixes, head.transpose(0, 1)[None], tail.transpose(0, 1)[None])
-        out = _attend(q, k, v, mask, seen, mine, scale, softer, 0.0)
+        out = _attend(q, k, v, mask, seen, mine, scale, transform, 0.0)
         outs.append(block.collect(out.transpose(1, 2)))
         done += block.rows
     return torch.cat(outs)
@@ -194,7 +194,7 @@ def _attend(
     prefixes: Prefixes | None,
     rows: Tensor | None,
     scaling: float | None,
-    softer: ScoreTransform,
+    transform: ScoreTransform,
     dropout: float,
 ) -> Tensor:
     """Attend as one masked call: (B, Hq, T, D')."""
@@ -203,15 +203,15 @@ def _attend(
         one = rows is None and prefixes.visible is None and prefixes.keys.shape[2] > 0
         small = query.shape[2] < 2 * query.shape[3]  # scores are smaller than copied keys
         if one and small and not torch.is_grad_enabled():
-            return _beside(query, key, value, mask, prefixes, scaling, softer)
+            return _beside(query, key, value, mask, prefixes, scaling, transform)
         key, value, mask = _prepend(prefixes, rows, key, value, mask)
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    if softer.cap is None and softer.sinks is None:
+    if transform.cap is None and transform.sinks is None:
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
         )
-    return _explicit(query, key, value, mask, scaling, dropout, softer)
+    return _explicit(query, key, value, mask, scaling, dropout, transform)
 
 
 def _prepend(
@@ -248,7 +248,7 @@ def _beside(
     mask: Tensor | None,
     prefixes: Prefixes,
     scaling: float | None,
-    softer: ScoreTransform,
+    transform: ScoreTransform,
 ) -> Tensor:
     """Attend to one prefix of all rows without a copy of it for each: (B, Hq, T, D')."""
     batch, heads, length, width = query.shape
@@ -260,7 +260,9 @@ def _beside(
     before = before.view(own, batch, every, size).transpose(0, 1)
     before = before.reshape(batch, heads, length, size)
     after = (q @ key.transpose(2, 3)).view(batch, heads, length, key.shape[2]) * scale
-    weights = softer.weights(torch.cat([softer.capped(before), _hidden(softer, after, mask)], 3))
+    weights = transform.weights(
+        torch.cat([transform.capped(before), _hidden(transform, after, mask)], 3)
+    )
     first, rest = torch.split(weights.to(query.dtype), [size, key.shape[2]], 3)
     first = first.reshape(batch, own, every, size).transpose(0, 1)
     seen = first.reshape(own, batch * every, size) @ prefixes.values[0]
@@ -276,19 +278,19 @@ def _explicit(
     mask: Tensor | None,
     scaling: float | None,
     dropout: float,
-    softer: ScoreTransform,
+    transform: ScoreTransform,
 ) -> Tensor:
     """Attend step by step, for soft-capped scores (Gemma 2) and attention sinks (gpt-oss)."""
     scores = query @ key.transpose(2, 3)
     scores = scores * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    weights = softer.weights(_hidden(softer, scores, mask))
+    weights = transform.weights(_hidden(transform, scores, mask))
     weights = F.dropout(weights.to(query.dtype), dropout, training=dropout > 0)
     return weights @ value
 
 
-def _hidden(softer: ScoreTransform, scores: Tensor, mask: Tensor | None) -> Tensor:
+def _hidden(transform: ScoreTransform, scores: Tensor, mask: Tensor | None) -> Tensor:
     """Return capped scores with the mask over them."""
-    scores = softer.capped(scores)
+    scores = transform.capped(scores)
     return scores if mask is None else scores + additive(mask, scores.dtype)
 
 
