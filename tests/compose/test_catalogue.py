@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from composed import drawn, prompt
 from foreword.backbone.backbone import Backbone
 from foreword.compose import catalogue
-from foreword.compose.catalogue import called
+from foreword.compose.catalogue import describe_method
 from foreword.compose.ensemble import Ensemble
 from foreword.compose.merge import concatenate
 from foreword.compose.similar import similarity
@@ -61,7 +61,7 @@ def test_every_prompt_is_found_with_what_it_is(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Backbone, "load", lambda *_, **__: pytest.fail("a model was loaded"))
-    found = catalogue.read(folder)
+    found = catalogue.read_catalogue(folder)
     assert [each.file for each in found.entries] == NAMES
     first, mood, *_ = found.entries
     assert (first.task, first.labels, first.method) == ("classify", ("bad", "fine", "good"), "soft")
@@ -70,12 +70,12 @@ def test_every_prompt_is_found_with_what_it_is(
     assert mood.labels == ("angry", "calm")
     assert [each.backbone for each in found.entries][-2:] == ["qwen2", "llama"]
     assert found.entries[-1].method == "ensemble(soft, prefix)"
-    assert [file for file, _ in found.strays] == ["cut.safetensors", "model.safetensors"]
-    assert all(reason for _, reason in found.strays)
+    assert [file for file, _ in found.unreadable] == ["cut.safetensors", "model.safetensors"]
+    assert all(reason for _, reason in found.unreadable)
 
 
 def test_the_nearest_is_the_most_similar_of_one_backbone(folder: Path) -> None:
-    found = catalogue.read(folder)
+    found = catalogue.read_catalogue(folder)
     place, value = found.nearest(0)  # type: ignore[misc]
     assert NAMES[place] == "deep/c.safetensors"
     near = soft(1).map(lambda t: t + 0.1 * drawn(3, 32, seed=9))
@@ -101,12 +101,12 @@ def test_the_nearest_is_the_most_similar_of_one_backbone(folder: Path) -> None:
 def test_a_text_is_looked_for_in_all_that_is_shown(
     folder: Path, text: str, files: list[str]
 ) -> None:
-    assert [each.file for each in catalogue.read(folder).matching(text).entries] == files
+    assert [each.file for each in catalogue.read_catalogue(folder).matching(text).entries] == files
 
 
 def test_prompts_like_another_come_first(folder: Path) -> None:
-    like = catalogue.entry(folder / "deep" / "c.safetensors")
-    found, values = catalogue.read(folder).by_likeness(like)
+    like = catalogue.read_entry(folder / "deep" / "c.safetensors")
+    found, values = catalogue.read_catalogue(folder).by_similarity(like)
     assert [each.file for each in found.entries][:2] == ["deep/c.safetensors", "a.safetensors"]
     assert values[0] == pytest.approx(1)
     known = [value for value in values if value is not None]
@@ -118,22 +118,22 @@ def test_a_merged_prompt_is_named_by_its_parts(tmp_path: Path) -> None:
     inner = concatenate([prompt(Soft(), injection=soft(n)) for n in (1, 2)])
     outer = concatenate([inner, prompt(Prefix(length=2))])
     path = outer.save(tmp_path / "m.safetensors")
-    assert catalogue.entry(path).method == "concat(concat(soft, soft), prefix)"
-    assert called({"name": "x", "parts": ["y"]}) == "x(?)"
+    assert catalogue.read_entry(path).method == "concat(concat(soft, soft), prefix)"
+    assert describe_method({"name": "x", "parts": ["y"]}) == "x(?)"
 
 
 def test_an_empty_library_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
-        catalogue.read(tmp_path / "none")
+        catalogue.read_catalogue(tmp_path / "none")
     with pytest.raises(UserError, match="holds no prompt files"):
-        catalogue.read(tmp_path)
+        catalogue.read_catalogue(tmp_path)
     (tmp_path / "x.safetensors").write_bytes(b"x" * 20)
     with pytest.raises(UserError, match="holds no prompt; of 1"):
-        catalogue.read(tmp_path)
+        catalogue.read_catalogue(tmp_path)
 
 
 def test_reading_is_told_of(folder: Path) -> None:
     counts = Counts()
-    catalogue.read(folder, counts)
+    catalogue.read_catalogue(folder, counts)
     ((total, done),) = counts.heard.values()
     assert sum(done) == total == 8

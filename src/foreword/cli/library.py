@@ -45,14 +45,14 @@ def library(
 
     No model is loaded.
     """
-    found = catalogue.read(folder, Terminal())
+    found = catalogue.read_catalogue(folder, Terminal())
     if match is not None:
         found = found.matching(match)
         if not found.entries:
             raise UserError(f"--match {match}: no prompt in {folder} has this text")
     to: Sequence[float | None] | None = None
     if like is not None:
-        found, to = found.by_likeness(catalogue.entry(like))
+        found, to = found.by_similarity(catalogue.read_entry(like))
     shown = Group(table(found, to), *([Text(), *heat_map(found)] if similarity else ()))
     if html is not None:
         write_whole(html, page(shown).encode())
@@ -62,7 +62,7 @@ def library(
     if html is not None:
         tables.say(f"{html}: {len(found.entries)} prompts")
     tables.out().print(shown)
-    for file, reason in found.strays:
+    for file, reason in found.unreadable:
         tables.say(f"no prompt: {file}: {with_flags(reason)}")
 
 
@@ -149,6 +149,6 @@ def _plain(
         if to is not None:
             made["like"] = to[place]
         entries.append(made)
-    strays = [{"file": file, "reason": with_flags(reason)} for file, reason in found.strays]
+    strays = [{"file": file, "reason": with_flags(reason)} for file, reason in found.unreadable]
     result: dict[str, object] = {"prompts": entries, "strays": strays}
     return {**result, "similarity": found.similarities} if similarity else result

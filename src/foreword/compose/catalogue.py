@@ -1,4 +1,4 @@
-"""Catalogue: the prompts of a folder, what they are for, and which of them are alike."""
+"""The prompts of a folder: what they are for, and which of them are alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from foreword.reporter import SILENT, Reporter
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One prompt file: what a person looks for in it, and what it is compared by."""
+    """One prompt file: what a catalogue shows of it, and what it is compared by."""
 
     file: str  # under the folder
     task: str
@@ -30,13 +30,13 @@ class Entry:
     essence: Injection
 
     def text(self) -> str:
-        """Return all that a search looks at."""
+        """Return the text that is searched."""
         scores = [f"{name} {metric} {value:.2f}" for name, (metric, value) in self.scores.items()]
-        told = (self.file, self.task, *self.labels, self.backbone, self.method, *scores)
-        return "\n".join(told).lower()
+        parts = (self.file, self.task, *self.labels, self.backbone, self.method, *scores)
+        return "\n".join(parts).lower()
 
-    def like(self, other: Entry) -> float | None:
-        """Return the similarity to another prompt; None for one of another backbone, or kind."""
+    def similarity_to(self, other: Entry) -> float | None:
+        """Return the similarity to another prompt; None where the two cannot be compared."""
         if self.fingerprint != other.fingerprint:
             return None
         return similarity(self.essence, other.essence)
@@ -44,10 +44,10 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """Prompts in the order of their files, and files that are no prompts, each with the reason."""
+    """The prompts of a folder by file name, and the files that cannot be read, with the reason."""
 
     entries: tuple[Entry, ...]
-    strays: tuple[tuple[str, str], ...]
+    unreadable: tuple[tuple[str, str], ...]
 
     @cached_property
     def similarities(self) -> list[list[float | None]]:
@@ -56,13 +56,13 @@ class Catalogue:
         made: list[list[float | None]] = [[None] * count for _ in range(count)]
         for i, one in enumerate(self.entries):
             for j in range(i):
-                made[i][j] = made[j][i] = one.like(self.entries[j])
+                made[i][j] = made[j][i] = one.similarity_to(self.entries[j])
         return made
 
-    def nearest(self, place: int) -> tuple[int, float] | None:
-        """Return the place and the similarity of the prompt that is most like one of them."""
+    def nearest(self, index: int) -> tuple[int, float] | None:
+        """Return the index and the similarity of the prompt that is most like one of them."""
         found = [
-            (value, -j) for j, value in enumerate(self.similarities[place]) if value is not None
+            (value, -j) for j, value in enumerate(self.similarities[index]) if value is not None
         ]
         if not found:
             return None
@@ -70,18 +70,18 @@ class Catalogue:
         return -j, value
 
     def matching(self, text: str) -> Catalogue:
-        """Return the prompts that have a text in any of what is shown of them."""
+        """Return the prompts whose text contains another."""
         kept = tuple(entry for entry in self.entries if text.lower() in entry.text())
-        return Catalogue(kept, self.strays)
+        return Catalogue(kept, self.unreadable)
 
-    def by_likeness(self, like: Entry) -> tuple[Catalogue, list[float | None]]:
-        """Return the prompts with the ones most like another first, and their similarities."""
-        pairs = [(like.like(entry), entry) for entry in self.entries]
+    def by_similarity(self, to: Entry) -> tuple[Catalogue, list[float | None]]:
+        """Return the prompts, most similar to another first, with their similarities."""
+        pairs = [(to.similarity_to(entry), entry) for entry in self.entries]
         pairs.sort(key=lambda pair: -2.0 if pair[0] is None else pair[0], reverse=True)
-        return Catalogue(tuple(e for _, e in pairs), self.strays), [s for s, _ in pairs]
+        return Catalogue(tuple(e for _, e in pairs), self.unreadable), [s for s, _ in pairs]
 
 
-def read(folder: Path, report: Reporter = SILENT) -> Catalogue:
+def read_catalogue(folder: Path, report: Reporter = SILENT) -> Catalogue:
     """Read the prompts in a folder and in those below it; no model is loaded.
 
     Raises UserError where there is no such folder, or no prompt in it.
@@ -96,24 +96,24 @@ def read(folder: Path, report: Reporter = SILENT) -> Catalogue:
     if not files:
         raise UserError(f"{folder}: holds no prompt files (*.safetensors), nor do folders below it")
     entries: list[Entry] = []
-    strays: list[tuple[str, str]] = []
+    unreadable: list[tuple[str, str]] = []
     with report.bar("reading prompts", len(files)) as progress:
         for file in files:
             name = str(file.relative_to(folder))
             try:
-                entries.append(entry(file, name))
+                entries.append(read_entry(file, name))
             except UserError as error:
-                strays.append((name, str(error).removeprefix(f"{file}: ")))
+                unreadable.append((name, str(error).removeprefix(f"{file}: ")))
             progress(1)
     if not entries:
         raise UserError(
-            f"{folder}: holds no prompt; of {len(files)} file(s) the first, {strays[0][0]}: "
-            f"{strays[0][1]}"
+            f"{folder}: holds no prompt; of {len(files)} file(s) the first, {unreadable[0][0]}: "
+            f"{unreadable[0][1]}"
         )
-    return Catalogue(tuple(entries), tuple(strays))
+    return Catalogue(tuple(entries), tuple(unreadable))
 
 
-def entry(file: Path, name: str | None = None) -> Entry:
+def read_entry(file: Path, name: str | None = None) -> Entry:
     """Read one prompt file, or an ensemble's; raises UserError where it is neither."""
     read = read_file(file)
     return Entry(
@@ -130,7 +130,7 @@ def entry(file: Path, name: str | None = None) -> Entry:
 
 
 def _classes(task: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what a task chooses among, in the order of names: labels, anchors, or nothing."""
+    """Return a task's labels or anchors by name; nothing for a task without them."""
     if task.get("anchors"):
         return tuple(f"{number:g}" for number in sorted(task["anchors"].values()))
     return tuple(sorted(task.get("labels") or ()))
@@ -139,24 +139,24 @@ def _classes(task: Mapping[str, Any]) -> tuple[str, ...]:
 def _method(read: PromptFile) -> str:
     if read.members:
         return f"ensemble({', '.join(map(_method, read.members))})"
-    return called(read.meta["method"])
+    return describe_method(read.meta["method"])
 
 
-def called(method: Mapping[str, Any]) -> str:
-    """Name a method, with its parts where it was made of other prompts.
+def describe_method(method: Mapping[str, Any]) -> str:
+    """Name a method, with its parts where a prompt was composed of others.
 
-    >>> called({"name": "concat", "parts": [{"name": "soft"}, {"name": "prefix"}]})
+    >>> describe_method({"name": "concat", "parts": [{"name": "soft"}, {"name": "prefix"}]})
     'concat(soft, prefix)'
     """
     name, parts = str(method.get("name", "?")), method.get("parts")
     if not isinstance(parts, Sequence) or isinstance(parts, str):
         return name
-    own = [called(part) if isinstance(part, Mapping) else "?" for part in parts]
+    own = [describe_method(part) if isinstance(part, Mapping) else "?" for part in parts]
     return f"{name}({', '.join(own)})"
 
 
 def _scores(kept: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
-    """Return the first number of the dev and of the test scores that a prompt remembers."""
+    """Return the first metric of the dev and of the test scores in a prompt file."""
     made = {}
     for name in ("dev", "test"):
         own = kept.get(name)

@@ -1,4 +1,4 @@
-"""Merging: one prompt out of several, by putting their tensors together; no model is run."""
+"""Merging: one prompt out of several, made of their tensors alone; no model is run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from foreword.prompt.schema import LARGE
 
 
 def concatenate(prompts: Sequence[Prompt]) -> Prompt:
-    """Put prompts one after the other; the result has the first one's task.
+    """Concatenate prompts; the result has the first one's task.
 
-    Leading virtual tokens follow one another, and so do the keys and values of each module. Keys
-    carry the positions that they were tuned at, those of later parts from 0 as well; rows begin
-    where they do for the longest part, so that among parts of equal length each stands as far
-    from the row as it was tuned to. Eyuboglu et al. 2025 (arXiv:2506.06266) concatenate
-    cartridges in this spirit, without training. Patches are added up (``Injection.joined``).
+    Leading virtual tokens follow one another, and so do the keys and values of each module. The
+    keys of every part keep the positions that they were tuned at, from 0 up, and rows begin after
+    the longest part: parts of equal length keep their distance from the row. Eyuboglu et al. 2025
+    (arXiv:2506.06266) concatenate cartridges so, without training. Patches are added up
+    (``Injection.joined``).
 
-    Raises UserError for other backbones or kinds of task, for virtual tokens that stand in a
-    template, and where two parts bring what there can be one of.
+    Raises UserError for different backbones or kinds of task, for virtual tokens inside a
+    template, and where two parts hold something of which there can be only one.
     """
     check_together(prompts)
     for number, prompt in enumerate(prompts, 1):
@@ -38,10 +38,10 @@ def concatenate(prompts: Sequence[Prompt]) -> Prompt:
                 "row can follow one another: use `how=ensemble`"
             )
     _check_heads(prompts)
-    return _made(prompts, reduce(_after, (prompt.injection for prompt in prompts)), "concat")
+    return _as_prompt(prompts, reduce(_append, (prompt.injection for prompt in prompts)), "concat")
 
 
-def _after(one: Injection, other: Injection) -> Injection:
+def _append(one: Injection, other: Injection) -> Injection:
     """Return both in one, the virtual tokens, keys and values of ``other`` last."""
     try:
         changed = _changes(one).joined(_changes(other))
@@ -69,7 +69,7 @@ def average(prompts: Sequence[Prompt], weights: Sequence[float] | None = None) -
     """Return the weighted mean of prompts, ``sum_i w_i P_i``, with the first one's task.
 
     Virtual tokens, keys and values, weights and heads are averaged number by number. A patch is
-    averaged as the function that it is, so that no two need be of one shape: what reads a
+    averaged as a function, so that shapes may differ: what reads a
     module's input stands beside the others with its ``up`` times its weight; adapters that read
     a module's output become one whose bottleneck holds all of theirs; vectors that rescale the
     same states become their mean.
@@ -96,7 +96,7 @@ def average(prompts: Sequence[Prompt], weights: Sequence[float] | None = None) -
         for name in tables[0]
     }
     plain = Injection.from_tensors(means, replace(parts[0], patches={}).settings())
-    return _made(prompts, replace(plain, patches=_patches(parts, used)), "average", used)
+    return _as_prompt(prompts, replace(plain, patches=_patches(parts, used)), "average", used)
 
 
 def _numbers(injection: Injection) -> dict[str, Tensor]:
@@ -143,21 +143,21 @@ def _patches(parts: Sequence[Injection], weights: Sequence[float]) -> dict[str, 
                 for part in parts
             ]
             pairs = zip(weights, held, strict=True)
-            scaled = [_scaled(patch, weight) for weight, own in pairs for patch in own if weight]
+            scaled = [_scale(patch, weight) for weight, own in pairs for patch in own if weight]
             if any(patch.reads is None for patch in scaled):
-                scaled = [_block(module, scaled, max(map(len, held)))]
+                scaled = [_average_block(module, scaled, max(map(len, held)))]
             averaged += scaled
         if averaged:
             made[module] = tuple(averaged)
     return made
 
 
-def _scaled(patch: Patch, weight: float) -> Patch:
+def _scale(patch: Patch, weight: float) -> Patch:
     bias = patch.up_bias
     return replace(patch, up=weight * patch.up, up_bias=None if bias is None else weight * bias)
 
 
-def _block(module: str, patches: Sequence[Patch], most: int) -> Patch:
+def _average_block(module: str, patches: Sequence[Patch], most: int) -> Patch:
     """Return one patch that adds what all of them add to the states that each of them reads.
 
     One after the other they would read what the ones before have added.
@@ -191,13 +191,13 @@ def _or(tensor: Tensor | None, otherwise: Tensor) -> Tensor:
     return otherwise if tensor is None else tensor
 
 
-def _made(
+def _as_prompt(
     prompts: Sequence[Prompt],
     injection: Injection,
     how: str,
     weights: Sequence[float] | None = None,
 ) -> Prompt:
-    """Return the new prompt, with what it was made of."""
+    """Return an injection as a prompt, with a record of the prompts it is composed of."""
     first = prompts[0]
     about: dict[str, Any] = {"name": how, "parts": [dict(prompt.method) for prompt in prompts]}
     if weights is not None:
