@@ -12,12 +12,13 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from families import CLASSES
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.tasks.classify import Classify
+from teaching import SEED, teach
 
 COLOURS = ["red", "blue", "green", "pink", "grey", "gold"]
 WORDS = ["<pad>", "<end>", "<mask>", "same", "other", ":", *COLOURS]
@@ -59,7 +60,7 @@ def other(colour: str) -> str:
 @cache
 def taught(name: str, steps: int) -> Backbone:
     """Train a tiny model on the language; the same weights at every call."""
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     config = AutoConfig.for_model(
         name,
         vocab_size=len(WORDS),
@@ -68,22 +69,13 @@ def taught(name: str, steps: int) -> Backbone:
         eos_token_id=1,
     )
     model = CLASSES[ARCHITECTURES[name]].from_config(config).eval()  # dropout off
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        logits, answer = _batch(model, name)
-        loss = F.cross_entropy(logits, answer)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+    teach(model, lambda: _loss(model, name), steps, 3e-3)
     return Backbone(model, words(), architecture=ARCHITECTURES[name], name=name)  # type: ignore[arg-type]
 
 
-def _batch(model: torch.nn.Module, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw sentences under one key, or none; logits where the answer belongs, and the answers."""
-    size, first = 64, WORDS.index(COLOURS[0])
+def _loss(model: PreTrainedModel, name: str, size: int = 64) -> torch.Tensor:
+    """The loss of one batch of sentences, all under one key or none."""
+    first = WORDS.index(COLOURS[0])
     colours = torch.rand(size, len(COLOURS)).argsort(1)[:, :3] + first
     key = ["", "same", "other"][int(torch.randint(3, ()))]
     front = torch.full((size, 1), WORDS.index(key)) if key else colours[:, :0]
@@ -91,10 +83,7 @@ def _batch(model: torch.nn.Module, name: str) -> tuple[torch.Tensor, torch.Tenso
     answer = colours[:, 0]
     if key == "other":
         answer = (answer - first + 3) % len(COLOURS) + first
-    if name == "llama":
-        return model(input_ids=ids).logits[:, -1], answer
     if name == "bert":
         ids = torch.cat([ids, torch.full((size, 1), WORDS.index("<mask>"))], 1)
-        return model(input_ids=ids).logits[:, -1], answer
-    start = torch.zeros(size, 1, dtype=torch.long)
-    return model(input_ids=ids, decoder_input_ids=start).logits[:, -1], answer
+    more = {"decoder_input_ids": torch.zeros(size, 1, dtype=torch.long)} if name == "t5" else {}
+    return F.cross_entropy(model(input_ids=ids, **more).logits[:, -1], answer)

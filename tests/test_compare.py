@@ -33,7 +33,8 @@ from foreword.methods.soft import Soft
 from foreword.tasks.score import Score
 from foreword.training.settings import Training
 from foreword.training.tune import tune
-from toys import TASK, get, process, rows
+from processes import PATIENCE, left_over, process, until
+from toys import TASK, get, rows
 
 TRAINING = Training(epochs=1, batch_size=8)
 DATA = Data(rows(24), rows(10, 200, "test.jsonl"), rows(6, 100, "dev.jsonl"), 12)
@@ -206,25 +207,57 @@ def test_a_run_that_is_killed_says_so(model: Model, tmp_path: Path) -> None:
     assert "killed" in apart(run, tmp_path)["error"]
 
 
-def compare_slowly(run: Run, out: Path) -> None:
+class Endless(Prefix):
+    """A method that writes down in which process it trains, and then trains for long."""
+
+    registered_name = "endless"
+
+    def build(self, *given: Any) -> Any:
+        Path(os.environ[SIGN]).write_text(str(os.getpid()))
+        return super().build(*given)
+
+
+SIGN = "FOREWORD_TEST_SIGN"
+
+
+def compare_endlessly(run: Run, out: Path) -> None:
+    os.environ[SIGN] = str(out.with_name("sign"))
     try:
         compare([run], out)
     except KeyboardInterrupt as error:
-        (out.parent / "said").write_text(str(error))
+        out.with_name("said").write_text(str(error))
 
 
-def test_ctrl_c_ends_the_process_too(model: Model, tmp_path: Path) -> None:
-    run = replace(runs(model)[2], training=replace(TRAINING, epochs=1_000_000))
-    child = process(compare_slowly, run, tmp_path / "c.jsonl")
-    while not list(tmp_path.glob(".compare.*")):
-        child.join(0.1)
-    child.join(1.0)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_process_too(
+    number: signal.Signals, model: Model, tmp_path: Path
+) -> None:
+    run = Run("prefix", Endless(), replace(TRAINING, epochs=1_000_000), model, TASK, DATA)
+    child, sign = process(compare_endlessly, run, tmp_path / "c.jsonl"), tmp_path / "sign"
+    until(lambda: sign.exists() and sign.read_text(), ended=lambda: not child.is_alive())
+    worker = int(sign.read_text())
+    assert worker in left_over()
     assert child.pid is not None
-    os.kill(child.pid, signal.SIGINT)
-    child.join(20)
-    assert child.exitcode == 0
-    assert "0 of 1 runs done" in (tmp_path / "said").read_text()
+    os.kill(child.pid, number)
+    child.join(PATIENCE)
+    until(lambda: worker not in left_over())
     assert not list(tmp_path.glob(".compare.*"))
+    if number == signal.SIGINT:
+        assert child.exitcode == 0
+        assert "0 of 1 runs done" in (tmp_path / "said").read_text()
+
+
+def test_ctrl_c_while_a_process_is_started_is_heard_afterwards() -> None:
+    done = []
+
+    def start() -> None:
+        with foreword.evaluation.compare._ctrl_c_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("started")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert done == ["started"]
 
 
 # Records -----------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -32,10 +31,10 @@ from foreword.errors import UserError
 from foreword.training.processes import Processes, joined
 from foreword.training.tune import log_path
 from foreword.training.world import ALONE
+from processes import PATIENCE, launch, process, until
 from quick import first
-from toys import get, process, rows, write
+from toys import get, pause, paused, release, rows, write
 
-PATIENT = 240.0  # seconds for other processes, on a machine that is busy
 NEAR = 1e-6
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
@@ -62,7 +61,7 @@ class Place:
     size: int
     port: str
     folder: Path
-    slowly: float = 0.0
+    paused_at: int | None = None
     killed_at: int | None = None
 
     def enter(self) -> None:
@@ -92,14 +91,15 @@ def command(place: Place, arguments: list[str]) -> None:
         given.append(len(examples))
         return differentiate(backbone, make, examples, *more, **named)
 
-    def slow(log: foreword.training.log.Log, number: int, values: Any) -> None:
+    def watched(log: foreword.training.log.Log, number: int, values: Any) -> None:
         step(log, number, values)
-        time.sleep(place.slowly)
+        if number == place.paused_at:
+            pause(place.file("err"))
         if number == place.killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     foreword.training.step.differentiate = counted
-    foreword.training.log.Log.step = slow  # type: ignore[method-assign]
+    foreword.training.log.Log.step = watched  # type: ignore[method-assign]
     with (
         place.file("out").open("w") as out,
         place.file("err").open("w") as err,
@@ -131,21 +131,21 @@ def together(
     size: int = 2,
     *,
     meanwhile: Callable[[list[Any]], None] = lambda started: None,
-    slowly: float = 0.0,
+    paused_at: int | None = None,
     killed_at: int | None = None,
 ) -> Ended:
-    """Run a command in several processes; ``killed_at`` is the step after which the first dies."""
+    """Run a command in several processes, the first of which may pause or die after a step."""
     folder.mkdir(parents=True, exist_ok=True)
     store = meeting_place()
     places = [
-        Place(rank, size, str(store.port), folder, slowly, killed_at if rank == 0 else None)
+        Place(rank, size, str(store.port), folder, *((paused_at, killed_at) if rank == 0 else ()))
         for rank in range(size)
     ]
     lines = [arguments(p.rank) if callable(arguments) else arguments for p in places]
     started = [process(command, p, line) for p, line in zip(places, lines, strict=True)]
     meanwhile(started)
     for each in started:
-        each.join(PATIENT)
+        each.join(PATIENCE)
     read = [json.loads(p.file("given").read_text()) for p in places if p.file("given").exists()]
     return Ended(
         [each.exitcode for each in started],
@@ -278,7 +278,7 @@ def test_each_process_holds_a_part_of_a_sharded_model(tmp_path: Path) -> None:
     store = meeting_place()
     started = [process(spread_out, Place(rank, 2, str(store.port), tmp_path)) for rank in range(2)]
     for each in started:
-        each.join(PATIENT)
+        each.join(PATIENCE)
         assert each.exitcode == 0
     for rank in range(2):
         facts = json.loads((tmp_path / f"{rank}.json").read_text())
@@ -357,7 +357,7 @@ def test_what_processes_agree_on(tmp_path: Path) -> None:
     store = meeting_place()
     started = [process(summed, Place(rank, 2, str(store.port), tmp_path)) for rank in range(2)]
     for each in started:
-        each.join(PATIENT)
+        each.join(PATIENCE)
         assert each.exitcode == 0
     facts = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert sorted(fact.pop("claim") for fact in facts) == [False, True]
@@ -413,12 +413,15 @@ def test_ctrl_c_stops_all_at_the_same_step(
 ) -> None:
     out = tmp_path / "p.safetensors"
 
+    said = tmp_path / "stopped" / "0.err"
+
     def press(started: list[Any]) -> None:
-        wait_for_steps(out, 3)
+        until(lambda: paused(said), ended=lambda: not started[0].is_alive())
         for rank in pressed:
             os.kill(started[rank].pid, signal.SIGINT)
+        release(said)
 
-    ended = together(tmp_path / "stopped", train(folder, out), meanwhile=press, slowly=0.1)
+    ended = together(said.parent, train(folder, out), meanwhile=press, paused_at=3)
     assert ended.statuses == [130, 130]
     done = len(steps_of(out))
     assert 3 <= done < 9
@@ -436,12 +439,6 @@ def steps_of(out: Path) -> list[int]:
     lines = log_path(out).read_text("utf-8").splitlines(keepends=True)
     entries = [json.loads(line) for line in lines if line.endswith("\n")]
     return [entry["step"] for entry in entries if "loss" in entry]
-
-
-def wait_for_steps(out: Path, count: int) -> None:
-    until = time.monotonic() + PATIENT
-    while len(steps_of(out)) < count and time.monotonic() < until:
-        time.sleep(0.005)
 
 
 # Mistakes -----------------------------------------------------------------------------------------
@@ -532,18 +529,14 @@ def test_processes_have_devices_of_their_own(monkeypatch: pytest.MonkeyPatch) ->
 # The launchers ------------------------------------------------------------------------------------
 
 
-def launched(*words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        words, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+PIPES: dict[str, Any] = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 
 @pytest.mark.slow
 def test_torchrun_tells_a_mistake_in_one_line(folder: Path, tmp_path: Path) -> None:
     arguments = train(folder, tmp_path / "p.safetensors", "--labels", "good", "fine")
-    running = launched(*LAUNCH, "--master-port", free_port(), "-m", "foreword", *arguments)
-    out, err = running.communicate(timeout=PATIENT)
+    running = launch(*LAUNCH, "--master-port", free_port(), "-m", "foreword", *arguments, **PIPES)
+    out, err = running.communicate(timeout=PATIENCE)
     assert running.returncode != 0
     (word,) = [line for line in err.splitlines() if "foreword:" in line]
     assert "train.jsonl:2" in word
@@ -555,10 +548,10 @@ def test_torchrun_tells_a_mistake_in_one_line(folder: Path, tmp_path: Path) -> N
 def test_torchrun_passes_ctrl_c_on(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     arguments = train(folder, out, "--epochs", "5000")
-    running = launched(*LAUNCH, "--master-port", free_port(), "-m", "foreword", *arguments)
-    wait_for_steps(out, 3)
+    running = launch(*LAUNCH, "--master-port", free_port(), "-m", "foreword", *arguments, **PIPES)
+    until(lambda: len(steps_of(out)) >= 3, ended=lambda: running.poll() is not None)
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=PATIENT)
+    _, err = running.communicate(timeout=PATIENCE)
     assert running.returncode != 0
     (word,) = [line for line in err.splitlines() if "foreword:" in line]
     assert word.startswith(f"foreword: stopped at step {len(steps_of(out))} of 15000")
@@ -567,11 +560,12 @@ def test_torchrun_passes_ctrl_c_on(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_accelerate_launch_does_the_same(folder: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    by = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     alone_with = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     port = ["--main_process_port", free_port(), "--module", "foreword"]
-    running = launched(sys.executable, *launch, *alone_with, *port, *train(folder, out), "--json")
-    shown, err = running.communicate(timeout=PATIENT)
+    words = [*by, *alone_with, *port, *train(folder, out), "--json"]
+    running = launch(sys.executable, *words, **PIPES)
+    shown, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0, err
     assert json.loads(shown)["out"] == str(out)
     assert out.read_bytes() == whole.read_bytes()

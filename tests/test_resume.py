@@ -26,11 +26,11 @@ from foreword.training import checkpoint
 from foreword.training import loop as loop_module
 from foreword.training.interrupt import Interrupted
 from foreword.training.tune import log_path
+from processes import PATIENCE, process
 from quick import first
-from toys import TASK, TRAINING, Lines, Recorder, at_line, get, process, rows, scripted, toy_run
+from toys import TASK, TRAINING, Lines, Recorder, at_line, get, rows, scripted, toy_run
 
 OUT = "p.safetensors"
-PATIENT = 240.0  # seconds for another process, on a machine that is busy
 STEPS = 9
 
 
@@ -84,7 +84,7 @@ def test_a_run_killed_twice_at_any_line_resumes_to_the_same_bytes(
     out = tmp_path / OUT
     for line, resume in ((lines * part // 10, False), (lines * (10 - part) // 23, True)):
         killed = process(toys.doomed_run, out, line, resume)
-        killed.join(PATIENT)
+        killed.join(PATIENCE)
         assert killed.exitcode == -signal.SIGKILL
         assert not out.exists() or out.read_bytes() == whole
     toy_run(out, resume=True)

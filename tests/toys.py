@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -38,6 +37,7 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
 from foreword.training.settings import Training
 from foreword.training.tune import tune
+from processes import until
 
 FAMILIES: dict[str, Family] = {f.name: f for f in [*CAUSAL, *MASKED, *SEQ2SEQ]}
 TASK = Classify(template="{text} :", labels={"good": " good", "bad": " bad"})
@@ -181,21 +181,20 @@ def doomed_run(out: Path, line: int, resume: bool) -> None:
     toy_run(out, resume=resume)
 
 
-def command(arguments: list[str], errors: Path, slowly: float = 0.0) -> None:
-    """Run a command line, each step of a training so many seconds longer; exit as it does."""
-    from time import sleep
-
+def command(arguments: list[str], errors: Path, pause_at: int) -> None:
+    """Run a command line and exit as it does; pause after a step, until ``release`` is called."""
     from foreword.cli.main import run
 
     torch.set_num_threads(1)
     foreword.training.loop.SAVE_EVERY = 0.0
     step = foreword.training.log.Log.step
 
-    def slow(log: foreword.training.log.Log, number: int, values: Any) -> None:
+    def pausing(log: foreword.training.log.Log, number: int, values: Any) -> None:
         step(log, number, values)
-        sleep(slowly)
+        if number == pause_at:
+            pause(errors)
 
-    foreword.training.log.Log.step = slow  # type: ignore[method-assign]
+    foreword.training.log.Log.step = pausing  # type: ignore[method-assign]
     with errors.open("w") as file:
         os.dup2(file.fileno(), 2)
         sys.stderr = file
@@ -203,10 +202,15 @@ def command(arguments: list[str], errors: Path, slowly: float = 0.0) -> None:
     os._exit(status)
 
 
-def process(target: Callable[..., None], *arguments: Any) -> multiprocessing.process.BaseProcess:
-    """Start a process that has the package loaded already, and none of this one's threads."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["foreword", "foreword.cli.main"])
-    made = context.Process(target=target, args=arguments)
-    made.start()
-    return made
+def pause(path: Path) -> None:
+    """Show beside ``path`` that this process pauses, and wait there until it is released."""
+    path.with_suffix(".paused").touch()
+    until(path.with_suffix(".released").exists)
+
+
+def paused(path: Path) -> bool:
+    return path.with_suffix(".paused").exists()
+
+
+def release(path: Path) -> None:
+    path.with_suffix(".released").touch()

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from typing import Any
 import pytest
 
 from foreword.training.tune import log_path
+from processes import PATIENCE, launch, process, until
 from quick import first
-from toys import command, process
+from toys import command, paused, release
 
-PATIENT = 240.0  # seconds for another process, on a machine that is busy
 STEPS = 12
 
 Cli = Callable[..., Any]
@@ -34,15 +33,14 @@ def steps_of(out: Path) -> list[int]:
 
 
 def interrupted(arguments: list[str], out: Path, number: signal.Signals, step: int) -> Any:
-    """Start a command, send it a signal once the log has a step; return its end and its words."""
+    """Start a command, send it a signal after a step; return its end and its words."""
     errors = out.with_suffix(".stderr")
-    running = process(command, arguments, errors, 0.02)
-    until = time.monotonic() + PATIENT
-    while len(steps_of(out)) < step and running.is_alive() and time.monotonic() < until:
-        time.sleep(0.002)
+    running = process(command, arguments, errors, step)
+    until(lambda: paused(errors), ended=lambda: not running.is_alive())
     assert running.pid is not None
     os.kill(running.pid, number)
-    running.join(PATIENT)
+    release(errors)
+    running.join(PATIENCE)
     return running.exitcode, errors.read_text()
 
 
@@ -65,7 +63,7 @@ def test_a_run_that_is_killed_resumes_to_the_same_bytes(
     arguments = world.train(out, "--epochs", "4")
     status, _ = interrupted(arguments, out, signal.SIGKILL, step)
     assert status == -signal.SIGKILL
-    assert step <= len(steps_of(out)) <= STEPS
+    assert steps_of(out) == list(range(1, step + 1))
     answer = cli(*arguments, "--resume")
     assert answer.status == 0
     assert "resuming at step" in answer.err
@@ -79,22 +77,17 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(
     out = tmp_path / "p.safetensors"
     arguments = world.train(out, "--epochs", "4")
     status, words = interrupted(arguments, out, signal.SIGINT, 4)
-    done = len(steps_of(out))
+    assert steps_of(out) == [1, 2, 3, 4]
     assert status == 130
     assert words.splitlines()[-1] == (
-        f"foreword: stopped at step {done} of {STEPS}; the same command with --resume goes on"
+        f"foreword: stopped at step 4 of {STEPS}; the same command with --resume goes on"
     )
     assert "Traceback" not in words
     assert not out.exists()
     answer = cli(*arguments, "--resume", "--json")
-    assert f"resuming at step {done} of {STEPS}" in answer.err
+    assert f"resuming at step 4 of {STEPS}" in answer.err
     assert out.read_bytes() == whole
     assert json.loads(answer.out)["out"] == str(out)
-
-
-def python(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, *arguments], env=environment, **options)
 
 
 def test_a_reader_that_leaves_early_is_no_error(world: Any, tmp_path: Path) -> None:
@@ -103,13 +96,13 @@ def test_a_reader_that_leaves_early_is_no_error(world: Any, tmp_path: Path) -> N
     os.close(read)
     errors = tmp_path / "stderr"
     with errors.open("wb") as file:
-        running = python(
-            *("-m", "foreword", "info", world.path("p.safetensors"), "--json"),
+        running = launch(
+            *(sys.executable, "-m", "foreword", "info", world.path("p.safetensors"), "--json"),
             stdout=written,
             stderr=file,
         )
         os.close(written)
-        assert running.wait(PATIENT) == 0
+        assert running.wait(PATIENCE) == 0
     assert errors.read_text() == ""
 
 
@@ -125,7 +118,7 @@ def test_importing_every_public_name_leaves_other_libraries_alone() -> None:
         levels = [logging.getLogger(name).level for name in ("torchao", "bitsandbytes")]
         print([m for m in {heavy} if m in sys.modules], levels, logging.root.manager.disable)
     """
-    running = python("-c", code, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    shown, remarks = running.communicate(timeout=PATIENT)
+    running = launch(sys.executable, "-c", code, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    shown, remarks = running.communicate(timeout=PATIENCE)
     assert remarks.decode() == ""
     assert shown.decode().strip() == "[] [0, 0] 0"

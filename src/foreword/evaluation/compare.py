@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
+import shutil
 import signal
 import statistics
 import sys
@@ -273,7 +275,7 @@ def apart(run: Run, folder: Path) -> Record:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as name:
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=_child, args=(run, Path(name)))
-        with _deaf():
+        with _ctrl_c_held():
             process.start()
         try:
             process.join()
@@ -290,6 +292,7 @@ def apart(run: Run, folder: Path) -> Record:
 
 
 def _child(run: Run, folder: Path) -> None:
+    _end_with_parent(folder)
     try:
         result = perform(run, folder)
     except UserError as error:
@@ -306,16 +309,29 @@ def _child(run: Run, folder: Path) -> None:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Let a process that is started here not hear Ctrl-C; its parent does, and ends it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ctrl_c_held() -> Iterator[None]:
+    """Hold Ctrl-C back; a process that is started here never hears it, its parent does and ends it.
+
+    Held back is not lost: what came meanwhile is heard afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent(folder: Path) -> None:
+    """End this process, and remove its folder, once its parent has ended, however that came."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _peak(backbone: Backbone) -> int:
