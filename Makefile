@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test test-all check clean setup
+.PHONY: seeds test-portable demo test test-all check clean setup
 
 setup: $(READY)
 
@@ -32,6 +32,19 @@ test: $(READY)
 # The slow tests too: those that learn, the real model, and every method on every family.
 test-all: $(READY)
 	$(PYTEST) --durations=10 -m ""
+
+# The tests in which tiny models learn, from ten seeds.
+seeds: $(READY)
+	for seed in 0 1 2 3 4 5 6 7 8 9; do \
+	  TOY_SEED=$$seed $(PYTEST) -m "" tests/test_learned.py tests/test_train.py -k "finds_what or cannot_tell" || exit 1; \
+	done
+
+# The fast tests where sums are taken in another order than this processor would choose, and on two
+# threads: results may not hang on either.
+PORTABLE = MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default
+test-portable: $(READY)
+	$(PORTABLE) OMP_NUM_THREADS=1 $(PYTEST)
+	$(PORTABLE) OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
 check: $(READY)
 	$(BIN)/ruff check .
