@@ -42,11 +42,11 @@ def evaluate(
     _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
     bound = prompt.bound()
     bound.check(rows, answers=True)
+    frozen = bound.zero_shot()
 
     def bare(name: str, before: str = "") -> dict[str, Any]:
-        who = prompt.task.bind(bound.backbone).without_prompt()
         with report.bar(name, len(rows)) as progress:
-            return scored(who, rows, NOTHING, before=before, seed=seed, progress=progress)
+            return scored(frozen, rows, NOTHING, before=before, seed=seed, progress=progress)
 
     with report.bar(name, len(rows)) as progress:
         result = compared(bound, rows, prompt.answers(rows, progress=progress), seed)
