@@ -150,13 +150,13 @@ def collected(poll: Poll) -> list[list[dict[str, Any]]]:
 
 
 def equal_tasks(members: Sequence[Prompt]) -> list[list[int]]:
-    """Group members whose rows read the same and whose answers are read off alike."""
+    """Group members with the same task that all have a head, or all have none."""
     groups: list[list[int]] = []
     for number, member in enumerate(members):
-        headed = member.injection.head is None
+        headless = member.injection.head is None
         for group in groups:
             other = members[group[0]]
-            if other.task == member.task and (other.injection.head is None) == headed:
+            if other.task == member.task and (other.injection.head is None) == headless:
                 group.append(number)
                 break
         else:

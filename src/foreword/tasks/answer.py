@@ -88,9 +88,9 @@ def answers_of(row: Row) -> list[str]:
         raise UserError(f"{row.where}: missing field 'answers'; {hint}")
     given = row.fields["answers"]
     given = given.get("text") if isinstance(given, Mapping) else given
-    found = [given] if isinstance(given, str) else given
-    listed = found if isinstance(found, list | tuple) else ()
-    wrong = "write it as one" if listed is not found else ""
+    answers = [given] if isinstance(given, str) else given
+    listed = answers if isinstance(answers, list | tuple) else ()
+    wrong = "write it as one" if listed is not answers else ""
     for each in listed:
         if not isinstance(each, str):
             wrong = f"it holds {kind(each)}; write that as text"

@@ -69,8 +69,8 @@ class Multilabel(LabelTask):
         template = self.template or usual_template(rows[0], backbone, "Labels")
         labels = dict(self.labels or {})
         if not labels:
-            found = sorted({name for row in rows for name in labels_of(row, self.labels_field)})
-            labels = {name: words_of(name) for name in found}
+            names = sorted({name for row in rows for name in labels_of(row, self.labels_field)})
+            labels = {name: words_of(name) for name in names}
         labels.setdefault(self.none, words_of(self.none))
         return replace(self, template=template, labels=normalize(labels))
 

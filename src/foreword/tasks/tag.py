@@ -190,8 +190,8 @@ class Tags(Labelling):
             for item, part in zip(items, parts, strict=True)
         ]
         if is_bio(self.names):
-            found = [(set(spans(gold)), set(spans(guess))) for gold, guess in pairs]
-            counts = [(len(g & p), len(g), len(p)) for g, p in found]
+            pairs_of_spans = [(set(spans(gold)), set(spans(guess))) for gold, guess in pairs]
+            counts = [(len(g & p), len(g), len(p)) for g, p in pairs_of_spans]
             return tuple(float(sum(column)) for column in zip(*counts, strict=True))
         words = [a == b for gold, guess in pairs for a, b in zip(gold, guess, strict=True)]
         return 100.0 * sum(words), float(len(words))
@@ -213,11 +213,11 @@ class Tags(Labelling):
         table = scores.double().cpu().numpy()
         tags = self._decoded(table)
         own = [self.names.index(tag) for tag in tags]
-        made = {"tags": tags, "chances": np.exp(table[np.arange(len(own)), own]).tolist()}
+        answer = {"tags": tags, "chances": np.exp(table[np.arange(len(own)), own]).tolist()}
         if not is_bio(self.names):
-            return made
-        found = [{"type": t, "start": start, "end": end} for t, start, end in spans(tags)]
-        return {**made, "spans": found}
+            return answer
+        entities = [{"type": t, "start": start, "end": end} for t, start, end in spans(tags)]
+        return {**answer, "spans": entities}
 
     def score(
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
@@ -244,10 +244,10 @@ def texts_of(row: Row, field: str) -> list[str]:
 
 def tags_of(row: Row, field: str) -> list[str]:
     """Return a row's tags; raises UserError for blank ones too."""
-    found = texts_of(row, field)
-    for number, tag in enumerate(found):
+    tags = texts_of(row, field)
+    for number, tag in enumerate(tags):
         check_text(row, f"{field}[{number}]", tag)
-    return found
+    return tags
 
 
 def tag_words(tag: str) -> str:
@@ -279,15 +279,15 @@ def left_contexts(words: Sequence[str]) -> list[Sequence[str]]:
     >>> lefts(["the", "cat", "saw", "the", "dog"])[3]
     ['saw']
     """
-    found: list[Sequence[str]] = []
-    for place in range(len(words)):
-        rivals = [n for n, word in enumerate(words) if word == words[place] and n != place]
+    contexts: list[Sequence[str]] = []
+    for index in range(len(words)):
+        rivals = [n for n, word in enumerate(words) if word == words[index] and n != index]
         size = 0
-        while rivals and size < place:
+        while rivals and size < index:
             size += 1
-            rivals = [n for n in rivals if n >= size and words[n - size] == words[place - size]]
-        found.append(words[place - size : place])
-    return found
+            rivals = [n for n in rivals if n >= size and words[n - size] == words[index - size]]
+        contexts.append(words[index - size : index])
+    return contexts
 
 
 def best_bio_path(scores: Floats, names: Sequence[str]) -> list[int]:

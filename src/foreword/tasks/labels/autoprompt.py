@@ -44,18 +44,18 @@ def autoprompt(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ..
 
 def _lm_head_inputs(backbone: Backbone, states: Tensor) -> tuple[Tensor, Tensor]:
     """Return the LM head's inputs and its weight matrix: (N, inner), (vocabulary, inner)."""
-    found, table = [], None
+    inputs, table = [], None
     for part in torch.split(states, max(1, SCORES_AT_ONCE // backbone.vocabulary)):
-        met = backbone.lm_head_inputs(part.to(backbone.device))
-        if met is None:
+        captured = backbone.lm_head_inputs(part.to(backbone.device))
+        if captured is None:
             raise UserError(
                 f"`verbalizer=autoprompt`: {backbone.name} does not score words by a product with "
                 "its output embeddings; use `verbalizer` search"
             )
-        found.append(met[0].double().cpu())
-        table = met[1]
+        inputs.append(captured[0].double().cpu())
+        table = captured[1]
     assert table is not None
-    return torch.cat(found), table.double().cpu()
+    return torch.cat(inputs), table.double().cpu()
 
 
 def directions(states: Tensor, gold: Sequence[int]) -> Tensor:
@@ -89,26 +89,26 @@ def assign_words(task: Classifier, odds: Tensor) -> dict[str, tuple[str, ...]]:
 
     A label keeps words that speak for it more than for any other, and one word in any case.
     """
-    found: list[list[str]] = [[] for _ in task.labels]
+    words: list[list[str]] = [[] for _ in task.labels]
     best = odds.argmax(0).tolist()
     known: dict[int, str | None] = {}
     taken: set[str] = set()
     for place in odds.flatten().argsort(descending=True, stable=True).tolist():
         label, token = divmod(place, len(best))
-        own = found[label]
-        if len(own) == WORDS_PER_LABEL or (own and best[token] != label):
+        of_label = words[label]
+        if len(of_label) == WORDS_PER_LABEL or (of_label and best[token] != label):
             continue
         if token not in known:
             known[token] = word_of_token(task, token)
         word = known[token]
         if word is None or word.strip() in taken:
             continue
-        own.append(word)
+        of_label.append(word)
         taken.add(word.strip())
-        if all(len(each) == WORDS_PER_LABEL for each in found):
+        if all(len(each) == WORDS_PER_LABEL for each in words):
             break
-    if not all(found):
+    if not all(words):
         raise UserError(
             "`verbalizer=autoprompt`: the model has too few words of one token; name some"
         )
-    return {label: tuple(own) for label, own in zip(task.labels, found, strict=True)}
+    return {label: tuple(of_label) for label, of_label in zip(task.labels, words, strict=True)}

@@ -148,11 +148,11 @@ class Classifier(LabelExamples):
         ]
         plan = self.verbalizer.everything
         examples = [self.example(*pair, plan) for pair in zip(filled, slots, strict=True)]
-        found: dict[int, Tensor] = {}
+        by_row: dict[int, Tensor] = {}
         for group, logits in infer(self.backbone, injection, examples, tokens=self.tokens):
             sizes = [len(slots[n]) for n in group]
             scores = self.scores(logits, [examples[n] for n in group])
-            found |= zip(group, torch.split(scores, sizes), strict=True)
+            by_row |= zip(group, torch.split(scores, sizes), strict=True)
             if progress is not None:
                 progress(sum(n < count for n in group))
-        return [found[n] for n in range(len(rows))], [each.truncated for each in filled]
+        return [by_row[n] for n in range(len(rows))], [each.truncated for each in filled]

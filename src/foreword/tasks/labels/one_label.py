@@ -137,13 +137,13 @@ class OneLabel(Labelling):
     ) -> dict[str, Any]:
         """Return accuracy, F1, the confusion matrix, and what probabilities tell beyond them."""
         gold, guess = [self._label(row) for row in rows], [str(p["label"]) for p in predictions]
-        found = [scored.classification(gold, guess, self.names, seed=seed)]
-        found.append(self.more(gold, guess, seed))
+        parts = [scored.classification(gold, guess, self.names, seed=seed)]
+        parts.append(self.more(gold, guess, seed))
         if all("probabilities" in each for each in predictions):
             chances = [each["probabilities"] for each in predictions]
-            found.append(certainty(gold, chances, self.names, seed=seed))
-        intervals = {name: each for part in found for name, each in part["intervals"].items()}
-        return {n: v for part in found for n, v in part.items()} | {"intervals": intervals}
+            parts.append(certainty(gold, chances, self.names, seed=seed))
+        intervals = {name: each for part in parts for name, each in part["intervals"].items()}
+        return {n: v for part in parts for n, v in part.items()} | {"intervals": intervals}
 
 
 def balance(labels: Sequence[str]) -> dict[str, float]:

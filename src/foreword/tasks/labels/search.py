@@ -114,7 +114,7 @@ def refine_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple
     start = len(_decoder_start(task))
     known = {key: float(prior[path[start]]) for key, path in paths.items()}
     least = sorted(known.values())[len(known) // 2] if known else 0.0
-    made: dict[str, tuple[str, ...]] = {}
+    kept_words: dict[str, tuple[str, ...]] = {}
     for label in task.labels:
         own = {word: p for (of, word), p in known.items() if of == label}
         if not own:
@@ -122,18 +122,18 @@ def refine_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple
                 f"`verbalizer=refine`: label '{label}' has no word of its own; give it others"
             )
         kept = tuple(word for word, p in own.items() if p >= least)
-        made[label] = kept or (max(own, key=lambda word: own[word]),)
-    return made
+        kept_words[label] = kept or (max(own, key=lambda word: own[word]),)
+    return kept_words
 
 
 def opening(task: Classifier, row: Row) -> Example:
     """Return a row with a single target: where the frozen model begins to answer."""
     plain = task.without_prompt().with_head()
-    made = plain.dev_example(row, room_for(task.backbone, NOTHING)).example
-    begins = _decoder_start(task)
-    if not begins:
-        return made
-    return replace(made, branches=(begins,), targets=((0, len(begins) - 1),))
+    example = plain.dev_example(row, room_for(task.backbone, NOTHING)).example
+    start = _decoder_start(task)
+    if not start:
+        return example
+    return replace(example, branches=(start,), targets=((0, len(start) - 1),))
 
 
 def _decoder_start(task: Classifier) -> tuple[int, ...]:
@@ -146,18 +146,18 @@ def _likeliest_words(
     task: Classifier, scores: Tensor, size: int, words: dict[int, str]
 ) -> list[int]:
     """Return the likeliest tokens that are words of letters, and record their text in ``words``."""
-    found: list[int] = []
+    tokens: list[int] = []
     taken: set[str] = set()
     for token in scores.argsort(descending=True, stable=True).tolist():
-        if len(found) == size:
+        if len(tokens) == size:
             break
         word = word_of_token(task, token)
         if word is None or word.strip() in taken:
             continue
         words[token] = word
-        found.append(token)
+        tokens.append(token)
         taken.add(word.strip())
-    return found
+    return tokens
 
 
 def word_of_token(task: Classifier, token: int) -> str | None:

@@ -111,11 +111,11 @@ class LabelTree:
     @cached_property
     def children(self) -> dict[TokenPath, tuple[int, ...]]:
         """The tokens that continue each prefix of a word."""
-        found: dict[TokenPath, dict[int, None]] = {}
+        children: dict[TokenPath, dict[int, None]] = {}
         for _, path in self.words:
             for size, token in enumerate(path):
-                found.setdefault(path[:size], {})[token] = None
-        return {path: tuple(tokens) for path, tokens in found.items()}
+                children.setdefault(path[:size], {})[token] = None
+        return {path: tuple(tokens) for path, tokens in children.items()}
 
     @cached_property
     def nodes(self) -> tuple[TokenPath, ...]:

@@ -217,18 +217,18 @@ def _demonstration(
 
 def _interleave(texts: Sequence[str], between: Sequence[Piece]) -> tuple[Piece, ...]:
     """Return texts and parts in turn, from the first text on."""
-    made: list[Piece] = []
+    pieces: list[Piece] = []
     for number, piece in enumerate(texts):
-        made += [piece, *between[number : number + 1]]
-    return tuple(part for part in made if part != "")
+        pieces += [piece, *between[number : number + 1]]
+    return tuple(part for part in pieces if part != "")
 
 
 def _merge_texts(parts: Sequence[Piece]) -> tuple[Piece, ...]:
     """Return parts with neighbouring texts merged."""
-    made: list[Piece] = []
+    merged: list[Piece] = []
     for part in parts:
-        if isinstance(part, str) and made and isinstance(made[-1], str):
-            made[-1] += part
+        if isinstance(part, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += part
         elif part != "":
-            made.append(part)
-    return tuple(made)
+            merged.append(part)
+    return tuple(merged)

@@ -47,11 +47,11 @@ class DemonstrationPool:
         """Return the demonstrations for each row."""
         orders = self._most_similar(rows) if self.nearest else [range(len(self.texts))] * len(rows)
         keys, texts = list(self.texts), list(self.texts.values())
-        made = []
+        shown = []
         for row, order in zip(rows, orders, strict=True):
             chosen = [n for n in order if keys[n] != row][: self.count]
-            made.append([texts[n] for n in (chosen[::-1] if self.nearest else chosen)])
-        return made
+            shown.append([texts[n] for n in (chosen[::-1] if self.nearest else chosen)])
+        return shown
 
     @cached_property
     def _pool(self) -> tuple[Tensor, Tensor]:
@@ -63,12 +63,12 @@ class DemonstrationPool:
     def _most_similar(self, rows: Sequence[str]) -> list[list[int]]:
         """Order the pool by cosine similarity of centred mean hidden states."""
         pool, mean = self._pool
-        place = {key: n for n, key in enumerate(self.texts)}
-        found = {row: pool[place[row]] for row in rows if row in place}
-        if missing := list(dict.fromkeys(row for row in rows if row not in place)):
+        index = {key: n for n, key in enumerate(self.texts)}
+        vectors = {row: pool[index[row]] for row in rows if row in index}
+        if missing := list(dict.fromkeys(row for row in rows if row not in index)):
             states = F.normalize(mean_states(self.backbone, missing) - mean, dim=1)
-            found |= dict(zip(missing, states, strict=True))
-        return [(-(pool @ found[row])).argsort(stable=True).tolist() for row in rows]
+            vectors |= dict(zip(missing, states, strict=True))
+        return [(-(pool @ vectors[row])).argsort(stable=True).tolist() for row in rows]
 
 
 def mean_states(backbone: Backbone, texts: Sequence[str]) -> Tensor:
@@ -87,8 +87,8 @@ def mean_states(backbone: Backbone, texts: Sequence[str]) -> Tensor:
         head, rest = (*first, own[0]), tuple(own[1:])
         targets = tuple((0, n - 1) for n in range(len(own)))
         examples.append(Example((*head, *last), len(head), (rest,), targets))
-    found = states_of(backbone, NOTHING, examples)
-    return torch.stack([states.float().mean(0) for states in found])
+    all_states = states_of(backbone, NOTHING, examples)
+    return torch.stack([states.float().mean(0) for states in all_states])
 
 
 def draw_pool(

@@ -51,10 +51,10 @@ def fill_template(
     texts, shown = dict(values), list(demos)
     truncated = False
     while True:
-        told = texts
+        filling = texts
         if template.demos is not None:
-            told = {**texts, template.demos.name: "".join(shown)}
-        filled = _once(backbone, template, told, before, truncated)
+            filling = {**texts, template.demos.name: "".join(shown)}
+        filled = _once(backbone, template, filling, before, truncated)
         if not (filled.ids or truncated) and backbone.architecture != "masked":
             raise UserError(
                 f"{where}: the row has no tokens, and the template no text of its own; add some, "

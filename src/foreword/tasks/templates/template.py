@@ -93,18 +93,18 @@ class Template:
         parts: list[Piece] = []
         literal = ""
         at = 0
-        for found in _TOKEN.finditer(source):
-            literal += source[at : found.start()]
-            at = found.end()
-            if found["escape"]:
-                literal += found["escape"][0]
+        for match in _TOKEN.finditer(source):
+            literal += source[at : match.start()]
+            at = match.end()
+            if match["escape"]:
+                literal += match["escape"][0]
                 continue
-            if found["stray"]:
-                raise UserError(_stray(source, found.start()))
+            if match["stray"]:
+                raise UserError(_stray(source, match.start()))
             if literal:
                 parts.append(literal)
                 literal = ""
-            parts.append(_special(source, found))
+            parts.append(_special(source, match))
         literal += source[at:]
         if literal:
             parts.append(literal)
@@ -180,14 +180,14 @@ class Template:
                 )
 
 
-def _special(source: str, found: re.Match[str]) -> Piece:
-    place = f"template {source!r}, column {found.start() + 1}"
-    if found["mask"]:
+def _special(source: str, match: re.Match[str]) -> Piece:
+    place = f"template {source!r}, column {match.start() + 1}"
+    if match["mask"]:
         return Slot()
-    if found["role"]:
-        return Role(found["role"])
-    if found["field"] is not None:
-        name = found["field"].strip()
+    if match["role"]:
+        return Role(match["role"])
+    if match["field"] is not None:
+        name = match["field"].strip()
         if not name:
             raise UserError(f"{place}: a field without a name; write {{{{ for a plain brace")
         if name.partition(":")[0] != "demos" or ":" not in name:
@@ -196,10 +196,10 @@ def _special(source: str, found: re.Match[str]) -> Piece:
         if not re.fullmatch(r"[1-9][0-9]{0,3}", count):
             raise UserError(f"{place}: cannot read {{{name}}}; write {{demos:4}} for four rows")
         return Demos(int(count))
-    size = None if found["size"] is None else int(found["size"])
-    if size == 0 or found["start"] == "":
+    size = None if match["size"] is None else int(match["size"])
+    if size == 0 or match["start"] == "":
         raise UserError(f"{place}: zero virtual tokens; give at least one")
-    return VirtualTokens(size, found["start"])
+    return VirtualTokens(size, match["start"])
 
 
 def _stray(source: str, at: int) -> str:
