@@ -177,7 +177,7 @@ def a_file_gives_the_same_prompt(method: Method, base: Backbone, folder: Path) -
     kept, read = dict(injection.tensors()), dict(again.injection.tensors())
     assert kept.keys() == read.keys()
     assert all(torch.equal(tensor, read[name]) for name, tensor in kept.items())
-    bound = prompt.bound()
+    bound = prompt.bound
     # The tensors are equal, and lie in memory otherwise: a sum may be taken in another order.
     before, after = probabilities(bound, injection), probabilities(bound, again.injection)
     torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-6)

@@ -47,7 +47,7 @@ def accuracy(found: list[dict[str, Any]], given: list[Row]) -> float:
 def test_the_scores_are_those_of_the_predictions() -> None:
     prompt = prefix()
     result = evaluate(prompt, HELD)
-    found = prompt.bound().predict(HELD, prompt.injection)
+    found = prompt.bound.predict(HELD, prompt.injection)
     assert result["accuracy"] == pytest.approx(accuracy(found, HELD))
     assert result["rows"] == 20
     assert result["cut"] == 0
@@ -103,7 +103,7 @@ def test_zero_shot_is_the_template_and_nothing_else() -> None:
     zero = evaluate(inside(), HELD, baselines=True)["baselines"]["zero-shot"]
     plain = replace(TASK, template="a  {text} :").bind(get())
     assert zero["accuracy"] == pytest.approx(accuracy(plain.predict(HELD, NOTHING), HELD))
-    bare = inside().bound().without_prompt()
+    bare = inside().bound.without_prompt()
     assert bare.predict(HELD, NOTHING) == plain.predict(HELD, NOTHING)
 
 
@@ -119,7 +119,7 @@ def test_demonstrations_are_the_rows_typed_in_front_by_hand(make: Any) -> None:
     by_hand = replace(TASK, template="".join(texts) + hard).bind(get())
     found = by_hand.predict(HELD, NOTHING)
     assert result["accuracy"] == pytest.approx(accuracy(found, HELD))
-    assert prompt.bound().without_prompt().predict(HELD, NOTHING, before="".join(texts)) == found
+    assert prompt.bound.without_prompt().predict(HELD, NOTHING, before="".join(texts)) == found
 
 
 def test_demonstrations_come_from_the_training_rows_and_every_class() -> None:
@@ -157,7 +157,7 @@ def test_generations_are_scored_against_all_references() -> None:
     result = evaluate(prompt, data, baselines=True)
     assert {"exact_match", "bleu", "chrf", "rouge_l", "intervals", "rows", "cut"} <= set(result)
     assert list(result["baselines"]) == ["zero-shot", "demonstrations"]
-    found = [a["text"] for a in prompt.bound().predict(data, prompt.injection)]
+    found = [a["text"] for a in prompt.bound.predict(data, prompt.injection)]
     referenced = [
         Row({**row.fields, "references": [text]}, "") for row, text in zip(data, found, strict=True)
     ]
@@ -182,4 +182,4 @@ def test_the_task_stays_what_it_was() -> None:
     evaluate(inside(), HELD[:4], baselines=True)
     assert inside().task == before
     assert isinstance(before, Classify)
-    assert inside().bound().virtual == 4
+    assert inside().bound.virtual == 4

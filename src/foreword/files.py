@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,12 @@ def write_whole(path: Path, content: bytes) -> Path:
     finally:
         Path(temporary).unlink(missing_ok=True)
     return path
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write rows as JSON lines, whole or not at all; what JSON does not know is written as text."""
+    lines = (json.dumps(dict(row), ensure_ascii=False, default=str) for row in rows)
+    return write_whole(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _umask() -> int:

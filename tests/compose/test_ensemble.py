@@ -62,7 +62,7 @@ def ensemble(methods: tuple[Any, ...], **changes: Any) -> Ensemble:
 
 def by_hand(members: Any, weights: Any) -> list[dict[str, float]]:
     """The product of the members' own probabilities, each raised to its weight."""
-    found = [m.bound().predict(contract.ROWS, m.injection) for m in members]
+    found = [m.bound.predict(contract.ROWS, m.injection) for m in members]
     rows = []
     for answers in zip(*found, strict=True):
         product = {

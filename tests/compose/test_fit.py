@@ -72,7 +72,7 @@ Found = list[list[dict[str, Any]]]
 
 
 def own_answers(parts: list[Prompt], rows: list[Row]) -> Found:
-    return [part.bound().predict(rows, part.injection) for part in parts]
+    return [part.bound.predict(rows, part.injection) for part in parts]
 
 
 def judged_by_hand(found: Found, rows: list[Row], weights: Any) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from foreword.data.hub import DEV, TEST
 from foreword.data.read import read_rows
 from foreword.data.row import Row, kind
 from foreword.data.shapes import canonical, require
@@ -410,6 +411,37 @@ def test_hub_id_in_reach(datasets: Any, monkeypatch: pytest.MonkeyPatch) -> None
     rows = read_rows("owner/name", split="validation")
     assert fields(rows) == ROWS
     assert wheres(rows) == ["owner/name:1", "owner/name:2"]
+
+
+def test_the_split_of_a_data_set_goes_by_what_its_rows_are_for(
+    datasets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = {name: [{"text": name, "label": "a"}] for name in ("train", "validation", "test")}
+    loaded = {name: datasets.Dataset.from_list(rows) for name, rows in parts.items()}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(loaded))
+    assert fields(read_rows("owner/name")) == parts["train"]
+    assert fields(read_rows("owner/name", split=DEV)) == parts["validation"]
+    assert fields(read_rows("owner/name", split=TEST)) == parts["test"]
+    assert fields(read_rows("owner/name:test", split=DEV)) == parts["test"]
+    assert fields(read_rows("owner/name/configuration:validation")) == parts["validation"]
+    del loaded["validation"]
+    assert complaint(lambda: read_rows("owner/name", split=DEV)) == (
+        "owner/name: no split 'validation'; (known: train, test); "
+        "name one, such as owner/name:train"
+    )
+
+
+def test_a_folder_of_rows_without_splits_is_read_for_any_use(datasets: Any) -> None:
+    Path("rows").mkdir()
+    Path("rows/one.jsonl").write_text(JSONL, encoding="utf-8")
+    assert fields(read_rows("rows", split=TEST)) == fields(read_rows("rows"))
+    Path("rows/dev.jsonl").write_text('{"text": "held", "label": "a"}\n', encoding="utf-8")
+    assert fields(read_rows("rows", split=DEV)) == [{"text": "held", "label": "a"}]
+    assert fields(read_rows("rows:dev")) == [{"text": "held", "label": "a"}]
+    Path("a:b").write_text(JSONL, encoding="utf-8")
+    assert complaint(lambda: read_rows("rows/one.jsonl:dev")).startswith(
+        "rows/one.jsonl:dev: no such file or folder"
+    )
 
 
 # Shapes ------------------------------------------------------------------------------------------

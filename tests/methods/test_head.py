@@ -100,7 +100,7 @@ def test_classes_keep_their_places_in_a_file(tmp_path: Path) -> None:
     again = Prompt.load(prompt.save(tmp_path / "p.safetensors"), base)
     orders = [list(p.task.labels or ()) for p in (prompt, again)]  # type: ignore[attr-defined]
     assert orders == [["good", "bad", "fine"], ["bad", "fine", "good"]]
-    answers = [p.bound().predict(contract.ROWS, p.injection) for p in (prompt, again)]
+    answers = [p.bound.predict(contract.ROWS, p.injection) for p in (prompt, again)]
     assert answers[0] == answers[1]
 
 

@@ -106,7 +106,7 @@ def test_a_run_is_judged_by_the_headline() -> None:
     )
     best = max(told.of("score"))
     assert prompt.scores["dev"] == {"macro_f1": best, "rows": 8}
-    scores = prompt.bound().score(ROWS, prompt.answers(ROWS), 0)
+    scores = prompt.bound.score(ROWS, prompt.answers(ROWS), 0)
     assert scores["macro_f1"] == pytest.approx(best, abs=0.005)
 
 

@@ -138,7 +138,7 @@ def test_a_training_keeps_its_thresholds(method: Any) -> None:
     assert prompt.task.thresholds is not None
     again = from_plain(Multilabel, plain(prompt.task), "file")
     assert again == prompt.task
-    scores = prompt.bound().score(ROWS, prompt.answers(ROWS), 0)
+    scores = prompt.bound.score(ROWS, prompt.answers(ROWS), 0)
     assert scores["micro_f1"] == pytest.approx(prompt.scores["dev"]["micro_f1"], abs=0.01)
 
 

@@ -7,9 +7,7 @@ label is kept where a classifier tuned on the same rows gives that label (consis
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,14 @@ from foreword.augmentation.rounds import Augment, chosen, rounds
 from foreword.augmentation.turned import requested, turned
 from foreword.augmentation.writer import task_of, written
 from foreword.backbone.backbone import Backbone
-from foreword.config.values import plain
+from foreword.config.values import hash_of, plain
 from foreword.data.clean import mended
 from foreword.data.duplicates import same_text
 from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.files import write_whole
+from foreword.files import write_jsonl
 from foreword.methods.base import Method
 from foreword.methods.prefix import Prefix
 from foreword.prompt.prompt import Prompt
@@ -79,7 +77,7 @@ def augment(
         report,
     )
     seen = {same_text(str(row.fields[field])) for row in (*train, *known) if field in row.fields}
-    run = _hash([plain(settings), sorted(seen), generator.metadata(), prompt.metadata()])
+    run = hash_of([plain(settings), sorted(seen), generator.metadata(), prompt.metadata()])
     kept = beside(target, ".samples.jsonl")
     found = [dict(row.fields) for row in read_rows(kept)] if kept.exists() else []
     found = [each for each in found if each.get("run") == run]
@@ -98,7 +96,7 @@ def augment(
             for text, label, why in sift(prompt, asked, texts, seen, past):
                 new = {"text": text, "label": label, "dropped": why, "round": number, "run": run}
                 found.append(new)
-            _write(kept, found)
+            write_jsonl(kept, found)
             move(len(chosen(found, wanted)) - before)
     made = chosen(found, wanted)
     if not made:
@@ -106,7 +104,7 @@ def augment(
             f"{kept}: of {len(found)} sampled texts none was kept, which says why; raise `tries`, "
             "or give a prompt that is surer of its labels"
         )
-    _write(target, [{field: each["text"], label_field: each["label"]} for each in made])
+    write_jsonl(target, [{field: each["text"], label_field: each["label"]} for each in made])
     dropped = {why: sum(each["dropped"] == why for each in found) for why in DROPPED}
     return {
         "out": str(target),
@@ -121,7 +119,7 @@ def classified(prompt: Prompt) -> tuple[Classifier, str]:
 
     Raises UserError for another task, or several fields.
     """
-    bound, task = prompt.bound(), prompt.task
+    bound, task = prompt.bound, prompt.task
     if not (isinstance(bound, Classifier) and isinstance(task, Classify)):
         raise UserError("augment writes rows for a classification; the prompt is of another task")
     if len(bound.fields) != 1:
@@ -139,7 +137,7 @@ def sift(
 
     ``seen`` are the texts of the given rows and ``past`` those sampled before, which these join.
     """
-    (field,) = prompt.bound().fields
+    (field,) = prompt.bound.fields
     rows = [Row({field: text}, f"text {n}") for n, text in enumerate(texts, 1) if text]
     answers = iter(prompt.answers(rows) if rows else ())
     for label, text in zip(asked, texts, strict=True):
@@ -153,12 +151,3 @@ def sift(
 def beside(out: Path, end: str) -> Path:
     """Return the path of what is kept beside the new rows."""
     return out.with_name(f"{out.name.removesuffix('.jsonl')}{end}")
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_whole(path, lines.encode())

@@ -33,7 +33,7 @@ def gain(
         raise UserError("the prompt does not say how it was trained; give one made by train")
     method = rebuild_method(prompt.method, "the prompt's method")
     training = from_plain(Training, prompt.method["training"], "the prompt's training")
-    backbone = prompt.bound().backbone
+    backbone = prompt.bound.backbone
     scores = {}
     for name, rows in (("without", list(train)), ("with", [*train, *new])):
         report.line(f"{name} the new rows: {len(rows)} to train on")

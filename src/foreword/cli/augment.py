@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, on_backbone
 from foreword.cli.flags import given, parameters_of
 from foreword.cli.words import columns
+from foreword.data.hub import DEV, TEST
 from foreword.data.read import read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
@@ -74,13 +75,13 @@ def augment(
     named = columns(columns_)
     _, rows = canonical(read_rows(data, columns=named))
     others = {
-        name: canonical(read_rows(file, columns=named))[1]
-        for name, file in (("dev", dev), ("test", test))
+        name: canonical(read_rows(file, columns=named, split=split))[1]
+        for name, file, split in (("dev", dev, DEV), ("test", test, TEST))
         if file is not None
     }
     loaded = on_backbone(Prompt.load(prompt), prompt, model, loading)
     for own in others.values():
-        loaded.bound().check(own, answers=True)
+        loaded.bound.check(own, answers=True)
     kind: Method = Prefix() if method == "prefix" else Soft()
     report = do(
         loaded,

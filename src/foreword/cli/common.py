@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -73,7 +73,16 @@ def on_backbone(
     return tuned.on_backbone(backbone_of(tuned, model, loading), force=force, where=str(path))
 
 
-def some_rows(source: str, named: Mapping[str, str], n: int | None, seed: int) -> list[Row]:
-    """Read all rows, or the first ``n`` after shuffling with the seed."""
-    rows = read_rows(source, columns=named)
+def some_rows(
+    source: str,
+    named: Mapping[str, str],
+    n: int | None,
+    seed: int,
+    split: Sequence[str] | None = None,
+) -> list[Row]:
+    """Read all rows, or the first ``n`` after shuffling with the seed.
+
+    ``split`` has the names that the split of a data set may have, DEV or TEST.
+    """
+    rows = read_rows(source, columns=named, split=split)
     return rows if n is None else first(rows, n, seed)

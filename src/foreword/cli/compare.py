@@ -12,6 +12,7 @@ from rich.table import Table
 from foreword.cli.common import Json, some_rows
 from foreword.cli.flags import CONTINUAL, parameters, without
 from foreword.cli.words import columns, with_flags
+from foreword.data.hub import DEV, TEST
 from foreword.data.read import read_rows
 from foreword.data.sample import first, hold_out
 from foreword.errors import UserError
@@ -68,11 +69,11 @@ def compare(
         train, test = hold_out(train, 0.2, seed, by=by if labelled else None)
         tables.say(f"no test rows given: {len(test)} of the training rows are held out for scoring")
     else:
-        test = read_rows(made.plain["test"], columns=named)
+        test = read_rows(made.plain["test"], columns=named, split=TEST)
     test = test if test_rows is None else first(test, test_rows, seed)
     dev = None
     if made.plain["dev"] is not None:
-        dev = some_rows(made.plain["dev"], named, made.plain["dev_rows"], seed)
+        dev = some_rows(made.plain["dev"], named, made.plain["dev_rows"], seed, DEV)
     given = Data(train, test, dev, made.plain["rows"], made.plain["per_label"])
     trained = len(given.chosen(made.task, seed))
     model = Model(*(made.plain[name] for name in ("model", "dtype", "device", "quantize")))

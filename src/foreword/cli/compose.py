@@ -12,6 +12,7 @@ from rich.table import Table
 
 from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, backbone_of, some_rows
 from foreword.cli.words import columns
+from foreword.data.hub import DEV, TEST
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
@@ -63,8 +64,8 @@ def compose(
     made, used = _composed(parts, how, weights)
     if out.is_dir():
         raise UserError(f"{out}: is a folder; name the file to write with --out")
-    held = None if dev is None else some_rows(dev, columns(columns_), dev_rows, seed)
-    tested = None if test is None else some_rows(test, columns(columns_), None, seed)
+    held = None if dev is None else some_rows(dev, columns(columns_), dev_rows, seed, DEV)
+    tested = None if test is None else some_rows(test, columns(columns_), None, seed, TEST)
     if held is None and weights is None and how == "ensemble":
         tables.say("no --weights, and no --dev to fit them by: all weights are equal")
     if held is not None or tested is not None:
@@ -75,7 +76,7 @@ def compose(
         made, used = _composed(parts, how, weights)
     if tested is not None:
         _, tested = canonical(tested)
-        made.bound().check(tested, answers=True)
+        made.bound.check(tested, answers=True)
     entries: list[dict[str, Any]] = [{"file": str(path)} for path in prompts]
     report = Terminal()
     if held is not None:
@@ -101,7 +102,7 @@ def compose(
         tables.emit({"out": str(out), "how": how, "parts": entries, **made.scores})
         return
     tables.line(f"{out}: {how} of {len(parts)} prompts, {out.stat().st_size / 1024:.0f} KiB")
-    headline = made.bound().headline if tested is not None else None
+    headline = made.bound.headline if tested is not None else None
     tables.out().print(table([*entries, {"file": how, **made.scores}], headline))
     if left := [entry["file"] for entry in entries if entry.get("weight") == 0]:
         tables.say(f"weight 0, and so left out of the ensemble: {', '.join(left)}")

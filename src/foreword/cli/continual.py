@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from foreword.backbone.backbone import Backbone
 from foreword.cli.settings import Settings
+from foreword.data.hub import TEST
 from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
@@ -51,7 +52,7 @@ class Old:
         replay = None
         if wanted["replay"] is not None:
             replay = Replay(task, _rows(wanted["replay"]), wanted["replay_share"])
-        test = None if wanted["old_test"] is None else _rows(wanted["old_test"])
+        test = None if wanted["old_test"] is None else _rows(wanted["old_test"], TEST)
         return Old(path, task, replay, test, made.training.seed)
 
     def score(self, backbone: Backbone, world: World) -> dict[str, Any] | None:
@@ -78,8 +79,8 @@ class Old:
         return prompt, {**result, "old": old, "new": result.get("test", result["dev"])}
 
 
-def _rows(source: str) -> list[Row]:
-    return list(canonical(read_rows(source))[1])
+def _rows(source: str, split: Sequence[str] | None = None) -> list[Row]:
+    return list(canonical(read_rows(source, split=split))[1])
 
 
 def table(result: Mapping[str, Any]) -> Table:

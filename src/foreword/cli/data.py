@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.data.split import by_shares, few
 from foreword.errors import UserError, nearest
-from foreword.files import write_whole
+from foreword.files import write_jsonl
 from foreword.report import tables
 from foreword.training.terminal import Terminal
 
@@ -201,8 +200,7 @@ def _write(files: dict[Path, list[Row]], force: bool) -> None:
                 f"{path}: is there already; choose another --out, or --force to replace it"
             )
     for path, rows in files.items():
-        lines = (json.dumps(dict(row.fields), ensure_ascii=False, default=str) for row in rows)
-        write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+        write_jsonl(path, (row.fields for row in rows))
 
 
 def _counted(places: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, on_backbone, some_rows
 from foreword.cli.words import columns, parse_windows
+from foreword.data.hub import TEST
 from foreword.errors import UserError
 from foreword.metrics.titles import FURTHER
 from foreword.report import tables
@@ -43,7 +44,7 @@ def evaluate(
     sizes = None if windows is None else parse_windows(windows)
     if sizes is not None and baselines:
         raise UserError("--windows scores the prompt alone; leave out --baselines")
-    chosen = some_rows(data, columns(columns_), rows, seed)
+    chosen = some_rows(data, columns(columns_), rows, seed, TEST)
     if sizes is None:
         tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
         result = do(tuned, chosen, baselines=baselines, seed=seed, report=Terminal())

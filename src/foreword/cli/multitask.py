@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from foreword.cli.flags import CONTINUAL, FLAGS
 from foreword.cli.run_file import named, read_mapping
 from foreword.cli.words import columns
 from foreword.config.values import from_plain
+from foreword.data.hub import DEV, TEST
 from foreword.data.row import Row
 from foreword.data.sample import draw, others
 from foreword.errors import UserError, nearest
@@ -130,14 +131,16 @@ def _member(name: str, made: Settings) -> Member:
         raise UserError(f"task {name}: has no training rows; give train: F")
     renamed = columns(wanted["columns"])
 
-    def rows(key: str, n: int | None = None) -> list[Row] | None:
-        return None if wanted[key] is None else some_rows(wanted[key], renamed, n, seed)
+    def rows(key: str, split: Sequence[str] | None, n: int | None = None) -> list[Row] | None:
+        return None if wanted[key] is None else some_rows(wanted[key], renamed, n, seed, split)
 
     by = made.task.label_field
-    every = rows("train") or []
+    every = rows("train", None) or []
     train = draw(every, wanted["rows"], wanted["per_label"], seed, by)
-    dev = rows("dev", wanted["dev_rows"]) or others(every, train, wanted["per_label"], seed, by)
-    return Member(name, made.task, train, dev, rows("test"))
+    dev = rows("dev", DEV, wanted["dev_rows"]) or others(
+        every, train, wanted["per_label"], seed, by
+    )
+    return Member(name, made.task, train, dev, rows("test", TEST))
 
 
 def _result(found: Outcome, out: Path, seconds: float) -> dict[str, Any]:
@@ -165,7 +168,7 @@ def _table(found: Outcome) -> Table:
         test = prompt.scores.get("test")
         shown = ""
         if test is not None:
-            head = prompt.bound().headline
+            head = prompt.bound.headline
             value = tables.with_interval(head, test[head], test["intervals"][head])
             shown = f"{title(head)} {value}"
         made.add_row(name, str(prompt.data["train"]["rows"]), dev, shown)

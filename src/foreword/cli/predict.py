@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +10,11 @@ from cyclopts import Parameter
 
 from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, on_backbone
 from foreword.cli.words import columns
+from foreword.data.hub import TEST
 from foreword.data.read import read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.files import write_whole
+from foreword.files import write_jsonl
 from foreword.report import tables
 from foreword.training.terminal import Terminal
 
@@ -39,9 +39,9 @@ def predict(
     from foreword.prompt.prompt import rows_of
 
     tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
-    bound = tuned.bound()
+    bound = tuned.bound
     if data is not None:
-        _, given = canonical(read_rows(data, columns=columns(columns_)), targets=False)
+        _, given = canonical(read_rows(data, columns=columns(columns_), split=TEST), targets=False)
     else:
         given = rows_of(texts or (), bound)
     with Terminal().bar("predicting", len(given)) as progress:
@@ -54,8 +54,7 @@ def predict(
         for row, answer in zip(given, found, strict=True)
     ]
     if out is not None:
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        write_whole(out, text.encode())
+        write_jsonl(out, lines)
     if as_json:
         tables.emit({"rows": len(lines), "cut": cut, "out": out, "predictions": lines})
         return

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from foreword.cli.common import Json, Resume, some_rows
 from foreword.cli.flags import NO_FLAGS, Flags
 from foreword.cli.words import columns
+from foreword.data.hub import DEV, TEST
 from foreword.data.read import read_rows
 from foreword.data.sample import draw, others
 from foreword.data.shapes import canonical
@@ -64,10 +65,10 @@ def train(
     out = Path(wanted["out"])
     dev = others(every, rows, wanted["per_label"], seed, by)
     if wanted["dev"] is not None:
-        dev = some_rows(wanted["dev"], named, wanted["dev_rows"], seed)
+        dev = some_rows(wanted["dev"], named, wanted["dev_rows"], seed, DEV)
     elif dev is not None:
         tables.say(f"no dev rows given: {len(dev)} others are taken, {wanted['per_label']} a label")
-    test = None if wanted["test"] is None else some_rows(wanted["test"], named, None, seed)
+    test = None if wanted["test"] is None else some_rows(wanted["test"], named, None, seed, TEST)
     tracked = trackers(wanted["report_to"] or (), out)
     device = world.device(wanted["device"])
     with world.first_alone() as alone:

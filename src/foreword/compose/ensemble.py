@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,10 @@ class Ensemble:
 
     # Using -------------------------------------------------------------------------------------
 
+    @cached_property
     def bound(self) -> Bound:
         """Return the first member's task on the backbone in hand."""
-        return self.members[0].bound()
+        return self.members[0].bound
 
     def answers(
         self, rows: Sequence[Row], *, progress: Callable[[int], None] | None = None
@@ -125,13 +127,11 @@ class Ensemble:
         return replace(self, members=members)
 
 
-def weighted(
-    prompts: Sequence[Prompt], weights: Sequence[float], scores: Mapping[str, Any] | None = None
-) -> Ensemble:
+def weighted(prompts: Sequence[Prompt], weights: Sequence[float]) -> Ensemble:
     """Return the ensemble of those prompts whose weight is not 0: the others have no say."""
     check_weights(weights, len(prompts))
     kept = [(p, w) for p, w in zip(prompts, weights, strict=True) if w > 0]
-    return Ensemble(tuple(p for p, _ in kept), tuple(w for _, w in kept), scores or {})
+    return Ensemble(tuple(p for p, _ in kept), tuple(w for _, w in kept))
 
 
 def load_prompt(

@@ -85,7 +85,7 @@ class LabelFusion:
 
     def judge(self, poll: Poll, candidates: Floats) -> tuple[Floats, Floats]:
         """Return accuracies in percent points, and mean log-probabilities of the right labels."""
-        bound = poll.members[0].bound()
+        bound = poll.members[0].bound
         bound.check(poll.rows, answers=True)
         names, table = _table(collected(poll))
         gold = [names.index(str(bound.class_of(row))) for row in poll.rows]
@@ -122,7 +122,7 @@ class NumberFusion:
 
     def judge(self, poll: Poll, candidates: Floats) -> tuple[Floats, Floats]:
         """Return Pearson's correlations in percent points, and minus the mean squared errors."""
-        poll.members[0].bound().check(poll.rows, answers=True)
+        poll.members[0].bound.check(poll.rows, answers=True)
         field = str(poll.members[0].task.label_field)
         gold = np.array([number_of(row, field) for row in poll.rows])
         fused = candidates @ _numbers(collected(poll))  # (C, rows)
@@ -139,7 +139,7 @@ def collected(poll: Poll) -> list[list[dict[str, Any]]]:
     told = None if progress is None else once(progress, len(members))
     for group in equal_tasks(members):
         own = [members[number] for number in group]
-        bound, *_ = [member.bound() for member in own]  # each is checked
+        bound, *_ = [member.bound for member in own]  # each is checked
         owners = [part for part in range(len(own)) for _ in rows]
         mixture = Mixture(tuple(member.injection for member in own), owners)
         asked = own[0].injection if len(own) == 1 else mixture

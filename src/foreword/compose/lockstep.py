@@ -104,7 +104,7 @@ class TextFusion:
 
 
 def _bounds(members: Sequence[Prompt]) -> list[Generator]:
-    made = [member.bound() for member in members]
+    made = [member.bound for member in members]
     return [bound for bound in made if isinstance(bound, Generator)]
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,11 @@ from typing import Any
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
 from foreword.config.settings import setting
-from foreword.config.values import plain
+from foreword.config.values import hash_of, plain
 from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.files import write_whole
+from foreword.files import write_jsonl
 from foreword.injection import NOTHING, Injection
 from foreword.reporter import Reporter
 from foreword.tasks.texts.generator import Generator
@@ -72,7 +70,7 @@ def conversations(
     before, field, after = _around(bound)
     about = {"ids": list(ids), "study": plain(study), "task": plain(bound.task)}
     about["model"] = bound.backbone.fingerprint
-    run = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    run = hash_of(about)
     found = _read(kept, run)
     parts = _parts(ids, study.part)
     if found:
@@ -92,7 +90,7 @@ def conversations(
                     for low, text in fresh.items()
                     if low not in known
                 ]
-                _write(kept, found)
+                write_jsonl(kept, found)
             move(len(starts))
     with report.bar("answering", len(found)) as move:
         for start in range(0, len(found), AT_ONCE):
@@ -102,7 +100,7 @@ def conversations(
             for row, said in zip(lacking, bound.predict(rows, whole), strict=True):
                 row[answer] = said["text"]
             if lacking:
-                _write(kept, found)
+                write_jsonl(kept, found)
             move(len(group))
     return [Row(row, f"{kept}:{n}") for n, row in enumerate(found, 1) if row[answer]]
 
@@ -164,8 +162,3 @@ def _read(kept: Path, run: str) -> list[dict[str, Any]]:
     if not kept.exists() or not kept.stat().st_size:
         return []
     return [dict(row.fields) for row in read_rows(kept) if row.fields.get("run") == run]
-
-
-def _write(kept: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_whole(kept, lines.encode())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -93,3 +95,8 @@ def _named(hint: Any) -> str:
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(_named(option) for option in get_args(hint))
     return "a list" if get_origin(hint) in (tuple, Sequence) else "an object"
+
+
+def hash_of(value: object) -> str:
+    """Return the SHA-256 of plain values, written as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

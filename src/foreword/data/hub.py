@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,33 @@ from foreword.errors import UserError, nearest
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+){1,2}")
 
 
-def read_folder(source: str | Path, path: Path, split: str, *, explicit: bool) -> Iterator[Row]:
-    """Read one split of a folder of files, or of one that `datasets` saved.
+DEV = ("validation", "dev", "valid", "val")
+TEST = ("test",)
+"""What the splits of dev and of test rows are called, most usual first."""
 
-    Without ``explicit``, a saved data set that has no splits may be of any.
+
+def parse_split(source: str | Path) -> tuple[str | Path, str | None]:
+    """Part a split from its data set: ``owner/name:split``, or a folder's name in its place."""
+    name, colon, split = str(source).rpartition(":")
+    if not colon or Path(source).exists() or not re.fullmatch(r"\w[\w.-]*", split):
+        return source, None
+    return (name, split) if HUB_ID.fullmatch(name) or Path(name).is_dir() else (source, None)
+
+
+def read_folder(
+    source: str | Path, path: Path, splits: Sequence[str], *, explicit: bool
+) -> Iterator[Row]:
+    """Read the first of ``splits`` that a folder has, one of files or one `datasets` saved.
+
+    Without ``explicit``, a saved data set that has no splits may be of any, and rows to score may
+    be the only split that there is.
     """
     saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
-    alike = [each for each in path.iterdir() if split in each.name and may_hold_rows(each)]
-    if (
-        not saved
-        and len(alike) == 1
-        and alike[0].is_file()
-        and alike[0].stem.split(".")[0] == split
-    ):
-        # The plain case needs no library, and so keeps lines in its complaints.
-        return read_file(alike[0], str(Path(source) / alike[0].name))
+    for split in () if saved else splits:
+        alike = [each for each in path.iterdir() if split in each.name and may_hold_rows(each)]
+        if len(alike) == 1 and alike[0].is_file() and alike[0].stem.split(".")[0] == split:
+            # The plain case needs no library, and so keeps lines in its complaints.
+            return read_file(alike[0], str(Path(source) / alike[0].name))
 
     import datasets  # slow to import
 
@@ -42,13 +54,18 @@ def read_folder(source: str | Path, path: Path, split: str, *, explicit: bool) -
         reason = first_line(error.__cause__ or error)
         raise UserError(f"{source}: cannot be read as a dataset ({reason}); give a file") from None
     if isinstance(loaded, datasets.Dataset):
-        own = str(loaded.split or split)
-        return _dataset({own: loaded}, str(source), split if explicit else own)
-    return _dataset(loaded, str(source), split)
+        own = str(loaded.split or splits[0])
+        return _dataset({own: loaded}, str(source), splits if explicit else [own])
+    if not explicit and splits[0] != "train" and len(loaded) == 1:
+        splits = list(loaded)
+    return _dataset(loaded, str(source), splits)
 
 
-def read_hub(source: str, path: Path, split: str) -> Iterator[Row]:
-    """Read one split of the data set `owner/name` or `owner/name/configuration`."""
+def read_hub(source: str, path: Path, splits: Sequence[str], *, explicit: bool) -> Iterator[Row]:
+    """Read the first of ``splits`` that a data set has.
+
+    Its name is `owner/name` or `owner/name/configuration`.
+    """
     import datasets  # slow to import
 
     owner_name, configuration = source, None
@@ -63,13 +80,17 @@ def read_hub(source: str, path: Path, split: str) -> Iterator[Row]:
             f"{source}: no such file or folder{near}; and no such dataset within reach ({reason}): "
             "check the spelling, or give a local file"
         ) from None
-    return _dataset(loaded, source, split)
+    hint = "" if explicit else f"; name one, such as {source}:{next(iter(loaded))}"
+    return _dataset(loaded, source, splits, hint)
 
 
-def _dataset(splits: Mapping[str, Any], name: str, split: str) -> Iterator[Row]:
-    if split not in splits:
-        raise UserError(f"{name}: no split '{split}'; {nearest(split, splits)}")
-    records = dataset_records(splits[split])
+def _dataset(
+    loaded: Mapping[str, Any], name: str, splits: Sequence[str], hint: str = ""
+) -> Iterator[Row]:
+    split = next((split for split in splits if split in loaded), None)
+    if split is None:
+        raise UserError(f"{name}: no split '{splits[0]}'; {nearest(splits[0], loaded)}{hint}")
+    records = dataset_records(loaded[split])
     return (Row(record, f"{name}:{number}") for number, record in enumerate(records, start=1))
 
 

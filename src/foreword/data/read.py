@@ -7,7 +7,7 @@ is guessed about the meaning of the fields here: that is `shapes.canonical`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from foreword.data.formats import (
@@ -18,13 +18,16 @@ from foreword.data.formats import (
     neighbours,
     read_file,
 )
-from foreword.data.hub import HUB_ID, read_folder, read_hub
+from foreword.data.hub import HUB_ID, parse_split, read_folder, read_hub
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 
 
 def read_rows(
-    source: str | Path, *, columns: Mapping[str, str] | None = None, split: str | None = None
+    source: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    split: str | Sequence[str] | None = None,
 ) -> list[Row]:
     """Read every row of `source`, renaming columns as told.
 
@@ -35,7 +38,8 @@ def read_rows(
 
     `columns` maps a field's name to the column it is read from, as in `{"text": "sentence"}`; a
     column of the file that already bears that name gives way. `split` (default `train`) picks the
-    part of a folder or a hub id.
+    part of a folder or a hub id; of several names, such as `hub.DEV`, the first that there is. A
+    split that stands in the source, as in `owner/name:test`, wins.
 
     Raises UserError, in one line that begins with the file and the line, for whatever is missing,
     unreadable, malformed or empty.
@@ -50,15 +54,19 @@ def read_rows(
     return [rename(row, columns) for row in rows] if columns else rows
 
 
-def _records(source: str | Path, split: str | None) -> Iterator[Row]:
+def _records(source: str | Path, split: str | Sequence[str] | None) -> Iterator[Row]:
+    source, given = parse_split(source)
+    split = given or split
+    explicit = isinstance(split, str)
+    splits = [split] if isinstance(split, str) else split or ["train"]
     path = Path(source)
     if path.is_dir():
-        return read_folder(source, path, split or "train", explicit=split is not None)
+        return read_folder(source, path, splits, explicit=explicit)
     if not path.exists() and str(source) != "-":
         if isinstance(source, str) and HUB_ID.fullmatch(source) and not is_data_name(source):
-            return read_hub(source, path, split or "train")
+            return read_hub(source, path, splits, explicit=explicit)
         raise UserError(f"{source}: no such file or folder{neighbours(path)}")
-    if split is not None:
+    if explicit:
         raise UserError(
             f"{source}: is one file, so there is no split '{split}' to pick; leave the split out"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ def as_rows(
     source: Rows,
     *,
     columns: Mapping[str, str] | None = None,
-    split: str | None = None,
+    split: str | Sequence[str] | None = None,
     targets: bool = True,
     name: str = "row",
 ) -> list[Row]:

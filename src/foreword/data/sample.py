@@ -27,7 +27,7 @@ def first(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
     """
     if not 1 <= n <= len(rows):
         raise UserError(
-            f"{_file(rows)}{n} rows asked for; choose from 1 to {len(rows)}, all it has"
+            f"{file_of(rows)}{n} rows asked for; choose from 1 to {len(rows)}, all it has"
         )
     return shuffled(rows, seed)[:n]
 
@@ -48,7 +48,7 @@ def hold_out(
         raise UserError(f"{share} is no share to hold out; choose between 0 and 1, such as 0.1")
     if len(rows) < 2:
         raise UserError(
-            f"{_file(rows)}{len(rows)} row(s) cannot be parted in train and dev; give two or more"
+            f"{file_of(rows)}{len(rows)} row(s) cannot be parted in train and dev; give two or more"
         )
     classes = _classes(rows, by)
     if len(set(classes)) == len(rows):
@@ -81,7 +81,7 @@ def per_class(rows: Sequence[Row], k: int, seed: int, by: str) -> list[Row]:
     smallest = min(size, key=lambda name: size[name], default="")
     if size[smallest] < k:
         raise UserError(
-            f"{_file(rows)}class '{smallest}' has {size[smallest]} row(s), but {k} per class are "
+            f"{file_of(rows)}class '{smallest}' has {size[smallest]} row(s), but {k} per class are "
             f"asked for; choose {size[smallest]} or fewer, or add rows"
         )
     taken: Counter[str] = Counter()
@@ -147,6 +147,6 @@ def _classes(rows: Sequence[Row], by: str | None) -> list[str]:
     return [str(row.fields[by]) for row in rows]
 
 
-def _file(rows: Sequence[Row]) -> str:
+def file_of(rows: Sequence[Row]) -> str:
     """Begin an error line about all rows with the file they come from, where there is one."""
     return f"{rows[0].where.rpartition(':')[0]}: " if rows else ""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from foreword.data.duplicates import inputs_of, key_of
 from foreword.data.row import Row
+from foreword.data.sample import file_of
 from foreword.data.shapes import require
 from foreword.errors import UserError
 
@@ -103,7 +104,7 @@ def by_shares(
     for name, places in chosen.items():
         if not places:
             raise UserError(
-                f"{_file(rows)}no rows come to {name}: there are {len(units)} that differ; give "
+                f"{file_of(rows)}no rows come to {name}: there are {len(units)} that differ; give "
                 "larger shares, or more rows"
             )
     return {name: [rows[n] for n in sorted(places)] for name, places in chosen.items()}
@@ -141,12 +142,8 @@ def few(
     for label, size in sizes.items():
         if held["dev"][label] < k:
             raise UserError(
-                f"{_file(rows)}class '{label}' has {size} row(s), which are too few for {k} in "
+                f"{file_of(rows)}class '{label}' has {size} row(s), which are too few for {k} in "
                 f"train and {k} others in dev; choose fewer with `per_label`, or add rows"
             )
     found = {name: [rows[n] for n in sorted(places)] for name, places in chosen.items()}
     return {name: own for name, own in found.items() if own}
-
-
-def _file(rows: Sequence[Row]) -> str:
-    return f"{rows[0].where.rpartition(':')[0]}: "

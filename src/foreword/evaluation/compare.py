@@ -7,7 +7,6 @@ which the same comparison, started again, knows what is done.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -27,7 +26,7 @@ from pathlib import Path
 import torch
 
 from foreword.backbone.backbone import Backbone
-from foreword.config.values import plain
+from foreword.config.values import hash_of, plain
 from foreword.data.row import Row
 from foreword.data.sample import digest, draw, others
 from foreword.data.shapes import canonical
@@ -152,8 +151,7 @@ def compare(runs: Sequence[Run], out: str | Path, report: Reporter = SILENT) -> 
     asked = []
     for run in runs:
         identity = run.identity(abouts[id(run.data)])
-        text = json.dumps(identity, sort_keys=True)
-        asked.append({"key": hashlib.sha256(text.encode()).hexdigest(), **identity})
+        asked.append({"key": hash_of(identity), **identity})
     found = [kept.get(each["key"]) for each in asked]
     done = sum(record is not None for record in found)
     if done:

@@ -40,7 +40,7 @@ def evaluate(
     ``report`` counts its rows as.
     """
     _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
-    bound = prompt.bound()
+    bound = prompt.bound
     bound.check(rows, answers=True)
     frozen = bound.zero_shot()
 
@@ -86,7 +86,7 @@ def over_windows(
         within = replace(prompt, task=replace(task, input_window=window))
         found = evaluate(within, rows, seed=seed, name=name, report=report)
         curve.append({"window": window, **without_bulk(found)})
-    return {"metric": prompt.bound().headline, "rows": len(rows), "curve": curve}
+    return {"metric": prompt.bound.headline, "rows": len(rows), "curve": curve}
 
 
 def scored(

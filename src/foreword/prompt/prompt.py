@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -42,6 +43,7 @@ class Prompt:
 
     # Using -------------------------------------------------------------------------------------
 
+    @cached_property
     def bound(self) -> Bound:
         """Return the task on the backbone in hand."""
         if self.on is None:
@@ -62,7 +64,7 @@ class Prompt:
         self, rows: Sequence[Row], *, progress: Callable[[int], None] | None = None
     ) -> list[dict[str, Any]]:
         """Answer rows, one object each; ``progress`` is told how many more are done."""
-        return self.bound().predict(rows, self.injection, progress=progress)
+        return self.bound.predict(rows, self.injection, progress=progress)
 
     def predict(self, inputs: str | Mapping[str, Any] | Rows) -> Any:
         """Answer one text or row, or a list of answers for many (:func:`predict`)."""
@@ -161,6 +163,7 @@ class Answerer(Protocol):
     def data(self) -> Mapping[str, Any]:
         """What it was made of, and demonstrations for a baseline."""
 
+    @property
     def bound(self) -> Bound:
         """Return the task on the backbone in hand."""
 
@@ -188,7 +191,7 @@ def predict(tuned: Answerer, inputs: str | Mapping[str, Any] | Rows) -> Any:
     Texts are for templates of one field. Many rows may be whatever `foreword.data.rows` takes; a
     string is always a text, and a ``Path`` a file of rows.
     """
-    bound = tuned.bound()
+    bound = tuned.bound
     single = isinstance(inputs, str | Mapping)
     rows = rows_of([inputs] if single else inputs, bound)
     answers = [answer[bound.answer] for answer in tuned.answers(rows)]

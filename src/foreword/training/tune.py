@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
-import json
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +14,7 @@ from typing import Any
 import torch
 
 from foreword.backbone.backbone import Backbone
-from foreword.config.values import plain
+from foreword.config.values import hash_of, plain
 from foreword.data.duplicates import marks, overlap
 from foreword.data.read import read_rows
 from foreword.data.row import Row
@@ -144,13 +142,13 @@ def follow(
     if target is not None:
         if world.first:
             check_out(target, run.trainable)
-        run.state.keep_in(checkpoint.path_for(target), _hash(config))
+        run.state.keep_in(checkpoint.path_for(target), hash_of(config))
         if resume:
             report.line(run.state.restore(run.steps))
         elif run.state.forget():
             report.line(f"{target}: discarding an unfinished run; use --resume to continue it")
         report = Reporters([report, Log(log_path(target))])
-    run.state.agree(_hash(config))
+    run.state.agree(hash_of(config))
     report = report if world.first else SILENT
     try:
         report.start(config, run.steps, run.state.progress.step)
@@ -276,10 +274,6 @@ def versions() -> dict[str, str]:
     """Return the versions of what a prompt was made with."""
     names = ("foreword", "torch", "transformers", "tokenizers")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def _hash(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def check_out(out: Path, trainable: Trainable) -> None:
