@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import foreword
-from foreword.cli.main import COMMANDS
+from foreword.cli.main import COMMANDS, USAGE, app
 
 LARGE = (
     "torch",
@@ -31,6 +33,8 @@ found = {}
 def note(name, status=0):
     assert status == 0, (name, status)
     found[name] = sorted(set(sys.argv[2].split()) & sys.modules.keys())
+import pytest
+
 import foreword
 note("import foreword")
 dir(foreword)
@@ -102,3 +106,14 @@ def test_names_for_editors_are_those_at_run_time() -> None:
         assert f"    from foreword.{foreword._HOMES[name]} import " in source
         assert f"{name} as {name}" in source
     assert source.count(" as ") == len(foreword.__all__) - 1
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_usage_that_is_written_down_is_what_the_flags_say(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.help_print([name])
+    written = capsys.readouterr().out
+    monkeypatch.setattr(app[name], "usage", None)
+    app.help_print([name])
+    assert capsys.readouterr().out == written

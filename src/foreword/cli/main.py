@@ -41,8 +41,16 @@ COMMANDS = {
 }
 """The commands, imported when they are called or their help is shown."""
 
+USAGE = {
+    "compare": "--methods STR --data STR [OPTIONS]",
+    "import": "[OPTIONS] PATH",
+    "train": "[OPTIONS]",
+}
+"""How commands with a hundred flags are called, which takes a while to find out from these."""
+
 for _name, _place in COMMANDS.items():
-    app.command(f"foreword.cli.{_place}", name=_name)
+    usage = {"usage": f"Usage: foreword {_name} {USAGE[_name]}"} if _name in USAGE else {}
+    app.command(f"foreword.cli.{_place}", name=_name, **usage)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
