@@ -101,4 +101,4 @@ def test_what_cannot_take_a_method_says_so(
         contract.a_file_gives_the_same_prompt(made, base, tmp_path)
     else:
         assert kind not in ("soft", "full"), "these work on every model"
-        assert re.search(r"; .*method '?\w+", said), "it names a method that works"
+        assert re.search(r"; .*`method=\w+`", said), "it names a method that works"

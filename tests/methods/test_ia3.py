@@ -115,7 +115,7 @@ def test_experts_have_no_vector() -> None:
 
 @pytest.mark.parametrize("family", [*UNREACHED, *RECURRENT], ids=lambda family: family.name)
 def test_what_cannot_take_it_says_so_and_what_works(family: Family) -> None:
-    line = r"keys and values are not found: .* 'lora' works"
+    line = r"keys and values are not found: .* `method=lora` works"
     with pytest.raises(UserError, match=line) as caught:
         contract.built(IA3(), backbone(family))
     assert "\n" not in str(caught.value)

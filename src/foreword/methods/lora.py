@@ -118,8 +118,8 @@ class Lora:
         names = [n for n, m in model.named_modules() if _linear(m) and m is not last]
         if not names:
             raise UserError(
-                f"{type(model).__name__} has no linear layers that LoRA could update; method "
-                "'soft' works on it"
+                f"{type(model).__name__} has no linear layers that LoRA could update; "
+                "`method=soft` works on it"
             )
         known = sorted({name.rpartition(".")[2] for name in names})
         if not self.targets:

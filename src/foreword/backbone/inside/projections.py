@@ -102,5 +102,5 @@ def _reached(tensor: Tensor, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]
 def _not_found(model: PreTrainedModel, why: str) -> UserError:
     return UserError(
         f"the linear layers that give {type(model).__name__} its keys and values are not found: "
-        f"{why}; method 'lora' works on it"
+        f"{why}; `method=lora` works on it"
     )
