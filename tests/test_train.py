@@ -240,7 +240,7 @@ def test_an_upper_prefix_is_trained_as_without_its_trunk(
     kind: str, memory: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FOREWORD_CACHE", str(tmp_path))
-    monkeypatch.setattr(foreword.engine.lower_layers, "_SHELVES", WeakKeyDictionary())
+    monkeypatch.setattr(foreword.engine.lower_layers, "_CACHED", WeakKeyDictionary())
     task = TASK if kind == "classify" else Generate(template="{text}:")
     training = replace(TRAINING, rate=0.01, cache_gb=memory)
     found, plain = Recorder(), Recorder()
