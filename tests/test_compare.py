@@ -16,25 +16,17 @@ import foreword.evaluation.compare
 from foreword.backbone.backbone import Backbone
 from foreword.data.sample import first
 from foreword.errors import UserError
-from foreword.evaluation.compare import (
-    Data,
-    Demonstrations,
-    Model,
-    Run,
-    ZeroShot,
-    apart,
-    compare,
-    perform,
-)
+from foreword.evaluation.compare import apart, compare, perform
 from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.records import Record, add, read, summary
+from foreword.evaluation.runs import Data, Demonstrations, Model, Run, ZeroShot
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.tasks.score import Score
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from processes import PATIENCE, left_over, process, until
-from toys import TASK, get, rows
+from toys import TASK, Lines, get, rows
 
 TRAINING = Training(epochs=1, batch_size=8)
 DATA = Data(rows(24), rows(10, 200, "test.jsonl"), rows(6, 100, "dev.jsonl"), 12)
@@ -126,7 +118,7 @@ def test_scores_are_compared_by_pearson(model: Model, tmp_path: Path) -> None:
 
 def test_what_is_done_is_not_done_again(model: Model, here: list[str], tmp_path: Path) -> None:
     out, said = tmp_path / "c.jsonl", list[str]()
-    before = compare(runs(model), out, said.append)
+    before = compare(runs(model), out, Lines(said))
     assert here == ["zero-shot/0", "shown/0", "soft/0"]
     assert [line.partition(":")[0] for line in said] == [
         f"{name}, seed 0" for name in ("zero-shot", "shown", "soft") for _ in range(2)
@@ -134,7 +126,7 @@ def test_what_is_done_is_not_done_again(model: Model, here: list[str], tmp_path:
     assert "left" in said[1]
     assert "left" not in said[-1]
     here.clear()
-    assert compare(runs(model), out, said.append) == before == read(out)
+    assert compare(runs(model), out, Lines(said)) == before == read(out)
     assert here == []
     assert said[-1] == f"{out}: 3 of 3 runs are done already"
     assert len(compare(runs(model, 2), out)) == 6

@@ -138,6 +138,23 @@ def test_rows_that_lost_text_are_counted() -> None:
     assert [values["cut"] for values in result["baselines"].values()] == [4, 4]
 
 
+def test_an_evaluation_has_its_answers_row_by_row_and_reads_as_plain_values() -> None:
+    prompt = prefix()
+    found = evaluate(prompt, HELD, baselines=True)
+    assert [dict(each) for each in found.answers] == prompt.answers(HELD)
+    right = [
+        a["label"] == r.fields["label"] for a, r in zip(found.answers, found.data, strict=True)
+    ]
+    assert found.headline == "accuracy"
+    assert found.score == found["accuracy"] == pytest.approx(100 * sum(right) / len(right))
+    assert found.scores.keys() == found.intervals.keys() == found["intervals"].keys()
+    assert list(found.interval) == found["intervals"]["accuracy"]
+    assert set(found.baselines) == {"zero-shot", "demonstrations"}
+    assert found.per_label == found["per_class"]
+    assert not {"confusion", "per_class", "baselines"} & found.without_tables().keys()
+    assert repr(found).startswith(f"Evaluation(accuracy={found.score:.2f} (")
+
+
 def test_progress_is_told_for_every_part_to_its_end() -> None:
     counts = Counts()
     evaluate(prefix(), HELD, baselines=True, report=counts)

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from foreword.data.row import Row as Row
     from foreword.data.rows import as_rows as as_rows
     from foreword.errors import UserError as UserError
-    from foreword.evaluation.compare import Data as Data
-    from foreword.evaluation.compare import Demonstrations as Demonstrations
-    from foreword.evaluation.compare import Model as Model
-    from foreword.evaluation.compare import Run as Run
-    from foreword.evaluation.compare import ZeroShot as ZeroShot
     from foreword.evaluation.compare import compare as compare
     from foreword.evaluation.evaluate import evaluate as evaluate
+    from foreword.evaluation.evaluation import Evaluation as Evaluation
+    from foreword.evaluation.runs import Data as Data
+    from foreword.evaluation.runs import Demonstrations as Demonstrations
+    from foreword.evaluation.runs import Model as Model
+    from foreword.evaluation.runs import Run as Run
+    from foreword.evaluation.runs import ZeroShot as ZeroShot
     from foreword.export.peft import from_peft as from_peft
     from foreword.export.peft import to_peft as to_peft
     from foreword.injection import Injection as Injection
@@ -88,11 +89,12 @@ _HOMES = {
     "Chat": "tasks.chat",
     "Classify": "tasks.classify",
     "Context": "methods.context",
-    "Data": "evaluation.compare",
+    "Data": "evaluation.runs",
     "Decoding": "backbone.decode",
     "Deep": "methods.deep",
-    "Demonstrations": "evaluation.compare",
+    "Demonstrations": "evaluation.runs",
     "Ensemble": "compose.ensemble",
+    "Evaluation": "evaluation.evaluation",
     "Example": "backbone.example",
     "FromFile": "methods.parts.from_file",
     "Full": "methods.full",
@@ -102,7 +104,7 @@ _HOMES = {
     "Injection": "injection",
     "Lora": "methods.lora",
     "Member": "multitask_learning.multitask",
-    "Model": "evaluation.compare",
+    "Model": "evaluation.runs",
     "Multilabel": "tasks.multilabel",
     "PTuning": "methods.ptuning",
     "Prefix": "methods.prefix",
@@ -112,7 +114,7 @@ _HOMES = {
     "Relate": "tasks.relate",
     "Reporter": "reporter",
     "Row": "data.row",
-    "Run": "evaluation.compare",
+    "Run": "evaluation.runs",
     "Score": "tasks.score",
     "SelfStudy": "compression.self_study",
     "Several": "methods.parts.several",
@@ -124,7 +126,7 @@ _HOMES = {
     "Training": "training.settings",
     "Translate": "tasks.translate",
     "UserError": "errors",
-    "ZeroShot": "evaluation.compare",
+    "ZeroShot": "evaluation.runs",
     "as_rows": "data.rows",
     "augment": "augmentation.augment",
     "average": "compose.merge",

@@ -14,8 +14,9 @@ from conftest import Answer, World
 from foreword.cli.compare import Shared, table
 from foreword.cli.settings import compared
 from foreword.errors import UserError
-from foreword.evaluation.compare import Demonstrations, Run, ZeroShot, perform
+from foreword.evaluation.compare import perform
 from foreword.evaluation.records import Record, summary
+from foreword.evaluation.runs import Demonstrations, Run, ZeroShot
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.report import tables

@@ -52,8 +52,8 @@ def compare(
     other; the same command goes on where it was stopped.
     """
     from foreword.cli.settings import compared
-    from foreword.evaluation.compare import Data, Model, Run, ZeroShot
     from foreword.evaluation.compare import compare as do
+    from foreword.evaluation.runs import Data, Model, Run, ZeroShot
 
     made = compared(flags, [name.strip() for name in methods.split(",")])
     made.training.check()

@@ -57,7 +57,7 @@ def compose(
     An ensemble keeps its members in one file, and fuses their answers by weights.
     """
     from foreword.compose.ensemble import Ensemble, weighted
-    from foreword.evaluation.evaluate import evaluate, without_bulk
+    from foreword.evaluation.evaluate import evaluate
     from foreword.prompt.prompt import Prompt
 
     parts = [Prompt.load(path) for path in prompts]
@@ -92,9 +92,9 @@ def compose(
         for entry, peer in zip(entries, _peers(parts, made), strict=True):
             name = Path(entry["file"]).name
             scores = evaluate(peer, tested, seed=seed, name=name, report=report)
-            entry["test"] = without_bulk(scores)
+            entry["test"] = scores.without_tables()
         scores = evaluate(made, tested, seed=seed, name=how, report=report)
-        made = replace(made, scores={**made.scores, "test": without_bulk(scores)})
+        made = replace(made, scores={**made.scores, "test": scores.without_tables()})
         made.save(out)
     for entry, weight in zip(entries, used or (), strict=False):
         entry["weight"] = weight

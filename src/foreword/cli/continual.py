@@ -17,6 +17,7 @@ from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
+from foreword.evaluation.evaluation import Evaluation
 from foreword.methods.parts.from_file import FromFile
 from foreword.metrics.titles import MAIN, title
 from foreword.prompt.prompt import Prompt
@@ -55,7 +56,7 @@ class Old:
         test = None if wanted["old_test"] is None else _rows(wanted["old_test"], TEST)
         return Old(path, task, replay, test, made.training.seed)
 
-    def score(self, backbone: Backbone, world: World) -> dict[str, Any] | None:
+    def score(self, backbone: Backbone, world: World) -> Evaluation | None:
         """Score the old task as it was left; None where it is not asked for, or not here."""
         if self.test is None or not (world.first or world.sharded):
             return None
@@ -63,7 +64,7 @@ class Old:
         return evaluate(loaded, self.test, seed=self.seed, name="old task", report=Terminal())
 
     def report(
-        self, prompt: Prompt, before: Mapping[str, Any], result: Mapping[str, Any]
+        self, prompt: Prompt, before: Evaluation, result: Mapping[str, Any]
     ) -> tuple[Prompt, dict[str, Any]]:
         """Score the old task under the new prompt.
 
@@ -73,7 +74,7 @@ class Old:
         assert self.test is not None
         now = replace(prompt, task=self.task)
         after = evaluate(now, self.test, seed=self.seed, name="old task", report=Terminal())
-        prompt = with_scores(prompt, "old before", dict(before))
+        prompt = with_scores(prompt, "old before", before)
         prompt = with_scores(prompt, "old", after)
         old = {"before": prompt.scores["old before"], "after": prompt.scores["old"]}
         return prompt, {**result, "old": old, "new": result.get("test", result["dev"])}

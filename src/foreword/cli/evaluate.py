@@ -45,6 +45,7 @@ def evaluate(
     if sizes is not None and baselines:
         raise UserError("--windows scores the prompt alone; leave out --baselines")
     chosen = some_rows(data, columns(columns_), rows, seed, TEST)
+    result: Mapping[str, Any]
     if sizes is None:
         tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
         result = do(tuned, chosen, baselines=baselines, seed=seed, report=Terminal())

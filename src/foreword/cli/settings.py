@@ -24,7 +24,7 @@ from foreword.config.values import from_plain, plain
 from foreword.data.read import read_rows
 from foreword.data.shapes import canonical
 from foreword.errors import UserError, nearest
-from foreword.evaluation.compare import UNTRAINED, Demonstrations, ZeroShot
+from foreword.evaluation.runs import UNTRAINED, Demonstrations, ZeroShot
 from foreword.methods.base import Method
 from foreword.methods.parts.from_file import FromFile
 from foreword.methods.parts.several import join_methods

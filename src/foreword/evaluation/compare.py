@@ -20,119 +20,26 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from foreword.backbone.backbone import Backbone
-from foreword.config.values import hash_of, plain
+from foreword.config.values import hash_of
 from foreword.data.row import Row
-from foreword.data.sample import digest, draw, others
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
-from foreword.evaluation.evaluate import evaluate, scored, without_bulk
+from foreword.evaluation.evaluate import evaluate, score
 from foreword.evaluation.records import Record, add, folder_of, read
+from foreword.evaluation.runs import Demonstrations, Run, ZeroShot
 from foreword.files import write_whole
 from foreword.injection import NOTHING
-from foreword.methods.base import Method
 from foreword.reporter import SILENT, Reporter
-from foreword.tasks.base import Bound, Task
-from foreword.tasks.registry import name_of
+from foreword.tasks.base import Bound
 from foreword.tasks.templates.demonstrations import choose_demonstrations
 from foreword.training.interrupt import Interrupted
-from foreword.training.settings import Training
 from foreword.training.terminal import Terminal
 from foreword.training.tune import tune
-
-
-@dataclass(frozen=True)
-class ZeroShot:
-    """The frozen model with the task's template alone; nothing is trained."""
-
-
-@dataclass(frozen=True)
-class Demonstrations:
-    """The frozen model after rows with their answers as plain text; nothing is trained."""
-
-    shots: int = 4
-
-
-UNTRAINED: dict[str, type[ZeroShot] | type[Demonstrations]] = {
-    "zero-shot": ZeroShot,
-    "demonstrations": Demonstrations,
-}
-
-
-@dataclass(frozen=True)
-class Data:
-    """What is compared on. Each seed trains on its own ``rows``, or ``per_label`` of each label.
-
-    Labels and ranges are found in all of them, so that every run has the same task.
-    """
-
-    train: Sequence[Row]
-    test: Sequence[Row]
-    dev: Sequence[Row] | None = None
-    rows: int | None = None
-    per_label: int | None = None
-
-    def chosen(self, task: Task, seed: int) -> list[Row]:
-        """Return the training rows of a seed; raises UserError where there are not so many."""
-        return draw(self.train, self.rows, self.per_label, seed, task.label_field)
-
-    def held(self, rows: Sequence[Row], task: Task, seed: int) -> Sequence[Row] | None:
-        """Return the dev rows: those given, or for few rows a label as many others."""
-        if self.dev is not None:
-            return self.dev
-        return others(self.train, rows, self.per_label, seed, task.label_field)
-
-    def about(self) -> Record:
-        """Return what tells these rows from others."""
-        parts = {"train": self.train, "dev": self.dev, "test": self.test}
-        found: Record = {
-            name: {"rows": len(rows), "sha256": digest(rows)}
-            for name, rows in parts.items()
-            if rows is not None
-        }
-        if self.per_label is not None and self.dev is None:
-            found["dev"] = "as many rows of each label"
-        return {**found, "rows": self.rows, "per_label": self.per_label}
-
-
-@dataclass(frozen=True)
-class Model:
-    """A backbone by its name, and how it is loaded."""
-
-    name: str = "smollm2"
-    dtype: str = "auto"
-    device: str = "auto"
-    quantize: str | None = None
-
-
-@dataclass(frozen=True)
-class Run:
-    """A method with a seed, which is that of its training, on a model, a task and data."""
-
-    name: str
-    method: Method | ZeroShot | Demonstrations
-    training: Training
-    model: Model
-    task: Task
-    data: Data
-
-    def identity(self, data: Record) -> Record:
-        """Return all that the result depends on as plain values, ``data`` being the rows'."""
-        trained = not isinstance(self.method, ZeroShot | Demonstrations)
-        return {
-            "method": self.name,
-            "seed": self.training.seed,
-            "settings": plain(self.method),
-            "training": plain(self.training) if trained else None,
-            "task": {"name": name_of(self.task), **plain(self.task)},
-            "model": plain(self.model),
-            "data": data,
-        }
 
 
 def compare(runs: Sequence[Run], out: str | Path, report: Reporter = SILENT) -> list[Record]:
@@ -240,7 +147,7 @@ def perform(run: Run, folder: Path) -> Record:
             bound.check(rows, answers=True)
             shown = choose_demonstrations(bound, rows, run.method.shots, seed)
             before = "".join(map(bound.demonstration, shown))
-        scores = scored(bound.without_prompt(), test, NOTHING, before=before, seed=seed)
+        scores = score(bound.without_prompt(), test, NOTHING, before=before, seed=seed)
     else:
         began = time.monotonic()
         prompt = tune(
@@ -258,9 +165,9 @@ def perform(run: Run, folder: Path) -> Record:
         scores = evaluate(prompt, test, train=rows, seed=seed)
     return {
         "headline": bound.headline,
-        "score": scores[bound.headline],
-        "interval": scores["intervals"][bound.headline],
-        "scores": without_bulk(scores),
+        "score": scores.score,
+        "interval": scores.intervals[bound.headline],
+        "scores": scores.without_tables(),
         "parameters": parameters,
         "bytes": size,
         "seconds": round(seconds, 2),

@@ -13,6 +13,7 @@ from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
+from foreword.evaluation.evaluation import Evaluation, without_tables
 from foreword.injection import NOTHING, Injection
 from foreword.prompt.prompt import Answerer, Prompt
 from foreword.reporter import SILENT, Reporter
@@ -29,7 +30,7 @@ def evaluate(
     seed: int = 0,
     name: str = "prompt",
     report: Reporter = SILENT,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Score a prompt, or an ensemble, on rows with the task's metrics and 95% bootstrap intervals.
 
     With ``baselines`` the frozen model is scored on the same rows too: ``zero-shot`` with the
@@ -46,21 +47,22 @@ def evaluate(
 
     def bare(name: str, before: str = "") -> dict[str, Any]:
         with report.bar(name, len(rows)) as progress:
-            return scored(frozen, rows, NOTHING, before=before, seed=seed, progress=progress)
+            found = score(frozen, rows, NOTHING, before=before, seed=seed, progress=progress)
+        return dict(found)
 
     with report.bar(name, len(rows)) as progress:
-        result = compared(bound, rows, prompt.answers(rows, progress=progress), seed)
+        found = compare_answers(bound, rows, prompt.answers(rows, progress=progress), seed)
+    result = dict(found)
     known = prompt.data.get("marks") if train is None else marks(train, bound.fields)
     if known is not None:
         result["in_train"] = marked(rows, bound.fields, known)
-    if not baselines:
-        return result
-    result["baselines"] = {"zero-shot": bare("zero-shot")}
-    texts = prompt.data.get("demonstrations") or []
-    if texts:
-        shown = bare(f"{len(texts)} demonstrations", "".join(texts))
-        result["baselines"]["demonstrations"] = {**shown, "shots": len(texts)}
-    return result
+    if baselines:
+        result["baselines"] = {"zero-shot": bare("zero-shot")}
+        texts = prompt.data.get("demonstrations") or []
+        if texts:
+            shown = bare(f"{len(texts)} demonstrations", "".join(texts))
+            result["baselines"]["demonstrations"] = {**shown, "shots": len(texts)}
+    return replace(found, plain=result)
 
 
 def over_windows(
@@ -85,11 +87,11 @@ def over_windows(
         name = f"first {window}" if window else "all"
         within = replace(prompt, task=replace(task, input_window=window))
         found = evaluate(within, rows, seed=seed, name=name, report=report)
-        curve.append({"window": window, **without_bulk(found)})
+        curve.append({"window": window, **found.without_tables()})
     return {"metric": prompt.bound.headline, "rows": len(rows), "curve": curve}
 
 
-def scored(
+def score(
     bound: Bound,
     rows: Sequence[Row],
     injection: Injection,
@@ -97,28 +99,24 @@ def scored(
     before: str = "",
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
-    """Answer rows, after the text ``before``, and return the task's scores and ``cut``."""
+) -> Evaluation:
+    """Answer rows, after the text ``before``, and compare the answers with them."""
     found = bound.predict(rows, injection, before=before, progress=progress)
-    return compared(bound, rows, found, seed)
+    return compare_answers(bound, rows, found, seed)
 
 
-def compared(
-    bound: Bound, rows: Sequence[Row], found: Sequence[Mapping[str, Any]], seed: int
-) -> dict[str, Any]:
-    """Compare answers with the rows: the task's scores, and ``cut``."""
-    return {**bound.score(rows, found, seed), "cut": sum(bool(answer["cut"]) for answer in found)}
+def compare_answers(
+    bound: Bound, rows: Sequence[Row], answers: Sequence[Mapping[str, Any]], seed: int
+) -> Evaluation:
+    """Compare answers with the rows by the task's scores."""
+    cut = sum(bool(answer["cut"]) for answer in answers)
+    plain = {**bound.score(rows, answers, seed), "cut": cut}
+    return Evaluation(bound.headline, plain, rows, answers)
 
 
-def with_scores(prompt: Prompt, name: str, scores: dict[str, Any]) -> Prompt:
-    """Return the prompt with scores kept in it under a name, without the bulky parts."""
-    kept = without_bulk(scores)
-    for base, values in scores.get("baselines", {}).items():
-        kept[base] = without_bulk(values)
+def with_scores(prompt: Prompt, name: str, scores: Evaluation) -> Prompt:
+    """Return the prompt with scores kept in it under a name, without their tables."""
+    kept = scores.without_tables()
+    for base, values in scores.baselines.items():
+        kept[base] = without_tables(values)
     return replace(prompt, scores={**prompt.scores, name: kept})
-
-
-def without_bulk(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Return scores without the tables of many labels, and without baselines."""
-    bulky = ("confusion", "per_class", "baselines")
-    return {key: value for key, value in scores.items() if key not in bulky}

@@ -62,7 +62,11 @@ class Effective(Reporter):
 
 def emit(value: Mapping[str, Any]) -> None:
     """Print one JSON object on standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json.dumps(dict(value), ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def scores(result: Mapping[str, Any], name: str, titles: Mapping[str, str] = MAIN) -> Table:
