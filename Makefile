@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 
 export HF_HUB_OFFLINE = 1
 
-.PHONY: seeds test-portable demo test test-all check clean setup
+.PHONY: setup demo test test-all seeds test-portable check mutants clean
 
 setup: $(READY)
 
@@ -51,6 +51,10 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
+
+# Which small faults in the core the tests notice: hours. The same command goes on after a stop.
+mutants: $(READY)
+	$(BIN)/python bench/mutants.py --out out/mutants.jsonl --slow
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

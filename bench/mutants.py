@@ -1,0 +1,276 @@
+"""Mutation test: how many small faults in the core the fast tests notice.
+
+    python bench/mutants.py --out out/mutants.jsonl
+
+Draws mutants of the core's source by a seed (a comparison, an operator, a constant, a returned
+value or a statement is changed) and tests each in a copy of the repository, the working tree stays
+as it is: first by the test files that are likeliest to notice, then by all fast tests, and, with
+``--slow``, what lived by the slow ones. A finished mutant is a line of ``--out``, and the same
+command goes on after the last of them. Processes are forked from one that has imported torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = Path("src/foreword")
+LIKELY: dict[str, tuple[str, ...]] = {
+    "backbone/attention": ("backbone/test_packing", "backbone/test_attention", "test_engine"),
+    "backbone/run/layers": ("backbone/test_parts", "test_trunk"),
+    "backbone/run/single_stack": ("test_engine", "backbone/test_packing", "backbone/test_families"),
+    "backbone/run/encoder_decoder": ("backbone/test_families", "test_engine", "methods/test_deep"),
+    "engine/lower_layers": ("test_trunk",),
+    "engine/spill_file": ("test_trunk",),
+    "engine/mixup": ("test_regularise",),
+    "engine": ("test_engine", "test_trunk"),
+    "tasks/labels/verbalizer": ("tasks/test_classify", "tasks/test_labelling", "tasks/test_aids"),
+    "metrics": ("metrics",),
+    "training/loop": ("test_train", "test_resume", "test_regularise"),
+    "training/step": ("test_train", "test_resume", "test_regularise"),
+    "training/examples": ("test_train", "test_resume", "test_regularise"),
+    "training/dev_score": ("test_train", "test_resume", "test_multitask"),
+    "training/run_state": ("test_train", "test_resume"),
+    "prompt": ("test_prompt", "test_old_files"),
+}  # fmt: skip
+"""The core, and the test files (below ``tests``) that are asked first."""
+
+COMPARED: dict[type[ast.cmpop], str] = {
+    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
+    ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
+}  # fmt: skip
+COUNTED: dict[type[ast.operator], str] = {
+    ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "/", ast.Mod: "//",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A piece of a file, from one offset to another in bytes, and what stands in its place."""
+
+    file: str
+    line: int
+    kind: str
+    start: int
+    stop: int
+    before: str
+    after: str
+
+    def apply(self, folder: Path) -> None:
+        path = folder / SOURCE / self.file
+        source = path.read_bytes()
+        assert source[self.start : self.stop].decode() == self.before
+        path.write_bytes(source[: self.start] + self.after.encode() + source[self.stop :])
+
+
+def changed(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield the kinds of change of a node, and the code that each puts in its place."""
+    match node:
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARED:
+            sign = COMPARED[type(op)]
+            yield "comparison", f"({ast.unparse(left)} {sign} {ast.unparse(right)})"
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in COUNTED:
+            sign = COUNTED[type(op)]
+            yield "arithmetic", f"(({ast.unparse(left)}) {sign} ({ast.unparse(right)}))"
+        case ast.BoolOp(op=op, values=values):
+            joint = " or " if isinstance(op, ast.And) else " and "
+            yield "boolean", "(" + joint.join(f"({ast.unparse(each)})" for each in values) + ")"
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            yield "boolean", f"({ast.unparse(operand)})"
+        case ast.Constant(value=bool(value)):
+            yield "constant", str(not value)
+        case ast.Constant(value=int() | float() as value):
+            yield "constant", str(value + 1)
+        case ast.Return(value=ast.AST() as value) if not is_none(value):
+            yield "return", "return None"
+        case ast.Expr(value=ast.Call()) | ast.AugAssign():
+            yield "deleted statement", "pass"
+
+
+def is_none(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def visited(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a tree's nodes but for types, messages and decorators, which are no behaviour."""
+    yield node
+    for name, value in ast.iter_fields(node):
+        if name in ("annotation", "returns", "decorator_list", "exc", "msg", "type_params"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            checking = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+            if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr) and not checking:
+                yield from visited(child)
+
+
+def mutants_of(file: str) -> list[Mutant]:
+    source = (ROOT / SOURCE / file).read_bytes()
+    lines = [0]
+    for line in source.splitlines(keepends=True):
+        lines.append(lines[-1] + len(line))
+    found = []
+    for node in visited(ast.parse(source)):
+        for kind, after in changed(node):
+            start = lines[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
+            stop = lines[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
+            before = source[start:stop].decode()
+            found.append(Mutant(file, node.lineno, kind, start, stop, before, after))  # type: ignore[attr-defined]
+    return found
+
+
+def core() -> list[str]:
+    files = sorted(path.relative_to(ROOT / SOURCE) for path in (ROOT / SOURCE).rglob("*.py"))
+    return [str(file) for file in files if likely(str(file))]
+
+
+def likely(file: str) -> tuple[str, ...]:
+    """Return the test files of the longest entry of LIKELY that a file is of; () outside."""
+    known = [key for key in LIKELY if file.startswith((f"{key}/", f"{key}.py"))]
+    return LIKELY[max(known, key=len)] if known else ()
+
+
+# Running tests --------------------------------------------------------------------------------
+
+
+def copy_to(folder: Path) -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+
+
+class FirstFailure:
+    """A plugin of pytest that writes down the test that fails."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def pytest_runtest_logreport(self, report: object) -> None:
+        if report.failed:  # type: ignore[attr-defined]
+            self.path.write_text(report.nodeid)  # type: ignore[attr-defined]
+
+
+def tests(folder: Path, arguments: list[str], limit: float) -> tuple[str, str]:
+    """Run tests in a forked process; return "passed", "failed" or "late", and what failed."""
+    said = folder / "said.txt"
+    failed = folder / "failed.txt"
+    failed.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        with said.open("wb") as out:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+        os.chdir(folder)
+        os.environ["PYTHONPATH"] = str(folder / "src")
+        sys.path.insert(0, str(folder / "src"))
+        import pytest
+
+        status = pytest.main(
+            ["-x", "-p", "no:cacheprovider", *arguments], plugins=[FirstFailure(failed)]
+        )
+        os._exit(int(status))
+    until = time.monotonic() + limit
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        if time.monotonic() > until:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return "late", ""
+        time.sleep(0.1)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # what a broken test has left running
+    named = failed.read_text() if failed.exists() else said.read_text(errors="replace")[-200:]
+    return ("passed", "") if os.waitstatus_to_exitcode(status) == 0 else ("failed", named)
+
+
+def fate(mutant: Mutant, limit: float, slow: bool) -> tuple[str, str]:
+    """Say which tests notice a mutant first: likely, fast or slow ones, or none ("alive")."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as name:
+        folder = Path(name)
+        copy_to(folder)
+        mutant.apply(folder)
+        asked = [f"tests/{each}" for each in likely(mutant.file)]
+        files = [each if (folder / each).is_dir() else f"{each}.py" for each in asked]
+        stages = [("likely", [each for each in files if (folder / each).exists()]), ("fast", [])]
+        if slow:
+            stages.append(("slow", ["-m", "slow or smollm2"]))
+        for stage, arguments in stages:
+            end, failed = tests(folder, arguments, limit)
+            if end == "failed" or (end == "late" and stage == "likely"):
+                return stage, failed or "too late"
+            if end == "late":
+                return "alive", f"{stage} tests took over {limit:g} s"
+    return "alive", ""
+
+
+def main() -> None:
+    """Draw mutants, test those that are not in the file, and print what became of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--out", type=Path, default=Path("out/mutants.jsonl"))
+    parser.add_argument("--count", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=float, default=1800, help="seconds for each set of tests")
+    parser.add_argument("--slow", action="store_true", help="ask the slow tests of survivors too")
+    parser.add_argument("--report", action="store_true", help="only print what is in the file")
+    options = parser.parse_args()
+    every = [mutant for file in core() for mutant in mutants_of(file)]
+    drawn = random.Random(options.seed).sample(every, min(options.count, len(every)))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    lines = options.out.read_text().splitlines() if options.out.exists() else []
+    known = {tuple(record["mutant"].values()): record for record in map(json.loads, lines)}
+    os.environ |= {"HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.dont_write_bytecode = True
+    if not options.report:
+        for name in ("torch", "transformers", "pytest", "hypothesis", "peft", "datasets"):
+            importlib.import_module(name)
+    for number, mutant in enumerate(drawn, 1):
+        key = tuple(asdict(mutant).values())
+        if options.report or (key in known and (known[key]["fate"] != "alive" or not options.slow)):
+            continue
+        began = time.monotonic()
+        found, by = fate(mutant, options.limit, options.slow)
+        seconds = round(time.monotonic() - began, 1)
+        known[key] = {"mutant": asdict(mutant), "fate": found, "by": by, "seconds": seconds}
+        with options.out.open("a") as file:
+            file.write(json.dumps(known[key]) + "\n")
+        print(f"{number} of {len(drawn)}: {mutant.file}:{mutant.line} {mutant.kind}: {found}")
+    report([known[key] for m in drawn if (key := tuple(asdict(m).values())) in known], len(every))
+
+
+def report(records: list[dict[str, object]], every: int) -> None:
+    fates = Counter(record["fate"] for record in records)
+    fast = fates["likely"] + fates["fast"]
+    print(
+        f"{len(records)} of {every} mutants: {fast} noticed by fast tests, {fates['slow']} by slow"
+    )
+    for record in records:
+        if record["fate"] not in ("likely", "fast"):
+            mutant = record["mutant"]
+            assert isinstance(mutant, dict)
+            where = f"{mutant['file']}:{mutant['line']}"
+            print(f"{record['fate']}  {where}  {mutant['before']!r} -> {mutant['after']!r}")
+
+
+if __name__ == "__main__":
+    main()
