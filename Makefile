@@ -54,7 +54,7 @@ check: $(READY)
 
 # Which small faults in the core the tests notice: hours. The same command goes on after a stop.
 mutants: $(READY)
-	$(BIN)/python bench/mutants.py --out out/mutants.jsonl --slow
+	$(BIN)/python bench/mutants.py --out out/mutants.jsonl
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

@@ -3,10 +3,10 @@
     python bench/mutants.py --out out/mutants.jsonl
 
 Draws mutants of the core's source by a seed (a comparison, an operator, a constant, a returned
-value or a statement is changed) and tests each in a copy of the repository, the working tree stays
-as it is: first by the test files that are likeliest to notice, then by all fast tests, and, with
-``--slow``, what lived by the slow ones. A finished mutant is a line of ``--out``, and the same
-command goes on after the last of them. Processes are forked from one that has imported torch.
+value or a statement is changed) and tests each in a copy of the repository; the working tree stays
+as it is: first by the test files that are likeliest to notice, then the survivors by all fast
+tests, and what is left by the slow ones. Each result is a line of ``--out``, and the same command
+goes on after the last of them. Processes are forked from one that has imported torch.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = Path("src/foreword")
@@ -71,6 +73,12 @@ class Mutant:
     stop: int
     before: str
     after: str
+
+    @property
+    def name(self) -> str:
+        """The mutant as a line: it is known by this in the file of results."""
+        before, after = " ".join(self.before.split()), " ".join(self.after.split())
+        return f"{self.file}:{self.line}:{self.start} {before} -> {after}"
 
     def apply(self, folder: Path) -> None:
         path = folder / SOURCE / self.file
@@ -167,6 +175,21 @@ class FirstFailure:
             self.path.write_text(report.nodeid)  # type: ignore[attr-defined]
 
 
+def _test(folder: Path, arguments: list[str], said: Path, failed: Path) -> NoReturn:
+    os.setsid()
+    with said.open("wb") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    os.chdir(folder)
+    os.environ["PYTHONPATH"] = str(folder / "src")
+    sys.path.insert(0, str(folder / "src"))
+    import pytest
+
+    plugins = [FirstFailure(failed)]
+    options = ["-x", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    os._exit(int(pytest.main([*options, *arguments], plugins=plugins)))
+
+
 def tests(folder: Path, arguments: list[str], limit: float) -> tuple[str, str]:
     """Run tests in a forked process; return "passed", "failed" or "late", and what failed."""
     said = folder / "said.txt"
@@ -174,19 +197,13 @@ def tests(folder: Path, arguments: list[str], limit: float) -> tuple[str, str]:
     failed.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
-        os.setsid()
-        with said.open("wb") as out:
-            os.dup2(out.fileno(), 1)
-            os.dup2(out.fileno(), 2)
-        os.chdir(folder)
-        os.environ["PYTHONPATH"] = str(folder / "src")
-        sys.path.insert(0, str(folder / "src"))
-        import pytest
-
-        status = pytest.main(
-            ["-x", "-p", "no:cacheprovider", *arguments], plugins=[FirstFailure(failed)]
-        )
-        os._exit(int(status))
+        try:
+            _test(folder, arguments, said, failed)
+        except BaseException:
+            traceback.print_exc()
+        finally:  # whatever happens, this process must not go on as its parent
+            sys.stderr.flush()
+            os._exit(99)
     until = time.monotonic() + limit
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -203,24 +220,27 @@ def tests(folder: Path, arguments: list[str], limit: float) -> tuple[str, str]:
     return ("passed", "") if os.waitstatus_to_exitcode(status) == 0 else ("failed", named)
 
 
-def fate(mutant: Mutant, limit: float, slow: bool) -> tuple[str, str]:
-    """Say which tests notice a mutant first: likely, fast or slow ones, or none ("alive")."""
+def chosen(mutant: Mutant, stage: str) -> list[str]:
+    """Return the arguments of pytest for a stage: the likeliest test files, all fast or slow."""
+    if stage != "likely":
+        return ["-m", "slow or smollm2"] if stage == "slow" else []
+    name = Path(mutant.file)
+    asked = [f"{name.parent}/test_{name.stem}", *likely(mutant.file)]
+    paths = [Path("tests", each).with_suffix(suffix) for each in asked for suffix in ("", ".py")]
+    return list(dict.fromkeys(str(path) for path in paths if (ROOT / path).exists()))
+
+
+def ask(mutant: Mutant, stage: str, limit: float) -> dict[str, object]:
+    """Test a mutant. Where the likely tests do not end, they notice; all of them only run out."""
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutant-") as name:
         folder = Path(name)
         copy_to(folder)
         mutant.apply(folder)
-        asked = [f"tests/{each}" for each in likely(mutant.file)]
-        files = [each if (folder / each).is_dir() else f"{each}.py" for each in asked]
-        stages = [("likely", [each for each in files if (folder / each).exists()]), ("fast", [])]
-        if slow:
-            stages.append(("slow", ["-m", "slow or smollm2"]))
-        for stage, arguments in stages:
-            end, failed = tests(folder, arguments, limit)
-            if end == "failed" or (end == "late" and stage == "likely"):
-                return stage, failed or "too late"
-            if end == "late":
-                return "alive", f"{stage} tests took over {limit:g} s"
-    return "alive", ""
+        end, by = tests(folder, chosen(mutant, stage), limit)
+    noticed = end == "failed" or (end == "late" and stage == "likely")
+    seconds = round(time.monotonic() - began, 1)
+    return {"stage": stage, "noticed": noticed, "end": end, "by": by, "seconds": seconds}
 
 
 def main() -> None:
@@ -230,46 +250,47 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=1800, help="seconds for each set of tests")
-    parser.add_argument("--slow", action="store_true", help="ask the slow tests of survivors too")
+    parser.add_argument("--stages", type=int, default=3, help="1: likely tests, 2: fast, 3: slow")
     parser.add_argument("--report", action="store_true", help="only print what is in the file")
     options = parser.parse_args()
     every = [mutant for file in core() for mutant in mutants_of(file)]
     drawn = random.Random(options.seed).sample(every, min(options.count, len(every)))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     lines = options.out.read_text().splitlines() if options.out.exists() else []
-    known = {tuple(record["mutant"].values()): record for record in map(json.loads, lines)}
+    done: dict[str, list[dict[str, object]]] = {}
+    for line in lines:
+        record = json.loads(line)
+        done.setdefault(record.pop("mutant"), []).append(record)
     os.environ |= {"HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.dont_write_bytecode = True
     if not options.report:
-        for name in ("torch", "transformers", "pytest", "hypothesis", "peft", "datasets"):
+        for name in ("torch", "transformers", "peft", "datasets"):
             importlib.import_module(name)
-    for number, mutant in enumerate(drawn, 1):
-        key = tuple(asdict(mutant).values())
-        if options.report or (key in known and (known[key]["fate"] != "alive" or not options.slow)):
-            continue
-        began = time.monotonic()
-        found, by = fate(mutant, options.limit, options.slow)
-        seconds = round(time.monotonic() - began, 1)
-        known[key] = {"mutant": asdict(mutant), "fate": found, "by": by, "seconds": seconds}
-        with options.out.open("a") as file:
-            file.write(json.dumps(known[key]) + "\n")
-        print(f"{number} of {len(drawn)}: {mutant.file}:{mutant.line} {mutant.kind}: {found}")
-    report([known[key] for m in drawn if (key := tuple(asdict(m).values())) in known], len(every))
+    stages = [] if options.report else ["likely", "fast", "slow"][: options.stages]
+    for stage in stages:
+        for number, mutant in enumerate(drawn, 1):
+            before = done.setdefault(mutant.name, [])
+            if any(record["noticed"] or record["stage"] == stage for record in before):
+                continue
+            before.append(ask(mutant, stage, options.limit))
+            with options.out.open("a") as file:
+                file.write(json.dumps({"mutant": mutant.name, **before[-1]}) + "\n")
+            end = before[-1]["end"]
+            print(f"{stage} {number}/{len(drawn)} {mutant.name}: {end}", flush=True)
+    report({mutant.name: done.get(mutant.name, []) for mutant in drawn}, len(every))
 
 
-def report(records: list[dict[str, object]], every: int) -> None:
-    fates = Counter(record["fate"] for record in records)
-    fast = fates["likely"] + fates["fast"]
-    print(
-        f"{len(records)} of {every} mutants: {fast} noticed by fast tests, {fates['slow']} by slow"
-    )
-    for record in records:
-        if record["fate"] not in ("likely", "fast"):
-            mutant = record["mutant"]
-            assert isinstance(mutant, dict)
-            where = f"{mutant['file']}:{mutant['line']}"
-            print(f"{record['fate']}  {where}  {mutant['before']!r} -> {mutant['after']!r}")
+def report(done: dict[str, list[dict[str, object]]], every: int) -> None:
+    """Print how many were noticed by which tests, and those that no test has noticed."""
+    noticed = Counter(str(r["stage"]) for each in done.values() for r in each if r["noticed"])
+    asked = Counter(str(r["stage"]) for each in done.values() for r in each)
+    print(f"{len(done)} of {every} mutants")
+    for stage in asked:
+        print(f"{stage} tests: {asked[stage]} asked of, {noticed[stage]} noticed")
+    for name, each in done.items():
+        if each and not any(record["noticed"] for record in each):
+            print(f"not by {', '.join(str(record['stage']) for record in each)} tests: {name}")
 
 
 if __name__ == "__main__":
