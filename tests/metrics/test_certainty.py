@@ -72,6 +72,7 @@ def test_a_bin_is_closed_on_the_right() -> None:
     assert found([0, 1], chances, resamples=5)["ece"] == pytest.approx(100 * apart / 2, abs=0.01)
 
 
+@pytest.mark.slow
 def test_intervals_are_those_of_resampled_rows() -> None:
     gold, chances = drawn(60, 3, seed=4)
     scores = found(gold, chances, resamples=4000)

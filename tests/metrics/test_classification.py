@@ -37,6 +37,7 @@ def test_classification_is_scikit_learns() -> None:
     assert json.loads(json.dumps(scores)) == scores
 
 
+@pytest.mark.slow
 def test_classification_intervals_are_those_of_resampled_rows() -> None:
     """Drawing confusion cells gives the same distribution as drawing rows, scored by sklearn."""
     gold, predicted = labelled(80, seed=3)

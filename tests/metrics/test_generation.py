@@ -41,6 +41,7 @@ def test_generation_is_sacrebleu_and_rouge_score() -> None:
     assert json.loads(json.dumps(scores)) == scores
 
 
+@pytest.mark.slow
 def test_generation_intervals_are_those_of_resampled_rows() -> None:
     predictions, references = written(30, seed=5)
     scores = generation(predictions, references, resamples=4000)

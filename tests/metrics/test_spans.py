@@ -95,6 +95,7 @@ def test_words_are_scored_as_scikit_learn_does() -> None:
     assert scores["confusion"]["matrix"] == sk.confusion_matrix(truth, found).tolist()
 
 
+@pytest.mark.slow
 def test_intervals_are_those_of_resampled_sentences() -> None:
     chance = random.Random(1)
     gold = [chance.choices(["O", "B-PER"], k=chance.randint(2, 20)) for _ in range(30)]
