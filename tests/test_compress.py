@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from foreword.backbone.decode import Decoding
+from foreword.compression import compress as compress_module
 from foreword.compression import self_study
 from foreword.compression.compress import Compressed, compress
 from foreword.compression.self_study import SelfStudy
@@ -57,6 +58,22 @@ def pressed(manual: Path, length: int = 6, **changes: Any) -> Compressed:
     }
     method = Cartridge(str(manual), length, rate=2e-2)
     return compress(get("llama"), method, manual.with_name("c.safetensors"), **values)
+
+
+def test_the_baseline_is_the_texts_own_beginning(
+    manual: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    held = compress_module._held
+
+    def noted(backbone: Any, ids: Any, text: Path) -> Any:
+        seen.append(list(ids))
+        return held(backbone, ids, text)
+
+    monkeypatch.setattr(compress_module, "_held", noted)
+    pressed(manual, questions=questions(4), training=Training(epochs=1))
+    whole = get("llama").text.ids(text())
+    assert seen == [whole, whole[:6]]
 
 
 def test_it_comes_closer_to_the_text_than_its_beginning(manual: Path) -> None:

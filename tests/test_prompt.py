@@ -31,6 +31,7 @@ from foreword.injection import KV, Injection
 from foreword.prompt.file import MAX_HEADER
 from foreword.prompt.prompt import Prompt
 from foreword.prompt.schema import KEY
+from foreword.prompt.tensors import check_fit
 from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
@@ -183,6 +184,25 @@ def test_a_prompt_is_shown_in_a_line_and_hashed() -> None:
 
 
 # Refusals -------------------------------------------------------------------------------------
+
+
+def test_weights_of_another_shape_are_refused() -> None:
+    base = get()
+    name, own = next(iter(base.model.named_parameters()))
+    check_fit("f", Injection(weights={name: torch.zeros_like(own)}), base)
+    for wrong in (torch.zeros(own.shape[0] + 1, *own.shape[1:]), own[:1]):
+        with pytest.raises(UserError, match=f"weights of '{name}' have shape"):
+            check_fit("f", Injection(weights={name: wrong}), base)
+    with pytest.raises(UserError, match="has none"):
+        check_fit("f", Injection(weights={"no.such": own}), base)
+
+
+@pytest.mark.parametrize("held", [2, 4])
+def test_a_prompt_holds_as_many_virtual_tokens_as_its_task_places(held: int) -> None:
+    task = replace(CLASSIFY, template="[soft:3]{text}:")
+    wrong = prompt(Injection(embeds=drawn(held, 32)), task)
+    with pytest.raises(UserError, match=f"holds {held} virtual tokens and its task places 3"):
+        wrong.bound()
 
 
 def refused(path: Path, what: str, base: Backbone | None = None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from torch import Tensor
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone, by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import common_lead
+from foreword.data.row import Row
 from foreword.engine.lower_layers import LowerLayers
 from foreword.engine.passes import differentiate, infer
 from foreword.engine.spill_file import UNUSED, Overflow
@@ -152,6 +155,34 @@ def _by_row(work: Work, found) -> list[tuple[int, Tensor]]:  # type: ignore[no-u
         for row, own in zip(rows, logits.split(sizes), strict=True):
             made.append((row, own))
     return made
+
+
+def test_states_hang_on_the_layer_and_on_the_positions_before_a_row() -> None:
+    work = Work("gpt2")
+    made = [
+        LowerLayers(work.base, layer, positions, work.lead, PLENTY, said)
+        for layer in (1, 2)
+        for positions in (3, 4)
+    ]
+    assert len({trunk.key for trunk in made}) == 4
+    states = [trunk.given(work.examples).rows[0] for trunk in made]
+    for n, one in enumerate(states):
+        assert not any(torch.allclose(one, other, atol=1e-3) for other in states[:n])
+
+
+def test_rows_of_the_same_tokens_part_by_where_they_are_answered() -> None:
+    base = backbone(FAMILIES["bert"])
+    task = Classify(template="{a} [mask] {b}", labels=LABELS).bind(base)
+    rows = [
+        Row({"a": a, "b": b, "label": "good"}, f"F:{n}")
+        for n, (a, b) in enumerate([("a film", "bad"), ("a", "film bad")], 1)
+    ]
+    one, other = (task.train_example(row, 100).example for row in rows)
+    assert one.ids == other.ids
+    assert one.slot != other.slot
+    trunk = LowerLayers(base, 1, 0, (), PLENTY, said)
+    states = [trunk.given([example]).rows[0] for example in (one, other)]
+    assert not torch.allclose(*states, atol=1e-3)
 
 
 def test_another_run_of_the_same_rows_shares_it() -> None:
@@ -307,6 +338,30 @@ def test_tensors_come_back_from_the_file(tmp_path: Path) -> None:
         assert torch.equal(found, tensor)
 
 
+def test_a_changed_bit_is_noticed(tmp_path: Path) -> None:
+    (tensor,) = tensors([4])
+    file = Overflow.make(tmp_path, "k")
+    file.write(b"1", tensor)
+    file.close()
+    data = bytearray(file.path.read_bytes())
+    data[5] ^= 64
+    file.path.write_bytes(data)
+    assert Overflow.make(tmp_path, "k").read(b"1") is None
+
+
+def test_a_file_that_is_only_read_is_kept(tmp_path: Path) -> None:
+    file = Overflow.make(tmp_path, "k")
+    file.write(b"1", tensors([1])[0])
+    file.close()
+    past = time.time() - UNUSED - 60
+    os.utime(file.path, (past, past))
+    again = Overflow.opened(tmp_path, "k")
+    assert again is not None
+    again.close()
+    Overflow.make(tmp_path, "other")
+    assert file.path.exists()
+
+
 def test_a_second_writer_has_a_file_of_its_own(tmp_path: Path) -> None:
     one, two = Overflow.make(tmp_path, "k"), Overflow.make(tmp_path, "k")
     assert one.path != two.path
@@ -338,9 +393,6 @@ def test_what_a_killed_process_has_left_half_written_is_not_there(tmp_path: Path
 
 
 def test_files_that_no_run_has_opened_for_long_are_removed(tmp_path: Path) -> None:
-    import os
-    import time
-
     for key in ("old", "new"):
         file = Overflow.make(tmp_path, key)
         file.write(b"1", tensors([1])[0])

@@ -33,6 +33,13 @@ def test_each_class_is_parted_in_proportion() -> None:
     assert labels(found["test"]) == {"a": 10, "b": 6, "c": 4}
 
 
+def test_the_largest_groups_are_placed_first() -> None:
+    given = [Row({"text": f"text {n}", "who": f"g{max(n, 4)}"}, f"f:{n}") for n in range(10)]
+    for seed in range(10):
+        found = by_shares(given, 0.5, 0, seed, group="who")
+        assert {name: len(part) for name, part in found.items()} == {"train": 5, "dev": 5}
+
+
 def test_the_seed_alone_decides() -> None:
     given = rows(*"ab" * 40)
     once, again, other = (by_shares(given, 0.1, 0.1, seed, by="label") for seed in (3, 3, 4))

@@ -24,6 +24,7 @@ from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.adapter import Adapter
 from foreword.methods.lora import Lora
+from foreword.methods.parts.patches import Patches
 from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.training.tune import tune
@@ -104,6 +105,23 @@ def test_the_start_and_the_scale_are_pefts(init: str, theirs: Any, rslora: bool)
         torch.testing.assert_close(
             patch.down.std(), layer.lora_A["default"].weight.std(), rtol=0.5, atol=0
         )
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_what_is_trained_is_scaled_as_by_peft(rslora: bool) -> None:
+    base = get("llama")
+    _, trainable = contract.built(Lora(rank=4, alpha=6.0, rslora=rslora), base)
+    assert isinstance(trainable, Patches)
+    with torch.no_grad():
+        for parameter in trainable.parameters():
+            parameter.normal_()
+    config = {"r": 4, "lora_alpha": 6.0, "use_rslora": rslora, "target_modules": "all-linear"}
+    _, layers = injected(base, config)
+    for (name, (patch,)), own in zip(trainable().patches.items(), trainable.patches, strict=True):
+        layers[name].lora_A["default"].weight.data.copy_(own["down"])
+        layers[name].lora_B["default"].weight.data.copy_(own["up"])
+        expected = layers[name].get_delta_weight("default")
+        torch.testing.assert_close(patch.up @ patch.down, expected)
 
 
 def test_no_random_number_of_others_is_used_up() -> None:

@@ -231,6 +231,17 @@ def test_a_random_prefix_has_the_spread_of_what_the_model_reads() -> None:
     )
 
 
+def test_each_channel_of_a_random_prefix_has_the_mean_of_what_the_model_reads() -> None:
+    made = Prefix(length=400, start="random").build(bound(), ROWS, 0)()
+    like = get("llama").kv(ids(bound().instruction()))
+    for site, kv in made.kv.items():
+        for ours, theirs in ((kv.keys, like[site].keys), (kv.values, like[site].values)):
+            spread, mean = torch.std_mean(theirs, 1, correction=0)
+            assert float(mean.abs().max()) > float(spread.min())
+            within = 5 * spread / 400**0.5 + 1e-6
+            assert bool(((ours.detach().mean(1) - mean).abs() <= within).all())
+
+
 def test_a_reparameterized_prefix_begins_as_the_plain_one_and_moves_through_its_mlp() -> None:
     plain = Prefix(shots=2).build(bound(), ROWS, 0)
     made = Prefix(shots=2, reparameterize=6).build(bound(), ROWS, 0)

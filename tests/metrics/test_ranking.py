@@ -38,6 +38,11 @@ def test_equal_scores_earn_nothing() -> None:
     assert ranking([[0.0, 0.0]], [{0}])["hit_1"] == 0
 
 
+def test_a_hit_among_as_many_as_there_are_is_not_scored() -> None:
+    assert "hit_3" not in ranking([[0.3, 0.2, 0.1], [1.0, 2.0, 3.0, 4.0]], [{0}, {1}])
+    assert "hit_1" in ranking([[0.3]], [{0}])
+
+
 def test_wrong_input() -> None:
     with pytest.raises(UserError, match="no rows"):
         ranking([], [])

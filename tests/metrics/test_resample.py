@@ -14,7 +14,7 @@ from samples import LABELS, labelled, written
 from foreword.errors import UserError
 from foreword.metrics.classification import classification
 from foreword.metrics.generation import generation
-from foreword.metrics.resample import bootstrap
+from foreword.metrics.resample import bootstrap, interval
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 9))
@@ -72,3 +72,9 @@ def test_intervals_hold_the_value_repeat_by_seed_and_narrow_with_rows(kind: str)
         narrow = many["intervals"][name]
         assert narrow[0] <= many[name] <= narrow[1]
         assert 0 < narrow[1] - narrow[0] < 0.7 * (high - low)
+
+
+def test_an_interval_reaches_to_its_value() -> None:
+    above, below = interval(5, np.full(10, 6.0)), interval(5, np.full(10, 4.0))
+    assert (above.low, above.high) == (5, 6)
+    assert (below.low, below.high) == (4, 5)

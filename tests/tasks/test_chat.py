@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from families import CAUSAL, SEQ2SEQ, backbone, tokenizer
@@ -62,6 +63,25 @@ def learned(task: Generator, messages: list[dict[str, str]]) -> tuple[list[int],
         assert place == len(whole) or whole[place] == token
     assert item.gold == len(places) == task.weight(item)
     return [*whole, item.example.answers[-1]], places
+
+
+def test_the_first_token_stands_once_where_the_template_writes_it_too() -> None:
+    base = speaking("{{ bos_token }}" + TEMPLATE)
+    inner = base.text.tokenizer.backend_tokenizer
+    inner.post_processor = processors.TemplateProcessing(
+        single="<end> $A", special_tokens=[("<end>", END)]
+    )
+    base.text = Text(
+        PreTrainedTokenizerFast(
+            tokenizer_object=inner,
+            bos_token="<end>",
+            chat_template="{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}",
+        )
+    )
+    task = Chat(template="{messages}").bind(base)
+    item = task.train_example(Row({"messages": TALK[1:3]}, "F:1"), 512)
+    assert item.example.ids[0] == END
+    assert item.example.ids.count(END) == 1
 
 
 def test_all_turns_are_those_that_transformers_marks() -> None:

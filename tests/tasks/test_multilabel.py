@@ -91,6 +91,24 @@ def test_thresholds_give_the_highest_f1() -> None:
     assert fitted.thresholds["art"] == fitted.thresholds["war"]
 
 
+def test_a_probability_of_exactly_the_threshold_is_enough() -> None:
+    chances = bound().predict(ROWS[:1], NOTHING)[0]["probabilities"]
+    exactly = bound(thresholds=chances).predict(ROWS[:1], NOTHING)[0]
+    assert exactly["labels"] == ["art", "war"]
+    above = {name: float(np.nextafter(chance, 1)) for name, chance in chances.items()}
+    assert bound(thresholds=above).predict(ROWS[:1], NOTHING)[0]["labels"] == []
+
+
+def test_of_equal_thresholds_the_middle_one_is_taken() -> None:
+    """Any from 0.2 on to 0.7 is right: near the middle of their log-odds, -0.27."""
+    task = Multilabel(labels=LABELS, template="{text}:", fit_thresholds="own")
+    chances = told([[0.7, 0.2], [0.2, 0.2], [0.7, 0.7], [0.2, 0.7]])
+    fitted = choose_thresholds(task, ROWS, chances)
+    assert fitted.thresholds is not None
+    for limit in fitted.thresholds.values():
+        assert np.log(limit / (1 - limit)) == pytest.approx(-0.27, abs=0.1)
+
+
 def test_each_label_may_have_a_threshold_of_its_own() -> None:
     task = Multilabel(labels=LABELS, template="{text}:", fit_thresholds="own")
     chances = told([[0.05, 0.7], [0.01, 0.75], [0.04, 0.9], [0.02, 0.95]])

@@ -205,3 +205,12 @@ def test_wrong_settings_are_named() -> None:
     one = Rank(template="{history}", catalogue=("a",)).bind(get())
     with pytest.raises(UserError, match="the catalogue has nothing but its answer"):
         one.check([Row({"history": "x", "answer": "a"}, "F:1")], answers=True)
+
+
+def test_a_history_is_cut_so_that_the_longest_candidate_fits() -> None:
+    task = bound()
+    row = Row({"history": "it was " * 60, "candidates": ["a", "a film " * 12], "answer": 0}, "F:1")
+    room = 80
+    example = task.dev_example(row, room).example
+    assert len(example.ids) > 20
+    assert len(example.ids) + max(map(len, example.branches)) <= room
