@@ -71,7 +71,7 @@ def test_the_baseline_is_the_texts_own_beginning(
         return held(backbone, ids, text)
 
     monkeypatch.setattr(compress_module, "_held", noted)
-    pressed(manual, questions=questions(4), training=Training(epochs=1))
+    pressed(manual, questions=questions(12), training=Training(epochs=1))
     whole = get("llama").text.ids(text())
     assert seen == [whole, whole[:6]]
 

@@ -47,6 +47,7 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.training import checkpoint
 from foreword.training.settings import Training
 from foreword.training.tune import log_path, rows_for, tune
+from foreword.training.world import World
 from plain import twin
 from quick import first
 from teaching import SEED
@@ -492,6 +493,24 @@ def last_good_step(out: Path) -> int:
     with safe_open(str(checkpoint.path_for(out)), "pt") as file:
         assert all(bool(file.get_tensor(name).isfinite().all()) for name in file.keys())  # noqa: SIM118
         return int(json.loads(file.metadata()[checkpoint.KEY])["step"])
+
+
+def test_a_process_with_a_part_of_the_rows_names_the_right_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original, seen = Classifier.losses, []
+
+    def poisoned(self: Classifier, logits: Tensor, items: Sequence[Any]) -> Tensor:
+        seen.append(items[0].example.ids)
+        return original(self, logits, items) * torch.tensor([math.nan] + [1.0] * (len(items) - 1))
+
+    monkeypatch.setattr(Classifier, "losses", poisoned)
+    monkeypatch.setattr(World, "share", lambda self, sizes: list(range(len(sizes)))[2:])
+    with pytest.raises(UserError, match=r"the loss of toy\.jsonl:\d+ is not finite") as caught:
+        toy_run(None)
+    line = re.findall(r"jsonl:(\d+)", str(caught.value))[0]
+    bad = rows(12)[int(line) - 1]
+    assert seen[0] == TASK.bind(get()).train_example(bad, 1000).example.ids
 
 
 def test_a_loss_that_is_not_finite_names_the_row_and_the_step(

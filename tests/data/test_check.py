@@ -73,8 +73,9 @@ def test_a_conversation_that_breaks_its_rules() -> None:
 
 def test_a_row_in_three_splits_is_named_by_the_first() -> None:
     train, dev, test = (rows(("a film", "good"), file=file) for file in "tds")
-    again = [p for p in check({"train": train, "dev": dev, "test": test}) if "also" in p.kind]
-    assert [p.where for p in again if p.where] == [("d:1 (as t:1)",), ("s:1 (as t:1)",)]
+    again = found(check({"train": train, "dev": dev, "test": test}))
+    assert again["also in another split", "dev"] == ("d:1 (as t:1)",)
+    assert again["also in another split", "test"] == ("s:1 (as t:1)",)
 
 
 def test_splits_beside_one_another() -> None:

@@ -237,7 +237,6 @@ def test_each_channel_of_a_random_prefix_has_the_mean_of_what_the_model_reads() 
     for site, kv in made.kv.items():
         for ours, theirs in ((kv.keys, like[site].keys), (kv.values, like[site].values)):
             spread, mean = torch.std_mean(theirs, 1, correction=0)
-            assert float(mean.abs().max()) > float(spread.min())
             within = 5 * spread / 400**0.5 + 1e-6
             assert bool(((ours.detach().mean(1) - mean).abs() <= within).all())
 
