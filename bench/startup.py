@@ -68,8 +68,22 @@ def commands(prompt: Path, folder: Path) -> dict[str, list[str]]:
         "info": ["info", str(prompt)],
         "library": ["library", str(prompt.parent)],
         f"data check, {ROWS} rows": ["data", "check", str(rows)],
-        f"data clean, {ROWS} rows": ["data", "clean", str(rows), "--dry-run", "--out", "-"],
-        f"data split, {ROWS} rows": ["data", "split", str(rows), "--out", str(folder), "--force"],
+        f"data clean, {ROWS} rows": [
+            "data",
+            "clean",
+            str(rows),
+            "--out",
+            str(folder / "c.jsonl"),
+            "--force",
+        ],
+        f"data split, {ROWS} rows": [
+            "data",
+            "split",
+            str(rows),
+            "--out",
+            str(folder / "split"),
+            "--force",
+        ],
     }
     every = {name: ["-m", "foreword", *arguments] for name, arguments in asked.items()}
     return {"import foreword": ["-c", "import foreword"], **every}
