@@ -38,7 +38,7 @@ def written(
     report: Reporter,
 ) -> Prompt:
     """Tune the prompt that writes texts, or read it where it is there and of the same settings."""
-    if backbone.architecture == "masked":
+    if not backbone.can_generate:
         raise UserError(f"{backbone.name} cannot write; give a model that can with `writer`")
     task, training = task_of(settings), replace(training, seed=settings.seed)
     learned, held = hold_out(rows, 0.1, settings.seed)

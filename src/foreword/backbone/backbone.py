@@ -145,7 +145,7 @@ class Backbone(Network):
         From then on all of them must run the same rows, in step. Raises UserError for a model
         whose layers do not stand in a list, or are quantized.
         """
-        if self.stack is None or self.quantized or self.architecture == "encoder-decoder":
+        if self.stack is None or self.quantized or self.has_two_stacks:
             why = "is quantized" if self.quantized else "has no one list of layers to spread"
             raise UserError(f"`shard`: {type(self.model).__name__} {why}; leave out one of the two")
         _ = self.fingerprint  # of the whole weights
@@ -214,7 +214,7 @@ class Backbone(Network):
         """Whether upper layers may run on stored states of rows of up to ``longest`` tokens."""
         if self.stack is None or len(self.stack.layers) < 2 or self.sharded:
             return False
-        return self._can_split and (self.architecture != "causal" or self.fits_window(longest))
+        return self._can_split and (not self.is_causal or self.fits_window(longest))
 
     @cached_property
     def _can_split(self) -> bool:

@@ -57,7 +57,7 @@ def decode(
     Raises UserError on masked models, which do not continue text.
     """
     decoding.check()
-    if backbone.architecture == "masked":
+    if not backbone.can_generate:
         raise UserError(f"{backbone.name} is a masked model and cannot generate; use a causal one")
     mixture = Mixture.of(injection, len(rows))
     if len(kinds := mixture.groups_by_change()) > 1:
@@ -102,7 +102,7 @@ def prepare(
     context, _ = backbone.pass_context(mixture)
     used = context if backbone.sites else None
     inputs: dict[str, Any]
-    if backbone.architecture == "encoder-decoder":
+    if backbone.has_two_stacks:
         encoded, mask = encode(backbone, rows, mixture, context)
         inputs = {
             "encoder_outputs": BaseModelOutput(last_hidden_state=encoded),
@@ -145,9 +145,7 @@ def config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
         stop_strings=list(decoding.stop) or None,
         eos_token_id=end,
         pad_token_id=end if end is not None else backbone.pad,
-        decoder_start_token_id=(
-            decoder_start(backbone) if backbone.architecture == "encoder-decoder" else None
-        ),
+        decoder_start_token_id=decoder_start(backbone) if backbone.has_two_stacks else None,
         **sampling,
     )
 

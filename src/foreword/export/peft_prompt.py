@@ -139,7 +139,7 @@ def soft_from_peft(
     """
     length = _length(folder, config, backbone, task)
     tensor = read_tensor(folder)
-    copies = (1, 2) if backbone.architecture == "encoder-decoder" else (1,)
+    copies = (1, 2) if backbone.has_two_stacks else (1,)
     _check_shape(folder, tensor, [(length * c, backbone.width) for c in copies], backbone)
     return Injection(embeds=tensor[:length].clone(), leading=length)
 
@@ -148,7 +148,7 @@ def prefix_from_peft(
     folder: Path, config: Mapping[str, Any], backbone: Backbone, task: Task
 ) -> Injection:
     """Read a prefix; raises UserError for a tensor or a model that it does not fit."""
-    if backbone.architecture != "causal":
+    if not backbone.is_causal:
         _check_task_type(folder, config, backbone)
         reason = _NO_PREFIX[backbone.architecture]
         raise UserError(f"{folder}: cannot be imported: {reason}")

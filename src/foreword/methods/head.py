@@ -81,7 +81,7 @@ def start_from_words(task: Bound) -> tuple[Tensor, Tensor]:
     paths = task.label_paths()
     if not paths:
         raise UserError("`head_start=words`: the task has no label words; leave it out")
-    first = task.backbone.text.around[0] if task.backbone.architecture == "encoder-decoder" else ()
+    first = task.backbone.text.around[0] if task.backbone.has_two_stacks else ()
     weights, biases = [], []
     for label in sorted(paths):
         own = [output(task.backbone, path[len(first) :]) for path in paths[label]]

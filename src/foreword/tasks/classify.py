@@ -152,5 +152,5 @@ def usual_template(row: Row, backbone: Backbone, asked: str) -> str:
             f"from its fields ({', '.join(row.fields)})"
         )
     body = "\n".join(f"{{{name}}}" for name in known)
-    answer = " [mask]" if backbone.architecture == "masked" else ""
+    answer = " [mask]" if backbone.fills_masks else ""
     return f"{body}\n{asked}:{answer}"

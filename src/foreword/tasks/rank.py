@@ -94,7 +94,7 @@ class Ranker(Bound):
     def __init__(self, task: Rank, backbone: Backbone) -> None:
         if task.template is None:
             raise UserError("a ranking needs a template; give one, or rows with a 'history'")
-        if backbone.architecture == "masked":
+        if not backbone.can_generate:
             raise UserError(
                 f"{backbone.name} is a masked model, which has no likelihood of a text; use a "
                 "causal one"

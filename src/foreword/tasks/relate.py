@@ -66,7 +66,7 @@ class Relate(ShowingTask):
         """Return the task with the relations of the rows and a template, where none are given."""
         template, labels = self.template, self.labels
         if template is None:
-            answer = " [mask]." if backbone.architecture == "masked" else ""
+            answer = " [mask]." if backbone.fills_masks else ""
             things = f"{{{self.head_field}}} and {{{self.tail_field}}}"
             template = f"{{{self.text_field}}}\n{things} are{answer}"
         if labels is None:

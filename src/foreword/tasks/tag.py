@@ -86,7 +86,7 @@ class Tag(LabelTask):
         if template is None:
             template = f"{{{self.token_field}}}"
         if each is None:
-            each = "\n{left}{word}:" + (" [mask]" if backbone.architecture == "masked" else "")
+            each = "\n{left}{word}:" + (" [mask]" if backbone.fills_masks else "")
         if labels is None:
             tags = {tag for row in rows for tag in tags_of(row, self.tag_field)}
             labels = {tag: tag_words(tag) for tag in sorted(tags)}

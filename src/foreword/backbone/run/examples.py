@@ -31,7 +31,7 @@ def states(
     ``lead`` tokens that all examples begin with are run once where rows are packed, which
     ``pack`` says is exact for this model.
     """
-    if network.architecture == "encoder-decoder":
+    if network.has_two_stacks:
         mixture = Mixture.of(injection, len(examples))
         return encoder_decoder.states(network, examples, mixture, layers=layers)
     laid, read = _run(network, examples, injection, lead, layers, pack)
@@ -54,7 +54,7 @@ def lower_states(
     each example has its own. The layers are those of the network's stack.
     """
     layers = LayerRange(last=layer)
-    if network.architecture == "encoder-decoder":
+    if network.has_two_stacks:
         mixture = Mixture.of(injection, len(examples))
         ids = [example.ids for example in examples]
         context, _ = network.pass_context(mixture)
@@ -81,7 +81,7 @@ def keys_and_values(network: Network, ids: Sequence[int], injection: Injection) 
         found[names[module]] = KV(key[0], value[0])
 
     mixture = Mixture((injection,), (0,))
-    if network.architecture == "encoder-decoder":
+    if network.has_two_stacks:
         reading = Example(tuple(ids), len(ids), (tuple(ids[1:]),), ())
         encoder_decoder.states(network, [reading], mixture, record, ids[0])
     else:

@@ -55,9 +55,29 @@ class Network:
         self.width: int = self._embeddings.weight.shape[1]
         # Right padding needs no mask on a causal model; the pad token would make some warn of that.
         pad = pad or 0
-        self.pad = (pad + 1) % self.vocabulary if architecture == "causal" else pad
+        self.pad = (pad + 1) % self.vocabulary if self.is_causal else pad
 
     # What the model is -----------------------------------------------------------------------
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether each token sees those before it alone."""
+        return self.architecture == "causal"
+
+    @property
+    def fills_masks(self) -> bool:
+        """Whether it predicts the token that a mask stands for."""
+        return self.architecture == "masked"
+
+    @property
+    def has_two_stacks(self) -> bool:
+        """Whether an encoder reads the text, and a decoder the answer."""
+        return self.architecture == "encoder-decoder"
+
+    @property
+    def can_generate(self) -> bool:
+        """Whether it can continue a text token by token."""
+        return not self.fills_masks
 
     @property
     def device(self) -> torch.device:
@@ -82,12 +102,12 @@ class Network:
     @property
     def positions_follow_prefix(self) -> bool:
         """Whether a row's tokens are numbered from where a prefix before them ends."""
-        return self.architecture == "causal" and "position_ids" in self.accepted
+        return self.is_causal and "position_ids" in self.accepted
 
     @cached_property
     def stack(self) -> Stack | None:
         """The layers as a list, those of the encoder where there are two; None without a list."""
-        two = self.architecture == "encoder-decoder"
+        two = self.has_two_stacks
         base = cast(nn.Module, self.model.get_encoder() if two else self.model.base_model)
         own = {n: s for n, s in self.sites.items() if s.role == ("encoder" if two else "self")}
         return Stack.find(base, own)
@@ -104,7 +124,7 @@ class Network:
 
     def fits_window(self, length: int) -> bool:
         """Whether rows of this length may be cut up: attention is reached, and sees them whole."""
-        if self.architecture != "causal" or not self.sites:
+        if not self.is_causal or not self.sites:
             return False
         return self.window is None or length <= self.window
 

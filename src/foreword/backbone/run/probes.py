@@ -20,7 +20,7 @@ def can_prefill(network: Network, *, pack: bool) -> bool:
     True of causal models whose sites hold all that they have read; false of bidirectional
     models, and where no attention site is reached.
     """
-    if network.architecture != "causal" or not network.sites:
+    if not network.is_causal or not network.sites:
         return False
     whole = Example((3, 1, 2, 4), 4, ((),), ((0, -1),))
     prefilled = prefill(network, NOTHING, (3, 1))

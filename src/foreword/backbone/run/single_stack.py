@@ -105,7 +105,7 @@ def padded(
     parts = torch.tensor(list(mixture.rows))[:, None]
     inputs: dict[str, Any] = model_inputs(network, pad_right(network, rows), parts, mixture)
     length = max(map(len, rows))
-    if network.architecture == "masked":
+    if network.fills_masks:
         inputs["attention_mask"] = padding(rows, length).to(here)
     elif any(line.parents is not None for line in laid):
         trees = [shifted(line, lead) for line, lead in zip(laid, leads, strict=True)]

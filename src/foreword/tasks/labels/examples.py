@@ -63,7 +63,7 @@ class LabelExamples(Bound):
         self.can_show = aids is not None
         self.aids = aids or ZeroShotAids()
         self.slot_template = Template.parse(labelling.slot_template)
-        masked = backbone.architecture == "masked"
+        masked = backbone.fills_masks
         if labelling.vocabulary and masked:
             raise UserError("loss 'vocabulary' is not for masked models; leave it out")
         self.words = normalize(words)
@@ -102,7 +102,7 @@ class LabelExamples(Bound):
     @cached_property
     def verbalizer(self) -> LabelTree | Cloze | Headed:
         """The label words as tokens, or with a head the labels alone."""
-        masked = self.backbone.architecture == "masked"
+        masked = self.backbone.fills_masks
         if self.headed:
             return Headed(tuple(self.labels), self.mask() if masked else None)
         paths = token_paths(self.words, self.spell)
@@ -193,7 +193,7 @@ class LabelExamples(Bound):
     def slot_tokens(self, row: Row) -> list[SlotTokens]:
         """Return the tokens before and after the answer at each of a row's slots."""
         text = self.backbone.text
-        decoded = self.slot_template.parts and self.backbone.architecture == "encoder-decoder"
+        decoded = self.slot_template.parts and self.backbone.has_two_stacks
         first = text.around[0] if decoded else ()
         tokens = []
         for values in self.labelling.slots(row):

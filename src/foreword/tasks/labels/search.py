@@ -138,7 +138,7 @@ def opening(task: Classifier, row: Row) -> Example:
 
 def _decoder_start(task: Classifier) -> tuple[int, ...]:
     """Return the tokens with which the decoder of an encoder-decoder begins."""
-    separate = task.backbone.architecture == "encoder-decoder"
+    separate = task.backbone.has_two_stacks
     return tuple(task.backbone.text.around[0]) if separate else ()
 
 

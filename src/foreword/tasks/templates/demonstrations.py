@@ -80,7 +80,7 @@ def mean_states(backbone: Backbone, texts: Sequence[str]) -> Tensor:
     examples = []
     for text in texts:
         own = backbone.text.ids(text)[:EMBEDDED_TOKENS] or backbone.text.ids(" .")
-        if backbone.architecture == "encoder-decoder":
+        if backbone.has_two_stacks:
             ids = (*first, *own, *last)
             examples.append(Example(ids, len(ids), ((),), ((0, -1),)))
             continue

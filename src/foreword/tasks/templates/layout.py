@@ -55,7 +55,7 @@ def fill_template(
         if template.demos is not None:
             filling = {**texts, template.demos.name: "".join(shown)}
         filled = _once(backbone, template, filling, before, truncated)
-        if not (filled.ids or truncated) and backbone.architecture != "masked":
+        if not (filled.ids or truncated) and not backbone.fills_masks:
             raise UserError(
                 f"{where}: the row has no tokens, and the template no text of its own; add some, "
                 "such as 'Label:'"
@@ -126,9 +126,9 @@ def _once(
             left = piece
             piece = piece.rstrip(" ")
         ids += backbone.text.ids(piece)
-    if backbone.architecture == "encoder-decoder":
+    if backbone.has_two_stacks:
         slot = len(ids)
-    if backbone.architecture != "causal":
+    if not backbone.is_causal:
         ids += last
     elif slot != len(ids):
         raise UserError(
@@ -162,7 +162,7 @@ def answer_ids(backbone: Backbone, left: str, answer: str, *, inside: bool = Fal
     encoder-decoder begins a new text, with the tokenizer's first tokens, unless ``left`` is
     ``inside`` what the decoder reads.
     """
-    if backbone.architecture == "encoder-decoder" and not inside:
+    if backbone.has_two_stacks and not inside:
         return [*backbone.text.around[0], *backbone.text.ids(answer.lstrip(" "))]
     if left.endswith(" "):
         left, answer = left.rstrip(" "), " " + answer.lstrip(" ")

@@ -36,14 +36,14 @@ class TextExamples(Bound):
     def __init__(self, task: TextTask, backbone: Backbone, wording: Wording) -> None:
         if task.template is None:
             raise UserError("a generation needs a template; give one, or rows with a 'prompt'")
-        if backbone.architecture == "masked":
+        if not backbone.can_generate:
             raise UserError(f"{backbone.name} is a masked model and cannot generate")
         task.decoding.check()
         if not 0 <= task.label_smoothing < 1:
             raise UserError(
                 f"label_smoothing is {task.label_smoothing}; give a share, from 0 to below 1"
             )
-        if wording.every_turn and backbone.architecture != "causal":
+        if wording.every_turn and backbone.has_two_stacks:
             raise UserError(
                 f"{backbone.name} has a decoder apart, which learns one turn; use `turns` last"
             )
