@@ -241,6 +241,7 @@ def test_the_same_run_ends_in_the_same_file(tmp_path: Path) -> None:
     assert one == two
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 @pytest.mark.parametrize("name", ["llama", "bert"])
 def test_a_quantized_backbone_is_tuned_nearly_as_the_whole(kind: str, name: str) -> None:
