@@ -8,7 +8,8 @@ import pytest
 
 from foreword.backbone.decode import Decoding
 from foreword.data.row import Row
-from foreword.evaluation.evaluate import evaluate, scored
+from foreword.evaluation.evaluate import evaluate
+from foreword.evaluation.evaluate import score as score_rows
 from foreword.injection import NOTHING
 from foreword.methods.base import Method
 from foreword.methods.head import Head
@@ -134,7 +135,7 @@ def test_a_prompt_finds_what_the_model_knows(name: str, task: str, method: str) 
         training=Training(epochs=15, batch_size=8, schedule="constant", seed=SEED),
     )
     unseen = make(60, 3)
-    bare = scored(prompt.task.bind(taught(name)).without_prompt(), unseen, NOTHING)
+    bare = score_rows(prompt.task.bind(taught(name)).without_prompt(), unseen, NOTHING)
     assert bare[score] <= 45, bare[score]
     found = evaluate(prompt, unseen)
     assert found[score] >= 90, found[score]
