@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ from transformers import (
 from foreword.backbone.load import sources
 from foreword.backbone.load.fingerprint import fingerprint
 from foreword.backbone.load.folder import architecture_of
-from foreword.backbone.load.sources import open_source
+from foreword.backbone.load.sources import folder_of, open_source
 from foreword.errors import UserError
 
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -297,6 +299,22 @@ def test_a_gguf_file_is_unpacked_once(
     assert first.tokenizer.eos_token == "<eos>"
     assert fingerprint(first.model, first.tokenizer) == fingerprint(second.model, second.tokenizer)
     assert len(list((cache / "models").iterdir())) == 1
+
+
+def test_a_terminal_sees_how_far_the_unpacking_is(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    tiny_gguf(tmp_path / "tiny.gguf")
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    folder_of(str(tmp_path / "tiny.gguf"))
+    said, bar = screen.getvalue().split("\n", 1)
+    assert said.startswith("unpacking tiny.gguf into ")
+    assert "0%|" in bar
+    assert "\n" not in bar  # it is cleared when all tensors are there
 
 
 def test_another_file_of_the_same_name_is_unpacked_anew(tmp_path: Path, cache: Path) -> None:
