@@ -147,7 +147,7 @@ def test_the_first_steps_are_those_of_a_plain_loop(text: Path, tmp_path: Path) -
         x = torch.tensor([ids[start:end], ids[length + start : length + end]])
         y = torch.tensor([ids[start + 1 : end + 1], ids[length + start + 1 : length + end + 1]])
         out = plain(x, past_key_values=states if start else None, use_cache=True)
-        states = out.past_key_values.detached()
+        states = out.past_key_values.detach()
         loss = F.cross_entropy(out.logits.flatten(0, 1), y.flatten())
         assert float(loss.detach()) == pytest.approx(said.of("step")[step]["loss"], rel=1e-4)
         optimizer.zero_grad()

@@ -1,1 +1,1 @@
-"""Recurrent language models made of a text file."""
+"""Pretraining of recurrent language models on a text file."""

@@ -1,4 +1,4 @@
-"""Pretraining: a recurrent language model and its tokenizer, made from one text file."""
+"""Pretraining: a recurrent language model and its tokenizer, trained on one text file."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train a model on a UTF-8 text and write the folder ``out``, which opens as a backbone.
 
-    The weights that score the held-out end of the text best are kept. Returns what was made:
-    ``steps``, ``tokens`` (of the vocabulary), ``parameters``, and of the held-out text
-    ``perplexity`` of a token and ``bits_per_character``.
+    The weights that score the held-out end of the text best are kept. Returns the numbers of
+    ``steps``, ``tokens`` (in the vocabulary) and ``parameters``, and on the held-out text the
+    ``perplexity`` per token and ``bits_per_character``.
 
-    Raises UserError for a text or settings that cannot be, and for an ``out`` that holds something
-    else; Interrupted after Ctrl-C, when all is saved.
+    Raises UserError for an unusable text or setting, and for an ``out`` that holds something else;
+    Interrupted after Ctrl-C, once the run is saved.
     """
     settings = settings or Pretraining()
     settings.check()
@@ -122,7 +122,7 @@ def _tokenizer(settings: Pretraining, text: str) -> PreTrainedTokenizerFast:
 
 
 def _check_out(folder: Path) -> None:
-    """Say before the training what would fail after it."""
+    """Raise UserError, before the training, where ``out`` could not be written after it."""
     try:
         if folder.is_dir():
             config = folder / "config.json"
@@ -143,7 +143,7 @@ def _check_out(folder: Path) -> None:
 
 
 def _write(folder: Path, model: RecurrentForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write a folder under another name and rename it, so that it is whole or not there."""
+    """Write the folder under another name, then rename it: no half-written one is ever seen."""
     fresh, old = _beside(folder, "new"), _beside(folder, "old")
     try:
         with without_bars():
@@ -160,7 +160,7 @@ def _write(folder: Path, model: RecurrentForCausalLM, tokenizer: PreTrainedToken
 
 
 def _beside(folder: Path, word: str) -> Path:
-    """Name a hidden folder beside another one, with nothing in it."""
+    """Return the path of a hidden folder beside another one; what it held is deleted."""
     made = folder.with_name(f".{folder.name}.{word}")
     shutil.rmtree(made, ignore_errors=True)
     return made

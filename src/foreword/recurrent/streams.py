@@ -1,4 +1,4 @@
-"""Streams: a text read by a recurrent model in steps, every one of them resumable."""
+"""Training on a text cut into parallel streams, resumable after every step."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ CLIP = 1.0
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How a recurrent language model is made.
+    """The settings of a recurrent language model and of its training.
 
-    ``vocabulary`` is the most tokens there may be: None is all characters, or 4096 of BPE. A step
-    reads ``sequence`` tokens of each of ``batch_size`` streams, into which the text is cut; a
-    stream's state is carried from step to step and its gradient is not (truncated
-    backpropagation through time). ``steps`` ends the run sooner or later than ``epochs``. The
-    rate of AdamW falls to zero in a line.
+    ``vocabulary`` is the most tokens there may be; None is all characters, or 4096 of BPE. The
+    text is cut into ``batch_size`` streams, and a step reads ``sequence`` tokens of each. A
+    stream's state is carried from step to step, but its gradient is not (truncated
+    backpropagation through time). ``steps``, where given, replaces ``epochs``. The rate of AdamW
+    falls linearly to zero.
     """
 
     arch: str = setting("lstm", help="lstm or gru")
@@ -86,7 +86,7 @@ class Pretraining:
 
 
 class Streams(nn.Module):
-    """The model and the state that each stream of the text has come to: (layers, B, S)."""
+    """The model, and its ``state`` in each stream of the text: (layers, B, S)."""
 
     def __init__(self, model: RecurrentForCausalLM, streams: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Streams(nn.Module):
         self.state: Tensor
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Read on: (B, T) -> logits (B, T, vocabulary)."""
+        """Read the next tokens of each stream: (B, T) -> logits (B, T, vocabulary)."""
         before = States()
         before.layers = dict(enumerate(self.state.unbind()))
         logits: Tensor = self.model(ids, past_key_values=before).logits
@@ -140,7 +140,7 @@ class Reading:
         self.best: dict[str, Tensor] = {}
 
     def restore(self, path: Path) -> str:
-        """Go on from the checkpoint, if there is one."""
+        """Go on from the checkpoint, if there is one; return a line that says so."""
         found = checkpoint.read(path, self.progress.run, self.streams, self.optimizer)
         if found is None:
             return "nothing to resume: no checkpoint; starting anew"
@@ -148,7 +148,7 @@ class Reading:
         return f"resuming at step {self.progress.step} of {self.steps}"
 
     def go(self, report: Reporter, path: Path) -> None:
-        """Take all steps that are left."""
+        """Take the remaining steps, with checkpoints and scores of the held-out text."""
         saved = time.monotonic()
         with interruptible() as stopped:
             while self.progress.step < self.steps:

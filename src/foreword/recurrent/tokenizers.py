@@ -1,4 +1,4 @@
-"""Tokenizers made from a text: its characters, or byte-level BPE."""
+"""Tokenizers built from a text: its characters, or byte-level BPE."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def byte_pairs(text: str, size: int) -> PreTrainedTokenizerFast:
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Return a text's ids, read piece by piece so that a long one needs little memory."""
+    """Return a text's ids. It is encoded in pieces, so that a long text needs little memory."""
     inner = tokenizer.backend_tokenizer
     return [i for piece in _pieces(text) for i in inner.encode(piece, add_special_tokens=False).ids]
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Split a text into pieces that begin with a line, where lines are not very long."""
+    """Split a text into pieces at line starts; a line longer than a piece is cut."""
     start = 0
     while start < len(text):
         end = start + PIECE

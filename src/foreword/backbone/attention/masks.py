@@ -16,7 +16,7 @@ def padding(rows: Sequence[Sequence[int]], length: int) -> Tensor:
     return (torch.arange(length)[None] < sizes[:, None]).long()  # (B, T)
 
 
-def shifted(line: Line, lead: int) -> list[int]:
+def shift_parents(line: Line, lead: int) -> list[int]:
     """Return the parents of a line's tokens with ``lead`` tokens put before them."""
     own = line.parents if line.parents is not None else range(-1, len(line.tokens) - 1)
     return [*range(-1, lead - 1), *(parent + lead for parent in own)]

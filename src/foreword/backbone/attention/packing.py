@@ -11,21 +11,24 @@ from torch import Tensor
 from foreword.backbone.attention.masks import additive, ancestors
 
 WASTE = 1.15
-"""Rows share a block of attention while its padding makes it at most this much larger."""
+"""A block takes another row while its padded size is at most this many times its tokens."""
 
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """How N packed tokens part into a lead that every row sees, and the rows themselves.
+    """Where the rows are among N packed tokens, after ``lead`` tokens that every row sees.
 
-    Rows stand in blocks of near-equal length; only attention pads them, block by block. All is
-    tensors, so that a compiled layer takes one packing after another: ``plan`` (blocks, 4), on
-    the CPU, holds each block's first token, its number of tokens, of rows B, and the longest
-    row's length T. The ``lead`` (how many tokens; they come first) is a block of its own.
-    ``places`` (N,) tells where each token stands in its block, b * T + t; ``sources`` (sum of
-    B * T,) which token stands there, a row's last one in its padding. ``masks`` holds the
-    additive masks (B, T, T) of all blocks one after the other where rows are trees of tokens;
-    it is empty where each token sees those before it.
+    Rows are grouped into blocks of near-equal length; only attention pads them, one block at a
+    time. The lead, where there is one, is the first block. All fields but ``lead`` are tensors,
+    so that a compiled layer takes one packing after another.
+
+    - ``plan`` (blocks, 4), on the CPU: each block's first token, its number of tokens, its
+      number of rows B and the length T of its longest row.
+    - ``places`` (N,): the index of each token in its padded block, b * T + t.
+    - ``sources`` (sum of B * T,): the token at each index of the padded blocks; a row's last
+      token where there is padding.
+    - ``masks``: where rows are trees of tokens, the additive masks (B, T, T) of all blocks,
+      flattened and joined; empty where each token sees all those before it.
     """
 
     lead: int
@@ -67,10 +70,10 @@ class Block:
         return self.stop - self.start == self.rows * self.length
 
     def spread(self, packed: Tensor) -> Tensor:
-        """Part packed tokens into rows padded with each one's last: (N, ...) -> (B, T, ...).
+        """Return the block's rows, padded with their last tokens: (N, ...) -> (B, T, ...).
 
-        Padding so is finite, and no more to a query than what it stands for: in attention's
-        backward pass ``exp(score - lse)`` stays at most 1 there.
+        Copies of real tokens keep attention's backward pass finite: a padded key scores no more
+        than the token it copies, so ``exp(score - lse)`` is at most 1.
         """
         if self.even:
             own = packed[self.start : self.stop]
@@ -79,7 +82,7 @@ class Block:
         return own.reshape(self.rows, self.length, *own.shape[1:])
 
     def spread_zero(self, packed: Tensor) -> Tensor:
-        """The same, padded with zeros: for gradients."""
+        """Return the block's rows padded with zeros, as gradients need: (N, ...) -> (B, T, ...)."""
         own = packed[self.start : self.stop]
         if not self.even:
             room = own.new_zeros(self.rows * self.length, *own.shape[1:])

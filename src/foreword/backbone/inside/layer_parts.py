@@ -1,4 +1,4 @@
-"""Where a layer's parts end: found by running the model once on a few tokens, never by its name."""
+"""Finds the attention and feed-forward parts of layers by a run on a few tokens, not by name."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ Part = Literal["attention", "feed-forward"]
 
 @dataclass(frozen=True)
 class LayerPart:
-    """The end of a layer's attention or of its feed-forward part, where a patch may stand.
+    """The attention or the feed-forward part of a layer, at whose end a patch may be put.
 
-    ``module`` is the last of the part's modules and ``entry`` the first one behind what the part
-    reads; of an attention they are the same, its output projection, and so they are of a mixture
-    of experts, which is taken as one module. ``inputs`` and ``width`` are the sizes of what
-    ``entry`` reads and of what ``module`` gives.
+    ``module`` is the name of the part's last module, ``entry`` of its first linear layer. For
+    attention both are the output projection; for a mixture of experts both are the whole mixture.
+    ``inputs`` is the size of what ``entry`` takes, and ``width`` of what ``module`` returns.
     """
 
     part: Part
@@ -36,8 +35,8 @@ class LayerPart:
 
 
 @dataclass(frozen=True, eq=False)
-class _Ran:
-    """One module's first call: when it began and ended, and what went in and came out."""
+class _Call:
+    """A module's first call: when it began and ended, its input and its output."""
 
     name: str
     module: nn.Module
@@ -52,48 +51,50 @@ class _Ran:
 
 
 def find_layer_parts(model: PreTrainedModel, sites: Mapping[str, Site]) -> tuple[LayerPart, ...]:
-    """List the places of all layers, in the order in which they run.
+    """List the parts of all layers, in the order in which they run.
 
-    An attention ends in the first linear layer after the attention function; where a model has
-    no attention sites, in the first one that sees a token otherwise when the token before it
-    changes. What a layer runs after its last attention is its feed-forward part, from the first
-    linear layer to the last one of the layer's width.
+    Attention ends with the first linear layer after the attention function. In a model without
+    attention sites it ends with the first linear layer whose input at one token depends on
+    another token. The feed-forward part is what a layer runs after its last attention, from the
+    first linear layer to the last one whose output has the layer's width.
 
     Raises UserError for a model whose layers do not stand in a list or have no such parts.
     """
-    ran, attended = _run(model, sites)
+    calls, attended = _record_calls(model, sites)
     layers = _layers(model, sites)
-    meeting = None if sites else _meeting(ran, layers[0])
+    mixing = None if sites else _mixing(calls, layers[0])
     found: list[LayerPart] = []
     for layer in layers:
-        own = [r for r in ran if r.name.startswith(f"{layer}.")]
+        own = [r for r in calls if r.name.startswith(f"{layer}.")]
         linears = [r for r in own if r.linear]
         if sites:
             times = [time for site, time in attended.items() if site.startswith(f"{layer}.")]
             ends = [next((r for r in linears if r.began > time), None) for time in times]
         else:
-            ends = [next((r for r in linears if r.name == f"{layer}{meeting}"), None)]
+            ends = [next((r for r in linears if r.name == f"{layer}{mixing}"), None)]
         attention = [end for end in ends if end is not None]
-        whole = next((r for r in ran if r.name == layer), None)
+        whole = next((r for r in calls if r.name == layer), None)
         if whole is None or not ends or len(attention) < len(ends):
             raise _no_parts(model)
-        found += [_place("attention", end, end) for end in attention]
+        found += [_part("attention", end, end) for end in attention]
         after = [r for r in own if r.began > attention[-1].ended]
-        found.append(_place("feed-forward", *_feed_forward(model, after, whole)))
+        found.append(_part("feed-forward", *_feed_forward(model, after, whole)))
     return tuple(found)
 
 
-def _place(part: Part, first: _Ran, last: _Ran) -> LayerPart:
+def _part(part: Part, first: _Call, last: _Call) -> LayerPart:
     return LayerPart(part, last.name, last.output.shape[-1], first.name, first.input.shape[-1])
 
 
-def _meeting(ran: Sequence[_Ran], layer: str) -> str | None:
-    """Return where in a layer tokens first meet: the rest of a linear layer's name."""
-    own = (r for r in ran if r.linear and r.name.startswith(f"{layer}."))
-    return next((r.name.removeprefix(layer) for r in own if _met(r.input)), None)
+def _mixing(calls: Sequence[_Call], layer: str) -> str | None:
+    """Return the name, within a layer, of the first linear layer whose input mixes tokens."""
+    own = (r for r in calls if r.linear and r.name.startswith(f"{layer}."))
+    return next((r.name.removeprefix(layer) for r in own if _is_mixed(r.input)), None)
 
 
-def _feed_forward(model: PreTrainedModel, after: Sequence[_Ran], layer: _Ran) -> tuple[_Ran, _Ran]:
+def _feed_forward(
+    model: PreTrainedModel, after: Sequence[_Call], layer: _Call
+) -> tuple[_Call, _Call]:
     """Return the first and the last module of what a layer runs after its attention."""
     width = layer.output.shape[-1]
     wide = [r for r in after if r.output.shape[-1] == width]
@@ -128,15 +129,18 @@ def _layers(model: PreTrainedModel, sites: Mapping[str, Site]) -> list[str]:
     return list(found)
 
 
-def _run(model: PreTrainedModel, sites: Mapping[str, Site]) -> tuple[list[_Ran], dict[str, int]]:
-    """Run two rows that differ in one token; return the calls, as they began, and when it attended.
+def _record_calls(
+    model: PreTrainedModel, sites: Mapping[str, Site]
+) -> tuple[list[_Call], dict[str, int]]:
+    """Run two rows that differ in their first token, and record when modules are called.
 
-    A module that is called more than once in a pass (ALBERT shares one layer) is one call.
+    Returns the calls in the order in which they began, and the time of each site's attention.
+    Of a module that is called more than once (ALBERT's shared layer) the first call counts.
     """
     names = {module: name for name, module in model.named_modules()}
     clock = count()
     began: dict[str, tuple[int, Tensor]] = {}
-    ran: dict[str, _Ran] = {}
+    calls: dict[str, _Call] = {}
     attended: dict[str, int] = {}
 
     def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -147,8 +151,8 @@ def _run(model: PreTrainedModel, sites: Mapping[str, Site]) -> tuple[list[_Ran],
     def end(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         name = names[module]
         made = output[0] if isinstance(output, tuple) else output
-        if name in began and name not in ran and isinstance(made, Tensor):
-            ran[name] = _Ran(name, module, began[name][0], next(clock), began[name][1], made)
+        if name in began and name not in calls and isinstance(made, Tensor):
+            calls[name] = _Call(name, module, began[name][0], next(clock), began[name][1], made)
 
     def record(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, window: int | None
@@ -168,7 +172,7 @@ def _run(model: PreTrainedModel, sites: Mapping[str, Site]) -> tuple[list[_Ran],
     finally:
         for hook in hooks:
             hook.remove()
-    return sorted(ran.values(), key=lambda r: r.began), attended
+    return sorted(calls.values(), key=lambda r: r.began), attended
 
 
 def _hooks(model: nn.Module, begin: Callable[..., Any], end: Callable[..., Any]) -> Iterator[Any]:
@@ -177,8 +181,8 @@ def _hooks(model: nn.Module, begin: Callable[..., Any], end: Callable[..., Any])
         yield module.register_forward_hook(end)
 
 
-def _met(given: Tensor) -> bool:
-    """Whether the last token's states differ between the rows: then they have seen the first."""
+def _is_mixed(given: Tensor) -> bool:
+    """Whether the last token's states depend on the first token, in which the two rows differ."""
     return given.dim() == 3 and len(given) == 2 and not torch.equal(given[0, -1], given[1, -1])
 
 

@@ -1,4 +1,4 @@
-"""The user's cache folder, and folders that appear in it whole or not at all."""
+"""The user's cache folder, and how a folder is written to it atomically."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _ABANDONED_AFTER = 24 * 3600.0  # s; no build takes a day, so an older one was k
 
 
 def cache_root() -> Path:
-    """Say where derived files live: `FOREWORD_CACHE` if set, else the platform's cache folder."""
+    """Return the cache folder: `FOREWORD_CACHE` if set, else the platform's."""
     chosen = os.environ.get("FOREWORD_CACHE")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("foreword"))
 
 
 def publish(build: Callable[[Path], None], target: Path) -> Path:
-    """Make the folder `target` by `build(folder)`, atomically; return `target`.
+    """Write the folder `target` by `build(folder)`, atomically; return `target`.
 
     `build` fills a temporary folder beside `target`, which is flushed to the disk and renamed. A
-    folder that is already there is kept, also when another process was faster; whatever `build`
-    raises passes through and leaves nothing behind.
+    `target` that exists is kept, also if another process wrote it meanwhile. An error in `build`
+    is raised again, and the temporary folder is deleted.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.

@@ -38,13 +38,14 @@ _PROBE = (
 
 
 def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash what makes a backbone itself: its config, its tokenizer and its weights.
+    """Hash what identifies a backbone: its config, its tokenizer and its weights.
 
-    Of the config, what differs from its class's defaults; of the tokenizer, its vocabulary, special
-    tokens and the ids of a fixed text; of each tensor, its name, shape and 64 evenly spaced
-    elements. Those are rounded to bfloat16, so loading in bfloat16 changes nothing (float16 of a
-    wider checkpoint may: it rounds otherwise). A change that misses every sampled element goes
-    unseen: this tells models apart, and is no seal against tampering.
+    Of the config, the hash covers what differs from its class's defaults; of the tokenizer, its
+    vocabulary, its special tokens and the ids of a fixed text; of each tensor, its name, shape
+    and 64 evenly spaced elements. Elements are rounded to bfloat16, so a model loaded in
+    bfloat16 has the same hash (in float16 it may not: rounding differs). A change to elements
+    that are not sampled is not noticed: the hash tells models apart, and does not protect
+    against tampering.
 
     Returns:
         "sha256:" and 32 hex digits.

@@ -59,8 +59,8 @@ def open_folder(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Architecture]:
     """Load the model (in evaluation mode, on the CPU) and the tokenizer that a folder holds.
 
-    Only safetensors are read, no code of the folder's own is run, and nothing is downloaded. The
-    tokenizer is given a padding token if it has none. `name` is what error lines call the folder.
+    Only safetensors are read, no code in the folder is run, and nothing is downloaded. A
+    tokenizer without a padding token is given one. Error messages call the folder `name`.
 
     Raises:
         UserError: the folder is not a whole model of that architecture.
@@ -78,7 +78,7 @@ def open_folder(
 
 
 def architecture_of(config: PreTrainedConfig) -> Architecture:
-    """Say what a model is from its config.
+    """Return the architecture of a model from its config.
 
     `is_encoder_decoder` decides first, then the saved class where only one of transformers' tables
     lists it, then the model type's table. A type that both the causal and the masked table list is
@@ -191,9 +191,9 @@ def _model(
 
 
 def _align(model: PreTrainedModel) -> None:
-    """Move weights that begin where a file's header happened to end to where tensors begin.
+    """Copy weights that are not aligned in memory, as those mapped from a file may be.
 
-    A matrix product may round otherwise there, and the same model from two files would differ.
+    Matrix products may round differently on them, so that one model in two files would differ.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.data_ptr() % ALIGNMENT:
@@ -206,7 +206,7 @@ def _some(keys: set[str]) -> str:
 
 
 def has_weights(folder: Path) -> bool:
-    """Say whether the safetensors are there, every shard of them."""
+    """Whether all shards of the safetensors are there."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -218,5 +218,5 @@ def has_weights(folder: Path) -> bool:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Say whether any file of a tokenizer is there."""
+    """Whether any file of a tokenizer is there."""
     return any(True for pattern in _TOKENIZER_FILES for _ in folder.glob(pattern))

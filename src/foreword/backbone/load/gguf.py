@@ -23,7 +23,7 @@ _SAMPLES = 64
 _SAMPLE_BYTES = 4096
 
 
-def unpacked(path: Path) -> Path:
+def unpack(path: Path) -> Path:
     """Return the transformers folder (float32 safetensors) for a causal model's `.gguf` file.
 
     The folder lies in the cache under the file's name and a hash of its size, name and sampled

@@ -1,4 +1,4 @@
-"""A hub id's folder: out of the hub's local cache, or downloaded because the user named it."""
+"""The folder of a hub id: from the hub's local cache, or downloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear layers whose frozen weights take 8 or 4 bits; activations and prompts stay as they are."""
+"""Quantization of frozen linear layers to 8 or 4 bits; activations and prompts stay as they are."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from foreword.errors import UserError, nearest
 
 
 def quantize(model: PreTrainedModel, kind: str) -> None:
-    """Replace the weights of the linear layers below the model's head by quantized ones.
+    """Quantize the weights of the linear layers below the model's head.
 
-    Embeddings, the output embeddings and whatever shares their weights stay. Gradients pass
-    through the layers to their inputs, as those of the weights rounded to what is kept.
+    Embeddings, output embeddings and all that shares their weights are left alone. Gradients pass
+    through the layers to their inputs, computed with the quantized weights.
 
     Raises:
         UserError: unknown kind, its library is missing, or the model has no linear layers.

@@ -1,4 +1,4 @@
-"""How transformers reports: scoped silence for what is said better elsewhere."""
+"""Context managers that silence transformers where foreword reports better itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from foreword.errors import UserError
 
 @contextlib.contextmanager
 def without_remarks() -> Iterator[None]:
-    """Keep back what libraries remark while they are imported, on kernels for other machines."""
+    """Silence what libraries log while they are imported, about kernels for other machines."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,10 +1,10 @@
 """Recurrent language models: a stack of LSTM or GRU layers, as a causal model of transformers.
 
-A layer's state is one vector, [h; c] of an LSTM and h of a GRU. Where attention sees keys and
-values of every position before a row, a layer goes on from its state after the last of them: the
-state's first half stands as the key and its second half as the value (`KV`, one head), so that an
-LSTM's keys are its h and its values its c. A prefix is thus a learned initial state, and what a
-layer holds after a text is a prefix that reads on from it.
+A layer's state is one vector: [h; c] in an LSTM, h in a GRU. Attention sees the keys and values of
+all positions before a row; a recurrent layer needs only its state after the last of them. It is
+stored as a `KV` of one head, its first half as the key and its second half as the value: an LSTM's
+key is its h and its value its c. So a prefix is a learned initial state, and a layer's state after
+a text is a prefix from which it reads on.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class States:
         """Let row i go on from the states of row ``rows[i]``."""
         self.layers = {n: state.index_select(0, rows) for n, state in self.layers.items()}
 
-    def detached(self) -> States:
-        """Return the same states without their graph."""
+    def detach(self) -> States:
+        """Return the same states, detached from their graph."""
         made = States()
         made.layers = {n: state.detach() for n, state in self.layers.items()}
         return made
@@ -104,20 +104,21 @@ class RecurrentLayer(nn.Module):
         self,
         hidden_states: Tensor,
         *,
-        mask: Tensor | None = None,  # (B, T) bool; a token that is False leaves the state as it is
+        mask: Tensor | None = None,  # (B, T) bool; a token that is False does not change the state
         states: States | None = None,
         foreword: PassContext | None = None,
     ) -> Tensor:
         """Read (B, T, W) and return h after each token: (B, T, W).
 
-        The start is what ``states`` holds, and gets the end; else the prefix; else zeros.
+        It starts from ``states``, which then receives the last state; without them from the
+        prefix, and without a prefix from zeros.
         """
         state = None if states is None else states.layers.get(self.number)
         if state is None:
             state = self._start(hidden_states, foreword)
         recording = foreword is not None and foreword.record is not None
         if recording or (mask is not None and not bool(mask.all())):
-            every = self._stepped(hidden_states, state, mask)  # (B, T, S)
+            every = self._read_by_token(hidden_states, state, mask)  # (B, T, S)
             found, state = every[..., : self.width], every[:, -1]
             if foreword is not None and foreword.record is not None:
                 key, value = every[:, None].chunk(2, -1)
@@ -148,7 +149,7 @@ class RecurrentLayer(nn.Module):
         found, *after = self.cell.run(hidden_states, before, weights, *options)
         return found, torch.cat(after, 2)[0]
 
-    def _stepped(self, hidden_states: Tensor, state: Tensor, mask: Tensor | None) -> Tensor:
+    def _read_by_token(self, hidden_states: Tensor, state: Tensor, mask: Tensor | None) -> Tensor:
         """Read token by token and return the state after each: (B, T, S)."""
         found = []
         for place in range(hidden_states.shape[1]):
@@ -170,7 +171,7 @@ def _last(prefixes: Prefixes) -> Tensor:
 
 
 class RecurrentPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
-    """What the model and its base share: the configuration and how weights begin."""
+    """What the model and its base share: the configuration and the initialization of weights."""
 
     config_class = RecurrentConfig
     base_model_prefix = "model"
@@ -178,7 +179,7 @@ class RecurrentPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Begin cells as torch does, with an LSTM that forgets little (Jozefowicz et al. 2015)."""
+        """Initialize as torch does, but an LSTM's forget bias to 1 (Jozefowicz et al. 2015)."""
         super()._init_weights(module)  # type: ignore[no-untyped-call]
         if isinstance(module, RecurrentLayer):
             bound = module.width**-0.5

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from foreword.backbone.load.folder import Architecture, open_folder
-from foreword.backbone.load.gguf import unpacked
+from foreword.backbone.load.gguf import unpack
 from foreword.backbone.load.hub import hub_folder
 from foreword.errors import UserError, nearest
 
@@ -69,19 +69,19 @@ def open_source(
 
 
 def folder_of(name: str) -> Path:
-    """Return the transformers folder that a name stands for, made or downloaded at need.
+    """Return the transformers folder that a name stands for; unpack or download it first if needed.
 
     Raises:
         UserError: nothing has that name.
     """
     if name == PACKAGED:
-        return unpacked(_packaged_file())
+        return unpack(_packaged_file())
     path = Path(name).expanduser()
     if path.is_dir():
         return path
     if path.is_file():
         if path.suffix == ".gguf":
-            return unpacked(path.resolve())
+            return unpack(path.resolve())
         raise UserError(f"cannot load {name!r}: a model is a folder or a .gguf file")
     if _looks_local(name):
         raise UserError(f"cannot load {name!r}: no such folder or file")
@@ -95,7 +95,7 @@ def _looks_local(name: str) -> bool:
 
 
 def _packaged_file() -> Path:
-    # found, not imported: only the package's data is wanted, and its code needs other packages
+    # not imported: only its data is wanted, and its code needs other packages
     spec = importlib.util.find_spec(_PACKAGE)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for path in sorted(Path(folder).glob("*.gguf")):

@@ -85,7 +85,7 @@ def keys_and_values(network: Network, ids: Sequence[int], injection: Injection) 
         reading = Example(tuple(ids), len(ids), (tuple(ids[1:]),), ())
         encoder_decoder.states(network, [reading], mixture, record, ids[0])
     else:
-        single_stack.padded(network, [Line(tuple(ids))], mixture, record=record)
+        single_stack.run_padded(network, [Line(tuple(ids))], mixture, record=record)
     return found
 
 
@@ -122,5 +122,5 @@ def _run(
         given = layers.given[0], *itertools.chain.from_iterable(parts)
         layers = replace(layers, given=given)
     if pack:
-        return laid, single_stack.packed(network, laid.lines, mixture, shared, layers)
-    return laid, single_stack.padded(network, laid.lines, mixture, layers)
+        return laid, single_stack.run_packed(network, laid.lines, mixture, shared, layers)
+    return laid, single_stack.run_padded(network, laid.lines, mixture, layers)

@@ -1,4 +1,4 @@
-"""Rows of ids as a model takes them: led by virtual tokens, padded, embedded where they must be."""
+"""Rows of ids as a model takes them: virtual tokens in front, padding, embeddings where needed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def with_leading(
     network: Network, rows: Sequence[Sequence[int]], mixture: Mixture
 ) -> tuple[list[list[int]], list[int]]:
     """Write each row's leading virtual tokens before it; return the rows and the counts."""
-    leads = [mixture.parts[row].leading for row in mixture.rows]
-    made = [[*virtual(network, lead), *row] for lead, row in zip(leads, rows, strict=True)]
-    return made, leads
+    counts = [mixture.parts[row].leading for row in mixture.rows]
+    made = [[*virtual(network, count), *row] for count, row in zip(counts, rows, strict=True)]
+    return made, counts
 
 
 def pad_right(network: Network, rows: Sequence[Sequence[int]]) -> Tensor:
@@ -41,8 +41,8 @@ def model_inputs(
 ) -> dict[str, Tensor]:
     """Return ids as the model takes them, embedded here where any is of a virtual token.
 
-    ``ids`` (B, T); ``parts`` (B, T) or (B, 1) tells under which part of the mixture each is.
-    Both are on the CPU, so that looking at them waits for no GPU.
+    ``ids`` is (B, T); ``parts``, (B, T) or (B, 1), says which part of the mixture each token is
+    under. Both are on the CPU, so that reading them does not wait for a GPU.
 
     Raises UserError for a virtual token that its part has no embedding for.
     """

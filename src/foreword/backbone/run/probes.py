@@ -40,8 +40,8 @@ def can_pack(network: Network) -> bool:
         return False
     rows = [Line((3, 1, 2, 4)), Line((4, 2))]
     mixture = Mixture((NOTHING,), (0, 0))
-    padded = single_stack.padded(network, rows, mixture).at([(0, 3), (1, 1)])
-    packed = single_stack.packed(network, rows, mixture).at([(0, 3), (1, 1)])
+    padded = single_stack.run_padded(network, rows, mixture).at([(0, 3), (1, 1)])
+    packed = single_stack.run_packed(network, rows, mixture).at([(0, 3), (1, 1)])
     return agree(padded, packed)
 
 

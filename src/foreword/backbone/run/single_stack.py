@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from foreword.backbone.attention.interface import Recorder
-from foreword.backbone.attention.masks import ancestors, padding, shifted
+from foreword.backbone.attention.masks import ancestors, padding, shift_parents
 from foreword.backbone.attention.packing import pack, packed_order
 from foreword.backbone.example import Line, depths
 from foreword.backbone.run.inputs import model_inputs, pad_right, virtual, with_leading
@@ -43,7 +43,7 @@ class Read:
         return self.hidden[torch.tensor(index, dtype=torch.long, device=self.hidden.device)]
 
 
-def packed(
+def run_packed(
     network: Network,
     laid: Sequence[Line],
     mixture: Mixture,
@@ -55,15 +55,15 @@ def packed(
     The leading virtual tokens of a single injection are part of that lead; under several, each
     line has its own.
     """
-    own, leads = [list(line.tokens) for line in laid], [0] * len(laid)
+    own, counts = [list(line.tokens) for line in laid], [0] * len(laid)
     if len(mixture.parts) == 1:
         lead = [*virtual(network, mixture.parts[0].leading), *lead]
     else:
-        own, leads = with_leading(network, own, mixture)
+        own, counts = with_leading(network, own, mixture)
     order = packed_order([len(row) for row in own])
     mixture = replace(mixture, rows=[mixture.rows[row] for row in order])
     context, offsets = network.pass_context(mixture)
-    trees = [shifted(laid[row], leads[row]) for row in order]
+    trees = [shift_parents(laid[row], counts[row]) for row in order]
     plain = all(line.parents is None for line in laid)
     sizes = [len(own[row]) for row in order]
     here = network.device
@@ -73,7 +73,7 @@ def packed(
     ids, positions = [*lead], [*range(first, first + len(lead))]
     parts = [mixture.rows[0]] * len(lead)
     for row, offset, part, tree in zip(order, offsets, mixture.rows, trees, strict=True):
-        starts[row] = len(ids) + leads[row]
+        starts[row] = len(ids) + counts[row]
         ids += own[row]
         positions += [offset + len(lead) + depth for depth in depths(tree)]
         parts += [part] * len(own[row])
@@ -91,7 +91,7 @@ def packed(
     return Read(hidden, starts, [len(line.tokens) for line in laid], len(lead))
 
 
-def padded(
+def run_padded(
     network: Network,
     laid: Sequence[Line],
     mixture: Mixture,
@@ -99,7 +99,7 @@ def padded(
     record: Recorder | None = None,
 ) -> Read:
     """Run lines side by side, padded on the right to the longest."""
-    rows, leads = with_leading(network, [line.tokens for line in laid], mixture)
+    rows, counts = with_leading(network, [line.tokens for line in laid], mixture)
     context, offsets = network.pass_context(mixture)
     here = network.device
     parts = torch.tensor(list(mixture.rows))[:, None]
@@ -108,7 +108,7 @@ def padded(
     if network.fills_masks:
         inputs["attention_mask"] = padding(rows, length).to(here)
     elif any(line.parents is not None for line in laid):
-        trees = [shifted(line, lead) for line, lead in zip(laid, leads, strict=True)]
+        trees = [shift_parents(line, count) for line, count in zip(laid, counts, strict=True)]
         inputs["attention_mask"] = ancestors(trees, length).to(here)
         positions = [
             [offset + depth for depth in depths(tree)]
@@ -118,18 +118,18 @@ def padded(
             [torch.tensor(p) for p in positions], batch_first=True
         ).to(here)
     elif "position_ids" in network.accepted:
-        count = torch.arange(length, device=here)
+        steps = torch.arange(length, device=here)
         if len(set(offsets)) == 1:
-            inputs["position_ids"] = (count + offsets[0])[None].expand(len(rows), -1)
+            inputs["position_ids"] = (steps + offsets[0])[None].expand(len(rows), -1)
         else:
-            inputs["position_ids"] = count + torch.tensor(offsets, device=here)[:, None]
+            inputs["position_ids"] = steps + torch.tensor(offsets, device=here)[:, None]
     if network.sites:
         inputs["foreword"] = replace(context, record=record)
     states = None
     if layers.given:
         states = pad_sequence(list(layers.given[1:]), batch_first=True)
     hidden = _run(network, inputs, layers, states)  # (B, T, width)
-    starts = [row * length + lead for row, lead in enumerate(leads)]
+    starts = [row * length + count for row, count in enumerate(counts)]
     return Read(hidden.flatten(0, 1), starts, [len(line.tokens) for line in laid])
 
 
