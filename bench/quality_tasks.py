@@ -8,10 +8,9 @@ from pathlib import Path
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
-from foreword.data.read import read_rows
 from foreword.data.row import Row
+from foreword.data.rows import as_rows
 from foreword.data.sample import first, per_class
-from foreword.data.shapes import canonical
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 
@@ -89,8 +88,8 @@ def rows_for(race: Race, files: Files, seed: int, backbone: Backbone) -> Rows:
 
     Raises UserError for files that cannot be read, that are too short, or that do not fit.
     """
-    _, found = canonical(read_rows(files[0]))
-    _, held = canonical(read_rows(files[1]))
+    found = as_rows(files[0])
+    held = as_rows(files[1])
     if race.by_label:
         train = per_class(found, race.rows, seed, "label")
     else:

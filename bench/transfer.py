@@ -21,10 +21,9 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import read_rows
 from foreword.data.row import Row
+from foreword.data.rows import as_rows
 from foreword.data.sample import first, per_class
-from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluation.records import Record, add, read
 from foreword.methods.soft import Soft
@@ -73,7 +72,7 @@ class Setting:
 
     def rows(self, task: str, part: str) -> list[Row]:
         """Return a task's rows."""
-        return canonical(read_rows(self.data / task / f"{part}.jsonl"))[1]
+        return as_rows(self.data / task / f"{part}.jsonl")
 
     def source(self, task: str) -> Path:
         """Return the source task's prompt, tuned where it is not there yet."""

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import datasets
+import pandas
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,6 +35,7 @@ from foreword.config.values import plain
 from foreword.data.row import Row
 from foreword.engine.lower_layers import LowerLayers
 from foreword.errors import UserError
+from foreword.evaluation.evaluate import evaluate
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.base import Method, Trainable
 from foreword.methods.prefix import Prefix
@@ -97,6 +100,18 @@ def test_files_and_rows_are_the_same_data(tmp_path: Path) -> None:
     read, given_rows = toy_run(None, train=train, dev=str(dev)), toy_run(None)
     assert furthest(read, given_rows) == 0
     assert read.data == given_rows.data
+
+
+@pytest.mark.parametrize("hold", [list, pandas.DataFrame, datasets.Dataset.from_list])
+def test_rows_in_memory_give_the_bytes_and_scores_of_a_file(tmp_path: Path, hold: Any) -> None:
+    kept = {"train": rows(12), "dev": rows(6, 100)}
+    files = {name: write(tmp_path / f"{name}.jsonl", own) for name, own in kept.items()}
+    held = {name: hold([dict(row.fields) for row in own]) for name, own in kept.items()}
+    from_file = toy_run(tmp_path / "file.safetensors", **files)
+    in_memory = toy_run(tmp_path / "memory.safetensors", **held)
+    saved = [(tmp_path / f"{name}.safetensors").read_bytes() for name in ("file", "memory")]
+    assert saved[0] == saved[1]
+    assert evaluate(in_memory, held["dev"]) == evaluate(from_file, files["dev"])
 
 
 def test_a_tenth_is_held_back_without_dev_rows(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from foreword.data.clean import mended
 from foreword.data.duplicates import same_text
 from foreword.data.read import read_rows
 from foreword.data.row import Row
-from foreword.data.shapes import canonical
+from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.files import write_jsonl
 from foreword.methods.base import Method
@@ -38,11 +38,11 @@ DROPPED = ("empty", "known", "repeated", "another label")
 
 def augment(
     prompt: Prompt,
-    train: Sequence[Row],
+    train: Rows,
     out: str | Path,
     settings: Augment | None = None,
     *,
-    known: Sequence[Row] = (),
+    known: Rows = (),
     writer: Backbone | None = None,
     method: Method | None = None,
     training: Training | None = None,
@@ -62,7 +62,7 @@ def augment(
     settings.check()
     target, (bound, label_field) = Path(out), classified(prompt)
     field = bound.fields[0]
-    _, train = canonical(train)
+    train, known = as_rows(train), as_rows(known, targets=False, name="known row")
     bound.check(train, answers=True)
     said = {label: own[0].strip() for label, own in bound.words.items()}
     rows = turned(train, field, label_field, said, settings.keywords)

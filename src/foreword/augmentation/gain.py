@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from foreword.config.values import from_plain
-from foreword.data.row import Row
+from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
 from foreword.methods.parts.several import rebuild_method
@@ -18,10 +17,10 @@ from foreword.training.tune import tune
 
 def gain(
     prompt: Prompt,
-    train: Sequence[Row],
-    new: Sequence[Row],
-    dev: Sequence[Row],
-    test: Sequence[Row] | None,
+    train: Rows,
+    new: Rows,
+    dev: Rows,
+    test: Rows | None,
     *,
     report: Reporter = SILENT,
 ) -> dict[str, Any]:
@@ -34,8 +33,8 @@ def gain(
     method = rebuild_method(prompt.method, "the prompt's method")
     training = from_plain(Training, prompt.method["training"], "the prompt's training")
     backbone = prompt.bound.backbone
-    scores = {}
-    for name, rows in (("without", list(train)), ("with", [*train, *new])):
+    old, scores = as_rows(train), {}
+    for name, rows in (("without", old), ("with", [*old, *as_rows(new)])):
         report.line(f"{name} the new rows: {len(rows)} to train on")
         made = tune(
             backbone,

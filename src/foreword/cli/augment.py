@@ -13,8 +13,7 @@ from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, on_backbo
 from foreword.cli.flags import given, parameters_of
 from foreword.cli.words import columns
 from foreword.data.hub import DEV, TEST
-from foreword.data.read import read_rows
-from foreword.data.shapes import canonical
+from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.report import tables
 from foreword.training.settings import Training
@@ -73,9 +72,9 @@ def augment(
     if out.exists() and Path(data).exists() and out.samefile(data):
         raise UserError(f"{out}: holds the rows that are read; write the new ones to another file")
     named = columns(columns_)
-    _, rows = canonical(read_rows(data, columns=named))
+    rows = as_rows(data, columns=named)
     others = {
-        name: canonical(read_rows(file, columns=named, split=split))[1]
+        name: as_rows(file, columns=named, split=split)
         for name, file, split in (("dev", dev, DEV), ("test", test, TEST))
         if file is not None
     }
@@ -96,9 +95,8 @@ def augment(
         report=Terminal("learning to write"),
     )
     if "dev" in others:
-        _, new = canonical(read_rows(out))
         report["gain"] = gain(
-            loaded, rows, new, others["dev"], others.get("test"), report=Terminal()
+            loaded, rows, out, others["dev"], others.get("test"), report=Terminal()
         )
     report["seconds"] = round(time.monotonic() - began, 2)
     if as_json:

@@ -14,7 +14,7 @@ from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, backbone_
 from foreword.cli.words import columns
 from foreword.data.hub import DEV, TEST
 from foreword.data.row import Row
-from foreword.data.shapes import canonical
+from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.metrics.titles import title
 from foreword.report import tables
@@ -75,7 +75,7 @@ def compose(
         ]
         made, used = _composed(parts, how, weights)
     if tested is not None:
-        _, tested = canonical(tested)
+        tested = as_rows(tested)
         made.bound.check(tested, answers=True)
     entries: list[dict[str, Any]] = [{"file": str(path)} for path in prompts]
     report = Terminal()

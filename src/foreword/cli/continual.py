@@ -12,9 +12,8 @@ from rich.table import Table
 from foreword.backbone.backbone import Backbone
 from foreword.cli.settings import Settings
 from foreword.data.hub import TEST
-from foreword.data.read import read_rows
 from foreword.data.row import Row
-from foreword.data.shapes import canonical
+from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.evaluation.evaluation import Evaluation
@@ -81,7 +80,7 @@ class Old:
 
 
 def _rows(source: str, split: Sequence[str] | None = None) -> list[Row]:
-    return list(canonical(read_rows(source, split=split))[1])
+    return as_rows(source, split=split)
 
 
 def table(result: Mapping[str, Any]) -> Table:

@@ -11,8 +11,7 @@ from cyclopts import Parameter
 from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, on_backbone
 from foreword.cli.words import columns
 from foreword.data.hub import TEST
-from foreword.data.read import read_rows
-from foreword.data.shapes import canonical
+from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.files import write_jsonl
 from foreword.report import tables
@@ -41,7 +40,7 @@ def predict(
     tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
     bound = tuned.bound
     if data is not None:
-        _, given = canonical(read_rows(data, columns=columns(columns_), split=TEST), targets=False)
+        given = as_rows(data, columns=columns(columns_), split=TEST, targets=False)
     else:
         given = rows_of(texts or (), bound)
     with Terminal().bar("predicting", len(given)) as progress:

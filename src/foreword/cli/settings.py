@@ -21,8 +21,7 @@ from foreword.cli.words import (
     unescaped,
 )
 from foreword.config.values import from_plain, plain
-from foreword.data.read import read_rows
-from foreword.data.shapes import canonical
+from foreword.data.rows import as_rows
 from foreword.errors import UserError, nearest
 from foreword.evaluation.runs import UNTRAINED, Demonstrations, ZeroShot
 from foreword.methods.base import Method
@@ -254,7 +253,7 @@ def _file(labels: Any) -> str | None:
 
 def shown_rows(file: str) -> list[dict[str, str]]:
     """Read rows to show, of which texts are kept."""
-    _, rows = canonical(read_rows(file))
+    rows = as_rows(file)
     return [{name: str(value) for name, value in row.fields.items()} for row in rows]
 
 

@@ -14,8 +14,8 @@ from foreword.cli.flags import NO_FLAGS, Flags
 from foreword.cli.words import columns
 from foreword.data.hub import DEV, TEST
 from foreword.data.read import read_rows
+from foreword.data.rows import as_rows
 from foreword.data.sample import draw, others
-from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.report import tables
 from foreword.reporter import Reporters
@@ -79,8 +79,7 @@ def train(
     if wanted["shard"]:
         world = _sharded(backbone, world)
     if test is not None:
-        _, rows = canonical(rows)
-        _, test = canonical(test)
+        rows, test = as_rows(rows), as_rows(test)
         made.task.complete(rows, backbone).bind(backbone).check(test, answers=True)
     before = old.score(backbone, world) if old is not None else None
     effective, terminal = tables.Effective(), Terminal()

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ import numpy as np
 from foreword.compose.ensemble import fusion_of
 from foreword.compose.fusion import Poll
 from foreword.compose.together import check_together, check_weights, equal_weights
-from foreword.data.read import read_rows
+from foreword.data.hub import DEV
 from foreword.data.row import Row
-from foreword.data.shapes import canonical
+from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Reporter
@@ -43,7 +42,7 @@ class Fitted:
 
 def fit(
     prompts: Sequence[Prompt],
-    dev: str | Path | Sequence[Row],
+    dev: Rows,
     *,
     report: Reporter = SILENT,
 ) -> Fitted:
@@ -71,7 +70,7 @@ def fit(
 def weighed(
     prompts: Sequence[Prompt],
     weights: Sequence[float],
-    dev: str | Path | Sequence[Row],
+    dev: Rows,
     *,
     report: Reporter = SILENT,
 ) -> Fitted:
@@ -103,8 +102,8 @@ def _alone(count: int) -> list[tuple[float, ...]]:
     return [tuple(float(n == own) for n in range(count)) for own in range(count)]
 
 
-def _rows(dev: str | Path | Sequence[Row]) -> list[Row]:
-    _, rows = canonical(read_rows(dev) if isinstance(dev, str | Path) else list(dev))
+def _rows(dev: Rows) -> list[Row]:
+    rows = as_rows(dev, split=DEV, name="dev row")
     if not rows:
         raise UserError("there are no dev rows; give one or more")
     return rows

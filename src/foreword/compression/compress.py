@@ -13,10 +13,10 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.compression.distil import Distilled
 from foreword.compression.self_study import SelfStudy, conversations
-from foreword.data.read import read_rows
+from foreword.data.hub import TEST
 from foreword.data.row import Row
+from foreword.data.rows import Rows, as_rows
 from foreword.data.sample import hold_out
-from foreword.data.shapes import canonical
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
@@ -66,8 +66,8 @@ def compress(
     *,
     task: Generate | None = None,
     study: SelfStudy | None = None,
-    questions: str | Path | Sequence[Row] | None = None,
-    test: str | Path | Sequence[Row] | None = None,
+    questions: Rows | None = None,
+    test: Rows | None = None,
     training: Training | None = None,
     resume: bool = False,
     report: Reporter = SILENT,
@@ -101,7 +101,7 @@ def compress(
     if test is None:
         rows, held = _parted(rows, training.seed)
     else:
-        held = _given(bound, task, test, full, report)
+        held = _given(bound, task, test, full, report, TEST)
     with report.bar("reading", len(rows) + len(held)) as progress:
         distilled = Distilled(bound, full, [*rows, *held], progress)
     learned, dev = hold_out(rows, DEV, training.seed)
@@ -158,13 +158,13 @@ def _held(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
 def _given(
     bound: Generator,
     task: Generate,
-    questions: str | Path | Sequence[Row],
+    questions: Rows,
     full: Injection,
     report: Reporter,
+    split: Sequence[str] | None = None,
 ) -> list[Row]:
     """Return given questions; those without an answer get the one that the full text gives."""
-    read = read_rows(questions) if isinstance(questions, str | Path) else list(questions)
-    _, rows = canonical(read, targets=False)
+    rows = as_rows(questions, split=split, targets=False)
     bound.check(rows, answers=False)
     field = task.completion_field
     lacking = [row for row in rows if row.fields.get(field) in (None, "")]

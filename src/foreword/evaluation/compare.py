@@ -27,7 +27,6 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.config.values import hash_of
 from foreword.data.row import Row
-from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, score
 from foreword.evaluation.records import Record, add, folder_of, read
@@ -118,17 +117,14 @@ def ready(run: Run) -> tuple[Backbone, Bound, list[Row], Sequence[Row] | None, l
             device=run.model.device,
             quantize=run.model.quantize,
         )
-        _, every = canonical(run.data.train)
-        bound = run.task.complete(every, backbone).bind(backbone)
-        chosen = run.data.chosen(bound.task, run.training.seed)
-        held = run.data.held(chosen, bound.task, run.training.seed)
-        _, rows = canonical(chosen)
-        _, test = canonical(run.data.test)
-        for each in (rows, [] if held is None else canonical(held)[1], test):
+        bound = run.task.complete(run.data.train, backbone).bind(backbone)
+        rows = run.data.chosen(bound.task, run.training.seed)
+        held = run.data.held(rows, bound.task, run.training.seed)
+        for each in (rows, held or (), run.data.test):
             bound.check(each, answers=True)
     except UserError as error:
         raise SharedError(str(error)) from None
-    return backbone, bound, rows, held, test
+    return backbone, bound, rows, held, run.data.test
 
 
 def perform(run: Run, folder: Path) -> Record:

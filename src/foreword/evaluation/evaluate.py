@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from foreword.config.values import plain
 from foreword.data.duplicates import marked, marks
-from foreword.data.read import read_rows
+from foreword.data.hub import TEST
 from foreword.data.row import Row
-from foreword.data.shapes import canonical
+from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.evaluation.evaluation import Evaluation, without_tables
 from foreword.injection import NOTHING, Injection
@@ -23,10 +22,10 @@ from foreword.tasks.registry import name_of
 
 def evaluate(
     prompt: Answerer,
-    data: str | Path | Sequence[Row],
+    data: Rows,
     *,
     baselines: bool = False,
-    train: Sequence[Row] | None = None,
+    train: Rows | None = None,
     seed: int = 0,
     name: str = "prompt",
     report: Reporter = SILENT,
@@ -40,7 +39,7 @@ def evaluate(
     without, among those that the prompt was tuned on, where its file tells. ``name`` is what
     ``report`` counts its rows as.
     """
-    _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
+    rows = as_rows(data, split=TEST)
     bound = prompt.bound
     bound.check(rows, answers=True)
     frozen = bound.zero_shot()
@@ -53,7 +52,7 @@ def evaluate(
     with report.bar(name, len(rows)) as progress:
         found = compare_answers(bound, rows, prompt.answers(rows, progress=progress), seed)
     result = dict(found)
-    known = prompt.data.get("marks") if train is None else marks(train, bound.fields)
+    known = prompt.data.get("marks") if train is None else marks(as_rows(train), bound.fields)
     if known is not None:
         result["in_train"] = marked(rows, bound.fields, known)
     if baselines:
@@ -67,7 +66,7 @@ def evaluate(
 
 def over_windows(
     prompt: Prompt,
-    data: str | Path | Sequence[Row],
+    data: Rows,
     windows: Sequence[int | None],
     *,
     seed: int = 0,
@@ -78,7 +77,7 @@ def over_windows(
     The answer has the ``metric`` and, for each window in ``curve``, what ``evaluate`` gives without
     its tables; None is a window without end.
     """
-    _, rows = canonical(read_rows(data) if isinstance(data, str | Path) else list(data))
+    rows = as_rows(data, split=TEST)
     task: Any = prompt.task  # a frozen dataclass, as all tasks are
     if "input_window" not in plain(task):
         raise UserError(f"a task of kind {name_of(task)} reads whole fields; leave out `windows`")

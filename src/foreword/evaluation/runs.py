@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from foreword.config.values import plain
+from foreword.data.hub import DEV, TEST
 from foreword.data.row import Row
+from foreword.data.rows import Rows, as_rows
 from foreword.data.sample import digest, draw, others
 from foreword.evaluation.records import Record
 from foreword.methods.base import Method
@@ -33,18 +35,32 @@ UNTRAINED: dict[str, type[ZeroShot] | type[Demonstrations]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(init=False)
 class Data:
-    """What is compared on. Each seed trains on its own ``rows``, or ``per_label`` of each label.
+    """The rows of a comparison. Each seed trains on ``rows`` of them, or ``per_label`` of a label.
 
-    Labels and ranges are found in all of them, so that every run has the same task.
+    Labels and ranges are read from all training rows, so that every run has the same task.
+    ``train``, ``test`` and ``dev`` are whatever holds rows (data/rows.py).
     """
 
-    train: Sequence[Row]
-    test: Sequence[Row]
-    dev: Sequence[Row] | None = None
-    rows: int | None = None
-    per_label: int | None = None
+    train: list[Row]
+    test: list[Row]
+    dev: list[Row] | None
+    rows: int | None
+    per_label: int | None
+
+    def __init__(
+        self,
+        train: Rows,
+        test: Rows,
+        dev: Rows | None = None,
+        rows: int | None = None,
+        per_label: int | None = None,
+    ) -> None:
+        self.train = as_rows(train)
+        self.test = as_rows(test, split=TEST, name="test row")
+        self.dev = None if dev is None else as_rows(dev, split=DEV, name="dev row")
+        self.rows, self.per_label = rows, per_label
 
     def chosen(self, task: Task, seed: int) -> list[Row]:
         """Return the training rows of a seed; raises UserError where there are not so many."""

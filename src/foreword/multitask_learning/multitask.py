@@ -13,8 +13,9 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.config.values import plain
 from foreword.data.epochs import tempered
+from foreword.data.hub import TEST
 from foreword.data.row import Row
-from foreword.data.shapes import canonical
+from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError, nearest
 from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.injection import Injection, Mixture
@@ -50,9 +51,9 @@ class Member:
 
     name: str
     task: Task
-    train: Sequence[Row]
-    dev: Sequence[Row] | None = None
-    test: Sequence[Row] | None = None
+    train: Rows
+    dev: Rows | None = None
+    test: Rows | None = None
 
 
 @dataclass(frozen=True)
@@ -211,9 +212,9 @@ def _bound(
 def _test(bound: Bound, member: Member) -> list[Row] | None:
     if member.test is None:
         return None
-    _, rows = canonical(member.test)
+    rows = as_rows(member.test, split=TEST, name="test row")
     bound.check(rows, answers=True)
-    return list(rows)
+    return rows
 
 
 def _built(

@@ -6,12 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 
 from foreword.backbone.backbone import Backbone
-from foreword.data.read import read_rows
-from foreword.data.row import Row
-from foreword.data.shapes import canonical
+from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.methods.base import Method
 from foreword.reporter import SILENT, Reporter, Reporters
@@ -40,7 +37,7 @@ def find_rate(
     backbone: Backbone,
     task: Task,
     method: Method,
-    train: str | Path | Sequence[Row],
+    train: Rows,
     *,
     training: Training | None = None,
     low: float = 1e-6,
@@ -61,7 +58,7 @@ def find_rate(
     """
     if not (0 < low < high < math.inf and steps >= 10):
         raise UserError("give rates above 0, the lower one first, and at least 10 steps")
-    _, rows = canonical(read_rows(train) if isinstance(train, str | Path) else train)
+    rows = as_rows(train)
     asked = training or Training()
     epochs = -(-steps // -(-len(rows) // asked.batch_size)) if rows else 1
     # One row is scored after each epoch, since a run scores some; nothing is read off it.

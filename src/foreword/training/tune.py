@@ -16,10 +16,10 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.config.values import hash_of, plain
 from foreword.data.duplicates import marks, overlap
-from foreword.data.read import read_rows
+from foreword.data.hub import DEV
 from foreword.data.row import Row
+from foreword.data.rows import Rows, as_rows
 from foreword.data.sample import digest, hold_out
-from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.methods.base import Method, Trainable
 from foreword.methods.registry import name_of
@@ -41,8 +41,8 @@ def tune(
     backbone: Backbone,
     task: Task,
     method: Method,
-    train: str | Path | Sequence[Row],
-    dev: str | Path | Sequence[Row] | None = None,
+    train: Rows,
+    dev: Rows | None = None,
     *,
     training: Training | None = None,
     out: str | Path | None = None,
@@ -54,13 +54,14 @@ def tune(
 ) -> Prompt:
     """Tune a method's parameters for a task and return the Prompt with the best dev score.
 
-    ``train`` and ``dev`` are files or rows; without ``dev`` a tenth of the training rows is held
-    back. With ``out`` the Prompt is saved there, steps are logged beside it, and a run that was
-    stopped goes on with ``resume`` to the same bytes. ``report`` hears lines that a person should
-    read (rows cut, rows held back), and each step and dev score. In a ``world`` of several
-    processes each works on its part of every batch; all return the same Prompt, and the first one
-    alone writes and reports. ``objective`` makes of the task what is learned in its place, such as
-    another model's answers to its rows. ``replay`` mixes rows of an earlier task in.
+    ``train`` and ``dev`` are whatever holds rows (data/rows.py); without ``dev`` a tenth of the
+    training rows is held back. With ``out`` the Prompt is saved there, steps are logged beside it,
+    and a run that was stopped goes on with ``resume`` to the same bytes. ``report`` hears lines
+    that a person should read (rows cut, rows held back), and each step and dev score. In a
+    ``world`` of several processes each works on its part of every batch; all return the same
+    Prompt, and the first one alone writes and reports. ``objective`` makes of the task what is
+    learned in its place, such as another model's answers to its rows. ``replay`` mixes rows of an
+    earlier task in.
 
     Raises UserError for wrong input before anything is written, and for a loss that is no longer
     finite (the last good checkpoint stays); Interrupted after Ctrl-C, when all is saved.
@@ -162,8 +163,8 @@ def prepare(
     backbone: Backbone,
     task: Task,
     method: Method,
-    train: str | Path | Sequence[Row],
-    dev: str | Path | Sequence[Row] | None,
+    train: Rows,
+    dev: Rows | None,
     training: Training,
     report: Reporter,
     world: World = ALONE,
@@ -209,18 +210,18 @@ def log_path(out: Path) -> Path:
 def rows_for(
     backbone: Backbone,
     task: Task,
-    train: str | Path | Sequence[Row],
-    dev: str | Path | Sequence[Row] | None,
+    train: Rows,
+    dev: Rows | None,
     training: Training,
     report: Reporter,
 ) -> tuple[Task, list[Row], list[Row]]:
     """Read what is not read yet, complete the task from the rows, and hold rows back for dev."""
-    _, rows = canonical(read_rows(train) if isinstance(train, str | Path) else train)
+    rows = as_rows(train)
     if not rows:
         raise UserError("there are no training rows; give two or more")
     task = task.complete(rows, backbone)
     if dev is not None:
-        _, held = canonical(read_rows(dev) if isinstance(dev, str | Path) else dev)
+        held = as_rows(dev, split=DEV, name="dev row")
         if not held:
             raise UserError("there are no dev rows; give one or more, or leave dev out")
         return task.fill_from_rows(backbone, rows, training.seed, report), rows, held
