@@ -37,7 +37,7 @@ from foreword.config.values import plain
 from foreword.data.sample import digest
 from foreword.errors import UserError, nearest
 from foreword.evaluation.records import add, read
-from foreword.report import tables
+from foreword.report import console
 
 ASKED = (*SYSTEMS, "fast", "balanced", "best")
 """The systems that are run unless others are asked for."""
@@ -102,13 +102,13 @@ def run(
         raise UserError(f"{out}: holds no run; give rows, as in --sst2 TRAIN DEV")
     found = summary(records)
     if as_json:
-        tables.emit(found)
+        console.emit(found)
         return
     for table in race_tables(found):
-        tables.out().print(table)
-        tables.line("")
+        console.out().print(table)
+        console.line("")
     for note in NOTES:
-        tables.line(note)
+        console.line(note)
 
 
 def _chosen(names: Sequence[str] | None, known: Presets) -> list[str]:
@@ -129,7 +129,7 @@ def _order(setting: Setting, changes: Mapping[str, Any]) -> Iterator[tuple[Race,
         if race.name in setting.files:
             races.append(replace(race, **changes))
         else:
-            tables.say(f"{race.name}: left out; give its rows with --{race.name} TRAIN DEV")
+            console.say(f"{race.name}: left out; give its rows with --{race.name} TRAIN DEV")
     for seed in range(max((race.seeds for race in races), default=0)):
         yield from ((race, seed) for race in races if seed < race.seeds)
 
@@ -154,13 +154,13 @@ def _run_all(
         record = find(records, asked)
         if record is None:
             left = _left(records, ahead[number:])
-            tables.say(f"{where}: run {number + 1} of {len(ahead)}{left}")
+            console.say(f"{where}: run {number + 1} of {len(ahead)}{left}")
             made: Run
             if name in SYSTEMS:
                 made = PeftRun(name, backbone, attention, race, rows, seed)
             else:
                 chosen = system(name, setting.presets)
-                made = ForewordRun(chosen, backbone, race, rows, seed, tables.say)
+                made = ForewordRun(chosen, backbone, race, rows, seed, console.say)
             with closing(made):
                 curve = trace(made, setting.scores, until, _Progress(where))
             wall = round(time.monotonic() - began, 1)
@@ -168,7 +168,7 @@ def _run_all(
             add(out, {**record, "versions": versions()})
             del made
         else:
-            tables.say(f"{where}: is in {out} already")
+            console.say(f"{where}: is in {out} already")
         if name == REFERENCE:
             target = best([Point(*point) for point in record["curve"]])
         del backbone
@@ -227,7 +227,7 @@ class _Progress:
         elif point.step < steps:
             each = (time.monotonic() - self.began) / point.step
             left = f"; at most {_minutes(each * (steps - point.step))} to go"
-        tables.say(
+        console.say(
             f"{self.where}: step {point.step} of {steps}, "
             f"{point.score:.6g} after {point.seconds:.1f} s{left}"
         )
@@ -245,10 +245,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         command(*bound.args, **bound.kwargs)
     except (UserError, CycloptsError) as error:
-        tables.say(f"bench: {' '.join(str(error).split())}")
+        console.say(f"bench: {' '.join(str(error).split())}")
         return 2
     except KeyboardInterrupt:
-        tables.say("bench: stopped; the same command goes on after the last finished run")
+        console.say("bench: stopped; the same command goes on after the last finished run")
         return 130
     return 0
 

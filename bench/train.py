@@ -29,7 +29,7 @@ from train_setting import Setting
 
 from foreword.errors import UserError, nearest
 from foreword.files import write_whole
-from foreword.report import tables
+from foreword.report import console
 from foreword.training.settings import Compile
 
 app = App(name="bench", help="Foreword's training step beside peft's.", version_flags=[])
@@ -77,26 +77,26 @@ def run(
     torch.set_num_threads(setting.threads)
     chosen = _chosen(cases, device)
     if side is not None and given is not None:
-        tables.emit(worker(side, chosen[0], setting, given))
+        console.emit(worker(side, chosen[0], setting, given))
         return
     left_out = {c.name: f"--{c.data} FILE" for c in chosen if c.data not in setting.files}
     for name, flag in left_out.items():
-        tables.say(f"{name}: left out; give its rows with {flag}")
+        console.say(f"{name}: left out; give its rows with {flag}")
     result: dict[str, Any] = {"ratios": {}, "cases": {}, "left_out": left_out}
     result["model"] = {"name": setting.model, "dtype": dtype, "device": device, "seed": seed}
     result["machine"] = machine(setting)
     for case in chosen:
         if case.name not in left_out:
-            found = measure(case, setting, memory, tables.say)
+            found = measure(case, setting, memory, console.say)
             result["cases"][case.name] = found
             result["ratios"][case.name] = found["ratio"]["median"]
     if as_json:
-        tables.emit(result)
+        console.emit(result)
     else:
-        tables.line(f"{setting.model}, {dtype} on {device}, {setting.threads} threads")
-        tables.out().print(table(result["cases"]))
+        console.line(f"{setting.model}, {dtype} on {device}, {setting.threads} threads")
+        console.out().print(table(result["cases"]))
         for line in notes(result["cases"]):
-            tables.line(line)
+            console.line(line)
     if out is not None:
         write_whole(out, json.dumps(result, indent=2).encode() + b"\n")
 
@@ -120,10 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         command(*bound.args, **bound.kwargs)
     except (UserError, CycloptsError) as error:
-        tables.say(f"bench: {' '.join(str(error).split())}")
+        console.say(f"bench: {' '.join(str(error).split())}")
         return 2
     except Disagreement as error:
-        tables.say(f"bench: {error}")
+        console.say(f"bench: {error}")
         return 1
     return 0
 

@@ -27,7 +27,7 @@ from foreword.data.sample import first, per_class
 from foreword.errors import UserError
 from foreword.evaluation.records import Record, add, read
 from foreword.methods.soft import Soft
-from foreword.report import tables
+from foreword.report import console
 from foreword.reporter import Reporter, Reporters
 from foreword.tasks.classify import Classify
 from foreword.training.settings import Training
@@ -136,12 +136,12 @@ def run(
                 records.append(dict(zip(NAMES, made, strict=True)))
                 add(out, records[-1])
     if as_json:
-        tables.emit({"runs": records})
+        console.emit({"runs": records})
         return
     for source, target in PAIRS:
         for line in table(source, target, records):
-            tables.line(line)
-        tables.line("")
+            console.line(line)
+        console.line("")
 
 
 def table(source: str, target: str, records: Sequence[Record]) -> list[str]:

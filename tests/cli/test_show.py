@@ -12,7 +12,7 @@ from rich.table import Table
 from foreword.metrics.classification import classification
 from foreword.metrics.generation import generation
 from foreword.metrics.titles import title
-from foreword.report import tables
+from foreword.report import console, tables
 
 names = st.lists(
     st.text(
@@ -26,7 +26,7 @@ names = st.lists(
 
 def rendered(table: Table, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    tables.out().print(table)
+    console.out().print(table)
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines()), text
     return text
@@ -106,9 +106,9 @@ def test_text_is_shown_as_it_is(value: str, capsys: pytest.CaptureFixture[str]) 
     assert value in rendered(tables.facts({"template": value}), capsys)
     assert value in rendered(tables.per_class(classified([value, "b"])), capsys)
     assert value[:12] in rendered(tables.confusion(classified([value, "b"])), capsys)
-    tables.line(value)
+    console.line(value)
     assert capsys.readouterr().out == f"{value}\n"
-    tables.say(value)
+    console.say(value)
     assert capsys.readouterr().err == f"{value}\n"
 
 
@@ -120,14 +120,14 @@ def test_any_labels_make_tables(labels: list[str]) -> None:
         tables.confusion(result),
         tables.scores(result, "prompt"),
     ):
-        console = tables.out()
-        with console.capture() as shown:
-            console.print(table)
-        assert all(console.measure(line).maximum <= 80 for line in shown.get().splitlines())
+        screen = console.out()
+        with screen.capture() as shown:
+            screen.print(table)
+        assert all(screen.measure(line).maximum <= 80 for line in shown.get().splitlines())
 
 
 def test_long_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
     path = "/a/path/" + "long/" * 40
-    tables.line(path)
-    tables.say(path)
+    console.line(path)
+    console.say(path)
     assert capsys.readouterr() == (f"{path}\n", f"{path}\n")

@@ -15,7 +15,7 @@ from foreword.cli.words import columns
 from foreword.data.hub import DEV, TEST
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
-from foreword.report import tables
+from foreword.report import console, tables
 from foreword.training.settings import Training
 from foreword.training.terminal import Terminal
 
@@ -100,7 +100,7 @@ def augment(
         )
     report["seconds"] = round(time.monotonic() - began, 2)
     if as_json:
-        tables.emit(report)
+        console.emit(report)
     else:
         _print(report)
 
@@ -108,10 +108,10 @@ def augment(
 def _print(report: dict[str, Any]) -> None:
     dropped = ", ".join(f"{count} {why}" for why, count in report["dropped"].items() if count)
     kept = ", ".join(f"{label} {count}" for label, count in report["kept"].items())
-    tables.line(f"{report['sampled']} texts sampled; dropped: {dropped or 'none'}")
-    tables.line(f"{report['out']}: {sum(report['kept'].values())} rows kept: {kept}")
+    console.line(f"{report['sampled']} texts sampled; dropped: {dropped or 'none'}")
+    console.line(f"{report['out']}: {sum(report['kept'].values())} rows kept: {kept}")
     if "gain" in report:
         found = report["gain"]
         without = {**found["without"], "baselines": {"with the new rows": found["with"]}}
-        tables.line(f"scores on the {found['scored']} rows, 95% intervals")
-        tables.out().print(tables.scores(without, "without"))
+        console.line(f"scores on the {found['scored']} rows, 95% intervals")
+        console.out().print(tables.scores(without, "without"))

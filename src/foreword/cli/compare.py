@@ -18,7 +18,7 @@ from foreword.data.sample import first, hold_out
 from foreword.errors import UserError
 from foreword.evaluation.records import Record, read, summary
 from foreword.metrics.titles import title
-from foreword.report import tables
+from foreword.report import console, tables
 from foreword.tasks.registry import name_of
 from foreword.training.terminal import Terminal
 
@@ -67,7 +67,9 @@ def compare(
         by = made.task.label_field
         labelled = by is not None and all(by in row.fields for row in train)
         train, test = hold_out(train, 0.2, seed, by=by if labelled else None)
-        tables.say(f"no test rows given: {len(test)} of the training rows are held out for scoring")
+        console.say(
+            f"no test rows given: {len(test)} of the training rows are held out for scoring"
+        )
     else:
         test = read_rows(made.plain["test"], columns=named, split=TEST)
     test = test if test_rows is None else first(test, test_rows, seed)
@@ -89,7 +91,7 @@ def compare(
         about = {"train": data, "test": made.plain["test"], "dev": made.plain["dev"]}
         task = name_of(made.task)
         headline = next((r["headline"] for r in found if r["score"] is not None), None)
-        tables.emit(
+        console.emit(
             {"methods": found, "task": task, "headline": headline, "data": about, "out": out}
         )
     else:
@@ -102,16 +104,16 @@ def _print(found: list[Record], tested: int, trained: int) -> None:
     headline = next((each["headline"] for each in found if each["score"] is not None), None)
     if headline is not None:
         several = any(each["spread"] is not None for each in found)
-        tables.line(
+        console.line(
             f"{trained} training rows, {tested} test rows; 95% bootstrap interval over these"
         )
         if several:
-            tables.line("means over the seeds, with ± their standard deviation; the largest peak")
-        tables.out().print(table(found, headline))
+            console.line("means over the seeds, with ± their standard deviation; the largest peak")
+        console.out().print(table(found, headline))
     for each in found:
         if "error" in each:
             some = "" if each["score"] is None else " (a part of the seeds)"
-            tables.line(f"{each['method']}{some}: {each['error']}")
+            console.line(f"{each['method']}{some}: {each['error']}")
 
 
 def table(found: list[Record], headline: str) -> Table:

@@ -17,7 +17,7 @@ from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.metrics.titles import title
-from foreword.report import tables
+from foreword.report import console, tables
 from foreword.reporter import Reporter
 from foreword.training.terminal import Terminal
 
@@ -67,7 +67,7 @@ def compose(
     held = None if dev is None else some_rows(dev, columns(columns_), dev_rows, seed, DEV)
     tested = None if test is None else some_rows(test, columns(columns_), None, seed, TEST)
     if held is None and weights is None and how == "ensemble":
-        tables.say("no --weights, and no --dev to fit them by: all weights are equal")
+        console.say("no --weights, and no --dev to fit them by: all weights are equal")
     if held is not None or tested is not None:
         backbone = backbone_of(made, model, loading)
         parts = [
@@ -99,13 +99,13 @@ def compose(
     for entry, weight in zip(entries, used or (), strict=False):
         entry["weight"] = weight
     if as_json:
-        tables.emit({"out": str(out), "how": how, "parts": entries, **made.scores})
+        console.emit({"out": str(out), "how": how, "parts": entries, **made.scores})
         return
-    tables.line(f"{out}: {how} of {len(parts)} prompts, {out.stat().st_size / 1024:.0f} KiB")
+    console.line(f"{out}: {how} of {len(parts)} prompts, {out.stat().st_size / 1024:.0f} KiB")
     headline = made.bound.headline if tested is not None else None
-    tables.out().print(table([*entries, {"file": how, **made.scores}], headline))
+    console.out().print(table([*entries, {"file": how, **made.scores}], headline))
     if left := [entry["file"] for entry in entries if entry.get("weight") == 0]:
-        tables.say(f"weight 0, and so left out of the ensemble: {', '.join(left)}")
+        console.say(f"weight 0, and so left out of the ensemble: {', '.join(left)}")
 
 
 def _composed(

@@ -13,7 +13,7 @@ from rich.table import Table
 from foreword.cli.common import USUALLY, Json, Loaded, Resume
 from foreword.cli.flags import defaults
 from foreword.cli.words import unescaped
-from foreword.report import tables
+from foreword.report import console, tables
 from foreword.training.settings import Training
 from foreword.training.terminal import Terminal
 
@@ -83,15 +83,15 @@ def compress(
         "seconds": round(time.monotonic() - began, 2),
     }
     if as_json:
-        tables.emit(report)
+        console.emit(report)
         return
-    tables.line(
+    console.line(
         f"{out}: {report['tokens']} tokens in {length} positions ({report['ratio']:.1f} to 1); "
         f"{report['seconds']:.0f} s"
     )
     asked = report["questions"]
-    tables.line(f"learned from {asked['train']} questions; below, on {asked['test']} others")
-    tables.out().print(table(report))
+    console.line(f"learned from {asked['train']} questions; below, on {asked['test']} others")
+    console.out().print(table(report))
 
 
 def table(report: dict[str, Any]) -> Table:

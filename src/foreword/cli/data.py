@@ -19,7 +19,7 @@ from foreword.data.row import Row
 from foreword.data.split import by_shares, few
 from foreword.errors import UserError, nearest
 from foreword.files import write_jsonl
-from foreword.report import tables
+from foreword.report import console
 from foreword.training.terminal import Terminal
 
 data = App(name="data", help="Check, clean and split files of rows.")
@@ -77,7 +77,7 @@ def check(
     with Terminal().bar("checking", sum(map(len, read.values()))) as move:
         found = find(read, fields=fields, label_field=label_field, lengths=lengths, progress=move)
     if as_json:
-        tables.emit(_plain(found))
+        console.emit(_plain(found))
     else:
         _print(found)
     errors = [problem for problem in found.problems if problem.level == "error"]
@@ -125,12 +125,12 @@ def clean(
             kind: {"rows": len(places), "places": places} for kind, places in made.changes.items()
         }
         about = {"out": None if dry_run else str(out), "read": len(rows), "kept": len(made.rows)}
-        tables.emit({**about, "changes": changes})
+        console.emit({**about, "changes": changes})
         return
     for kind, places in made.changes.items():
-        tables.line(f"{kind}: {_counted(places)}")
+        console.line(f"{kind}: {_counted(places)}")
     does = "would keep" if dry_run else "keeps"
-    tables.line(f"{out} {does} {len(made.rows)} of {len(rows)} rows")
+    console.line(f"{out} {does} {len(made.rows)} of {len(rows)} rows")
 
 
 @data.command
@@ -179,10 +179,12 @@ def split(
     paths = {name: out / f"{name}.jsonl" for name in found}
     _write({paths[name]: own for name, own in found.items()}, force)
     if as_json:
-        tables.emit({name: {"file": str(paths[name]), "rows": len(r)} for name, r in found.items()})
+        console.emit(
+            {name: {"file": str(paths[name]), "rows": len(r)} for name, r in found.items()}
+        )
         return
     for name, own in found.items():
-        tables.line(f"{paths[name]}: {len(own)} rows")
+        console.line(f"{paths[name]}: {len(own)} rows")
 
 
 def _check_fields(rows: Sequence[Row], fields: Sequence[str] | None) -> None:
@@ -228,7 +230,7 @@ def _plain(found: Checked) -> dict[str, Any]:
 
 
 def _print(found: Checked) -> None:
-    console = tables.out()
+    screen = console.out()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", overflow="fold")
     units = {about["length"]["unit"] for about in found.splits.values()}
@@ -237,19 +239,19 @@ def _print(found: Checked) -> None:
     for name, about in found.splits.items():
         sizes = [str(about["length"][key]) for key in ("median", "95%", "longest")]
         table.add_row(name, str(about["rows"]), str(len(about.get("labels", {})) or ""), *sizes)
-    console.print(table)
+    screen.print(table)
     first = next(iter(found.splits.values()))
-    tables.line(
+    console.line(
         f"lengths in {', '.join(units)}; shape {first['shape']}; {', '.join(first['fields'])}"
     )
     if "labels" in first:
         few = list(first["labels"].items())
         told = ", ".join(f"{label} {count}" for label, count in few[:8])
-        console.print(f"labels: {told}{f' and {len(few) - 8} more' if len(few) > 8 else ''}")
+        screen.print(f"labels: {told}{f' and {len(few) - 8} more' if len(few) > 8 else ''}")
     for each in found.problems:
-        console.print(f"\n{each.level}: {each.kind} in {each.split}: {len(each.places)}")
-        console.print(f"  {WHY[each.kind][1]}")
+        screen.print(f"\n{each.level}: {each.kind} in {each.split}: {len(each.places)}")
+        screen.print(f"  {WHY[each.kind][1]}")
         for place in each.places[:SHOWN]:
-            tables.line(f"  {place}")
+            console.line(f"  {place}")
     if not found.problems:
-        tables.line("nothing is wrong")
+        console.line("nothing is wrong")

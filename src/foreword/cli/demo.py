@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from foreword.cli.common import Json
 from foreword.errors import UserError
-from foreword.report import tables
+from foreword.report import console, tables
 from foreword.training.settings import Training
 from foreword.training.terminal import Terminal
 
@@ -47,7 +47,7 @@ def demo(
 
     began = time.monotonic()
     rows = folder()
-    tables.say(f"rows: {rows}")
+    console.say(f"rows: {rows}")
     backbone, report = Backbone.load("smollm2"), Terminal()
     prompt = tune(
         backbone,
@@ -65,12 +65,12 @@ def demo(
     answers = list(zip(LINES, prompt.predict(LINES), strict=True))
     seconds = round(time.monotonic() - began, 1)
     if as_json:
-        tables.emit({**scores, "out": str(out), "seconds": seconds, "answers": dict(answers)})
+        console.emit({**scores, "out": str(out), "seconds": seconds, "answers": dict(answers)})
         return
-    console = tables.out()
-    console.print(tables.scores(scores, "prompt"))
-    console.print()
+    screen = console.out()
+    screen.print(tables.scores(scores, "prompt"))
+    screen.print()
     for line, label in answers:
-        tables.line(f"{label:>17}  {line}")
+        console.line(f"{label:>17}  {line}")
     size = out.stat().st_size / 1024
-    tables.line(f"\n{seconds:.0f} s; the prompt is {out} ({size:.0f} KiB)")
+    console.line(f"\n{seconds:.0f} s; the prompt is {out} ({size:.0f} KiB)")

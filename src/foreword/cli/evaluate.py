@@ -13,7 +13,7 @@ from foreword.cli.words import columns, parse_windows
 from foreword.data.hub import TEST
 from foreword.errors import UserError
 from foreword.metrics.titles import FURTHER
-from foreword.report import tables
+from foreword.report import console, tables
 from foreword.training.terminal import Terminal
 
 
@@ -53,31 +53,31 @@ def evaluate(
         one = on_backbone(Prompt.load(prompt), prompt, model, loading, force=force)
         result = over_windows(one, chosen, sizes, seed=seed, report=Terminal())
     if as_json:
-        tables.emit(result)
+        console.emit(result)
         return
-    tables.line(f"{prompt} on {data}: {result['rows']} rows, 95% intervals")
+    console.line(f"{prompt} on {data}: {result['rows']} rows, 95% intervals")
     if sizes is None:
         _print(result)
     else:
-        tables.out().print(tables.curve(result))
+        console.out().print(tables.curve(result))
 
 
 def _print(result: Mapping[str, Any]) -> None:
-    console = tables.out()
+    screen = console.out()
     if result["cut"]:
-        tables.line(f"{result['cut']} rows were too long and were cut")
+        console.line(f"{result['cut']} rows were too long and were cut")
     if result.get("windowed"):
-        tables.line(f"{result['windowed']} rows were read in windows; the likeliest answer counts")
-    console.print(tables.scores(result, "prompt"))
-    tables.leaks(result)
+        console.line(f"{result['windowed']} rows were read in windows; the likeliest answer counts")
+    screen.print(tables.scores(result, "prompt"))
+    console.warn_of_leaks(result)
     if FURTHER.keys() & result.keys():
-        console.print()
-        console.print(tables.scores(result, "prompt", FURTHER))
+        screen.print()
+        screen.print(tables.scores(result, "prompt", FURTHER))
     if "per_class" in result:
-        console.print()
-        console.print(tables.per_class(result))
+        screen.print()
+        screen.print(tables.per_class(result))
     if "confusion" in result:
-        console.print()
-        console.print(tables.confusion(result))
+        screen.print()
+        screen.print(tables.confusion(result))
     for name, signature in result.get("signatures", {}).items():
-        tables.line(f"{name}: {signature}")
+        console.line(f"{name}: {signature}")

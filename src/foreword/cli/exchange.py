@@ -15,7 +15,7 @@ from foreword.config.settings import Setting
 from foreword.config.values import from_plain
 from foreword.errors import UserError, nearest
 from foreword.export.registry import EXPORTS
-from foreword.report import tables
+from foreword.report import console
 
 
 def _flags() -> dict[str, Flag]:
@@ -55,9 +55,9 @@ def export(
         loaded = on_backbone(loaded, prompt, model, loading, force=force)
     written = target.write(loaded, out)
     if as_json:
-        tables.emit({"out": str(written), "format": to})
+        console.emit({"out": str(written), "format": to})
     else:
-        tables.line(f"{written}: written for {to}")
+        console.line(f"{written}: written for {to}")
 
 
 def import_(
@@ -82,9 +82,9 @@ def import_(
     backbone = Backbone.load(wanted["model"], dtype=wanted["dtype"], device=wanted["device"])
     saved = source.read(path, backbone, task).save(wanted["out"])
     if as_json:
-        tables.emit({"out": str(saved)})
+        console.emit({"out": str(saved)})
     else:
-        tables.line(f"{saved}: {saved.stat().st_size / 1024:.0f} KiB")
+        console.line(f"{saved}: {saved.stat().st_size / 1024:.0f} KiB")
 
 
 def _format(name: str, settings: Mapping[str, Any], flag: str = "--to") -> Any:

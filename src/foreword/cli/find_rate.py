@@ -10,7 +10,7 @@ from rich.table import Table
 from foreword.cli.settings import Settings
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.report import tables
+from foreword.report import console
 from foreword.training.find_rate import Curve, find_rate
 from foreword.training.terminal import Terminal
 from foreword.training.world import World
@@ -35,10 +35,10 @@ def run(made: Settings, rows: Sequence[Row], world: World, as_json: bool) -> Non
     )
     if as_json:
         curve = {"rates": found.rates, "losses": found.losses}
-        tables.emit({"suggestion": found.suggestion, **curve})
+        console.emit({"suggestion": found.suggestion, **curve})
         return
-    tables.out().print(plot(found))
-    tables.line(f"steepest at {found.suggestion:.1e}: try --lr {found.suggestion:.1e}")
+    console.out().print(plot(found))
+    console.line(f"steepest at {found.suggestion:.1e}: try --lr {found.suggestion:.1e}")
 
 
 def plot(curve: Curve) -> Table:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from foreword.cli.common import Json
 from foreword.prompt.file import read_file
-from foreword.report import tables
+from foreword.report import console, tables
 
 
 def info(prompt: Path, *, as_json: Json = False) -> None:
@@ -15,6 +15,6 @@ def info(prompt: Path, *, as_json: Json = False) -> None:
     facts = {"file": str(prompt), "bytes": prompt.stat().st_size, **file.facts()}
     if as_json:
         shapes = {name: list(array.shape) for name, array in file.arrays.items()}
-        tables.emit({**facts, "tensors": shapes})
+        console.emit({**facts, "tensors": shapes})
         return
-    tables.out().print(tables.facts(facts))
+    console.out().print(tables.facts(facts))

@@ -18,7 +18,7 @@ from foreword.compose import catalogue
 from foreword.compose.catalogue import Catalogue
 from foreword.errors import UserError
 from foreword.files import write_whole
-from foreword.report import tables
+from foreword.report import console, tables
 from foreword.training.terminal import Terminal
 
 ACROSS = 10
@@ -57,13 +57,13 @@ def library(
     if html is not None:
         write_whole(html, page(shown).encode())
     if as_json:
-        tables.emit(_plain(found, to, similarity))
+        console.emit(_plain(found, to, similarity))
         return
     if html is not None:
-        tables.say(f"{html}: {len(found.entries)} prompts")
-    tables.out().print(shown)
+        console.say(f"{html}: {len(found.entries)} prompts")
+    console.out().print(shown)
     for file, reason in found.unreadable:
-        tables.say(f"no prompt: {file}: {with_flags(reason)}")
+        console.say(f"no prompt: {file}: {with_flags(reason)}")
 
 
 def table(found: Catalogue, to: Sequence[float | None] | None = None) -> Table:

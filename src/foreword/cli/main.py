@@ -122,11 +122,11 @@ def _in_one_line(error: UserError) -> str:
 def _told(world: World, status: int, why: str, bug: Exception | None = None) -> int:
     """Say why the run ends, unless another process has; return the exit status."""
     if world.claim():
-        from foreword.report import tables
+        from foreword.report import console
 
         if bug is not None:
             traceback.print_exception(bug)
-        tables.say(f"foreword: {why}")
+        console.say(f"foreword: {why}")
     return status
 
 

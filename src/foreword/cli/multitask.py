@@ -21,7 +21,7 @@ from foreword.data.row import Row
 from foreword.data.sample import draw, others
 from foreword.errors import UserError, nearest
 from foreword.metrics.titles import title
-from foreword.report import tables
+from foreword.report import console, tables
 from foreword.reporter import Reporters
 from foreword.training.terminal import Terminal
 from foreword.training.trackers import trackers
@@ -71,12 +71,12 @@ def multitask(
     )
     seconds = round(time.monotonic() - began, 2)
     if as_json:
-        tables.emit(_result(found, out, seconds))
+        console.emit(_result(found, out, seconds))
         return
-    tables.line(f"{out}: {len(members)} tasks in one run, {seconds:.0f} s")
-    tables.out().print(_table(found))
+    console.line(f"{out}: {len(members)} tasks in one run, {seconds:.0f} s")
+    console.out().print(_table(found))
     if found.shared is not None:
-        tables.line(f"a new task may start from it: --start {out / 'shared.safetensors'}")
+        console.line(f"a new task may start from it: --start {out / 'shared.safetensors'}")
 
 
 def _read(path: Path, flags: Mapping[str, Any]) -> tuple[dict[str, Settings], Sharing, Settings]:

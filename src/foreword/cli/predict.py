@@ -14,7 +14,7 @@ from foreword.data.hub import TEST
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.files import write_jsonl
-from foreword.report import tables
+from foreword.report import console, tables
 from foreword.training.terminal import Terminal
 
 
@@ -47,7 +47,7 @@ def predict(
         found = tuned.answers(given, progress=progress)
     cut = sum(bool(answer["cut"]) for answer in found)
     if cut:
-        tables.say(f"{cut} of {len(found)} rows were too long and were cut")
+        console.say(f"{cut} of {len(found)} rows were too long and were cut")
     lines = [
         {**{name: row.fields[name] for name in bound.fields}, **_rounded(answer)}
         for row, answer in zip(given, found, strict=True)
@@ -55,14 +55,14 @@ def predict(
     if out is not None:
         write_jsonl(out, lines)
     if as_json:
-        tables.emit({"rows": len(lines), "cut": cut, "out": out, "predictions": lines})
+        console.emit({"rows": len(lines), "cut": cut, "out": out, "predictions": lines})
         return
     if out is not None:
-        tables.say(f"{out}: {len(lines)} rows")
+        console.say(f"{out}: {len(lines)} rows")
         return
     for answer in found:
         value = answer[bound.answer]
-        tables.line(tables.told(value, answer.get("probabilities", {})))
+        console.line(tables.told(value, answer.get("probabilities", {})))
 
 
 def _rounded(value: Any) -> Any:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from foreword.cli.common import Json, Resume
 from foreword.cli.flags import given, parameters_of
-from foreword.report import tables
+from foreword.report import console
 from foreword.training.terminal import Terminal
 
 Pretrained = parameters_of("foreword.recurrent.streams:Pretraining")
@@ -37,9 +37,9 @@ def pretrain(
     made = do(text, out, settings, device=device, resume=resume, report=report)
     made = {"out": str(out), **made, "seconds": round(time.monotonic() - began, 2)}
     if as_json:
-        tables.emit(made)
+        console.emit(made)
         return
-    tables.line(
+    console.line(
         f"{out}: {made['parameters']} numbers, {made['tokens']} tokens; held-out perplexity "
         f"{made['perplexity']:.2f}, {made['bits_per_character']:.3f} bits per character; "
         f"{made['seconds']:.0f} s"

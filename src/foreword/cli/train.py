@@ -17,7 +17,7 @@ from foreword.data.read import read_rows
 from foreword.data.rows import as_rows
 from foreword.data.sample import draw, others
 from foreword.errors import UserError
-from foreword.report import tables
+from foreword.report import console, tables
 from foreword.reporter import Reporters
 from foreword.training.terminal import Terminal
 from foreword.training.trackers import trackers
@@ -67,7 +67,9 @@ def train(
     if wanted["dev"] is not None:
         dev = some_rows(wanted["dev"], named, wanted["dev_rows"], seed, DEV)
     elif dev is not None:
-        tables.say(f"no dev rows given: {len(dev)} others are taken, {wanted['per_label']} a label")
+        console.say(
+            f"no dev rows given: {len(dev)} others are taken, {wanted['per_label']} a label"
+        )
     test = None if wanted["test"] is None else some_rows(wanted["test"], named, None, seed, TEST)
     tracked = trackers(wanted["report_to"] or (), out)
     device = world.device(wanted["device"])
@@ -82,7 +84,7 @@ def train(
         rows, test = as_rows(rows), as_rows(test)
         made.task.complete(rows, backbone).bind(backbone).check(test, answers=True)
     before = old.score(backbone, world) if old is not None else None
-    effective, terminal = tables.Effective(), Terminal()
+    effective, terminal = console.Effective(), Terminal()
     prompt = tune(
         backbone,
         made.task,
@@ -112,18 +114,18 @@ def train(
     result["seconds"] = round(time.monotonic() - began, 2)
     result["parameters"] = sum(tensor.numel() for _, tensor in prompt.injection.tensors())
     if as_json:
-        tables.emit({**result, "config": effective.config})
+        console.emit({**result, "config": effective.config})
         return
     dev_scores = ", ".join(f"{k} {v:.2f}" for k, v in result["dev"].items() if k != "rows")
-    tables.line(
+    console.line(
         f"{out}: {out.stat().st_size / 1024:.0f} KiB, {result['parameters']} numbers; "
         f"dev {dev_scores} on {result['dev']['rows']} rows; {result['seconds']:.0f} s"
     )
     if test is not None:
-        tables.out().print(tables.scores(scores, "test"))
-        tables.leaks(scores)
+        console.out().print(tables.scores(scores, "test"))
+        console.warn_of_leaks(scores)
     if "old" in result:
-        tables.out().print(continual.table(result))
+        console.out().print(continual.table(result))
 
 
 def _sharded(backbone: Backbone, world: World) -> World:

@@ -1,0 +1,69 @@
+"""The console: results on standard output, and lines for people on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from foreword.prompt.schema import LARGE
+from foreword.reporter import Reporter
+from foreword.training.terminal import console as error_console
+
+
+def out() -> Console:
+    """Return the console for results: standard output, never wider than a terminal of 80."""
+    # markup off: brackets in a template or a label are text
+    found = Console(highlight=False, markup=False, emoji=False)
+    if not found.is_terminal:
+        found.width = 80
+    return found
+
+
+def line(text: str) -> None:
+    """Print a line of results on standard output, never broken: it may hold a path."""
+    out().print(text, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """Print a line for people on standard error."""
+    error_console().print(line, markup=False, soft_wrap=True)
+
+
+class Effective(Reporter):
+    """Prints what a run's settings have come to, on standard error, when it starts."""
+
+    config: Mapping[str, Any]
+
+    def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
+        """Print a line for each group of settings that are not left open."""
+        data = {k: v for k, v in config["data"].items() if k != "demonstrations"}
+        self.config = {**config, "data": data}
+        method = dict(config["method"])
+        training = method.pop("training")
+        for name, group in (*self.config.items(), ("training", training)):
+            values = method if name == "method" else group
+            pairs = [
+                f"{k}={json.dumps(v, ensure_ascii=False)}"
+                for k, v in values.items()
+                if v is not None and k not in LARGE
+            ]
+            say(f"{name}: {', '.join(pairs)}")
+
+
+def emit(value: Mapping[str, Any]) -> None:
+    """Print one JSON object on standard output."""
+    sys.stdout.write(json.dumps(dict(value), ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def warn_of_leaks(result: Mapping[str, Any]) -> None:
+    """Warn of rows that were scored and are in the training rows too, where there are some."""
+    if result.get("in_train"):
+        line(f"warning: {result['in_train']} of {result['rows']} of these rows are in train too")
