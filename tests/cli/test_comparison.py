@@ -11,7 +11,7 @@ import pytest
 
 import foreword.evaluation.compare
 from conftest import Answer, World
-from foreword.cli.compare import Shared, table
+from foreword.cli.compare import Shared
 from foreword.cli.settings import compared
 from foreword.errors import UserError
 from foreword.evaluation.compare import perform
@@ -19,7 +19,7 @@ from foreword.evaluation.records import Record, summary
 from foreword.evaluation.runs import Demonstrations, Run, ZeroShot
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.report import console
+from foreword.report import comparison, console
 from foreword.training.settings import Training
 from quick import first
 from toys import rows, write
@@ -137,7 +137,7 @@ def test_a_wide_table_still_fits(capsys: pytest.CaptureFixture[str]) -> None:
         }
         for seed in (0, 1)
     ]  # fmt: skip
-    console.out().print(table(summary(found), "pearson"))
+    console.out().print(comparison.methods(summary(found), "pearson"))
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines()), text
     for part in ("-5.8 (-12.5 to 10.2)", "0.7", "135M", "513 MiB", "123456", "79 GiB"):

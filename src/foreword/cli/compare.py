@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from foreword.cli.common import Json, some_rows
 from foreword.cli.flags import CONTINUAL, parameters, without
@@ -17,8 +16,7 @@ from foreword.data.read import read_rows
 from foreword.data.sample import first, hold_out
 from foreword.errors import UserError
 from foreword.evaluation.records import Record, read, summary
-from foreword.metrics.titles import title
-from foreword.report import console, tables
+from foreword.report import comparison, console
 from foreword.tasks.registry import name_of
 from foreword.training.terminal import Terminal
 
@@ -109,35 +107,8 @@ def _print(found: list[Record], tested: int, trained: int) -> None:
         )
         if several:
             console.line("means over the seeds, with ± their standard deviation; the largest peak")
-        console.out().print(table(found, headline))
+        console.out().print(comparison.methods(found, headline))
     for each in found:
         if "error" in each:
             some = "" if each["score"] is None else " (a part of the seeds)"
             console.line(f"{each['method']}{some}: {each['error']}")
-
-
-def table(found: list[Record], headline: str) -> Table:
-    """Lay out the methods of a comparison: score, size, time and memory."""
-    made = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
-    made.add_column("method", overflow="fold")
-    several = any(each["spread"] is not None for each in found)
-    spread = ["±"] if several else []
-    for name in (title(headline), *spread, "trained", "file", "seconds", "peak"):
-        made.add_column(name, justify="right", no_wrap=True)
-    for each in found:
-        if each["score"] is None:
-            made.add_row(each["method"], "failed")
-            continue
-        cells: list[Any] = [tables.with_interval(headline, each["score"], each["interval"])]
-        if several:
-            cells.append("" if each["spread"] is None else f"{each['spread']:.1f}")
-        cells += [
-            tables.short(each["parameters"], 1000, ("", "k", "M", "G")),
-            tables.short(each["bytes"], 1024, (" B", " KiB", " MiB", " GiB"))
-            if each["bytes"]
-            else "-",
-            f"{each['seconds']:.0f}" if each["seconds"] else "-",
-            tables.short(each["peak_mib"] * 2**20, 1024, (" B", " KiB", " MiB", " GiB")),
-        ]
-        made.add_row(each["method"], *cells)
-    return made

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, backbone_of, some_rows
 from foreword.cli.words import columns
@@ -16,8 +15,7 @@ from foreword.data.hub import DEV, TEST
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
-from foreword.metrics.titles import title
-from foreword.report import console, tables
+from foreword.report import comparison, console
 from foreword.reporter import Reporter
 from foreword.training.terminal import Terminal
 
@@ -103,7 +101,7 @@ def compose(
         return
     console.line(f"{out}: {how} of {len(parts)} prompts, {out.stat().st_size / 1024:.0f} KiB")
     headline = made.bound.headline if tested is not None else None
-    console.out().print(table([*entries, {"file": how, **made.scores}], headline))
+    console.out().print(comparison.composed([*entries, {"file": how, **made.scores}], headline))
     if left := [entry["file"] for entry in entries if entry.get("weight") == 0]:
         console.say(f"weight 0, and so left out of the ensemble: {', '.join(left)}")
 
@@ -152,41 +150,3 @@ def _judged(
     if weights is None:
         return fit(parts, rows, report=report)
     return weighed(parts, weights, rows, report=report)
-
-
-def table(entries: Sequence[Mapping[str, Any]], headline: str | None) -> Table:
-    """Lay out prompts and what they make: weight, dev score, and test score with its interval."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    made.add_column("", overflow="fold")
-    shown = [name for name in ("weight", "dev", "test") if any(name in e for e in entries)]
-    for name in shown:
-        metric = next(
-            (_metric(e[name], headline) for e in entries if name in e and name != "weight"), ""
-        )
-        made.add_column(f"{name} {title(metric)}".strip(), justify="right")
-    for entry in entries:
-        cells = []
-        for name in shown:
-            value = entry.get(name)
-            if name == "weight":
-                cells.append("" if value is None else f"{value:.2f}")
-            elif value is None:
-                cells.append("")
-            else:
-                metric = _metric(value, headline)
-                bounds = value.get("intervals", {}).get(metric)
-                number = f"{value[metric]:.2f}"
-                cells.append(
-                    number
-                    if bounds is None
-                    else tables.with_interval(metric, value[metric], bounds)
-                )
-        made.add_row(entry["file"], *cells)
-    return made
-
-
-def _metric(scores: Mapping[str, Any], headline: str | None) -> str:
-    """Return the one score that is shown: the headline, or the only one there is."""
-    if headline is not None and headline in scores:
-        return headline
-    return next(name for name in scores if name != "rows")

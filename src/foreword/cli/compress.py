@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from foreword.cli.common import USUALLY, Json, Loaded, Resume
 from foreword.cli.flags import defaults
 from foreword.cli.words import unescaped
-from foreword.report import console, tables
+from foreword.report import comparison, console
 from foreword.training.settings import Training
 from foreword.training.terminal import Terminal
 
@@ -91,27 +90,4 @@ def compress(
     )
     asked = report["questions"]
     console.line(f"learned from {asked['train']} questions; below, on {asked['test']} others")
-    console.out().print(table(report))
-
-
-def table(report: dict[str, Any]) -> Table:
-    """Lay out the full text, the cartridge, and the text cut to its length."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    made.add_column("")
-    for name in ("KL", "top-1", "answers (ROUGE-L)", "memory", "first token"):
-        made.add_column(name, justify="right")
-    lines = {"full text": "_full", "cartridge": "", "cut to its length": "_truncated"}
-    for name, end in {**lines, "none of it": "_none"}.items():
-        answers = f"answers{end}"
-        size, seconds = report.get(f"bytes{end}"), report.get(f"first_token_seconds{end}")
-        made.add_row(
-            name,
-            f"{report[f'kl{end}']:.3f}" if f"kl{end}" in report else "",
-            f"{report[f'top1{end}']:.1f}" if f"top1{end}" in report else "",
-            tables.with_interval("rouge_l", report[answers], report["intervals"][answers])
-            if answers in report
-            else "",
-            "" if size is None else f"{size / 2**20:.1f} MiB",
-            "" if seconds is None else f"{seconds:.2f} s",
-        )
-    return made
+    console.out().print(comparison.cartridge(report))

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from foreword.backbone.backbone import Backbone
 from foreword.cli.settings import Settings
 from foreword.data.hub import TEST
@@ -18,9 +16,7 @@ from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.evaluation.evaluation import Evaluation
 from foreword.methods.parts.from_file import FromFile
-from foreword.metrics.titles import MAIN, title
 from foreword.prompt.prompt import Prompt
-from foreword.report import tables
 from foreword.tasks.base import Task
 from foreword.training.several_tasks import Replay
 from foreword.training.terminal import Terminal
@@ -81,28 +77,3 @@ class Old:
 
 def _rows(source: str, split: Sequence[str] | None = None) -> list[Row]:
     return as_rows(source, split=split)
-
-
-def table(result: Mapping[str, Any]) -> Table:
-    """Lay out the old task before and after beside the new one, so that forgetting is seen."""
-    entries = {
-        "old task, before": result["old"]["before"],
-        "old task, after": result["old"]["after"],
-        "new task": result["new"],
-    }
-    shown = [m for m in MAIN if any(m in each for each in entries.values())]
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    made.add_column("")
-    for metric in shown:
-        made.add_column(title(metric), justify="right")
-    for name, values in entries.items():
-        made.add_row(name, *(_cell(metric, values) for metric in shown))
-    return made
-
-
-def _cell(metric: str, values: Mapping[str, Any]) -> str:
-    if metric not in values:
-        return ""
-    if metric not in values.get("intervals", {}):
-        return f"{values[metric]:.1f}"
-    return tables.with_interval(metric, values[metric], values["intervals"][metric])

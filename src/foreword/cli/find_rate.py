@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.bar import Bar as Stroke
-from rich.table import Table
-
 from foreword.cli.settings import Settings
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.report import console
-from foreword.training.find_rate import Curve, find_rate
+from foreword.report.rates import learning_rates
+from foreword.training.find_rate import find_rate
 from foreword.training.terminal import Terminal
 from foreword.training.world import World
-
-LINES = 24
-"""Lines of the table at most."""
 
 
 def run(made: Settings, rows: Sequence[Row], world: World, as_json: bool) -> None:
@@ -37,23 +32,5 @@ def run(made: Settings, rows: Sequence[Row], world: World, as_json: bool) -> Non
         curve = {"rates": found.rates, "losses": found.losses}
         console.emit({"suggestion": found.suggestion, **curve})
         return
-    console.out().print(plot(found))
+    console.out().print(learning_rates(found.rates, found.losses, found.suggestion))
     console.line(f"steepest at {found.suggestion:.1e}: try --lr {found.suggestion:.1e}")
-
-
-def plot(curve: Curve) -> Table:
-    """Draw the smoothed loss as bars, a line a rate, the suggested one marked."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    made.add_column("rate", justify="right")
-    made.add_column("loss", justify="right")
-    made.add_column("", width=50)
-    least = min(curve.losses)
-    most = max(curve.losses[0], least * 1.5)
-    step = max(1, -(-len(curve.rates) // LINES))
-    shown = {*range(0, len(curve.rates), step), curve.rates.index(curve.suggestion)}
-    for place in sorted(shown):
-        rate, loss = curve.rates[place], curve.losses[place]
-        mark = " <" if rate == curve.suggestion else ""
-        width = min(loss, most) - 0.8 * least
-        made.add_row(f"{rate:.1e}", f"{loss:.3f}{mark}", Stroke(most - 0.8 * least, 0, width))
-    return made

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from foreword.cli.common import Json, Resume, some_rows
 from foreword.cli.flags import CONTINUAL, FLAGS
@@ -20,8 +19,7 @@ from foreword.data.hub import DEV, TEST
 from foreword.data.row import Row
 from foreword.data.sample import draw, others
 from foreword.errors import UserError, nearest
-from foreword.metrics.titles import title
-from foreword.report import console, tables
+from foreword.report import comparison, console
 from foreword.reporter import Reporters
 from foreword.training.terminal import Terminal
 from foreword.training.trackers import trackers
@@ -70,11 +68,13 @@ def multitask(
         report=Reporters([Terminal(), *tracked]),
     )
     seconds = round(time.monotonic() - began, 2)
+    result = _result(found, out, seconds)
     if as_json:
-        console.emit(_result(found, out, seconds))
+        console.emit(result)
         return
     console.line(f"{out}: {len(members)} tasks in one run, {seconds:.0f} s")
-    console.out().print(_table(found))
+    headlines = {name: prompt.bound.headline for name, prompt in found.prompts.items()}
+    console.out().print(comparison.tasks(result["tasks"], headlines))
     if found.shared is not None:
         console.line(f"a new task may start from it: --start {out / 'shared.safetensors'}")
 
@@ -154,22 +154,3 @@ def _result(found: Outcome, out: Path, seconds: float) -> dict[str, Any]:
     trained = next(iter(found.prompts.values())).method["trained"]
     tasks = {name: about(name) for name in found.prompts}
     return {"tasks": tasks, "shared": shared, "trained": trained, "seconds": seconds}
-
-
-def _table(found: Outcome) -> Table:
-    """Lay out the tasks with their rows, and their dev and test scores."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    made.add_column("task", overflow="fold")
-    for name in ("rows", "dev", "test"):
-        made.add_column(name, justify="right")
-    for name, prompt in found.prompts.items():
-        (metric,) = (key for key in prompt.scores["dev"] if key != "rows")
-        dev = f"{metric} {prompt.scores['dev'][metric]:.2f}"
-        test = prompt.scores.get("test")
-        shown = ""
-        if test is not None:
-            head = prompt.bound.headline
-            value = tables.with_interval(head, test[head], test["intervals"][head])
-            shown = f"{title(head)} {value}"
-        made.add_row(name, str(prompt.data["train"]["rows"]), dev, shown)
-    return made

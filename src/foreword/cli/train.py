@@ -17,7 +17,7 @@ from foreword.data.read import read_rows
 from foreword.data.rows import as_rows
 from foreword.data.sample import draw, others
 from foreword.errors import UserError
-from foreword.report import console, tables
+from foreword.report import comparison, console, tables
 from foreword.reporter import Reporters
 from foreword.training.terminal import Terminal
 from foreword.training.trackers import trackers
@@ -125,7 +125,7 @@ def train(
         console.out().print(tables.scores(scores, "test"))
         console.warn_of_leaks(scores)
     if "old" in result:
-        console.out().print(continual.table(result))
+        console.out().print(comparison.old_and_new(result))
 
 
 def _sharded(backbone: Backbone, world: World) -> World:

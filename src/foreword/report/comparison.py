@@ -1,0 +1,138 @@
+"""Tables of prompts beside each other: methods, parts of a composition, tasks, old and new."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from foreword.metrics.titles import MAIN, title
+from foreword.report.tables import short, with_interval
+
+
+def methods(found: Sequence[Mapping[str, Any]], headline: str) -> Table:
+    """Lay out the methods of a comparison: score, size, time and memory."""
+    made = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+    made.add_column("method", overflow="fold")
+    several = any(each["spread"] is not None for each in found)
+    spread = ["±"] if several else []
+    for name in (title(headline), *spread, "trained", "file", "seconds", "peak"):
+        made.add_column(name, justify="right", no_wrap=True)
+    for each in found:
+        if each["score"] is None:
+            made.add_row(each["method"], "failed")
+            continue
+        cells: list[Any] = [with_interval(headline, each["score"], each["interval"])]
+        if several:
+            cells.append("" if each["spread"] is None else f"{each['spread']:.1f}")
+        cells += [
+            short(each["parameters"], 1000, ("", "k", "M", "G")),
+            short(each["bytes"], 1024, (" B", " KiB", " MiB", " GiB")) if each["bytes"] else "-",
+            f"{each['seconds']:.0f}" if each["seconds"] else "-",
+            short(each["peak_mib"] * 2**20, 1024, (" B", " KiB", " MiB", " GiB")),
+        ]
+        made.add_row(each["method"], *cells)
+    return made
+
+
+def composed(entries: Sequence[Mapping[str, Any]], headline: str | None) -> Table:
+    """Lay out prompts and what they make: weight, dev score, and test score with its interval."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("", overflow="fold")
+    shown = [name for name in ("weight", "dev", "test") if any(name in e for e in entries)]
+    for name in shown:
+        metric = next(
+            (_shown_metric(e[name], headline) for e in entries if name in e and name != "weight"),
+            "",
+        )
+        made.add_column(f"{name} {title(metric)}".strip(), justify="right")
+    for entry in entries:
+        cells = []
+        for name in shown:
+            value = entry.get(name)
+            if name == "weight":
+                cells.append("" if value is None else f"{value:.2f}")
+            elif value is None:
+                cells.append("")
+            else:
+                metric = _shown_metric(value, headline)
+                bounds = value.get("intervals", {}).get(metric)
+                number = f"{value[metric]:.2f}"
+                cells.append(
+                    number if bounds is None else with_interval(metric, value[metric], bounds)
+                )
+        made.add_row(entry["file"], *cells)
+    return made
+
+
+def _shown_metric(scores: Mapping[str, Any], headline: str | None) -> str:
+    """Return the one score that is shown: the headline, or the only one there is."""
+    if headline is not None and headline in scores:
+        return headline
+    return next(name for name in scores if name != "rows")
+
+
+def tasks(found: Mapping[str, Mapping[str, Any]], headlines: Mapping[str, str]) -> Table:
+    """Lay out the tasks of one run: their rows, and their dev and test scores."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("task", overflow="fold")
+    for name in ("rows", "dev", "test"):
+        made.add_column(name, justify="right")
+    for name, values in found.items():
+        (metric,) = (key for key in values["dev"] if key != "rows")
+        dev = f"{metric} {values['dev'][metric]:.2f}"
+        shown = ""
+        if "test" in values:
+            head, test = headlines[name], values["test"]
+            shown = f"{title(head)} {with_interval(head, test[head], test['intervals'][head])}"
+        made.add_row(name, str(values["rows"]), dev, shown)
+    return made
+
+
+def old_and_new(result: Mapping[str, Any]) -> Table:
+    """Lay out the old task before and after beside the new one, so that forgetting is seen."""
+    entries = {
+        "old task, before": result["old"]["before"],
+        "old task, after": result["old"]["after"],
+        "new task": result["new"],
+    }
+    shown = [m for m in MAIN if any(m in each for each in entries.values())]
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("")
+    for metric in shown:
+        made.add_column(title(metric), justify="right")
+    for name, values in entries.items():
+        made.add_row(name, *(_cell(metric, values) for metric in shown))
+    return made
+
+
+def _cell(metric: str, values: Mapping[str, Any]) -> str:
+    if metric not in values:
+        return ""
+    if metric not in values.get("intervals", {}):
+        return f"{values[metric]:.1f}"
+    return with_interval(metric, values[metric], values["intervals"][metric])
+
+
+def cartridge(report: Mapping[str, Any]) -> Table:
+    """Lay out the full text, the cartridge, and the text cut to its length."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("")
+    for name in ("KL", "top-1", "answers (ROUGE-L)", "memory", "first token"):
+        made.add_column(name, justify="right")
+    lines = {"full text": "_full", "cartridge": "", "cut to its length": "_truncated"}
+    for name, end in {**lines, "none of it": "_none"}.items():
+        answers = f"answers{end}"
+        size, seconds = report.get(f"bytes{end}"), report.get(f"first_token_seconds{end}")
+        made.add_row(
+            name,
+            f"{report[f'kl{end}']:.3f}" if f"kl{end}" in report else "",
+            f"{report[f'top1{end}']:.1f}" if f"top1{end}" in report else "",
+            with_interval("rouge_l", report[answers], report["intervals"][answers])
+            if answers in report
+            else "",
+            "" if size is None else f"{size / 2**20:.1f} MiB",
+            "" if seconds is None else f"{seconds:.2f} s",
+        )
+    return made
