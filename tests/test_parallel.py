@@ -28,8 +28,8 @@ import foreword.training.step
 from foreword.cli.main import run
 from foreword.engine.passes import differentiate
 from foreword.errors import UserError
+from foreword.training.log import log_path
 from foreword.training.processes import Processes, joined
-from foreword.training.tune import log_path
 from foreword.training.world import ALONE
 from processes import PATIENCE, launch, process, until
 from quick import first

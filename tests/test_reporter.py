@@ -15,10 +15,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from foreword.errors import UserError
 from foreword.reporter import Reporters
 from foreword.training import trackers as tracking
-from foreword.training.log import Log
+from foreword.training.log import Log, log_path
 from foreword.training.terminal import Terminal
 from foreword.training.trackers import TRACKERS, trackers
-from foreword.training.tune import log_path
 from toys import Recorder, toy_run
 
 VALUES = {"loss": 1.5, "rate": 0.1, "norm": 2.0, "rows": 4.0}

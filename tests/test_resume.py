@@ -25,7 +25,7 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.training import checkpoint
 from foreword.training import loop as loop_module
 from foreword.training.interrupt import Interrupted
-from foreword.training.tune import log_path
+from foreword.training.log import log_path
 from processes import PATIENCE, process
 from quick import first
 from toys import TASK, TRAINING, Lines, Recorder, at_line, get, rows, scripted, toy_run

@@ -48,8 +48,9 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
 from foreword.training import checkpoint
+from foreword.training.log import log_path
 from foreword.training.settings import Training
-from foreword.training.tune import log_path, rows_for, tune
+from foreword.training.tune import rows_for, tune
 from foreword.training.world import World
 from plain import twin
 from quick import first

@@ -23,6 +23,7 @@ import foreword.training.dev_score
 import foreword.training.examples
 import foreword.training.log
 import foreword.training.loop
+import foreword.training.provenance
 import foreword.training.run_state
 import foreword.training.step
 import foreword.training.tune
@@ -138,6 +139,7 @@ _TRACED = {
     module.__file__
     for module in (
         foreword.training.tune,
+        foreword.training.provenance,
         foreword.training.loop,
         foreword.training.step,
         foreword.training.dev_score,

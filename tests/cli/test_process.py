@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from foreword.training.tune import log_path
+from foreword.training.log import log_path
 from processes import PATIENCE, launch, process, until
 from quick import first
 from toys import command, paused, release

@@ -24,7 +24,7 @@ from foreword.methods.parts.several import Several
 from foreword.methods.registry import METHODS
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
-from foreword.training.tune import about_backbone
+from foreword.training.provenance import about_backbone
 from oracles import by_hand, get
 
 REFUSALS = [*families.UNREACHED[:1], *families.RECURRENT[:1]]

@@ -29,17 +29,18 @@ from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import name_of as task_name
 from foreword.training.examples import encode
 from foreword.training.loop import Loop
+from foreword.training.provenance import (
+    about_backbone,
+    about_data,
+    about_method,
+    about_task,
+    build_prompt,
+    dtype_name,
+)
+from foreword.training.run_state import check_out
 from foreword.training.settings import Training, check_rate
 from foreword.training.several_tasks import MixedObjective
-from foreword.training.tune import (
-    about_backbone,
-    check_out,
-    dtype_name,
-    follow,
-    provenance,
-    rows_for,
-    versions,
-)
+from foreword.training.tune import follow, rows_for
 
 OWN = ("shared", "multitask")
 """Names that the run's own files have."""
@@ -119,18 +120,13 @@ def multitask(
     objective, shares = MixedObjective(bounds), dict(zip(names, counts, strict=True))
     examples = encode(backbone, objective, trainable.outline, rows, held, training, report, shares)
     run = Loop(backbone, objective, trainable, examples, training, method.rate)
-    about = {
-        "name": name_of(method),
-        **plain(method),
-        "trained": sum(parameter.numel() for parameter in run.learner.parameters),
-        "training": plain(training),
-        "multitask": {**plain(sharing), "tasks": names},
-    }
-    data = [provenance(bound, method, own, dev, training.seed) for bound, own, dev in made]
+    about = about_method(method, run.learner.parameters, training)
+    about["multitask"] = {**plain(sharing), "tasks": names}
+    data = [about_data(bound, method, own, dev, training.seed) for bound, own, dev in made]
     config = {
         "method": about,
         "tasks": {
-            name: {"data": each, "task": {"name": task_name(bound.task), **plain(bound.task)}}
+            name: {"data": each, "task": about_task(bound.task)}
             for name, bound, each in zip(names, bounds, data, strict=True)
         },
         "backbone": {**about_backbone(backbone), "dtype": dtype_name(backbone)},
@@ -141,17 +137,16 @@ def multitask(
     target = folder / OWN[1]
     follow(run, config, target, resume=resume, report=report)
 
-    def prompt(injection: Injection, task: int, scores: Mapping[str, Any]) -> Prompt:
-        return Prompt(
-            injection=injection.map(lambda tensor: tensor.detach().clone()),
-            task=bounds[task].fit_on_dev(made[task][2], injection),
-            backbone=about_backbone(backbone),
+    def prompt(injection: Injection, task: int, dev: Mapping[str, Any] | None) -> Prompt:
+        bound, _, dev_rows = made[task]
+        return build_prompt(
+            bound,
+            injection,
+            dev_rows,
             method=about,
             data=data[task],
             seed=training.seed,
-            versions=versions(),
-            scores=scores,
-            on=backbone,
+            dev=dev,
         )
 
     with torch.no_grad():
@@ -163,13 +158,13 @@ def multitask(
             bounds[task].metric: run.state.progress.own_scores[task],
             "rows": len(made[task][2]),
         }
-        found, test = prompt(part, task, {"dev": score}), tests[task]
+        found, test = prompt(part, task, score), tests[task]
         if test is not None:
             scores = evaluate(found, test, seed=training.seed, name=name, report=report)
             found = with_scores(found, "test", scores)
         found.save(files[name])
         prompts[name] = found
-    common = None if shared is None else prompt(shared, 0, {})
+    common = None if shared is None else prompt(shared, 0, None)
     if common is not None:
         common.save(files[OWN[0]])
     run.state.forget()

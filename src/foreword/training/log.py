@@ -13,6 +13,11 @@ from foreword.files import write_whole
 from foreword.reporter import Reporter
 
 
+def log_path(out: Path) -> Path:
+    """Return where the log of a run that writes ``out`` stands."""
+    return out.with_name(f"{out.name.removesuffix('.safetensors')}.log.jsonl")
+
+
 class Log(Reporter):
     """A JSON line for each step and dev score; a resumed run drops what it will write again."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import random
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from foreword.errors import UserError
 from foreword.methods.base import Trainable
 from foreword.training import checkpoint
 from foreword.training.examples import Examples
+from foreword.training.log import log_path
 from foreword.training.settings import Training
 from foreword.training.world import World
 
@@ -132,3 +135,34 @@ class RunState:
         triples = zip(scores, before, better, strict=True)
         progress.own_scores = [new if kept else old for new, old, kept in triples]
         progress.best_score = score if best is None else max(score, best)
+
+
+def check_out(out: Path, trainable: Trainable) -> None:
+    """Say before the training what would fail after it: a folder, no permission, a full disk.
+
+    Removes the temporary files that a killed run of the same prompt has left.
+    """
+    probe = out.with_name(f".{out.name}.probe")
+    try:
+        if out.is_dir():
+            raise UserError(f"{out}: is a folder; name the file to write with `out`")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for path in (out, checkpoint.path_for(out), log_path(out)):
+            for left in out.parent.glob(f".{glob.escape(path.name)}.????????"):
+                left.unlink(missing_ok=True)
+        try:
+            probe.write_bytes(b"x")
+        finally:
+            probe.unlink(missing_ok=True)
+        free = shutil.disk_usage(out.parent).free
+    except OSError as error:
+        raise UserError(
+            f"{out}: cannot be written ({error.strerror}); choose another `out`"
+        ) from None
+    # A checkpoint holds parameters, the best ones and two moments; two of them while it is written.
+    need = 9 * 4 * sum(p.numel() for p in trainable.parameters()) + 2**20
+    if free < need:
+        raise UserError(
+            f"{out.parent}: {free / 2**20:.1f} MiB are free, and the prompt with its checkpoints "
+            f"takes up to {need / 2**20:.1f} MiB; make room or choose another `out`"
+        )

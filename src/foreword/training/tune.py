@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import glob
-import platform
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from foreword.backbone.backbone import Backbone
-from foreword.config.values import hash_of, plain
-from foreword.data.duplicates import marks, overlap
+from foreword.config.values import hash_of
 from foreword.data.hub import DEV
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
-from foreword.data.sample import digest, hold_out
+from foreword.data.sample import hold_out
 from foreword.errors import UserError
 from foreword.methods.base import Method, Trainable
 from foreword.methods.registry import name_of
@@ -27,11 +22,20 @@ from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Reporter, Reporters
 from foreword.tasks.base import Bound, Objective, Task
 from foreword.tasks.registry import name_of as task_name
-from foreword.tasks.templates.demonstrations import choose_demonstrations
 from foreword.training import checkpoint
 from foreword.training.examples import encode
-from foreword.training.log import Log
+from foreword.training.log import Log, log_path
 from foreword.training.loop import Loop
+from foreword.training.provenance import (
+    about_backbone,
+    about_data,
+    about_method,
+    about_rows,
+    about_task,
+    build_prompt,
+    dtype_name,
+)
+from foreword.training.run_state import check_out
 from foreword.training.settings import Training, check_rate
 from foreword.training.several_tasks import MixedObjective, Replay
 from foreword.training.world import ALONE, World
@@ -82,42 +86,28 @@ def tune(
         replay=replay,
     )
     task, trainable, dev_rows = bound.task, run.trainable, run.examples.dev_rows
-    about: dict[str, Any] = {
-        "method": {
-            "name": name_of(method),
-            **plain(method),
-            "trained": sum(parameter.numel() for parameter in run.learner.parameters),
-            "training": plain(training),
-        },
-        "data": provenance(bound, method, run.examples.of_task(0), dev_rows, training.seed),
-    }
-    if again := about["data"]["dev"]["in_train"]:
+    about = about_method(method, run.learner.parameters, training)
+    data = about_data(bound, method, run.examples.of_task(0), dev_rows, training.seed)
+    if again := data["dev"]["in_train"]:
         report.line(f"{again} of {len(dev_rows)} dev rows are in train too: their score flatters")
     if replay is not None:
-        about["data"]["replay"] = {
-            **digested(replay.rows),
+        data["replay"] = {
+            **about_rows(replay.rows),
             "share": replay.share,
-            "task": {"name": task_name(replay.task), **plain(replay.task)},
+            "task": about_task(replay.task),
         }
     config = {
-        **about,
-        "task": {"name": task_name(task), **plain(task)},
+        "method": about,
+        "data": data,
+        "task": about_task(task),
         "backbone": {**about_backbone(backbone), "dtype": dtype_name(backbone)},
     }
     follow(run, config, target, resume=resume, report=report)
+    score = {run.objective.metric: run.state.progress.best_score, "rows": len(dev_rows)}
     with torch.no_grad():
-        injection = trainable().map(lambda tensor: tensor.detach().clone())
-    prompt = Prompt(
-        injection=injection,
-        task=bound.fit_on_dev(dev_rows, injection),
-        backbone=about_backbone(backbone),
-        seed=training.seed,
-        versions=versions(),
-        scores={
-            "dev": {run.objective.metric: run.state.progress.best_score, "rows": len(dev_rows)}
-        },
-        on=backbone,
-        **about,
+        injection = trainable()
+    prompt = build_prompt(
+        bound, injection, dev_rows, method=about, data=data, seed=training.seed, dev=score
     )
     if target is not None and world.first:
         prompt.save(target)
@@ -202,11 +192,6 @@ def prepare(
     return bound, Loop(backbone, learned, trainable, examples, training, method.rate, world)
 
 
-def log_path(out: Path) -> Path:
-    """Return where the log of a run that writes ``out`` stands."""
-    return out.with_name(f"{out.name.removesuffix('.safetensors')}.log.jsonl")
-
-
 def rows_for(
     backbone: Backbone,
     task: Task,
@@ -228,81 +213,3 @@ def rows_for(
     rows, held = hold_out(rows, 0.1, training.seed, by=task.label_field)
     report.line(f"no dev rows given: {len(held)} of the training rows are held back")
     return task.fill_from_rows(backbone, rows, training.seed, report), rows, held
-
-
-def provenance(
-    bound: Bound, method: Method, train: Sequence[Row], dev: Sequence[Row], seed: int
-) -> dict[str, Any]:
-    """Describe the data: counts and hashes, and rows as text for the baseline in context.
-
-    ``in_train`` counts dev rows whose text is in train.
-    """
-    most = min(method.shots, len(train))
-    shots = choose_demonstrations(bound, train, most, seed) if most else []
-    return {
-        "train": digested(train),
-        "dev": {**digested(dev), "in_train": len(overlap(dev, train, bound.fields))},
-        "demonstrations": [bound.demonstration(row) for row in shots],
-        **({"marks": marks(train, bound.fields)} if len(train) <= MARKED else {}),
-    }
-
-
-MARKED = 1000
-"""Training rows up to which a prompt file keeps the marks by which ``evaluate`` knows them."""
-
-
-def digested(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return what tells rows from others: their number and their hash."""
-    return {"rows": len(rows), "sha256": digest(rows)}
-
-
-def about_backbone(backbone: Backbone) -> dict[str, str]:
-    """Return what a prompt file says of the backbone it was made on."""
-    made_on = {
-        "name": backbone.name,
-        "architecture": backbone.architecture,
-        "fingerprint": backbone.fingerprint,
-    }
-    return made_on if backbone.quantized is None else {**made_on, "quantize": backbone.quantized}
-
-
-def dtype_name(backbone: Backbone) -> str:
-    """Return the dtype of the backbone's weights as a word, such as float32."""
-    return str(backbone.dtype).removeprefix("torch.")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a prompt was made with."""
-    names = ("foreword", "torch", "transformers", "tokenizers")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def check_out(out: Path, trainable: Trainable) -> None:
-    """Say before the training what would fail after it: a folder, no permission, a full disk.
-
-    Removes the temporary files that a killed run of the same prompt has left.
-    """
-    probe = out.with_name(f".{out.name}.probe")
-    try:
-        if out.is_dir():
-            raise UserError(f"{out}: is a folder; name the file to write with `out`")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for path in (out, checkpoint.path_for(out), log_path(out)):
-            for left in out.parent.glob(f".{glob.escape(path.name)}.????????"):
-                left.unlink(missing_ok=True)
-        try:
-            probe.write_bytes(b"x")
-        finally:
-            probe.unlink(missing_ok=True)
-        free = shutil.disk_usage(out.parent).free
-    except OSError as error:
-        raise UserError(
-            f"{out}: cannot be written ({error.strerror}); choose another `out`"
-        ) from None
-    # A checkpoint holds parameters, the best ones and two moments; two of them while it is written.
-    need = 9 * 4 * sum(p.numel() for p in trainable.parameters()) + 2**20
-    if free < need:
-        raise UserError(
-            f"{out.parent}: {free / 2**20:.1f} MiB are free, and the prompt with its checkpoints "
-            f"takes up to {need / 2**20:.1f} MiB; make room or choose another `out`"
-        )
