@@ -110,7 +110,7 @@ def prepare(
         }
         skipped, start = 1, torch.zeros(len(rows), 1, dtype=torch.long)
     else:
-        inputs, start = _left_padded(backbone, rows, mixture)
+        inputs, start = _pad_left(backbone, rows, mixture)
         skipped = 0 if "inputs_embeds" in inputs else inputs["input_ids"].shape[1]
     if used is not None and used.rows is not None:
         used = replace(used, rows=used.rows.repeat_interleave(decoding.beams))
@@ -118,16 +118,16 @@ def prepare(
     return Ready(generating_view(backbone.model, used, start), inputs, skipped)
 
 
-def _left_padded(
+def _pad_left(
     backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Pad on the left, as decoding needs it; return inputs and each row's first position (B, 1)."""
-    led, _ = with_leading(backbone, rows, mixture)
-    longest = max(map(len, led))
-    ids = [[backbone.pad] * (longest - len(row)) + row for row in led]
+    rows, _ = with_leading(backbone, rows, mixture)
+    longest = max(map(len, rows))
+    ids = [[backbone.pad] * (longest - len(row)) + row for row in rows]
     parts = torch.tensor(list(mixture.rows))[:, None]
     inputs = model_inputs(backbone, torch.tensor(ids), parts, mixture)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in led])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
     start = torch.tensor([[mixture.parts[row].positions] for row in mixture.rows])
     return {**inputs, "attention_mask": mask.to(backbone.device)}, start
 

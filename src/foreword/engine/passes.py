@@ -15,11 +15,11 @@ from foreword.engine.mixup import Mix
 from foreword.injection import Injection, Mixture
 
 WORTH_SHARING = 8
-"""Leading tokens that all rows share are run once from this many on; a pass of its own for
-fewer costs more than it saves."""
+"""The shortest lead that is read in a pass of its own; for fewer tokens that costs more than it
+saves."""
 
 ROWS_A_PART = 2
-"""From so many rows a part on, the leads of a mixture are read once each and not with every row."""
+"""From this many rows a part, a mixture's leading virtual tokens are read once for each part."""
 
 LOGITS = {"cpu": 2**24, "cuda": 2**27}
 """Scores that stand in memory at once: 64 MiB of float32 on a CPU, 512 MiB on a GPU."""
@@ -52,10 +52,10 @@ def buckets(sizes: Sequence[int], budget: int, *, padded: bool = True) -> list[l
 
 @dataclass(frozen=True, eq=False)
 class StoredStates:
-    """What the layers below ``layer`` have made of examples, read there instead of run again.
+    """States that enter ``layer``, stored so that the layers below need not run again.
 
-    ``lead`` holds the states of the tokens that all rows share, ``rows`` each example's own:
-    (tokens, width).
+    ``lead`` holds those of the tokens with which all rows begin, ``rows`` those of each
+    example's other tokens: (tokens, width).
     """
 
     layer: int
@@ -70,10 +70,10 @@ class StoredStates:
 
 @dataclass(frozen=True)
 class Shared:
-    """An injection with what all rows begin with read into it, and how many tokens that was.
+    """An injection for rows that begin with the same tokens, their lead.
 
-    ``lead`` tokens of every row stand in the injection; ``in_pass_lead`` more are the
-    same in all rows, and a pass runs them once.
+    The first ``lead`` tokens of every row are in the injection already, as keys and values; a
+    pass runs the next ``in_pass_lead`` tokens once for all its rows.
     """
 
     injection: Injection | Mixture
@@ -84,7 +84,7 @@ class Shared:
 def share(
     backbone: Backbone, injection: Injection | Mixture, lead: Sequence[int], longest: int
 ) -> Shared:
-    """Read leading virtual tokens and common leading text once, where that is exact and pays."""
+    """Read leading virtual tokens and the rows' lead once, where that is exact and saves time."""
     if isinstance(injection, Mixture):
         parts = [share(backbone, part, (), longest).injection for part in injection.parts]
         return Shared(
@@ -216,13 +216,14 @@ def differentiate(
     """Take the gradient of a loss summed over rows, in passes within the token budget.
 
     ``make`` builds the injection from its parameters, or a mixture whose parts change the model
-    alike; a mixture's rows share no text. A batch of one pass runs the shared lead
-    inside it; for several, and for a mixture with many rows a part, the leads are read once
-    before them, and differentiated once. ``loss``
-    maps rows and the logits of their targets (of ``tokens``, None for all) to their share of
-    the loss; it is asked about a few rows at a time where the vocabulary is large. With ``mix``
-    rows are mixed with others of their pass, and each must have one target. Gradients are added
-    to the parameters' ``grad``; returns the loss.
+    alike; a mixture's rows have no common lead. A single pass runs the lead with its rows. Before
+    several passes, and for a mixture with many rows a part, the lead and leading virtual tokens
+    are read once, and differentiated once.
+
+    ``loss`` maps rows and the logits of their targets (of ``tokens``, None for all) to their
+    share of the loss; it is called with a few rows at a time where the vocabulary is large. With
+    ``mix``, rows are mixed with others of their pass, and each must have one target. Gradients
+    are added to the parameters' ``grad``; returns the loss.
     """
     injection = make()
     frozen, backbone = backbone, backbone.with_changes(injection)
@@ -284,10 +285,10 @@ def lower_states(
     layer: int,
     budget: int,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Run the layers below ``layer``: the states that enter it, of the lead and of each example.
+    """Run the layers below ``layer``; return the states that enter it, on the CPU.
 
-    ``frame`` says at which position rows begin. (lead, width), and (tokens, width) an example,
-    on the CPU.
+    Those of the lead are (lead, width), and those of each example's other tokens (tokens, width).
+    ``frame`` says at which position rows begin.
     """
     rows: dict[int, Tensor] = {}
     first = torch.zeros(0, backbone.width)
@@ -300,7 +301,7 @@ def lower_states(
 def _groups(
     backbone: Backbone, shared: Shared, examples: Sequence[Example], budget: int
 ) -> list[list[int]]:
-    """Part rows into passes; what stands in the injection, or runs once, is not counted."""
+    """Group rows into passes; tokens in the injection, or run once, are not counted."""
     done = shared.lead + shared.in_pass_lead
     sizes = [example.length - done for example in examples]
     return buckets(sizes, budget, padded=not backbone.can_pack)

@@ -28,10 +28,10 @@ def encode(
     layers: LayerRange = WHOLE,
 ) -> tuple[Tensor, Tensor]:
     """Run the encoder, or a part of it: states (B, S, width) and mask (B, S)."""
-    led, _ = with_leading(network, rows, mixture)
-    mask = padding(led, max(map(len, led))).to(network.device)
+    rows, _ = with_leading(network, rows, mixture)
+    mask = padding(rows, max(map(len, rows))).to(network.device)
     parts = torch.tensor(list(mixture.rows))[:, None]
-    inputs = model_inputs(network, pad_right(network, led), parts, mixture)
+    inputs = model_inputs(network, pad_right(network, rows), parts, mixture)
     passed = {**inputs, "attention_mask": mask, **_extra(network, context)}
     if network.stack is None:
         encoder = cast(nn.Module, network.model.get_encoder())
