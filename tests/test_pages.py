@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import foreword
+from foreword.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "foreword"
@@ -49,3 +52,30 @@ def test_examples_use_what_is_public(path: Path) -> None:
     }
     assert used
     assert used <= set(foreword.__all__)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The `foreword` commands of a page's shell blocks, a line each."""
+    blocks = re.findall(r"```(?:sh|bash)?\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("foreword ")]
+
+
+@cache
+def names(*command: str) -> frozenset[str]:
+    """The flags of a command."""
+    found = app
+    for name in command:
+        found = found[name]
+    return frozenset(name for each in found.assemble_argument_collection() for name in each.names)
+
+
+def test_pages_give_commands_flags_that_they_have() -> None:
+    seen = set()
+    for page in PAGES:
+        for command in commands(page):
+            name = command[: 2 if command[0] == "data" else 1]
+            flags = {word.partition("=")[0] for word in command if re.match("--[a-z]", word)}
+            assert flags <= names(*name) | {"--help", "--version"}, (page.name, command)
+            seen.add(command[0])
+    assert seen >= {"train", "eval", "predict", "compare", "export", "data"}
