@@ -64,13 +64,13 @@ def test_the_baseline_is_the_texts_own_beginning(
     manual: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[int]] = []
-    held = compress_module._held
+    held = compress_module._prefill
 
     def noted(backbone: Any, ids: Any, text: Path) -> Any:
         seen.append(list(ids))
         return held(backbone, ids, text)
 
-    monkeypatch.setattr(compress_module, "_held", noted)
+    monkeypatch.setattr(compress_module, "_prefill", noted)
     pressed(manual, questions=questions(12), training=Training(epochs=1))
     whole = get("llama").text.ids(text())
     assert seen == [whole, whole[:6]]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from foreword.backbone.decode import Decoding
-from foreword.compression.distil import Distilled, divergence
+from foreword.compression.distil import Distillation, divergence
 from foreword.data.row import Row
 from foreword.engine.passes import differentiate, infer
 from foreword.injection import NOTHING, Injection
@@ -67,7 +67,7 @@ def test_the_divergence_is_that_of_the_distributions() -> None:
 def test_the_loss_is_the_divergence_from_the_full_text(name: str) -> None:
     """Both sides by the untouched model: once with the whole text in front, once with a part."""
     ids = get(name).text.ids(TEXT)
-    distilled = Distilled(bound(name), read(name, ids), ROWS)
+    distilled = Distillation(bound(name), read(name, ids), ROWS)
     items = [distilled.train_example(row, 64) for row in ROWS]
     student = read(name, ids[:5])
     for group, logits in infer(get(name), student, [item.example for item in items]):
@@ -82,7 +82,7 @@ def test_the_loss_is_the_divergence_from_the_full_text(name: str) -> None:
 
 def test_who_holds_the_full_text_agrees_with_it() -> None:
     ids = get("llama").text.ids(TEXT)
-    distilled = Distilled(bound("llama"), read("llama", ids), ROWS)
+    distilled = Distillation(bound("llama"), read("llama", ids), ROWS)
     same = distilled.agreement(read("llama", ids), ROWS)
     assert same["kl"] < 1e-6
     assert same["top1"] == 100
@@ -101,7 +101,7 @@ def test_the_gradient_is_that_of_the_mean_divergence() -> None:
     """Against autograd through one plain pass a row with the prefix in a cache's place."""
     base = get("llama")
     ids = base.text.ids(TEXT)
-    distilled = Distilled(bound("llama"), read("llama", ids), ROWS)
+    distilled = Distillation(bound("llama"), read("llama", ids), ROWS)
     items = [distilled.train_example(row, 64) for row in ROWS]
     made = Cartridge("", 4).start_from(bound("llama"), ids)
     weight = sum(distilled.weight(item) for item in items)

@@ -14,7 +14,7 @@ from foreword.errors import UserError
 from foreword.methods.head import Head
 from foreword.methods.soft import Soft
 from foreword.multitask_learning.multitask import Member, Outcome, Sharing, multitask
-from foreword.multitask_learning.separate import Many, Owners
+from foreword.multitask_learning.separate import Owners, SeparatePrompts
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT
 from foreword.tasks.classify import Classify
@@ -123,7 +123,7 @@ def test_the_mean_dev_score_counts_tasks_alike_whatever_their_rows() -> None:
     parts = [METHOD.build(bound, rows(4), 0) for bound in bounds]
     held = [replace(row, task=t) for row, t in zip(rows(4, 100), owners.dev, strict=True)]
     train = [replace(row, task=n) for n, row in enumerate(rows(2))]
-    objective, many = MixedObjective(bounds), Many(parts, owners)
+    objective, many = MixedObjective(bounds), SeparatePrompts(parts, owners)
     counts = {"a": 1, "b": 1}
     examples = encode(get(), objective, many.outline, train, held, TRAINING, SILENT, counts)
     loop = Loop(get(), objective, many, examples, TRAINING, 1e-2)

@@ -13,9 +13,9 @@ import pytest
 
 from foreword.augmentation.augment import DROPPED, augment
 from foreword.augmentation.gain import gain
-from foreword.augmentation.rounds import AT_ONCE, Augment, chosen, rounds
-from foreword.augmentation.turned import requested, turned
-from foreword.augmentation.writer import task_of
+from foreword.augmentation.rounds import AT_ONCE, Augment, plan_rounds, select_kept
+from foreword.augmentation.writer import writer_task
+from foreword.augmentation.writer_rows import make_requests, reverse_rows
 from foreword.config.values import plain
 from foreword.data.duplicates import same_text
 from foreword.data.read import read_rows
@@ -120,13 +120,13 @@ def test_rounds_ask_for_what_is_lacking_and_give_up() -> None:
     wanted = settings.wanted(["a", "b", "c"])
     assert wanted == {"a": 2, "b": 2, "c": 2}
     asked = []
-    for number, labels in rounds(found, wanted, settings):
+    for number, labels in plan_rounds(found, wanted, settings):
         asked.append(Counter(labels))
         for label in labels:  # a is always right, b never, and c only once
             right = label == "a" or (label == "c" and not any(e["label"] == "c" for e in found))
             found.append({"label": label, "dropped": None if right else "x", "round": number})
     assert asked == [{"a": 11, "b": 11, "c": 10}, {"b": 16, "c": 16}, {"b": 16, "c": 16}]
-    assert Counter(each["label"] for each in chosen(found, wanted)) == {"a": 2, "c": 1}
+    assert Counter(each["label"] for each in select_kept(found, wanted)) == {"a": 2, "c": 1}
     assert Augment(count=5).wanted(["a", "b"]) == {"a": 3, "b": 2}
 
 
@@ -137,7 +137,7 @@ def test_rows_are_turned_round_with_their_rarest_words() -> None:
         Row({"text": "the film", "label": "g"}, "f:3"),
     ]
     said = {"b": "bad", "g": "good"}
-    first, second, third = turned(given, "text", "label", said, 2)
+    first, second, third = reverse_rows(given, "text", "label", said, 2)
     assert first.fields == {
         "label": "bad",
         "keywords": "was, dreadful",
@@ -145,13 +145,13 @@ def test_rows_are_turned_round_with_their_rarest_words() -> None:
         "own": "b",
     }
     assert second.fields["keywords"] == "a, marvel"
-    made = requested([first, second, third], ["g", "b", "g"], said, 2, "0/1")
+    made = make_requests([first, second, third], ["g", "b", "g"], said, 2, "0/1")
     assert [row.fields["label"] for row in made] == ["good", "bad", "good"]
     assert set(made[1].fields["keywords"].split(", ")) == {"was", "dreadful"}
     pool = {"a", "marvel", "the", "film"}
     assert set(made[0].fields["keywords"].split(", ")) < pool
-    assert made == requested([first, second, third], ["g", "b", "g"], said, 2, "0/1")
-    bare = task_of(Augment(keywords=0)).template
+    assert made == make_requests([first, second, third], ["g", "b", "g"], said, 2, "0/1")
+    bare = writer_task(Augment(keywords=0)).template
     assert bare == "Label: {label}\nText:"
 
 

@@ -18,7 +18,7 @@ from composed import GENERATE, prompt
 from foreword.backbone.decode import Decoding
 from foreword.compose import fusion, lockstep
 from foreword.compose.ensemble import Ensemble, weighted
-from foreword.compose.fit import candidates, fit, weighed
+from foreword.compose.fit import candidates, fit, score_weights
 from foreword.compose.lockstep import TextFusion
 from foreword.data.row import Row
 from foreword.errors import UserError
@@ -62,7 +62,7 @@ def test_of_equals_those_of_the_fewest_members_are_taken(monkeypatch: pytest.Mon
     def alike(prompts: object, tried: list[object], *_: object) -> tuple[list[float], list[float]]:
         return [float(n > 2) for n in range(len(tried))], [0.0] * len(tried)
 
-    monkeypatch.setattr("foreword.compose.fit._judged", alike)
+    monkeypatch.setattr("foreword.compose.fit._score_candidates", alike)
     parts = [prompt(SOFT), prompt(LONGER, seed=1), prompt(SOFT, seed=2)]
     found = fit(parts, COMPLETIONS)
     assert sum(weight > 0 for weight in found.weights) == 2  # equal weights are tried before
@@ -124,7 +124,7 @@ def test_a_part_that_is_enough_stands_alone() -> None:
 
 def test_given_weights_are_scored_and_not_fitted() -> None:
     parts = [prompt(SOFT), prompt(PREFIX, 1)]
-    found = weighed(parts, (0.25, 0.75), contract.ROWS)
+    found = score_weights(parts, (0.25, 0.75), contract.ROWS)
     own = own_answers(parts, contract.ROWS)
     expected = judged_by_hand(own, contract.ROWS, (0.25, 0.75))
     assert (found.weights, found.score) == ((0.25, 0.75), pytest.approx(expected[0]))
@@ -239,7 +239,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"1 prompt\(s\) cannot be composed"):
         fit(parts[:1], contract.ROWS)
     with pytest.raises(UserError, match="weights 1 1 add up to 2"):
-        weighed(parts, (1.0, 1.0), contract.ROWS)
+        score_weights(parts, (1.0, 1.0), contract.ROWS)
     with pytest.raises(UserError, match="has no backbone in hand"):
         fit([replace(part, on=None) for part in parts], contract.ROWS)
 

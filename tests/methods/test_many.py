@@ -21,7 +21,12 @@ from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
 from foreword.methods.ptuning import PTuning
 from foreword.methods.soft import Soft
-from foreword.multitask_learning.separate import Many, Owners, check_shared_pass, mixed
+from foreword.multitask_learning.separate import (
+    Owners,
+    SeparatePrompts,
+    check_shared_pass,
+    mix_injections,
+)
 from foreword.tasks.base import Bound, Objective
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
@@ -87,7 +92,7 @@ def test_a_mixed_batch_has_the_losses_and_gradients_of_the_tasks_alone(
     monkeypatch.setattr("foreword.engine.passes.ROWS_A_PART", rows_a_part)
     base = get(double=True)
     bounds, own, parts = built(METHODS[name], base)
-    whole = Many(parts, Owners(OWNERS, ()))
+    whole = SeparatePrompts(parts, Owners(OWNERS, ()))
     given = [replace(row, task=t) for row, t in zip(rows(6), OWNERS, strict=True)]
     together = backward(MixedObjective(bounds), base, whole, given, budget)
     found = [{n: p.grad for n, p in part.named_parameters()} for part in parts]
@@ -118,7 +123,9 @@ def test_leads_of_many_rows_are_run_once() -> None:
         run.append(ids.numel() if ids is not None else embeds[..., 0].numel())  # type: ignore[index]
 
     def step() -> None:
-        backward(MixedObjective(bounds), base, Many(parts, Owners(OWNERS, ())), given, 1000)
+        backward(
+            MixedObjective(bounds), base, SeparatePrompts(parts, Owners(OWNERS, ())), given, 1000
+        )
 
     step()  # in which the backbone is tried
     hook = base.model.base_model.register_forward_pre_hook(count, with_kwargs=True)
@@ -140,7 +147,9 @@ def test_other_architectures_serve_several_tasks_too(family: str) -> None:
     parts = [
         Prefix(length=3, start="random").build(bound, given, n) for n, bound in enumerate(bounds)
     ]
-    together = backward(MixedObjective(bounds), base, Many(parts, Owners(owners, ())), given, 1000)
+    together = backward(
+        MixedObjective(bounds), base, SeparatePrompts(parts, Owners(owners, ())), given, 1000
+    )
     found = [[p.grad for p in part.parameters()] for part in parts]
     alone = 0.0
     for n, part in enumerate(parts):
@@ -161,11 +170,11 @@ def test_rows_are_told_by_their_number_among_those_of_their_task() -> None:
         return parts[task]
 
     owners = (0, 1, 1, 2, 0, 1)
-    found = mixed(owners, (5, 0, 2, 4), make)  # type: ignore[arg-type]
+    found = mix_injections(owners, (5, 0, 2, 4), make)  # type: ignore[arg-type]
     assert asked == [(0, [0, 1]), (1, [2, 1])]
     assert isinstance(found, Mixture)
     assert [found.parts[part] for part in found.rows] == [parts[1], parts[0], parts[1], parts[0]]
-    assert mixed(owners, (3,), make) is parts[2]  # type: ignore[arg-type]
+    assert mix_injections(owners, (3,), make) is parts[2]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", [Head(), Lora()], ids=["head", "lora"])

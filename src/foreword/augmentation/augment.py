@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from foreword.augmentation.rounds import Augment, chosen, rounds
-from foreword.augmentation.turned import requested, turned
-from foreword.augmentation.writer import task_of, written
+from foreword.augmentation.rounds import Augment, plan_rounds, select_kept
+from foreword.augmentation.writer import tune_writer, writer_task
+from foreword.augmentation.writer_rows import make_requests, reverse_rows
 from foreword.backbone.backbone import Backbone
 from foreword.config.values import hash_of, plain
 from foreword.data.clean import mended
@@ -60,16 +60,16 @@ def augment(
     """
     settings = settings or Augment()
     settings.check()
-    target, (bound, label_field) = Path(out), classified(prompt)
+    target, (bound, label_field) = Path(out), classifier_of(prompt)
     field = bound.fields[0]
     train, known = as_rows(train), as_rows(known, targets=False, name="known row")
     bound.check(train, answers=True)
     said = {label: own[0].strip() for label, own in bound.words.items()}
-    rows = turned(train, field, label_field, said, settings.keywords)
-    generator = written(
+    rows = reverse_rows(train, field, label_field, said, settings.keywords)
+    generator = tune_writer(
         writer or bound.backbone,
         rows,
-        beside(target, ".writer.safetensors"),
+        path_beside(target, ".writer.safetensors"),
         settings,
         method or Prefix(),
         training or Training(epochs=5),
@@ -78,27 +78,27 @@ def augment(
     )
     seen = {same_text(str(row.fields[field])) for row in (*train, *known) if field in row.fields}
     run = hash_of([plain(settings), sorted(seen), generator.metadata(), prompt.metadata()])
-    kept = beside(target, ".samples.jsonl")
+    kept = path_beside(target, ".samples.jsonl")
     found = [dict(row.fields) for row in read_rows(kept)] if kept.exists() else []
     found = [each for each in found if each.get("run") == run]
     if found:
         report.line(f"{kept}: {len(found)} texts are there already")
     wanted = settings.wanted(bound.labels)
     with report.bar("writing", settings.count) as move:
-        move(len(chosen(found, wanted)))
-        for number, asked in rounds(found, wanted, settings):
-            before = len(chosen(found, wanted))
+        move(len(select_kept(found, wanted)))
+        for number, asked in plan_rounds(found, wanted, settings):
+            before = len(select_kept(found, wanted))
             seed = f"{settings.seed}/{number}"
-            requests = requested(rows, asked, said, settings.keywords, seed)
-            again = replace(generator, task=task_of(settings, number))
+            requests = make_requests(rows, asked, said, settings.keywords, seed)
+            again = replace(generator, task=writer_task(settings, number))
             texts = [str(mended(each["text"])).strip() for each in again.answers(requests)]
             past = {same_text(str(each["text"])) for each in found}
-            for text, label, why in sift(prompt, asked, texts, seen, past):
+            for text, label, why in filter_texts(prompt, asked, texts, seen, past):
                 new = {"text": text, "label": label, "dropped": why, "round": number, "run": run}
                 found.append(new)
             write_jsonl(kept, found)
-            move(len(chosen(found, wanted)) - before)
-    made = chosen(found, wanted)
+            move(len(select_kept(found, wanted)) - before)
+    made = select_kept(found, wanted)
     if not made:
         raise UserError(
             f"{kept}: of {len(found)} sampled texts none was kept, which says why; raise `tries`, "
@@ -114,7 +114,7 @@ def augment(
     }
 
 
-def classified(prompt: Prompt) -> tuple[Classifier, str]:
+def classifier_of(prompt: Prompt) -> tuple[Classifier, str]:
     """Return the classifier of a prompt, and the field of its labels.
 
     Raises UserError for another task, or several fields.
@@ -130,7 +130,7 @@ def classified(prompt: Prompt) -> tuple[Classifier, str]:
     return bound, task.label_field
 
 
-def sift(
+def filter_texts(
     prompt: Prompt, asked: Sequence[str], texts: Sequence[str], seen: set[str], past: set[str]
 ) -> Iterator[tuple[str, str, str | None]]:
     """Yield texts with the label that was asked for and why they are dropped, None where not.
@@ -148,6 +148,6 @@ def sift(
         yield text, label, next((w for w, yes in zip(DROPPED, reasons, strict=True) if yes), None)
 
 
-def beside(out: Path, end: str) -> Path:
+def path_beside(out: Path, end: str) -> Path:
     """Return the path of what is kept beside the new rows."""
     return out.with_name(f"{out.name.removesuffix('.jsonl')}{end}")

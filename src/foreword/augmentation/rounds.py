@@ -57,7 +57,7 @@ class Augment:
         return Counter({label: each + (n < more) for n, label in enumerate(labels)})
 
 
-def rounds(
+def plan_rounds(
     found: list[dict[str, Any]], wanted: Counter[str], settings: Augment
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield the labels that a round asks for, those that lack most first, until none lacks any.
@@ -79,7 +79,9 @@ def rounds(
         number += 1
 
 
-def chosen(found: Sequence[Mapping[str, Any]], wanted: Counter[str]) -> list[Mapping[str, Any]]:
+def select_kept(
+    found: Sequence[Mapping[str, Any]], wanted: Counter[str]
+) -> list[Mapping[str, Any]]:
     """Return the texts that are kept, the first of each label up to what was wanted."""
     have: Counter[str] = Counter()
     made = []

@@ -21,13 +21,13 @@ from foreword.training.settings import Training
 from foreword.training.tune import tune
 
 
-def task_of(settings: Augment, number: int = 0) -> Generate:
+def writer_task(settings: Augment, number: int = 0) -> Generate:
     """Return the task of writing a text of a label, as it is sampled in a round."""
     keys = "Keywords: {keywords}\n" if settings.keywords else ""
     return Generate(f"Label: {{label}}\n{keys}Text:", decoding=settings.decoding(number))
 
 
-def written(
+def tune_writer(
     backbone: Backbone,
     rows: Sequence[Row],
     path: Path,
@@ -40,7 +40,7 @@ def written(
     """Tune the prompt that writes texts, or read it where it is there and of the same settings."""
     if not backbone.can_generate:
         raise UserError(f"{backbone.name} cannot write; give a model that can with `writer`")
-    task, training = task_of(settings), replace(training, seed=settings.seed)
+    task, training = writer_task(settings), replace(training, seed=settings.seed)
     learned, held = hold_out(rows, 0.1, settings.seed)
     if path.exists():
         there = Prompt.load(path)

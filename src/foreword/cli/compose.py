@@ -21,7 +21,7 @@ from foreword.training.terminal import Terminal
 
 if TYPE_CHECKING:
     from foreword.compose.ensemble import Ensemble
-    from foreword.compose.fit import Fitted
+    from foreword.compose.fit import FittedWeights
     from foreword.prompt.prompt import Prompt
 
 How = Literal["concat", "average", "ensemble"]
@@ -59,7 +59,7 @@ def compose(
     from foreword.prompt.prompt import Prompt
 
     parts = [Prompt.load(path) for path in prompts]
-    made, used = _composed(parts, how, weights)
+    made, used = _compose(parts, how, weights)
     if out.is_dir():
         raise UserError(f"{out}: is a folder; name the file to write with --out")
     held = None if dev is None else some_rows(dev, columns(columns_), dev_rows, seed, DEV)
@@ -71,14 +71,14 @@ def compose(
         parts = [
             p.on_backbone(backbone, where=str(path)) for p, path in zip(parts, prompts, strict=True)
         ]
-        made, used = _composed(parts, how, weights)
+        made, used = _compose(parts, how, weights)
     if tested is not None:
         tested = as_rows(tested)
         made.bound.check(tested, answers=True)
     entries: list[dict[str, Any]] = [{"file": str(path)} for path in prompts]
     report = Terminal()
     if held is not None:
-        judged = _judged(parts, made, weights, held, report)
+        judged = _score_on_dev(parts, made, weights, held, report)
         if isinstance(made, Ensemble):
             used = judged.weights
             made = weighted(parts, used)
@@ -106,7 +106,7 @@ def compose(
         console.say(f"weight 0, and so left out of the ensemble: {', '.join(left)}")
 
 
-def _composed(
+def _compose(
     parts: Sequence[Prompt], how: How, weights: Sequence[float] | None
 ) -> tuple[Prompt | Ensemble, Sequence[float] | None]:
     """Return what prompts make together, and the weights that they have in it."""
@@ -133,20 +133,20 @@ def _peers(parts: Sequence[Prompt], made: Prompt | Ensemble) -> Sequence[Prompt]
     return [replace(part, task=made.task) for part in parts]
 
 
-def _judged(
+def _score_on_dev(
     parts: Sequence[Prompt],
     made: Prompt | Ensemble,
     weights: Sequence[float] | None,
     rows: Sequence[Row],
     report: Reporter,
-) -> Fitted:
+) -> FittedWeights:
     """Score all on dev rows, and fit the weights of an ensemble that has none."""
-    from foreword.compose.fit import fit, weighed
+    from foreword.compose.fit import fit, score_weights
     from foreword.prompt.prompt import Prompt
 
     if isinstance(made, Prompt):
         last = [0.0] * len(parts) + [1.0]
-        return weighed([*_peers(parts, made), made], last, rows, report=report)
+        return score_weights([*_peers(parts, made), made], last, rows, report=report)
     if weights is None:
         return fit(parts, rows, report=report)
-    return weighed(parts, weights, rows, report=report)
+    return score_weights(parts, weights, rows, report=report)

@@ -25,7 +25,7 @@ STEPS = 20
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedWeights:
     """Weights, the score that they have on dev rows, and each prompt's alone."""
 
     weights: tuple[float, ...]
@@ -45,7 +45,7 @@ def fit(
     dev: Rows,
     *,
     report: Reporter = SILENT,
-) -> Fitted:
+) -> FittedWeights:
     """Try weights on dev rows and return the best.
 
     Candidates are each prompt alone, equal weights, and the points of the simplex lattice in
@@ -54,9 +54,9 @@ def fit(
     likeliest right answers (of scores the smallest squared error), and then the fewest members.
     So on these rows it is never below the best prompt alone; on others it may be.
     """
-    rows, count = _rows(dev), len(prompts)
+    rows, count = _read_dev(dev), len(prompts)
     tried = list(dict.fromkeys(candidates(count, fusion_of(prompts[0].task).most)))
-    scores, ties = _judged(prompts, tried, rows, report)
+    scores, ties = _score_candidates(prompts, tried, rows, report)
     # rounded, so that rounding errors decide nothing
     order = [
         (-s, -round(t, 6), sum(w > 0 for w in own))
@@ -64,22 +64,22 @@ def fit(
     ]
     best = order.index(min(order))
     metric = fusion_of(prompts[0].task).metric
-    return Fitted(tried[best], scores[best], tuple(scores[:count]), metric, len(rows))
+    return FittedWeights(tried[best], scores[best], tuple(scores[:count]), metric, len(rows))
 
 
-def weighed(
+def score_weights(
     prompts: Sequence[Prompt],
     weights: Sequence[float],
     dev: Rows,
     *,
     report: Reporter = SILENT,
-) -> Fitted:
+) -> FittedWeights:
     """Return given weights with the score that they have on dev rows, and each prompt's alone."""
-    rows = _rows(dev)
+    rows = _read_dev(dev)
     used = check_weights(weights, len(prompts))
-    scores, _ = _judged(prompts, [*_alone(len(prompts)), used], rows, report)
+    scores, _ = _score_candidates(prompts, [*_alone(len(prompts)), used], rows, report)
     metric = fusion_of(prompts[0].task).metric
-    return Fitted(used, scores[-1], tuple(scores[:-1]), metric, len(rows))
+    return FittedWeights(used, scores[-1], tuple(scores[:-1]), metric, len(rows))
 
 
 def candidates(count: int, most: int) -> Iterator[tuple[float, ...]]:
@@ -102,14 +102,14 @@ def _alone(count: int) -> list[tuple[float, ...]]:
     return [tuple(float(n == own) for n in range(count)) for own in range(count)]
 
 
-def _rows(dev: Rows) -> list[Row]:
+def _read_dev(dev: Rows) -> list[Row]:
     rows = as_rows(dev, split=DEV, name="dev row")
     if not rows:
         raise UserError("there are no dev rows; give one or more")
     return rows
 
 
-def _judged(
+def _score_candidates(
     prompts: Sequence[Prompt],
     tried: Sequence[tuple[float, ...]],
     rows: Sequence[Row],

@@ -11,8 +11,8 @@ from typing import Any
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
-from foreword.compression.distil import Distilled
-from foreword.compression.self_study import SelfStudy, conversations
+from foreword.compression.distil import Distillation
+from foreword.compression.self_study import SelfStudy, ask_questions
 from foreword.data.hub import TEST
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
@@ -91,19 +91,19 @@ def compress(
         )
     ids = text_ids(backbone, text)
     check_length(text, ids, method.length)
-    full = _held(backbone, ids, text)
+    full = _prefill(backbone, ids, text)
     if questions is not None:
-        rows = _given(bound, task, questions, full, report)
+        rows = _read_questions(bound, task, questions, full, report)
     else:
         kept = target.with_name(f"{target.name.removesuffix('.safetensors')}.questions.jsonl")
         study = replace(study or SelfStudy(), seed=training.seed)
-        rows = conversations(bound, task.completion_field, ids, full, study, kept, report)
+        rows = ask_questions(bound, task.completion_field, ids, full, study, kept, report)
     if test is None:
-        rows, held = _parted(rows, training.seed)
+        rows, held = _hold_out(rows, training.seed)
     else:
-        held = _given(bound, task, test, full, report, TEST)
+        held = _read_questions(bound, task, test, full, report, TEST)
     with report.bar("reading", len(rows) + len(held)) as progress:
-        distilled = Distilled(bound, full, [*rows, *held], progress)
+        distilled = Distillation(bound, full, [*rows, *held], progress)
     learned, dev = hold_out(rows, DEV, training.seed)
     prompt = tune(
         backbone,
@@ -120,21 +120,21 @@ def compress(
     measures: dict[str, Any] = {"tokens": len(ids), "length": method.length}
     measures["ratio"] = round(len(ids) / method.length, 2)
     measures["questions"] = {"train": len(learned), "dev": len(dev), "test": len(held)}
-    truncated = _held(backbone, ids[: method.length], text)
+    truncated = _prefill(backbone, ids[: method.length], text)
     for name, each in (("", prompt.injection), ("_truncated", truncated), ("_none", NOTHING)):
         found = distilled.agreement(each, held)
         measures |= {f"{key}{name}": round(value, 4) for key, value in found.items()}
     given = test if test is not None else questions
     measures["reference"] = "full text" if given is None else "given"
     parts = {"answers": prompt.injection, "answers_truncated": truncated, "answers_full": full}
-    measures |= _answers(bound, held, parts, report)
-    measures |= _costs(bound, ids, held[0], prompt.injection, full)
+    measures |= _score_answers(bound, held, parts, report)
+    measures |= _measure_costs(bound, ids, held[0], prompt.injection, full)
     prompt = replace(prompt, scores={**prompt.scores, "compress": measures})
     prompt.save(target)
     return Compressed(prompt, measures)
 
 
-def _held(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
+def _prefill(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
     """Return what the model holds after it has read the ids.
 
     Raises UserError where it cannot, or they leave no room for a question.
@@ -155,7 +155,7 @@ def _held(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
     return found
 
 
-def _given(
+def _read_questions(
     bound: Generator,
     task: Generate,
     questions: Rows,
@@ -178,7 +178,7 @@ def _given(
     return answered
 
 
-def _parted(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
+def _hold_out(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
     """Hold questions back for the report; raises UserError where there are too few."""
     if len(rows) < 10:
         raise UserError(
@@ -188,7 +188,7 @@ def _parted(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
     return hold_out(rows, HELD, seed)
 
 
-def _answers(
+def _score_answers(
     bound: Generator, rows: Sequence[Row], parts: Mapping[str, Injection], report: Reporter
 ) -> dict[str, Any]:
     """Return ROUGE-L of the answers under each, and its intervals."""
@@ -204,7 +204,7 @@ def _answers(
     return {**made, "intervals": intervals}
 
 
-def _costs(
+def _measure_costs(
     bound: Generator, ids: Sequence[int], row: Row, cartridge: Injection, full: Injection
 ) -> dict[str, Any]:
     """Return what keys and values take in memory, and the time to the first token of an answer."""

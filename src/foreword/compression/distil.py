@@ -18,7 +18,7 @@ from foreword.tasks.base import Bound, Encoded, mean, sum_by_row
 from foreword.tasks.templates.layout import room_for
 
 
-class Distilled:
+class Distillation:
     """The rows of a task as an objective: to agree with a teacher at every one of their tokens.
 
     The teacher is the backbone itself under an injection that holds more, such as the keys and
@@ -60,7 +60,7 @@ class Distilled:
 
     def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
         """Return the divergence of each row, summed over its tokens: (rows,)."""
-        each = divergence(self._taught(items), logits)
+        each = divergence(self._teacher_logits(items), logits)
         return sum_by_row(each, [item.gold for item in items])
 
     def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
@@ -76,14 +76,14 @@ class Distilled:
         total, same, count = 0.0, 0, 0
         examples = [item.example for item in items]
         for group, logits in infer(self.task.backbone, injection, examples):
-            taught = self._taught([items[i] for i in group])
+            taught = self._teacher_logits([items[i] for i in group])
             total += float(divergence(taught, logits).sum())
             same += int((taught.argmax(1) == logits.argmax(1)).sum())
             count += len(logits)
         return {"kl": total / count, "top1": 100 * same / count}
 
     @torch.no_grad()
-    def _taught(self, items: Sequence[Encoded]) -> Tensor:
+    def _teacher_logits(self, items: Sequence[Encoded]) -> Tensor:
         """Return the teacher's scores at the targets of rows: (targets, vocabulary)."""
         backbone: Backbone = self.task.backbone
         states = torch.cat([self.states[item.example] for item in items])

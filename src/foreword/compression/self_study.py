@@ -49,7 +49,7 @@ class SelfStudy:
                 raise UserError(f"`{name}={getattr(self, name)}`: give 1 or more")
 
 
-def conversations(
+def ask_questions(
     bound: Generator,
     answer: str,
     ids: Sequence[int],
@@ -67,22 +67,22 @@ def conversations(
     Raises UserError for a template that does not have one field, in which the question stands.
     """
     study.check()
-    before, field, after = _around(bound)
+    before, field, after = _split_template(bound)
     about = {"ids": list(ids), "study": plain(study), "task": plain(bound.task)}
     about["model"] = bound.backbone.fingerprint
     run = hash_of(about)
-    found = _read(kept, run)
-    parts = _parts(ids, study.part)
+    found = _read_kept(kept, run)
+    parts = _split_text(ids, study.part)
     if found:
         report.line(f"{kept}: {len(found)} questions are there already")
     openings = itertools.cycle(OPENINGS)
-    shares = [list(itertools.islice(openings, n)) for n in _shares(study.count, len(parts))]
+    shares = [list(itertools.islice(openings, n)) for n in _spread(study.count, len(parts))]
     done = {row["part"] for row in found}
     with report.bar("asking", study.count) as move:
         for number, (part, starts) in enumerate(zip(parts, shares, strict=True)):
             if number not in done and starts:
                 seed = study.seed * 1_000_003 + number
-                made = _asked(bound.backbone, part, before, after, starts, study, seed)
+                made = _ask(bound.backbone, part, before, after, starts, study, seed)
                 known = {row[field].casefold() for row in found}
                 fresh = {text.casefold(): text for text in made if text}
                 found += [
@@ -105,7 +105,7 @@ def conversations(
     return [Row(row, f"{kept}:{n}") for n, row in enumerate(found, 1) if row[answer]]
 
 
-def _around(bound: Generator) -> tuple[str, str, str]:
+def _split_template(bound: Generator) -> tuple[str, str, str]:
     """Return the template's text before its one field, the field, and the text after it."""
     filled = bound.template.fill(dict.fromkeys(bound.fields, "\0"))
     pieces = "".join(piece for piece in filled if isinstance(piece, str)).split("\0")
@@ -117,23 +117,23 @@ def _around(bound: Generator) -> tuple[str, str, str]:
     return pieces[0].rstrip(" "), bound.fields[0], pieces[1]
 
 
-def _parts(ids: Sequence[int], size: int) -> list[Sequence[int]]:
+def _split_text(ids: Sequence[int], size: int) -> list[Sequence[int]]:
     """Split the text's tokens into parts of about equal size."""
     number = max(1, round(len(ids) / size))
     ends = [len(ids) * n // number for n in range(number + 1)]
     return [ids[start:end] for start, end in itertools.pairwise(ends)]
 
 
-def _shares(count: int, parts: int) -> list[int]:
+def _spread(count: int, parts: int) -> list[int]:
     """Spread questions over parts.
 
-    >>> _shares(7, 3)
+    >>> _spread(7, 3)
     [3, 2, 2]
     """
     return [count // parts + (n < count % parts) for n in range(parts)]
 
 
-def _asked(
+def _ask(
     backbone: Backbone,
     part: Sequence[int],
     before: str,
@@ -157,7 +157,7 @@ def _asked(
     return [(opening + text).strip() for opening, text in zip(openings, texts, strict=True)]
 
 
-def _read(kept: Path, run: str) -> list[dict[str, Any]]:
+def _read_kept(kept: Path, run: str) -> list[dict[str, Any]]:
     """Return the questions of this run that a file holds, none where there is none."""
     if not kept.exists() or not kept.stat().st_size:
         return []

@@ -21,7 +21,7 @@ from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.injection import Injection, Mixture
 from foreword.methods.base import Method, Trainable
 from foreword.methods.registry import name_of
-from foreword.multitask_learning.separate import Many, Owners, check_shared_pass
+from foreword.multitask_learning.separate import Owners, SeparatePrompts, check_shared_pass
 from foreword.multitask_learning.shared_prompt import SharedPrompt
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Prefixed, Reporter
@@ -105,15 +105,15 @@ def multitask(
     Raises UserError for wrong input before anything is written.
     """
     training, sharing, folder = training or Training(), sharing or Sharing(), Path(out)
-    members = _checked(members, training, sharing, method)
-    made = [_bound(backbone, member, training, report) for member in members]
+    members = _check(members, training, sharing, method)
+    made = [_prepare(backbone, member, training, report) for member in members]
     bounds = [bound for bound, _, _ in made]
     rows = [Row(r.fields, r.where, t) for t, (_, own, _) in enumerate(made) for r in own]
     held = [Row(r.fields, r.where, t) for t, (_, _, own) in enumerate(made) for r in own]
-    tests = [_test(bound, member) for bound, member in zip(bounds, members, strict=True)]
+    tests = [_read_test(bound, member) for bound, member in zip(bounds, members, strict=True)]
     counts = tempered([len(own) for _, own, _ in made], sharing.mixing)
     owners = Owners(tuple(row.task for row in rows), tuple(row.task for row in held))
-    trainable = _built(bounds, [own for _, own, _ in made], method, sharing, training, owners)
+    trainable = _build(bounds, [own for _, own, _ in made], method, sharing, training, owners)
     for note in (n for p in trainable.modules() if isinstance(p, Trainable) for n in p.notes):
         report.line(note)
     names = [member.name for member in members]
@@ -171,7 +171,7 @@ def multitask(
     return Outcome(prompts, common)
 
 
-def _checked(
+def _check(
     members: Sequence[Member], training: Training, sharing: Sharing, method: Method
 ) -> list[Member]:
     """Raise UserError for settings, numbers and names of tasks that cannot be."""
@@ -192,7 +192,7 @@ def _checked(
     return list(members)
 
 
-def _bound(
+def _prepare(
     backbone: Backbone, member: Member, training: Training, report: Reporter
 ) -> tuple[Bound, list[Row], list[Row]]:
     """Return a task on the backbone, completed from its rows, and its training and dev rows."""
@@ -204,7 +204,7 @@ def _bound(
     return bound, rows, held
 
 
-def _test(bound: Bound, member: Member) -> list[Row] | None:
+def _read_test(bound: Bound, member: Member) -> list[Row] | None:
     if member.test is None:
         return None
     rows = as_rows(member.test, split=TEST, name="test row")
@@ -212,14 +212,14 @@ def _test(bound: Bound, member: Member) -> list[Row] | None:
     return rows
 
 
-def _built(
+def _build(
     bounds: Sequence[Bound],
     rows: Sequence[Sequence[Row]],
     method: Method,
     sharing: Sharing,
     training: Training,
     owners: Owners,
-) -> Many | SharedPrompt:
+) -> SeparatePrompts | SharedPrompt:
     """Build a prompt for each task, or one that they share, which starts as the first task's."""
     pairs = list(zip(bounds, rows, strict=True))
     if sharing.share == "none":
@@ -231,7 +231,7 @@ def _built(
     for injection in injections:
         check_shared_pass(name_of(method), injection)
     if sharing.share == "none":
-        return Many(parts, owners)
+        return SeparatePrompts(parts, owners)
     held = 0 if injections[0].embeds is None else len(injections[0].embeds)
     if any(injections[0].leading + bound.virtual != held for bound in bounds):
         raise UserError(

@@ -21,7 +21,7 @@ class Owners:
     dev: tuple[int, ...]
 
 
-class Many(Trainable):
+class SeparatePrompts(Trainable):
     """Independent parameters for each task, as ``parts.0``, ``parts.1`` ...
 
     A batch is run in one pass, each row under the prompt of its own task (:class:`Mixture`). The
@@ -51,14 +51,14 @@ class Many(Trainable):
             assert isinstance(part, Trainable)
             return part.training_on(own, chance)
 
-        return mixed(self.owners.training, rows, made)
+        return mix_injections(self.owners.training, rows, made)
 
     def judged_on(self, rows: Sequence[int]) -> Injection | Mixture:
         """Return each row's own task's injection."""
-        return mixed(self.owners.dev, rows, lambda task, own: self.parts[task]())
+        return mix_injections(self.owners.dev, rows, lambda task, own: self.parts[task]())
 
 
-def mixed(
+def mix_injections(
     owners: Sequence[int],
     rows: Sequence[int],
     make: Callable[[int, Sequence[int]], Injection | Mixture],

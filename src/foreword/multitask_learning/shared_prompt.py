@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.methods.base import Trainable
-from foreword.multitask_learning.separate import Owners, mixed
+from foreword.multitask_learning.separate import Owners, mix_injections
 
 NOISE = 0.02
 """Spread of the numbers that a rank beyond the first begins with."""
@@ -34,7 +34,7 @@ class SharedPrompt(Trainable):
         self.rates = {f"prompt.{start}": rate for start, rate in prompt.rates.items()}
         self.notes = prompt.notes
         with torch.no_grad():
-            sizes = [_sizes(tensor) for _, tensor in prompt().tensors()]
+            sizes = [_positions_and_width(tensor) for _, tensor in prompt().tensors()]
         smallest = min(min(size) for size in sizes)
         if not 1 <= rank <= smallest:
             raise UserError(f"`rank={rank}`: give from 1 to {smallest}, the prompt's smaller side")
@@ -53,26 +53,26 @@ class SharedPrompt(Trainable):
     def forward(self) -> Mixture:
         """Return the tasks' prompts, one row a task."""
         shared = self.prompt()
-        parts = tuple(self._of(shared, [task]) for task in range(self.tasks))
+        parts = tuple(self._prompt_for(shared, [task]) for task in range(self.tasks))
         return Mixture(parts, range(self.tasks))
 
     def training_on(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
         """Return each row's own task's prompt."""
-        return self._on(self.owners.training, rows)
+        return self._prompts_for(self.owners.training, rows)
 
     def judged_on(self, rows: Sequence[int]) -> Injection | Mixture:
         """Return each row's own task's prompt."""
-        return self._on(self.owners.dev, rows)
+        return self._prompts_for(self.owners.dev, rows)
 
-    def _on(self, owners: Sequence[int], rows: Sequence[int]) -> Injection | Mixture:
+    def _prompts_for(self, owners: Sequence[int], rows: Sequence[int]) -> Injection | Mixture:
         shared: Injection = self.prompt()
-        return mixed(owners, rows, lambda task, own: self._of(shared, [task]))
+        return mix_injections(owners, rows, lambda task, own: self._prompt_for(shared, [task]))
 
     def shared(self) -> Injection:
         """Return P* times the mean of the tasks' parts: where a new task starts."""
-        return self._of(self.prompt(), range(self.tasks))
+        return self._prompt_for(self.prompt(), range(self.tasks))
 
-    def _of(self, shared: Injection, tasks: Sequence[int]) -> Injection:
+    def _prompt_for(self, shared: Injection, tasks: Sequence[int]) -> Injection:
         """Return the shared prompt times the mean of some tasks' parts."""
         places = iter(range(len(self.u) // self.tasks))
         several = len(self.u) // self.tasks
@@ -89,7 +89,7 @@ class SharedPrompt(Trainable):
         return shared.map(scaled)
 
 
-def _sizes(tensor: Tensor) -> tuple[int, int]:
+def _positions_and_width(tensor: Tensor) -> tuple[int, int]:
     """Return the positions and the width of embeddings (n, width), or of keys (H, n, D)."""
     positions = tensor.shape[-2]
     return positions, tensor.numel() // positions

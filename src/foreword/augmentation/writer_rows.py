@@ -10,7 +10,7 @@ from foreword.data.row import Row
 from foreword.metrics.words import words
 
 
-def turned(
+def reverse_rows(
     train: Sequence[Row], field: str, label_field: str, said: Mapping[str, str], keywords: int
 ) -> list[Row]:
     """Turn rows round: ``label`` as it is ``said``, ``keywords``, the text as ``completion``.
@@ -18,14 +18,16 @@ def turned(
     ``own`` is the label itself. Texts stand on one line.
     """
     made = []
-    for row, keys in _keyed(train, field, keywords):
+    for row, keys in _with_keywords(train, field, keywords):
         label, text = str(row.fields[label_field]), " ".join(str(row.fields[field]).split())
         fields = {"label": said[label], "keywords": ", ".join(keys), "completion": text}
         made.append(Row({**fields, "own": label}, row.where))
     return made
 
 
-def _keyed(train: Sequence[Row], field: str, keywords: int) -> Iterator[tuple[Row, list[str]]]:
+def _with_keywords(
+    train: Sequence[Row], field: str, keywords: int
+) -> Iterator[tuple[Row, list[str]]]:
     """Yield rows with their keywords: the words of the fewest rows, longer ones before others."""
     bags = [list(dict.fromkeys(words(str(row.fields[field])))) for row in train]
     seen = Counter(word for bag in bags for word in bag)
@@ -34,7 +36,7 @@ def _keyed(train: Sequence[Row], field: str, keywords: int) -> Iterator[tuple[Ro
         yield row, [word for word in bag if word in rare]
 
 
-def requested(
+def make_requests(
     rows: Sequence[Row], asked: Sequence[str], said: Mapping[str, str], keywords: int, seed: str
 ) -> list[Row]:
     """Return requests for labels: the keywords of each are drawn from all turned rows of it."""
