@@ -126,7 +126,7 @@ def test_asking_goes_on_where_it_was_stopped(
     pressed(manual)
     whole = kept.read_bytes()
     kept.unlink()
-    write, left = self_study._write, [calls]
+    write, left = self_study.write_jsonl, [calls]
 
     def stopping(path: Path, rows: Any) -> None:
         write(path, rows)
@@ -134,10 +134,10 @@ def test_asking_goes_on_where_it_was_stopped(
         if not left[0]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(self_study, "_write", stopping)
+    monkeypatch.setattr(self_study, "write_jsonl", stopping)
     with pytest.raises(KeyboardInterrupt):
         pressed(manual)
-    monkeypatch.setattr(self_study, "_write", write)
+    monkeypatch.setattr(self_study, "write_jsonl", write)
     pressed(manual)
     assert kept.read_bytes() == whole
 

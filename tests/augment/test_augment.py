@@ -14,12 +14,13 @@ import pytest
 from foreword.augmentation.augment import DROPPED, augment
 from foreword.augmentation.gain import gain
 from foreword.augmentation.rounds import AT_ONCE, Augment, plan_rounds, select_kept
-from foreword.augmentation.writer import writer_task
+from foreword.augmentation.writer import tune_writer, writer_task
 from foreword.augmentation.writer_rows import make_requests, reverse_rows
 from foreword.config.values import plain
 from foreword.data.duplicates import same_text
 from foreword.data.read import read_rows
 from foreword.data.row import Row
+from foreword.data.sample import digest, hold_out
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
 from foreword.methods.base import Method
@@ -29,7 +30,7 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.registry import name_of
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
-from foreword.reporter import Reporter
+from foreword.reporter import SILENT, Reporter
 from foreword.tasks.generate import Generate
 from foreword.training.settings import Training
 from toys import Lines, get, rows, toy_run
@@ -98,6 +99,25 @@ def test_a_stopped_run_ends_in_the_same_file(prompt: Prompt, tmp_path: Path) -> 
         f"{parts.with_name('new.writer.safetensors')}: is there already",
         f"{parts.with_name('new.samples.jsonl')}: {AT_ONCE} texts are there already",
     ]
+
+
+def test_the_only_row_of_a_label_is_not_held_out_from_the_writer(
+    prompt: Prompt, tmp_path: Path
+) -> None:
+    given = [
+        Row({"text": f"film {n}", "label": "bad" if n == 3 else "good"}, "") for n in range(12)
+    ]
+    said = {"good": "good", "bad": "bad"}
+    made = reverse_rows(given, "text", "label", said, 2)
+    held = (hold_out(made, 0.1, seed)[1] for seed in range(100))
+    seed = next(n for n, rows in enumerate(held) if rows[0].fields["own"] == "bad")
+    path, settings = tmp_path / "writer.safetensors", Augment(seed=seed)
+    asked = (Soft(length=2), ONCE, False, SILENT)
+    writer = tune_writer(prompt.bound.backbone, made, path, settings, *asked)
+    train, dev = hold_out(made, 0.1, seed, by="own")
+    assert made[3] in train
+    assert writer.data["train"]["sha256"] == digest(train)
+    assert writer.data["dev"]["sha256"] == digest(dev)
 
 
 def test_other_settings_begin_anew(prompt: Prompt, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Augmentation: new rows for a classification, written by the model and agreed to by a prompt.
+"""Augmentation: new rows for a classification, written by a model and filtered by a prompt.
 
 PromDA (Wang et al. 2022, ACL, "PromDA: Prompt-based Data Augmentation for Low-Resource NLU Tasks"):
-a prompt is tuned on the rows turned round, from label and keywords to text; what it writes for a
-label is kept where a classifier tuned on the same rows gives that label (consistency filtering).
+a prompt is tuned to write a row's text from its label and keywords; what it writes is kept if a
+classifier tuned on the same rows gives it the label asked for (consistency filtering).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.training.settings import Training
 
 DROPPED = ("empty", "known", "repeated", "another label")
-"""Why a text is not kept: nothing in it, in the given rows, sampled before, or no agreement."""
+"""Why a text is dropped: empty, among the given rows, sampled before, or classified otherwise."""
 
 
 def augment(
@@ -51,12 +51,12 @@ def augment(
 ) -> dict[str, Any]:
     """Write new rows to ``out``, and return how many texts were sampled, dropped and kept.
 
-    ``prompt`` is a classifier with one field, tuned on ``train``; texts of ``known`` rows are not
-    kept either. ``writer`` is the model that writes, else the prompt's own. Beside ``out`` stand
-    the writer's prompt and every text with what became of it, so that a stopped run goes on.
+    ``prompt`` is a classifier with one field, tuned on ``train``. Texts that occur in ``train`` or
+    ``known`` are dropped. ``writer`` is the model that writes, by default the prompt's own. The
+    writer's prompt, and every sampled text with why it was dropped, are kept beside ``out``, so
+    that a run that was stopped continues.
 
-    Raises UserError for a prompt that is none, a model that cannot write, and where no text of any
-    label is kept.
+    Raises UserError for another prompt, a model that cannot generate, and if no text is kept.
     """
     settings = settings or Augment()
     settings.check()
@@ -133,9 +133,10 @@ def classifier_of(prompt: Prompt) -> tuple[Classifier, str]:
 def filter_texts(
     prompt: Prompt, asked: Sequence[str], texts: Sequence[str], seen: set[str], past: set[str]
 ) -> Iterator[tuple[str, str, str | None]]:
-    """Yield texts with the label that was asked for and why they are dropped, None where not.
+    """Yield each text with the label asked for and why it is dropped, None if it is kept.
 
-    ``seen`` are the texts of the given rows and ``past`` those sampled before, which these join.
+    ``seen`` holds the texts of the given rows, and ``past`` those sampled so far; the texts are
+    added to ``past``.
     """
     (field,) = prompt.bound.fields
     rows = [Row({field: text}, f"text {n}") for n, text in enumerate(texts, 1) if text]
@@ -149,5 +150,5 @@ def filter_texts(
 
 
 def path_beside(out: Path, end: str) -> Path:
-    """Return the path of what is kept beside the new rows."""
+    """Return the path of a file beside the new rows, with another ending."""
     return out.with_name(f"{out.name.removesuffix('.jsonl')}{end}")

@@ -1,4 +1,4 @@
-"""What added rows do to the score: the same method tuned without and with them."""
+"""How much new rows improve the score: the same method tuned without and with them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def gain(
     *,
     report: Reporter = SILENT,
 ) -> dict[str, Any]:
-    """Tune the prompt's method anew without and with the new rows; return both scores.
+    """Tune the prompt's method without and with the new rows, and return both scores.
 
-    Each chooses its best state on ``dev`` and is scored on ``test`` or, without, on ``dev``.
+    Each run chooses its best state on ``dev`` and is scored on ``test``, or on ``dev`` without one.
     """
     if "training" not in prompt.method:
         raise UserError("the prompt does not say how it was trained; give one made by train")

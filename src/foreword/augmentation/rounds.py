@@ -1,4 +1,4 @@
-"""Rounds of sampling: for which labels, and what of it is kept."""
+"""Rounds of sampling: which labels to ask for, and which texts to keep."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from foreword.config.settings import setting
 from foreword.errors import UserError
 
 AT_ONCE = 32
-"""Texts that are sampled before what is found is written down."""
+"""Texts sampled in a round; the file is written after each."""
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How many rows are added, the same number for each label, and how they are sampled.
+    """How many rows to add, the same number for each label, and how to sample them.
 
-    ``keywords`` of the given texts (the rarest words, PromDA's input view) stand beside the label;
-    0 leaves the label alone (its output view). A text is one line of at most ``max_new_tokens``.
-    At most ``tries`` texts are sampled for each row that is wanted.
+    The writer is given the label and ``keywords`` rare words of the given texts (PromDA's input
+    view); with 0, the label alone (its output view). A text is one line of at most
+    ``max_new_tokens``. At most ``tries`` texts are sampled for each row wanted.
     """
 
     count: int = setting(100, help="new rows, the same number of each label")
@@ -52,7 +52,7 @@ class Augment:
         )
 
     def wanted(self, labels: Sequence[str]) -> Counter[str]:
-        """Return how many rows each label is to have."""
+        """Return how many rows to add for each label."""
         each, more = divmod(self.count, len(labels))
         return Counter({label: each + (n < more) for n, label in enumerate(labels)})
 
@@ -60,9 +60,9 @@ class Augment:
 def plan_rounds(
     found: list[dict[str, Any]], wanted: Counter[str], settings: Augment
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the labels that a round asks for, those that lack most first, until none lacks any.
+    """Yield each round's number and the labels to ask for, until every label has enough texts.
 
-    Looks at what was ``found`` by the rounds before, so that a run goes on where it stopped.
+    The caller adds each round's texts to ``found``; a run that was stopped continues from it.
     """
     number = 1 + max((each["round"] for each in found), default=-1)
     while True:
@@ -82,7 +82,7 @@ def plan_rounds(
 def select_kept(
     found: Sequence[Mapping[str, Any]], wanted: Counter[str]
 ) -> list[Mapping[str, Any]]:
-    """Return the texts that are kept, the first of each label up to what was wanted."""
+    """Return the accepted texts: the first ones of each label, up to the number wanted."""
     have: Counter[str] = Counter()
     made = []
     for each in found:

@@ -1,4 +1,4 @@
-"""The writer: a prompt under which a model writes texts of a label, tuned on rows turned round."""
+"""The writer: a prompt with which a model writes texts of a given label."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from foreword.training.tune import tune
 
 
 def writer_task(settings: Augment, number: int = 0) -> Generate:
-    """Return the task of writing a text of a label, as it is sampled in a round."""
+    """Return the task of writing a text for a label, with the sampling of a round."""
     keys = "Keywords: {keywords}\n" if settings.keywords else ""
     return Generate(f"Label: {{label}}\n{keys}Text:", decoding=settings.decoding(number))
 
@@ -37,11 +37,14 @@ def tune_writer(
     resume: bool,
     report: Reporter,
 ) -> Prompt:
-    """Tune the prompt that writes texts, or read it where it is there and of the same settings."""
+    """Tune the prompt that writes texts, or load it from ``path`` if it has the same settings.
+
+    A tenth of each label's rows is held out to choose the best state.
+    """
     if not backbone.can_generate:
         raise UserError(f"{backbone.name} cannot write; give a model that can with `writer`")
     task, training = writer_task(settings), replace(training, seed=settings.seed)
-    learned, held = hold_out(rows, 0.1, settings.seed)
+    learned, held = hold_out(rows, 0.1, settings.seed, by="own")
     if path.exists():
         there = Prompt.load(path)
         made = {"name": name_of(method), **plain(method), "training": plain(training)}

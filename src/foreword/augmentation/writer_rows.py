@@ -1,4 +1,4 @@
-"""Rows turned round: a label and keywords are read, and the text is what is learned."""
+"""Rows for the writer: a label and keywords are the input, and the text is the completion."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from foreword.metrics.words import words
 def reverse_rows(
     train: Sequence[Row], field: str, label_field: str, said: Mapping[str, str], keywords: int
 ) -> list[Row]:
-    """Turn rows round: ``label`` as it is ``said``, ``keywords``, the text as ``completion``.
+    """Return rows from which to learn to write: ``label``, ``keywords`` and ``completion``.
 
-    ``own`` is the label itself. Texts stand on one line.
+    ``label`` is the word that ``said`` gives for it, and ``own`` the label itself. The text is
+    put on one line.
     """
     made = []
     for row, keys in _with_keywords(train, field, keywords):
@@ -28,7 +29,7 @@ def reverse_rows(
 def _with_keywords(
     train: Sequence[Row], field: str, keywords: int
 ) -> Iterator[tuple[Row, list[str]]]:
-    """Yield rows with their keywords: the words of the fewest rows, longer ones before others."""
+    """Yield each row with its keywords: the words found in the fewest rows, longest first."""
     bags = [list(dict.fromkeys(words(str(row.fields[field])))) for row in train]
     seen = Counter(word for bag in bags for word in bag)
     for row, bag in zip(train, bags, strict=True):
@@ -39,7 +40,7 @@ def _with_keywords(
 def make_requests(
     rows: Sequence[Row], asked: Sequence[str], said: Mapping[str, str], keywords: int, seed: str
 ) -> list[Row]:
-    """Return requests for labels: the keywords of each are drawn from all turned rows of it."""
+    """Return one request per label; its keywords are sampled from all writer rows of that label."""
     chance = random.Random(seed)
     pools: dict[str, set[str]] = {label: set() for label in asked}
     for row in rows:

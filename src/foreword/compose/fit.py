@@ -1,4 +1,4 @@
-"""Fitting: the weights of an ensemble, by how it does on dev rows."""
+"""Fitting the weights of an ensemble to dev rows."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Reporter
 
 STEPS = 20
-"""Steps from 0 to 1 in which a weight is tried, where that is not too many candidates."""
+"""Steps from 0 to 1 in which weights are tried, if that gives not too many candidates."""
 
 
 @dataclass(frozen=True)
 class FittedWeights:
-    """Weights, the score that they have on dev rows, and each prompt's alone."""
+    """Weights, their score on dev rows, and the score of each prompt alone."""
 
     weights: tuple[float, ...]
     score: float
@@ -36,7 +36,7 @@ class FittedWeights:
 
     @property
     def dev(self) -> dict[str, Any]:
-        """The score as a prompt's file keeps it."""
+        """The score as it is written to a prompt file."""
         return {self.metric: self.score, "rows": self.rows}
 
 
@@ -49,10 +49,10 @@ def fit(
     """Try weights on dev rows and return the best.
 
     Candidates are each prompt alone, equal weights, and the points of the simplex lattice in
-    steps of 1/20, or larger ones where that would be too many. The best has the highest headline
-    score (accuracy, Pearson; of completions the mean log-likelihood of a token), among equals the
-    likeliest right answers (of scores the smallest squared error), and then the fewest members.
-    So on these rows it is never below the best prompt alone; on others it may be.
+    steps of 1/20, or larger ones if that would be too many. The best has the highest headline
+    score (accuracy, Pearson; for completions the mean log-likelihood of a token). Ties go to the
+    highest likelihood of the right answers (for scores the smallest squared error), and then to the
+    fewest members. On these rows it never scores below the best prompt alone; on others it may.
     """
     rows, count = _read_dev(dev), len(prompts)
     tried = list(dict.fromkeys(candidates(count, fusion_of(prompts[0].task).most)))
@@ -74,7 +74,7 @@ def score_weights(
     *,
     report: Reporter = SILENT,
 ) -> FittedWeights:
-    """Return given weights with the score that they have on dev rows, and each prompt's alone."""
+    """Score given weights on dev rows, and each prompt alone."""
     rows = _read_dev(dev)
     used = check_weights(weights, len(prompts))
     scores, _ = _score_candidates(prompts, [*_alone(len(prompts)), used], rows, report)

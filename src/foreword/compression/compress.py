@@ -1,4 +1,4 @@
-"""Compression: a long text becomes a short prefix, under which the model goes on as after it."""
+"""Compression: a short prefix is trained to stand in for a long text."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from foreword.training.tune import tune
 TEMPLATE = "\n\nQuestion: {prompt}\nAnswer:"
 DECODING = Decoding(max_new_tokens=48, stop=("\n",))
 ROOM = 128
-"""Tokens that a question and its answer have at least, after the text."""
+"""Tokens left for a question and its answer after the text, at least."""
 
 HELD, DEV = 0.15, 0.1
-"""The shares of the questions that are held back for the report, and to choose the best state."""
+"""Fractions of the questions held out for the report, and to choose the best state."""
 
 TIMINGS = 3
 
@@ -46,13 +46,13 @@ class Compressed:
     """A cartridge, and how close it comes to its text.
 
     ``report`` has, on questions that were held back: ``kl`` and ``top1``, the divergence from the
-    full text in nats a token, and the share of tokens after which the likeliest one is the same;
-    ``kl_truncated`` and ``top1_truncated`` those of the text cut to as many positions, ``kl_none``
-    and ``top1_none`` without any of it. ``answers``, ``answers_truncated``, ``answers_full`` are
-    ROUGE-L of the answers, with ``intervals``, against the ``reference``: those that were given
-    or, without, those after the full text. ``bytes`` and ``bytes_full`` are the keys and values,
-    ``first_token_seconds`` and ``first_token_seconds_full`` the time to read them or the text and
-    a question. ``tokens`` of text stand in ``length`` positions.
+    full text in nats per token, and how often both predict the same next token; ``kl_truncated``
+    and ``top1_truncated`` are those of the text cut to as many positions, ``kl_none`` and
+    ``top1_none`` those without the text. ``answers``, ``answers_truncated`` and ``answers_full``
+    are ROUGE-L of the answers, with ``intervals``, against the ``reference``: the given answers,
+    or else those under the full text. ``bytes`` and ``bytes_full`` are the sizes of the keys and
+    values, ``first_token_seconds`` and ``first_token_seconds_full`` the time to the first token of
+    an answer. ``tokens`` of text are compressed to ``length`` positions.
     """
 
     prompt: Prompt
@@ -72,11 +72,11 @@ def compress(
     resume: bool = False,
     report: Reporter = SILENT,
 ) -> Compressed:
-    """Tune a cartridge to the model's own reading of the whole text, and write it to ``out``.
+    """Tune a cartridge to answer as the model does after the whole text; write it to ``out``.
 
-    The questions by which it learns are made by the model itself (self_study.py) and kept beside
-    ``out``, or given: rows of the task, with or without answers. The report is on questions that
-    are held back, or on those of ``test``. A run that was stopped goes on with ``resume``.
+    It learns from questions that the model asks itself (self_study.py), kept beside ``out``, or
+    from ``questions``: rows of the task, with or without answers. The report is on questions that
+    are held out, or on those of ``test``. ``resume`` continues a run that was stopped.
 
     Raises UserError for a model that cannot hold a text as keys and values, for a text that is
     too short or too long, and for too few questions; Interrupted after Ctrl-C.
@@ -135,9 +135,9 @@ def compress(
 
 
 def _prefill(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
-    """Return what the model holds after it has read the ids.
+    """Return the keys and values of the ids.
 
-    Raises UserError where it cannot, or they leave no room for a question.
+    Raises UserError if the model has none, or the ids leave no room for a question.
     """
     room = backbone.longest - ROOM
     if len(ids) > room:
@@ -163,7 +163,7 @@ def _read_questions(
     report: Reporter,
     split: Sequence[str] | None = None,
 ) -> list[Row]:
-    """Return given questions; those without an answer get the one that the full text gives."""
+    """Read questions; those without an answer get the model's own after the full text."""
     rows = as_rows(questions, split=split, targets=False)
     bound.check(rows, answers=False)
     field = task.completion_field
@@ -179,7 +179,7 @@ def _read_questions(
 
 
 def _hold_out(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
-    """Hold questions back for the report; raises UserError where there are too few."""
+    """Hold questions out for the report; raises UserError if there are too few."""
     if len(rows) < 10:
         raise UserError(
             f"there are {len(rows)} questions with an answer, and compress needs 10 to learn and "
@@ -191,7 +191,7 @@ def _hold_out(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
 def _score_answers(
     bound: Generator, rows: Sequence[Row], parts: Mapping[str, Injection], report: Reporter
 ) -> dict[str, Any]:
-    """Return ROUGE-L of the answers under each, and its intervals."""
+    """Return ROUGE-L of the answers under each injection, and the intervals."""
     made: dict[str, Any] = {}
     intervals = {}
     for name, injection in parts.items():
@@ -207,7 +207,7 @@ def _score_answers(
 def _measure_costs(
     bound: Generator, ids: Sequence[int], row: Row, cartridge: Injection, full: Injection
 ) -> dict[str, Any]:
-    """Return what keys and values take in memory, and the time to the first token of an answer."""
+    """Return the sizes of the keys and values, and the times to the first token of an answer."""
     backbone = bound.backbone
     question = [bound.dev_example(row, room_for(backbone, full)).example]
 

@@ -1,4 +1,4 @@
-"""Distillation: a frozen model learns, under an injection, to go on as it does under another."""
+"""Distillation: an injection is trained to give a model the predictions it has under another."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from foreword.tasks.templates.layout import room_for
 
 
 class Distillation:
-    """The rows of a task as an objective: to agree with a teacher at every one of their tokens.
+    """An objective: to predict every token of a row as a teacher does.
 
     The teacher is the backbone itself under an injection that holds more, such as the keys and
     values of a long text (context distillation, Snell et al. 2022, arXiv:2209.15189). The loss of
     a row is the sum over its tokens of KL(teacher || student) in nats, over the whole vocabulary.
-    The teacher's last hidden states are kept, and not its scores, of which there are as many more
-    as the vocabulary is larger than the width.
+    The teacher's last hidden states are stored, not its logits: these would take more memory by the
+    ratio of vocabulary to hidden size.
     """
 
     metric = "-KL"
@@ -45,7 +45,7 @@ class Distillation:
         self.states: Mapping[Example, Tensor] = dict(zip(examples, found, strict=True))
 
     def train_example(self, row: Row, room: int) -> Encoded:
-        """Return the row with each of its tokens as a target, cut as it is for the teacher."""
+        """Return the row with every token as a target, truncated as it is for the teacher."""
         item = self.task.train_example(row, self.room)
         whole = (*item.example.ids, *item.example.branches[0])
         targets = tuple((0, place) for place in range(-1, len(whole) - 1))
@@ -55,22 +55,22 @@ class Distillation:
     dev_example = train_example
 
     def weight(self, item: Encoded) -> int:
-        """Count the tokens."""
+        """Return the number of its tokens."""
         return item.gold
 
     def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
-        """Return the divergence of each row, summed over its tokens: (rows,)."""
+        """Return the KL divergence of each row, summed over its tokens: (rows,)."""
         each = divergence(self._teacher_logits(items), logits)
         return sum_by_row(each, [item.gold for item in items])
 
     def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
-        """Return minus the summed divergence, and the number of tokens."""
+        """Return the negative KL divergence, summed, and the number of tokens."""
         return -float(self.losses(logits, items).sum()), sum(item.gold for item in items)
 
     def agreement(self, injection: Injection, rows: Sequence[Row]) -> dict[str, float]:
-        """Compare a student with the teacher on rows: ``kl`` in nats a token, ``top1`` in percent.
+        """Compare a student with the teacher: ``kl`` in nats per token, ``top1`` in percent.
 
-        ``top1`` is the share of tokens after which both find the same token the likeliest.
+        ``top1`` is how often both give the same token the highest probability.
         """
         items = [self.train_example(row, self.room) for row in rows]
         total, same, count = 0.0, 0, 0
@@ -84,14 +84,14 @@ class Distillation:
 
     @torch.no_grad()
     def _teacher_logits(self, items: Sequence[Encoded]) -> Tensor:
-        """Return the teacher's scores at the targets of rows: (targets, vocabulary)."""
+        """Return the teacher's logits at the targets of rows: (targets, vocabulary)."""
         backbone: Backbone = self.task.backbone
         states = torch.cat([self.states[item.example] for item in items])
         return backbone.logits(states.to(backbone.device))
 
 
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:
-    """Return KL(teacher || student) in nats of each row of scores: (N, V) -> (N,)."""
+    """Return KL(teacher || student) in nats for each row of logits: (N, V) -> (N,)."""
     expected = F.log_softmax(teacher.float(), 1)
     return F.kl_div(
         F.log_softmax(student.float(), 1), expected, reduction="none", log_target=True

@@ -1,4 +1,4 @@
-"""Self-study: a model asks itself about a text, and answers with all of it at hand."""
+"""Self-study: a model asks questions about parts of a text, and answers them after all of it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from foreword.reporter import Reporter
 from foreword.tasks.texts.generator import Generator
 
 OPENINGS = ("", " What", " How", " When", " Who", " Why", " Which", " Where", " Is", " Can")
-"""How questions begin, in turn, so that they differ."""
+"""How questions begin, in turn, for variety."""
 
 AT_ONCE = 32
-"""Questions that are answered before they are kept."""
+"""Questions answered at once; the file is written after each such group."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ def ask_questions(
 ) -> list[Row]:
     """Return questions about the text with their answers, as rows of the task.
 
-    The field ``answer`` of each holds what the model says under ``whole``, which is what it holds
-    after the text's tokens, ``ids``. What is done stands in ``kept`` after each part, and is not
+    ``answer`` is the field for the model's answer under ``whole``, the keys and values of the
+    text's tokens ``ids``. The file ``kept`` is written after each part, and what it holds is not
     done again.
 
-    Raises UserError for a template that does not have one field, in which the question stands.
+    Raises UserError for a template that does not have exactly one field, for the question.
     """
     study.check()
     before, field, after = _split_template(bound)

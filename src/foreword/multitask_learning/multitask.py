@@ -1,4 +1,4 @@
-"""Several tasks in one run: a prompt for each, independent or made of one that they share."""
+"""Several tasks in one run: separate prompts, or prompts derived from a shared one."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ from foreword.training.several_tasks import MixedObjective
 from foreword.training.tune import follow, rows_for
 
 OWN = ("shared", "multitask")
-"""Names that the run's own files have."""
+"""Names of files of the run itself, which no task may have."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One of the tasks: its name, its configuration, and its rows."""
+    """One of the tasks: its name, its settings, and whatever holds its rows (data/rows.py)."""
 
     name: str
     task: Task
@@ -59,11 +59,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Sharing:
-    """What tasks share, and how rows are drawn from them.
+    """What the tasks share, and how they are sampled.
 
-    ``share`` "none" trains independent prompts, "mpt" one prompt times a part of ``rank`` for each
-    task (shared_prompt.py). ``mixing`` is the temperature at which tasks are drawn: 1 is in
-    proportion to their rows, more is more even (data/sample.py).
+    ``share`` "none" trains separate prompts; "mpt" trains one prompt, times a factor of ``rank``
+    for each task (shared_prompt.py). ``mixing`` is the sampling temperature of the tasks: 1 is in
+    proportion to their rows, and higher is more even (data/epochs.py).
     """
 
     share: Literal["none", "mpt"] = "none"
@@ -71,14 +71,14 @@ class Sharing:
     mixing: float = 1.0
 
     def check(self) -> None:
-        """Raise UserError for a kind of sharing that there is not."""
+        """Raise UserError for an unknown kind of sharing."""
         if self.share not in get_args(Literal["none", "mpt"]):
             raise UserError(f"`share={self.share}`: {nearest(self.share, ('none', 'mpt'))}")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The prompts by their tasks' names, and the shared one where there is one."""
+    """The prompts by the names of their tasks, and the shared prompt, if there is one."""
 
     prompts: Mapping[str, Prompt]
     shared: Prompt | None
@@ -95,12 +95,12 @@ def multitask(
     resume: bool = False,
     report: Reporter = SILENT,
 ) -> Outcome:
-    """Tune a prompt for each task, in batches that mix them, and write all to the folder ``out``.
+    """Tune a prompt for each task, in mixed batches, and write the prompts to the folder ``out``.
 
-    An epoch has as many rows as the tasks together; the tasks' shares follow ``sharing.mixing``.
-    Independent prompts each keep their own best checkpoint; those that share keep that of the
-    best mean dev score, and ``shared.safetensors`` is what a new task may start from. A run that
-    was stopped goes on with ``resume`` to the same bytes.
+    An epoch has as many rows as all tasks together, in the proportions of ``sharing.mixing``.
+    Separate prompts keep the parameters of their best dev scores. Prompts with a shared one keep
+    those of the best mean dev score, and a new task may start from ``shared.safetensors``.
+    ``resume`` continues a run that was stopped, to the same bytes.
 
     Raises UserError for wrong input before anything is written.
     """
@@ -174,7 +174,7 @@ def multitask(
 def _check(
     members: Sequence[Member], training: Training, sharing: Sharing, method: Method
 ) -> list[Member]:
-    """Raise UserError for settings, numbers and names of tasks that cannot be."""
+    """Raise UserError for settings that are wrong, too few tasks, and wrong names."""
     name_of(method), [task_name(member.task) for member in members]  # else it cannot be saved
     training.check()
     sharing.check()
@@ -195,7 +195,7 @@ def _check(
 def _prepare(
     backbone: Backbone, member: Member, training: Training, report: Reporter
 ) -> tuple[Bound, list[Row], list[Row]]:
-    """Return a task on the backbone, completed from its rows, and its training and dev rows."""
+    """Return the task bound to the backbone, and its training and dev rows."""
     given = (member.task, member.train, member.dev)
     task, rows, held = rows_for(backbone, *given, training, Prefixed(member.name, report))
     bound = task.bind(backbone)
@@ -220,7 +220,7 @@ def _build(
     training: Training,
     owners: Owners,
 ) -> SeparatePrompts | SharedPrompt:
-    """Build a prompt for each task, or one that they share, which starts as the first task's."""
+    """Build a prompt for each task, or a shared one, which starts as the first task's."""
     pairs = list(zip(bounds, rows, strict=True))
     if sharing.share == "none":
         parts = [method.build(bound, own, training.seed) for bound, own in pairs]

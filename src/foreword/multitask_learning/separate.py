@@ -1,4 +1,4 @@
-"""Many prompts at once: one for each of several tasks, trained together in mixed batches."""
+"""Separate prompts for several tasks, trained together in mixed batches."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from foreword.methods.base import Trainable
 
 @dataclass(frozen=True)
 class Owners:
-    """Which task each training row, and each dev row, is of."""
+    """The task of each training row and of each dev row, by number."""
 
     training: tuple[int, ...]
     dev: tuple[int, ...]
 
 
 class SeparatePrompts(Trainable):
-    """Independent parameters for each task, as ``parts.0``, ``parts.1`` ...
+    """Parameters for each task that share nothing: ``parts.0``, ``parts.1`` ...
 
-    A batch is run in one pass, each row under the prompt of its own task (:class:`Mixture`). The
-    parts share nothing, so each keeps the parameters of its own best dev score.
+    A batch is one pass, with each row under the prompt of its task (:class:`Mixture`). Every part
+    keeps the parameters of its task's best dev score.
     """
 
     def __init__(self, parts: Sequence[Trainable], owners: Owners) -> None:
@@ -44,7 +44,7 @@ class SeparatePrompts(Trainable):
         return Mixture(tuple(part() for part in self.parts), range(len(self.parts)))
 
     def training_on(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
-        """Return each row's own task's injection, as that hides parts of it from its rows."""
+        """Return the injection of each row's task, as that one is trained on its rows."""
 
         def made(task: int, own: Sequence[int]) -> Injection | Mixture:
             part = self.parts[task]
@@ -54,7 +54,7 @@ class SeparatePrompts(Trainable):
         return mix_injections(self.owners.training, rows, made)
 
     def judged_on(self, rows: Sequence[int]) -> Injection | Mixture:
-        """Return each row's own task's injection."""
+        """Return the injection of each row's task."""
         return mix_injections(self.owners.dev, rows, lambda task, own: self.parts[task]())
 
 
@@ -63,10 +63,10 @@ def mix_injections(
     rows: Sequence[int],
     make: Callable[[int, Sequence[int]], Injection | Mixture],
 ) -> Injection | Mixture:
-    """Bring the injections of rows' tasks together; that of a single task stands by itself.
+    """Return the injections of the rows' tasks as a mixture, or that of the only task.
 
-    ``owners`` gives the task of every row there is, ``rows`` the numbers of those that are run.
-    ``make`` is told a task and its rows, by their numbers among all rows of that task.
+    ``owners`` gives the task of every row, and ``rows`` the numbers of the rows in the batch.
+    ``make`` takes a task and its rows, numbered among all rows of that task.
     """
     first: dict[int, int] = {}
     numbers = []
@@ -85,7 +85,7 @@ def mix_injections(
 
 
 def check_shared_pass(name: str, injection: Injection) -> None:
-    """Raise UserError for what changes the model itself: no pass serves two tasks then."""
+    """Raise UserError for a method that changes the model: one pass cannot serve several tasks."""
     if next(injection.changes(), None) is not None:
         raise UserError(
             f"`method={name}`: changes the model itself, so that no pass serves several tasks; "

@@ -13,17 +13,17 @@ from foreword.methods.base import Trainable
 from foreword.multitask_learning.separate import Owners, mix_injections
 
 NOISE = 0.02
-"""Spread of the numbers that a rank beyond the first begins with."""
+"""Standard deviation of the initial values of U beyond rank 1."""
 
 
 class SharedPrompt(Trainable):
     """MPT (Wang et al. 2023, arXiv:2303.02861): ``P_t = P* o (U_t V_t^T)``, o element by element.
 
-    P* (n, width) is the one prompt that a method has made; U_t (n, r) and V_t (width, r) are a
-    task's own. For keys and values the formula is the same at every attention module: positions
-    by (heads * width). The first column of U_t and V_t begins at ones; further ones of U_t begin
-    with small noise and those of V_t at zero, so that every task begins at P* itself. The best of
-    all parameters is kept by the mean dev score, since they are not independent.
+    P* (n, width) is the shared prompt, built by a method; U_t (n, r) and V_t (width, r) are of
+    task t. For keys and values the formula is the same at every attention module: positions by
+    (heads * width). The first columns of U_t and V_t start at one; the others start at small noise
+    in U_t and at zero in V_t, so that every task starts at P*. As the parameters are shared, the
+    best ones are chosen by the mean dev score.
 
     The paper's distillation from prompts tuned on each task alone (section 3.2) is left out.
     """
@@ -51,17 +51,17 @@ class SharedPrompt(Trainable):
                 self.v.append(nn.Parameter(ones.to(device)))
 
     def forward(self) -> Mixture:
-        """Return the tasks' prompts, one row a task."""
+        """Return the tasks' prompts, one row per task."""
         shared = self.prompt()
         parts = tuple(self._prompt_for(shared, [task]) for task in range(self.tasks))
         return Mixture(parts, range(self.tasks))
 
     def training_on(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
-        """Return each row's own task's prompt."""
+        """Return the prompt of each row's task."""
         return self._prompts_for(self.owners.training, rows)
 
     def judged_on(self, rows: Sequence[int]) -> Injection | Mixture:
-        """Return each row's own task's prompt."""
+        """Return the prompt of each row's task."""
         return self._prompts_for(self.owners.dev, rows)
 
     def _prompts_for(self, owners: Sequence[int], rows: Sequence[int]) -> Injection | Mixture:
@@ -69,11 +69,11 @@ class SharedPrompt(Trainable):
         return mix_injections(owners, rows, lambda task, own: self._prompt_for(shared, [task]))
 
     def shared(self) -> Injection:
-        """Return P* times the mean of the tasks' parts: where a new task starts."""
+        """Return P* times the mean of all tasks' factors, from which a new task starts."""
         return self._prompt_for(self.prompt(), range(self.tasks))
 
     def _prompt_for(self, shared: Injection, tasks: Sequence[int]) -> Injection:
-        """Return the shared prompt times the mean of some tasks' parts."""
+        """Return the shared prompt times the mean of these tasks' factors."""
         places = iter(range(len(self.u) // self.tasks))
         several = len(self.u) // self.tasks
 
