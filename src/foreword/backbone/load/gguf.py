@@ -6,12 +6,22 @@ import contextlib
 import hashlib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from foreword.backbone.load.cache_folder import cache_root, publish
@@ -55,10 +65,18 @@ def _identity(path: Path) -> str:
 
 
 def _unpack(path: Path, folder: Path) -> None:
+    gigabytes = path.stat().st_size / 1e9
     source = {"gguf_file": path.name, "local_files_only": True}
-    with without_bars(), _tensor_bar():
+    plan = {  # seconds on two cores; only their ratio matters after the first step
+        "reading the tokenizer": 6.0,
+        "unpacking the weights": 16.0 + 40.0 * gigabytes,
+        "writing safetensors": 1.0 + 20.0 * gigabytes,
+    }
+    with without_bars(), _without_tensor_bar(), _bar(plan) as begin:
         with one_line_errors(str(path)):
+            begin("reading the tokenizer")
             tokenizer = AutoTokenizer.from_pretrained(path.parent, **source)
+            begin("unpacking the weights")
             model = AutoModelForCausalLM.from_pretrained(
                 path.parent,
                 dtype=torch.float32,
@@ -66,16 +84,45 @@ def _unpack(path: Path, folder: Path) -> None:
                 quantization_config=GgufConfig(dequantize=True),
                 **source,
             )
+        begin("writing safetensors")
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
 @contextlib.contextmanager
-def _tensor_bar() -> Iterator[None]:
-    """Show transformers' bar over a GGUF file's tensors on a terminal only, and clear it after."""
+def _bar(plan: Mapping[str, float]) -> Iterator[Callable[[str], None]]:
+    """Show a bar over the steps of ``plan`` (seconds each) on a terminal; yield what begins one."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(24), TimeElapsedColumn(), _SecondsLeft()
+    off = not console.is_terminal
+    done = 0.0
+    with Progress(*columns, console=console, transient=True, disable=off) as bar:
+        task = bar.add_task("", total=sum(plan.values()), began=0.0)
+
+        def begin(step: str) -> None:
+            nonlocal done
+            bar.update(task, description=step, completed=done, began=bar.tasks[0].elapsed or 0.0)
+            done += plan[step]
+
+        yield begin
+
+
+class _SecondsLeft(ProgressColumn):
+    """The planned seconds that are left, at the pace of the steps that are done."""
+
+    def render(self, task: Task) -> Text:
+        began = task.fields["began"]
+        pace = began / task.completed if task.completed else 1.0
+        left = ((task.total or 0.0) - task.completed) * pace + began - (task.elapsed or 0.0)
+        return Text(f"about {max(left, 1.0):.0f} s left")
+
+
+@contextlib.contextmanager
+def _without_tensor_bar() -> Iterator[None]:
+    """Silence transformers' bar over a GGUF file's tensors, which has no switch."""
     reader: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
     bar = reader.tqdm
-    reader.tqdm = partial(bar, disable=None, leave=False)  # None: shown only on a terminal
+    reader.tqdm = partial(bar, disable=True)
     try:
         yield
     finally:
