@@ -77,7 +77,7 @@ def decode(
             tokenizer=backbone.text.tokenizer if decoding.stop else None,
         )
     return [
-        trimmed(backbone.text.decode(ids), decoding.stop)
+        cut_at_stop(backbone.text.decode(ids), decoding.stop)
         for ids in found[:, ready.skipped :].tolist()
     ]
 
@@ -150,7 +150,7 @@ def config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
     )
 
 
-def trimmed(text: str, stop: Sequence[str]) -> str:
+def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     """Return a completion without the first text that ends it, and what follows that."""
     ends = [at for s in stop if (at := text.find(s)) >= 0]
     return text[: min(ends)] if ends else text

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import StopStringCriteria
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.decode import Decoding, config, prepare, trimmed
+from foreword.backbone.decode import Decoding, config, cut_at_stop, prepare
 from foreword.compose.fusion import Floats, Poll
 from foreword.engine.passes import LOGITS, buckets, infer
 from foreword.errors import UserError
@@ -181,7 +181,8 @@ def continued(
         if not going.any():
             break
     return [
-        trimmed(backbone.text.decode(own), decoding.stop) for own in torch.stack(said, 1).tolist()
+        cut_at_stop(backbone.text.decode(own), decoding.stop)
+        for own in torch.stack(said, 1).tolist()
     ]
 
 

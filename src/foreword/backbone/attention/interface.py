@@ -126,8 +126,8 @@ class ScoreTransform:
     cap: float | None = None
     sinks: Tensor | None = None
 
-    def capped(self, scores: Tensor) -> Tensor:
-        """Return the scores under the cap."""
+    def apply_cap(self, scores: Tensor) -> Tensor:
+        """Apply the soft cap to scores."""
         return scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap
 
     def weights(self, scores: Tensor) -> Tensor:
@@ -170,15 +170,15 @@ def _packed(
         seen = prefixes
         if block.start and packing.lead:
             head, tail = key[: packing.lead], value[: packing.lead]
-            seen = _followed(prefixes, head.transpose(0, 1)[None], tail.transpose(0, 1)[None])
+            seen = _append_lead(prefixes, head.transpose(0, 1)[None], tail.transpose(0, 1)[None])
         out = _attend(q, k, v, mask, seen, mine, scale, transform, 0.0)
         outs.append(block.collect(out.transpose(1, 2)))
         done += block.rows
     return torch.cat(outs)
 
 
-def _followed(prefixes: Prefixes | None, keys: Tensor, values: Tensor) -> Prefixes:
-    """Put a lead's keys and values (1, H, n, D) after the one prefix that there is."""
+def _append_lead(prefixes: Prefixes | None, keys: Tensor, values: Tensor) -> Prefixes:
+    """Append the keys and values of a lead (1, H, n, D) to the prefix, if there is one."""
     if prefixes is None:
         return Prefixes(keys, values, None)
     return Prefixes(
@@ -261,7 +261,7 @@ def _beside(
     before = before.reshape(batch, heads, length, size)
     after = (q @ key.transpose(2, 3)).view(batch, heads, length, key.shape[2]) * scale
     weights = transform.weights(
-        torch.cat([transform.capped(before), _hidden(transform, after, mask)], 3)
+        torch.cat([transform.apply_cap(before), _cap_and_mask(transform, after, mask)], 3)
     )
     first, rest = torch.split(weights.to(query.dtype), [size, key.shape[2]], 3)
     first = first.reshape(batch, own, every, size).transpose(0, 1)
@@ -283,14 +283,14 @@ def _explicit(
     """Attend step by step, for soft-capped scores (Gemma 2) and attention sinks (gpt-oss)."""
     scores = query @ key.transpose(2, 3)
     scores = scores * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    weights = transform.weights(_hidden(transform, scores, mask))
+    weights = transform.weights(_cap_and_mask(transform, scores, mask))
     weights = F.dropout(weights.to(query.dtype), dropout, training=dropout > 0)
     return weights @ value
 
 
-def _hidden(transform: ScoreTransform, scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Return capped scores with the mask over them."""
-    scores = transform.capped(scores)
+def _cap_and_mask(transform: ScoreTransform, scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Cap scores, then add the mask to them."""
+    scores = transform.apply_cap(scores)
     return scores if mask is None else scores + additive(mask, scores.dtype)
 
 

@@ -48,7 +48,7 @@ def joint_attention(
         )  # (B, Hq, T, D), (B, Hq, T)
         outs.append(block.collect(out.transpose(1, 2)))
         sums.append(block.collect(lse.transpose(1, 2)))
-    out, lse = _joined(outs), _joined(sums)
+    out, lse = _join(outs), _join(sums)
     for start, stop, keys, values in _before(packing, key, value, before_key, before_value):
         part, part_lse = _flash(
             _rows(query[start:stop]), keys[None], values[None], 0.0, False, scale=scale
@@ -91,7 +91,7 @@ def joint_attention_backward(
         padded.insert(0, block.spread_zero(grad).transpose(1, 2))
         found = _flash_backward(*padded, 0.0, block.mask is None, attn_mask=block.mask, scale=scale)
         parts.append(tuple(block.collect(t.transpose(1, 2)) for t in found))
-    by_query, by_key, by_value = (_joined(list(each)) for each in zip(*parts, strict=True))
+    by_query, by_key, by_value = (_join(list(each)) for each in zip(*parts, strict=True))
     by_before_key = torch.zeros_like(before_key)
     by_before_value = torch.zeros_like(before_value)
     count = before_key.shape[1]
@@ -160,5 +160,5 @@ def _rows(tokens: Tensor) -> Tensor:
     return tokens.transpose(0, 1)[None]
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def _join(parts: list[Tensor]) -> Tensor:
     return parts[0].contiguous().clone() if len(parts) == 1 else torch.cat(parts)

@@ -44,11 +44,11 @@ def patch_model(model: PreTrainedModel, injection: Injection) -> PreTrainedModel
     inputs: dict[str, Tensor] = {}
     made: dict[int, nn.Module] = {}
 
-    def rebuilt(module: nn.Module) -> nn.Module:
+    def rebuild(module: nn.Module) -> nn.Module:
         """Return the module with what changes below it; itself where nothing does."""
         if id(module) in made:
             return made[id(module)]
-        children = {n: None if c is None else rebuilt(c) for n, c in module._modules.items()}
+        children = {n: None if c is None else rebuild(c) for n, c in module._modules.items()}
         own = {n: _instead(p, weights) for n, p in module._parameters.items()}
         result = module
         changed = any(children[n] is not c for n, c in module._modules.items())
@@ -61,7 +61,7 @@ def patch_model(model: PreTrainedModel, injection: Injection) -> PreTrainedModel
         made[id(module)] = result
         return result
 
-    found: PreTrainedModel = rebuilt(model)  # type: ignore[assignment]
+    found: PreTrainedModel = rebuild(model)  # type: ignore[assignment]
     return found
 
 

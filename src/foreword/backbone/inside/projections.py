@@ -66,7 +66,7 @@ def find_projections(model: PreTrainedModel, sites: Mapping[str, Site]) -> list[
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, window: int | None
     ) -> None:
         for tensor in (key, value) if names[module] not in done else ():
-            reached = _reached(tensor, outputs)
+            reached = _find_sources(tensor, outputs)
             if len(reached) != 1:
                 raise _not_found(model, f"'{names[module]}' has {len(reached)} for one of the two")
             for name, channels in reached.items():
@@ -87,7 +87,7 @@ def find_projections(model: PreTrainedModel, sites: Mapping[str, Site]) -> list[
     return [Projection(name, len(used), used.nonzero()[:, 0]) for name, used in found.items()]
 
 
-def _reached(tensor: Tensor, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _find_sources(tensor: Tensor, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the outputs that a tensor was computed from, as the channels that it depends on."""
     if not tensor.requires_grad:
         return {}

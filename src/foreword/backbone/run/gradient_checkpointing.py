@@ -25,10 +25,10 @@ def recompute_layers(model: nn.Module, on: bool) -> None:
         )
     for layer in layers:
         layer.gradient_checkpointing = layer.training = on
-        setattr(layer, "_gradient_checkpointing_func", _recomputed)  # noqa: B010
+        setattr(layer, "_gradient_checkpointing_func", _recompute)  # noqa: B010
 
 
-def _recomputed(function: Any, *inputs: Any) -> Any:
+def _recompute(function: Any, *inputs: Any) -> Any:
     """Run a layer under checkpointing, in evaluation mode while it runs.
 
     ``function`` is a partial of the layer's forward over the layer itself, which may be a copy of

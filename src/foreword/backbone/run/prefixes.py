@@ -34,7 +34,7 @@ def prefixes_for(
             torch.zeros(site.heads, 0, site.key_width), torch.zeros(site.heads, 0, site.value_width)
         )
         parts = [part.kv.get(name, none) for part in mixture.parts]
-        kv[site.module] = _stacked(
+        kv[site.module] = _stack(
             [KV(part.keys.to(device, dtype), part.values.to(device, dtype)) for part in parts]
         )
     if len(mixture.parts) == 1:
@@ -42,7 +42,7 @@ def prefixes_for(
     return PassContext(kv, torch.tensor(list(mixture.rows), device=device))
 
 
-def _stacked(parts: Sequence[KV]) -> Prefixes:
+def _stack(parts: Sequence[KV]) -> Prefixes:
     if len(parts) == 1:
         return Prefixes(parts[0].keys[None], parts[0].values[None], None)
     sizes = [part.keys.shape[1] for part in parts]
