@@ -36,7 +36,7 @@ from foreword.backbone.load.sources import PACKAGED, open_source
 from foreword.config.values import plain
 from foreword.data.sample import digest
 from foreword.errors import UserError, nearest
-from foreword.evaluation.records import add, read
+from foreword.evaluation.records import append_record, read_records
 from foreword.report import console
 
 ASKED = (*SYSTEMS, "fast", "balanced", "best")
@@ -97,7 +97,7 @@ def run(
     if not report_only:
         torch.set_num_threads(setting.threads)
         _run_all(_chosen(systems, setting.presets), changes, setting, out)
-    records = read(out, KEPT)
+    records = read_records(out, KEPT)
     if not records:
         raise UserError(f"{out}: holds no run; give rows, as in --sst2 TRAIN DEV")
     found = summary(records)
@@ -144,7 +144,7 @@ def _run_all(
     for number, (race, seed, name) in enumerate(ahead):
         if name == systems[0]:
             target = None
-        records = read(out, KEPT)
+        records = read_records(out, KEPT)
         where = f"{race.name}, {name}, seed {seed}"
         began = time.monotonic()
         backbone, attention, rows = _load(race, seed, setting)
@@ -165,7 +165,7 @@ def _run_all(
                 curve = trace(made, setting.scores, until, _Progress(where))
             wall = round(time.monotonic() - began, 1)
             record = {**asked, "curve": curve, "wall": wall, "steps": made.steps}
-            add(out, {**record, "versions": versions()})
+            append_record(out, {**record, "versions": versions()})
             del made
         else:
             console.say(f"{where}: is in {out} already")

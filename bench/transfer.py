@@ -25,7 +25,7 @@ from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.data.sample import first, per_class
 from foreword.errors import UserError
-from foreword.evaluation.records import Record, add, read
+from foreword.evaluation.records import Record, append_record, read_records
 from foreword.methods.soft import Soft
 from foreword.report import console
 from foreword.reporter import Reporter, Reporters
@@ -121,7 +121,7 @@ def run(
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Tune each pair from both starts, and print the curves."""
-    records = [r for r in read(out, NAMES) if (r["shots"], r["epochs"]) == (shots, epochs)]
+    records = [r for r in read_records(out, NAMES) if (r["shots"], r["epochs"]) == (shots, epochs)]
     done = {(r["source"], r["target"], r["start"], r["seed"]) for r in records}
     backbone = Backbone.load(model)
     prompts = out.with_suffix(".prompts")
@@ -134,7 +134,7 @@ def run(
                 points = setting.curve(source, target, start, seed)
                 made = (source, target, start, seed, points, shots, epochs)
                 records.append(dict(zip(NAMES, made, strict=True)))
-                add(out, records[-1])
+                append_record(out, records[-1])
     if as_json:
         console.emit({"runs": records})
         return

@@ -16,9 +16,9 @@ import foreword.evaluation.compare
 from foreword.backbone.backbone import Backbone
 from foreword.data.sample import first
 from foreword.errors import UserError
-from foreword.evaluation.compare import apart, compare, perform
+from foreword.evaluation.compare import compare, perform, run_apart
 from foreword.evaluation.evaluate import evaluate
-from foreword.evaluation.records import Record, add, read, summary
+from foreword.evaluation.records import Record, append_record, read_records, summarise
 from foreword.evaluation.runs import Data, Demonstrations, Model, Run, ZeroShot
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
@@ -52,7 +52,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         except UserError as error:
             return {"error": str(error)}
 
-    monkeypatch.setattr(foreword.evaluation.compare, "apart", do)
+    monkeypatch.setattr(foreword.evaluation.compare, "run_apart", do)
     return done
 
 
@@ -126,7 +126,7 @@ def test_what_is_done_is_not_done_again(model: Model, here: list[str], tmp_path:
     assert "left" in said[1]
     assert "left" not in said[-1]
     here.clear()
-    assert compare(runs(model), out, Lines(said)) == before == read(out)
+    assert compare(runs(model), out, Lines(said)) == before == read_records(out)
     assert here == []
     assert said[-1] == f"{out}: 3 of 3 runs are done already"
     assert len(compare(runs(model, 2), out)) == 6
@@ -163,23 +163,26 @@ def test_one_that_fails_loses_no_other_and_is_tried_again(
     here.clear()
     compare(asked, out)
     assert here == ["deep/0"]
-    assert len(read(out)) == 5
+    assert len(read_records(out)) == 5
 
 
 def test_ctrl_c_says_what_is_kept(
     model: Model, here: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    do = foreword.evaluation.compare.apart
+    do = foreword.evaluation.compare.run_apart
 
     def stopped(run: Run, folder: Path) -> Record:
         if run.name == "soft":
             raise KeyboardInterrupt
         return do(run, folder)
 
-    monkeypatch.setattr(foreword.evaluation.compare, "apart", stopped)
+    monkeypatch.setattr(foreword.evaluation.compare, "run_apart", stopped)
     with pytest.raises(KeyboardInterrupt, match="2 of 3 runs done; the same command goes on"):
         compare(runs(model), tmp_path / "c.jsonl")
-    assert [record["method"] for record in read(tmp_path / "c.jsonl")] == ["zero-shot", "shown"]
+    assert [record["method"] for record in read_records(tmp_path / "c.jsonl")] == [
+        "zero-shot",
+        "shown",
+    ]
 
 
 # A process of its own -----------------------------------------------------------------------------
@@ -196,7 +199,7 @@ class Doomed(Prefix):
 
 def test_a_run_that_is_killed_says_so(model: Model, tmp_path: Path) -> None:
     run = Run("prefix", Doomed(), TRAINING, model, TASK, DATA)
-    assert "killed" in apart(run, tmp_path)["error"]
+    assert "killed" in run_apart(run, tmp_path)["error"]
 
 
 class Endless(Prefix):
@@ -243,7 +246,7 @@ def test_ctrl_c_while_a_process_is_started_is_heard_afterwards() -> None:
     done = []
 
     def start() -> None:
-        with foreword.evaluation.compare._ctrl_c_held():
+        with foreword.evaluation.compare._hold_ctrl_c():
             os.kill(os.getpid(), signal.SIGINT)
             done.append("started")
 
@@ -268,7 +271,7 @@ def record(method: str, seed: int, score: float | None = None, **more: Any) -> R
 
 def test_the_summary_is_of_means(tmp_path: Path) -> None:
     given = [record("soft", 0, 80.0), record("none", 0), record("soft", 1, 90.0)]
-    soft, none = summary([*given, record("soft", 2)])
+    soft, none = summarise([*given, record("soft", 2)])
     assert (soft["score"], soft["interval"], soft["seconds"]) == (85, [82, 87], 8.5)
     assert soft["spread"] == pytest.approx(statistics.stdev([80, 90]), abs=1e-4)
     assert (soft["peak_mib"], soft["parameters"], soft["bytes"], soft["error"]) == (180, 7, 9, "no")
@@ -279,18 +282,18 @@ def test_the_summary_is_of_means(tmp_path: Path) -> None:
         None,
         "no",
     )
-    assert summary([given[0]])[0]["spread"] is None
-    assert "error" not in summary([given[0]])[0]
+    assert summarise([given[0]])[0]["spread"] is None
+    assert "error" not in summarise([given[0]])[0]
 
 
 def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path: Path) -> None:
     out = tmp_path / "c.jsonl"
-    add(out, record("soft", 0, 80.0))
+    append_record(out, record("soft", 0, 80.0))
     whole = out.read_text()
     out.write_text(whole + whole[:40])
-    assert len(read(out)) == 1
-    add(out, record("soft", 1, 80.0))
-    assert [each["seed"] for each in read(out)] == [0, 1]
+    assert len(read_records(out)) == 1
+    append_record(out, record("soft", 1, 80.0))
+    assert [each["seed"] for each in read_records(out)] == [0, 1]
 
 
 @pytest.mark.parametrize("content", ['{"text": "film"}\n', "film\n", "[1]\n", "film"])
@@ -298,11 +301,11 @@ def test_another_file_is_not_written_to(content: str, tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
     out.write_text(content)
     with pytest.raises(UserError, match=r"rows.jsonl:1: is no record"):
-        read(out)
+        read_records(out)
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a folder"):
-        read(tmp_path)
+        read_records(tmp_path)
     with pytest.raises(UserError, match="cannot be written"):
-        add(tmp_path, {})
+        append_record(tmp_path, {})

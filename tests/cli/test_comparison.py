@@ -15,7 +15,7 @@ from foreword.cli.compare import Shared
 from foreword.cli.settings import compared
 from foreword.errors import UserError
 from foreword.evaluation.compare import perform
-from foreword.evaluation.records import Record, summary
+from foreword.evaluation.records import Record, summarise
 from foreword.evaluation.runs import Demonstrations, Run, ZeroShot
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
@@ -39,7 +39,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         except UserError as error:
             return {"error": str(error)}
 
-    monkeypatch.setattr(foreword.evaluation.compare, "apart", do)
+    monkeypatch.setattr(foreword.evaluation.compare, "run_apart", do)
     # this process has held what other tests needed
     monkeypatch.setattr(foreword.evaluation.compare, "_peak", lambda backbone: 300 * 2**20)
     return done
@@ -137,7 +137,7 @@ def test_a_wide_table_still_fits(capsys: pytest.CaptureFixture[str]) -> None:
         }
         for seed in (0, 1)
     ]  # fmt: skip
-    console.out().print(comparison.methods(summary(found), "pearson"))
+    console.out().print(comparison.methods(summarise(found), "pearson"))
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines()), text
     for part in ("-5.8 (-12.5 to 10.2)", "0.7", "135M", "513 MiB", "123456", "79 GiB"):
@@ -239,7 +239,7 @@ def test_ctrl_c_is_one_line(
     def stopped(run: Run, folder: Path) -> Record:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(foreword.evaluation.compare, "apart", stopped)
+    monkeypatch.setattr(foreword.evaluation.compare, "run_apart", stopped)
     answer = cli(*command(world, tmp_path / "c.jsonl"))
     assert answer.status == 130
     last = answer.err.splitlines()[-1]

@@ -15,7 +15,7 @@ from foreword.data.hub import DEV, TEST
 from foreword.data.read import read_rows
 from foreword.data.sample import first, hold_out
 from foreword.errors import UserError
-from foreword.evaluation.records import Record, read, summary
+from foreword.evaluation.records import Record, read_records, summarise
 from foreword.report import comparison, console
 from foreword.tasks.registry import name_of
 from foreword.training.terminal import Terminal
@@ -57,7 +57,7 @@ def compare(
     made.training.check()
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: give 1 or more")
-    read(out)  # what is wrong with it is said before the first run
+    read_records(out)  # what is wrong with it is said before the first run
     seed = made.training.seed
     named = columns(made.plain["columns"])
     train = read_rows(data, columns=named)
@@ -83,7 +83,7 @@ def compare(
         for name, method in made.methods.items()
         if number == seed or not isinstance(method, ZeroShot)  # which no seed changes
     ]
-    found = summary(do(runs, out, Terminal()))
+    found = summarise(do(runs, out, Terminal()))
     found = [{n: with_flags(v) if n == "error" else v for n, v in e.items()} for e in found]
     if as_json:
         about = {"train": data, "test": made.plain["test"], "dev": made.plain["dev"]}

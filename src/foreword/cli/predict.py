@@ -62,7 +62,7 @@ def predict(
         return
     for answer in found:
         value = answer[bound.answer]
-        console.line(tables.told(value, answer.get("probabilities", {})))
+        console.line(tables.answer_line(value, answer.get("probabilities", {})))
 
 
 def _rounded(value: Any) -> Any:

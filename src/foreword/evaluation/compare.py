@@ -1,8 +1,8 @@
-"""Comparison: methods on the same rows, each run in a process of its own and kept as it ends.
+"""Comparison: methods on the same rows, each run in a separate process and recorded as it ends.
 
-A run is one method with one seed. Its process ends with it, so the memory that it took is its own,
-and one that crashes or is killed loses no other. Every run that has ended is a line of a file, by
-which the same comparison, started again, knows what is done.
+A run is one method with one seed. In a process of its own its peak memory can be measured, and a
+run that crashes or is killed leaves the others alone. Every finished run is a line of a file, so
+that the same comparison, started again, continues.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from foreword.config.values import hash_of
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, score
-from foreword.evaluation.records import Record, add, folder_of, read
+from foreword.evaluation.records import Record, append_record, ensure_folder, read_records
 from foreword.evaluation.runs import Demonstrations, Run, ZeroShot
 from foreword.files import write_whole
 from foreword.injection import NOTHING
@@ -42,17 +42,17 @@ from foreword.training.tune import tune
 
 
 def compare(runs: Sequence[Run], out: str | Path, report: Reporter = SILENT) -> list[Record]:
-    """Do the runs that ``out`` does not hold yet, and return one record for each of all.
+    """Perform the runs that the file ``out`` lacks, and return the records of all runs.
 
-    A record has ``method``, ``seed`` and ``settings``, and what was found (see ``perform``), or
-    ``error``, one line; runs that failed are tried again. ``report`` hears a line about each run,
-    with the time that is left as far as the finished ones tell.
+    A record has ``method``, ``seed`` and ``settings``, and the results (see ``perform``), or
+    ``error``, one line. Runs that failed are tried again. ``report`` gets a line about each run,
+    with an estimate of the time left.
 
-    Raises UserError where ``out`` cannot be used, or no method could run for what they share, such
-    as a row that is wrong, and KeyboardInterrupt after Ctrl-C, with a line that says what is kept.
+    Raises UserError if ``out`` cannot be used, or for a mistake in what all methods share, such as
+    a row; and KeyboardInterrupt after Ctrl-C, with a line about how to continue.
     """
     path = Path(out)
-    kept = {record["key"]: record for record in read(path) if "error" not in record}
+    kept = {record["key"]: record for record in read_records(path) if "error" not in record}
     abouts = {id(run.data): run.data.about() for run in runs}
     asked = []
     for run in runs:
@@ -69,7 +69,7 @@ def compare(runs: Sequence[Run], out: str | Path, report: Reporter = SILENT) -> 
         report.line(f"{title}: run {done + 1} of {len(runs)}")
         began = time.monotonic()
         try:
-            result = apart(run, folder_of(path))
+            result = run_apart(run, ensure_folder(path))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"stopped with {done} of {len(runs)} runs done; the same command goes on"
@@ -77,15 +77,15 @@ def compare(runs: Sequence[Run], out: str | Path, report: Reporter = SILENT) -> 
         if "unusable" in result:
             raise UserError(result["unusable"])
         record = {**identity, **result, "wall": round(time.monotonic() - began, 2)}
-        add(path, record)
+        append_record(path, record)
         found[place], done = record, done + 1
         said = record.get("error") or f"{record['headline']} {record['score']:.2f}"
-        report.line(f"{title}: {said}{_left(found, [each.name for each in runs])}")
+        report.line(f"{title}: {said}{_time_left(found, [each.name for each in runs])}")
     return [record for record in found if record is not None]
 
 
-def _left(found: Sequence[Record | None], names: Sequence[str]) -> str:
-    """Say how long the runs to come take, by those of their method or, without any, by all."""
+def _time_left(found: Sequence[Record | None], names: Sequence[str]) -> str:
+    """Estimate the time left from the finished runs, of the same method if there are any."""
     took: dict[str, list[float]] = {}
     for record in found:
         if record is not None and "error" not in record:
@@ -105,10 +105,10 @@ class SharedError(UserError):
     """A mistake in what all methods share: the rows, the task, the model."""
 
 
-def ready(run: Run) -> tuple[Backbone, Bound, list[Row], Sequence[Row] | None, list[Row]]:
-    """Return the model, the task bound to it, and its training, dev and test rows, all checked.
+def prepare_run(run: Run) -> tuple[Backbone, Bound, list[Row], Sequence[Row] | None, list[Row]]:
+    """Return the model, the task bound to it, and the training, dev and test rows, all checked.
 
-    Raises SharedError where no method could run.
+    Raises SharedError for a mistake in any of these.
     """
     try:
         backbone = Backbone.load(
@@ -128,13 +128,13 @@ def ready(run: Run) -> tuple[Backbone, Bound, list[Row], Sequence[Row] | None, l
 
 
 def perform(run: Run, folder: Path) -> Record:
-    """Tune, save in ``folder`` to learn the size, and score; return what is compared.
+    """Tune, save in ``folder`` to measure the size, and score; return the results.
 
-    ``score`` and ``interval`` of the task's ``headline``, all ``scores``, ``parameters`` (numbers
-    that are trained), ``bytes`` of its file, ``seconds`` of tuning, and ``peak_mib``, the
-    most memory that this process has held (on a GPU, that its tensors have).
+    They are ``score`` and ``interval`` of the task's ``headline``, all ``scores``, ``parameters``
+    (how many numbers are trained), ``bytes`` of the file, ``seconds`` of tuning, and ``peak_mib``,
+    the peak memory of this process (on a GPU, of its tensors).
     """
-    backbone, bound, rows, held, test = ready(run)
+    backbone, bound, rows, held, test = prepare_run(run)
     seed, task = run.training.seed, bound.task
     parameters, size, seconds = 0, 0, 0.0
     if isinstance(run.method, ZeroShot | Demonstrations):
@@ -171,12 +171,12 @@ def perform(run: Run, folder: Path) -> Record:
     }
 
 
-def apart(run: Run, folder: Path) -> Record:
-    """Perform a run in a process of its own; return its record, or ``error``, one line."""
+def run_apart(run: Run, folder: Path) -> Record:
+    """Perform a run in a separate process; return its results, or ``error``, one line."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as name:
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=_child, args=(run, Path(name)))
-        with _ctrl_c_held():
+        with _hold_ctrl_c():
             process.start()
         try:
             process.join()
@@ -210,10 +210,10 @@ def _child(run: Run, folder: Path) -> None:
 
 
 @contextmanager
-def _ctrl_c_held() -> Iterator[None]:
-    """Hold Ctrl-C back; a process that is started here never hears it, its parent does and ends it.
+def _hold_ctrl_c() -> Iterator[None]:
+    """Hold Ctrl-C back until the end.
 
-    Held back is not lost: what came meanwhile is heard afterwards.
+    A process that is started meanwhile ignores it; its parent ends that process.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -231,7 +231,7 @@ def _ctrl_c_held() -> Iterator[None]:
 
 
 def _end_with_parent(folder: Path) -> None:
-    """End this process, and remove its folder, once its parent has ended, however that came."""
+    """End this process and remove its folder when its parent ends, for whatever reason."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -244,7 +244,7 @@ def _end_with_parent(folder: Path) -> None:
 
 
 def _peak(backbone: Backbone) -> int:
-    """Return the most memory that this process has held, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     if backbone.device.type == "cuda":
         return torch.cuda.max_memory_allocated(backbone.device)
     status = Path("/proc/self/status")  # ru_maxrss begins at what the parent held, on Linux

@@ -1,4 +1,4 @@
-"""Records: a JSON line for every run of a comparison or a benchmark, and what they come to."""
+"""Records: a JSON line for every run of a comparison or a benchmark, and their summary."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ COMPARED = ("key", "method", "seed")
 """What every record of a comparison has."""
 
 
-def read(path: Path, names: Sequence[str] = COMPARED) -> list[Record]:
-    """Return the records of a file, none where there is none; a line that was cut off is left out.
+def read_records(path: Path, names: Sequence[str] = COMPARED) -> list[Record]:
+    """Read the records of a file, if there is one; a line that was cut off is skipped.
 
-    ``names`` are those that every record has.
+    ``names`` are the keys that every record must have.
 
     Raises UserError for a folder, and for a file that holds something else.
     """
@@ -46,10 +46,10 @@ def read(path: Path, names: Sequence[str] = COMPARED) -> list[Record]:
     return found
 
 
-def folder_of(path: Path) -> Path:
-    """Return the folder that a file of records is to stand in, made where it is missing.
+def ensure_folder(path: Path) -> Path:
+    """Create the folder of a file of records if it is missing, and return it.
 
-    Raises UserError where it cannot be made, or written to.
+    Raises UserError if it cannot be created, or written to.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,9 +61,9 @@ def folder_of(path: Path) -> Path:
     return path.parent
 
 
-def add(path: Path, record: Record) -> None:
-    """Append a record, on a line of its own whatever a killed run has left."""
-    folder_of(path)
+def append_record(path: Path, record: Record) -> None:
+    """Append a record as a new line, even after a line that was cut off."""
+    ensure_folder(path)
     try:
         torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         with path.open("a", encoding="utf-8") as file:
@@ -75,20 +75,20 @@ def add(path: Path, record: Record) -> None:
         raise UserError(f"{path}: {reason}; choose another `out`") from None
 
 
-def summary(records: Sequence[Record]) -> list[Record]:
-    """Bring each method's runs together: means over its seeds, and the largest peak.
+def summarise(records: Sequence[Record]) -> list[Record]:
+    """Summarise the runs of each method: means over the seeds, and the highest peak memory.
 
     ``interval`` is the mean of the seeds' bootstrap intervals over the test rows; ``spread`` is
-    the standard deviation of the seeds' scores, None of a single one. A method of which a run
-    failed has ``error``, the last one's; one of which all did has no score.
+    the standard deviation of the seeds' scores, None for a single seed. If runs failed, ``error``
+    is the last one's; if all of them did, there is no score.
     """
     methods: dict[str, list[Record]] = {}
     for record in records:
         methods.setdefault(record["method"], []).append(record)
-    return [_summed(name, own) for name, own in methods.items()]
+    return [_summarise_method(name, own) for name, own in methods.items()]
 
 
-def _summed(name: str, records: Sequence[Mapping[str, Any]]) -> Record:
+def _summarise_method(name: str, records: Sequence[Mapping[str, Any]]) -> Record:
     shown = ("seed", "score", "interval", "seconds", "peak_mib", "scores", "error")
     ended = [record for record in records if "error" not in record]
     scores = [record["score"] for record in ended]

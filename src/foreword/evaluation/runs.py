@@ -1,4 +1,4 @@
-"""The runs of a comparison: each a method with a seed, on a model, a task and data."""
+"""The runs of a comparison: a method with a seed, on a model, a task and data."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ class Data:
         self.rows, self.per_label = rows, per_label
 
     def chosen(self, task: Task, seed: int) -> list[Row]:
-        """Return the training rows of a seed; raises UserError where there are not so many."""
+        """Return the training rows of a seed; raises UserError if there are too few."""
         return draw(self.train, self.rows, self.per_label, seed, task.label_field)
 
     def held(self, rows: Sequence[Row], task: Task, seed: int) -> Sequence[Row] | None:
-        """Return the dev rows: those given, or for few rows a label as many others."""
+        """Return the dev rows: those given, or with ``per_label`` as many other training rows."""
         if self.dev is not None:
             return self.dev
         return others(self.train, rows, self.per_label, seed, task.label_field)
 
     def about(self) -> Record:
-        """Return what tells these rows from others."""
+        """Describe the rows by their numbers and hashes."""
         parts = {"train": self.train, "dev": self.dev, "test": self.test}
         found: Record = {
             name: {"rows": len(rows), "sha256": digest(rows)}
@@ -97,7 +97,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Run:
-    """A method with a seed, which is that of its training, on a model, a task and data."""
+    """A method on a model, a task and data; the seed is that of ``training``."""
 
     name: str
     method: Method | ZeroShot | Demonstrations
@@ -107,7 +107,7 @@ class Run:
     data: Data
 
     def identity(self, data: Record) -> Record:
-        """Return all that the result depends on as plain values, ``data`` being the rows'."""
+        """Return all that the results depend on, as plain values; ``data`` describes the rows."""
         trained = not isinstance(self.method, ZeroShot | Demonstrations)
         return {
             "method": self.name,

@@ -33,8 +33,8 @@ def scores(result: Mapping[str, Any], name: str, titles: Mapping[str, str] = MAI
     return table
 
 
-def told(answer: Any, chances: Mapping[str, float]) -> str:
-    """Write an answer as one line, with its probability where it has one."""
+def answer_line(answer: Any, chances: Mapping[str, float]) -> str:
+    """Return an answer as one line, with its probability if it has one."""
     if isinstance(answer, list):
         own = [f"{each} ({chances[each]:.0%})" if each in chances else each for each in answer]
         return (", " if chances else " ").join(own) or "-"
