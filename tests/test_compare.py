@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 import foreword.evaluation.compare
@@ -26,7 +27,7 @@ from foreword.tasks.score import Score
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from processes import PATIENCE, left_over, process, until
-from toys import TASK, Lines, get, rows
+from toys import TASK, Lines, get, rows, write
 
 TRAINING = Training(epochs=1, batch_size=8)
 DATA = Data(rows(24), rows(10, 200, "test.jsonl"), rows(6, 100, "dev.jsonl"), 12)
@@ -111,6 +112,13 @@ def test_scores_are_compared_by_pearson(model: Model, tmp_path: Path) -> None:
     run = Run("zero-shot", ZeroShot(), TRAINING, model, Score(), Data(numbered, numbered))
     found = perform(run, tmp_path)
     assert (found["headline"], found["score"]) == ("pearson", found["scores"]["pearson"])
+
+
+def test_rows_of_any_kind_make_the_same_comparison(tmp_path: Path) -> None:
+    dicts = [dict(row.fields) for row in rows(24)]
+    held = pandas.DataFrame([dict(row.fields) for row in rows(10, 200)])
+    given = Data(dicts, held, write(tmp_path / "dev.jsonl", rows(6, 100)), 12)
+    assert given.about() == DATA.about()
 
 
 # Many runs ---------------------------------------------------------------------------------------

@@ -248,7 +248,7 @@ def test_ratios_and_what_was_not_reached(bench: Any) -> None:
         "median": {"best": 80.0, "seconds": 10.0, "ratio": 4.0},
     }
     assert found["best"] == {"seeds": [3], "best": [80.0], "seconds": [None], "ratio": [None]}
-    (table,) = report.tables({"sst2": found})
+    (table,) = report.race_tables({"sst2": found})
     cells = [list(column.cells) for column in table.columns]
     assert cells[0][::3] == ["peft-soft", "fast", "best"]
     assert cells[3][3:6] == ["79.75", "not reached", "not reached"]

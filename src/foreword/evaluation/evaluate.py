@@ -72,7 +72,7 @@ def over_windows(
     seed: int = 0,
     report: Reporter = SILENT,
 ) -> dict[str, Any]:
-    """Score a prompt that reads the first tokens of each field alone, for several numbers of them.
+    """Score a prompt that reads only the first tokens of each field, for several numbers of them.
 
     The answer has the ``metric`` and, for each window in ``curve``, what ``evaluate`` gives without
     its tables; None is a window without end.
@@ -99,7 +99,7 @@ def score(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Answer rows, after the text ``before``, and compare the answers with them."""
+    """Answer rows, with the text ``before`` in front, and score the answers."""
     found = bound.predict(rows, injection, before=before, progress=progress)
     return compare_answers(bound, rows, found, seed)
 
@@ -107,14 +107,14 @@ def score(
 def compare_answers(
     bound: Bound, rows: Sequence[Row], answers: Sequence[Mapping[str, Any]], seed: int
 ) -> Evaluation:
-    """Compare answers with the rows by the task's scores."""
+    """Score answers to the rows with the task's metrics."""
     cut = sum(bool(answer["cut"]) for answer in answers)
     plain = {**bound.score(rows, answers, seed), "cut": cut}
     return Evaluation(bound.headline, plain, rows, answers)
 
 
 def with_scores(prompt: Prompt, name: str, scores: Evaluation) -> Prompt:
-    """Return the prompt with scores kept in it under a name, without their tables."""
+    """Return the prompt with the scores stored under a name, without their tables."""
     kept = scores.without_tables()
     for base, values in scores.baselines.items():
         kept[base] = without_tables(values)

@@ -14,12 +14,12 @@ from foreword.reporter import Reporter
 
 
 def log_path(out: Path) -> Path:
-    """Return where the log of a run that writes ``out`` stands."""
+    """Return the path of the log of a run that writes ``out``."""
     return out.with_name(f"{out.name.removesuffix('.safetensors')}.log.jsonl")
 
 
 class Log(Reporter):
-    """A JSON line for each step and dev score; a resumed run drops what it will write again."""
+    """Writes a JSON line for each step and dev score; a resumed run drops lines it will repeat."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -32,7 +32,7 @@ class Log(Reporter):
         write_whole(self.path, "".join(f"{line}\n" for line in lines).encode())
 
     def _kept(self, done: int) -> list[str]:
-        """Return the lines of the steps that are done, up to one that a kill cut off."""
+        """Return the lines of the steps that are done, up to one that was cut off."""
         kept: list[str] = []
         text = self.path.read_text("utf-8", "replace") if self.path.is_file() else ""
         for line in text.split("\n"):

@@ -138,9 +138,9 @@ class RunState:
 
 
 def check_out(out: Path, trainable: Trainable) -> None:
-    """Say before the training what would fail after it: a folder, no permission, a full disk.
+    """Raise UserError if ``out`` could not be written after the run: a folder, a full disk ...
 
-    Removes the temporary files that a killed run of the same prompt has left.
+    Removes temporary files that a killed run of the same prompt has left.
     """
     probe = out.with_name(f".{out.name}.probe")
     try:

@@ -63,9 +63,9 @@ def tune(
     and a run that was stopped goes on with ``resume`` to the same bytes. ``report`` hears lines
     that a person should read (rows cut, rows held back), and each step and dev score. In a
     ``world`` of several processes each works on its part of every batch; all return the same
-    Prompt, and the first one alone writes and reports. ``objective`` makes of the task what is
-    learned in its place, such as another model's answers to its rows. ``replay`` mixes rows of an
-    earlier task in.
+    Prompt, and the first one alone writes and reports. ``objective`` returns what is learned in
+    place of the task, such as another model's answers to its rows. ``replay`` mixes in rows of an
+    earlier task.
 
     Raises UserError for wrong input before anything is written, and for a loss that is no longer
     finite (the last good checkpoint stays); Interrupted after Ctrl-C, when all is saved.
@@ -124,10 +124,10 @@ def follow(
     resume: bool,
     report: Reporter,
 ) -> None:
-    """Take a run from its start, or its checkpoint, to its end; its best parameters are then set.
+    """Take a run from its start, or its checkpoint, to its end, and set its best parameters.
 
-    ``config`` says all that the run is of: it begins the log, and a checkpoint of another is
-    refused. With ``target`` a checkpoint and a log stand beside that path.
+    ``config`` describes the run: it is the first line of the log, and a checkpoint of a run with
+    another one is refused. With ``target`` a checkpoint and a log are kept beside that path.
     """
     world = run.world
     if target is not None:
@@ -162,9 +162,9 @@ def prepare(
     objective: Callable[[Bound], Objective] | None = None,
     replay: Replay | None = None,
 ) -> tuple[Bound, Loop]:
-    """Return the task, completed from the rows, and a run that stands before its first step.
+    """Return the task, completed from the rows, and a run that is ready for its first step.
 
-    Raises UserError for whatever is wrong with the settings or the rows.
+    Raises UserError for anything wrong with the settings or the rows.
     """
     name_of(method), task_name(task)  # what is not registered could not be saved
     training.check()
@@ -200,7 +200,7 @@ def rows_for(
     training: Training,
     report: Reporter,
 ) -> tuple[Task, list[Row], list[Row]]:
-    """Read what is not read yet, complete the task from the rows, and hold rows back for dev."""
+    """Read the rows, complete the task from them, and hold rows out for dev if none are given."""
     rows = as_rows(train)
     if not rows:
         raise UserError("there are no training rows; give two or more")
