@@ -301,7 +301,7 @@ def test_a_run_is_compiled_on_demand_and_where_it_is_long(monkeypatch: pytest.Mo
     monkeypatch.setattr(get(), "compilable", "there is no C++ compiler")
     toy_run(None)
     assert asked[6:] == [False]
-    with pytest.raises(UserError, match="compile on: there is no C"):
+    with pytest.raises(UserError, match="`compile=on`: there is no C"):
         toy_run(None, training=replace(TRAINING, compile="on"))
 
 
