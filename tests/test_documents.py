@@ -251,10 +251,13 @@ def test_the_ten_lines(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (here / "out" / "reviews.safetensors").stat().st_size > 1000
 
 
-def test_the_file_tree_is_there() -> None:
-    tree = README.split("## The files")[1]
-    for name in re.findall(r"^  ([\w/]+(?:\.py)?)  ", tree, re.MULTILINE):
-        assert (ROOT / "src" / "foreword" / name).exists(), name
+def test_the_rooms_of_the_architecture_are_those_of_the_house() -> None:
+    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text("utf-8")
+    (block,) = [each for each in blocks("", page) if each.startswith("errors, files")]
+    named = re.findall(r"^(\w+(?:, \w+)*)/? {2,}\S", block, re.MULTILINE)
+    paths = (ROOT / "src" / "foreword").glob("[!_]*")
+    there = {path.stem for path in paths if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert {name for names in named for name in names.split(", ")} == there
 
 
 def test_links_lead_somewhere() -> None:
