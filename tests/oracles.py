@@ -135,7 +135,9 @@ def patch_by_hooks(model: PreTrainedModel, patches: Mapping[str, tuple[Patch, ..
 
 def last_state(base: Backbone, model: PreTrainedModel, example: Example) -> Tensor:
     """The last hidden state at the place of the answer: (width,)."""
-    ids = torch.tensor([[*example.ids[: example.slot], *example.ids[example.slot :]]])
+    head, tail = example.ids[: example.slot], example.ids[example.slot :]
+    hole = example.branches[0] if base.architecture == "masked" else ()
+    ids = torch.tensor([[*head, *hole, *tail]])
     if base.architecture != "encoder-decoder":
         states = model.base_model(ids).last_hidden_state[0]
         return states[example.slot - (base.architecture == "causal")]

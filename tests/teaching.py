@@ -25,14 +25,18 @@ def teach(model: PreTrainedModel, loss: Callable[[], Tensor], steps: int, rate: 
     larger. At one rate for all, attention is soon all or nothing, and learning a matter of luck.
     """
     parameters = list(model.parameters())
-    rates = [rate] * len(parameters)
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
     if model.config.model_type == "t5":
         rates = [3e-2 * float(p.detach().square().mean().sqrt()) for p in parameters]
-    groups = [{"params": [p], "lr": rate} for p, rate in zip(parameters, rates, strict=True)]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rates, total_steps=steps, pct_start=0.15
-    )
+        groups = [{"params": [p], "lr": rate} for p, rate in zip(parameters, rates, strict=True)]
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, rates, total_steps=steps, pct_start=0.15
+        )
+    else:
+        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         found = loss()
         optimizer.zero_grad()

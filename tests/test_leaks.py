@@ -11,7 +11,7 @@ from foreword.data.row import Row
 from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.prompt.file import read_file
 from foreword.prompt.prompt import Prompt
-from foreword.training import tune as training_module
+from foreword.training import provenance
 from toys import Lines, get, rows, toy_run
 
 
@@ -55,7 +55,7 @@ def test_a_file_knows_its_rows(tmp_path: Path) -> None:
 
 
 def test_of_many_rows_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_module, "MARKED", 11)
+    monkeypatch.setattr(provenance, "MARKED", 11)
     made = toy_run(None)
     assert "marks" not in made.data
     assert "in_train" not in evaluate(made, rows(4))

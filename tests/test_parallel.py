@@ -522,7 +522,7 @@ def test_processes_have_devices_of_their_own(monkeypatch: pytest.MonkeyPatch) ->
     assert second.device("cpu") == "cpu"
     assert ALONE.device("cuda:3") == "cuda:3"
     for word in ("cuda:0", "mps"):
-        with pytest.raises(UserError, match=f"--device {word} is one device for 8 processes"):
+        with pytest.raises(UserError, match=f"`device={word}` is one device for 8 processes"):
             second.device(word)
 
 

@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 
+from foreword.backbone.backbone import Backbone
 from foreword.cli import common, settings
 from foreword.cli.flags import Flags
 from foreword.errors import UserError
@@ -48,7 +49,7 @@ def test_a_run_and_a_loaded_model_take_the_threads_that_are_asked_for(
     asked: list[int] = []
     monkeypatch.setattr(settings, "use_threads", asked.append)
     monkeypatch.setattr(common, "use_threads", asked.append)
-    monkeypatch.setattr(common.Backbone, "load", lambda *_, **__: None)
+    monkeypatch.setattr(Backbone, "load", lambda *_, **__: None)
     settings.settings(Flags(threads=3), None)
     common.Loading(threads=5).load("smollm2")
     common.Loading().load("smollm2")

@@ -24,6 +24,7 @@ from foreword.compose.ensemble import Ensemble, load_prompt, weighted
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
+from foreword.evaluation.evaluation import Evaluation
 from foreword.injection import Injection
 from foreword.methods.adapter import Adapter
 from foreword.methods.deep import Deep
@@ -185,7 +186,7 @@ def test_what_cannot_answer_together_says_why() -> None:
 
 def test_a_file_holds_all_members(tmp_path: Path) -> None:
     made = ensemble((SOFT, Several((PREFIX, Lora(rank=2, gate=True))), Full()))
-    made = with_scores(made, "dev", {"accuracy": 75.0, "rows": 4})
+    made = with_scores(made, "dev", Evaluation("accuracy", {"accuracy": 75.0, "rows": 4}, (), ()))
     path = made.save(tmp_path / "e.safetensors")
     read = load_prompt(path, get("llama"))
     assert isinstance(read, Ensemble)

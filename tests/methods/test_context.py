@@ -143,7 +143,9 @@ def test_it_has_no_place_in_a_template() -> None:
 @pytest.mark.parametrize("family", families.RECURRENT, ids=lambda family: family.name)
 def test_a_model_of_one_state_says_so(family: families.Family) -> None:
     base = backbone(family)
-    with pytest.raises(UserError, match=r"keeps one state of all that it has read, .* prefix$"):
+    with pytest.raises(
+        UserError, match=r"keeps one state of all that it has read, .* use `method=prefix`$"
+    ):
         SHOWN.build(contract.task_on(base).bind(base), ROWS, 0)
 
 

@@ -131,7 +131,9 @@ def test_what_cannot_be_is_refused(name: str, method: Deep, what: str) -> None:
 
 def test_it_has_no_place_in_a_template() -> None:
     task = Classify(template="[soft:2]{text}:", labels=contract.LABELS).bind(get("llama"))
-    with pytest.raises(UserError, match=r"the template places virtual tokens, .* soft or ptuning"):
+    with pytest.raises(
+        UserError, match=r"the template places virtual tokens, .* `method=soft` or ptuning"
+    ):
         Deep().build(task, contract.ROWS, 0)
 
 

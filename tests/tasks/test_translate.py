@@ -57,7 +57,9 @@ def test_templates_are_found(task: Any, fields: dict[str, str], template: str) -
 
 @pytest.mark.parametrize("task", [Translate(), Translate(source_field="en"), Summarize()])
 def test_unknown_fields_are_asked_for(task: Any) -> None:
-    with pytest.raises(UserError, match=r"F:1: which field is read.* --.*-field.*\(en, de, fr\)"):
+    with pytest.raises(
+        UserError, match=r"F:1: which field is read.* `(source|target)_field`, .*\(en, de, fr\)"
+    ):
         task.complete([ROW], get())
 
 
