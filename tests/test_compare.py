@@ -231,6 +231,7 @@ def compare_endlessly(run: Run, out: Path) -> None:
         out.with_name("said").write_text(str(error))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_process_too(
     number: signal.Signals, model: Model, tmp_path: Path

@@ -121,6 +121,7 @@ CASES = [
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "task", "method"), CASES)
 def test_a_prompt_finds_what_the_model_knows(name: str, task: str, method: str) -> None:
     """90 and more of 100 on rows of another seed, where the untouched model is at chance."""

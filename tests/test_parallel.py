@@ -242,6 +242,7 @@ def test_two_processes_do_what_one_does(
     assert left == ["one.log.jsonl", "one.safetensors", "said", "two.log.jsonl", "two.safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", first(1, ["prefix", "soft"]))
 def test_a_model_spread_over_two_processes_trains_as_in_one(
     method: str, folder: Path, tmp_path: Path
@@ -274,6 +275,7 @@ def spread_out(place: Place) -> None:
     place.file("json").write_text(json.dumps(facts))
 
 
+@pytest.mark.slow
 def test_each_process_holds_a_part_of_a_sharded_model(tmp_path: Path) -> None:
     store = meeting_place()
     started = [process(spread_out, Place(rank, 2, str(store.port), tmp_path)) for rank in range(2)]
@@ -292,6 +294,7 @@ def test_one_process_has_nobody_to_spread_a_model_over(
     assert "foreword: --shard spreads a model over processes" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_batch_may_have_fewer_rows_than_there_are_processes(folder: Path, tmp_path: Path) -> None:
     one, three = tmp_path / "one.safetensors", tmp_path / "three.safetensors"
     # At a small rate: where gradients are near zero, AdamW makes steps of it out of rounding.
@@ -383,6 +386,7 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made / "p.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", first(1, [6, 2]))
 def test_a_killed_run_resumes_to_the_same_bytes(
     step: int, folder: Path, whole: Path, tmp_path: Path
@@ -400,6 +404,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     check_same(whole, out)
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_may_go_on(folder: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     assert together(tmp_path / "killed", train(folder, out), killed_at=5).statuses[1] == 2
@@ -407,6 +412,7 @@ def test_another_number_of_processes_may_go_on(folder: Path, whole: Path, tmp_pa
     check_same(whole, out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pressed", [[1], [0, 1]], ids=["one hears it", "both hear it"])
 def test_ctrl_c_stops_all_at_the_same_step(
     pressed: list[int], folder: Path, whole: Path, tmp_path: Path
@@ -444,6 +450,7 @@ def steps_of(out: Path) -> list[int]:
 # Mistakes -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_mistake_that_only_the_first_process_meets_is_told_once_and_ends_all(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -469,6 +476,7 @@ def test_a_mistake_that_only_the_second_process_meets_is_told_once_and_ends_all(
     assert not (tmp_path / "p.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_told_as_one_process_tells_it(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -483,6 +491,7 @@ def test_a_loss_that_is_not_finite_is_told_as_one_process_tells_it(
     assert ended.last_words == [word]
 
 
+@pytest.mark.slow
 def test_processes_with_other_rows_are_told_apart(folder: Path, tmp_path: Path) -> None:
     def arguments(rank: int) -> list[str]:
         return train(folder, tmp_path / "p.safetensors", "--rows", str(20 + rank))
@@ -493,6 +502,7 @@ def test_processes_with_other_rows_are_told_apart(folder: Path, tmp_path: Path) 
     assert "differ in their rows" in word
 
 
+@pytest.mark.slow
 def test_other_commands_run_in_one_process(folder: Path, tmp_path: Path) -> None:
     ended = together(tmp_path, ["info", str(folder / "none.safetensors")])
     assert ended.statuses == [2, 2]
