@@ -429,7 +429,10 @@ def test_a_real_run_that_is_led_astray_keeps_what_was_best() -> None:
 def test_what_the_frozen_model_cannot_tell_is_learned(
     name: str, method: Method, rate: float
 ) -> None:
-    """From none of 100 unseen rows right to at least 90 (by chance: 17)."""
+    """From none of 100 unseen rows right to at least 90 (by chance: 17).
+
+    One virtual token may begin where it never learns: of three runs the dev rows choose.
+    """
     base, task, test = language.taught(name, 300), language.task(name), language.rows(100, 9)
 
     def right(injection: Any) -> int:
@@ -438,14 +441,18 @@ def test_what_the_frozen_model_cannot_tell_is_learned(
             answer["label"] == row.fields["label"] for answer, row in zip(found, test, strict=True)
         )
 
-    prompt = tune(
-        base,
-        task,
-        method,
-        language.rows(64, 1),
-        language.rows(60, 2),
-        training=Training(epochs=40, batch_size=16, rate=rate, patience=15, seed=SEED),
-    )
+    found = [
+        tune(
+            base,
+            task,
+            method,
+            language.rows(64, 1),
+            language.rows(60, 2),
+            training=Training(epochs=40, batch_size=16, rate=rate, patience=15, seed=seed),
+        )
+        for seed in range(3 * SEED, 3 * SEED + 3)
+    ]
+    prompt = max(found, key=lambda each: each.scores["dev"]["accuracy"])
     assert right(NOTHING) <= 5
     assert right(prompt.injection) >= 90
 
