@@ -39,7 +39,7 @@ def test_threads_are_those_of_this_process_and_of_its_children(
         assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "3"
     finally:
         torch.set_num_threads(before)
-    with pytest.raises(UserError, match="threads is 0; give at least 1"):
+    with pytest.raises(UserError, match="`threads=0`: give at least 1"):
         use_threads(0)
 
 

@@ -38,7 +38,7 @@ def use_threads(count: int) -> None:
     Raises UserError for fewer than one.
     """
     if count < 1:
-        raise UserError(f"threads is {count}; give at least 1")
+        raise UserError(f"`threads={count}`: give at least 1")
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(count)
