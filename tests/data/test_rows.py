@@ -58,10 +58,10 @@ def test_columns_are_read_by_other_names_and_shapes_become_canonical() -> None:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (7, "rows are a int; give a path, a list of dicts"),
-        ({"text": "a"}, "rows are a dict; give a path, a list of dicts"),
-        (["a film"], r"row 1 is a str; give objects such as \{"),
-        (datasets.DatasetDict(), r"rows are a DatasetDict; pick one of its splits"),
+        (7, "rows are of type int; give a path, a list of dicts"),
+        ({"text": "a"}, "rows are of type dict; give a path, a list of dicts"),
+        (["a film"], r"row 1 is of type str; give objects such as \{"),
+        (datasets.DatasetDict(), r"rows are of type DatasetDict; pick one of its splits"),
     ],
 )
 def test_what_holds_no_rows_is_refused_in_one_line(source: Any, said: str) -> None:

@@ -51,12 +51,13 @@ def _records(source: Any) -> Iterable[Any]:
         return dataset_records(source)
     if hasattr(source, "column_names"):  # a datasets.DatasetDict
         raise UserError(
-            f"rows are a {type(source).__name__}; pick one of its splits, such as rows['train']"
+            f"rows are of type {type(source).__name__}; pick one of its splits, such as "
+            "rows['train']"
         )
     if isinstance(source, Mapping) or not isinstance(source, Iterable):
         raise UserError(
-            f"rows are a {type(source).__name__}; give a path, a list of dicts, a DataFrame or a "
-            "datasets.Dataset"
+            f"rows are of type {type(source).__name__}; give a path, a list of dicts, a DataFrame "
+            "or a datasets.Dataset"
         )
     return source
 
@@ -67,5 +68,6 @@ def _row(record: Any, where: str) -> Row:
     if isinstance(record, Mapping):
         return Row(record, where)
     raise UserError(
-        f'{where} is a {type(record).__name__}; give objects such as {{"text": ..., "label": ...}}'
+        f"{where} is of type {type(record).__name__}; give objects such as "
+        '{"text": ..., "label": ...}'
     )
