@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from foreword.errors import UserError
 from foreword.reporter import Reporters
+from foreword.training import terminal
 from foreword.training import trackers as tracking
 from foreword.training.log import Log, log_path
 from foreword.training.terminal import Terminal
@@ -162,9 +163,80 @@ def test_where_there_is_no_terminal_the_bar_is_a_line_an_evaluation(
     shown = capsys.readouterr()
     assert shown.out == ""
     lines = shown.err.splitlines()
-    assert lines[0].startswith("step 0: accuracy on dev ")
-    assert [line.split(":")[0] for line in lines] == ["step 0", "step 3", "step 6", "step 9"]
+    assert lines[0].startswith("step 0 of 9: accuracy on dev ")
+    steps = [f"step {number} of 9" for number in (0, 3, 6, 9)]
+    assert [line.split(":")[0] for line in lines] == steps
     assert all(" loss " in line for line in lines[1:])
+    assert [line.endswith(" s left") for line in lines] == [False, True, True, False]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that a terminal sees: the one number in this list."""
+    now = [100.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_what_takes_long_says_how_far_it_is_and_how_long_it_will_take(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Terminal().bar("test rows", 500) as move:
+        for _ in range(50):
+            clock[0] += 1
+            move(10)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == [
+        "test rows: 20 of 500 rows, 48 s left",
+        "test rows: 120 of 500 rows, 38 s left",
+        "test rows: 320 of 500 rows, 18 s left",
+    ]
+
+
+def test_what_is_done_at_once_says_nothing(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Terminal().bar("test rows", 20) as move:
+        move(10)
+        clock[0] += 1.9
+        move(10)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_run_that_goes_on_counts_only_its_own_steps_for_the_time_left(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = Terminal()
+    shown.start({}, 100, 50)
+    for number in range(51, 61):
+        clock[0] += 3
+        shown.step(number, VALUES)
+    shown.done()
+    assert capsys.readouterr().err.splitlines() == [
+        "step 51 of 100: loss 1.500; 2 min left",
+        "step 55 of 100: loss 1.500; 2 min left",
+    ]
+
+
+def test_bars_stand_below_each_other_and_only_a_run_leaves_its_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    shown = Terminal()
+    shown.start({}, 9, 0)
+    with shown.bar("dev rows", 7) as move:
+        move(3)
+        assert shown.live is not None
+        assert [task.description for task in shown.live.tasks] == ["tuning", "dev rows"]
+    shown.step(1, VALUES)
+    shown.line("a line between")
+    shown.done()
+    assert shown.live is None
+    after = capsys.readouterr().err.partition("a line between")[2]
+    assert "tuning" in after
+    assert "1/9" in after
 
 
 def test_on_a_terminal_the_bar_shows_loss_score_speed_and_time(

@@ -160,6 +160,19 @@ def test_a_run_stopped_at_a_delicate_place_resumes_to_the_same_bytes(
     check_log(out)
 
 
+@pytest.mark.parametrize("call", [3, 5])  # between steps, and where all dev rows are scored
+def test_a_run_that_scores_a_sample_resumes_to_the_same_bytes(
+    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = replace(TRAINING, dev_sample=2)
+    toy_run(tmp_path / "whole.safetensors", training=training)
+    out = tmp_path / OUT
+    stopped_run(out, monkeypatch, Classifier, "dev_counts", call, False, training=training)
+    toy_run(out, training=training, resume=True)
+    assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert [e["step"] for e in log_of(out) if "dev" in e] == [0, 3, 6, 9, 9]
+
+
 def test_a_log_line_cut_off_by_a_kill_is_written_again(
     tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,8 +42,8 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS
 from foreword.methods.soft import Soft, SoftPrompt
 from foreword.prompt.prompt import Prompt
-from foreword.reporter import SILENT
-from foreword.tasks.base import Bound
+from foreword.reporter import SILENT, Reporters
+from foreword.tasks.base import Bound, Encoded
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
@@ -55,7 +55,7 @@ from foreword.training.world import World
 from plain import twin
 from quick import first
 from teaching import SEED
-from toys import TASK, TRAINING, Lines, Recorder, get, rows, scripted, toy_run, write
+from toys import TASK, TRAINING, Counts, Lines, Recorder, get, rows, scripted, toy_run, write
 
 OUT = "p.safetensors"
 
@@ -132,6 +132,41 @@ def test_rows_held_back_leave_every_label_in_train() -> None:
         _, train, dev = rows_for(get(), TEN_LABELS, given, None, Training(seed=seed), SILENT)
         assert len(dev) == 2
         assert {row.fields["label"] for row in train} == set(labels)
+
+
+def test_few_dev_rows_are_scored_between_steps_and_all_at_the_end(tmp_path: Path) -> None:
+    said: list[str] = []
+    recorder, counts, out = Recorder(), Counts(), tmp_path / OUT
+    dev, training = rows(40, 100, "dev.jsonl"), replace(TRAINING, dev_sample=10)
+    report = Reporters([recorder, counts, Lines(said)])
+    prompt = toy_run(out, dev=dev, training=training, report=report)
+    assert said == [
+        "10 of 40 dev rows are scored between steps (`dev_sample`), all of them at the end"
+    ]
+    assert counts.heard["dev rows"] == (40, [40])
+    scores = recorder.of("score")
+    assert prompt.scores["dev"] == {"accuracy": scores[-1], "rows": 40}
+    assert scores[-1] == evaluate(prompt, dev)["accuracy"]
+    last = [json.loads(line) for line in log_path(out).read_text().splitlines()][-1]
+    assert (last["step"], last["metric"]) == (9, "accuracy of all rows")
+
+
+def test_the_sample_has_every_label_and_chooses_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    dev = [replace(row, fields={**row.fields, "label": "good" if n % 5 else "bad"})
+           for n, row in enumerate(rows(20))]  # fmt: skip
+    judged: list[list[int]] = []
+
+    def judge(bound: Classifier, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
+        judged.append(sorted(item.gold for item in items))
+        return (90.0 if len(judged) == 2 else 10.0) * len(items), len(items)
+
+    monkeypatch.setattr(Classifier, "dev_counts", judge)
+    found = toy_run(None, dev=dev, training=replace(STEADY, epochs=3, dev_sample=5))
+    assert judged[:4] == [[0, 0, 0, 0, 1]] * 4
+    assert sum(map(len, judged[4:])) == 20
+    assert found.scores["dev"] == {"accuracy": 10.0, "rows": 20}
+    after_one = toy_run(None, training=replace(STEADY, epochs=1))
+    assert furthest(found, after_one) == 0
 
 
 def test_rows_that_were_cut_are_announced() -> None:

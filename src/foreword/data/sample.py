@@ -53,20 +53,36 @@ def hold_out(
     classes = _classes(rows, by)
     if len(set(classes)) == len(rows):
         classes = [""] * len(rows)
-    order = list(range(len(rows)))
+    count = max(1, round(share * len(rows)))
+    held = set(_in_proportion(classes, seed, spare=1)[:count])
+    train = [row for index, row in enumerate(rows) if index not in held]
+    return train, [rows[index] for index in sorted(held)]
+
+
+def stratified(classes: Sequence[object], n: int, seed: int) -> list[int]:
+    """Draw ``n`` rows, by number and in order, from each of their classes in proportion.
+
+    All of them where there are no more.
+    """
+    return sorted(_in_proportion(classes, seed)[:n])
+
+
+def _in_proportion(classes: Sequence[object], seed: int, spare: int = 0) -> list[int]:
+    """Order rows, by number, so that the first ones are of every class in proportion.
+
+    The next row is the one of the smallest (taken + 1/2) / size. ``spare`` rows of each class are
+    left out.
+    """
+    order = list(range(len(classes)))
     random.Random(seed).shuffle(order)
-    size, seen = Counter(classes), Counter[str]()
+    size, seen = Counter(classes), Counter[object]()
     queue = []  # (priority, index); equal priorities stay in shuffled order
     for index in order:
         name = classes[index]
         seen[name] += 1
-        if seen[name] < size[name]:
+        if seen[name] <= size[name] - spare:
             queue.append(((seen[name] - 0.5) / size[name], index))
-    queue.sort(key=lambda pair: pair[0])
-    count = max(1, round(share * len(rows)))
-    held = {index for _, index in queue[:count]}
-    train = [row for index, row in enumerate(rows) if index not in held]
-    return train, [rows[index] for index in sorted(held)]
+    return [index for _, index in sorted(queue, key=lambda pair: pair[0])]
 
 
 def per_class(rows: Sequence[Row], k: int, seed: int, by: str) -> list[Row]:

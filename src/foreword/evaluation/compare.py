@@ -37,7 +37,7 @@ from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Bound
 from foreword.tasks.templates.demonstrations import choose_demonstrations
 from foreword.training.interrupt import Interrupted
-from foreword.training.terminal import Terminal
+from foreword.training.terminal import Terminal, duration
 from foreword.training.tune import tune
 
 
@@ -95,7 +95,7 @@ def _time_left(found: Sequence[Record | None], names: Sequence[str]) -> str:
     if not (coming and every):
         return ""
     left = sum(statistics.mean(took.get(name, every)) for name in coming)
-    return f"; about {left:.0f} s left" if left < 100 else f"; about {left / 60:.0f} min left"
+    return f"; about {duration(left)} left"
 
 
 # One run ---------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def perform(run: Run, folder: Path) -> Record:
     the peak memory of this process (on a GPU, of its tensors).
     """
     backbone, bound, rows, held, test = prepare_run(run)
-    seed, task = run.training.seed, bound.task
+    seed, task, report = run.training.seed, bound.task, Terminal()
     parameters, size, seconds = 0, 0, 0.0
     if isinstance(run.method, ZeroShot | Demonstrations):
         bound, before = task.fill_from_rows(backbone, rows, seed).bind(backbone), ""
@@ -143,7 +143,9 @@ def perform(run: Run, folder: Path) -> Record:
             bound.check(rows, answers=True)
             shown = choose_demonstrations(bound, rows, run.method.shots, seed)
             before = "".join(map(bound.demonstration, shown))
-        scores = score(bound.without_prompt(), test, NOTHING, before=before, seed=seed)
+        bare = bound.without_prompt()
+        with report.bar("test rows", len(test)) as progress:
+            scores = score(bare, test, NOTHING, before=before, seed=seed, progress=progress)
     else:
         began = time.monotonic()
         prompt = tune(
@@ -153,12 +155,12 @@ def perform(run: Run, folder: Path) -> Record:
             rows,
             held,
             training=run.training,
-            report=Terminal(),
+            report=report,
         )
         seconds = time.monotonic() - began
         size = prompt.save(folder / "prompt.safetensors").stat().st_size
         parameters = prompt.method["trained"]
-        scores = evaluate(prompt, test, train=rows, seed=seed)
+        scores = evaluate(prompt, test, train=rows, seed=seed, name="test rows", report=report)
     return {
         "headline": bound.headline,
         "score": scores.score,

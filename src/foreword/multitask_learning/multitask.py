@@ -118,7 +118,17 @@ def multitask(
         report.line(note)
     names = [member.name for member in members]
     objective, shares = MixedObjective(bounds), dict(zip(names, counts, strict=True))
-    examples = encode(backbone, objective, trainable.outline, rows, held, training, report, shares)
+    examples = encode(
+        backbone,
+        objective,
+        trainable.outline,
+        rows,
+        held,
+        training,
+        report,
+        shares,
+        class_of=lambda row: bounds[row.task].class_of(row),
+    )
     run = Loop(backbone, objective, trainable, examples, training, method.rate)
     about = about_method(method, run.learner.parameters, training)
     about["multitask"] = {**plain(sharing), "tasks": names}
@@ -155,7 +165,7 @@ def multitask(
     prompts = {}
     for task, (name, part) in enumerate(zip(names, whole.parts, strict=True)):
         score = {
-            bounds[task].metric: run.state.progress.own_scores[task],
+            bounds[task].metric: run.scores[task],
             "rows": len(made[task][2]),
         }
         found, test = prompt(part, task, score), tests[task]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 
 import torch
@@ -25,9 +25,14 @@ def dev_scores(
     objective: Objective,
     trainable: Trainable,
     examples: Examples,
+    numbers: Sequence[int],
     world: World,
+    progress: Callable[[int], None] = lambda rows: None,
 ) -> list[float]:
-    """Return the dev score of each task; with several processes each runs a part of the rows.
+    """Return the dev score of each task on the dev rows with these numbers.
+
+    With several processes each runs a part of the rows. ``progress`` is told how many more are
+    done.
 
     Raises NotFiniteError for a row whose scores are NaN.
     """
@@ -35,7 +40,8 @@ def dev_scores(
     tasks = sorted({row.task for row in rows})
     sums: list[tuple[float, ...]] = [()] * len(tasks)
     broken: int | None = None
-    mine = world.share([item.example.length for item in examples.dev])
+    shared = world.share([examples.dev[n].example.length for n in numbers])
+    mine = [numbers[n] for n in shared]
     for place, task in enumerate(tasks):
         chosen = [i for i in mine if rows[i].task == task]
         for group, logits in _logits(backbone, objective, trainable, examples, chosen):
@@ -44,6 +50,7 @@ def dev_scores(
                 break
             counts = objective.dev_counts(logits, [examples.dev[i] for i in group])
             sums[place] = tuple(map(sum, zip_longest(sums[place], counts, fillvalue=0.0)))
+            progress(len(group))
     broken = world.least(broken)
     if broken is not None:
         raise NotFiniteError(f"score of {rows[broken].where}")

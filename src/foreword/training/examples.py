@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import common_lead
 from foreword.data.row import Row
+from foreword.data.sample import stratified
 from foreword.engine.lower_layers import LowerLayers
 from foreword.engine.passes import token_budget
 from foreword.errors import UserError
@@ -23,14 +24,16 @@ class Examples:
     """Training and dev rows with the examples made of them.
 
     All training examples begin with the tokens ``lead``, and the longest has ``longest`` tokens.
-    ``lower`` stores the states below the prompt's lowest layer, None where there is nothing below.
-    A pass has at most ``budget`` tokens. ``counts`` says how many rows of each task an epoch has.
+    ``sample`` has the numbers of the dev rows that are scored between steps. ``lower`` stores the
+    states below the prompt's lowest layer, None where there is nothing below. A pass has at most
+    ``budget`` tokens. ``counts`` says how many rows of each task an epoch has.
     """
 
     train_rows: Sequence[Row]
     dev_rows: Sequence[Row]
     train: Sequence[Encoded]
     dev: Sequence[Encoded]
+    sample: Sequence[int]
     lead: tuple[int, ...]
     longest: int
     lower: LowerLayers | None
@@ -51,8 +54,12 @@ def encode(
     training: Training,
     report: Reporter,
     counts: Mapping[str, int] | None = None,
+    class_of: Callable[[Row], str | None] = lambda row: None,
 ) -> Examples:
     """Turn rows into examples for an injection like ``outline``; report how many were cut.
+
+    ``class_of`` gives the class of a dev row, by which those that are scored between steps are
+    drawn.
 
     Raises UserError for rows that ``mixup`` cannot mix.
     """
@@ -81,12 +88,33 @@ def encode(
         dev_rows=dev,
         train=train_items,
         dev=dev_items,
+        sample=_sample(dev, class_of, training, report),
         lead=tuple(common_lead(item.example for item in train_items)),
         longest=max(item.example.length for item in train_items),
         lower=_lower_layers(backbone, outline, items, training, budget, report),
         budget=budget,
         counts=counts or {"": len(train)},
     )
+
+
+def _sample(
+    dev: Sequence[Row],
+    class_of: Callable[[Row], str | None],
+    training: Training,
+    report: Reporter,
+) -> list[int]:
+    """Return the dev rows, by number, that are scored between steps; say so if they are not all."""
+    chosen = []
+    for task in sorted({row.task for row in dev}):
+        own = [number for number, row in enumerate(dev) if row.task == task]
+        classes = [class_of(dev[number]) for number in own]
+        chosen += [own[n] for n in stratified(classes, training.dev_sample, training.seed)]
+    if len(chosen) < len(dev):
+        report.line(
+            f"{len(chosen)} of {len(dev)} dev rows are scored between steps (`dev_sample`), all of "
+            "them at the end"
+        )
+    return chosen
 
 
 def _lower_layers(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from foreword.backbone.backbone import Backbone
 from foreword.errors import UserError
@@ -30,6 +31,7 @@ class Loop:
     """One run of training, before its first step, or at any later one.
 
     ``step`` takes the next step and ``score`` scores the dev rows; ``go`` does all that is left.
+    ``finish`` sets the best parameters; ``scores`` is then the dev score of each task.
     ``steps`` is how many there are, ``per_epoch`` how many an epoch has, and ``pace`` what the
     learning rates are multiplied by at a step.
     """
@@ -52,6 +54,7 @@ class Loop:
         self.per_epoch = self.order.per_epoch
         self.steps = self.per_epoch * training.epochs
         self.pace: Callable[[int], float] = self._scheduled
+        self.scores: Sequence[float] = ()
 
     def _scheduled(self, step: int) -> float:
         """Return what learning rates are multiplied by at a step, after the run's settings."""
@@ -73,25 +76,52 @@ class Loop:
         return values
 
     def score(self, report: Reporter) -> None:
-        """Score the dev rows, keep the best parameters, and write a checkpoint.
+        """Score the sample of dev rows, keep the best parameters, and write a checkpoint.
 
         The dev score of several tasks is the mean of their scores.
         """
-        step, metric = self.state.progress.step, self.objective.metric
+        scores = self._scores(self.examples, self.examples.sample, self.objective.metric, report)
+        self.state.hear(scores, plateau=self.training.schedule == "plateau")
+
+    def finish(self, report: Reporter) -> None:
+        """Set the best parameters, and score them on all dev rows if they were not."""
+        self.trainable.load_state_dict(self.state.best)
+        if len(self.examples.sample) == len(self.examples.dev):
+            self.scores = self.state.progress.own_scores
+            return
+        once = replace(self.examples, lower=None)  # whose states would be stored for nothing
+        metric = f"{self.objective.metric} of all rows"
+        self.scores = self._scores(once, range(len(once.dev)), metric, report)
+
+    def _scores(
+        self, examples: Examples, numbers: Sequence[int], metric: str, report: Reporter
+    ) -> list[float]:
+        """Score dev rows, report the scores, and return that of each task."""
+        step = self.state.progress.step
         try:
-            scores = dev_scores(
-                self.backbone, self.objective, self.trainable, self.examples, self.world
-            )
+            with report.bar("dev rows", len(numbers)) as progress:
+                scores = dev_scores(
+                    self.backbone,
+                    self.objective,
+                    self.trainable,
+                    examples,
+                    numbers,
+                    self.world,
+                    progress,
+                )
         except NotFiniteError as error:
             raise self._not_finite(str(error), step) from None
         if len(scores) > 1:
-            for name, score in zip(self.examples.counts, scores, strict=True):
+            for name, score in zip(examples.counts, scores, strict=True):
                 report.score(step, f"{name} {metric}", score)
         report.score(step, metric, sum(scores) / len(scores))
-        self.state.hear(scores, plateau=self.training.schedule == "plateau")
+        return scores
 
     def go(self, report: Reporter) -> None:
-        """Take all steps that are left; raises Interrupted after Ctrl-C, when all is saved."""
+        """Take all steps that are left, and set the best parameters.
+
+        Raises Interrupted after Ctrl-C, when all is saved.
+        """
         patience, progress = self.training.patience, self.state.progress
         with ExitStack() as stack:
             stack.callback(self.close)
@@ -115,6 +145,7 @@ class Loop:
                     self.state.save()
                     self.world.wait()  # a launcher stops all when one has left
                     raise Interrupted(f"stopped at step {progress.step} of {self.steps}")
+            self.finish(report)
 
     def close(self) -> None:
         """Leave the model as it was, and free the stored states."""

@@ -69,8 +69,11 @@ class Training:
 
     A step takes the gradient of the mean loss over ``batch_size`` rows, in as many passes as the
     ``token_budget`` asks for; the mean is that of the whole batch whatever their number.
-    ``rate`` None is the method's own. The run stops after ``patience`` evaluations without a better
-    dev score. ``checkpointing`` trades time for memory.
+    ``rate`` None is the method's own. ``checkpointing`` trades time for memory.
+    Between steps at most ``dev_sample`` dev rows of each task are scored, the same ones each time:
+    drawn by the seed, of each label in proportion. The best step is chosen by these, and the run
+    stops after ``patience`` evaluations without a better score; the parameters that are kept are
+    scored on all dev rows at the end.
     Up to ``cache_gb`` of what the layers below a prefix make of the rows is kept in memory, more
     in a file. ``compile`` fuses each layer's small operations ("auto": where a run is long
     enough to pay for the seconds that this takes).
@@ -101,6 +104,9 @@ class Training:
     patience: int | None = setting(
         None, help="stop after this many evaluations without a better dev score"
     )
+    dev_sample: int = setting(
+        300, help="most dev rows of a task scored between steps; all of them are at the end"
+    )
     seed: int = setting(0, help="seed of rows, starts and order")
     token_budget: int | None = setting(None, help="tokens per pass, with padding")
     checkpointing: bool = setting(False, help="recompute activations: less memory, more time")
@@ -111,7 +117,7 @@ class Training:
 
     def check(self) -> None:
         """Raise UserError for values out of range."""
-        for name in ("epochs", "batch_size", "patience", "token_budget"):
+        for name in ("epochs", "batch_size", "patience", "dev_sample", "token_budget"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}; it must be at least 1")

@@ -1,4 +1,4 @@
-"""The terminal as a reporter: lines, and live bars on standard error."""
+"""The terminal as a reporter: lines, and live bars with the time left on standard error."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
+    TimeElapsedColumn,
 )
 
 from foreword.reporter import Reporter
+
+SILENCE = 2.0
+"""Seconds without a word, after which a line says how far something is; no terminal shows bars."""
+
+APART = (10.0, 60.0)
+"""Seconds between the first such lines, doubled from line to line, and the most."""
 
 
 def console() -> Console:
@@ -26,19 +32,19 @@ def console() -> Console:
 
 
 class Terminal(Reporter):
-    """Shows lines, counts of rows and a run's progress on standard error.
+    """Shows lines, counts of rows and a run's progress on standard error, with the time left.
 
-    Where that is no terminal, there are no bars, and a run prints a line for each dev score.
-    ``doing`` and ``unit`` name what a run does, and what its rows are.
+    Where that is no terminal, there are no bars: a run prints a line for each dev score, and what
+    takes longer than ``SILENCE`` a line now and then. ``doing`` and ``unit`` name what a run does,
+    and what its rows are.
     """
 
     def __init__(self, doing: str = "tuning", unit: str = "rows") -> None:
         self.doing, self.unit = doing, unit
         self.console = console()
         self.live: Progress | None = None
-        self.task = TaskID(0)
+        self.run: _Count | None = None
         self.loss, self.dev, self.rows = "", "", 0.0
-        self.began = time.monotonic()
 
     def line(self, text: str) -> None:
         """Print a line, never broken: it may hold a path."""
@@ -46,60 +52,134 @@ class Terminal(Reporter):
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar that goes away when it is done."""
-        live = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
-        with live:
-            task = live.add_task(name, total=total)
-            yield lambda rows: live.advance(task, rows)
+        """Show a bar that goes away when it is done; without a total it only moves."""
+        count = _Count(name, total)
+        self._add(count)
+
+        def move(rows: int) -> None:
+            count.done += rows
+            self._show(count)
+            if self.live is None and count.done < total and count.is_due():
+                self.line(f"{name}: {count.done} of {total} {self.unit}{count.left(', ')}")
+
+        try:
+            yield move
+        finally:
+            self._remove(count)
 
     def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
         """Show the bar of a run."""
         self.loss, self.dev, self.rows = "", "", 0.0
-        self.began = time.monotonic()
-        if not self.console.is_terminal:
-            return
-        self.live = Progress(
-            TextColumn(self.doing),
-            BarColumn(bar_width=18),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
-        self.live.start()
-        self.task = self.live.add_task("", total=steps, completed=done, note="")
+        self.run = _Count(self.doing, steps, done)
+        self._add(self.run)
 
     def step(self, number: int, values: Mapping[str, float]) -> None:
         """Move the bar."""
         self.loss = f"loss {values['loss']:.3f}"
         self.rows += values["rows"]
-        self._show(number)
+        self._move(number)
+        if self.run is not None and self.live is None and self.run.is_due():
+            self._say(number)
 
     def score(self, number: int, metric: str, value: float) -> None:
         """Show a dev score."""
         self.dev = f"dev {value:.2f}"
+        self._move(number)
         if self.live is None:
-            self.console.print(
-                f"step {number}: {self.loss} {metric} on dev {value:.2f}".replace("  ", " ")
-            )
-        self._show(number)
-
-    def _show(self, number: int) -> None:
-        if self.live is not None:
-            speed = self.rows / max(1e-9, time.monotonic() - self.began)
-            note = f"{self.loss} {self.dev} {speed:.1f} {self.unit}/s"
-            self.live.update(self.task, completed=number, note=note)
+            self._say(number, f" {metric} on dev {value:.2f}")
 
     def done(self) -> None:
         """Leave the bar as it stands."""
-        if self.live is not None:
+        if self.run is not None:
+            self._remove(self.run, keep=True)
+            self.run = None
+
+    def _move(self, number: int) -> None:
+        if self.run is not None:
+            self.run.done = number
+            speed = self.rows / max(1e-9, time.monotonic() - self.run.began)
+            self._show(self.run, f"{self.loss} {self.dev} {speed:.1f} {self.unit}/s")
+
+    def _say(self, number: int, score: str = "") -> None:
+        steps = "" if self.run is None else f" of {self.run.total}"
+        left = "" if self.run is None else self.run.left("; ")
+        self.line(f"step {number}{steps}: {self.loss}{score}{left}".replace("  ", " "))
+        if self.run is not None:
+            self.run.said = time.monotonic()
+
+    # Live bars -------------------------------------------------------------------------------
+
+    def _add(self, count: _Count) -> None:
+        """Show one more bar, below those that are there."""
+        if not self.console.is_terminal:
+            return
+        if self.live is None:
+            self.live = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=18),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[left]}"),
+                console=self.console,
+                transient=True,
+            )
+            self.live.start()
+        total = count.total or None
+        count.task = self.live.add_task(
+            count.name, total=total, completed=count.done, note="", left=""
+        )
+
+    def _show(self, count: _Count, note: str = "") -> None:
+        if self.live is not None and count.task is not None:
+            self.live.update(count.task, completed=count.done, note=note, left=count.left())
+
+    def _remove(self, count: _Count, keep: bool = False) -> None:
+        """Take a bar away, or ``keep`` what it shows as a line."""
+        if self.live is None or count.task is None:
+            return
+        last = next(task for task in self.live.tasks if task.id == count.task)
+        self.live.remove_task(count.task)
+        count.task = None
+        if keep:
+            self.live.console.print(self.live.make_tasks_table([last]))
+        if not self.live.tasks:
             self.live.stop()
             self.live = None
+
+
+class _Count:
+    """How much of something is done, since when, and its bar where there is one."""
+
+    def __init__(self, name: str, total: int, done: int = 0) -> None:
+        self.name, self.total, self.done, self.first = name, total, done, done
+        self.began = self.said = time.monotonic()
+        self.wait = SILENCE
+        self.task: TaskID | None = None
+
+    def left(self, before: str = "") -> str:
+        """Return the time left at the pace so far, after ``before``; empty where none is known."""
+        moved = self.done - self.first
+        if moved <= 0 or self.done >= self.total:
+            return ""
+        seconds = (time.monotonic() - self.began) / moved * (self.total - self.done)
+        return f"{before}{duration(seconds)} left"
+
+    def is_due(self) -> bool:
+        """Whether nothing was said for so long that a line should say how far this is."""
+        now = time.monotonic()
+        if now - self.said < self.wait:
+            return False
+        self.said, self.wait = now, min(max(2 * self.wait, APART[0]), APART[1])
+        return True
+
+
+def duration(seconds: float) -> str:
+    """Write a time for people, with the precision that an estimate has.
+
+    >>> duration(8), duration(95), duration(4000)
+    ('8 s', '95 s', '67 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

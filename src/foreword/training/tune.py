@@ -103,7 +103,7 @@ def tune(
         "backbone": {**about_backbone(backbone), "dtype": dtype_name(backbone)},
     }
     follow(run, config, target, resume=resume, report=report)
-    score = {run.objective.metric: run.state.progress.best_score, "rows": len(dev_rows)}
+    score = {run.objective.metric: run.scores[0], "rows": len(dev_rows)}
     with torch.no_grad():
         injection = trainable()
     prompt = build_prompt(
@@ -124,7 +124,7 @@ def follow(
     resume: bool,
     report: Reporter,
 ) -> None:
-    """Take a run from its start, or its checkpoint, to its end, and set its best parameters.
+    """Take a run from its start, or its checkpoint, to its end.
 
     ``config`` describes the run: it is the first line of the log, and a checkpoint of a run with
     another one is refused. With ``target`` a checkpoint and a log are kept beside that path.
@@ -146,7 +146,6 @@ def follow(
         run.go(report)
     finally:
         report.done()
-    run.trainable.load_state_dict(run.state.best)
 
 
 def prepare(
@@ -187,7 +186,15 @@ def prepare(
         learned = MixedObjective([learned, old.with_head() if trainable.has_head else old])
         train_rows = [*train_rows, *(replace(row, task=1) for row in replay.rows)]
     examples = encode(
-        backbone, learned, trainable.outline, train_rows, dev_rows, training, report, counts
+        backbone,
+        learned,
+        trainable.outline,
+        train_rows,
+        dev_rows,
+        training,
+        report,
+        counts,
+        class_of=bound.class_of,
     )
     return bound, Loop(backbone, learned, trainable, examples, training, method.rate, world)
 
