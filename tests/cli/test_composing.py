@@ -170,7 +170,7 @@ def test_an_ensemble_is_used_as_a_prompt_is(
     assert all("%)" in line for line in lines)
     answer = cli("info", out)
     fits(answer.out)
-    for part in ("weights", "0.4 0.6", "prompt 2", "lora"):
+    for part in ("weights", "0.4, 0.6", "prompt 2", "lora"):
         assert part in answer.out
     result = cli("info", out, "--json").json
     assert result["tensors"]["members.0.embeds"] == [3, 32]

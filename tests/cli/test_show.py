@@ -13,6 +13,7 @@ from foreword.metrics.classification import classification
 from foreword.metrics.generation import generation
 from foreword.metrics.titles import title
 from foreword.report import console, tables
+from foreword.report.facts import facts
 
 names = st.lists(
     st.text(
@@ -98,12 +99,54 @@ def test_of_many_labels_the_most_frequent_confusions_are_shown(
     ]
 
 
+def test_facts_are_aligned_lines_without_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {
+        "file": "p.safetensors",
+        "scores": {"dev": {"accuracy": 62.5, "rows": 8}},
+        "method": {
+            "name": "lora+head",
+            "methods": [{"rank": 2}, {"shots": 4, "upper": None}],
+            "training": {"epochs": 2, "checkpointing": False},
+        },
+        "task": {
+            "name": "classify",
+            "template": "{text}\n:",
+            "labels": {"bad": [" bad"], "good": [" good", " fine"]},
+            "shown": [],
+        },
+        "data": {"train": {"rows": 24, "sha256": "776f9975a064721651e96709"}},
+    }
+    lines = rendered(facts(told), capsys).splitlines()
+    assert [line.rstrip() for line in lines] == [
+        "file             p.safetensors",
+        "",
+        "scores",
+        "  dev            accuracy 62.5, rows 8",
+        "",
+        "method           lora+head",
+        "methods 1",
+        "  rank           2",
+        "methods 2",
+        "  shots          4",
+        "training",
+        "  epochs         2",
+        "  checkpointing  false",
+        "",
+        "task             classify",
+        r"  template       {text}\n:",
+        "  labels         bad, good=good,fine",
+        "",
+        "data",
+        "  train          rows 24, sha256 776f9975a064",
+    ]
+
+
 @pytest.mark.parametrize(
     "value", ["[bold]x[/bold]", "[soft:2]{text} [mask]", ":smile:", "[/]", "https://a.b/c"]
 )
 def test_text_is_shown_as_it_is(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither as markup, which would hide or break it, nor as pictures."""
-    assert value in rendered(tables.facts({"template": value}), capsys)
+    assert value in rendered(facts({"template": value}), capsys)
     assert value in rendered(tables.per_class(classified([value, "b"])), capsys)
     assert value[:12] in rendered(tables.confusion(classified([value, "b"])), capsys)
     console.line(value)

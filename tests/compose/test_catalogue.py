@@ -69,7 +69,7 @@ def test_every_prompt_is_found_with_what_it_is(
     assert first.scores == {"dev": ("accuracy", 81.25), "test": ("accuracy", 75.0)}
     assert mood.labels == ("angry", "calm")
     assert [each.backbone for each in found.entries][-2:] == ["qwen2", "llama"]
-    assert found.entries[-1].method == "ensemble(soft, prefix)"
+    assert found.entries[-1].method == "ensemble of soft, prefix"
     assert [file for file, _ in found.unreadable] == ["cut.safetensors", "model.safetensors"]
     assert all(reason for _, reason in found.unreadable)
 

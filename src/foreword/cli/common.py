@@ -22,6 +22,7 @@ T = TypeVar("T", bound="Answerer")
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="one JSON object on stdout")]
 Resume = Annotated[bool, Parameter(negative="", help="go on where the run stopped")]
+Verbose = Annotated[bool, Parameter(negative="", help="show all settings of the run")]
 Model = Annotated[str | None, Parameter(help="instead of the model that the prompt names")]
 Force = Annotated[bool, Parameter(negative="", help="run on another model than the prompt's own")]
 Columns = Annotated[

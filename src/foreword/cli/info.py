@@ -6,15 +6,16 @@ from pathlib import Path
 
 from foreword.cli.common import Json
 from foreword.prompt.file import read_file
-from foreword.report import console, tables
+from foreword.report import console
+from foreword.report.facts import facts
 
 
 def info(prompt: Path, *, as_json: Json = False) -> None:
     """Show what a prompt file holds; no model is loaded."""
     file = read_file(prompt)
-    facts = {"file": str(prompt), "bytes": prompt.stat().st_size, **file.facts()}
+    held = {"file": str(prompt), "bytes": prompt.stat().st_size, **file.facts()}
     if as_json:
         shapes = {name: list(array.shape) for name, array in file.arrays.items()}
-        console.emit({**facts, "tensors": shapes})
+        console.emit({**held, "tensors": shapes})
         return
-    console.out().print(tables.facts(facts))
+    console.out().print(facts(held))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from foreword.cli.common import Json, Resume, some_rows
+from foreword.cli.common import Json, Resume, Verbose, some_rows
 from foreword.cli.flags import NO_FLAGS, Flags
 from foreword.cli.words import columns
 from foreword.data.hub import DEV, TEST
@@ -35,6 +35,7 @@ def train(
     find_lr: Annotated[
         bool, Parameter(negative="", help="suggest a learning rate instead; nothing is written")
     ] = False,
+    verbose: Verbose = False,
     as_json: Json = False,
     world: Annotated[World, Parameter(parse=False)],
 ) -> None:
@@ -84,7 +85,7 @@ def train(
         rows, test = as_rows(rows), as_rows(test)
         made.task.complete(rows, backbone).bind(backbone).check(test, answers=True)
     before = old.score(backbone, world) if old is not None else None
-    effective, terminal = console.Effective(), Terminal()
+    effective, terminal = console.Effective(verbose), Terminal()
     prompt = tune(
         backbone,
         made.task,

@@ -138,7 +138,7 @@ def _classes(task: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _method(read: PromptFile) -> str:
     if read.members:
-        return f"ensemble({', '.join(map(_method, read.members))})"
+        return f"ensemble of {', '.join(map(_method, read.members))}"
     return describe_method(read.meta["method"])
 
 

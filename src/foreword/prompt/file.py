@@ -71,6 +71,7 @@ class PromptFile:
             return self._facts_of_several()
         sizes = [a.shape[-2] for n, a in self.arrays.items() if n.startswith(("embeds", "kv."))]
         return {
+            "scores": self.meta["scores"],
             "method": self.meta["method"],
             "task": self.task,
             "backbone": self.backbone,
@@ -79,7 +80,6 @@ class PromptFile:
             "data": {k: v for k, v in self.meta["data"].items() if k not in LARGE},
             "seed": self.meta["seed"],
             "versions": self.meta["versions"],
-            "scores": self.meta["scores"],
         }
 
     def _facts_of_several(self) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from foreword.prompt.schema import LARGE
+from foreword.report.facts import facts
 from foreword.reporter import Reporter
 from foreword.training.terminal import console as error_console
 
@@ -34,24 +36,31 @@ def say(line: str) -> None:
 
 
 class Effective(Reporter):
-    """Prints what a run's settings have come to, on standard error, when it starts."""
+    """Says on standard error what a run trains, on what, when it starts; keeps its ``config``.
+
+    With ``verbose`` all settings follow.
+    """
 
     config: Mapping[str, Any]
 
+    def __init__(self, verbose: bool = False) -> None:
+        self.verbose = verbose
+
     def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
-        """Print a line for each group of settings that are not left open."""
+        """Print one line, and with ``verbose`` all settings that are not left open."""
         data = {k: v for k, v in config["data"].items() if k != "demonstrations"}
         self.config = {**config, "data": data}
-        method = dict(config["method"])
-        training = method.pop("training")
-        for name, group in (*self.config.items(), ("training", training)):
-            values = method if name == "method" else group
-            pairs = [
-                f"{k}={json.dumps(v, ensure_ascii=False)}"
-                for k, v in values.items()
-                if v is not None and k not in LARGE
-            ]
-            say(f"{name}: {', '.join(pairs)}")
+        method, training = config["method"], config["method"]["training"]
+        model = Path(config["backbone"]["name"]).name
+        epochs = "1 epoch" if training["epochs"] == 1 else f"{training['epochs']} epochs"
+        say(
+            f"tuning {method['name']} ({method['trained']} numbers) for {config['task']['name']} "
+            f"on {model}: {data['train']['rows']} rows, {data['dev']['rows']} dev rows, {epochs}, "
+            f"{steps} steps"
+        )
+        if self.verbose:
+            shown = {k: v for k, v in data.items() if k not in LARGE}
+            error_console().print(facts({**self.config, "data": shown}), markup=False)
 
 
 def emit(value: Mapping[str, Any]) -> None:

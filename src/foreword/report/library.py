@@ -16,35 +16,49 @@ from foreword.report.tables import short
 ACROSS = 10
 """Columns of the heat map that stand side by side in 80."""
 
+WIDEST = 16
+"""Characters of a file's name that stand in one line."""
+
 
 def prompts(found: Sequence[Mapping[str, Any]]) -> Table:
-    """Lay out the prompts of a folder, and how similar each is to one asked about (``like``)."""
+    """Lay out the prompts of a folder, and how similar each is to one asked about (``like``).
+
+    A column that would be empty is left out.
+    """
     made = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     made.add_column("", justify="right", no_wrap=True)
-    for name in ("file", "task and labels", "model", "method"):
+    longest = max((len(each["file"].removesuffix(".safetensors")) for each in found), default=0)
+    made.add_column("file", overflow="fold", min_width=min(longest, WIDEST))
+    for name in ("task and labels", "model", "method"):
         made.add_column(name, overflow="fold")
-    like = any("like" in each for each in found)
-    for name in ("size", "dev", "test", "nearest", *(["like"] if like else [])):
-        made.add_column(name, justify="right", no_wrap=True)
     numbers = {each["file"]: number for number, each in enumerate(found, start=1)}
-    for number, each in enumerate(found, start=1):
+    rows = [_numbers(each, numbers) for each in found]
+    shown = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
+    for name in shown:
+        made.add_column(name, justify="right", no_wrap=True)
+    for each, row in zip(found, rows, strict=True):
         labels = ", ".join(each["labels"][:4]) + (" ..." if len(each["labels"]) > 4 else "")
-        scores = [each["scores"].get(name) for name in ("dev", "test")]
-        near = each["nearest"]
-        cells: list[str | Text] = [
-            str(number),
+        made.add_row(
+            str(numbers[each["file"]]),
             Text(each["file"].removesuffix(".safetensors")),
             Text(f"{each['task']}: {labels}" if labels else each["task"]),
             Text(Path(each["backbone"]["name"]).name),
             Text(each["method"]),
-            short(each["bytes"], 1024, (" B", " K", " M", " G")),
-            *("" if score is None else f"{next(iter(score.values())):.1f}" for score in scores),
-            "" if near is None else f"{numbers[near['file']]}: {near['similarity']:.2f}",
-        ]
-        if like:
-            cells.append("" if each["like"] is None else f"{each['like']:.2f}")
-        made.add_row(*cells)
+            *(row[name] for name in shown),
+        )
     return made
+
+
+def _numbers(entry: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, str]:
+    """Return the cells of a prompt that are numbers, by column; empty where it has none."""
+    scores = {name: entry["scores"].get(name) for name in ("dev", "test")}
+    near, like = entry["nearest"], entry.get("like")
+    return {
+        "size": short(entry["bytes"], 1024, (" B", " K", " M", " G")),
+        **{n: "" if s is None else f"{next(iter(s.values())):.1f}" for n, s in scores.items()},
+        "nearest": "" if near is None else f"{numbers[near['file']]}: {near['similarity']:.2f}",
+        "like": "" if like is None else f"{like:.2f}",
+    }
 
 
 def heat_map(files: Sequence[str], similarities: Sequence[Sequence[float | None]]) -> list[Table]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from foreword.metrics.titles import IN_UNITS, MAIN, title
 
@@ -104,32 +103,6 @@ def confusion(result: Mapping[str, Any], most: int = 8) -> Table:
     for count, gold, taken in sorted(wrong, key=lambda entry: -entry[0])[:most]:
         table.add_row(gold, taken, str(count))
     return table
-
-
-def facts(pairs: Mapping[str, Any]) -> Table:
-    """Lay out names and values in two columns; what is unset is left out."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in pairs.items():
-        table.add_row(name, Text(brief(value)))
-    return table
-
-
-def brief(value: Any) -> str:
-    """Write a JSON value for people: no quotes, nothing that is null, two decimals."""
-    if isinstance(value, Mapping):
-        shown = {k: v for k, v in value.items() if v is not None and v != {}}
-        return ", ".join(f"{k}: {_nested(v)}" for k, v in shown.items())
-    if isinstance(value, list | tuple):
-        return " ".join(brief(each).strip() for each in value)
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return str(value).replace("\n", "\\n")
-
-
-def _nested(value: Any) -> str:
-    return f"({brief(value)})" if isinstance(value, Mapping) else brief(value)
 
 
 def short(number: float, step: int, units: tuple[str, ...]) -> str:
