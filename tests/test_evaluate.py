@@ -141,10 +141,19 @@ def test_rows_that_lost_text_are_counted() -> None:
 def test_an_evaluation_has_its_answers_row_by_row_and_reads_as_plain_values() -> None:
     prompt = prefix()
     found = evaluate(prompt, HELD, baselines=True)
-    assert [dict(each) for each in found.answers] == prompt.answers(HELD)
-    right = [
-        a["label"] == r.fields["label"] for a, r in zip(found.answers, found.data, strict=True)
-    ]
+    assert [dict(each.prediction) for each in found.rows] == prompt.answers(HELD)
+    assert [each.row for each in found.rows] == HELD
+    assert [each.text for each in found.rows] == [row.fields["text"] for row in HELD]
+    assert [each.gold for each in found.rows] == [row.fields["label"] for row in HELD]
+    assert [each.answer for each in found.rows] == prompt.predict(HELD)
+    right = [each.answer == each.gold for each in found.rows]
+    assert right == [each.right for each in found.rows]
+    assert len(found.wrong) == right.count(False)
+    for each in found.rows:
+        assert each.probability == each.prediction["probabilities"][each.answer]
+    table = found.to_pandas()
+    assert list(table.columns) == ["text", "gold", "answer", "probability", "right"]
+    assert list(table.right) == right
     assert found.headline == "accuracy"
     assert found.score == found["accuracy"] == pytest.approx(100 * sum(right) / len(right))
     assert found.scores.keys() == found.intervals.keys() == found["intervals"].keys()

@@ -9,8 +9,13 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A mistake that the user can mend: one line saying what, where, and how.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with status 2. ``field`` is the field
+    of a row that is wrong, where it is one.
     """
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -186,7 +186,7 @@ def test_what_cannot_answer_together_says_why() -> None:
 
 def test_a_file_holds_all_members(tmp_path: Path) -> None:
     made = ensemble((SOFT, Several((PREFIX, Lora(rank=2, gate=True))), Full()))
-    made = with_scores(made, "dev", Evaluation("accuracy", {"accuracy": 75.0, "rows": 4}, (), ()))
+    made = with_scores(made, "dev", Evaluation("accuracy", {"accuracy": 75.0, "rows": 4}, ()))
     path = made.save(tmp_path / "e.safetensors")
     read = load_prompt(path, get("llama"))
     assert isinstance(read, Ensemble)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy
 import pandas
+import polars
 import pytest
 
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
+from foreword.data.shapes import require
 from foreword.errors import UserError
 
 RECORDS = [{"text": "a film", "label": "good"}, {"text": "a bore", "label": "bad"}]
@@ -34,6 +38,11 @@ def test_a_path_dicts_rows_and_tables_give_the_same_rows(tmp_path: Path) -> None
         iter(RECORDS),
         [Row(record, "here:1") for record in RECORDS],
         pandas.DataFrame(RECORDS),
+        polars.DataFrame(RECORDS),
+        (["a film", "a bore"], ["good", "bad"]),
+        (numpy.array(["a film", "a bore"]), pandas.Series(["good", "bad"])),
+        ([{"text": "a film"}, {"text": "a bore"}], ("good", "bad")),
+        (pandas.DataFrame({"text": ["a film", "a bore"]}), ["good", "bad"]),
         datasets.Dataset.from_list(RECORDS),
         datasets.Dataset.from_list(RECORDS, features=features),
     ]
@@ -58,8 +67,11 @@ def test_columns_are_read_by_other_names_and_shapes_become_canonical() -> None:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (7, "rows are of type int; give a path, a list of dicts"),
+        (7, r"rows are of type int; give a path, a list of dicts, \(texts, labels\), a pandas"),
         ({"text": "a"}, "rows are of type dict; give a path, a list of dicts"),
+        (b"a film", "rows are of type bytes; give a path"),
+        ((["a", "b"], ["good"]), "2 texts and 1 labels; give as many labels as texts"),
+        ("http://rows.example/a.csv", "a.csv: is an address, not a file; download it and give"),
         (["a film"], r"row 1 is of type str; give objects such as \{"),
         (datasets.DatasetDict(), r"rows are of type DatasetDict; pick one of its splits"),
     ],
@@ -67,3 +79,27 @@ def test_columns_are_read_by_other_names_and_shapes_become_canonical() -> None:
 def test_what_holds_no_rows_is_refused_in_one_line(source: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
         as_rows(source)
+
+
+def test_cells_that_are_empty_in_a_table_are_empty_and_numbers_are_plain() -> None:
+    table = pandas.DataFrame({"text": ["a", None], "label": [1, 2], 7: [0.5, float("nan")]})
+    assert fields(as_rows(table)) == [
+        {"text": "a", "label": 1, "7": 0.5},
+        {"text": None, "label": 2, "7": None},
+    ]
+    assert fields(as_rows((["a"], numpy.array([3])), fields=("review", "stars"))) == [
+        {"review": "a", "stars": 3}
+    ]
+    assert type(as_rows((["a"], numpy.array([3])))[0].fields["label"]) is int
+
+
+def test_an_error_carries_the_field_that_is_wrong() -> None:
+    for record, field in (({"label": "x"}, "text"), ({"text": " "}, "text")):
+        with pytest.raises(UserError) as caught:
+            require(as_rows([record], name="input"), ["text"])
+        assert caught.value.field == field
+        assert str(caught.value).startswith("input 1: ")
+    with pytest.raises(UserError) as caught:
+        as_rows([{"messages": []}])
+    assert caught.value.field == "messages"
+    assert pickle.loads(pickle.dumps(caught.value)).field == "messages"

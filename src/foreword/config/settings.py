@@ -24,9 +24,12 @@ ROOT = Path(__file__).parents[1]
 """The folder of the package's sources, which are read and not imported."""
 
 
-def setting(default: T, *, help: str) -> T:
-    """Return a dataclass field with a default, and with the help of its flag."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def setting(default: T, *, help: str, optional: bool = False) -> T:
+    """Return a dataclass field with a default, and with the help of its flag.
+
+    An ``optional`` one is left out of files where it has its default: older files lack it too.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "optional": optional})
 
 
 @dataclasses.dataclass(frozen=True)

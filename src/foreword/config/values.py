@@ -16,9 +16,17 @@ T = TypeVar("T")
 
 
 def plain(config: object) -> dict[str, Any]:
-    """Return a dataclass as JSON values: nested objects, lists, strings, numbers, null."""
+    """Return a dataclass as JSON values: nested objects, lists, strings, numbers, null.
+
+    Optional settings are left out where they have their default.
+    """
     assert dataclasses.is_dataclass(config)
-    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    values = {f: getattr(config, f.name) for f in dataclasses.fields(config)}
+    return {
+        f.name: _plain(value)
+        for f, value in values.items()
+        if not (f.metadata.get("optional") and value == f.default)
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -60,6 +60,8 @@ def _records(source: str | Path, split: str | Sequence[str] | None) -> Iterator[
     explicit = isinstance(split, str)
     splits = [split] if isinstance(split, str) else split or ["train"]
     path = Path(source)
+    if isinstance(source, str) and "://" in source and not path.exists():
+        raise UserError(f"{source}: is an address, not a file; download it and give its path")
     if path.is_dir():
         return read_folder(source, path, splits, explicit=explicit)
     if not path.exists() and str(source) != "-":

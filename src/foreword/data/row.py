@@ -12,9 +12,10 @@ class Row:
     """One example: its fields, where they were read, and which of several tasks it is of."""
 
     fields: Mapping[str, Any]
-    where: str
+    where: str = "row"
     """`train.jsonl:17`: the path as given, then the line, both as an editor shows them. Formats
-    without lines of their own (JSON, Parquet, `datasets`) count records from 1 instead."""
+    without lines of their own (JSON, Parquet, `datasets`) count records from 1 instead. Rows that
+    come from no file are called by what they are."""
     task: int = 0
 
 

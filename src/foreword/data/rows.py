@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from foreword.data.hub import dataset_records
 from foreword.data.read import read_rows, rename
@@ -12,8 +12,13 @@ from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 
-Rows: TypeAlias = "str | Path | Iterable[Row | Mapping[str, Any]] | Any"
-"""A path or hub id; rows or dicts; a pandas or polars DataFrame; a `datasets.Dataset`."""
+Rows: TypeAlias = "str | Path | Iterable[Row | Mapping[str, Any]] | tuple[Any, Any] | Any"
+"""A path or hub id; dicts or rows; ``(texts, labels)``; a pandas or polars DataFrame; a
+`datasets.Dataset`."""
+
+TAKEN = (
+    "a path, a list of dicts, (texts, labels), a pandas or polars DataFrame, or a datasets.Dataset"
+)
 
 
 def as_rows(
@@ -23,42 +28,72 @@ def as_rows(
     split: str | Sequence[str] | None = None,
     targets: bool = True,
     name: str = "row",
+    fields: tuple[str, str] = ("text", "label"),
 ) -> list[Row]:
     """Return rows in canonical shape (shapes.py), whatever holds them.
 
     ``columns`` maps a field's name to the column it is read from, ``split`` picks a part of a
     folder or a hub id. Without ``targets``, rows may lack what they would be learned by. Rows that
-    come from no file are called by ``name`` and their number from 1, as in ``row 3``.
+    come from no file are called by ``name`` and their number from 1, as in ``row 3``. ``fields``
+    are those of ``(texts, labels)``.
 
     Raises UserError for what is none of these, and for whatever is wrong with a row.
     """
     if isinstance(source, str | Path):
         rows = read_rows(source, columns=columns, split=split)
     else:
-        records = enumerate(_records(source), start=1)
-        rows = [_row(record, f"{name} {number}") for number, record in records]
+        records = _paired(source, fields) if _is_pair(source) else _records(source)
+        rows = [_row(record, f"{name} {number}") for number, record in enumerate(records, start=1)]
         rows = [rename(row, columns) for row in rows] if columns else rows
     return canonical(rows, targets=targets)[1]
 
 
+def _is_pair(source: Any) -> TypeGuard[tuple[Any, Any]]:
+    """Whether this is a pair of columns, and not of two rows."""
+    return (
+        isinstance(source, tuple)
+        and len(source) == 2
+        and all(isinstance(each, Iterable) for each in source)
+        and not any(isinstance(each, str | bytes | Mapping) for each in source)
+    )
+
+
+def _paired(source: tuple[Any, Any], fields: tuple[str, str]) -> list[dict[str, Any]]:
+    """Return a record for each text, or row, and its label."""
+    given, answers = values_of(_records(source[0])), values_of(source[1])
+    if len(given) != len(answers):
+        raise UserError(
+            f"{len(given)} texts and {len(answers)} labels; give as many labels as texts"
+        )
+    pairs = zip(given, answers, strict=True)
+    return [
+        {**(text if isinstance(text, Mapping) else {fields[0]: text}), fields[1]: label}
+        for text, label in pairs
+    ]
+
+
+def values_of(column: Iterable[Any]) -> list[Any]:
+    """Return the values of a list, an array or a Series, those of numpy as Python's."""
+    return [value.item() if hasattr(value, "item") else value for value in column]
+
+
 def _records(source: Any) -> Iterable[Any]:
-    """Return the records of rows in memory; tables give one dict a row."""
+    """Return the records of rows in memory; tables give one dict a row, and None where empty."""
     if hasattr(source, "to_dicts"):  # polars
         return source.to_dicts()  # type: ignore[no-any-return]
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas
-        return source.to_dict("records")  # type: ignore[no-any-return]
+        filled = source.astype(object).where(source.notna(), None)
+        filled.columns = filled.columns.map(str)
+        return filled.to_dict("records")  # type: ignore[no-any-return]
     if hasattr(source, "features") and hasattr(source, "to_list"):  # datasets
         return dataset_records(source)
-    if hasattr(source, "column_names"):  # a datasets.DatasetDict
+    if isinstance(source, Mapping) and hasattr(source, "column_names"):  # a datasets.DatasetDict
         raise UserError(
             f"rows are of type {type(source).__name__}; pick one of its splits, such as "
             "rows['train']"
         )
-    if isinstance(source, Mapping) or not isinstance(source, Iterable):
-        raise UserError(
-            f"rows are of type {type(source).__name__}; give a path, a list of dicts, a DataFrame "
-            "or a datasets.Dataset"
-        )
+    if isinstance(source, bytes | Mapping) or not isinstance(source, Iterable):
+        raise UserError(f"rows are of type {type(source).__name__}; give {TAKEN}")
     return source
 
 
@@ -67,7 +102,8 @@ def _row(record: Any, where: str) -> Row:
         return record
     if isinstance(record, Mapping):
         return Row(record, where)
+    hint = " or (texts, labels)" if isinstance(record, str) else ""
     raise UserError(
         f"{where} is of type {type(record).__name__}; give objects such as "
-        '{"text": ..., "label": ...}'
+        f'{{"text": ..., "label": ...}}{hint}'
     )

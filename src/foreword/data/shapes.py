@@ -69,18 +69,22 @@ def _have(row: Row, names: Iterable[str]) -> None:
     for name in names:
         if name not in row.fields:
             hint = nearest(name, row.fields)
-            raise UserError(f"{row.where}: missing field '{name}'; {hint}")
+            raise UserError(f"{row.where}: missing field '{name}'; {hint}", field=name)
 
 
 def check_text(row: Row, name: str, value: object) -> None:
     """Raise UserError where the value of a row's field is no text, or blank."""
     field = f'{row.where}: field "{name}"'
     if value is None or (isinstance(value, str) and not value.strip()):
-        raise UserError(f"{field} is empty; fill it or remove the row")
+        raise UserError(f"{field} is empty; fill it or remove the row", field=name)
     if isinstance(value, float) and math.isnan(value):
-        raise UserError(f"{field} is NaN, an empty cell to most tools; fill it or remove the row")
+        raise UserError(
+            f"{field} is NaN, an empty cell to most tools; fill it or remove the row", field=name
+        )
     if not isinstance(value, str | int | float):
-        raise UserError(f"{field} is {kind(value)}, expected text; write it as one string")
+        raise UserError(
+            f"{field} is {kind(value)}, expected text; write it as one string", field=name
+        )
     if isinstance(value, str):
         _check_unicode(row, name, value)
 
@@ -92,7 +96,7 @@ def _check_unicode(row: Row, name: str, text: str) -> None:
     except UnicodeEncodeError as error:
         half = f"\\u{ord(text[error.start]):04x}"
         raise UserError(
-            f'{row.where}: field "{name}" holds half a character ({half}); remove it'
+            f'{row.where}: field "{name}" holds half a character ({half}); remove it', field=name
         ) from None
 
 
@@ -107,13 +111,17 @@ def check_references(row: Row) -> None:
         return
     field = f'{row.where}: field "references"'
     if not isinstance(references, list):
-        raise UserError(f"{field} is {kind(references)}, expected a list of texts; make it one")
+        raise UserError(
+            f"{field} is {kind(references)}, expected a list of texts; make it one",
+            field="references",
+        )
     if not references:
-        raise UserError(f"{field} is an empty list; fill it or leave it out")
+        raise UserError(f"{field} is an empty list; fill it or leave it out", field="references")
     for index, reference in enumerate(references):
         if not isinstance(reference, str):
             raise UserError(
-                f"{field} holds {kind(reference)}, expected texts; mend or remove item {index}"
+                f"{field} holds {kind(reference)}, expected texts; mend or remove item {index}",
+                field="references",
             )
         check_text(row, f"references[{index}]", reference)
 
@@ -156,22 +164,27 @@ def _conversation(
         found = "an empty list" if turns == [] else kind(turns)
         raise UserError(
             f'{row.where}: field "{field}" is {found}, expected a list of '
-            f'{{"{who}": ..., "{what}": ...}}; fill it or remove the row'
+            f'{{"{who}": ..., "{what}": ...}}; fill it or remove the row',
+            field=field,
         )
     messages = []
     for index, turn in enumerate(turns):
         name = f"{field}[{index}]"
         if not isinstance(turn, dict) or not turn.keys() >= set(keys):
             raise UserError(
-                f'{row.where}: {name} is not an object with "{who}" and "{what}"; write it so'
+                f'{row.where}: {name} is not an object with "{who}" and "{what}"; write it so',
+                field=field,
             )
         if turn[who] not in list(roles):
             hint = nearest(str(turn[who]), roles)
-            raise UserError(f'{row.where}: {name} has the unknown "{who}" {turn[who]!r}; {hint}')
+            raise UserError(
+                f'{row.where}: {name} has the unknown "{who}" {turn[who]!r}; {hint}', field=field
+            )
         if not isinstance(turn[what], str):
             raise UserError(
                 f"{row.where}: {name}.{what} is {kind(turn[what])}, expected text; "
-                "write it as one string"
+                "write it as one string",
+                field=field,
             )
         if roles[turn[who]] == "system":  # which data sets leave empty
             _check_unicode(row, f"{name}.{what}", turn[what])
@@ -181,7 +194,8 @@ def _conversation(
     if targets and messages[-1]["role"] != "assistant":
         raise UserError(
             f'{row.where}: field "{field}" ends with {turns[-1][who]!r}, but the last turn is '
-            "what is learned; end with the assistant's, or remove the row"
+            "what is learned; end with the assistant's, or remove the row",
+            field=field,
         )
     return messages
 

@@ -12,7 +12,7 @@ from foreword.data.hub import TEST
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
-from foreword.evaluation.evaluation import Evaluation, without_tables
+from foreword.evaluation.evaluation import Answered, Evaluation, without_tables
 from foreword.injection import NOTHING, Injection
 from foreword.prompt.prompt import Answerer, Prompt
 from foreword.reporter import SILENT, Reporter
@@ -110,7 +110,21 @@ def compare_answers(
     """Score answers to the rows with the task's metrics."""
     cut = sum(bool(answer["cut"]) for answer in answers)
     plain = {**bound.score(rows, answers, seed), "cut": cut}
-    return Evaluation(bound.headline, plain, rows, answers)
+    answered = [_answered(bound, *pair) for pair in zip(rows, answers, strict=True)]
+    return Evaluation(bound.headline, plain, answered)
+
+
+def _answered(bound: Bound, row: Row, prediction: Mapping[str, Any]) -> Answered:
+    answer = prediction[bound.answer]
+    return Answered(
+        text=bound.text_of(row),
+        gold=bound.gold_answer(row),
+        answer=answer,
+        probability=bound.probability(prediction),
+        right=bound.is_right(row, answer),
+        row=row,
+        prediction=prediction,
+    )
 
 
 def with_scores(prompt: Prompt, name: str, scores: Evaluation) -> Prompt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from foreword.data.row import Row
@@ -12,18 +12,34 @@ TABLES = ("confusion", "per_class", "baselines")
 """What is left out of a prompt's file: tables of many labels, and other evaluations."""
 
 
+@dataclass(frozen=True)
+class Answered:
+    """A row and the answer to it: ``text`` is what its fields say, ``gold`` the right answer.
+
+    ``probability`` is that of the answer, None where answers have none. ``right`` is None where
+    answers are more or less right, as numbers are. ``prediction`` is all that ``predict`` says.
+    """
+
+    text: str
+    gold: Any
+    answer: Any
+    probability: float | None
+    right: bool | None
+    row: Row = field(repr=False)
+    prediction: Mapping[str, Any] = field(repr=False)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Mapping[str, Any]):
-    """Scores of a task on rows. As a mapping, it is the plain values that ``--json`` prints.
+    """Scores of a task on rows, and the rows with their answers.
 
-    ``headline`` names the score that counts most; ``data`` are the rows, and ``answers`` the
-    objects that ``predict`` gives for them, in the same order.
+    ``headline`` names the score that counts most, ``rows`` are the rows in their order. As a
+    mapping it is the plain values that ``--json`` prints.
     """
 
     headline: str
     plain: Mapping[str, Any]
-    data: Sequence[Row]
-    answers: Sequence[Mapping[str, Any]]
+    rows: Sequence[Answered]
 
     def __getitem__(self, key: str) -> Any:
         return self.plain[key]
@@ -38,8 +54,20 @@ class Evaluation(Mapping[str, Any]):
         low, high = self.interval
         return (
             f"Evaluation({self.headline}={self.score:.2f} ({low:.2f} to {high:.2f}), "
-            f"rows={len(self.data)})"
+            f"rows={len(self.rows)})"
         )
+
+    @property
+    def wrong(self) -> list[Answered]:
+        """The rows that were answered wrongly."""
+        return [row for row in self.rows if row.right is False]
+
+    def to_pandas(self) -> Any:
+        """Return a pandas DataFrame of the rows: text, gold, answer, probability and right."""
+        import pandas
+
+        names = ("text", "gold", "answer", "probability", "right")
+        return pandas.DataFrame({name: [getattr(r, name) for r in self.rows] for name in names})
 
     @property
     def score(self) -> float:

@@ -48,6 +48,12 @@ def answers(
     }
 
 
+def matches(answer: str, references: Sequence[str], language: str | None = None) -> bool:
+    """Return whether an answer has the words of one of the references."""
+    english = is_english(references, language)
+    return normal_words(answer, english) in [normal_words(text, english) for text in references]
+
+
 def is_english(references: Sequence[str], language: str | None = None) -> bool:
     """Tell whether a row's answers are compared as English ones."""
     if language is not None:

@@ -12,6 +12,7 @@ from foreword.data.row import Row, kind
 from foreword.data.shapes import require
 from foreword.errors import UserError, nearest
 from foreword.metrics.answers import answers as measured
+from foreword.metrics.answers import matches
 from foreword.metrics.words import code
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator
@@ -69,6 +70,7 @@ class Answer(TextTask):
                     texts, own, language=self.language, seed=seed
                 ),
                 headline="f1",
+                matches=lambda text, own: matches(text, own, self.language),
                 instruction="Answer the question in words of the text.\n\n",
                 check=_check,
                 windowed="context",

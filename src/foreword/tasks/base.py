@@ -90,6 +90,8 @@ class Task(ABC):
     """A task's configuration: a frozen dataclass of plain values, each with a default.
 
     ``label_field`` is the field that holds a row's single label, None if rows have none or several.
+    ``text_setting`` and ``answer_setting`` name the settings that say which field is read and which
+    one holds the answer; None where no single field does.
     ``fusion`` is how an ensemble combines answers (compose/fusion.py), None if it cannot.
     """
 
@@ -98,6 +100,8 @@ class Task(ABC):
     truncate: Side = "right"
     input_window: int | None = None
     label_field: str | None = None
+    text_setting: ClassVar[str | None] = None
+    answer_setting: ClassVar[str | None] = None
     fusion: ClassVar[Literal["labels", "numbers", "texts"] | None] = None
 
     @property
@@ -281,6 +285,24 @@ class Bound(ABC):
         """The key under which ``predict`` gives the answer itself."""
 
     @abstractmethod
+    def gold_answer(self, row: Row) -> Any:
+        """Return a row's right answer, as ``predict`` gives it; a list of texts if several are."""
+
+    def is_right(self, row: Row, answer: Any) -> bool | None:
+        """Return whether an answer is right; None where answers are more or less right."""
+        return bool(answer == self.gold_answer(row))
+
+    def probability(self, prediction: Mapping[str, Any]) -> float | None:
+        """Return the probability of the answer that ``predict`` gave; None where it has none."""
+        answer = prediction[self.answer]
+        return prediction.get("probabilities", {}).get(answer) if isinstance(answer, str) else None
+
+    def text_of(self, row: Row) -> str:
+        """Return what a row's fields say, one line each; of messages the last one asked."""
+        values = [row.fields[name] for name in self.fields]
+        return "\n".join(map(_as_text, values))
+
+    @abstractmethod
     def predict(
         self,
         rows: Sequence[Row],
@@ -301,3 +323,10 @@ class Bound(ABC):
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
     ) -> dict[str, Any]:
         """Compare predictions with gold answers: the task's metrics, with confidence intervals."""
+
+
+def _as_text(value: Any) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    asked = [each for each in value if isinstance(each, Mapping) and each.get("role") == "user"]
+    return str(asked[-1]["content"]) if asked else " ".join(map(str, value))

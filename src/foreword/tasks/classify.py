@@ -50,6 +50,9 @@ class Classify(ShowingTask):
     labels: Mapping[str, str | Sequence[str]] | None = setting(
         None, help="label or label=word,word ...; or @FILE of many words; else those of the rows"
     )
+    text_field: str = setting(
+        "text", help="the field that {text} reads in the template", optional=True
+    )
     label_field: str = setting("label", help="the field that holds the label")
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
     truncate: Side = setting("right", help="the side on which rows are truncated")
@@ -78,12 +81,12 @@ class Classify(ShowingTask):
     )
 
     fusion: ClassVar[Literal["labels"]] = "labels"
+    text_setting: ClassVar[str] = "text_field"
+    answer_setting: ClassVar[str] = "label_field"
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Classify:
         """Return the task with the labels of the rows and a template, where none are given."""
-        template = self.template
-        if template is None:
-            template = usual_template(rows[0], backbone, "Label")
+        template = template_for(self.template, self.text_field, rows[0], backbone, "Label")
         labels, weights = self.labels, self.class_weights
         if labels is None:
             labels = {
@@ -140,17 +143,23 @@ def labels_in(rows: Sequence[Row], field: str) -> list[str]:
     return [str(row.fields[field]) for row in rows]
 
 
-def usual_template(row: Row, backbone: Backbone, asked: str) -> str:
-    """Return a template for rows with a text or a pair: their lines, then what is ``asked``.
+def template_for(
+    template: str | None, text_field: str, row: Row, backbone: Backbone, asked: str
+) -> str:
+    """Return a template in which ``{text}`` is the field ``text_field``.
 
-    Raises UserError if the row has neither.
+    Without one, the lines of a row's text, or of its pair, then what is ``asked``. Raises UserError
+    where the row has neither.
     """
-    known = [name for name in ("text", "text_a", "text_b") if name in row.fields]
-    if not known:
-        raise UserError(
-            f"{row.where}: no field 'text'; say how a row reads with `template`, "
-            f"from its fields ({', '.join(row.fields)})"
-        )
-    body = "\n".join(f"{{{name}}}" for name in known)
-    answer = " [mask]" if backbone.fills_masks else ""
-    return f"{body}\n{asked}:{answer}"
+    if template is None:
+        known = [name for name in (text_field, "text_a", "text_b") if name in row.fields]
+        if not known:
+            raise UserError(
+                f"{row.where}: no field '{text_field}'; name the field that is read with "
+                f"`text_field`, or say how a row reads with `template`, from its fields "
+                f"({', '.join(row.fields)})",
+                field=text_field,
+            )
+        body = "\n".join(f"{{{name}}}" for name in known)
+        return f"{body}\n{asked}:{' [mask]' if backbone.fills_masks else ''}"
+    return template.replace("{text}", f"{{{text_field}}}")

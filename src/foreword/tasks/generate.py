@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
@@ -32,6 +33,9 @@ class Generate(TextTask):
     template: str | None = setting(
         None, help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ..."
     )
+    prompt_field: str = setting(
+        "prompt", help="the field that {prompt} reads in the template", optional=True
+    )
     completion_field: str = setting("completion", help="the field that holds the completion")
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
     truncate: Side = setting("left", help="the side on which rows are truncated")
@@ -41,17 +45,23 @@ class Generate(TextTask):
     )
     decoding: Decoding = field(default_factory=Decoding)
 
+    text_setting: ClassVar[str] = "prompt_field"
+    answer_setting: ClassVar[str] = "completion_field"
+
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Generate:
         """Return the task with a template for the rows, where none is given."""
+        field = self.prompt_field
         if self.template is not None:
-            return self
+            return replace(self, template=self.template.replace("{prompt}", f"{{{field}}}"))
         if "messages" in rows[0].fields:
             return replace(self, template="{messages}")
-        if "prompt" in rows[0].fields:
-            return replace(self, template="{prompt}\n")
+        if field in rows[0].fields:
+            return replace(self, template=f"{{{field}}}\n")
         raise UserError(
-            f"{rows[0].where}: no field 'prompt' or 'messages'; say how a row reads with "
-            f"`template`, from its fields ({', '.join(rows[0].fields)})"
+            f"{rows[0].where}: no field '{field}' or 'messages'; name the field that is read with "
+            f"`prompt_field`, or say how a row reads with `template`, from its fields "
+            f"({', '.join(rows[0].fields)})",
+            field=field,
         )
 
     def bind(self, backbone: Backbone) -> Generator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from foreword.metrics.classification import macro_f1
 from foreword.metrics.multilabel import multilabel
 from foreword.metrics.resample import Floats
 from foreword.tasks.base import Encoded
-from foreword.tasks.classify import usual_template
+from foreword.tasks.classify import template_for
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling, LabelTask, check_headline, check_label
 from foreword.tasks.labels.verbalizer import normalize
@@ -50,6 +50,9 @@ class Multilabel(LabelTask):
     labels: Mapping[str, str | Sequence[str]] | None = setting(
         None, help="label or label=word,word ...; or @FILE of many words; else those of the rows"
     )
+    text_field: str = setting(
+        "text", help="the field that {text} reads in the template", optional=True
+    )
     labels_field: str = setting("labels", help="the field that holds the list of labels")
     none: str = setting("none", help="the label of rows without a label")
     thresholds: Mapping[str, float] | None = setting(
@@ -64,9 +67,12 @@ class Multilabel(LabelTask):
     truncate: Side = setting("right", help="the side on which rows are truncated")
     input_window: int | None = setting(None, help="read only the first K tokens of each field")
 
+    text_setting: ClassVar[str] = "text_field"
+    answer_setting: ClassVar[str] = "labels_field"
+
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Multilabel:
         """Return the task with the labels of the rows and a template, where none are given."""
-        template = self.template or usual_template(rows[0], backbone, "Labels")
+        template = template_for(self.template, self.text_field, rows[0], backbone, "Labels")
         labels = dict(self.labels or {})
         if not labels:
             names = sorted({name for row in rows for name in labels_of(row, self.labels_field)})
@@ -138,6 +144,10 @@ class ManyLabels(Labelling):
         """Return the indices of the row's labels, ``none`` not counted."""
         own = labels_of(row, self.field)
         return tuple(n for n, name in enumerate(self.labels) if name in own)
+
+    def gold_answer(self, row: Row) -> list[str]:
+        """Return the row's labels."""
+        return [self.labels[number] for number in self.gold(row)]
 
     def slot_labels(self, row: Row) -> Sequence[Sequence[int]]:
         """Return the indices of the row's labels among all names, or that of ``none``."""

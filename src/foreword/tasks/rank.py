@@ -203,6 +203,17 @@ class Ranker(Bound):
         answer = self.following(filled, candidates.texts[min(candidates.right)])
         return f"{filled}{answer}{self.template.after}"
 
+    def gold_answer(self, row: Row) -> str | list[str]:
+        """Return the right candidate, or all of them where there are several."""
+        candidates = self.candidates(row)
+        right = [candidates.texts[n] for n in sorted(candidates.right)]
+        return right[0] if len(right) == 1 else right
+
+    def is_right(self, row: Row, answer: Any) -> bool | None:
+        """Return whether the best candidate is a right one."""
+        right = self.gold_answer(row)
+        return answer in right if isinstance(right, list) else bool(answer == right)
+
     def predict(
         self,
         rows: Sequence[Row],

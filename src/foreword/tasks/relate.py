@@ -61,6 +61,8 @@ class Relate(ShowingTask):
     )
 
     fusion: ClassVar[Literal["labels"]] = "labels"
+    text_setting: ClassVar[str] = "text_field"
+    answer_setting: ClassVar[str] = "label_field"
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Relate:
         """Return the task with the relations of the rows and a template, where none are given."""

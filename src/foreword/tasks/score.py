@@ -17,7 +17,7 @@ from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.metrics.regression import regression
 from foreword.tasks.base import Encoded, Task
-from foreword.tasks.classify import usual_template
+from foreword.tasks.classify import template_for
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling
 from foreword.tasks.templates.layout import Side
@@ -41,12 +41,17 @@ class Score(Task):
     anchors: Mapping[str, float] | None = setting(
         None, help="number or word=number ...: the words that a score is read off"
     )
+    text_field: str = setting(
+        "text", help="the field that {text} reads in the template", optional=True
+    )
     label_field: str = setting("label", help="the field that holds the label")
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
     truncate: Side = setting("right", help="the side on which rows are truncated")
     input_window: int | None = setting(None, help="read only the first K tokens of each field")
 
     fusion: ClassVar[Literal["numbers"]] = "numbers"
+    text_setting: ClassVar[str] = "text_field"
+    answer_setting: ClassVar[str] = "label_field"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -55,7 +60,7 @@ class Score(Task):
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Score:
         """Return the task with the range of the rows and a template, where none is given."""
-        template = self.template or usual_template(rows[0], backbone, "Score")
+        template = template_for(self.template, self.text_field, rows[0], backbone, "Score")
         anchors = self.anchors
         if anchors is None:
             low, high = self.low, self.high
@@ -126,6 +131,14 @@ class Anchors(Labelling):
         number = self.number(row)
         distances = [abs(anchor - number) for anchor in self.numbers]
         return (distances.index(min(distances)),)
+
+    def gold_answer(self, row: Row) -> float:
+        """Return the row's number."""
+        return self.number(row)
+
+    def is_right(self, row: Row, answer: Any) -> bool | None:
+        """Return None: a number is more or less right."""
+        return None
 
     def class_of(self, row: Row) -> str | None:
         """Return the name of the nearest anchor."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
@@ -36,6 +37,9 @@ class Summarize(TextTask):
         0.0, help="share of the target that is spread over all answers"
     )
     decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
+
+    text_setting: ClassVar[str] = "source_field"
+    answer_setting: ClassVar[str] = "target_field"
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Summarize:
         """Return the task with fields and a template, where none are given."""

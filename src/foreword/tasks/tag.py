@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -79,6 +79,9 @@ class Tag(LabelTask):
     token_field: str = setting("tokens", help="the field that holds a sentence's words")
     tag_field: str = setting("tags", help="the field that holds the words' tags")
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
+
+    text_setting: ClassVar[str] = "token_field"
+    answer_setting: ClassVar[str] = "tag_field"
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Tag:
         """Return the task with the tags of the rows and templates, where none are given."""
@@ -161,6 +164,10 @@ class Tags(Labelling):
     def gold(self, row: Row) -> tuple[int, ...]:
         """Return the indices of the words' tags."""
         return tuple(self.names.index(tag) for tag in texts_of(row, self.field))
+
+    def gold_answer(self, row: Row) -> list[str]:
+        """Return the words' tags."""
+        return texts_of(row, self.field)
 
     def slot_labels(self, row: Row) -> Sequence[Sequence[int]]:
         """Return each word's tag."""

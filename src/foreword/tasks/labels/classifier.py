@@ -90,6 +90,14 @@ class Classifier(LabelExamples):
 
     # Answering ---------------------------------------------------------------------------------
 
+    def gold_answer(self, row: Row) -> Any:
+        """Return a row's right answer, from the labelling."""
+        return self.labelling.gold_answer(row)
+
+    def is_right(self, row: Row, answer: Any) -> bool | None:
+        """Return whether an answer is right, from the labelling."""
+        return self.labelling.is_right(row, answer)
+
     def predict(
         self,
         rows: Sequence[Row],

@@ -83,6 +83,14 @@ class Labelling(ABC):
     def gold(self, row: Row) -> tuple[int, ...]:
         """Return the indices of a row's labels."""
 
+    def gold_answer(self, row: Row) -> Any:
+        """Return a row's right answer, as ``answer_of`` gives it."""
+        return self.names[self.gold(row)[0]]
+
+    def is_right(self, row: Row, answer: Any) -> bool | None:
+        """Return whether an answer is right; None where answers are more or less right."""
+        return bool(answer == self.gold_answer(row))
+
     def number(self, row: Row) -> float:
         """Return the gold number of a row, for labels that stand for numbers."""
         return 0.0

@@ -176,7 +176,8 @@ class Template:
             if name not in known:
                 raise UserError(
                     f"{where}: no field '{name}', which the template asks for; "
-                    + nearest(name, known)
+                    + nearest(name, known),
+                    field=name,
                 )
 
 

@@ -73,6 +73,15 @@ class Generator(TextExamples):
 
     # Answering ---------------------------------------------------------------------------------
 
+    def gold_answer(self, row: Row) -> str | list[str]:
+        """Return the row's answer, or all of them where it has several."""
+        references = list(self.wording.references(row))
+        return references[0] if len(references) == 1 else references
+
+    def is_right(self, row: Row, answer: Any) -> bool | None:
+        """Return whether a text equals one of the row's answers, as the task compares texts."""
+        return self.wording.matches(str(answer), self.wording.references(row))
+
     def predict(
         self,
         rows: Sequence[Row],

@@ -19,10 +19,16 @@ class TextTask(Task):
     fusion: ClassVar[Literal["texts"]] = "texts"
 
 
+def exact(answer: str, references: Sequence[str]) -> bool:
+    """Return whether an answer is one of the references, white space at the ends aside."""
+    return answer.strip() in {text.strip() for text in references}
+
+
 @dataclass(frozen=True)
 class Wording:
     """The gold answer and the references of a row, and how answers are scored.
 
+    ``matches`` says whether an answer is one of the references.
     The field ``windowed`` of a row that is too long is split into windows, ``stride`` tokens apart;
     ``holds`` tells whether a window contains the answer. With ``every_turn`` all turns of the
     assistant are learned, not just the last one.
@@ -32,6 +38,7 @@ class Wording:
     references: Callable[[Row], Sequence[str]]
     measure: Callable[[Sequence[str], Sequence[Sequence[str]], int], dict[str, Any]]
     headline: str
+    matches: Callable[[str, Sequence[str]], bool] = exact
     instruction: str = "Answer the request below.\n\n"
     check: Callable[[Row, bool], None] = lambda row, answers: None
     windowed: str | None = None
