@@ -131,8 +131,14 @@ MISTAKES = [
     ),
     (
         "a.csv",
-        "text\nx\n".encode("utf-16"),
-        "a.csv:1: not UTF-8 (byte 0 of the file is 0xff); save as UTF-8",
+        "text\n\u6587\n".encode("gbk"),
+        "a.csv:2: not UTF-8 (byte 5 of the file is 0xce); save as UTF-8, in Excel as CSV UTF-8",
+    ),
+    (
+        "a.csv",
+        "text\nx\n".encode("utf-16")[:-1],
+        "a.csv:2: not UTF-16-LE (byte 14 of the file is 0x0a); save as UTF-8, in Excel as CSV "
+        "UTF-8",
     ),
     (
         "a.jsonl",
@@ -210,21 +216,28 @@ MISTAKES = [
     ("a.csv", b"\ntext, text\nx,y\n", "a.csv:2: two columns are named 'text'; rename one"),
     (
         "a.csv",
-        b'text,label\nx,pos\n"y,neg\nz,neg\n',
-        "a.csv:3: quotes that do not pair up (unexpected end of data); double each quote inside a "
-        "quoted cell, or save as .jsonl",
+        b"text,,\nx,,\nx,,y\n",
+        "a.csv:3: cells in this row: 3, in the header: 1 (text); "
+        "fill the row, or quote a cell that holds a comma",
+    ),
+    ("a.csv", b"a,,,b\nx,,,y\n", "a.csv:1: two columns have no name; name them"),
+    (
+        "a.xls",
+        b"",
+        "a.xls: cannot tell its format from the ending '.xls'; save it as CSV (in Excel: Save As, "
+        "CSV UTF-8)",
     ),
     (
         "a.txt",
         b"hello",
         "a.txt: cannot tell its format from the ending '.txt'; "
-        "(known: .jsonl, .ndjson, .json, .csv, .tsv, .parquet)",
+        "(known: .jsonl, .ndjson, .json, .csv, .tsv, .xlsx, .parquet)",
     ),
     (
         "a.jsonlines",
         b"{}",
         "a.jsonlines: cannot tell its format from the ending '.jsonlines'; "
-        "did you mean '.jsonl'? (known: .jsonl, .ndjson, .json, .csv, .tsv, .parquet)",
+        "did you mean '.jsonl'? (known: .jsonl, .ndjson, .json, .csv, .tsv, .xlsx, .parquet)",
     ),
     (
         "a.csv.gz",

@@ -1,38 +1,89 @@
-"""Formats: files of rows, told by their endings; complaints begin with `FILE:LINE`."""
+"""Formats: files of rows, known by their endings; errors begin with `FILE:LINE`."""
 
 from __future__ import annotations
 
-import csv
 import difflib
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from foreword.data.encodings import decode
 from foreword.data.row import Row, kind
+from foreword.data.spreadsheet import AS_CSV, read_spreadsheet
+from foreword.data.tables import read_table
 from foreword.errors import UserError, nearest
+from foreword.reporter import SILENT, Reporter
+
+TABLES = (".csv", ".tsv")
+TEXTS = (".jsonl", ".ndjson", ".json", *TABLES)
+KNOWN = (*TEXTS, ".xlsx", ".parquet")
+"""The endings of files that hold rows."""
+
+OTHER_SPREADSHEETS = (".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
+
+OnBad = Callable[[UserError], None]
+"""Is given the error of a row that cannot be used; if it returns, the row is left out."""
 
 
-def read_file(path: Path, name: str) -> Iterator[Row]:
-    """Read the rows of one file; complaints call it ``name``.
+def refuse(error: UserError) -> None:
+    """End at the first row that cannot be used."""
+    raise error
 
-    Raises UserError for an unknown ending, and for content that is not what the ending says.
+
+def read_file(
+    path: Path,
+    name: str,
+    *,
+    delimiter: str | None = None,
+    on_bad: OnBad = refuse,
+    report: Reporter = SILENT,
+) -> Iterator[Row]:
+    """Read the rows of one file, which errors call ``name``.
+
+    ``delimiter`` is the sign between the cells of a CSV or TSV file, None to find it. ``report``
+    hears of an encoding that had to be guessed. Raises UserError for an unknown ending, and for
+    content that is not what the ending says.
     """
     suffix, zipped = _suffix(path.name)
     if suffix == ".parquet" and not zipped:
         return _parquet(path, name)
-    if suffix not in _TEXT_FORMATS:
-        hint = nearest(suffix, _KNOWN)
+    if suffix == ".xlsx" and not zipped:
+        return read_spreadsheet(path, name, on_bad=on_bad)
+    if suffix not in TEXTS:
+        hint = AS_CSV if suffix in OTHER_SPREADSHEETS else nearest(suffix, KNOWN)
         raise UserError(f"{name}: cannot tell its format from the ending '{suffix}'; {hint}")
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if zipped else data
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{name}: not a whole gzip file ({error}); compress it again") from None
-    return _TEXT_FORMATS[suffix](decode(data, name), name)
+    return read_text(data, name, suffix, delimiter=delimiter, on_bad=on_bad, report=report)
+
+
+def read_text(
+    data: bytes,
+    name: str,
+    suffix: str | None = None,
+    *,
+    delimiter: str | None = None,
+    on_bad: OnBad = refuse,
+    report: Reporter = SILENT,
+) -> Iterator[Row]:
+    """Read the rows of a file's bytes; without its ``suffix``, the first sign tells the format."""
+    western = suffix is None or suffix in TABLES
+    text, encoding = decode(data, name, western=western)
+    if encoding == "windows-1252":
+        report.line(f"{name}: is not UTF-8; read as Windows-1252, as Excel for Windows saves CSV")
+    if suffix is None:
+        suffix = {"{": ".jsonl", "[": ".json"}.get(text.lstrip()[0], ".csv")
+    if suffix in TABLES:
+        return read_table(text, name, delimiter=delimiter, on_bad=on_bad)
+    if delimiter is not None:
+        raise UserError(f"{name}: `delimiter` is for CSV and TSV files; leave it out")
+    return _json(text, name) if suffix == ".json" else json_lines(text, name, on_bad=on_bad)
 
 
 def _suffix(name: str) -> tuple[str, bool]:
@@ -48,31 +99,23 @@ def may_hold_rows(path: Path) -> bool:
 def is_data_name(name: str) -> bool:
     """Tell whether a name has the ending of a file of rows."""
     suffix, zipped = _suffix(name)
-    return zipped or suffix in _KNOWN
+    return zipped or suffix in KNOWN
 
 
-def decode(data: bytes, name: str) -> str:
-    """Decode a file's bytes as UTF-8; raises UserError for other bytes and for an empty file."""
-    try:
-        text = data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{name}:{line}: not UTF-8 (byte {error.start} of the file is "
-            f"0x{data[error.start]:02x}); save as UTF-8"
-        ) from None
-    if not text.strip():
-        raise UserError(f"{name}: the file is empty; write at least one row")
-    return text
-
-
-def json_lines(text: str, name: str) -> Iterator[Row]:
-    """Read one JSON object a line; raises UserError for a line that holds none."""
+def json_lines(text: str, name: str, *, on_bad: OnBad = refuse) -> Iterator[Row]:
+    """Read one JSON object a line; ``on_bad`` is given the error of a line that holds none."""
     whole = "rename it to .json" if text.lstrip().startswith("[") else "write one object a line"
     # Not str.splitlines: U+2028 and its like may stand inside a JSON string.
     for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield _object(_parsed(line, name, number, hint=whole), f"{name}:{number}", hint=whole)
+        if not line.strip():
+            continue
+        try:
+            value = _parsed(line, name, number, hint=whole)
+            row = _object(value, f"{name}:{number}", hint=whole)
+        except UserError as error:
+            on_bad(error)
+        else:
+            yield row
 
 
 def _json(text: str, name: str) -> Iterator[Row]:
@@ -113,51 +156,6 @@ def _object(value: Any, where: str, *, hint: str) -> Row:
     return Row(value, where)
 
 
-def _comma_separated(text: str, name: str) -> Iterator[Row]:
-    return _table(text, name, delimiter=",")
-
-
-def _tab_separated(text: str, name: str) -> Iterator[Row]:
-    return _table(text, name, delimiter="\t")
-
-
-def _table(text: str, name: str, *, delimiter: str) -> Iterator[Row]:
-    cells = _cells(text, name, delimiter)
-    line, header = next(cells, (1, []))
-    header = [column.strip() for column in header]
-    for column in header:
-        if header.count(column) > 1:
-            raise UserError(f"{name}:{line}: two columns are named '{column}'; rename one")
-    mark = "tab" if delimiter == "\t" else "comma"
-    for line, row in cells:
-        if len(row) != len(header):
-            raise UserError(
-                f"{name}:{line}: cells in this row: {len(row)}, in the header: {len(header)} "
-                f"({', '.join(header)}); fill the row, or quote a cell that holds a {mark}"
-            )
-        yield Row(dict(zip(header, row, strict=True)), f"{name}:{line}")
-
-
-def _cells(text: str, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Give each row that is not blank with the line it starts on: a quoted cell may hold more."""
-    # newline="" keeps the line ends inside quoted cells as they are; strict, because otherwise a
-    # quote that is never closed swallows the rest of the file in silence.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise UserError(
-                f"{name}:{line}: quotes that do not pair up ({error}); double each quote inside a "
-                "quoted cell, or save as .jsonl"
-            ) from None
-        if len(row) > 1 or "".join(row).strip():
-            yield line, row
-
-
 def _parquet(path: Path, name: str) -> Iterator[Row]:
     import pyarrow as pa  # slow to import
     import pyarrow.parquet as pq
@@ -168,16 +166,6 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
         reason = first_line(error)
         raise UserError(f"{name}: not a whole Parquet file ({reason}); write it again") from None
     return (Row(record, f"{name}:{n}") for n, record in enumerate(records, start=1))
-
-
-_TEXT_FORMATS: dict[str, Callable[[str, str], Iterator[Row]]] = {
-    ".jsonl": json_lines,
-    ".ndjson": json_lines,
-    ".json": _json,
-    ".csv": _comma_separated,
-    ".tsv": _tab_separated,
-}
-_KNOWN = [*_TEXT_FORMATS, ".parquet"]
 
 
 def first_line(error: BaseException) -> str:

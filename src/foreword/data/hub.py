@@ -30,19 +30,24 @@ def parse_split(source: str | Path) -> tuple[str | Path, str | None]:
 
 
 def read_folder(
-    source: str | Path, path: Path, splits: Sequence[str], *, explicit: bool
+    source: str | Path,
+    path: Path,
+    splits: Sequence[str],
+    *,
+    explicit: bool,
+    options: Mapping[str, Any],
 ) -> Iterator[Row]:
     """Read the first of ``splits`` that a folder has, one of files or one `datasets` saved.
 
     Without ``explicit``, a saved data set that has no splits may be of any, and rows to score may
-    be the only split that there is.
+    be the only split that there is. ``options`` are those of ``read_file``.
     """
     saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
     for split in () if saved else splits:
         alike = [each for each in path.iterdir() if split in each.name and may_hold_rows(each)]
         if len(alike) == 1 and alike[0].is_file() and alike[0].stem.split(".")[0] == split:
             # The plain case needs no library, and so keeps lines in its complaints.
-            return read_file(alike[0], str(Path(source) / alike[0].name))
+            return read_file(alike[0], str(Path(source) / alike[0].name), **options)
 
     import datasets  # slow to import
 

@@ -9,18 +9,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from foreword.data.formats import (
-    decode,
+    OnBad,
     first_line,
     is_data_name,
-    json_lines,
     neighbours,
     read_file,
+    read_text,
+    refuse,
 )
 from foreword.data.hub import HUB_ID, parse_split, read_folder, read_hub
 from foreword.data.row import Row
+from foreword.data.tables import parse_delimiter
 from foreword.errors import UserError, nearest
+from foreword.reporter import SILENT, Reporter
 
 
 def read_rows(
@@ -28,24 +32,33 @@ def read_rows(
     *,
     columns: Mapping[str, str] | None = None,
     split: str | Sequence[str] | None = None,
+    delimiter: str | None = None,
+    on_bad: OnBad = refuse,
+    report: Reporter = SILENT,
 ) -> list[Row]:
     """Read every row of `source`, renaming columns as told.
 
-    `source` is a `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` (any of them also `.gz`) or
-    `.parquet` file; `-` for JSON lines on standard input; a folder of such files or one that
-    `datasets` saved; or a hub id, `owner/name` or `owner/name/configuration`. Class labels that
-    `datasets` stores as numbers come back as their names.
+    `source` is a `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` (any of them also `.gz`), `.xlsx` or
+    `.parquet` file; `-` for JSON lines, JSON or CSV on standard input; a folder of such files or
+    one that `datasets` saved; or a hub id, `owner/name` or `owner/name/configuration`. Class labels
+    that `datasets` stores as numbers come back as their names.
 
     `columns` maps a field's name to the column it is read from, as in `{"text": "sentence"}`; a
     column of the file that already bears that name gives way. `split` (default `train`) picks the
     part of a folder or a hub id; of several names, such as `hub.DEV`, the first that there is. A
     split that stands in the source, as in `owner/name:test`, wins.
 
+    `delimiter` is the sign between the cells of a CSV or TSV file, one sign or a word such as
+    `tab`; without, it is found. `on_bad` is given the error of each row that cannot be read: by
+    default it raises it. `report` hears of an encoding that had to be guessed.
+
     Raises UserError, in one line that begins with the file and the line, for whatever is missing,
     unreadable, malformed or empty.
     """
+    sign = None if delimiter is None else parse_delimiter(delimiter)
+    options: dict[str, Any] = {"delimiter": sign, "on_bad": on_bad, "report": report}
     try:
-        rows = list(_records(source, split))
+        rows = list(_records(source, split, options))
     except OSError as error:
         reason = error.strerror or first_line(error)
         raise UserError(f"{source}: cannot be read ({reason}); check the file") from None
@@ -54,7 +67,9 @@ def read_rows(
     return [rename(row, columns) for row in rows] if columns else rows
 
 
-def _records(source: str | Path, split: str | Sequence[str] | None) -> Iterator[Row]:
+def _records(
+    source: str | Path, split: str | Sequence[str] | None, options: Mapping[str, Any]
+) -> Iterator[Row]:
     source, given = parse_split(source)
     split = given or split
     explicit = isinstance(split, str)
@@ -63,7 +78,7 @@ def _records(source: str | Path, split: str | Sequence[str] | None) -> Iterator[
     if isinstance(source, str) and "://" in source and not path.exists():
         raise UserError(f"{source}: is an address, not a file; download it and give its path")
     if path.is_dir():
-        return read_folder(source, path, splits, explicit=explicit)
+        return read_folder(source, path, splits, explicit=explicit, options=options)
     if not path.exists() and str(source) != "-":
         if isinstance(source, str) and HUB_ID.fullmatch(source) and not is_data_name(source):
             return read_hub(source, path, splits, explicit=explicit)
@@ -73,8 +88,8 @@ def _records(source: str | Path, split: str | Sequence[str] | None) -> Iterator[
             f"{source}: is one file, so there is no split '{split}' to pick; leave the split out"
         )
     if str(source) == "-":
-        return json_lines(decode(sys.stdin.buffer.read(), "<stdin>"), "<stdin>")
-    return read_file(path, str(source))
+        return read_text(sys.stdin.buffer.read(), "<stdin>", **options)
+    return read_file(path, str(source), **options)
 
 
 def rename(row: Row, columns: Mapping[str, str]) -> Row:

@@ -1,0 +1,65 @@
+"""Spreadsheets: the first sheet of an Excel workbook, with the cells as the texts they show."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from foreword.data.row import Row
+from foreword.data.tables import under_header
+from foreword.errors import UserError
+
+AS_CSV = "save it as CSV (in Excel: Save As, CSV UTF-8)"
+
+
+def read_spreadsheet(
+    path: Path, name: str, *, on_bad: Callable[[UserError], None]
+) -> Iterator[Row]:
+    """Read the rows of a workbook's first sheet under its header; all cells become texts.
+
+    ``on_bad`` is given the error of each row with a cell beyond the header's. Raises UserError
+    where openpyxl is not installed, and for a file that is no workbook.
+    """
+    try:
+        import openpyxl  # slow to import
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{name}: reading .xlsx needs openpyxl; pip install 'foreword[excel]', or {AS_CSV}"
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of styles and extensions that are not read
+            book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+            sheet = book.worksheets[0]
+            sheet.reset_dimensions()  # which some programs write wrongly
+            rows = [[as_text(cell) for cell in row] for row in sheet.iter_rows()]
+            book.close()
+    except (zipfile.BadZipFile, KeyError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name}: not a whole .xlsx file ({reason}); {AS_CSV}") from None
+    width = max(map(len, rows), default=0)
+    padded = ((n, [*row, *[""] * (width - len(row))]) for n, row in enumerate(rows, start=1))
+    mend = "name the column of each cell"
+    return under_header(padded, name, mend=mend, on_bad=on_bad)
+
+
+def as_text(cell: Any) -> str:
+    """Return a cell as the text that a spreadsheet shows, as it would be in a CSV file."""
+    value = cell.value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    if isinstance(value, int) and re.fullmatch("0+", cell.number_format):
+        return str(value).zfill(len(cell.number_format))
+    if isinstance(value, datetime.datetime):
+        midnight = value.time() == datetime.time()
+        return value.date().isoformat() if midnight else value.isoformat(" ", "seconds")
+    return str(value)
