@@ -33,7 +33,7 @@ class RunSettings:
         None, help="settings that were measured together; those that are given win"
     )
     train: str | None = setting(
-        None, help="rows to train on: CSV, TSV, XLSX, JSONL, JSON, Parquet, a folder or a datasets id"
+        None, help="rows to train on: CSV, XLSX, JSONL, JSON, Parquet, a folder or a datasets id"
     )
     dev: str | None = setting(
         None, help="rows to choose the best checkpoint by; else a tenth of the training rows"
