@@ -56,6 +56,24 @@ def until(true: Callable[[], Any], ended: Callable[[], bool] = lambda: False) ->
         time.sleep(0.005)
 
 
+class Stuck:
+    """Reading it from a pickle writes down the process's number in a file, and never ends."""
+
+    def __init__(self, sign: Path) -> None:
+        self.sign = sign
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return _wait_endlessly, (self.sign,)
+
+
+def _wait_endlessly(sign: Path) -> None:
+    part = sign.with_suffix(".part")
+    part.write_text(str(os.getpid()))
+    part.rename(sign)
+    while True:
+        time.sleep(1)
+
+
 def end_started() -> None:
     """End what ``process`` and ``launch`` have started and is still running."""
     while _started:

@@ -251,19 +251,6 @@ def test_a_signal_ends_the_process_too(
         assert "0 of 1 runs done" in (tmp_path / "said").read_text()
 
 
-def test_ctrl_c_while_a_process_is_started_is_heard_afterwards() -> None:
-    done = []
-
-    def start() -> None:
-        with foreword.evaluation.compare._hold_ctrl_c():
-            os.kill(os.getpid(), signal.SIGINT)
-            done.append("started")
-
-    with pytest.raises(KeyboardInterrupt):
-        start()
-    assert done == ["started"]
-
-
 # Records -----------------------------------------------------------------------------------------
 
 

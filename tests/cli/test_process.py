@@ -71,14 +71,17 @@ def test_a_run_that_is_killed_resumes_to_the_same_bytes(
     assert steps_of(out) == list(range(1, STEPS + 1))
 
 
-def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(
-    world: Any, cli: Cli, tmp_path: Path, whole: bytes
+@pytest.mark.parametrize(
+    ("number", "expected"), first(1, [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+)
+def test_a_signal_saves_says_how_to_go_on_and_sets_the_status(
+    number: signal.Signals, expected: int, world: Any, cli: Cli, tmp_path: Path, whole: bytes
 ) -> None:
     out = tmp_path / "p.safetensors"
     arguments = world.train(out, "--epochs", "4")
-    status, words = interrupted(arguments, out, signal.SIGINT, 4)
+    status, words = interrupted(arguments, out, number, 4)
     assert steps_of(out) == [1, 2, 3, 4]
-    assert status == 130
+    assert status == expected
     assert words.splitlines()[-1] == (
         f"foreword: stopped at step 4 of {STEPS}; the same command with --resume goes on"
     )

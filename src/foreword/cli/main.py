@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from cyclopts import App, CycloptsError
 
 from foreword.errors import UserError
-from foreword.training.interrupt import Interrupted
+from foreword.training.interrupt import Interrupted, Terminated, terminable
 from foreword.training.world import ALONE, World, is_one_of_several
 
 app = App(
@@ -54,7 +54,7 @@ for _name, _place in COMMANDS.items():
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 2 for a user's mistake, 130 for Ctrl-C, 1 for a bug.
+    """Run a command; return 0, 1 for a bug, 2 for a user's mistake, 130 and 143 for signals.
 
     Of several processes only the first prints results, and only one says why the run ended.
     """
@@ -92,13 +92,16 @@ def _run(arguments: Sequence[str] | None, world: World) -> int:
             command, bound, more = app.parse_args(arguments, exit_on_error=False, print_error=False)
             if world.size > 1 and "world" not in more:
                 raise UserError("only train runs in several processes; start one of this command")
-            command(*bound.args, **bound.kwargs, **dict.fromkeys(more, world))
+            with terminable() if world.size == 1 else nullcontext():
+                command(*bound.args, **bound.kwargs, **dict.fromkeys(more, world))
     except UserError as error:
         return _told(world, 2, _in_one_line(error))
     except CycloptsError as error:
         return _told(world, 2, " ".join(str(error).split()))
     except Interrupted as error:
-        return _told(world, 130, f"{error}; the same command with --resume goes on")
+        return _told(world, 128 + error.signal, f"{error}; the same command with --resume goes on")
+    except Terminated as error:
+        return _told(world, 143, str(error) or "terminated")
     except KeyboardInterrupt as error:
         return _told(world, 130, str(error) or "interrupted")
     except BrokenPipeError:

@@ -8,18 +8,13 @@ that the same comparison, started again, continues.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import shutil
 import signal
 import statistics
 import sys
 import tempfile
-import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +23,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.config.values import hash_of
 from foreword.data.row import Row
 from foreword.errors import UserError
+from foreword.evaluation.apart import call_apart
 from foreword.evaluation.evaluate import evaluate, score
 from foreword.evaluation.records import Record, append_record, ensure_folder, read_records
 from foreword.evaluation.runs import Demonstrations, Run, ZeroShot
@@ -70,8 +66,8 @@ def compare(runs: Sequence[Run], out: str | Path, report: Reporter = SILENT) -> 
         began = time.monotonic()
         try:
             result = run_apart(run, ensure_folder(path))
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
+        except KeyboardInterrupt as error:  # or SIGTERM
+            raise type(error)(
                 f"stopped with {done} of {len(runs)} runs done; the same command goes on"
             ) from None
         if "unusable" in result:
@@ -176,26 +172,17 @@ def perform(run: Run, folder: Path) -> Record:
 def run_apart(run: Run, folder: Path) -> Record:
     """Perform a run in a separate process; return its results, or ``error``, one line."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as name:
-        context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_child, args=(run, Path(name)))
-        with _hold_ctrl_c():
-            process.start()
-        try:
-            process.join()
-        finally:
-            process.kill()
-            process.join()
+        status = call_apart(_child, run, Path(name), folder=Path(name))
         answer = Path(name) / "answer.json"
         if answer.exists():
             found: Record = json.loads(answer.read_text("utf-8"))
             return found
-    if process.exitcode == -signal.SIGKILL:
+    if status == -signal.SIGKILL:
         return {"error": "its process was killed; most often the memory was not enough"}
-    return {"error": f"its process ended early, with exit status {process.exitcode}"}
+    return {"error": f"its process ended early, with exit status {status}"}
 
 
 def _child(run: Run, folder: Path) -> None:
-    _end_with_parent(folder)
     try:
         result = perform(run, folder)
     except UserError as error:
@@ -209,40 +196,6 @@ def _child(run: Run, folder: Path) -> None:
         traceback.print_exc()
         result = {"error": f"a bug in Foreword, please report it ({type(error).__name__})"}
     write_whole(folder / "answer.json", json.dumps(result).encode())
-
-
-@contextmanager
-def _hold_ctrl_c() -> Iterator[None]:
-    """Hold Ctrl-C back until the end.
-
-    A process that is started meanwhile ignores it; its parent ends that process.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    heard: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits it
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
-        if heard:
-            signal.raise_signal(signal.SIGINT)
-
-
-def _end_with_parent(folder: Path) -> None:
-    """End this process and remove its folder when its parent ends, for whatever reason."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _peak(backbone: Backbone) -> int:

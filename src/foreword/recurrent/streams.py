@@ -150,18 +150,18 @@ class Reading:
     def go(self, report: Reporter, path: Path) -> None:
         """Take the remaining steps, with checkpoints and scores of the held-out text."""
         saved = time.monotonic()
-        with interruptible() as stopped:
+        with interruptible() as stop:
             while self.progress.step < self.steps:
                 self._step(report)
                 done = self.progress.step
                 judged = done % self.per_epoch == 0 or done == self.steps
                 if judged:
                     self._evaluate(report)
-                if judged or stopped.is_set() or time.monotonic() - saved > SAVE_EVERY:
+                if judged or stop.signal or time.monotonic() - saved > SAVE_EVERY:
                     checkpoint.write(path, self.progress, self.streams, self.optimizer, self.best)
                     saved = time.monotonic()
-                if stopped.is_set() and done < self.steps:
-                    raise Interrupted(f"stopped at step {done} of {self.steps}")
+                if stop.signal and done < self.steps:
+                    raise Interrupted(f"stopped at step {done} of {self.steps}", stop.signal)
 
     def _step(self, report: Reporter) -> None:
         step, settings = self.progress.step, self.settings

@@ -120,7 +120,7 @@ class Loop:
     def go(self, report: Reporter) -> None:
         """Take all steps that are left, and set the best parameters.
 
-        Raises Interrupted after Ctrl-C, when all is saved.
+        Raises Interrupted after Ctrl-C or SIGTERM, when all is saved.
         """
         patience, progress = self.training.patience, self.state.progress
         with ExitStack() as stack:
@@ -129,7 +129,7 @@ class Loop:
                 self.backbone.checkpointing(True)
             elif self.compiles():
                 self.backbone.compiling(True)
-            stopped = stack.enter_context(interruptible())
+            stop = stack.enter_context(interruptible())
             if progress.best_score is None:
                 self.score(report)
             while progress.step < self.steps:
@@ -141,10 +141,12 @@ class Loop:
                     self.score(report)
                 elif self.state.is_due(SAVE_EVERY):
                     self.state.save()
-                if self.world.any(stopped.is_set()):
+                if self.world.any(stop.signal is not None):
                     self.state.save()
                     self.world.wait()  # a launcher stops all when one has left
-                    raise Interrupted(f"stopped at step {progress.step} of {self.steps}")
+                    raise Interrupted(
+                        f"stopped at step {progress.step} of {self.steps}", stop.signal
+                    )
             self.finish(report)
 
     def close(self) -> None:

@@ -1,0 +1,76 @@
+"""A call in a process of its own, which ends with the process that waits for it.
+
+This module imports nothing large: a process that begins watches its parent before all else.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def call_apart(function: Callable[..., object], *arguments: Any, folder: Path) -> int:
+    """Call a function in a process of its own; return that process's exit status.
+
+    The process ends with this one, however this one ends, and ``folder`` is then removed.
+    """
+    context = multiprocessing.get_context("spawn")
+    call = pickle.dumps((function, arguments))  # only unpickled, with all imports, under watch
+    process = context.Process(target=_begin, args=(folder, call))
+    with _hold_ctrl_c():
+        process.start()
+    try:
+        process.join()
+    finally:
+        process.kill()
+        process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _begin(folder: Path, call: bytes) -> None:
+    _end_with_parent(folder)
+    function, arguments = pickle.loads(call)
+    function(*arguments)
+
+
+def _end_with_parent(folder: Path) -> None:
+    """End this process and remove its folder when its parent ends, for whatever reason."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _hold_ctrl_c() -> Iterator[None]:
+    """Hold Ctrl-C back until the end.
+
+    A process that is started meanwhile ignores it; its parent ends that process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
