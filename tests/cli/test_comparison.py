@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +15,10 @@ import foreword.evaluation.compare
 from conftest import Answer, World
 from foreword.cli.compare import Shared
 from foreword.cli.settings import compared
+from foreword.cli.sweep import grid
 from foreword.errors import UserError
 from foreword.evaluation.compare import perform
-from foreword.evaluation.records import Record, summarise
+from foreword.evaluation.records import Record, read_records, summarise
 from foreword.evaluation.runs import Demonstrations, Run, ZeroShot
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
@@ -144,6 +147,55 @@ def test_a_wide_table_still_fits(capsys: pytest.CaptureFixture[str]) -> None:
         assert part in text
 
 
+def sweep(world: World, out: Path, *more: Any) -> list[str]:
+    return command(
+        world, out, "--methods", "zero-shot,soft", "--length", "2,4", "--epochs", 1, *more
+    )
+
+
+def test_a_sweep_shows_what_differs_and_runs_nothing_twice(
+    world: World, cli: Cli, here: list[str], tmp_path: Path
+) -> None:
+    plot = tmp_path / "front.svg"
+    arguments = sweep(world, tmp_path / "c.jsonl", "--shots", "3,5", "--plot", plot)
+    answer = cli(*arguments)
+    assert answer.status == 0, answer.err
+    assert here == ["zero-shot/0", *["soft/0"] * 4]
+    lines = answer.out.splitlines()
+    assert lines[1].split()[:4] == ["method", "length", "shots", "accuracy"]
+    assert [line.split()[:3] for line in lines[3:]] == [
+        ["soft", length, shots] for length in "24" for shots in "35"
+    ]
+    assert lines[2].split()[0] == "zero-shot"
+    assert all(len(line) <= 80 for line in lines), answer.out
+    assert plot.read_text().startswith("<?xml")
+    more = cli(*sweep(world, tmp_path / "c.jsonl", "--shots", "3,5,6", "--json"))
+    assert len(here) == 7
+    entries = more.json["methods"]
+    assert entries[0]["varied"] == {}
+    assert entries[1]["varied"] == {"length": 2, "shots": 3}
+    assert any(entry["front"] for entry in entries)
+
+
+def test_of_one_method_only_the_settings_are_shown(
+    world: World, cli: Cli, here: list[str], tmp_path: Path
+) -> None:
+    more = ("--methods", "soft", "--rows", "8,12", "--table")
+    answer = cli(*command(world, tmp_path / "c.jsonl", *more, "markdown"))
+    assert answer.out.splitlines()[0].startswith("| rows | accuracy | trained |")
+    assert answer.out.splitlines()[1] == "| --- | ---: | ---: | ---: | ---: | ---: |"
+    assert "8 or 12 training rows, 12 test rows" in answer.err
+    again = cli(*command(world, tmp_path / "c.jsonl", *more, "csv"))
+    read = list(csv.DictReader(io.StringIO(again.out)))
+    assert [row["rows"] for row in read] == ["8", "12"]
+    assert [float(row["accuracy"]) for row in read] == [
+        record["score"] for record in read_records(tmp_path / "c.jsonl")
+    ]
+    tabular = cli(*command(world, tmp_path / "c.jsonl", *more, "latex")).out
+    assert tabular.startswith("\\begin{tabular}{lrrrrr}\n\\toprule\nrows & accuracy & trained")
+    assert tabular.endswith("\\bottomrule\n\\end{tabular}\n")
+
+
 def test_a_method_that_cannot_run_says_why(
     world: World, cli: Cli, here: list[str], tmp_path: Path
 ) -> None:
@@ -250,8 +302,8 @@ def test_ctrl_c_is_one_line(
 
 
 def test_a_setting_goes_to_the_methods_that_have_it() -> None:
-    flags = Shared(length=3, shots=2, rate=0.5, seed=4, first_layer=1)
-    made = compared(flags, ["zero-shot", "demonstrations", "soft", "prefix", "soft+prefix"])
+    given = {"length": 3, "shots": 2, "rate": 0.5, "seed": 4, "first_layer": 1}
+    made = compared(given, ["zero-shot", "demonstrations", "soft", "prefix", "soft+prefix"])
     assert made.methods["zero-shot"] == ZeroShot()
     assert made.methods["demonstrations"] == Demonstrations(2)
     assert made.methods["soft"] == Soft(length=3, shots=2)
@@ -260,9 +312,40 @@ def test_a_setting_goes_to_the_methods_that_have_it() -> None:
     assert made.training == Training(rate=0.5, seed=4)
 
 
+def test_values_with_commas_are_combined_and_texts_are_whole() -> None:
+    flags = Shared(length=["1,5", "20"], rate=["1e-3, 0.01"], gate="false,true", epochs=["2"],
+                   template=["{text}, is it", "{text}\\n"], labels=["a=x,y", "b"], seed=4,
+                   start=["text,labels"], calibration=["none"])  # fmt: skip
+    found = list(grid(flags))
+    assert len(found) == 3 * 2 * 2 * 2 * 2
+    assert found[0] == {
+        "length": 1, "rate": 0.001, "gate": False, "epochs": 2, "template": "{text}, is it",
+        "labels": ["a=x,y", "b"], "seed": 4, "start": "text", "calibration": "none",
+    }  # fmt: skip
+    assert {each["template"] for each in found} == {"{text}, is it", "{text}\n"}
+    assert [each["length"] for each in grid(Shared(length=["5,1,5"]))] == [5, 1]
+    assert list(grid(Shared(gate=True))) == [{"gate": True}]
+    assert list(grid(Shared())) == [{}]
+
+
+def test_the_path_of_a_model_may_hold_a_comma(tmp_path: Path) -> None:
+    folder = tmp_path / "a,b"
+    folder.mkdir()
+    assert [each["model"] for each in grid(Shared(model=[str(folder), "x,y"]))] == [
+        str(folder), "x", "y",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (("--methods", "soft", "--length", "1,x"), "--length x: expected a whole number"),
+        (("--methods", "soft", "--lr", "1e-3,"), "--lr : expected a number"),
+        (("--schedule", "linear,cosin"), "--schedule cosin: unknown; did you mean 'cosine'"),
+        (("--methods", "prefix", "--gate=yes,on"), "--gate on: expected true or false"),
+        (("--seed", "1,2"), "--seed"),
+        (("--table", "latex", "--json"), "--table and --json both say"),
+        (("--plot", "front.gif"), "front.gif: a picture is a file that ends in .png, .svg, .pdf"),
         (("--methods", "sfot"), "--methods sfot: unknown 'sfot'; did you mean 'soft'"),
         (("--methods", "soft+zero"), "unknown 'zero'"),
         (("--methods", ""), "unknown ''"),

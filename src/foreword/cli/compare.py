@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from foreword.cli.common import Json, some_rows
 from foreword.cli.flags import CONTINUAL, parameters, without
+from foreword.cli.sweep import grid, with_values
 from foreword.cli.words import columns, with_flags
 from foreword.data.hub import DEV, TEST
 from foreword.data.read import read_rows
@@ -20,10 +22,11 @@ from foreword.report import comparison, console
 from foreword.tasks.registry import name_of
 from foreword.training.terminal import Terminal
 
-Shared = parameters(
-    "Shared", without(("train", "method", "preset", "out", "report_to", "shard", *CONTINUAL))
-)
-"""The settings that all methods share, or those that have them."""
+OTHERS = ("train", "method", "preset", "out", "report_to", "shard", *CONTINUAL)
+"""Settings that a comparison has not, or names otherwise."""
+
+Shared = parameters("Shared", map(with_values, without(OTHERS)))
+"""The settings that all methods share, or those that have them; most may have several values."""
 
 NO_FLAGS = Shared()
 
@@ -42,19 +45,34 @@ def compare(
     out: Annotated[
         Path, Parameter(help="JSONL file of the runs; what it holds is not done again")
     ] = Path("out/compare.jsonl"),
+    table: Annotated[
+        Literal["csv", "latex", "markdown"] | None, Parameter(help="print the table as such text")
+    ] = None,
+    plot: Annotated[
+        Path | None, Parameter(help="draw scores against sizes: a .png, .svg or .pdf file")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Tune and score several methods on the same rows, and show them in one table.
 
-    A setting goes to every method that has it. A method that cannot run says why and loses no
-    other; the same command goes on where it was stopped.
+    A setting goes to every method that has it. One with several values (--length 1,5,20) is a
+    sweep: all combinations are run, and the table shows what differs. A method that cannot run says
+    why and loses no other; the same command goes on where it was stopped.
     """
     from foreword.cli.settings import compared
     from foreword.evaluation.compare import compare as do
-    from foreword.evaluation.runs import Data, Model, Run, ZeroShot
+    from foreword.evaluation.runs import Data, Model, Run, ZeroShot, distinct
+    from foreword.report.pictures import check_picture, draw_front, front
 
-    made = compared(flags, [name.strip() for name in methods.split(",")])
-    made.training.check()
+    if table is not None and as_json:
+        raise UserError("--table and --json both say what is printed; give one")
+    if plot is not None:
+        check_picture(plot)
+    names = [name.strip() for name in methods.split(",")]
+    swept = [compared(given, names) for given in grid(flags)]
+    for each in swept:
+        each.training.check()
+    made = swept[0]
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: give 1 or more")
     read_records(out)  # what is wrong with it is said before the first run
@@ -74,41 +92,63 @@ def compare(
     dev = None
     if made.plain["dev"] is not None:
         dev = some_rows(made.plain["dev"], named, made.plain["dev_rows"], seed, DEV)
-    given = Data(train, test, dev, made.plain["rows"], made.plain["per_label"])
-    trained = len(given.chosen(made.task, seed))
-    model = Model(*(made.plain[name] for name in ("model", "dtype", "device", "quantize")))
+    rows = {
+        (each.plain["rows"], each.plain["per_label"]): Data(
+            train, test, dev, each.plain["rows"], each.plain["per_label"]
+        )
+        for each in swept
+    }
+    trained = [len(each.chosen(made.task, seed)) for each in rows.values()]
     runs = [
-        Run(name, method, replace(made.training, seed=number), model, made.task, given)
+        Run(
+            name,
+            each.methods[name],
+            replace(each.training, seed=number),
+            Model(*(each.plain[key] for key in ("model", "dtype", "device", "quantize"))),
+            each.task,
+            rows[each.plain["rows"], each.plain["per_label"]],
+        )
         for number in range(seed, seed + seeds)
-        for name, method in made.methods.items()
-        if number == seed or not isinstance(method, ZeroShot)  # which no seed changes
+        for name in made.methods
+        for each in swept
+        if number == seed or not isinstance(each.methods[name], ZeroShot)  # which no seed changes
     ]
-    found = summarise(do(runs, out, Terminal()))
+    found = summarise(do(distinct(runs), out, Terminal()))
     found = [{n: with_flags(v) if n == "error" else v for n, v in e.items()} for e in found]
+    headline = next((each["headline"] for each in found if each["score"] is not None), None)
+    if plot is not None and headline is not None:
+        draw_front(found, headline, plot)
     if as_json:
         about = {"train": data, "test": made.plain["test"], "dev": made.plain["dev"]}
         task = name_of(made.task)
-        headline = next((r["headline"] for r in found if r["score"] is not None), None)
+        best = front(found)
+        found = [{**each, "front": each in best} for each in found]
         console.emit(
             {"methods": found, "task": task, "headline": headline, "data": about, "out": out}
         )
     else:
-        _print(found, len(test), trained)
+        _print(found, headline, table, len(test), trained)
+        if plot is not None:
+            console.say(f"{plot}: scores against sizes, with the front of the best by size")
     if all(each["score"] is None for each in found):
         raise UserError("none of the methods could run")
 
 
-def _print(found: list[Record], tested: int, trained: int) -> None:
-    headline = next((each["headline"] for each in found if each["score"] is not None), None)
+def _print(
+    found: list[Record], headline: str | None, table: str | None, tested: int, trained: list[int]
+) -> None:
+    say = console.line if table is None else console.say  # a table for others stands alone
     if headline is not None:
-        several = any(each["spread"] is not None for each in found)
-        console.line(
-            f"{trained} training rows, {tested} test rows; 95% bootstrap interval over these"
-        )
-        if several:
-            console.line("means over the seeds, with ± their standard deviation; the largest peak")
-        console.out().print(comparison.methods(found, headline))
+        counts = " or ".join(map(str, trained))
+        say(f"{counts} training rows, {tested} test rows; 95% bootstrap interval over these")
+        if any(each["spread"] is not None for each in found):
+            say("means over the seeds, with ± their standard deviation; the largest peak")
+        if table is None:
+            console.out().print(comparison.methods(found, headline))
+        else:
+            sys.stdout.write(comparison.written(found, headline, table))
     for each in found:
         if "error" in each:
             some = "" if each["score"] is None else " (a part of the seeds)"
-            console.line(f"{each['method']}{some}: {each['error']}")
+            what = ", ".join([each["method"], *(f"{k} {v}" for k, v in each["varied"].items())])
+            say(f"{what}{some}: {each['error']}")

@@ -39,16 +39,24 @@ class Flag:
     """A setting as a flag, and the same setting in each configuration that has it.
 
     ``owners`` are keyed by whose setting it is: ``"task classify"``, ``"method lora"``,
-    ``"training"``.
+    ``"training"``. With ``several`` values it is a list of words (sweep.py).
     """
 
     name: str
     owners: Mapping[str, Setting]
+    several: bool = False
 
     @property
     def type(self) -> Any:
-        """The type of its values on a command line; all owners have one."""
+        """The type of a value on a command line; all owners have one."""
         return next(iter(self.owners.values())).flag
+
+    @property
+    def taken(self) -> Any:
+        """The type of what the flag takes."""
+        if not self.several:
+            return self.type
+        return bool | str if self.type is bool else list[str]
 
     @property
     def help(self) -> str:
@@ -115,12 +123,12 @@ def parameters(called: str, kinds: Iterable[Flag]) -> type:
             name=flag(each.name),
             help=each.help,
             show_default=each.default or False,
-            consume_multiple=get_origin(each.type) is list,
+            consume_multiple=get_origin(each.taken) is list,
             negative="",
             group=panel,
         )
         made.append(
-            (each.name, Annotated[each.type | None, about], dataclasses.field(default=None))
+            (each.name, Annotated[each.taken | None, about], dataclasses.field(default=None))
         )
     kind = dataclasses.make_dataclass(called, made, frozen=True, kw_only=True, eq=False, repr=False)
     kind.__module__ = __name__  # else it seems to be a built-in one, which cyclopts leaves alone

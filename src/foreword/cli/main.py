@@ -35,6 +35,7 @@ COMMANDS = {
     "info": "info:info",
     "library": "library:library",
     "multitask": "multitask:multitask",
+    "plot": "plot:plot",
     "predict": "predict:predict",
     "pretrain": "pretrain:pretrain",
     "train": "train:train",

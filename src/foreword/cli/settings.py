@@ -143,12 +143,11 @@ class Compared:
     training: Training
 
 
-def compared(flags: Any, names: Sequence[str]) -> Compared:
-    """Make the methods of a comparison; a setting goes to each of them that has it.
+def compared(given: dict[str, Any], names: Sequence[str]) -> Compared:
+    """Make the methods of a comparison of settings; one goes to each of them that has it.
 
     Raises UserError for an unknown method, and for a setting that none of them has.
     """
-    given = merged(flags, None)
     plain = _plain(given)
     task = task_from(_kind(TASKS, plain["task"], "task"), given, "settings")
     methods: dict[str, Method | ZeroShot | Demonstrations] = {}

@@ -76,16 +76,60 @@ def append_record(path: Path, record: Record) -> None:
 
 
 def summarise(records: Sequence[Record]) -> list[Record]:
-    """Summarise the runs of each method: means over the seeds, and the highest peak memory.
+    """Summarise the runs of each method and its settings, over the seeds.
 
-    ``interval`` is the mean of the seeds' bootstrap intervals over the test rows; ``spread`` is
-    the standard deviation of the seeds' scores, None for a single seed. If runs failed, ``error``
-    is the last one's; if all of them did, there is no score.
+    ``score`` is a mean, ``interval`` the mean of the bootstrap intervals over the test rows,
+    ``spread`` the standard deviation of the scores, None for a single seed, and ``peak_mib`` the
+    highest. ``varied`` has the settings, by name, in which entries of one method differ. If runs
+    failed, ``error`` is the last one's; if all of them did, there is no score.
     """
-    methods: dict[str, list[Record]] = {}
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        methods.setdefault(record["method"], []).append(record)
-    return [_summarise_method(name, own) for name, own in methods.items()]
+        about = [record["method"], settings_of(record)]
+        groups.setdefault(json.dumps(about, sort_keys=True, default=str), []).append(record)
+    settings = [settings_of(own[0]) for own in groups.values()]
+    names = [own[0]["method"] for own in groups.values()]
+    varied = _varied(names, settings)
+    return [
+        {
+            **_summarise_method(own[0]["method"], own),
+            "varied": {name: each[name] for name in varied if name in each},
+        }
+        for own, each in zip(groups.values(), settings, strict=True)
+    ]
+
+
+def settings_of(record: Mapping[str, Any]) -> Record:
+    """Return all settings of a run but its seed, by name; of methods together the first's count."""
+    found: Record = {}
+    data, model = record.get("data") or {}, dict(record.get("model") or {})
+    _collect(found, {"model": model.pop("name", None), **model})
+    _collect(found, {name: data.get(name) for name in ("rows", "per_label")})
+    _collect(found, {k: v for k, v in (record.get("task") or {}).items() if k != "name"})
+    _collect(found, record.get("settings") or {})
+    _collect(found, record.get("training") or {})
+    found.pop("seed", None)
+    return found
+
+
+def _collect(found: Record, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if name == "decoding":
+            _collect(found, value)
+        elif name == "methods":
+            for part in value:
+                _collect(found, part)
+        else:
+            found.setdefault(name, value)
+
+
+def _varied(methods: Sequence[str], settings: Sequence[Record]) -> list[str]:
+    """Return the names of settings in which two entries of one method differ."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    for method, own in zip(methods, settings, strict=True):
+        for name, value in own.items():
+            seen.setdefault((method, name), set()).add(json.dumps(value, default=str))
+    return list(dict.fromkeys(name for (_, name), values in seen.items() if len(values) > 1))
 
 
 def _summarise_method(name: str, records: Sequence[Mapping[str, Any]]) -> Record:

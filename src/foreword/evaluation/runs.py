@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foreword.config.values import plain
+from foreword.config.values import hash_of, plain
 from foreword.data.hub import DEV, TEST
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
@@ -118,3 +118,13 @@ class Run:
             "model": plain(self.model),
             "data": data,
         }
+
+
+def distinct(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs that differ in what their results depend on, the first of equals.
+
+    In a sweep over settings that not all methods have, those without them occur again and again.
+    """
+    abouts = {id(run.data): run.data.about() for run in runs}
+    found = {hash_of(run.identity(abouts[id(run.data)])): run for run in reversed(runs)}
+    return list(reversed(found.values()))

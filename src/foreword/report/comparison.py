@@ -6,34 +6,98 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from foreword.metrics.titles import MAIN, title
+from foreword.report.formats import to_csv, to_latex, to_markdown
 from foreword.report.tables import short, with_interval
+
+BYTES = (" B", " KiB", " MiB", " GiB")
 
 
 def methods(found: Sequence[Mapping[str, Any]], headline: str) -> Table:
-    """Lay out the methods of a comparison: score, size, time and memory."""
+    """Lay out the entries of a comparison: what differs, score, size, time and memory.
+
+    Where many settings differ, the sizes of files and memory are left out.
+    """
+    header, rows, texts = cells(found, headline)
     made = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
-    made.add_column("method", overflow="fold")
-    several = any(each["spread"] is not None for each in found)
-    spread = ["±"] if several else []
-    for name in (title(headline), *spread, "trained", "file", "seconds", "peak"):
-        made.add_column(name, justify="right", no_wrap=True)
-    for each in found:
-        if each["score"] is None:
-            made.add_row(each["method"], "failed")
-            continue
-        cells: list[Any] = [with_interval(headline, each["score"], each["interval"])]
-        if several:
-            cells.append("" if each["spread"] is None else f"{each['spread']:.1f}")
-        cells += [
-            short(each["parameters"], 1000, ("", "k", "M", "G")),
-            short(each["bytes"], 1024, (" B", " KiB", " MiB", " GiB")) if each["bytes"] else "-",
-            f"{each['seconds']:.0f}" if each["seconds"] else "-",
-            short(each["peak_mib"] * 2**20, 1024, (" B", " KiB", " MiB", " GiB")),
-        ]
-        made.add_row(each["method"], *cells)
+    shown = [n for n, name in enumerate(header) if texts <= 3 or name not in ("file", "peak")]
+    for place in shown:
+        if place < texts:
+            made.add_column(header[place], overflow="fold")
+        else:
+            made.add_column(header[place], justify="right", no_wrap=True)
+    for row in rows:
+        made.add_row(*(Text(row[place]) for place in shown))
     return made
+
+
+def cells(
+    found: Sequence[Mapping[str, Any]], headline: str
+) -> tuple[list[str], list[list[str]], int]:
+    """Return the header, the rows, and how many columns say what an entry is of.
+
+    These are the method, unless all entries are of one, and the settings that differ.
+    """
+    several = any(each["spread"] is not None for each in found)
+    names = varied(found)
+    one = bool(names) and len({each["method"] for each in found}) == 1
+    about = [*([] if one else ["method"]), *(name.replace("_", " ") for name in names)]
+    spread = ["±"] if several else []
+    header = [*about, title(headline), *spread, "trained", "file", "seconds", "peak"]
+    rows = []
+    for each in found:
+        row = [] if one else [each["method"]]
+        row += [brief_value(each["varied"].get(name)) for name in names]
+        if each["score"] is None:
+            rows.append([*row, "failed", *[""] * (len(header) - len(row) - 1)])
+            continue
+        row.append(with_interval(headline, each["score"], each["interval"]))
+        if several:
+            row.append("" if each["spread"] is None else f"{each['spread']:.1f}")
+        row += [
+            short(each["parameters"], 1000, ("", "k", "M", "G")),
+            short(each["bytes"], 1024, BYTES) if each["bytes"] else "-",
+            f"{each['seconds']:.0f}" if each["seconds"] else "-",
+            short(each["peak_mib"] * 2**20, 1024, BYTES),
+        ]
+        rows.append(row)
+    return header, rows, len(about)
+
+
+def written(found: Sequence[Mapping[str, Any]], headline: str, kind: str) -> str:
+    """Return the entries of a comparison as "csv", with all digits, "latex" or "markdown"."""
+    if kind == "csv":
+        return to_csv(*numbers(found, headline))
+    return {"latex": to_latex, "markdown": to_markdown}[kind](*cells(found, headline))
+
+
+def numbers(found: Sequence[Mapping[str, Any]], headline: str) -> tuple[list[str], list[list[Any]]]:
+    """Return the header and the rows of a table for other programs, with all digits."""
+    names = varied(found)
+    own = ("spread", "parameters", "bytes", "seconds", "peak_mib", "error")
+    header = ["method", *names, headline, "low", "high", "seeds", *own]
+    rows = []
+    for each in found:
+        low, high = each["interval"] or (None, None)
+        settings = [brief_value(each["varied"].get(name)) for name in names]
+        values = [each.get(name) for name in own]
+        count = len(each["seeds"])
+        rows.append([each["method"], *settings, each["score"], low, high, count, *values])
+    return header, rows
+
+
+def varied(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the settings in which entries differ."""
+    return list(dict.fromkeys(name for each in found for name in each.get("varied", ())))
+
+
+def brief_value(value: Any) -> str:
+    """Write the value of a setting in one line; nothing for one that an entry lacks."""
+    if value is None or isinstance(value, bool):
+        return "" if value is None else str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value).replace("\n", "\\n")
 
 
 def composed(entries: Sequence[Mapping[str, Any]], headline: str | None) -> Table:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,48 @@ from foreword.reporter import Reporter
 def log_path(out: Path) -> Path:
     """Return the path of the log of a run that writes ``out``."""
     return out.with_name(f"{out.name.removesuffix('.safetensors')}.log.jsonl")
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The loss of each step of a run, and its dev scores by metric as (step, score)."""
+
+    steps: Sequence[int]
+    losses: Sequence[float]
+    scores: Mapping[str, Sequence[tuple[int, float]]]
+
+
+def read_curves(path: Path) -> Curves:
+    """Read the curves of a log; a line that is still being written is left out.
+
+    Raises UserError for a file that is no log, or in which no step is done.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+        entries = [json.loads(line) for line in lines[:1]]
+    except OSError as error:
+        why = error.strerror
+        raise UserError(f"{path}: cannot be read ({why}); give the log of a run") from None
+    except ValueError:
+        entries = []
+    if not (entries and isinstance(entries[0], dict) and entries[0].keys() >= {"config", "steps"}):
+        raise UserError(f"{path}: is no log of a run; give NAME.log.jsonl, which train writes")
+    steps: list[int] = []
+    losses: list[float] = []
+    scores: dict[str, list[tuple[int, float]]] = {}
+    for line in lines[1:]:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            break
+        if "loss" in entry:
+            steps.append(entry["step"])
+            losses.append(entry["loss"])
+        else:
+            scores.setdefault(entry["metric"], []).append((entry["step"], entry["dev"]))
+    if not steps:
+        raise UserError(f"{path}: no step is done yet; there is nothing to draw")
+    return Curves(steps, losses, scores)
 
 
 class Log(Reporter):
