@@ -41,7 +41,7 @@ LIKELY: dict[str, tuple[str, ...]] = {
     "engine/lower_layers": ("test_trunk",),
     "engine/spill_file": ("test_trunk",),
     "engine/mixup": ("test_regularise",),
-    "engine": ("test_engine", "test_trunk"),
+    "engine": ("test_engine", "test_trunk", "test_regularise"),
     "tasks/labels/verbalizer": ("tasks/test_classify", "tasks/test_labelling", "tasks/test_aids"),
     "metrics": ("metrics",),
     "training/loop": ("test_train", "test_resume", "test_regularise"),

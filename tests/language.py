@@ -18,7 +18,7 @@ from families import CLASSES
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.tasks.classify import Classify
-from teaching import SEED, teach
+from teaching import SEED, START, teach
 
 COLOURS = ["red", "blue", "green", "pink", "grey", "gold"]
 WORDS = ["<pad>", "<end>", "<mask>", "same", "other", ":", *COLOURS]
@@ -67,6 +67,7 @@ def taught(name: str, steps: int) -> Backbone:
         **{"num_attention_heads": 4, "num_heads": 4, "intermediate_size": 96, **SIZES[name]},
         pad_token_id=0,
         eos_token_id=1,
+        initializer_range=START,
     )
     model = CLASSES[ARCHITECTURES[name]].from_config(config).eval()  # dropout off
     teach(model, lambda: _loss(model, name), steps, 3e-3)

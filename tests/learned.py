@@ -20,7 +20,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 from families import CLASSES
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
-from teaching import SEED, teach
+from teaching import SEED, START, teach
 
 COLOURS = ["red", "blue", "green", "pink", "grey", "gold"]
 STANDS = ["before", "after", "apart"]
@@ -102,6 +102,7 @@ def taught(name: str) -> Backbone:
         **{"intermediate_size": 128, **SIZES[name]},
         pad_token_id=0,
         eos_token_id=1,
+        initializer_range=START,
     )
     model = CLASSES[ARCHITECTURES[name]].from_config(config).eval()  # dropout off
     teach(model, lambda: _loss(model, name), STEPS[name], 4e-3)

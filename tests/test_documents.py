@@ -57,6 +57,14 @@ def test_the_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert isinstance(json.loads(printed.out), dict)
 
 
+@pytest.mark.smollm2
+def test_a_prompt_is_tuned_by_hand(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path("examples/by_hand.py")
+    losses = [float(loss) for loss in re.findall(r"loss (\S+),", capsys.readouterr().out)]
+    assert len(losses) == 6
+    assert losses[-1] < losses[0]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_page_on_several_tasks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

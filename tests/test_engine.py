@@ -182,6 +182,7 @@ def test_leading_tokens_are_read_once_where_that_is_exact() -> None:
         short = share(get("gpt2"), soft, (9,) * 7, 20)
         assert short.lead == 0
         assert share(get("gpt2"), NOTHING, (9,) * 7, 20).injection is NOTHING
+        assert share(get("gpt2"), NOTHING, (9,) * 8, 20).lead == 8
         window = share(get("mistral-window"), soft.map(torch.Tensor.float), (9,) * 8, 20)
         assert (window.injection.leading, window.lead) == (3, 0)  # type: ignore[union-attr]
         masked = share(get("bert"), soft.map(torch.Tensor.float), (9,) * 8, 20)

@@ -604,6 +604,8 @@ def test_a_gradient_that_is_not_finite_names_the_step(
         "the gradient is not finite at step 5; lower `rate` (now 0.01); the last"
     )
     assert last_good_step(tmp_path / OUT) == 3
+    line = no_longer_finite(tmp_path / OUT, method=Broken(gradient=2))
+    assert line.startswith("the gradient is not finite at step 2; lower `rate`")
     line = no_longer_finite(tmp_path / OUT, method=Broken(gradient=1))
     assert line.startswith("the gradient is not finite at step 1; try `dtype=float32`; the last")
 

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -179,12 +178,16 @@ def test_labels_of_a_batch_are_the_answers_alone(bench: Any) -> None:
 
 
 class Scripted:
-    """A run with given scores at its steps; scoring is slow, steps are not."""
+    """A run with given scores. By its clock a step takes a second, and scoring a hundred."""
 
     steps, per_epoch = 8, 8
 
     def __init__(self, scores: list[float], last: int = 8) -> None:
         self.scores, self.done, self.last = scores, 0, last
+        self.now = 0.0
+
+    def clock(self) -> float:
+        return self.now
 
     @property
     def over(self) -> bool:
@@ -194,23 +197,28 @@ class Scripted:
         pass
 
     def step(self) -> None:
+        self.now += 1
         self.done += 1
 
     def score(self) -> float:
-        time.sleep(0.02)
+        self.now += 100
         return self.scores[self.done]
 
     def close(self) -> None:
         pass
 
 
-def test_scoring_stops_the_clock(bench: Any) -> None:
-    trace = bench("quality_trace").trace
+def test_scoring_stops_the_clock(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = bench("quality_trace")
+    trace = module.trace
     scores = [float(n) for n in range(9)]
     heard: list[Any] = []
-    curve = trace(Scripted(scores), 4, None, lambda point, steps: heard.append((point, steps)))
+    run = Scripted(scores)
+    monkeypatch.setattr(module.time, "perf_counter", run.clock)
+    curve = trace(run, 4, None, lambda point, steps: heard.append((point, steps)))
     assert [(point.step, point.score) for point in curve] == [(n, n) for n in (0, 2, 4, 6, 8)]
-    assert curve[-1].seconds < 0.02
+    assert [point.seconds for point in curve] == [0, 2, 4, 6, 8]
+    monkeypatch.undo()
     assert heard == [(point, 8) for point in curve]
     assert [point.step for point in trace(Scripted(scores), 3)] == [0, 3, 6, 8]
     assert [point.step for point in trace(Scripted(scores), 4, 3.5)] == [0, 2, 4]

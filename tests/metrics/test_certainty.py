@@ -72,22 +72,6 @@ def test_a_bin_is_closed_on_the_right() -> None:
     assert found([0, 1], chances, resamples=5)["ece"] == pytest.approx(100 * apart / 2, abs=0.01)
 
 
-@pytest.mark.slow
-def test_intervals_are_those_of_resampled_rows() -> None:
-    gold, chances = drawn(60, 3, seed=4)
-    scores = found(gold, chances, resamples=4000)
-    rng, truth = np.random.default_rng(1), np.array(gold)
-    samples = []
-    for _ in range(800):
-        rows = rng.integers(60, size=60)
-        areas = sk.roc_auc_score(truth[rows], chances[rows], multi_class="ovr")
-        corr = sk.matthews_corrcoef(truth[rows], chances[rows].argmax(1))
-        samples.append((100 * areas, 100 * corr))
-    for name, sample in zip(("auroc", "mcc"), np.array(samples).T, strict=True):
-        expected = np.percentile(sample, [2.5, 97.5])
-        assert scores["intervals"][name] == pytest.approx(expected.tolist(), abs=3.0)
-
-
 def test_an_area_of_rows_drawn_several_times_is_that_of_their_copies() -> None:
     gold, chances = drawn(30, 3, seed=5)
     draws = np.random.default_rng(0).multinomial(30, [1 / 30] * 30, size=4).astype(float)

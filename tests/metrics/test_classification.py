@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
 
-import numpy as np
 import pytest
 from samples import LABELS, labelled
 from sklearn import metrics as sk
@@ -35,29 +33,6 @@ def test_classification_is_scikit_learns() -> None:
     matrix = sk.confusion_matrix(gold, predicted, labels=LABELS).tolist()
     assert scores["confusion"] == {"labels": LABELS, "matrix": matrix}
     assert json.loads(json.dumps(scores)) == scores
-
-
-@pytest.mark.slow
-def test_classification_intervals_are_those_of_resampled_rows() -> None:
-    """Drawing confusion cells gives the same distribution as drawing rows, scored by sklearn."""
-    gold, predicted = labelled(80, seed=3)
-    scores = classification(gold, predicted, LABELS, resamples=20_000)
-
-    index = {label: i for i, label in enumerate(LABELS)}
-    truth, guess = (np.array([index[label] for label in side]) for side in (gold, predicted))
-    rng = np.random.default_rng(1)
-    accuracies, macros = [], []
-    for _ in range(1500):
-        rows = rng.integers(80, size=80)
-        t, g = truth[rows], guess[rows]
-        accuracies.append(100 * np.mean(t == g))
-        f1 = sk.f1_score(t, g, average="macro", labels=np.unique(t), zero_division=0)
-        macros.append(100 * f1)
-    # Monte Carlo error of these percentiles is about half a point.
-    for name, naive in (("accuracy", accuracies), ("macro_f1", macros)):
-        assert scores["intervals"][name] == pytest.approx(
-            np.percentile(naive, [2.5, 97.5]).tolist(), abs=2.0
-        )
 
 
 def test_all_rows_of_one_label() -> None:
@@ -99,11 +74,9 @@ def test_classification_refuses_what_does_not_fit() -> None:
         classification([], [], LABELS)
 
 
-def test_ten_thousand_rows_of_77_labels_take_less_than_two_seconds() -> None:
-    rng = np.random.default_rng(0)
-    labels = [f"intent {i}" for i in range(77)]
-    gold = rng.integers(77, size=10_000)
-    predicted = np.where(rng.random(10_000) < 0.5, gold, rng.integers(77, size=10_000))
-    start = time.process_time()
-    classification([labels[i] for i in gold], [labels[i] for i in predicted], labels)
-    assert time.process_time() - start < 2 * 2  # CPU time of two threads
+def test_rows_are_read_once_however_many_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand resamples of many rows would take minutes otherwise."""
+    calls, counted = [], sk.f1_score
+    monkeypatch.setattr(sk, "f1_score", lambda *a, **b: calls.append(1) or counted(*a, **b))
+    classification(*labelled(100), LABELS, resamples=1000)
+    assert len(calls) == 1

@@ -40,16 +40,10 @@ def test_scores_are_scikit_learns() -> None:
     assert "auroc" not in scores["per_class"]["never"]
 
 
-def test_intervals_hold_the_score_and_are_those_of_resampled_rows() -> None:
-    gold, chances = drawn(60, seed=1)
-    guess = chances > 0.5
-    scores = multilabel(names(gold), names(guess), LABELS, resamples=3000)
-    rng, samples = np.random.default_rng(2), []
-    for _ in range(500):
-        rows = rng.integers(60, size=60)
-        samples.append(100 * sk.f1_score(gold[rows], guess[rows], average="micro"))
-    expected = np.percentile(samples, [2.5, 97.5]).tolist()
-    assert scores["intervals"]["micro_f1"] == pytest.approx(expected, abs=2.0)
+def test_the_area_of_a_label_that_one_row_has() -> None:
+    chances = [{"art": 0.9}, {"art": 0.2}, {"art": 0.95}]
+    scores = multilabel([["art"], [], []], [[], [], []], ["art"], probabilities=chances)
+    assert scores["per_class"]["art"]["auroc"] == 50.0
 
 
 def test_rows_without_labels() -> None:

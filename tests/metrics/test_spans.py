@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from itertools import chain
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,26 +92,6 @@ def test_words_are_scored_as_scikit_learn_does() -> None:
     assert scores["macro_f1"] == round(100 * macro, 2)
     assert "span_f1" not in scores
     assert scores["confusion"]["matrix"] == sk.confusion_matrix(truth, found).tolist()
-
-
-@pytest.mark.slow
-def test_intervals_are_those_of_resampled_sentences() -> None:
-    chance = random.Random(1)
-    gold = [chance.choices(["O", "B-PER"], k=chance.randint(2, 20)) for _ in range(30)]
-    guess = [
-        row if chance.random() < 0.6 else chance.choices(["O", "B-PER"], k=len(row)) for row in gold
-    ]
-    scores = tagging(gold, guess, BIO, resamples=3000)
-    rng = np.random.default_rng(2)
-    drawn: dict[str, list[float]] = {"accuracy": [], "span_f1": []}
-    for _ in range(300):
-        rows = rng.integers(30, size=30)
-        again = tagging([gold[r] for r in rows], [guess[r] for r in rows], BIO, resamples=1)
-        for name, values in drawn.items():
-            values.append(again[name])
-    for name, values in drawn.items():
-        expected = np.percentile(values, [2.5, 97.5]).tolist()
-        assert scores["intervals"][name] == pytest.approx(expected, abs=3.0)
 
 
 def test_sentences_of_other_lengths_and_none_are_refused() -> None:

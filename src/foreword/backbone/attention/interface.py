@@ -67,7 +67,6 @@ def attention(
     attention_mask: Tensor | None,  # (B|1, 1|Hq, T, S) bool (True: seen) or additive
     *,
     scaling: float | None = None,
-    dropout: float = 0.0,
     is_causal: bool | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,  # (Hq,) sink logits
@@ -79,7 +78,8 @@ def attention(
     """Attend to the prefix and to the row itself; return (B, T, Hq, D') and no weights.
 
     A learned prefix is seen by every token in every layer, also where a sliding window hides
-    far tokens. Without a mask a causal module sees each token's past, as transformers means it.
+    far tokens. Without a mask a causal module sees each token's past, as transformers means it. Of
+    what transformers gives besides, dropout is 0 in a Backbone, which is never in training mode.
     """
     if foreword is not None and foreword.record is not None:
         foreword.record(module, query, key, value, sliding_window)
@@ -97,7 +97,6 @@ def attention(
             key,
             value,
             attention_mask,
-            dropout=dropout,
             scaling=scaling,
             is_causal=is_causal,
             position_bias=position_bias,
@@ -115,7 +114,7 @@ def attention(
         mask = None if mask is None else additive(mask, position_bias.dtype)
         mask = position_bias if mask is None else position_bias + mask
     rows = None if foreword is None else foreword.rows
-    out = _attend(query, key, value, mask, prefixes, rows, scaling, transform, dropout)
+    out = _attend(query, key, value, mask, prefixes, rows, scaling, transform)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -171,7 +170,7 @@ def _packed(
         if block.start and packing.lead:
             head, tail = key[: packing.lead], value[: packing.lead]
             seen = _append_lead(prefixes, head.transpose(0, 1)[None], tail.transpose(0, 1)[None])
-        out = _attend(q, k, v, mask, seen, mine, scale, transform, 0.0)
+        out = _attend(q, k, v, mask, seen, mine, scale, transform)
         outs.append(block.collect(out.transpose(1, 2)))
         done += block.rows
     return torch.cat(outs)
@@ -195,7 +194,6 @@ def _attend(
     rows: Tensor | None,
     scaling: float | None,
     transform: ScoreTransform,
-    dropout: float,
 ) -> Tensor:
     """Attend as one masked call: (B, Hq, T, D')."""
     groups = query.shape[1] // key.shape[1]
@@ -208,10 +206,8 @@ def _attend(
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     if transform.cap is None and transform.sinks is None:
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
-        )
-    return _explicit(query, key, value, mask, scaling, dropout, transform)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    return _explicit(query, key, value, mask, scaling, transform)
 
 
 def _prepend(
@@ -277,15 +273,13 @@ def _explicit(
     value: Tensor,
     mask: Tensor | None,
     scaling: float | None,
-    dropout: float,
     transform: ScoreTransform,
 ) -> Tensor:
     """Attend step by step, for soft-capped scores (Gemma 2) and attention sinks (gpt-oss)."""
     scores = query @ key.transpose(2, 3)
     scores = scores * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     weights = transform.weights(_cap_and_mask(transform, scores, mask))
-    weights = F.dropout(weights.to(query.dtype), dropout, training=dropout > 0)
-    return weights @ value
+    return weights.to(query.dtype) @ value
 
 
 def _cap_and_mask(transform: ScoreTransform, scores: Tensor, mask: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from foreword.backbone.attention.interface import Recorder
-from foreword.backbone.attention.masks import ancestors, padding, shift_parents
+from foreword.backbone.attention.masks import padding, shift_parents
 from foreword.backbone.attention.packing import pack, packed_order
 from foreword.backbone.example import Line, depths
 from foreword.backbone.run.inputs import model_inputs, pad_right, virtual, with_leading
@@ -107,16 +107,6 @@ def run_padded(
     length = max(map(len, rows))
     if network.fills_masks:
         inputs["attention_mask"] = padding(rows, length).to(here)
-    elif any(line.parents is not None for line in laid):
-        trees = [shift_parents(line, count) for line, count in zip(laid, counts, strict=True)]
-        inputs["attention_mask"] = ancestors(trees, length).to(here)
-        positions = [
-            [offset + depth for depth in depths(tree)]
-            for offset, tree in zip(offsets, trees, strict=True)
-        ]
-        inputs["position_ids"] = pad_sequence(
-            [torch.tensor(p) for p in positions], batch_first=True
-        ).to(here)
     elif "position_ids" in network.accepted:
         steps = torch.arange(length, device=here)
         if len(set(offsets)) == 1:
