@@ -154,7 +154,7 @@ def test_a_preset_stands_under_what_is_given(name: str, tmp_path: Path) -> None:
 def test_a_preset_that_does_not_fit_is_refused() -> None:
     with pytest.raises(UserError, match="unknown preset 'balancd'; did you mean 'balanced'"):
         settings(Flags(preset="balancd"), None)
-    with pytest.raises(UserError, match="--preset best is for method prefix; leave out --method"):
+    with pytest.raises(UserError, match="`preset=best` is for method prefix; leave out `method"):
         settings(Flags(preset="best", method="soft"), None)
 
 

@@ -6,7 +6,6 @@ import pytest
 
 import contract
 from families import REACHED, backbone
-from foreword.cli.settings import method_from
 from foreword.errors import UserError
 from foreword.methods.deep import Deep
 from foreword.methods.full import Full
@@ -16,6 +15,7 @@ from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import kinds, name_of
 from foreword.methods.soft import Soft
+from foreword.training.configure import method_from
 from foreword.training.settings import Training
 from foreword.training.step import adamw
 

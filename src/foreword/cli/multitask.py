@@ -84,8 +84,9 @@ def _read(path: Path, flags: Mapping[str, Any]) -> tuple[dict[str, Settings], Sh
 
     Raises UserError for unknown settings, for those that are of no one task, and for no tasks.
     """
-    from foreword.cli.settings import over_preset, settings_from
+    from foreword.cli.settings import settings_from
     from foreword.multitask_learning.multitask import Sharing
+    from foreword.training.configure import over_preset
 
     read = read_mapping(path)
     own = {f.name for f in dataclasses.fields(Sharing)}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.decode import Decoding
 from foreword.cli.flags import CONTINUAL, RUN
 from foreword.cli.label_words import read_label_words
 from foreword.cli.run_file import read_run_file
@@ -20,18 +19,22 @@ from foreword.cli.words import (
     parse_numbers,
     unescaped,
 )
-from foreword.config.values import from_plain, plain
 from foreword.data.rows import as_rows
 from foreword.errors import UserError, nearest
 from foreword.evaluation.runs import UNTRAINED, Demonstrations, ZeroShot
 from foreword.methods.base import Method
 from foreword.methods.parts.from_file import FromFile
-from foreword.methods.parts.several import join_methods
-from foreword.methods.registry import METHODS, kinds
+from foreword.methods.registry import METHODS
 from foreword.tasks.base import Task
-from foreword.tasks.registry import TASKS
 from foreword.threads import use_threads
-from foreword.training.presets import settings_of
+from foreword.training.configure import (
+    method_from,
+    over_preset,
+    take,
+    task_from,
+    task_kind,
+    training_from,
+)
 from foreword.training.settings import Training
 
 
@@ -69,12 +72,9 @@ def settings_from(given: dict[str, Any], where: str) -> Settings:
     """Make the configurations of settings by name; raises UserError as :func:`settings` does."""
     source = going_on(given)
     plain = _plain(given)
-    task = task_from(_kind(TASKS, plain["task"], "task"), given, where)
+    task = task_of_words(plain["task"], given, where)
     method = source or method_from(plain["method"], given, where)
-    training_values = {f.name for f in dataclasses.fields(Training)}
-    training = from_plain(
-        Training, {k: given.pop(k) for k in list(given) if k in training_values}, where
-    )
+    training = training_from(given, where)
     if given:
         by = f"with method {plain['method']}" if source is None else "that goes on with --from"
         raise UserError(f"{flag(next(iter(given)))} is no setting of task {plain['task']} {by}")
@@ -117,22 +117,6 @@ def going_on(given: dict[str, Any]) -> FromFile | None:
     return made
 
 
-def method_from(name: str, given: dict[str, Any], where: str) -> Method:
-    """Make a method, or several joined by +, of the settings that are its own.
-
-    Takes them out of ``given``; those of several methods go to each that has them.
-    """
-    made: list[Method] = []
-    taken: set[str] = set()
-    for kind in kinds(name):
-        own = dict(given)
-        made.append(_take(kind, own, where))
-        taken |= given.keys() - own.keys()
-    for setting in taken:
-        del given[setting]
-    return join_methods(made)
-
-
 @dataclasses.dataclass(frozen=True)
 class Compared:
     """A comparison's settings: the plain ones, and the configurations made of the rest."""
@@ -149,7 +133,7 @@ def compared(given: dict[str, Any], names: Sequence[str]) -> Compared:
     Raises UserError for an unknown method, and for a setting that none of them has.
     """
     plain = _plain(given)
-    task = task_from(_kind(TASKS, plain["task"], "task"), given, "settings")
+    task = task_of_words(plain["task"], given, "settings")
     methods: dict[str, Method | ZeroShot | Demonstrations] = {}
     taken: set[str] = set()
     for name in names:
@@ -157,7 +141,7 @@ def compared(given: dict[str, Any], names: Sequence[str]) -> Compared:
         methods[name] = _comparable(name, own)
         taken |= given.keys() - own.keys()
     known = {f.name for f in dataclasses.fields(Training)}
-    training = from_plain(Training, {k: v for k, v in given.items() if k in known}, "settings")
+    training = training_from(dict(given), "settings")
     for setting in given:
         if setting not in taken | known:
             raise UserError(
@@ -170,28 +154,13 @@ def compared(given: dict[str, Any], names: Sequence[str]) -> Compared:
 def _comparable(name: str, given: dict[str, Any]) -> Method | ZeroShot | Demonstrations:
     """Make what a comparison calls a method, taking its settings out of ``given``."""
     if name in UNTRAINED:
-        made: ZeroShot | Demonstrations = _take(UNTRAINED[name], given, "settings")
+        made: ZeroShot | Demonstrations = take(UNTRAINED[name], given, "settings")
         return made
     for part in name.split("+"):
         if part not in METHODS:
             known = [*UNTRAINED, *METHODS]
             raise UserError(f"--methods {name}: unknown '{part}'; {nearest(part, known)}")
     return method_from(name, given, "settings")
-
-
-def over_preset(given: dict[str, Any]) -> dict[str, Any]:
-    """Put the settings of a preset, where one is named, under those that are given."""
-    if given.get("preset") is None:
-        return given
-    under = settings_of(given["preset"])
-    if given.get("method", under["method"]) != under["method"]:
-        raise UserError(
-            f"--preset {given['preset']} is for method {under['method']}; "
-            f"leave out --method {given['method']}, or the preset"
-        )
-    if "first_layer" in given:
-        del under["upper"]
-    return {**under, **given}
 
 
 def merged(flags: Any, file: Path | None) -> dict[str, Any]:
@@ -212,15 +181,16 @@ def task_alone(flags: Any) -> tuple[dict[str, Any], Task]:
     ):
         raise UserError(f"{flag(name)} is no setting of an import")
     plain = _plain(given)
-    task = task_from(_kind(TASKS, plain["task"], "task"), given, "settings")
+    task = task_of_words(plain["task"], given, "settings")
     given.pop("seed", None)  # of sampling, where the task samples
     if given:
         raise UserError(f"{flag(next(iter(given)))} is no setting of task {plain['task']}")
     return plain, task
 
 
-def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
-    """Make a task of the settings that are its own, taking them out of ``given``."""
+def task_of_words(name: str, given: dict[str, Any], where: str) -> Task:
+    """Make a task of the settings that are its own, as flags write them, out of ``given``."""
+    kind = task_kind(name)
     if from_file := _file(given.get("labels")):
         given["labels"] = read_label_words(Path(from_file))
     shown = given.get("shown") or ()
@@ -233,15 +203,7 @@ def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
         given["anchors"] = parse_anchors(given["anchors"])
     if isinstance(given.get("thresholds"), list | tuple):
         given["thresholds"] = parse_numbers(given["thresholds"], "thresholds")
-    seed = {"seed": given["seed"]} if "seed" in given else {}
-    usual = kind().__dict__.get("decoding")  # every task has usual settings
-    if usual is not None:
-        names = {f.name for f in dataclasses.fields(Decoding)} - {"seed"}
-        decoding = {k: given.pop(k) for k in list(given) if k in names} | seed
-        given["decoding"] = from_plain(Decoding, {**plain(usual), **decoding}, where)
-    made: Task = _take(kind, given, where, shared=())
-    given |= seed  # which others take too
-    return made
+    return task_from(kind, given, where)
 
 
 def _file(labels: Any) -> str | None:
@@ -254,18 +216,3 @@ def shown_rows(file: str) -> list[dict[str, str]]:
     """Read rows to show, of which texts are kept."""
     rows = as_rows(file)
     return [{name: str(value) for name, value in row.fields.items()} for row in rows]
-
-
-def _take(kind: type[Any], given: dict[str, Any], where: str, shared: Any = ("rate",)) -> Any:
-    """Make a configuration of its own settings; ``shared`` ones stay for the next."""
-    names = {f.name for f in dataclasses.fields(kind)}
-    own = {k: given.pop(k) for k in list(given) if k in names and k not in shared}
-    decoding = own.pop("decoding", None)
-    made = from_plain(kind, own, where)
-    return made if decoding is None else dataclasses.replace(made, decoding=decoding)
-
-
-def _kind(registry: Mapping[str, type[Any]], name: str, what: str) -> type[Any]:
-    if name not in registry:
-        raise UserError(f"--{what} {name}: unknown; {nearest(name, registry)}")
-    return registry[name]
