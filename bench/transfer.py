@@ -30,8 +30,8 @@ from foreword.methods.soft import Soft
 from foreword.report import console
 from foreword.reporter import Reporter, Reporters
 from foreword.tasks.classify import Classify
+from foreword.terminal import Terminal
 from foreword.training.settings import Training
-from foreword.training.terminal import Terminal
 from foreword.training.tune import tune
 
 PAIRS = (("banking77", "ag_news"), ("ag_news", "sst2"), ("sst2", "sms_spam"))

@@ -13,7 +13,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "foreword"
 ORDER = [
     ["errors"],
     ["files", "threads", "reporter"],
-    ["config", "injection"],
+    ["config", "injection", "notebook"],
+    ["terminal"],
     ["data", "metrics"],
     ["backbone"],
     ["engine"],

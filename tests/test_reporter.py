@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from foreword import terminal
 from foreword.errors import UserError
 from foreword.reporter import Reporters
-from foreword.training import terminal
+from foreword.terminal import Terminal
 from foreword.training import trackers as tracking
 from foreword.training.log import Log, log_path
-from foreword.training.terminal import Terminal
 from foreword.training.trackers import TRACKERS, trackers
 from toys import Recorder, toy_run
 

@@ -37,7 +37,7 @@ from foreword.tasks.base import Encoded
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
 from foreword.training.settings import Training
-from foreword.training.tune import tune
+from foreword.training.tune import tune_prompt
 from processes import until
 
 FAMILIES: dict[str, Family] = {f.name: f for f in [*CAUSAL, *MASKED, *SEQ2SEQ]}
@@ -76,7 +76,7 @@ def toy_run(out: Path | None, **changes: Any) -> Prompt:
         "training": TRAINING,
         "out": out,
     }
-    return tune(get(), **{**options, **changes})
+    return tune_prompt(get(), **{**options, **changes})
 
 
 class Lines(Reporter):

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from foreword.prompt.prompt import Prompt as Prompt
     from foreword.recurrent.pretrain import pretrain as pretrain
     from foreword.recurrent.streams import Pretraining as Pretraining
+    from foreword.reporter import SILENT as SILENT
     from foreword.reporter import Reporter as Reporter
     from foreword.tasks.answer import Answer as Answer
     from foreword.tasks.chat import Chat as Chat
@@ -70,11 +71,11 @@ if TYPE_CHECKING:
     from foreword.tasks.summarize import Summarize as Summarize
     from foreword.tasks.tag import Tag as Tag
     from foreword.tasks.translate import Translate as Translate
+    from foreword.terminal import Terminal as Terminal
     from foreword.training.find_rate import find_rate as find_rate
     from foreword.training.presets import preset as preset
     from foreword.training.register import register as register
     from foreword.training.settings import Training as Training
-    from foreword.training.terminal import Terminal as Terminal
     from foreword.training.tune import tune as tune
 
     load = Backbone.load
@@ -115,6 +116,7 @@ _HOMES = {
     "Reporter": "reporter",
     "Row": "data.row",
     "Run": "evaluation.runs",
+    "SILENT": "reporter",
     "Score": "tasks.score",
     "SelfStudy": "compression.self_study",
     "Several": "methods.parts.several",
@@ -122,7 +124,7 @@ _HOMES = {
     "Soft": "methods.soft",
     "Summarize": "tasks.summarize",
     "Tag": "tasks.tag",
-    "Terminal": "training.terminal",
+    "Terminal": "terminal",
     "Training": "training.settings",
     "Translate": "tasks.translate",
     "UserError": "errors",

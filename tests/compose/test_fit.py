@@ -240,7 +240,7 @@ def test_mistakes_are_named() -> None:
         fit(parts[:1], contract.ROWS)
     with pytest.raises(UserError, match="weights 1 1 add up to 2"):
         score_weights(parts, (1.0, 1.0), contract.ROWS)
-    with pytest.raises(UserError, match="has no backbone in hand"):
+    with pytest.raises(UserError, match="no model to run it on"):
         fit([replace(part, on=None) for part in parts], contract.ROWS)
 
 

@@ -62,7 +62,8 @@ def augment(
     settings.check()
     target, (bound, label_field) = Path(out), classifier_of(prompt)
     field = bound.fields[0]
-    train, known = as_rows(train), as_rows(known, targets=False, name="known row")
+    train = as_rows(train, fields=bound.pair)
+    known = as_rows(known, targets=False, name="known row", fields=bound.pair)
     bound.check(train, answers=True)
     said = {label: own[0].strip() for label, own in bound.words.items()}
     rows = reverse_rows(train, field, label_field, said, settings.keywords)

@@ -12,7 +12,7 @@ from foreword.methods.parts.several import rebuild_method
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Reporter
 from foreword.training.settings import Training
-from foreword.training.tune import tune
+from foreword.training.tune import tune_prompt
 
 
 def gain(
@@ -33,10 +33,11 @@ def gain(
     method = rebuild_method(prompt.method, "the prompt's method")
     training = from_plain(Training, prompt.method["training"], "the prompt's training")
     backbone = prompt.bound.backbone
-    old, scores = as_rows(train), {}
-    for name, rows in (("without", old), ("with", [*old, *as_rows(new)])):
+    pair, scores = prompt.bound.pair, {}
+    old = as_rows(train, fields=pair)
+    for name, rows in (("without", old), ("with", [*old, *as_rows(new, fields=pair)])):
         report.line(f"{name} the new rows: {len(rows)} to train on")
-        made = tune(
+        made = tune_prompt(
             backbone,
             prompt.task,
             method,
@@ -45,5 +46,5 @@ def gain(
             training=training,
             report=report,
         )
-        scores[name] = evaluate(made, dev if test is None else test, train=rows)
+        scores[name] = evaluate(made, dev if test is None else test, train=rows, report=report)
     return {"scored": "dev" if test is None else "test", **scores}

@@ -18,7 +18,7 @@ from foreword.prompt.prompt import Prompt
 from foreword.reporter import Reporter
 from foreword.tasks.generate import Generate
 from foreword.training.settings import Training
-from foreword.training.tune import tune
+from foreword.training.tune import tune_prompt
 
 
 def writer_task(settings: Augment, number: int = 0) -> Generate:
@@ -57,7 +57,7 @@ def tune_writer(
         ):
             report.line(f"{path}: is there already")
             return there.on_backbone(backbone)
-    return tune(
+    return tune_prompt(
         backbone,
         task,
         method,

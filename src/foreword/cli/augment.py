@@ -16,8 +16,8 @@ from foreword.data.hub import DEV, TEST
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.report import console, tables
+from foreword.terminal import Terminal
 from foreword.training.settings import Training
-from foreword.training.terminal import Terminal
 
 Sampling = parameters_of("foreword.augmentation.rounds:Augment")
 

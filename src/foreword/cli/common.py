@@ -16,7 +16,7 @@ from foreword.threads import use_threads
 
 if TYPE_CHECKING:
     from foreword.backbone.backbone import Backbone
-    from foreword.prompt.prompt import Answerer
+    from foreword.prompt.answerer import Answerer
 
 T = TypeVar("T", bound="Answerer")
 

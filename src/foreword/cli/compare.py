@@ -20,7 +20,7 @@ from foreword.errors import UserError
 from foreword.evaluation.records import Record, read_records, summarise
 from foreword.report import comparison, console
 from foreword.tasks.registry import name_of
-from foreword.training.terminal import Terminal
+from foreword.terminal import Terminal
 
 OTHERS = ("train", "method", "preset", "out", "report_to", "shard", *CONTINUAL)
 """Settings that a comparison has not, or names otherwise."""

@@ -17,7 +17,7 @@ from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.report import comparison, console
 from foreword.reporter import Reporter
-from foreword.training.terminal import Terminal
+from foreword.terminal import Terminal
 
 if TYPE_CHECKING:
     from foreword.compose.ensemble import Ensemble

@@ -13,8 +13,8 @@ from foreword.cli.common import USUALLY, Json, Loaded, Resume
 from foreword.cli.flags import defaults
 from foreword.cli.words import unescaped
 from foreword.report import comparison, console
+from foreword.terminal import Terminal
 from foreword.training.settings import Training
-from foreword.training.terminal import Terminal
 
 CARTRIDGE = defaults("foreword.methods.cartridge:Cartridge")
 STUDY = defaults("foreword.compression.self_study:SelfStudy")

@@ -18,8 +18,8 @@ from foreword.evaluation.evaluation import Evaluation
 from foreword.methods.parts.from_file import FromFile
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.base import Task
+from foreword.terminal import Terminal
 from foreword.training.several_tasks import Replay
-from foreword.training.terminal import Terminal
 from foreword.training.world import World
 
 

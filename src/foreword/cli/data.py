@@ -20,7 +20,7 @@ from foreword.data.split import by_shares, few
 from foreword.errors import UserError, nearest
 from foreword.files import write_jsonl
 from foreword.report import console
-from foreword.training.terminal import Terminal
+from foreword.terminal import Terminal
 
 data = App(name="data", help="Check, clean and split files of rows.")
 

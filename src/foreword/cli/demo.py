@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from foreword.cli.common import Json
 from foreword.errors import UserError
 from foreword.report import console, tables
+from foreword.terminal import Terminal
 from foreword.training.settings import Training
-from foreword.training.terminal import Terminal
 
 LINES = (
     "my parcel says delivered but there is nothing at my door",
@@ -43,13 +43,13 @@ def demo(
     from foreword.evaluation.evaluate import evaluate, with_scores
     from foreword.methods.prefix import Prefix
     from foreword.tasks.classify import Classify
-    from foreword.training.tune import tune
+    from foreword.training.tune import tune_prompt
 
     began = time.monotonic()
     rows = folder()
     console.say(f"rows: {rows}")
     backbone, report = Backbone.load("smollm2"), Terminal()
-    prompt = tune(
+    prompt = tune_prompt(
         backbone,
         Classify(template="Customer: {text}\nIntent:"),
         Prefix(shots=10),

@@ -14,7 +14,7 @@ from foreword.data.hub import TEST
 from foreword.errors import UserError
 from foreword.metrics.titles import FURTHER
 from foreword.report import console, tables
-from foreword.training.terminal import Terminal
+from foreword.terminal import Terminal
 
 
 def evaluate(

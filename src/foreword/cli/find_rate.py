@@ -9,8 +9,8 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.report import console
 from foreword.report.rates import learning_rates
+from foreword.terminal import Terminal
 from foreword.training.find_rate import find_rate
-from foreword.training.terminal import Terminal
 from foreword.training.world import World
 
 

@@ -19,7 +19,7 @@ from foreword.errors import UserError
 from foreword.files import write_whole
 from foreword.report import console
 from foreword.report import library as pictures
-from foreword.training.terminal import Terminal
+from foreword.terminal import Terminal
 
 
 def library(

@@ -21,7 +21,7 @@ from foreword.data.sample import draw, others
 from foreword.errors import UserError, nearest
 from foreword.report import comparison, console
 from foreword.reporter import Reporters
-from foreword.training.terminal import Terminal
+from foreword.terminal import Terminal
 from foreword.training.trackers import trackers
 
 if TYPE_CHECKING:

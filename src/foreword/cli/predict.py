@@ -15,7 +15,7 @@ from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.files import write_jsonl
 from foreword.report import console, tables
-from foreword.training.terminal import Terminal
+from foreword.terminal import Terminal
 
 
 def predict(
@@ -35,7 +35,7 @@ def predict(
     if (data is None) == (not texts):
         raise UserError("give texts to answer, or --data F")
     from foreword.compose.ensemble import load_prompt
-    from foreword.prompt.prompt import rows_of
+    from foreword.prompt.predict import rows_of
 
     tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
     bound = tuned.bound

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from foreword.cli.common import Json, Resume
 from foreword.cli.flags import given, parameters_of
 from foreword.report import console
-from foreword.training.terminal import Terminal
+from foreword.terminal import Terminal
 
 Pretrained = parameters_of("foreword.recurrent.streams:Pretraining")
 

@@ -19,7 +19,7 @@ from foreword.data.sample import draw, others
 from foreword.errors import UserError
 from foreword.report import comparison, console, tables
 from foreword.reporter import Reporters
-from foreword.training.terminal import Terminal
+from foreword.terminal import Terminal
 from foreword.training.trackers import trackers
 from foreword.training.world import World
 
@@ -47,7 +47,7 @@ def train(
     from foreword.cli import continual, find_rate
     from foreword.cli.settings import settings
     from foreword.evaluation.evaluate import evaluate, with_scores
-    from foreword.training.tune import tune
+    from foreword.training.tune import tune_prompt
 
     began = time.monotonic()
     made = settings(flags, config)
@@ -86,7 +86,7 @@ def train(
         made.task.complete(rows, backbone).bind(backbone).check(test, answers=True)
     before = old.score(backbone, world) if old is not None else None
     effective, terminal = console.Effective(verbose), Terminal()
-    prompt = tune(
+    prompt = tune_prompt(
         backbone,
         made.task,
         made.method,

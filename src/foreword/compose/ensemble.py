@@ -17,10 +17,13 @@ from foreword.compose.together import check_together, check_weights
 from foreword.data.row import Row
 from foreword.data.rows import Rows
 from foreword.errors import UserError
+from foreword.prompt.answerer import Answerer
 from foreword.prompt.file import PromptFile, read_file
-from foreword.prompt.prompt import Answerer, Prompt, predict
+from foreword.prompt.predict import predict
+from foreword.prompt.prompt import Prompt
 from foreword.prompt.schema import SCHEMA
 from foreword.prompt.tensors import injection_of, write_tensors
+from foreword.reporter import Reporter
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import TASKS, name_of
 
@@ -83,7 +86,7 @@ class Ensemble:
 
     @cached_property
     def bound(self) -> Bound:
-        """Return the first member's task on the backbone in hand."""
+        """The first member's task on the backbone."""
         return self.members[0].bound
 
     def answers(
@@ -92,9 +95,20 @@ class Ensemble:
         """Answer rows, one object each; ``progress`` is told how many more are done."""
         return self.fusion.answers(Poll(self.members, rows, progress), self.weights)
 
-    def predict(self, inputs: str | Mapping[str, Any] | Rows) -> Any:
-        """Answer one text or row, or a list of answers for many, as a prompt does."""
-        return predict(self, inputs)
+    def predict(
+        self,
+        inputs: str | Mapping[str, Any] | Rows,
+        *,
+        probabilities: bool = False,
+        report: Reporter | None = None,
+        **decoding: Any,
+    ) -> Any:
+        """Answer one text or row, or a list of answers for many, as :meth:`Prompt.predict` does."""
+        return predict(self, inputs, probabilities=probabilities, report=report, **decoding)
+
+    def decoding(self, **settings: Any) -> Ensemble:
+        """Return it with other settings of :class:`Decoding` for all members."""
+        return replace(self, members=tuple(each.decoding(**settings) for each in self.members))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of its file by their names there."""

@@ -54,7 +54,7 @@ def fit(
     highest likelihood of the right answers (for scores the smallest squared error), and then to the
     fewest members. On these rows it never scores below the best prompt alone; on others it may.
     """
-    rows, count = _read_dev(dev), len(prompts)
+    rows, count = _read_dev(dev, prompts), len(prompts)
     tried = list(dict.fromkeys(candidates(count, fusion_of(prompts[0].task).most)))
     scores, ties = _score_candidates(prompts, tried, rows, report)
     # rounded, so that rounding errors decide nothing
@@ -75,7 +75,7 @@ def score_weights(
     report: Reporter = SILENT,
 ) -> FittedWeights:
     """Score given weights on dev rows, and each prompt alone."""
-    rows = _read_dev(dev)
+    rows = _read_dev(dev, prompts)
     used = check_weights(weights, len(prompts))
     scores, _ = _score_candidates(prompts, [*_alone(len(prompts)), used], rows, report)
     metric = fusion_of(prompts[0].task).metric
@@ -102,8 +102,8 @@ def _alone(count: int) -> list[tuple[float, ...]]:
     return [tuple(float(n == own) for n in range(count)) for own in range(count)]
 
 
-def _read_dev(dev: Rows) -> list[Row]:
-    rows = as_rows(dev, split=DEV, name="dev row")
+def _read_dev(dev: Rows, prompts: Sequence[Prompt]) -> list[Row]:
+    rows = as_rows(dev, split=DEV, name="dev row", fields=prompts[0].bound.pair)
     if not rows:
         raise UserError("there are no dev rows; give one or more")
     return rows

@@ -28,7 +28,7 @@ from foreword.tasks.generate import Generate
 from foreword.tasks.templates.layout import room_for
 from foreword.tasks.texts.generator import Generator
 from foreword.training.settings import Training
-from foreword.training.tune import tune
+from foreword.training.tune import tune_prompt
 
 TEMPLATE = "\n\nQuestion: {prompt}\nAnswer:"
 DECODING = Decoding(max_new_tokens=48, stop=("\n",))
@@ -105,7 +105,7 @@ def compress(
     with report.bar("reading", len(rows) + len(held)) as progress:
         distilled = Distillation(bound, full, [*rows, *held], progress)
     learned, dev = hold_out(rows, DEV, training.seed)
-    prompt = tune(
+    prompt = tune_prompt(
         backbone,
         task,
         method,
@@ -164,7 +164,7 @@ def _read_questions(
     split: Sequence[str] | None = None,
 ) -> list[Row]:
     """Read questions; those without an answer get the model's own after the full text."""
-    rows = as_rows(questions, split=split, targets=False)
+    rows = as_rows(questions, split=split, targets=False, fields=bound.pair)
     bound.check(rows, answers=False)
     field = task.completion_field
     lacking = [row for row in rows if row.fields.get(field) in (None, "")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
@@ -42,10 +43,33 @@ def as_rows(
     if isinstance(source, str | Path):
         rows = read_rows(source, columns=columns, split=split)
     else:
-        records = _paired(source, fields) if _is_pair(source) else _records(source)
+        records = records_of(source, fields)
         rows = [_row(record, f"{name} {number}") for number, record in enumerate(records, start=1)]
         rows = [rename(row, columns) for row in rows] if columns else rows
     return canonical(rows, targets=targets)[1]
+
+
+def records_of(source: Any, fields: tuple[str, str] = ("text", "label")) -> Iterable[Any]:
+    """Return what rows in memory consist of, mostly dicts; ``fields`` are those of a pair.
+
+    Raises UserError for what holds no rows.
+    """
+    return _paired(source, fields) if _is_pair(source) else _records(source)
+
+
+def shaped_like(source: Any, values: list[Any], name: str) -> Any:
+    """Return values as what held their rows: a Series for tables and their columns, else a list.
+
+    Dicts become the columns of a DataFrame.
+    """
+    library = type(source).__module__.partition(".")[0]
+    if library not in ("pandas", "polars"):
+        return values
+    index = {"index": source.index} if library == "pandas" else {}
+    module: Any = import_module(library)
+    if values and isinstance(values[0], Mapping):
+        return module.DataFrame(values, **index)
+    return module.Series(values, name=name, **index) if index else module.Series(name, values)
 
 
 def _is_pair(source: Any) -> TypeGuard[tuple[Any, Any]]:

@@ -32,9 +32,9 @@ from foreword.injection import NOTHING
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Bound
 from foreword.tasks.templates.demonstrations import choose_demonstrations
+from foreword.terminal import Terminal, duration
 from foreword.training.interrupt import Interrupted
-from foreword.training.terminal import Terminal, duration
-from foreword.training.tune import tune
+from foreword.training.tune import tune_prompt
 
 
 def compare(runs: Sequence[Run], out: str | Path, report: Reporter = SILENT) -> list[Record]:
@@ -144,7 +144,7 @@ def perform(run: Run, folder: Path) -> Record:
             scores = score(bare, test, NOTHING, before=before, seed=seed, progress=progress)
     else:
         began = time.monotonic()
-        prompt = tune(
+        prompt = tune_prompt(
             backbone,
             task,
             run.method,

@@ -14,10 +14,12 @@ from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.evaluation.evaluation import Answered, Evaluation, without_tables
 from foreword.injection import NOTHING, Injection
-from foreword.prompt.prompt import Answerer, Prompt
+from foreword.prompt.answerer import Answerer
+from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Bound
 from foreword.tasks.registry import name_of
+from foreword.terminal import usual_reporter
 
 
 def evaluate(
@@ -28,7 +30,7 @@ def evaluate(
     train: Rows | None = None,
     seed: int = 0,
     name: str = "prompt",
-    report: Reporter = SILENT,
+    report: Reporter | None = None,
 ) -> Evaluation:
     """Score a prompt, or an ensemble, on rows with the task's metrics and 95% bootstrap intervals.
 
@@ -37,10 +39,14 @@ def evaluate(
     remembers from its training data as plain text in front. ``cut`` counts the rows that were
     too long and lost text. ``in_train`` counts those whose text is among the rows of ``train`` or,
     without, among those that the prompt was tuned on, where its file tells. ``name`` is what
-    ``report`` counts its rows as.
+    ``report`` counts its rows as; by default they are counted where people see it.
     """
-    rows = as_rows(data, split=TEST)
+    report = usual_reporter() if report is None else report
+    if not hasattr(prompt, "answers"):
+        kind = type(prompt).__name__
+        raise UserError(f"`prompt` is of type {kind}; give what tune or Prompt.load gives")
     bound = prompt.bound
+    rows = as_rows(data, split=TEST, fields=bound.pair)
     bound.check(rows, answers=True)
     frozen = bound.zero_shot()
 
@@ -52,7 +58,9 @@ def evaluate(
     with report.bar(name, len(rows)) as progress:
         found = compare_answers(bound, rows, prompt.answers(rows, progress=progress), seed)
     result = dict(found)
-    known = prompt.data.get("marks") if train is None else marks(as_rows(train), bound.fields)
+    known = prompt.data.get("marks")
+    if train is not None:
+        known = marks(as_rows(train, fields=bound.pair), bound.fields)
     if known is not None:
         result["in_train"] = marked(rows, bound.fields, known)
     if baselines:
@@ -77,7 +85,7 @@ def over_windows(
     The answer has the ``metric`` and, for each window in ``curve``, what ``evaluate`` gives without
     its tables; None is a window without end.
     """
-    rows = as_rows(data, split=TEST)
+    rows = as_rows(data, split=TEST, fields=prompt.bound.pair)
     task: Any = prompt.task  # a frozen dataclass, as all tasks are
     if "input_window" not in plain(task):
         raise UserError(f"a task of kind {name_of(task)} reads whole fields; leave out `windows`")

@@ -40,7 +40,8 @@ class Data:
     """The rows of a comparison. Each seed trains on ``rows`` of them, or ``per_label`` of a label.
 
     Labels and ranges are read from all training rows, so that every run has the same task.
-    ``train``, ``test`` and ``dev`` are whatever holds rows (data/rows.py).
+    ``train``, ``test`` and ``dev`` are whatever holds rows (data/rows.py); ``task`` says which
+    fields ``(texts, labels)`` are.
     """
 
     train: list[Row]
@@ -56,10 +57,14 @@ class Data:
         dev: Rows | None = None,
         rows: int | None = None,
         per_label: int | None = None,
+        *,
+        task: Task | None = None,
     ) -> None:
-        self.train = as_rows(train)
-        self.test = as_rows(test, split=TEST, name="test row")
-        self.dev = None if dev is None else as_rows(dev, split=DEV, name="dev row")
+        pair = ("text", "label") if task is None else task.pair
+        self.train = as_rows(train, fields=pair)
+        self.test = as_rows(test, split=TEST, name="test row", fields=pair)
+        dev = None if dev is None else as_rows(dev, split=DEV, name="dev row", fields=pair)
+        self.dev = dev
         self.rows, self.per_label = rows, per_label
 
     def chosen(self, task: Task, seed: int) -> list[Row]:

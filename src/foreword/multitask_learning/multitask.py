@@ -217,7 +217,7 @@ def _prepare(
 def _read_test(bound: Bound, member: Member) -> list[Row] | None:
     if member.test is None:
         return None
-    rows = as_rows(member.test, split=TEST, name="test row")
+    rows = as_rows(member.test, split=TEST, name="test row", fields=bound.pair)
     bound.check(rows, answers=True)
     return rows
 

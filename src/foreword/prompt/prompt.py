@@ -6,18 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any
 
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding
+from foreword.backbone.shared import shared_backbone
 from foreword.config.values import from_plain, plain
 from foreword.data.row import Row
-from foreword.data.rows import Rows, as_rows
+from foreword.data.rows import Rows
 from foreword.errors import UserError
 from foreword.injection import Injection
+from foreword.prompt.predict import predict
 from foreword.prompt.schema import SCHEMA
 from foreword.prompt.tensors import check_fit, opened, write_tensors
+from foreword.reporter import Reporter
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import TASKS, name_of
 
@@ -27,8 +31,10 @@ class Prompt:
     """A tuned injection with the task it serves, the backbone it was made on, and its history.
 
     ``method`` and ``data`` and ``versions`` and ``scores`` are plain JSON values, kept for
-    people; running needs only the injection, the task and the backbone's fingerprint. ``on`` is
-    the backbone in hand; it is not part of the file.
+    people; running needs only the injection, the task and the backbone. ``on`` is the backbone in
+    hand; without one, the model that ``backbone`` names is opened when it is first needed, once for
+    all prompts that name it. ``where`` is the file that it was read from. Neither is part of the
+    file.
     """
 
     injection: Injection
@@ -40,17 +46,14 @@ class Prompt:
     versions: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
     on: Backbone | None = None
+    where: str = "the prompt"
 
     # Using -------------------------------------------------------------------------------------
 
     @cached_property
     def bound(self) -> Bound:
-        """Return the task on the backbone in hand."""
-        if self.on is None:
-            raise UserError(
-                "the prompt has no backbone in hand; load it with Prompt.load(F, backbone)"
-            )
-        bound = self.task.bind(self.on)
+        """The task on the backbone; raises UserError where the named model cannot be opened."""
+        bound = self.task.bind(self._open() if self.on is None else self.on)
         asked = self.injection.leading + bound.virtual
         held = 0 if self.injection.embeds is None else len(self.injection.embeds)
         if asked != held:
@@ -60,15 +63,61 @@ class Prompt:
             )
         return bound if self.injection.head is None else bound.with_head()
 
+    def _open(self) -> Backbone:
+        """Open the model that the prompt was tuned on, by its name."""
+        name, instead = self.backbone["name"], "give the right one: Prompt.load(F, backbone=...)"
+        try:
+            backbone = shared_backbone(name, self.backbone["architecture"])
+        except UserError as error:
+            raise UserError(f"{self.where}: no model to run it on ({error}); {instead}") from None
+        if backbone.fingerprint != self.backbone["fingerprint"]:
+            raise UserError(
+                f"{self.where}: was tuned on {name} ({self.backbone['fingerprint'][:19]}), and the "
+                f"model of that name is another one now ({backbone.fingerprint[:19]}); {instead}"
+            )
+        check_fit(self.where, self.injection, backbone)
+        return backbone
+
     def answers(
         self, rows: Sequence[Row], *, progress: Callable[[int], None] | None = None
     ) -> list[dict[str, Any]]:
         """Answer rows, one object each; ``progress`` is told how many more are done."""
         return self.bound.predict(rows, self.injection, progress=progress)
 
-    def predict(self, inputs: str | Mapping[str, Any] | Rows) -> Any:
-        """Answer one text or row, or a list of answers for many (:func:`predict`)."""
-        return predict(self, inputs)
+    def predict(
+        self,
+        inputs: str | Mapping[str, Any] | Rows,
+        *,
+        probabilities: bool = False,
+        report: Reporter | None = None,
+        **decoding: Any,
+    ) -> Any:
+        """Answer one text or row with one answer, and many with a list: labels, texts or numbers.
+
+        A string is always a text, for a template of one field, and a ``Path`` a file of rows. A
+        pandas or polars DataFrame, or a Series of texts, gives a Series, of pandas with the same
+        index. With ``probabilities`` an answer is the probability of every label, by its name, and
+        a DataFrame gives a DataFrame. ``decoding`` are settings of :class:`Decoding` for tasks that
+        write texts, such as ``max_new_tokens=20``. ``report`` counts the rows; by default they are
+        counted where people see it.
+
+        Raises UserError for what is none of these, for rows that lack a field, and where answers
+        have no probabilities.
+        """
+        return predict(self, inputs, probabilities=probabilities, report=report, **decoding)
+
+    def decoding(self, **settings: Any) -> Prompt:
+        """Return the prompt with other settings of :class:`Decoding`, such as ``beams=4``.
+
+        Raises UserError for unknown ones, and for a task that writes no text.
+        """
+        usual = getattr(self.task, "decoding", None)
+        if not isinstance(usual, Decoding):
+            kind, names = name_of(self.task), ", ".join(f"`{name}`" for name in settings)
+            raise UserError(f"a task of kind {kind} writes no text; leave out {names}")
+        changed = from_plain(Decoding, {**plain(usual), **settings}, "decoding")
+        task: Any = self.task  # a frozen dataclass, as all tasks are
+        return replace(self, task=replace(task, decoding=changed))
 
     def __repr__(self) -> str:
         method = self.method.get("name", "?")
@@ -107,17 +156,15 @@ class Prompt:
     def load(path: str | Path, backbone: Backbone | None = None, *, force: bool = False) -> Prompt:
         """Read and check a file; with ``backbone``, check that it fits that too.
 
+        Without one, the model that the file names is opened when it is first needed.
+
         Raises UserError for anything that is not a whole Prompt file: not safetensors, cut off,
         an oversized header, missing or unknown keys, wrong shapes, NaN or Inf; and for another
         backbone than the prompt was tuned on, unless ``force`` says to try.
         """
         path = Path(path)
         prompt = Prompt.of(str(path), *opened(path))
-        return (
-            prompt
-            if backbone is None
-            else prompt.on_backbone(backbone, force=force, where=str(path))
-        )
+        return prompt if backbone is None else prompt.on_backbone(backbone, force=force)
 
     @staticmethod
     def of(where: str, meta: Mapping[str, Any], injection: Injection) -> Prompt:
@@ -132,12 +179,14 @@ class Prompt:
             seed=meta["seed"],
             versions=meta["versions"],
             scores=meta["scores"],
+            where=where,
         )
 
     def on_backbone(
-        self, backbone: Backbone, *, force: bool = False, where: str = "the prompt"
+        self, backbone: Backbone, *, force: bool = False, where: str | None = None
     ) -> Prompt:
         """Return the prompt with a backbone in hand; raises UserError where it does not fit."""
+        where = self.where if where is None else where
         if self.backbone["fingerprint"] != backbone.fingerprint and not force:
             raise UserError(
                 f"{where}: was tuned on {self.backbone['name']} "
@@ -146,73 +195,3 @@ class Prompt:
             )
         check_fit(where, self.injection, backbone)
         return replace(self, on=backbone)
-
-
-class Answerer(Protocol):
-    """What answers rows: a prompt, or several that answer as one (compose/ensemble.py)."""
-
-    @property
-    def task(self) -> Task:
-        """The task that it serves."""
-
-    @property
-    def backbone(self) -> Mapping[str, str]:
-        """Name, architecture and fingerprint of the backbone that it was made on."""
-
-    @property
-    def data(self) -> Mapping[str, Any]:
-        """What it was made of, and demonstrations for a baseline."""
-
-    @property
-    def bound(self) -> Bound:
-        """Return the task on the backbone in hand."""
-
-    def answers(
-        self, rows: Sequence[Row], *, progress: Callable[[int], None] | None = None
-    ) -> list[dict[str, Any]]:
-        """Answer rows, one object each; ``progress`` is told how many more are done."""
-
-    def predict(self, inputs: str | Mapping[str, Any] | Rows) -> Any:
-        """Answer one text or row, or a list of answers for many."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of its file by their names there."""
-
-    def on_backbone(self, backbone: Backbone, *, force: bool = False, where: str = "...") -> Self:
-        """Return it with a backbone in hand; raises UserError where it does not fit."""
-
-    def save(self, path: str | Path) -> Path:
-        """Write its file, whole or not at all."""
-
-
-def predict(tuned: Answerer, inputs: str | Mapping[str, Any] | Rows) -> Any:
-    """Answer one text or row with one answer, and many with a list: labels, texts or numbers.
-
-    Texts are for templates of one field. Many rows may be whatever `foreword.data.rows` takes; a
-    string is always a text, and a ``Path`` a file of rows.
-    """
-    bound = tuned.bound
-    single = isinstance(inputs, str | Mapping)
-    rows = rows_of([inputs] if single else inputs, bound)
-    answers = [answer[bound.answer] for answer in tuned.answers(rows)]
-    return answers[0] if single else answers
-
-
-def rows_of(inputs: Rows, bound: Bound) -> list[Row]:
-    """Return rows of texts, or of whatever holds rows with the template's fields."""
-    if isinstance(inputs, Sequence) and not isinstance(inputs, str):
-        inputs = [_with_field(given, number, bound) for number, given in enumerate(inputs, 1)]
-    return as_rows(inputs, targets=False, name="input")
-
-
-def _with_field(given: Any, number: int, bound: Bound) -> Any:
-    """Return a text as the template's one field; anything else as it is."""
-    if not isinstance(given, str):
-        return given
-    fields = bound.fields
-    if len(fields) != 1:
-        raise UserError(
-            f"input {number} is a text, but the template has {len(fields)} fields "
-            f"({', '.join(fields)}); give rows with these fields"
-        )
-    return {fields[0]: given}

@@ -13,7 +13,7 @@ from rich.console import Console
 from foreword.prompt.schema import LARGE
 from foreword.report.facts import facts
 from foreword.reporter import Reporter
-from foreword.training.terminal import console as error_console
+from foreword.terminal import console as error_console
 
 
 def out() -> Console:

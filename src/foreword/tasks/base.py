@@ -109,6 +109,13 @@ class Task(ABC):
         """The classes that a head scores, in its order; empty for a task without classes."""
         return ()
 
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The fields of rows that are given as ``(texts, answers)``."""
+        text = "text" if self.text_setting is None else getattr(self, self.text_setting)
+        answer = "label" if self.answer_setting is None else getattr(self, self.answer_setting)
+        return text or "text", answer or "label"
+
     @abstractmethod
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Task:
         """Return the task with unset settings filled in from the rows: labels, a template."""
@@ -149,6 +156,12 @@ class Bound(ABC):
     def fields(self) -> tuple[str, ...]:
         """The fields of a row that the template asks for."""
         return self.template.fields
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The fields of rows that are given as ``(texts, answers)``."""
+        text, answer = self.task.pair
+        return (self.fields[0] if len(self.fields) == 1 else text), answer
 
     @property
     def virtual(self) -> int:

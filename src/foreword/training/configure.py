@@ -61,6 +61,7 @@ def configure(
         raise UserError(f"`training` is of type {kind}; give fw.Training(...), or leave it out")
     else:
         given.pop("seed", None)  # of the decoding
+    task_name(made_task), method_name(chosen)  # what is not registered could not be saved
     if given:
         raise _unknown(next(iter(given)), made_task, chosen)
     return made_task, chosen, training

@@ -58,7 +58,7 @@ def find_rate(
     """
     if not (0 < low < high < math.inf and steps >= 10):
         raise UserError("give rates above 0, the lower one first, and at least 10 steps")
-    rows = as_rows(train)
+    rows = as_rows(train, fields=task.pair)
     asked = training or Training()
     epochs = -(-steps // -(-len(rows) // asked.batch_size)) if rows else 1
     # One row is scored after each epoch, since a run scores some; nothing is read off it.

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.shared import backbone_of
 from foreword.config.values import hash_of
 from foreword.data.hub import DEV
 from foreword.data.row import Row
-from foreword.data.rows import Rows, as_rows
+from foreword.data.rows import TAKEN, Rows, as_rows
 from foreword.data.sample import hold_out
 from foreword.errors import UserError
 from foreword.methods.base import Method, Trainable
@@ -22,7 +23,9 @@ from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Reporter, Reporters
 from foreword.tasks.base import Bound, Objective, Task
 from foreword.tasks.registry import name_of as task_name
+from foreword.terminal import usual_reporter
 from foreword.training import checkpoint
+from foreword.training.configure import configure
 from foreword.training.examples import encode
 from foreword.training.log import Log, log_path
 from foreword.training.loop import Loop
@@ -42,6 +45,60 @@ from foreword.training.world import ALONE, World
 
 
 def tune(
+    model: Backbone | str | Path = "smollm2",
+    task: Task | str = "classify",
+    method: Method | str | None = None,
+    train: Rows | None = None,
+    dev: Rows | None = None,
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    training: Training | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    report: Reporter | None = None,
+    **settings: Any,
+) -> Prompt:
+    """Tune a prompt for a model on rows, and return it with the best dev score.
+
+    ``fw.tune("smollm2", train=rows, text="review", label="stars")`` does what ``foreword train``
+    does, with the same defaults and to the same bytes.
+
+    ``model`` is a name (smollm2, a folder, a .gguf file, a hub id) or what ``fw.load`` gives.
+    ``task`` and ``method`` are names or configurations: ``"classify"`` or ``fw.Classify(...)``,
+    ``"prefix"`` (the usual one), ``"prefix+lora"`` or ``fw.Prefix(...)``. ``train`` and ``dev`` are
+    whatever holds rows (:func:`as_rows`); without ``dev`` a tenth of the training rows is held
+    back. ``text`` and ``label`` are the fields, or columns, that are read and learned, where they
+    have other names than the task's.
+
+    ``settings`` are those of the task, the method and the training that are given by name, as the
+    flags of ``foreword train`` name them: ``template="Review: {text}"``, ``length=20``,
+    ``epochs=2``, ``preset="fast"``. ``training`` gives those of the training as one value.
+
+    With ``out`` the prompt is saved there, steps are logged beside it, and a run that was stopped
+    goes on with ``resume`` to the same bytes. ``report`` hears lines that a person should read, and
+    each step and dev score; by default they are shown on the terminal, or in the notebook.
+
+    Raises UserError for wrong input before anything is written, and for a loss that is no longer
+    finite (the last good checkpoint stays); Interrupted after Ctrl-C, when all is saved.
+    """
+    if train is None:
+        raise UserError(f"there are no rows to train on; give `train`: {TAKEN}")
+    chosen, by, how = configure(task, method, training, settings, text=text, label=label)
+    return tune_prompt(
+        backbone_of(model),
+        chosen,
+        by,
+        train,
+        dev,
+        training=how,
+        out=out,
+        resume=resume,
+        report=usual_reporter() if report is None else report,
+    )
+
+
+def tune_prompt(
     backbone: Backbone,
     task: Task,
     method: Method,
@@ -56,13 +113,9 @@ def tune(
     objective: Callable[[Bound], Objective] | None = None,
     replay: Replay | None = None,
 ) -> Prompt:
-    """Tune a method's parameters for a task and return the Prompt with the best dev score.
+    """Tune configurations as :func:`tune` does, and as other runs need it.
 
-    ``train`` and ``dev`` are whatever holds rows (data/rows.py); without ``dev`` a tenth of the
-    training rows is held back. With ``out`` the Prompt is saved there, steps are logged beside it,
-    and a run that was stopped goes on with ``resume`` to the same bytes. ``report`` hears lines
-    that a person should read (rows cut, rows held back), and each step and dev score. In a
-    ``world`` of several processes each works on its part of every batch; all return the same
+    In a ``world`` of several processes each works on its part of every batch; all return the same
     Prompt, and the first one alone writes and reports. ``objective`` returns what is learned in
     place of the task, such as another model's answers to its rows. ``replay`` mixes in rows of an
     earlier task.
@@ -208,12 +261,12 @@ def rows_for(
     report: Reporter,
 ) -> tuple[Task, list[Row], list[Row]]:
     """Read the rows, complete the task from them, and hold rows out for dev if none are given."""
-    rows = as_rows(train)
+    rows = as_rows(train, fields=task.pair)
     if not rows:
         raise UserError("there are no training rows; give two or more")
     task = task.complete(rows, backbone)
     if dev is not None:
-        held = as_rows(dev, split=DEV, name="dev row")
+        held = as_rows(dev, split=DEV, name="dev row", fields=task.pair)
         if not held:
             raise UserError("there are no dev rows; give one or more, or leave dev out")
         return task.fill_from_rows(backbone, rows, training.seed, report), rows, held

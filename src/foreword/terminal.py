@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from foreword.notebook import Notebook, in_notebook
 from foreword.reporter import Reporter
 
 SILENCE = 2.0
@@ -29,6 +30,11 @@ APART = (10.0, 60.0)
 def console() -> Console:
     """Return the console for everything that is not a result: standard error."""
     return Console(stderr=True, highlight=False, emoji=False)
+
+
+def usual_reporter() -> Reporter:
+    """Return the reporter that people see: the notebook in a notebook, else the terminal."""
+    return Notebook() if in_notebook() else Terminal()
 
 
 class Terminal(Reporter):

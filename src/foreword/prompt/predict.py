@@ -1,0 +1,82 @@
+"""Predicting: texts, rows and tables to answers, in the shape that they were given in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from foreword.data.row import Row
+from foreword.data.rows import Rows, as_rows, records_of, shaped_like
+from foreword.errors import UserError
+from foreword.prompt.answerer import Answerer
+from foreword.reporter import Reporter
+from foreword.tasks.base import Bound
+from foreword.terminal import usual_reporter
+
+
+def predict(
+    tuned: Answerer,
+    inputs: str | Mapping[str, Any] | Rows,
+    *,
+    probabilities: bool = False,
+    report: Reporter | None = None,
+    **decoding: Any,
+) -> Any:
+    """Answer one text or row with one answer, and many with a list: labels, texts or numbers.
+
+    A string is always a text, for a template of one field, and a ``Path`` a file of rows. A pandas
+    or polars DataFrame, or a Series of texts, gives a Series, of pandas with the same index. With
+    ``probabilities`` an answer is the probability of every label, by its name, and a DataFrame
+    gives a DataFrame. ``decoding`` are settings of :class:`Decoding` for tasks that write texts,
+    such as ``max_new_tokens=20``. ``report`` counts the rows; by default they are counted where
+    people see it.
+
+    Raises UserError for what is none of these, for rows that lack a field, and where answers have
+    no probabilities.
+    """
+    answerer = tuned.decoding(**decoding) if decoding else tuned
+    bound = answerer.bound
+    if isinstance(inputs, str | Mapping | Row):
+        rows = rows_of([inputs], bound, "input {}" if isinstance(inputs, Row) else "input")
+        return _value(answerer.answers(rows)[0], bound, probabilities)
+    rows = rows_of(inputs, bound)
+    with (usual_reporter() if report is None else report).bar("predicting", len(rows)) as progress:
+        found = answerer.answers(rows, progress=progress)
+    values = [_value(each, bound, probabilities) for each in found]
+    return shaped_like(inputs, values, bound.answer)
+
+
+def _value(prediction: Mapping[str, Any], bound: Bound, probabilities: bool) -> Any:
+    if not probabilities:
+        return prediction[bound.answer]
+    if "probabilities" not in prediction:
+        kind = type(bound.task).__name__
+        raise UserError(f"answers of {kind} have no probabilities; leave `probabilities` out")
+    return prediction["probabilities"]
+
+
+def rows_of(inputs: Rows, bound: Bound, name: str = "input {}") -> list[Row]:
+    """Return rows of texts, or of whatever holds rows with the template's fields.
+
+    ``name`` is what a row that comes from no file is called, with its number at {}.
+    """
+    if isinstance(inputs, Path):
+        return as_rows(inputs, targets=False)
+    rows = []
+    for number, given in enumerate(records_of(inputs, bound.pair), 1):
+        where = name.format(number)
+        given = {_one_field(where, bound): given} if isinstance(given, str) else given
+        rows.append(Row(given, where) if isinstance(given, Mapping) else given)
+    return as_rows(rows, targets=False, name="input")
+
+
+def _one_field(where: str, bound: Bound) -> str:
+    """Return the template's one field."""
+    fields = bound.fields
+    if len(fields) != 1:
+        raise UserError(
+            f"{where} is a text, but the template has {len(fields)} fields "
+            f"({', '.join(fields)}); give rows with these fields"
+        )
+    return fields[0]
