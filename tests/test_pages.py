@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import foreword
-from foreword.cli.main import app
+from foreword.cli.commands import HELP, app
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "foreword"
@@ -76,6 +76,6 @@ def test_pages_give_commands_flags_that_they_have() -> None:
         for command in commands(page):
             name = command[: 2 if command[0] == "data" else 1]
             flags = {word.partition("=")[0] for word in command if re.match("--[a-z]", word)}
-            assert flags <= names(*name) | {"--help", "--version"}, (page.name, command)
+            assert flags <= names(*name) | {*HELP, "--version"}, (page.name, command)
             seen.add(command[0])
     assert seen >= {"train", "eval", "predict", "compare", "export", "data"}

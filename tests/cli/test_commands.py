@@ -375,7 +375,7 @@ def test_export_compares_with_a_model_where_one_is_given(
         assert "cannot become a PEFT adapter" in answer.err
 
 
-# demo, help ---------------------------------------------------------------------------------------
+# demo ---------------------------------------------------------------------------------------------
 
 
 def test_the_demo_tunes_scores_and_answers(
@@ -399,34 +399,3 @@ def test_the_demo_tunes_scores_and_answers(
     result = one_object(cli("demo", "--out", out, "--json").out)
     assert {"accuracy", "baselines", "out", "seconds", "answers"} <= result.keys()
     assert list(result["answers"]) == list(demo.LINES)
-
-
-@pytest.mark.parametrize(
-    "command", ["train", "eval", "predict", "info", "export", "import", "demo"]
-)
-def test_help_fits_the_screen_and_is_no_error(command: str, cli: Cli) -> None:
-    answer = cli(command, "--help")
-    assert answer.status == 0
-    assert answer.err == ""
-    assert f"foreword {command}" in answer.out
-    assert "--json" in answer.out
-    fits(answer.out)
-
-
-def test_every_setting_has_a_flag_with_its_help(cli: Cli) -> None:
-    from foreword.cli.flags import FLAGS
-    from foreword.cli.words import flag
-
-    shown = cli("train", "--help").out
-    for name in FLAGS:
-        assert flag(name) in shown
-
-
-def test_the_bare_command_and_its_version(cli: Cli) -> None:
-    import foreword
-
-    assert "train" in cli("--help").out
-    answer = cli("--version")
-    assert answer.status == 0
-    assert answer.out.strip()
-    assert "load" in foreword.__all__

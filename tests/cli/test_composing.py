@@ -363,14 +363,6 @@ def test_attempt_is_trained_by_its_command(
     assert "--sources is missing" in refused.err
 
 
-@pytest.mark.parametrize("command", ["compose", "library"])
-def test_help_fits_the_screen(command: str, cli: Cli) -> None:
-    answer = cli(command, "--help")
-    assert answer.status == 0
-    assert "--json" in answer.out
-    fits(answer.out)
-
-
 def test_json_is_one_object(made: Path, cli: Cli) -> None:
     text = cli("library", made, "--json").out
     assert text.count("\n") == 1

@@ -239,7 +239,10 @@ TRAIN: dict[str, tuple[Make, list[str]]] = {
         with_file("run.yaml", "labels: [yes, no]\n", "--config", "{d}/run.yaml"),
         ["labels hold True", "put it in quotes"],
     ),
-    "unknown tracker": (train("--report-to", "wandbb"), ["--report-to wandbb: unknown", "'wandb'"]),
+    "unknown tracker": (
+        train("--report-to", "wandbb"),
+        ['"wandbb" for --report-to', 'Did you mean "wandb"'],
+    ),
     "epochs zero": (train("--epochs", "0"), ["epochs is 0; it must be at least 1"]),
     "rate zero": (train("--lr", "0"), ["the learning rate is 0"]),
     "warmup of more than all": (train("--warmup", "2"), ["warmup is 2"]),
@@ -412,14 +415,14 @@ OTHERS: dict[str, tuple[Make, list[str]]] = {
         ],
         ["none: is no folder"],
     ),
-    "import without out": (lambda w, d: ["import", d], ["--out is missing"]),
+    "import without out": (lambda w, d: ["import", d], ["OUT is missing"]),
     "import with a setting of training": (
         lambda w, d: ["import", d, "--out", d / "o", "--train", "x"],
-        ["--train is no setting of an import"],
+        ["Unknown option: --train"],
     ),
     "import with a setting of a method": (
         lambda w, d: ["import", d, "--out", d / "o", "--length", "3"],
-        ["--length is no setting"],
+        ["Unknown option: --length"],
     ),
 }
 

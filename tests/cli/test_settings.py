@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from foreword.backbone.decode import Decoding
-from foreword.cli.flags import FLAGS, RUN, Flags
+from foreword.cli.exchange import TaskFlags
+from foreword.cli.flags import FLAGS, RUN, Flag, Flags
 from foreword.cli.settings import settings, task_alone
 from foreword.cli.words import columns, parse_labels, with_flags
 from foreword.errors import UserError
@@ -38,15 +38,33 @@ def test_every_field_of_every_configuration_is_a_flag_with_help() -> None:
 
 def test_a_flag_says_whose_it_is() -> None:
     assert FLAGS["rank"].panel == "Method lora"
-    assert FLAGS["bottleneck"].panel == "Several methods"
+    assert FLAGS["bottleneck"].panel == "Method"
     assert FLAGS["bottleneck"].help == (
         "attempt: inner width of the attention over the sources; adapter: inner width of an adapter"
     )
-    assert FLAGS["label_field"].panel == "Several tasks"
+    assert FLAGS["label_field"].panel == "Task"
     assert FLAGS["rate"].panel == "Training"
     assert FLAGS["rate"].help == "learning rate; else the method's own"
     assert FLAGS["method"].help.endswith(f": {', '.join(METHODS)}")
     assert (FLAGS["rank"].default, FLAGS["bottleneck"].default) == ("8", "")
+
+
+def test_a_flag_of_one_task_or_method_says_what_it_is_there() -> None:
+    def of(name: str, **chosen: str) -> Flag:
+        narrowed = FLAGS[name].of({kind: [each] for kind, each in chosen.items()})
+        assert narrowed is not None
+        return narrowed
+
+    length, rate = of("length", method="soft"), of("rate", method="lora")
+    assert (length.help, length.panel) == ("number of virtual tokens", "Method soft")
+    assert (rate.help, rate.default, rate.panel) == (FLAGS["rate"].help, "0.001", "Training")
+    assert FLAGS["rate"].default == ""
+    assert of("max_new_tokens", task="answer").default == "32"
+    assert of("stop", task="translate").default == r"\n"
+    assert of("beams", task="chat").panel == "Decoding"
+    assert of("epochs", task="chat", method="soft") == FLAGS["epochs"]
+    assert FLAGS["length"].of({"method": ["lora"]}) is None
+    assert FLAGS["labels"].of({"task": ["generate"]}) is None
 
 
 def test_without_settings_everything_is_as_its_configuration_says() -> None:
@@ -124,13 +142,14 @@ def test_columns() -> None:
 
 
 def test_the_task_of_an_import_takes_its_own_settings_only() -> None:
-    plain, task = task_alone(Flags(task="generate", template="{x}", beams=3, seed=5, out="o"))
+    plain, task = task_alone(TaskFlags(task="generate", template="{x}", beams=3, seed=5))
     assert task == Generate(template="{x}", decoding=Decoding(beams=3, seed=5))
-    assert plain["out"] == "o"
-    wrong: list[dict[str, Any]] = [{"epochs": 3}, {"length": 3}, {"method": "soft"}, {"rows": 3}]
-    for given in wrong:
-        with pytest.raises(UserError, match="is no setting of"):
-            task_alone(Flags(**given))
+    assert plain["model"] == "smollm2"
+    with pytest.raises(UserError, match="--labels is no setting of task generate"):
+        task_alone(TaskFlags(task="generate", labels=["a", "b"]))
+    names = {each.name for each in dataclasses.fields(TaskFlags)}  # type: ignore[arg-type]
+    assert {"template", "beams", "model", "device"} < names
+    assert not names & {"epochs", "length", "method", "train", "rows", "rank", "preset"}
 
 
 @pytest.mark.parametrize("name", PRESETS)

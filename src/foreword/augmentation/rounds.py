@@ -24,9 +24,9 @@ class Augment:
     ``max_new_tokens``. At most ``tries`` texts are sampled for each row wanted.
     """
 
-    count: int = setting(100, help="new rows, the same number of each label")
+    count: int = setting(100, help="new rows, the same number of each label", common=True)
     keywords: int = setting(2, help="words of the rows that a new one is asked for")
-    temperature: float = setting(1.0, help="sampling temperature")
+    temperature: float = setting(1.0, help="sampling temperature", common=True)
     top_p: float = setting(0.9, help="sample among the likeliest tokens of this probability")
     max_new_tokens: int = setting(64, help="most tokens of a text")
     tries: int = setting(10, help="most texts that are sampled for each row wanted")

@@ -27,12 +27,16 @@ class Decoding:
     ``stop`` strings end a completion and are not part of it.
     """
 
-    max_new_tokens: int = setting(64, help="most tokens of a completion")
-    beams: int = setting(1, help="beams of beam search; 1 is greedy")
-    temperature: float = setting(0.0, help="sampling temperature; 0 takes the likeliest token")
-    top_p: float = setting(1.0, help="sample among the likeliest tokens that hold this probability")
-    repetition_penalty: float = setting(1.0, help="above 1 discourages repeating")
-    stop: tuple[str, ...] = setting((), help="texts that end a completion")
+    max_new_tokens: int = setting(64, help="most tokens of a completion", panel="decoding")
+    beams: int = setting(1, help="beams of beam search; 1 is greedy", panel="decoding")
+    temperature: float = setting(
+        0.0, help="sampling temperature; 0 takes the likeliest token", panel="decoding"
+    )
+    top_p: float = setting(
+        1.0, help="sample among the likeliest tokens that hold this probability", panel="decoding"
+    )
+    repetition_penalty: float = setting(1.0, help="above 1 discourages repeating", panel="decoding")
+    stop: tuple[str, ...] = setting((), help="texts that end a completion", panel="decoding")
     seed: int = setting(0, help="seed of rows, starts and order")
 
     def check(self) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, on_backbone
+from foreword.cli.completion import File
 from foreword.cli.flags import given, parameters_of
 from foreword.cli.words import columns
 from foreword.data.hub import DEV, TEST
@@ -19,7 +20,7 @@ from foreword.report import console, tables
 from foreword.terminal import Terminal
 from foreword.training.settings import Training
 
-Sampling = parameters_of("foreword.augmentation.rounds:Augment")
+Sampling = parameters_of("foreword.augmentation.rounds:Augment", "sampling")
 
 USUAL = Sampling()
 
@@ -28,14 +29,14 @@ def augment(
     prompt: Annotated[Path, Parameter(help="a classifier tuned on the same rows")],
     /,
     *,
-    data: Annotated[str, Parameter(help="the rows that it was tuned on")],
+    data: Annotated[File, Parameter(help="the rows that it was tuned on")],
     out: Annotated[Path, Parameter(help="the JSONL file of new rows to write")],
     dev: Annotated[
-        str | None, Parameter(help="rows to choose by: train without and with the new rows")
+        File | None, Parameter(help="rows to choose by: train without and with the new rows")
     ] = None,
-    test: Annotated[str | None, Parameter(help="with --dev: rows to score both on")] = None,
+    test: Annotated[File | None, Parameter(help="with --dev: rows to score both on")] = None,
     writer: Annotated[
-        str | None, Parameter(help="a model that writes; else the prompt's own")
+        File | None, Parameter(help="a model that writes; else the prompt's own")
     ] = None,
     method: Annotated[
         Literal["prefix", "soft"], Parameter(help="of the writer's prompt")
@@ -46,7 +47,7 @@ def augment(
     model: Model = None,
     loading: Loaded = USUALLY,
     resume: Annotated[
-        bool, Parameter(negative="", help="go on with the writer's training where it stopped")
+        bool, Parameter(help="go on with the writer's training where it stopped")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cyclopts import Parameter
 
+from foreword.cli.completion import File, completed
+from foreword.cli.flags import RUN
+from foreword.cli.panels import FURTHER, MODEL, OUTPUT, TRAINING
 from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.data.sample import first
@@ -20,11 +23,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="Answerer")
 
-Json = Annotated[bool, Parameter(name="--json", negative="", help="one JSON object on stdout")]
-Resume = Annotated[bool, Parameter(negative="", help="go on where the run stopped")]
-Verbose = Annotated[bool, Parameter(negative="", help="show all settings of the run")]
-Model = Annotated[str | None, Parameter(help="instead of the model that the prompt names")]
-Force = Annotated[bool, Parameter(negative="", help="run on another model than the prompt's own")]
+if TYPE_CHECKING:
+    Dtype = str
+    Device = str
+    Quantize = str
+else:
+    Dtype, Device, Quantize = (completed(RUN[n].values) for n in ("dtype", "device", "quantize"))
+
+Json = Annotated[bool, Parameter(name="--json", help="one JSON object on stdout", group=OUTPUT)]
+Resume = Annotated[bool, Parameter(help="go on where the run stopped", group=TRAINING)]
+Verbose = Annotated[bool, Parameter(help="show all settings of the run", group=OUTPUT)]
+PromptFile = Annotated[Path, Parameter(help="a prompt file")]
+Model = Annotated[
+    File | None, Parameter(help="instead of the model that the prompt names", group=MODEL)
+]
+Force = Annotated[bool, Parameter(help="run on another model than the prompt's own", group=MODEL)]
 Columns = Annotated[
     list[str] | None,
     Parameter(name="--columns", consume_multiple=True, help="name=column, as in train"),
@@ -35,10 +48,10 @@ Columns = Annotated[
 class Loading:
     """How a model is loaded."""
 
-    dtype: Annotated[str, Parameter(help="auto, float32, bfloat16 or float16")] = "auto"
-    device: Annotated[str, Parameter(help="auto, cpu, cuda or mps")] = "auto"
+    dtype: Annotated[Dtype, Parameter(help="auto, float32, bfloat16 or float16")] = "auto"
+    device: Annotated[Device, Parameter(help="auto, cpu, cuda or mps")] = "auto"
     quantize: Annotated[
-        str | None, Parameter(help="int8 or int4: smaller weights in the model")
+        Quantize | None, Parameter(help="int8 or int4: smaller weights in the model")
     ] = None
     threads: Annotated[int | None, Parameter(help="threads of the CPU; else one a core")] = None
 
@@ -57,7 +70,7 @@ class Loading:
         )
 
 
-Loaded = Annotated[Loading, Parameter(name="*")]
+Loaded = Annotated[Loading, Parameter(name="*", group=(MODEL, FURTHER))]
 USUALLY = Loading()
 
 

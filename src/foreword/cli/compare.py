@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from foreword.cli.common import Json, some_rows
+from foreword.cli.completion import File
 from foreword.cli.flags import CONTINUAL, parameters, without
+from foreword.cli.panels import DATA, FURTHER, OUTPUT, TRAINING
 from foreword.cli.sweep import grid, with_values
 from foreword.cli.words import columns, with_flags
 from foreword.data.hub import DEV, TEST
@@ -34,22 +36,34 @@ NO_FLAGS = Shared()
 def compare(
     *,
     methods: Annotated[
-        str, Parameter(help="names with commas between: zero-shot,demonstrations,soft,prefix+lora")
+        str,
+        Parameter(
+            help="names with commas between: zero-shot,demonstrations,soft,prefix+lora",
+            group="Method",
+        ),
     ],
-    data: Annotated[str, Parameter(help="rows to train on")],
+    data: Annotated[File, Parameter(help="rows to train on", group=DATA)],
     flags: Annotated[Shared, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
     test_rows: Annotated[
-        int | None, Parameter(help="use the first N test rows after shuffling with the seed")
+        int | None,
+        Parameter(
+            help="use the first N test rows after shuffling with the seed", group=(DATA, FURTHER)
+        ),
     ] = None,
-    seeds: Annotated[int, Parameter(help="runs of each method, with seeds from --seed up")] = 1,
+    seeds: Annotated[
+        int, Parameter(help="runs of each method, with seeds from --seed up", group=TRAINING)
+    ] = 1,
     out: Annotated[
-        Path, Parameter(help="JSONL file of the runs; what it holds is not done again")
+        Path,
+        Parameter(help="JSONL file of the runs; what it holds is not done again", group=OUTPUT),
     ] = Path("out/compare.jsonl"),
     table: Annotated[
-        Literal["csv", "latex", "markdown"] | None, Parameter(help="print the table as such text")
+        Literal["csv", "latex", "markdown"] | None,
+        Parameter(help="print the table as such text", group=OUTPUT),
     ] = None,
     plot: Annotated[
-        Path | None, Parameter(help="draw scores against sizes: a .png, .svg or .pdf file")
+        Path | None,
+        Parameter(help="draw scores against sizes: a .png, .svg or .pdf file", group=OUTPUT),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, backbone_of, some_rows
+from foreword.cli.completion import File
 from foreword.cli.words import columns
 from foreword.data.hub import DEV, TEST
 from foreword.data.row import Row
@@ -39,11 +40,11 @@ def compose(
             consume_multiple=True, help="one a prompt, adding up to 1; else fitted, or equal"
         ),
     ] = None,
-    dev: Annotated[str | None, Parameter(help="rows to fit an ensemble's weights by")] = None,
+    dev: Annotated[File | None, Parameter(help="rows to fit an ensemble's weights by")] = None,
     dev_rows: Annotated[
         int | None, Parameter(help="use the first N dev rows after shuffling with the seed")
     ] = None,
-    test: Annotated[str | None, Parameter(help="rows to score all of them on")] = None,
+    test: Annotated[File | None, Parameter(help="rows to score all of them on")] = None,
     columns_: Columns = None,
     seed: Annotated[int, Parameter(help="decides the dev rows and the intervals")] = 0,
     model: Model = None,

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from foreword.cli import panels
 from foreword.cli.common import USUALLY, Json, Loaded, Resume
+from foreword.cli.completion import File
 from foreword.cli.flags import defaults
 from foreword.cli.words import unescaped
 from foreword.report import comparison, console
@@ -38,16 +40,30 @@ def compress(
     template: Annotated[
         str | None, Parameter(help="how a question stands after the text, in place of the usual")
     ] = None,
-    max_new_tokens: Annotated[int, Parameter(help="most tokens of an answer")] = 48,
-    sink: Annotated[int, Parameter(help="first positions that are not trained")] = CARTRIDGE[
-        "sink"
-    ],
-    epochs: Annotated[int, Parameter(help="passes over the questions")] = TRAINING.epochs,
-    batch_size: Annotated[int, Parameter(help="questions a step")] = TRAINING.batch_size,
-    rate: Annotated[float, Parameter(name="--lr", help="learning rate")] = CARTRIDGE["rate"],
-    seed: Annotated[int, Parameter(help="decides questions and order")] = TRAINING.seed,
+    max_new_tokens: Annotated[
+        int, Parameter(help="most tokens of an answer", group=("Decoding", panels.FURTHER))
+    ] = 48,
+    sink: Annotated[
+        int,
+        Parameter(help="first positions that are not trained", group=("Method", panels.FURTHER)),
+    ] = CARTRIDGE["sink"],
+    epochs: Annotated[
+        int, Parameter(help="passes over the questions", group=panels.TRAINING)
+    ] = TRAINING.epochs,
+    batch_size: Annotated[
+        int, Parameter(help="questions a step", group=(panels.TRAINING, panels.FURTHER))
+    ] = TRAINING.batch_size,
+    rate: Annotated[
+        float, Parameter(name="--lr", help="learning rate", group=(panels.TRAINING, panels.FURTHER))
+    ] = CARTRIDGE["rate"],
+    seed: Annotated[
+        int, Parameter(help="decides questions and order", group=(panels.TRAINING, panels.FURTHER))
+    ] = TRAINING.seed,
     model: Annotated[
-        str, Parameter(help="smollm2 (packaged), a folder, a .gguf file, or a hub id")
+        File,
+        Parameter(
+            help="smollm2 (packaged), a folder, a .gguf file, or a hub id", group=panels.MODEL
+        ),
     ] = "smollm2",
     loading: Loaded = USUALLY,
     resume: Resume = False,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.table import Table
 
 from foreword.cli.common import Columns, Json
@@ -22,8 +22,6 @@ from foreword.files import write_jsonl
 from foreword.report import console
 from foreword.terminal import Terminal
 
-data = App(name="data", help="Check, clean and split files of rows.")
-
 SHOWN = 3
 """Places of a problem that are named."""
 
@@ -34,11 +32,10 @@ Fields = Annotated[
     ),
 ]
 LabelField = Annotated[str, Parameter(help="the field that holds the label")]
-Overwrite = Annotated[bool, Parameter(name="--force", negative="", help="replace files")]
+Overwrite = Annotated[bool, Parameter(name="--force", help="replace files")]
 File = Annotated[str | None, Parameter(help="rows of that split")]
 
 
-@data.command
 def check(
     files: Annotated[
         list[str] | None, Parameter(help="files of rows; the first is trained on")
@@ -89,7 +86,6 @@ def check(
         )
 
 
-@data.command
 def clean(
     file: Annotated[str, Parameter(help="rows to clean")],
     /,
@@ -102,7 +98,7 @@ def clean(
     columns_: Columns = None,
     fields: Fields = None,
     label_field: LabelField = "label",
-    dry_run: Annotated[bool, Parameter(negative="", help="say what would be done")] = False,
+    dry_run: Annotated[bool, Parameter(help="say what would be done")] = False,
     force: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -133,7 +129,6 @@ def clean(
     console.line(f"{out} {does} {len(made.rows)} of {len(rows)} rows")
 
 
-@data.command
 def split(
     file: Annotated[str, Parameter(help="rows to split")],
     /,

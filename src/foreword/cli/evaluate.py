@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, on_backbone, some_rows
+from foreword.cli.common import (
+    USUALLY,
+    Columns,
+    Force,
+    Json,
+    Loaded,
+    Model,
+    PromptFile,
+    on_backbone,
+    some_rows,
+)
+from foreword.cli.completion import File
 from foreword.cli.words import columns, parse_windows
 from foreword.data.hub import TEST
 from foreword.errors import UserError
@@ -18,11 +28,11 @@ from foreword.terminal import Terminal
 
 
 def evaluate(
-    prompt: Path,
+    prompt: PromptFile,
     *,
-    data: Annotated[str, Parameter(help="rows with their answers")],
+    data: Annotated[File, Parameter(help="rows with their answers")],
     baselines: Annotated[
-        bool, Parameter(negative="", help="score the frozen model without the prompt too")
+        bool, Parameter(help="score the frozen model without the prompt too")
     ] = False,
     rows: Annotated[int | None, Parameter(help="the first N after shuffling with the seed")] = None,
     windows: Annotated[

@@ -5,41 +5,47 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from foreword.cli.common import USUALLY, Force, Json, Loaded, on_backbone
-from foreword.cli.flags import NO_FLAGS, Flag, Flags, parameters
-from foreword.config.settings import Setting
+from foreword.cli.common import USUALLY, Force, Json, Loaded, PromptFile, on_backbone
+from foreword.cli.completion import File, completed
+from foreword.cli.flags import flags_of, owned, parameters
+from foreword.cli.panels import MODEL
 from foreword.config.values import from_plain
 from foreword.errors import UserError, nearest
 from foreword.export.registry import EXPORTS
 from foreword.report import console
 
+if TYPE_CHECKING:
+    Format = str
+else:
+    Format = completed(tuple(EXPORTS))
 
-def _flags() -> dict[str, Flag]:
-    """Return the settings of all formats as flags, by name."""
-    found: dict[str, dict[str, Setting]] = {}
-    for name in EXPORTS:
-        for each in EXPORTS.settings(name):
-            found.setdefault(each.name, {})[f"format {name}"] = each
-    return {name: Flag(name, owners) for name, owners in found.items()}
+TASK_ALONE = ("task", "model", "dtype", "device", "threads")
+"""Settings of a run that an import has, beside those of its task."""
 
+TaskFlags = parameters(
+    "TaskFlags",
+    flags_of((o, s) for o, s in owned() if o[0] == "task" or s.name in TASK_ALONE).values(),
+)
+NO_TASK_FLAGS = TaskFlags()
 
-FormatFlags = parameters("FormatFlags", _flags().values())
+FORMATS = flags_of((("format", name), each) for name in EXPORTS for each in EXPORTS.settings(name))
+FormatFlags = parameters("FormatFlags", FORMATS.values())
 NO_FORMAT_FLAGS = FormatFlags()
 
 
 def export(
-    prompt: Path,
-    out: Path,
-    /,
+    prompt: PromptFile,
+    out: Annotated[Path, Parameter(help="the folder or file to write")],
     *,
-    to: Annotated[str, Parameter(help=f"the format: {', '.join(EXPORTS)}")] = "peft",
+    to: Annotated[Format, Parameter(help=f"the format: {', '.join(EXPORTS)}")] = "peft",
     settings: Annotated[FormatFlags, Parameter(name="*")] = NO_FORMAT_FLAGS,  # type: ignore[valid-type]
     model: Annotated[
-        str | None, Parameter(help="load this model and compare the prompt's layers with its")
+        File | None,
+        Parameter(help="load this model and compare the prompt's layers with its", group=MODEL),
     ] = None,
     loading: Loaded = USUALLY,
     force: Force = False,
@@ -61,11 +67,11 @@ def export(
 
 
 def import_(
-    path: Path,
-    /,
+    path: Annotated[Path, Parameter(help="what the other program wrote")],
+    out: Annotated[Path, Parameter(help="the prompt file to write")],
     *,
-    kind: Annotated[str, Parameter(name="--format", help=", ".join(EXPORTS))] = "peft",
-    flags: Annotated[Flags, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
+    kind: Annotated[Format, Parameter(name="--format", help=", ".join(EXPORTS))] = "peft",
+    flags: Annotated[TaskFlags, Parameter(name="*")] = NO_TASK_FLAGS,  # type: ignore[valid-type]
     as_json: Json = False,
 ) -> None:
     """Read a prompt that another program wrote, and save it as a prompt file for a task."""
@@ -77,10 +83,8 @@ def import_(
     if not isinstance(source, ImportFormat):
         raise UserError(f"--format {kind}: Foreword writes this format and does not read it")
     wanted, task = task_alone(flags)
-    if wanted["out"] is None:
-        raise UserError("--out is missing")
     backbone = Backbone.load(wanted["model"], dtype=wanted["dtype"], device=wanted["device"])
-    saved = source.read(path, backbone, task).save(wanted["out"])
+    saved = source.read(path, backbone, task).save(out)
     if as_json:
         console.emit({"out": str(saved)})
     else:

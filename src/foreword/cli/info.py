@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from foreword.cli.common import Json
+from foreword.cli.common import Json, PromptFile
 from foreword.prompt.file import read_file
 from foreword.report import console
 from foreword.report.facts import facts
 
 
-def info(prompt: Path, *, as_json: Json = False) -> None:
+def info(prompt: PromptFile, *, as_json: Json = False) -> None:
     """Show what a prompt file holds; no model is loaded."""
     file = read_file(prompt)
     held = {"file": str(prompt), "bytes": prompt.stat().st_size, **file.facts()}

@@ -32,9 +32,7 @@ def library(
     like: Annotated[
         Path | None, Parameter(help="a prompt; those most similar to it come first")
     ] = None,
-    similarity: Annotated[
-        bool, Parameter(negative="", help="show how similar they are, two by two")
-    ] = False,
+    similarity: Annotated[bool, Parameter(help="show how similar they are, two by two")] = False,
     html: Annotated[Path | None, Parameter(help="write what is shown as a page")] = None,
     as_json: Json = False,
 ) -> None:

@@ -8,50 +8,27 @@ import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from cyclopts import App, CycloptsError
+from cyclopts import CycloptsError
 
+from foreword.cli.commands import COMMANDS, HELP, app
+from foreword.cli.mistakes import explain
 from foreword.errors import UserError
 from foreword.training.interrupt import Interrupted, Terminated, terminable
 from foreword.training.world import ALONE, World, is_one_of_several
 
-app = App(
-    name="foreword",
-    help="Tunes a few words in front of a frozen language model.",
-    version_flags=["--version"],
-    help_format="plaintext",  # markdown takes a while to import
-    suppress_keyboard_interrupt=False,  # Ctrl-C is answered below
-)
+BEGIN = """\
+Foreword tunes a few words in front of a frozen language model. To begin:
 
-COMMANDS = {
-    "augment": "augment:augment",
-    "compare": "compare:compare",
-    "compose": "compose:compose",
-    "compress": "compress:compress",
-    "data": "data:data",
-    "demo": "demo:demo",
-    "eval": "evaluate:evaluate",
-    "export": "exchange:export",
-    "import": "exchange:import_",
-    "info": "info:info",
-    "library": "library:library",
-    "multitask": "multitask:multitask",
-    "plot": "plot:plot",
-    "predict": "predict:predict",
-    "pretrain": "pretrain:pretrain",
-    "train": "train:train",
-}
-"""The commands, imported when they are called or their help is shown."""
+  foreword demo                                   (two minutes; needs nothing)
+  foreword predict out/support.safetensors "where is my parcel?"
+  foreword info out/support.safetensors
 
-USAGE = {
-    "compare": "--methods STR --data STR [OPTIONS]",
-    "import": "[OPTIONS] PATH",
-    "train": "[OPTIONS]",
-}
-"""How commands with a hundred flags are called, which takes a while to find out from these."""
+On rows of your own, such as a CSV file with the columns text and label:
 
-for _name, _place in COMMANDS.items():
-    usage = {"usage": f"Usage: foreword {_name} {USAGE[_name]}"} if _name in USAGE else {}
-    app.command(f"foreword.cli.{_place}", name=_name, **usage)
+  foreword train --train rows.csv --out out/mine.safetensors
+
+foreword --help lists all commands."""
+"""What is printed where no command is given."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -66,14 +43,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _told(ALONE, 2, _in_one_line(error))
 
 
-def _help_asked(arguments: Sequence[str] | None) -> list[str] | None:
-    """Return the command whose help is asked for, and nothing else is to be understood of it.
-
-    To parse the arguments first takes as long again, where a command has a hundred flags.
-    """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    plain = len(words) == 2 and words[0] in COMMANDS and words[1] in app.help_flags
-    return words[:1] if plain else None
+def _help_asked(words: Sequence[str]) -> str | None:
+    """Return the command whose help is asked for, None where none is."""
+    given = list(words[: words.index("--")] if "--" in words else words)
+    command = next((n for n in (" ".join(given[:2]), *given[:1]) if n in COMMANDS), None)
+    return command if {*HELP} & {*given} else None
 
 
 def _joined() -> AbstractContextManager[World]:
@@ -87,10 +61,16 @@ def _joined() -> AbstractContextManager[World]:
 def _run(arguments: Sequence[str] | None, world: World) -> int:
     try:
         with world.muted():
-            if (asked := _help_asked(arguments)) is not None:
-                app.help_print(asked)
+            words = list(sys.argv[1:] if arguments is None else arguments)
+            if not words:
+                print(BEGIN)
                 return 0
-            command, bound, more = app.parse_args(arguments, exit_on_error=False, print_error=False)
+            if (asked := _help_asked(words)) is not None:
+                from foreword.cli.help import show_help
+
+                show_help(app, asked, words)
+                return 0
+            command, bound, more = app.parse_args(words, exit_on_error=False, print_error=False)
             if world.size > 1 and "world" not in more:
                 raise UserError("only train runs in several processes; start one of this command")
             with terminable() if world.size == 1 else nullcontext():
@@ -98,7 +78,7 @@ def _run(arguments: Sequence[str] | None, world: World) -> int:
     except UserError as error:
         return _told(world, 2, _in_one_line(error))
     except CycloptsError as error:
-        return _told(world, 2, " ".join(str(error).split()))
+        return _told(world, 2, explain(error))
     except Interrupted as error:
         return _told(world, 128 + error.signal, f"{error}; the same command with --resume goes on")
     except Terminated as error:

@@ -116,11 +116,7 @@ def _read(path: Path, flags: Mapping[str, Any]) -> tuple[dict[str, Settings], Sh
 
 def _task_settings() -> set[str]:
     """Return the settings that a task may have for itself."""
-    found = {
-        name
-        for name, each in FLAGS.items()
-        if any(owner == "decoding" or owner.startswith("task ") for owner in each.owners)
-    }
+    found = {n for n, each in FLAGS.items() if any(kind == "task" for kind, _ in each.owners)}
     return {*ROWS, *found} - {"seed"}
 
 

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from foreword.cli.common import USUALLY, Columns, Force, Json, Loaded, Model, on_backbone
+from foreword.cli.common import (
+    USUALLY,
+    Columns,
+    Force,
+    Json,
+    Loaded,
+    Model,
+    PromptFile,
+    on_backbone,
+)
+from foreword.cli.completion import File
 from foreword.cli.words import columns
 from foreword.data.hub import TEST
 from foreword.data.rows import as_rows
@@ -19,11 +29,11 @@ from foreword.terminal import Terminal
 
 
 def predict(
-    prompt: Path,
+    prompt: PromptFile,
     texts: Annotated[list[str] | None, Parameter(help="texts to answer")] = None,
     /,
     *,
-    data: Annotated[str | None, Parameter(help="rows to answer, instead of texts")] = None,
+    data: Annotated[File | None, Parameter(help="rows to answer, instead of texts")] = None,
     out: Annotated[Path | None, Parameter(help="JSONL file to write, one object a row")] = None,
     columns_: Columns = None,
     model: Model = None,

@@ -8,12 +8,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from foreword.cli.common import Json, Resume
+from foreword.cli.common import Device, Json, Resume
 from foreword.cli.flags import given, parameters_of
+from foreword.cli.panels import MODEL
 from foreword.report import console
 from foreword.terminal import Terminal
 
-Pretrained = parameters_of("foreword.recurrent.streams:Pretraining")
+Pretrained = parameters_of("foreword.recurrent.streams:Pretraining", "network")
 
 USUAL = Pretrained()
 
@@ -23,7 +24,7 @@ def pretrain(
     text: Annotated[Path, Parameter(help="the text to read, in UTF-8")],
     out: Annotated[Path, Parameter(help="the folder to write; it opens as --model FOLDER")],
     flags: Annotated[Pretrained, Parameter(name="*")] = USUAL,  # type: ignore[valid-type]
-    device: Annotated[str, Parameter(help="auto, cpu, cuda or mps")] = "auto",
+    device: Annotated[Device, Parameter(help="auto, cpu, cuda or mps", group=MODEL)] = "auto",
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:

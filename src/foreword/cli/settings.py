@@ -176,10 +176,6 @@ def merged(flags: Any, file: Path | None) -> dict[str, Any]:
 def task_alone(flags: Any) -> tuple[dict[str, Any], Task]:
     """Make the task of a prompt that comes from elsewhere; return the plain settings with it."""
     given = merged(flags, None)
-    for name in given.keys() & (
-        RUN.keys() - {"model", "dtype", "device", "threads", "task", "out"}
-    ):
-        raise UserError(f"{flag(name)} is no setting of an import")
     plain = _plain(given)
     task = task_of_words(plain["task"], given, "settings")
     given.pop("seed", None)  # of sampling, where the task samples

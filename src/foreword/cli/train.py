@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from foreword.cli.common import Json, Resume, Verbose, some_rows
 from foreword.cli.flags import NO_FLAGS, Flags
+from foreword.cli.panels import FURTHER, TRAINING
 from foreword.cli.words import columns
 from foreword.data.hub import DEV, TEST
 from foreword.data.read import read_rows
@@ -30,10 +31,15 @@ if TYPE_CHECKING:
 def train(
     *,
     flags: Annotated[Flags, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
-    config: Annotated[Path | None, Parameter(help="YAML or TOML run file; flags win")] = None,
+    config: Annotated[
+        Path | None, Parameter(help="YAML or TOML run file; flags win", group=TRAINING)
+    ] = None,
     resume: Resume = False,
     find_lr: Annotated[
-        bool, Parameter(negative="", help="suggest a learning rate instead; nothing is written")
+        bool,
+        Parameter(
+            help="suggest a learning rate instead; nothing is written", group=(TRAINING, FURTHER)
+        ),
     ] = False,
     verbose: Verbose = False,
     as_json: Json = False,

@@ -24,27 +24,59 @@ ROOT = Path(__file__).parents[1]
 """The folder of the package's sources, which are read and not imported."""
 
 
-def setting(default: T, *, help: str, optional: bool = False) -> T:
-    """Return a dataclass field with a default, and with the help of its flag.
+FILE = "file"
+"""What ``values`` of a setting is where it names a file or a folder."""
 
+Values = tuple[str, ...] | str
+
+
+def setting(
+    default: T,
+    *,
+    help: str,
+    common: bool = False,
+    panel: str = "",
+    values: Values = (),
+    optional: bool = False,
+) -> T:
+    """Return a dataclass field with a default, and with what its flag says.
+
+    ``help`` is one line about it. ``common`` ones are shown by ``--help``, the others by
+    ``--help-all``, under the title ``panel``; without one the title says whose setting it is.
+    ``values`` are words that a shell completes, or FILE; others may be given all the same.
     An ``optional`` one is left out of files where it has its default: older files lack it too.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "optional": optional})
+    about = {"help": help, "common": common, "panel": panel, "values": values}
+    return dataclasses.field(default=default, metadata={**about, "optional": optional})
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A field of a configuration; ``default`` is None too where it is no plain value."""
+    """A field of a configuration; ``default`` is None too where it is no plain value.
+
+    Of a configuration in a field it is what differs from that one's own defaults, as a dict.
+
+    The rest is what :func:`setting` was given.
+    """
 
     name: str
     type: Any
     default: Any
-    help: str
+    help: str = ""
+    common: bool = False
+    panel: str = ""
+    values: Values = ()
 
     @property
     def flag(self) -> Any:
         """The type of what one flag can say: str, int, float, bool, a Literal, or list[str]."""
         return _flag(self.type)
+
+
+ABOUT = tuple(
+    f.name for f in dataclasses.fields(Setting) if f.name not in ("name", "type", "default")
+)
+"""What :func:`setting` is given beside the default."""
 
 
 def _flag(hint: Any) -> Any:
@@ -64,7 +96,7 @@ def settings_of(cls: type[Any]) -> tuple[Setting, ...]:
             f.name,
             hints[f.name],
             None if f.default is dataclasses.MISSING else f.default,
-            f.metadata.get("help", ""),
+            **{name: f.metadata[name] for name in ABOUT if name in f.metadata},
         )
         for f in dataclasses.fields(cls)
     )
@@ -90,17 +122,29 @@ def declared(path: str) -> tuple[Setting, ...]:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             hint = source.type(line.annotation)
             if get_origin(hint) is not ClassVar:
-                found[line.target.id] = Setting(line.target.id, hint, *_field(source, line.value))
+                found[line.target.id] = _field(line.target.id, hint, source, line.value)
     return tuple(found.values())
 
 
-def _field(source: _Source, value: ast.expr | None) -> tuple[Any, str]:
-    """Return the default and the help of a field."""
+def _field(name: str, hint: Any, source: _Source, value: ast.expr | None) -> Setting:
+    """Return a field of a class by what stands behind its type."""
     if not isinstance(value, ast.Call):
-        return source.constant(value), ""
-    named = {keyword.arg: keyword.value for keyword in value.keywords}
-    default = value.args[0] if value.args else named.get("default")
-    return source.constant(default), source.constant(named.get("help")) or ""
+        return Setting(name, hint, source.constant(value))
+    given = {keyword.arg: keyword.value for keyword in value.keywords}
+    default = value.args[0] if value.args else given.get("default")
+    if isinstance(made := given.get("default_factory"), ast.Lambda):
+        default = _arguments(made.body)
+    about = {each: source.constant(given[each]) for each in ABOUT if each in given}
+    return Setting(name, hint, source.constant(default), **about)
+
+
+def _arguments(call: ast.expr) -> ast.expr | None:
+    """Return the keywords of a call as a dict, as in ``lambda: Decoding(beams=2)``."""
+    if not isinstance(call, ast.Call):
+        return None
+    return ast.Dict(
+        [ast.Constant(each.arg) for each in call.keywords], [each.value for each in call.keywords]
+    )
 
 
 class _Source:

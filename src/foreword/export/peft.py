@@ -65,7 +65,10 @@ class Peft:
     """PEFT's adapter folders, as an export format."""
 
     kind: str | None = setting(
-        None, help="PEFT's type for a prefix: PREFIX_TUNING, the default, or CARTRIDGE"
+        None,
+        help="PEFT's type for a prefix: PREFIX_TUNING, the default, or CARTRIDGE",
+        common=True,
+        values=("PREFIX_TUNING", "CARTRIDGE"),
     )
 
     def write(self, prompt: Prompt, path: Path) -> Path:

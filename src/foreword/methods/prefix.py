@@ -27,7 +27,7 @@ class Prefix:
     In an encoder-decoder, encoder, decoder and cross attention all have a prefix.
     """
 
-    length: int | None = setting(None, help="positions of the prefix")
+    length: int | None = setting(None, help="positions of the prefix", common=True)
     first_layer: int = setting(0, help="the lowest layer that gets a prefix")
     upper: float | None = setting(
         None, help="fraction of layers, counted from the top, that get a prefix"
@@ -35,9 +35,10 @@ class Prefix:
     start: str = setting(
         "demonstrations",
         help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts",
+        common=True,
     )
     start_text: str | None = setting(None, help="the text of start 'text'")
-    shots: int = setting(4, help="number of demonstrations to start from")
+    shots: int = setting(4, help="number of demonstrations to start from", common=True)
     reparameterize: int | None = setting(None, help="train the prefix through an MLP of this width")
     gate: bool = setting(False, help="weigh the prefix by a trained gate")
     rate: float = setting(5e-3, help="learning rate")

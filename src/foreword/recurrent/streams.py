@@ -48,15 +48,15 @@ class Pretraining:
     falls linearly to zero.
     """
 
-    arch: str = setting("lstm", help="lstm or gru")
-    tokens: Tokens = setting("char", help="char or bpe")
+    arch: str = setting("lstm", help="lstm or gru", common=True, values=("lstm", "gru"))
+    tokens: Tokens = setting("char", help="char or bpe", common=True)
     vocabulary: int | None = setting(
         None, help="most tokens there may be; else all characters, or 4096 of bpe"
     )
-    width: int = setting(256, help="width of a state")
-    layers: int = setting(2, help="number of layers")
+    width: int = setting(256, help="width of a state", common=True)
+    layers: int = setting(2, help="number of layers", common=True)
     dropout: float = setting(0.0, help="dropout between the layers, in training")
-    epochs: int = setting(10, help="passes over the text")
+    epochs: int = setting(10, help="passes over the text", common=True)
     steps: int | None = setting(None, help="steps, instead of epochs")
     batch_size: int = setting(16, help="streams of text per step")
     sequence: int = setting(64, help="tokens of each stream per step")

@@ -45,15 +45,19 @@ class Classify(ShowingTask):
     """
 
     template: str | None = setting(
-        None, help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ..."
+        None,
+        help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ...",
+        common=True,
     )
     labels: Mapping[str, str | Sequence[str]] | None = setting(
-        None, help="label or label=word,word ...; or @FILE of many words; else those of the rows"
+        None,
+        help="label or label=word,word ...; or @FILE of many words; else those of the rows",
+        common=True,
     )
     text_field: str = setting(
-        "text", help="the field that {text} reads in the template", optional=True
+        "text", help="the field that {text} reads in the template", common=True, optional=True
     )
-    label_field: str = setting("label", help="the field that holds the label")
+    label_field: str = setting("label", help="the field that holds the label", common=True)
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
     truncate: Side = setting("right", help="the side on which rows are truncated")
     input_window: int | None = setting(None, help="read only the first K tokens of each field")

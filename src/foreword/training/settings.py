@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from foreword.config.settings import setting
+from foreword.config.settings import FILE, setting
 from foreword.errors import UserError, nearest
 
 Schedule = Literal["linear", "cosine", "inverse-sqrt", "plateau", "constant"]
@@ -17,49 +17,103 @@ Compile = Literal["auto", "on", "off"]
 class RunSettings:
     """What a run reads and writes, and which task and method it is of, all by name."""
 
-    model: str = setting("smollm2", help="smollm2 (packaged), a folder, a .gguf file, or a hub id")
-    dtype: str = setting("auto", help="auto, float32, bfloat16 or float16")
-    device: str = setting("auto", help="auto, cpu, cuda or mps")
-    quantize: str | None = setting(
-        None, help="int8 or int4: smaller weights in the model's linear layers"
-    )
-    threads: int | None = setting(None, help="threads of the CPU; else one a core")
-    shard: bool = setting(
-        False, help="spread the layers over the processes of torchrun; each runs all rows"
-    )
-    task: str = setting("classify", help="what is learned")
-    method: str = setting("prefix", help="what is tuned")
-    preset: str | None = setting(
-        None, help="settings that were measured together; those that are given win"
-    )
     train: str | None = setting(
-        None, help="rows to train on: CSV, XLSX, JSONL, JSON, Parquet, a folder or a datasets id"
+        None,
+        help="rows to train on: CSV, XLSX, JSONL, JSON, Parquet, a folder or a datasets id",
+        panel="data",
+        common=True,
+        values=FILE,
     )
     dev: str | None = setting(
-        None, help="rows to choose the best checkpoint by; else a tenth of the training rows"
+        None,
+        help="rows to choose the best step by; else a tenth of the training rows",
+        panel="data",
+        common=True,
+        values=FILE,
     )
-    test: str | None = setting(None, help="rows to score at the end")
+    test: str | None = setting(
+        None, help="rows to score at the end", panel="data", common=True, values=FILE
+    )
     rows: int | None = setting(
-        None, help="use the first N training rows after shuffling with the seed"
+        None, help="use the first N training rows after shuffling with the seed", panel="data"
     )
-    per_label: int | None = setting(None, help="use N training rows of each label")
+    per_label: int | None = setting(
+        None, help="use N training rows of each label", panel="data", common=True
+    )
     dev_rows: int | None = setting(
-        None, help="use the first N dev rows after shuffling with the seed"
+        None, help="use the first N dev rows after shuffling with the seed", panel="data"
     )
     columns: tuple[str, ...] | None = setting(
-        None, help="name=column: read a field from another column"
+        None, help="name=column: read a field from another column", panel="data"
     )
-    out: str | None = setting(None, help="the prompt file to write")
-    report_to: tuple[str, ...] | None = setting(None, help="tensorboard, wandb, mlflow, trackio")
+    task: str = setting("classify", help="what is learned", panel="task", common=True)
+    model: str = setting(
+        "smollm2",
+        help="smollm2 (packaged), a folder, a .gguf file, or a hub id",
+        panel="model",
+        common=True,
+        values=FILE,
+    )
+    method: str = setting("prefix", help="what is tuned", panel="method", common=True)
+    preset: str | None = setting(
+        None,
+        help="settings that were measured together; those that are given win",
+        panel="method",
+        common=True,
+    )
+    dtype: str = setting(
+        "auto",
+        help="auto, float32, bfloat16 or float16",
+        panel="model",
+        values=("auto", "float32", "bfloat16", "float16"),
+    )
+    device: str = setting(
+        "auto",
+        help="auto, cpu, cuda or mps",
+        panel="model",
+        values=("auto", "cpu", "cuda", "mps"),
+    )
+    quantize: str | None = setting(
+        None,
+        help="int8 or int4: smaller weights in the model's linear layers",
+        panel="model",
+        values=("int8", "int4"),
+    )
+    threads: int | None = setting(None, help="threads of the CPU; else one a core", panel="model")
+    shard: bool = setting(
+        False,
+        help="spread the layers over the processes of torchrun; each runs all rows",
+        panel="model",
+    )
     source: str | None = setting(
-        None, help="the prompt file to continue training from; its task's settings stay"
+        None,
+        help="the prompt file to continue training from; its task's settings stay",
+        panel="continuing from a prompt",
+        values=FILE,
     )
     replay: str | None = setting(
-        None, help="with --from: rows of that prompt's task to mix into the batches"
+        None,
+        help="with --from: rows of that prompt's task to mix into the batches",
+        panel="continuing from a prompt",
+        values=FILE,
     )
-    replay_share: float = setting(0.2, help="fraction of an epoch's rows that are these")
+    replay_share: float = setting(
+        0.2, help="fraction of an epoch's rows that are these", panel="continuing from a prompt"
+    )
     old_test: str | None = setting(
-        None, help="with --from: rows of that prompt's task, scored before and after"
+        None,
+        help="with --from: rows of that prompt's task, scored before and after",
+        panel="continuing from a prompt",
+        values=FILE,
+    )
+    out: str | None = setting(
+        None, help="the prompt file to write", panel="output", common=True, values=FILE
+    )
+    report_to: tuple[str, ...] | None = setting(
+        None,
+        help="tensorboard, wandb, mlflow, trackio",
+        panel="output",
+        values=("tensorboard", "wandb", "mlflow", "trackio"),
     )
 
 
@@ -88,9 +142,9 @@ class Training:
     ``weight_decay`` is AdamW's (Loshchilov and Hutter 2019, arXiv:1711.05101).
     """
 
-    epochs: int = setting(4, help="passes over the training rows")
-    batch_size: int = setting(16, help="rows per step")
-    rate: float | None = setting(None, help="learning rate; else the method's own")
+    epochs: int = setting(4, help="passes over the training rows", common=True)
+    batch_size: int = setting(16, help="rows per step", common=True)
+    rate: float | None = setting(None, help="learning rate; else the method's own", common=True)
     schedule: Schedule = setting(
         "linear",
         help="how the learning rate falls: linear, cosine, inverse-sqrt, plateau or constant",
@@ -107,7 +161,7 @@ class Training:
     dev_sample: int = setting(
         300, help="most dev rows of a task scored between steps; all of them are at the end"
     )
-    seed: int = setting(0, help="seed of rows, starts and order")
+    seed: int = setting(0, help="seed of rows, starts and order", common=True)
     token_budget: int | None = setting(None, help="tokens per pass, with padding")
     checkpointing: bool = setting(False, help="recompute activations: less memory, more time")
     cache_gb: float = setting(
