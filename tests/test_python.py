@@ -244,7 +244,7 @@ def test_names_and_values_make_the_same_run() -> None:
     assert configure(task, joined, fw.Training(epochs=7), {}) == named
     assert configure("classify", None, None, {}) == (fw.Classify(), fw.Prefix(), fw.Training())
     fast = configure("classify", None, None, {"preset": "fast", "epochs": 5})
-    assert fast[1] == fw.Prefix(upper=0.5, start="text", length=20)
+    assert fast[1] == fw.Prefix(upper=1.0)
     assert fast[2] == fw.Training(rate=1e-2, epochs=5, batch_size=8)
     assert configure(fw.Score(), "soft", None, {}, text="x", label="y")[0] == fw.Score(
         text_field="x", label_field="y"

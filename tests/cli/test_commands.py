@@ -46,6 +46,7 @@ def test_train_writes_a_prompt_and_says_so(world: Any, cli: Cli, tmp_path: Path)
     assert answer.status == 0
     assert answer.out.startswith(f"{out}: ")
     assert "96 numbers; dev accuracy" in answer.out
+    assert answer.err.splitlines()[-1] == f"curves: foreword plot {out.parent / 'p.log.jsonl'}"
     prompt = Prompt.load(out)
     assert prompt.method["name"] == "soft"
     assert prompt.task.labels == {"good": (" good",), "bad": (" bad",)}  # type: ignore[attr-defined]
@@ -189,6 +190,26 @@ def test_train_generation(world: Any, cli: Cli, tmp_path: Path) -> None:
     assert {"bleu", "chrf", "rouge_l", "exact_match"} <= result["test"].keys()
     decoding = result["config"]["task"]["decoding"]
     assert (decoding["max_new_tokens"], decoding["beams"], decoding["stop"]) == (4, 2, ["x"])
+
+
+def test_a_generation_ends_with_a_sample(world: Any, cli: Cli, tmp_path: Path) -> None:
+    data = write(tmp_path / "t.jsonl", rows(3))
+    more = ("--task", "generate", "--template", "{text} =", "--max-new-tokens", "3")
+    given = world.train(tmp_path / "p.safetensors", *more, "--train", data, "--dev", data)
+    shown = cli(*given).out.splitlines()[1:]
+    assert shown[:2] == ["", f"a sample, {data}:1"]
+    assert [line.split()[0] for line in shown[2:]] == ["text", "answer", "right"]
+    assert shown[-1].split() == ["right", "answer", "good", "film"]
+
+
+def test_a_preset_says_what_it_is_for_and_what_comes_next(
+    world: Any, cli: Cli, tmp_path: Path
+) -> None:
+    answer = cli(*world.train(tmp_path / "p.safetensors", "--preset", "fast", "--shots", "2"))
+    assert answer.status == 0, answer.err
+    assert answer.err.startswith("preset fast: one pass over the rows, for a first impression;")
+    last = answer.err.splitlines()[-1]
+    assert last.startswith("next, for a higher score: --preset balanced")
 
 
 def test_train_and_test_rows_of_another_shape_are_read_as_that(

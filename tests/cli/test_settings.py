@@ -159,7 +159,8 @@ def test_a_preset_stands_under_what_is_given(name: str, tmp_path: Path) -> None:
     method, training = preset(name)
     assert made.method == replace(method, rate=Prefix().rate)  # which the training overrides
     assert made.training == replace(training, rate=under["rate"])
-    own = {k: v for k, v in under.items() if k not in ("method", "epochs", "batch_size")}
+    training_of = ("method", "epochs", "batch_size")
+    own = {k: v for k, v in under.items() if k not in training_of}
     assert method == Prefix(**own)
     assert (training.epochs, training.batch_size) == (under["epochs"], under["batch_size"])
     file = tmp_path / "run.yaml"

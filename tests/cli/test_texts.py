@@ -59,6 +59,11 @@ def test_an_example_goes_from_its_rows_to_its_scores(
     assert max(map(len, shown.out.splitlines())) <= 80
     assert ("BLEU" in shown.out or "bleu" in shown.out) == ("bleu" in SCORES[task])
     answered = cli("predict", out, "--data", dev, "--json").json["predictions"]
+    if task == "rank":
+        assert "sample" not in made.json
+    else:
+        assert made.json["sample"].keys() >= {"row", "answer", "right answer"}
+        assert made.json["sample"]["answer"] == answered[0]["text"]
     assert len(answered) == 4
     assert all(("ranking" if task == "rank" else "text") in each for each in answered)
 

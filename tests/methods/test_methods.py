@@ -26,7 +26,7 @@ from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.templates.demonstrations import choose_demonstrations
+from foreword.tasks.templates.demonstrations import choose_demonstrations, labels_not_shown
 
 FAMILIES = {f.name: f for f in [*CAUSAL, MASKED[0], *SEQ2SEQ]}
 LABELS = {"good": " good", "bad": (" bad", " a bad film"), "fine": " good film"}
@@ -103,6 +103,41 @@ def test_classes_take_turns_until_they_run_out() -> None:
     assert sorted(row.where for row in every) == sorted(row.where for row in ROWS)
     seeds = {tuple(r.where for r in choose_demonstrations(bound(), ROWS, 3, s)) for s in range(5)}
     assert len(seeds) > 1
+
+
+def many_labels(count: int, words: int = 1) -> tuple[Any, list[Row]]:
+    """A task of several labels, and two rows of each."""
+    labels = {f"l{n}": f" {'it ' * n}good" for n in range(count)}
+    task = Classify(template="{text} :", labels=labels)
+    made = [Row({"text": "film " * words + str(n), "label": f"l{n % count}"}, f"F:{n}")
+            for n in range(2 * count)]  # fmt: skip
+    return task.bind(backbone(FAMILIES["llama"])), made
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "shown", "missing"),
+    [(3, 1, 4, 0), (6, 1, 6, 0), (6, 100, 4, 2), (9, 1, 9, 0)],
+)
+def test_a_start_shows_each_label_once_if_that_is_short(
+    count: int, words: int, shown: int, missing: int
+) -> None:
+    task, data = many_labels(count, words)
+    chosen = choose_demonstrations(task, data, None, 0)
+    assert len(chosen) == shown
+    assert len({row.fields["label"] for row in chosen}) == min(count, shown)
+    notes = labels_not_shown(task, data, chosen)
+    assert len(notes) == bool(missing)
+    assert Prefix().build(task, data, 0).notes == notes
+
+
+def test_a_start_that_is_asked_for_says_what_it_leaves_out() -> None:
+    task, data = many_labels(6)
+    assert Prefix(shots=4).build(task, data, 0).notes == [
+        "the start's 4 demonstrations show 4 of the 6 labels, 2 are not shown; `shots=6` shows "
+        "each once"
+    ]
+    assert list(Prefix(shots=6).build(task, data, 0).notes) == []
+    assert list(Prefix(start="text").build(task, data, 0).notes) == []
 
 
 @pytest.mark.parametrize("shots", [0, -1, 10])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -19,13 +20,18 @@ from foreword.data.rows import as_rows
 from foreword.data.sample import draw, others
 from foreword.errors import UserError
 from foreword.report import comparison, console, tables
+from foreword.report.facts import facts
 from foreword.reporter import Reporters
 from foreword.terminal import Terminal
+from foreword.training.log import log_path
+from foreword.training.presets import after, gives_up
 from foreword.training.trackers import trackers
 from foreword.training.world import World
 
 if TYPE_CHECKING:
     from foreword.backbone.backbone import Backbone
+    from foreword.data.row import Row
+    from foreword.prompt.prompt import Prompt
 
 
 def train(
@@ -61,6 +67,8 @@ def train(
     for name in ("train",) if find_lr else ("train", "out"):
         if wanted[name] is None:
             raise UserError(f"--{name} is missing")
+    if wanted["preset"] is not None:
+        console.say(gives_up(wanted["preset"]))
     named = columns(wanted["columns"])
     seed = made.training.seed
     by = made.task.label_field
@@ -114,6 +122,9 @@ def train(
         result["test"] = prompt.scores["test"]
     if old is not None and before is not None:
         prompt, result = old.report(prompt, before, result)
+    shown = next(each for each in (test, dev, rows) if each)
+    if prompt.bound.answer == "text":
+        result["sample"] = _sample(prompt, as_rows(shown[:1])[0])
     if not world.first:
         return
     if test is not None or before is not None:
@@ -133,6 +144,23 @@ def train(
         console.warn_of_leaks(scores)
     if "old" in result:
         console.out().print(comparison.old_and_new(result))
+    if "sample" in result:
+        console.line(f"\na sample, {result['sample'].pop('row')}")
+        texts = {name: shorten(text, 240) for name, text in result["sample"].items()}
+        console.out().print(facts(texts))
+    console.say(f"curves: foreword plot {log_path(out)}")
+    if wanted["preset"] is not None:
+        console.say(after(wanted["preset"]))
+
+
+def _sample(prompt: Prompt, row: Row) -> dict[str, str]:
+    """Answer one row: its place, the fields that are read, the answer, and the right one."""
+    bound = prompt.bound
+    (answer,) = prompt.answers([row])
+    fields = {name: str(row.fields[name]) for name in bound.fields if name in row.fields}
+    right = bound.gold_answer(row)
+    shown = right if isinstance(right, str) else right[0]
+    return {"row": row.where, **fields, "answer": answer["text"], "right answer": shown}
 
 
 def _sharded(backbone: Backbone, world: World) -> World:

@@ -24,9 +24,12 @@ class ZeroShot:
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """The frozen model after rows with their answers as plain text; nothing is trained."""
+    """The frozen model after rows with their answers as plain text; nothing is trained.
 
-    shots: int = 4
+    Without ``shots`` there are 4, or one of each label if these are short.
+    """
+
+    shots: int | None = None
 
 
 UNTRAINED: dict[str, type[ZeroShot] | type[Demonstrations]] = {

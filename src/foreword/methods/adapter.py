@@ -52,7 +52,9 @@ class Adapter:
     )
     gate: bool = setting(False, help="weigh each adapter by a trained gate")
     rate: float = setting(1e-3, help="learning rate")
-    shots: int = setting(4, help="number of demonstrations to start from")
+    shots: int | None = setting(
+        None, help="demonstrations to start from; else 4, or one of each label if these are short"
+    )
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Start the adapters; raises UserError for a width or a place that cannot be."""

@@ -44,7 +44,9 @@ class Attempt:
         help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts",
     )
     start_text: str | None = setting(None, help="the text of start 'text'")
-    shots: int = setting(4, help="number of demonstrations to start from")
+    shots: int | None = setting(
+        None, help="demonstrations to start from; else 4, or one of each label if these are short"
+    )
     bottleneck: int = setting(100, help="inner width of the attention over the sources")
     rate: float = setting(1e-2, help="learning rate")
 

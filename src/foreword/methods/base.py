@@ -76,8 +76,9 @@ class Method(Protocol):
         """The learning rate that measurements found good for it."""
 
     @property
-    def shots(self) -> int:
-        """How many demonstrations its start shows, and the baseline beside it."""
+    def shots(self) -> int | None:
+        """How many demonstrations its start shows, and the baseline beside it; None for as many
+        as the labels ask for (tasks/templates/demonstrations.py)."""
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Make the parameters for a task's backbone, started as the configuration says.

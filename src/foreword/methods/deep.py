@@ -43,7 +43,9 @@ class Deep:
         help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts",
     )
     start_text: str | None = setting(None, help="the text of start 'text'")
-    shots: int = setting(4, help="number of demonstrations to start from")
+    shots: int | None = setting(
+        None, help="demonstrations to start from; else 4, or one of each label if these are short"
+    )
     reparameterize: int | None = setting(None, help="train the prefix through an MLP of this width")
     rate: float = setting(1e-2, help="learning rate")
 

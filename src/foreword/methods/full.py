@@ -25,7 +25,9 @@ class Full:
     """
 
     rate: float = setting(3e-5, help="learning rate")
-    shots: int = setting(4, help="number of demonstrations to start from")
+    shots: int | None = setting(
+        None, help="demonstrations to start from; else 4, or one of each label if these are short"
+    )
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Weights:
         """Copy the weights; raises UserError for a model whose weights are quantized."""

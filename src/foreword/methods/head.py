@@ -36,7 +36,9 @@ class Head:
     """
 
     rate: float = setting(1e-3, help="learning rate")
-    shots: int = setting(4, help="number of demonstrations to start from")
+    shots: int | None = setting(
+        None, help="demonstrations to start from; else 4, or one of each label if these are short"
+    )
     head_start: Literal["random", "words", "prototypes"] = setting(
         "random",
         help="what a head starts from: random, words (of the labels) or prototypes (of classes)",

@@ -30,7 +30,9 @@ class IA3:
     """
 
     rate: float = setting(1e-2, help="learning rate")
-    shots: int = setting(4, help="number of demonstrations to start from")
+    shots: int | None = setting(
+        None, help="demonstrations to start from; else 4, or one of each label if these are short"
+    )
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Start at one; raises UserError where keys and values have no linear layers."""

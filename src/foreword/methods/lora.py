@@ -63,7 +63,9 @@ class Lora:
     init: str = setting("kaiming", help="how LoRA starts: kaiming, gaussian or orthogonal")
     gate: bool = setting(False, help="weigh each update by a trained gate")
     rate: float = setting(1e-3, help="learning rate")
-    shots: int = setting(4, help="number of demonstrations to start from")
+    shots: int | None = setting(
+        None, help="demonstrations to start from; else 4, or one of each label if these are short"
+    )
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Start A and B; raises UserError for a rank, a layer or a start that cannot be."""

@@ -38,7 +38,11 @@ class Prefix:
         common=True,
     )
     start_text: str | None = setting(None, help="the text of start 'text'")
-    shots: int = setting(4, help="number of demonstrations to start from", common=True)
+    shots: int | None = setting(
+        None,
+        help="demonstrations to start from; else 4, or one of each label if these are short",
+        common=True,
+    )
     reparameterize: int | None = setting(None, help="train the prefix through an MLP of this width")
     gate: bool = setting(False, help="weigh the prefix by a trained gate")
     rate: float = setting(5e-3, help="learning rate")

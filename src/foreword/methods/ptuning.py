@@ -36,7 +36,9 @@ class PTuning:
         help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts",
     )
     start_text: str | None = setting(None, help="the text of start 'text'")
-    shots: int = setting(4, help="number of demonstrations to start from")
+    shots: int | None = setting(
+        None, help="demonstrations to start from; else 4, or one of each label if these are short"
+    )
     encoder: Encoder = setting(
         "lstm", help="what the virtual tokens pass through in training: lstm or mlp"
     )

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foreword.metrics.titles import MAIN, title
+from foreword.report.facts import in_words
 from foreword.report.formats import to_csv, to_latex, to_markdown
 from foreword.report.tables import short, with_interval
 
@@ -49,7 +50,7 @@ def cells(
     rows = []
     for each in found:
         row = [] if one else [each["method"]]
-        row += [brief_value(each["varied"].get(name)) for name in names]
+        row += [in_words(each["varied"].get(name, "")) for name in names]
         if each["score"] is None:
             rows.append([*row, "failed", *[""] * (len(header) - len(row) - 1)])
             continue
@@ -81,7 +82,7 @@ def numbers(found: Sequence[Mapping[str, Any]], headline: str) -> tuple[list[str
     rows = []
     for each in found:
         low, high = each["interval"] or (None, None)
-        settings = [brief_value(each["varied"].get(name)) for name in names]
+        settings = [in_words(each["varied"].get(name, "")) for name in names]
         values = [each.get(name) for name in own]
         count = len(each["seeds"])
         rows.append([each["method"], *settings, each["score"], low, high, count, *values])
@@ -91,13 +92,6 @@ def numbers(found: Sequence[Mapping[str, Any]], headline: str) -> tuple[list[str
 def varied(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of the settings in which entries differ."""
     return list(dict.fromkeys(name for each in found for name in each.get("varied", ())))
-
-
-def brief_value(value: Any) -> str:
-    """Write the value of a setting in one line; nothing for one that an entry lacks."""
-    if value is None or isinstance(value, bool):
-        return "" if value is None else str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value).replace("\n", "\\n")
 
 
 def composed(entries: Sequence[Mapping[str, Any]], headline: str | None) -> Table:

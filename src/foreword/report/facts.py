@@ -72,7 +72,7 @@ def in_words(value: Any) -> str:
         return ", ".join(_pair(name, each) for name, each in shown.items())
     if isinstance(value, list | tuple):
         return ", ".join(in_words(each) for each in value)
-    if isinstance(value, bool):
+    if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.6g}"

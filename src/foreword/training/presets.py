@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "fast": {
         "method": "prefix",
-        "upper": 0.5,
-        "start": "text",
-        "length": 20,
+        "upper": 1.0,
+        "start": "demonstrations",
         "rate": 1e-2,
         "epochs": 1,
         "batch_size": 8,
@@ -31,7 +30,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "method": "prefix",
         "upper": 1.0,
         "start": "demonstrations",
-        "shots": 4,
         "rate": 1e-2,
         "epochs": 2,
         "batch_size": 8,
@@ -40,12 +38,36 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "method": "prefix",
         "upper": 1.0,
         "start": "demonstrations",
-        "shots": 4,
         "rate": 1e-2,
         "epochs": 4,
         "batch_size": 8,
     },
 }
+
+
+ABOUT = {
+    "fast": "one pass over the rows, for a first impression; balanced takes two, best takes four",
+    "balanced": "two passes over the rows; best takes four",
+    "best": "four passes over the rows; fast takes one, balanced takes two",
+}
+"""What a preset does, and what it gives up beside the others."""
+
+NEXT = {
+    "fast": "--preset balanced, twice the steps",
+    "balanced": "--preset best, twice the steps",
+    "best": "more rows, or another method: foreword compare --methods prefix,lora,prefix+lora",
+}
+"""What may score higher than a preset does."""
+
+
+def gives_up(name: str) -> str:
+    """Return a line that says before a run what a preset is for."""
+    return f"preset {name}: {ABOUT[name]}"
+
+
+def after(name: str) -> str:
+    """Return a line that says after a run what would come next."""
+    return f"next, for a higher score: {NEXT[name]}"
 
 
 def preset(name: str) -> tuple[Method, Training]:

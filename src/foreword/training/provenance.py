@@ -48,8 +48,8 @@ def about_data(
 
     ``in_train`` counts dev rows whose text is in train.
     """
-    most = min(method.shots, len(train))
-    shots = choose_demonstrations(bound, train, most, seed) if most else []
+    most = None if method.shots is None else min(method.shots, len(train))
+    shots = choose_demonstrations(bound, train, most, seed) if most != 0 else []
     return {
         "train": about_rows(train),
         "dev": {**about_rows(dev), "in_train": len(overlap(dev, train, bound.fields))},

@@ -33,7 +33,7 @@ class FromFile:
     method: str
     sha256: str
     rate: float
-    shots: int = 4
+    shots: int | None = None
 
     @property
     def registered_name(self) -> str:
@@ -58,7 +58,7 @@ class FromFile:
             str(made.get("name")),
             hashlib.sha256(Path(path).read_bytes()).hexdigest(),
             min(rates) if rate is None else rate,
-            max(each.get("shots") or 0 for each in parts) or FromFile.shots,
+            max(each.get("shots") or 0 for each in parts) or None,
         )
         return found, dict(meta["task"])
 

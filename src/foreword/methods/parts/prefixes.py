@@ -19,6 +19,7 @@ from foreword.methods.base import Trainable, as_float32
 from foreword.methods.parts.start_from_prompt import choose_start
 from foreword.methods.parts.starts import STARTS, USUAL, check_start, start_ids
 from foreword.tasks.base import Bound
+from foreword.tasks.templates.demonstrations import choose_demonstrations, labels_not_shown
 
 
 class PrefixSettings(Protocol):
@@ -37,8 +38,8 @@ class PrefixSettings(Protocol):
         """The text of start "text"; None for the task's instruction."""
 
     @property
-    def shots(self) -> int:
-        """The number of demonstrations of start "demonstrations"."""
+    def shots(self) -> int | None:
+        """The number of demonstrations of start "demonstrations"; None leaves it to the labels."""
 
     @property
     def reparameterize(self) -> int | None:
@@ -75,6 +76,10 @@ def start_prefix(
                 f"{backbone.longest} positions; use fewer `shots` or give `length`"
             )
         prefix = PrefixKV.on(backbone, read_kv(backbone, ids, sites))
+        if start == "demonstrations" and length is None:
+            prefix.notes = labels_not_shown(
+                task, rows, choose_demonstrations(task, rows, shots, seed)
+            )
     return prefix if reparameterize is None else Reparameterized(prefix, reparameterize, seed)
 
 

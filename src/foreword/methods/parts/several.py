@@ -40,9 +40,9 @@ class Several:
         return self.methods[0].rate
 
     @property
-    def shots(self) -> int:
-        """The largest number of demonstrations of any of the methods."""
-        return max(method.shots for method in self.methods)
+    def shots(self) -> int | None:
+        """The largest number of demonstrations that any of the methods names."""
+        return max((each.shots for each in self.methods if each.shots is not None), default=None)
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Together:
         """Build all parts; raises UserError where two of them fill the same place."""

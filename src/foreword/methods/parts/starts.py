@@ -37,7 +37,7 @@ def start_ids(
     *,
     length: int | None,
     text: str | None,
-    shots: int,
+    shots: int | None,
     seed: int,
 ) -> list[int]:
     """Return the real tokens to start from, for every start but "random".

@@ -20,6 +20,15 @@ from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.tasks.base import Bound
 
+USUAL = 4
+"""Demonstrations where nothing says how many."""
+
+MOST_CLASSES = 32
+"""Classes up to which each may have a demonstration without being asked for."""
+
+MOST_TOKENS = 512
+"""Tokens that these demonstrations may take: every step reads past as many positions."""
+
 Choice = Literal["balanced", "random", "nearest"]
 
 POOL_ROWS = 512
@@ -123,11 +132,22 @@ def check_shots(shots: int, rows: Sequence[Row]) -> None:
         )
 
 
-def choose_demonstrations(task: Bound, rows: Sequence[Row], shots: int, seed: int) -> list[Row]:
+def choose_demonstrations(
+    task: Bound, rows: Sequence[Row], shots: int | None, seed: int
+) -> list[Row]:
     """Choose rows at random, class by class in turn if there are classes.
 
-    Raises UserError for more shots than rows.
+    Without ``shots`` they are ``USUAL``, or one of each class where there are more classes and
+    these take no more than ``MOST_TOKENS``. Raises UserError for more shots than rows.
     """
+    if shots is None:
+        shots = min(USUAL, len(rows))
+        classes = len({task.class_of(row) for row in rows})
+        if USUAL < classes <= MOST_CLASSES:
+            each = choose_demonstrations(task, rows, classes, seed)
+            size = len(task.backbone.text.ids("".join(map(task.demonstration, each))))
+            if size <= min(MOST_TOKENS, task.backbone.longest // 2):
+                return each
     check_shots(shots, rows)
     chance = random.Random(seed)
     groups: dict[str | None, list[Row]] = {}
@@ -141,3 +161,15 @@ def choose_demonstrations(task: Bound, rows: Sequence[Row], shots: int, seed: in
             if queue and len(chosen) < shots:
                 chosen.append(queue.pop())
     return chosen
+
+
+def labels_not_shown(task: Bound, rows: Sequence[Row], shown: Sequence[Row]) -> list[str]:
+    """Return a line that says how many labels no demonstration shows, if any."""
+    classes = {task.class_of(row) for row in rows}
+    missing = len(classes - {task.class_of(row) for row in shown})
+    if not missing:
+        return []
+    return [
+        f"the start's {len(shown)} demonstrations show {len(classes) - missing} of the "
+        f"{len(classes)} labels, {missing} are not shown; `shots={len(classes)}` shows each once"
+    ]
