@@ -337,7 +337,7 @@ OTHERS: dict[str, tuple[Make, list[str]]] = {
     ),
     "predict rows without the field": (
         lambda w, d: [
-            *("predict", w.path("p.safetensors"), "--out", d / "o"),
+            *("predict", w.path("p.safetensors"), "--out", d / "o.csv"),
             *("--data", text(d / "t.jsonl", '{"txet": "a"}')),
         ],
         ["t.jsonl:1: no field 'text'", "did you mean 'txet'?"],
@@ -351,7 +351,7 @@ OTHERS: dict[str, tuple[Make, list[str]]] = {
             "--out",
             d,
         ],
-        ["cannot be written"],
+        ["is a folder; name the file to write in it"],
     ),
     "a prompt that is not there": (
         lambda w, d: ["predict", d / "none.safetensors", "a"],

@@ -65,7 +65,7 @@ def test_an_example_goes_from_its_rows_to_its_scores(
         assert made.json["sample"].keys() >= {"row", "answer", "right answer"}
         assert made.json["sample"]["answer"] == answered[0]["text"]
     assert len(answered) == 4
-    assert all(("ranking" if task == "rank" else "text") in each for each in answered)
+    assert all(("ranking" if task == "rank" else "answer") in each for each in answered)
 
 
 @pytest.mark.parametrize("model", first(1, ["model", "seq2seq"]))

@@ -22,6 +22,7 @@ from foreword.data.duplicates import same_text
 from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
+from foreword.data.write import check_writable, write_rows
 from foreword.errors import UserError
 from foreword.files import write_jsonl
 from foreword.methods.base import Method
@@ -61,6 +62,7 @@ def augment(
     settings = settings or Augment()
     settings.check()
     target, (bound, label_field) = Path(out), classifier_of(prompt)
+    check_writable(target)
     field = bound.fields[0]
     train = as_rows(train, fields=bound.pair)
     known = as_rows(known, targets=False, name="known row", fields=bound.pair)
@@ -105,7 +107,7 @@ def augment(
             f"{kept}: of {len(found)} sampled texts none was kept, which says why; raise `tries`, "
             "or give a prompt that is surer of its labels"
         )
-    write_jsonl(target, [{field: each["text"], label_field: each["label"]} for each in made])
+    write_rows(target, [{field: each["text"], label_field: each["label"]} for each in made])
     dropped = {why: sum(each["dropped"] == why for each in found) for why in DROPPED}
     return {
         "out": str(target),
@@ -152,4 +154,4 @@ def filter_texts(
 
 def path_beside(out: Path, end: str) -> Path:
     """Return the path of a file beside the new rows, with another ending."""
-    return out.with_name(f"{out.name.removesuffix('.jsonl')}{end}")
+    return out.with_name(f"{out.stem}{end}")

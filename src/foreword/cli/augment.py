@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, on_backbone
+from foreword.cli.common import USUALLY, Json, Loaded, Model, on_backbone
 from foreword.cli.completion import File
 from foreword.cli.flags import given, parameters_of
-from foreword.cli.words import columns
+from foreword.cli.reading import USUAL as USUAL_READING
+from foreword.cli.reading import Read
 from foreword.data.hub import DEV, TEST
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
@@ -30,7 +31,7 @@ def augment(
     /,
     *,
     data: Annotated[File, Parameter(help="the rows that it was tuned on")],
-    out: Annotated[Path, Parameter(help="the JSONL file of new rows to write")],
+    out: Annotated[Path, Parameter(help="the .csv, .tsv or .jsonl file of new rows to write")],
     dev: Annotated[
         File | None, Parameter(help="rows to choose by: train without and with the new rows")
     ] = None,
@@ -43,7 +44,7 @@ def augment(
     ] = "prefix",
     epochs: Annotated[int, Parameter(help="passes of the writer over the rows")] = 5,
     flags: Annotated[Sampling, Parameter(name="*")] = USUAL,  # type: ignore[valid-type]
-    columns_: Columns = None,
+    reading: Read = USUAL_READING,
     model: Model = None,
     loading: Loaded = USUALLY,
     resume: Annotated[
@@ -62,6 +63,7 @@ def augment(
     from foreword.methods.prefix import Prefix
     from foreword.methods.soft import Soft
     from foreword.prompt.prompt import Prompt
+    from foreword.tasks.fields import fields_of
 
     began = time.monotonic()
     if test is not None and dev is None:
@@ -72,14 +74,15 @@ def augment(
     training.check()
     if out.exists() and Path(data).exists() and out.samefile(data):
         raise UserError(f"{out}: holds the rows that are read; write the new ones to another file")
-    named = columns(columns_)
-    rows = as_rows(data, columns=named)
+    chosen = Prompt.load(prompt)
+    fields = fields_of(chosen.task)
+    rows = as_rows(reading.rows(data, fields=fields))
     others = {
-        name: as_rows(file, columns=named, split=split)
+        name: as_rows(reading.rows(file, split, fields=fields))
         for name, file, split in (("dev", dev, DEV), ("test", test, TEST))
         if file is not None
     }
-    loaded = on_backbone(Prompt.load(prompt), prompt, model, loading)
+    loaded = on_backbone(chosen, prompt, model, loading)
     for own in others.values():
         loaded.bound.check(own, answers=True)
     kind: Method = Prefix() if method == "prefix" else Soft()

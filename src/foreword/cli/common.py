@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -12,9 +11,6 @@ from cyclopts import Parameter
 from foreword.cli.completion import File, completed
 from foreword.cli.flags import RUN
 from foreword.cli.panels import FURTHER, MODEL, OUTPUT, TRAINING
-from foreword.data.read import read_rows
-from foreword.data.row import Row
-from foreword.data.sample import first
 from foreword.threads import use_threads
 
 if TYPE_CHECKING:
@@ -38,10 +34,6 @@ Model = Annotated[
     File | None, Parameter(help="instead of the model that the prompt names", group=MODEL)
 ]
 Force = Annotated[bool, Parameter(help="run on another model than the prompt's own", group=MODEL)]
-Columns = Annotated[
-    list[str] | None,
-    Parameter(name="--columns", consume_multiple=True, help="name=column, as in train"),
-]
 
 
 @dataclass(frozen=True)
@@ -85,18 +77,3 @@ def on_backbone(
 ) -> T:
     """Return the prompt of a file on the model that it names, or on another one that is given."""
     return tuned.on_backbone(backbone_of(tuned, model, loading), force=force, where=str(path))
-
-
-def some_rows(
-    source: str,
-    named: Mapping[str, str],
-    n: int | None,
-    seed: int,
-    split: Sequence[str] | None = None,
-) -> list[Row]:
-    """Read all rows, or the first ``n`` after shuffling with the seed.
-
-    ``split`` has the names that the split of a data set may have, DEV or TEST.
-    """
-    rows = read_rows(source, columns=named, split=split)
-    return rows if n is None else first(rows, n, seed)

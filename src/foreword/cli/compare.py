@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from foreword.cli.common import Json, some_rows
+from foreword.cli.common import Json
 from foreword.cli.completion import File
 from foreword.cli.flags import CONTINUAL, parameters, without
 from foreword.cli.panels import DATA, FURTHER, OUTPUT, TRAINING
+from foreword.cli.reading import Reading
 from foreword.cli.sweep import grid, with_values
-from foreword.cli.words import columns, with_flags
+from foreword.cli.words import with_flags
 from foreword.data.hub import DEV, TEST
-from foreword.data.read import read_rows
 from foreword.data.sample import first, hold_out
 from foreword.errors import UserError
 from foreword.evaluation.records import Record, read_records, summarise
@@ -77,6 +77,7 @@ def compare(
     from foreword.evaluation.compare import compare as do
     from foreword.evaluation.runs import Data, Model, Run, ZeroShot, distinct
     from foreword.report.pictures import check_picture, draw_front, front
+    from foreword.tasks.fields import fields_of
 
     if table is not None and as_json:
         raise UserError("--table and --json both say what is printed; give one")
@@ -91,8 +92,8 @@ def compare(
         raise UserError(f"--seeds {seeds}: give 1 or more")
     read_records(out)  # what is wrong with it is said before the first run
     seed = made.training.seed
-    named = columns(made.plain["columns"])
-    train = read_rows(data, columns=named)
+    reading, fields = Reading.of(made.plain), fields_of(made.task)
+    train = reading.rows(data, fields=fields)
     if made.plain["test"] is None:
         by = made.task.label_field
         labelled = by is not None and all(by in row.fields for row in train)
@@ -101,11 +102,12 @@ def compare(
             f"no test rows given: {len(test)} of the training rows are held out for scoring"
         )
     else:
-        test = read_rows(made.plain["test"], columns=named, split=TEST)
+        test = reading.rows(made.plain["test"], TEST, fields=fields)
     test = test if test_rows is None else first(test, test_rows, seed)
     dev = None
     if made.plain["dev"] is not None:
-        dev = some_rows(made.plain["dev"], named, made.plain["dev_rows"], seed, DEV)
+        n = made.plain["dev_rows"]
+        dev = reading.rows(made.plain["dev"], DEV, fields=fields, n=n, seed=seed)
     rows = {
         (each.plain["rows"], each.plain["per_label"]): Data(
             train, test, dev, each.plain["rows"], each.plain["per_label"]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from foreword.cli.common import USUALLY, Columns, Json, Loaded, Model, backbone_of, some_rows
+from foreword.cli.common import USUALLY, Json, Loaded, Model, backbone_of
 from foreword.cli.completion import File
-from foreword.cli.words import columns
+from foreword.cli.reading import USUAL, Read
 from foreword.data.hub import DEV, TEST
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
@@ -45,7 +45,7 @@ def compose(
         int | None, Parameter(help="use the first N dev rows after shuffling with the seed")
     ] = None,
     test: Annotated[File | None, Parameter(help="rows to score all of them on")] = None,
-    columns_: Columns = None,
+    reading: Read = USUAL,
     seed: Annotated[int, Parameter(help="decides the dev rows and the intervals")] = 0,
     model: Model = None,
     loading: Loaded = USUALLY,
@@ -58,13 +58,18 @@ def compose(
     from foreword.compose.ensemble import Ensemble, weighted
     from foreword.evaluation.evaluate import evaluate
     from foreword.prompt.prompt import Prompt
+    from foreword.tasks.fields import fields_of
 
     parts = [Prompt.load(path) for path in prompts]
     made, used = _compose(parts, how, weights)
     if out.is_dir():
         raise UserError(f"{out}: is a folder; name the file to write with --out")
-    held = None if dev is None else some_rows(dev, columns(columns_), dev_rows, seed, DEV)
-    tested = None if test is None else some_rows(test, columns(columns_), None, seed, TEST)
+    fields = fields_of(parts[0].task)
+    held = tested = None
+    if dev is not None:
+        held = reading.rows(dev, DEV, fields=fields, n=dev_rows, seed=seed)
+    if test is not None:
+        tested = reading.rows(test, TEST, fields=fields)
     if held is None and weights is None and how == "ensemble":
         console.say("no --weights, and no --dev to fit them by: all weights are equal")
     if held is not None or tested is not None:

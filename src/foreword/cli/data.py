@@ -9,16 +9,17 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from foreword.cli.common import Columns, Json
-from foreword.cli.words import columns
+from foreword.cli.common import Json
+from foreword.cli.reading import USUAL_TABLE, ReadTable
+from foreword.data.bad_rows import BadRows
 from foreword.data.check import WHY, Checked, Lengths
 from foreword.data.check import check as find
 from foreword.data.clean import clean as clean_rows
-from foreword.data.read import read_rows
+from foreword.data.formats import TABLES
 from foreword.data.row import Row
 from foreword.data.split import by_shares, few
+from foreword.data.write import check_writable, write_rows
 from foreword.errors import UserError, nearest
-from foreword.files import write_jsonl
 from foreword.report import console
 from foreword.terminal import Terminal
 
@@ -45,7 +46,7 @@ def check(
     train: File = None,
     dev: File = None,
     test: File = None,
-    columns_: Columns = None,
+    reading: ReadTable = USUAL_TABLE,
     fields: Fields = None,
     label_field: LabelField = "label",
     model: Annotated[str | None, Parameter(help="count its tokens, and not characters")] = None,
@@ -63,7 +64,10 @@ def check(
         named[file] = file
     if not named:
         raise UserError("give files of rows to check, or --train F --dev F --test F")
-    read = {name: read_rows(file, columns=columns(columns_)) for name, file in named.items()}
+    bad = {name: BadRows() for name in named}
+    read = {name: reading.read(file, on_bad=bad[name]) for name, file in named.items()}
+    for name, rows in read.items():
+        bad[name].check(rows)
     _check_fields(next(iter(read.values())), fields)
     lengths = None
     if model is not None:
@@ -72,7 +76,14 @@ def check(
         text = Backbone.load(model).text
         lengths = Lengths(lambda words: len(text.ids(words)), "tokens", max_length)
     with Terminal().bar("checking", sum(map(len, read.values()))) as move:
-        found = find(read, fields=fields, label_field=label_field, lengths=lengths, progress=move)
+        found = find(
+            read,
+            fields=fields,
+            label_field=label_field,
+            lengths=lengths,
+            unread={name: each.places for name, each in bad.items()},
+            progress=move,
+        )
     if as_json:
         console.emit(_plain(found))
     else:
@@ -90,12 +101,12 @@ def clean(
     file: Annotated[str, Parameter(help="rows to clean")],
     /,
     *,
-    out: Annotated[Path, Parameter(help="the JSONL file to write")],
+    out: Annotated[Path, Parameter(help="the .csv, .tsv or .jsonl file to write")],
     without: Annotated[
         list[str] | None,
         Parameter(consume_multiple=True, help="files whose texts are left out too"),
     ] = None,
-    columns_: Columns = None,
+    reading: ReadTable = USUAL_TABLE,
     fields: Fields = None,
     label_field: LabelField = "label",
     dry_run: Annotated[bool, Parameter(help="say what would be done")] = False,
@@ -104,36 +115,45 @@ def clean(
 ) -> None:
     """Write the rows of a file in NFC and without control characters, and leave out what is wrong.
 
-    That is: rows with an empty field, with one text and several labels, and repetitions.
+    That is: rows that cannot be read, with an empty field, or with one text and several labels, and
+    repetitions.
     """
-    rows = read_rows(file, columns=columns(columns_))
+    check_writable(out)
+    bad = BadRows()
+    rows = reading.read(file, on_bad=bad)
+    bad.check(rows)
     _check_fields(rows, fields)
-    known = [row for other in without or () for row in read_rows(other, columns=columns(columns_))]
+    known = [row for other in without or () for row in reading.read(other)]
     if Path(file).exists() and out.exists() and out.samefile(file):
         raise UserError(f"{out}: is what is read; write the clean rows to another file with --out")
     made = clean_rows(rows, fields=fields, label_field=label_field, known=known)
     if not made.rows:
         raise UserError(f"{file}: no row would be left; see foreword data check {file}")
+    unread = {"dropped: cannot be read": bad.places} if bad.errors else {}
+    changed = {**unread, **made.changes}
+    count = len(rows) + len(bad.errors)
     if not dry_run:
-        _write({out: made.rows}, force)
+        _write({out: made.rows}, file, force)
     if as_json:
         changes = {
-            kind: {"rows": len(places), "places": places} for kind, places in made.changes.items()
+            kind: {"rows": len(places), "places": places} for kind, places in changed.items()
         }
-        about = {"out": None if dry_run else str(out), "read": len(rows), "kept": len(made.rows)}
+        about = {"out": None if dry_run else str(out), "read": count, "kept": len(made.rows)}
         console.emit({**about, "changes": changes})
         return
-    for kind, places in made.changes.items():
+    for kind, places in changed.items():
         console.line(f"{kind}: {_counted(places)}")
     does = "would keep" if dry_run else "keeps"
-    console.line(f"{out} {does} {len(made.rows)} of {len(rows)} rows")
+    console.line(f"{out} {does} {len(made.rows)} of {count} rows")
 
 
 def split(
     file: Annotated[str, Parameter(help="rows to split")],
     /,
     *,
-    out: Annotated[Path, Parameter(help="the folder to write train.jsonl, dev.jsonl ... in")],
+    out: Annotated[
+        Path, Parameter(help="the folder to write train, dev and test in, as CSV if that is read")
+    ],
     dev: Annotated[
         float | None, Parameter(help="share of the rows for dev; 0.1 unless said")
     ] = None,
@@ -144,7 +164,7 @@ def split(
         int | None, Parameter(help="rows of each label in train, as many in dev, the rest in test")
     ] = None,
     group: Annotated[str | None, Parameter(help="rows of one value here stay together")] = None,
-    columns_: Columns = None,
+    reading: ReadTable = USUAL_TABLE,
     fields: Fields = None,
     label_field: LabelField = "label",
     seed: Annotated[int, Parameter(help="decides which row goes where")] = 0,
@@ -155,7 +175,7 @@ def split(
 
     With --per-label K, train and dev have K rows of each label (few-shot learning).
     """
-    rows = read_rows(file, columns=columns(columns_))
+    rows = reading.read(file)
     _check_fields(rows, fields)
     by = label_field if label_field in rows[0].fields else None
     if by is None and (label_field != "label" or per_label is not None):
@@ -171,8 +191,10 @@ def split(
     else:
         assert by is not None, "looked for above"
         found = few(rows, per_label, seed, by, group=group, fields=fields)
-    paths = {name: out / f"{name}.jsonl" for name in found}
-    _write({paths[name]: own for name, own in found.items()}, force)
+    suffix = Path(file.removesuffix(".gz")).suffix.lower()
+    ending = {".xlsx": ".csv"}.get(suffix, suffix if suffix in TABLES else ".jsonl")
+    paths = {name: out / f"{name}{ending}" for name in found}
+    _write({paths[name]: own for name, own in found.items()}, file, force)
     if as_json:
         console.emit(
             {name: {"file": str(paths[name]), "rows": len(r)} for name, r in found.items()}
@@ -189,15 +211,15 @@ def _check_fields(rows: Sequence[Row], fields: Sequence[str] | None) -> None:
             raise UserError(f"{rows[0].where}: no field '{name}', which --fields names; {hint}")
 
 
-def _write(files: dict[Path, list[Row]], force: bool) -> None:
-    """Write rows as JSON lines; raises UserError before the first where one would be replaced."""
+def _write(files: dict[Path, list[Row]], like: str, force: bool) -> None:
+    """Write files of rows; raises UserError before the first where one would be replaced."""
     for path in files:
         if path.exists() and not force:
             raise UserError(
                 f"{path}: is there already; choose another --out, or --force to replace it"
             )
     for path, rows in files.items():
-        write_jsonl(path, (row.fields for row in rows))
+        write_rows(path, [row.fields for row in rows], like=like)
 
 
 def _counted(places: Sequence[str]) -> str:
@@ -244,9 +266,11 @@ def _print(found: Checked) -> None:
         told = ", ".join(f"{label} {count}" for label, count in few[:8])
         screen.print(f"labels: {told}{f' and {len(few) - 8} more' if len(few) > 8 else ''}")
     for each in found.problems:
-        screen.print(f"\n{each.level}: {each.kind} in {each.split}: {len(each.places)}")
-        screen.print(f"  {WHY[each.kind][1]}")
+        console.line(f"\n{each.level}: {each.kind} in {each.split}: {len(each.places)}")
+        console.line(f"  {WHY[each.kind][1]}")
         for place in each.places[:SHOWN]:
             console.line(f"  {place}")
+        if len(each.places) > SHOWN:
+            console.line(f"  and {len(each.places) - SHOWN} more")
     if not found.problems:
         console.line("nothing is wrong")

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from foreword.cli.common import (
     USUALLY,
-    Columns,
     Force,
     Json,
     Loaded,
     Model,
     PromptFile,
     on_backbone,
-    some_rows,
 )
 from foreword.cli.completion import File
-from foreword.cli.words import columns, parse_windows
+from foreword.cli.reading import USUAL, Read
+from foreword.cli.words import parse_windows
+from foreword.data.formats import TABLES
 from foreword.data.hub import TEST
+from foreword.data.write import check_writable, write_rows
 from foreword.errors import UserError
 from foreword.metrics.titles import FURTHER
 from foreword.report import console, tables
@@ -35,10 +37,14 @@ def evaluate(
         bool, Parameter(help="score the frozen model without the prompt too")
     ] = False,
     rows: Annotated[int | None, Parameter(help="the first N after shuffling with the seed")] = None,
+    errors: Annotated[
+        Path | None,
+        Parameter(help="the rows that are answered wrongly: a .csv, .tsv or .jsonl file"),
+    ] = None,
     windows: Annotated[
         str | None, Parameter(help="4,8,all: the score where so many first tokens are read")
     ] = None,
-    columns_: Columns = None,
+    reading: Read = USUAL,
     seed: Annotated[int, Parameter(help="decides the rows and the intervals")] = 0,
     model: Model = None,
     loading: Loaded = USUALLY,
@@ -47,18 +53,32 @@ def evaluate(
 ) -> None:
     """Score a prompt on rows, with intervals, beside the frozen model where that is asked for."""
     from foreword.compose.ensemble import load_prompt
+    from foreword.evaluation.answer_columns import wrong_rows
     from foreword.evaluation.evaluate import evaluate as do
     from foreword.evaluation.evaluate import over_windows
     from foreword.prompt.prompt import Prompt
+    from foreword.tasks.fields import fields_of
 
     sizes = None if windows is None else parse_windows(windows)
-    if sizes is not None and baselines:
-        raise UserError("--windows scores the prompt alone; leave out --baselines")
-    chosen = some_rows(data, columns(columns_), rows, seed, TEST)
+    for name, given in (("--baselines", baselines), ("--errors", errors is not None)):
+        if sizes is not None and given:
+            raise UserError(f"--windows scores the prompt alone; leave out {name}")
+    if errors is not None:
+        check_writable(errors)
+    loaded = load_prompt(prompt)
+    chosen = reading.rows(data, TEST, fields=fields_of(loaded.task), n=rows, seed=seed)
+    if errors is not None:
+        check_writable(errors, (row.fields for row in chosen))
     result: Mapping[str, Any]
     if sizes is None:
-        tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
+        tuned = on_backbone(loaded, prompt, model, loading, force=force)
         result = do(tuned, chosen, baselines=baselines, seed=seed, report=Terminal())
+        if errors is not None:
+            table = errors.suffix.lower() in TABLES
+            wrong = wrong_rows(result, tuned.bound, as_table=table)
+            write_rows(errors, wrong, like=data, columns=[*chosen[0].fields, "gold", "answer"])
+            said = f"{errors}: {len(wrong)} of {result['rows']} rows, with gold and answer"
+            result = {**result, "errors": {"file": str(errors), "rows": len(wrong)}}
     else:
         one = on_backbone(Prompt.load(prompt), prompt, model, loading, force=force)
         result = over_windows(one, chosen, sizes, seed=seed, report=Terminal())
@@ -68,6 +88,8 @@ def evaluate(
     console.line(f"{prompt} on {data}: {result['rows']} rows, 95% intervals")
     if sizes is None:
         _print(result)
+        if errors is not None:
+            console.line(said)
     else:
         console.out().print(tables.curve(result))
 

@@ -36,9 +36,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     Of several processes only the first prints results, and only one says why the run ended.
     """
+    words = _with_dashes(sys.argv[1:] if arguments is None else arguments)
     try:
         with _joined() as world:
-            return _run(arguments, world)
+            return _run(words, world)
     except UserError as error:  # there is nobody to join
         return _told(ALONE, 2, _in_one_line(error))
 
@@ -48,6 +49,21 @@ def _help_asked(words: Sequence[str]) -> str | None:
     given = list(words[: words.index("--")] if "--" in words else words)
     command = next((n for n in (" ".join(given[:2]), *given[:1]) if n in COMMANDS), None)
     return command if {*HELP} & {*given} else None
+
+
+def _with_dashes(words: Sequence[str]) -> list[str]:
+    """Write ``--data -`` as ``--data=-``: a dash alone is taken for the beginning of a flag.
+
+    >>> _with_dashes(["predict", "P", "--data", "-", "--json"])
+    ['predict', 'P', '--data=-', '--json']
+    """
+    made: list[str] = []
+    for word in words:
+        if word == "-" and made and made[-1].startswith("--") and "=" not in made[-1]:
+            made[-1] += "=-"
+        else:
+            made.append(word)
+    return made
 
 
 def _joined() -> AbstractContextManager[World]:

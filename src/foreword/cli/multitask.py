@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from foreword.cli.common import Json, Resume, some_rows
+from foreword.cli.common import Json, Resume
 from foreword.cli.flags import CONTINUAL, FLAGS
+from foreword.cli.reading import Reading
 from foreword.cli.run_file import named, read_mapping
-from foreword.cli.words import columns
 from foreword.config.values import from_plain
 from foreword.data.hub import DEV, TEST
 from foreword.data.row import Row
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from foreword.cli.settings import Settings
     from foreword.multitask_learning.multitask import Member, Outcome, Sharing
 
-ROWS = ("train", "dev", "test", "rows", "per_label", "dev_rows", "columns", "task")
+ROWS = (
+    *("train", "dev", "test", "rows", "per_label", "dev_rows"),
+    *("columns", "delimiter", "skip_bad", "task"),
+)
 NOT_HERE = ("out", "shard", *CONTINUAL)
 """Settings of one task's training that a run of several has no use for."""
 
@@ -122,14 +125,17 @@ def _task_settings() -> set[str]:
 
 def _member(name: str, made: Settings) -> Member:
     from foreword.multitask_learning.multitask import Member
+    from foreword.tasks.fields import fields_of
 
     wanted, seed = made.plain, made.training.seed
     if wanted["train"] is None:
         raise UserError(f"task {name}: has no training rows; give train: F")
-    renamed = columns(wanted["columns"])
+    reading, fields = Reading.of(wanted), fields_of(made.task)
 
     def rows(key: str, split: Sequence[str] | None, n: int | None = None) -> list[Row] | None:
-        return None if wanted[key] is None else some_rows(wanted[key], renamed, n, seed, split)
+        if wanted[key] is None:
+            return None
+        return reading.rows(wanted[key], split, fields=fields, n=n, seed=seed)
 
     by = made.task.label_field
     every = rows("train", None) or []

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from foreword.cli.common import Json, Resume, Verbose, some_rows
+from foreword.cli.common import Json, Resume, Verbose
 from foreword.cli.flags import NO_FLAGS, Flags
 from foreword.cli.panels import FURTHER, TRAINING
-from foreword.cli.words import columns
+from foreword.cli.reading import Reading
 from foreword.data.hub import DEV, TEST
-from foreword.data.read import read_rows
 from foreword.data.rows import as_rows
 from foreword.data.sample import draw, others
 from foreword.errors import UserError
@@ -59,6 +58,7 @@ def train(
     from foreword.cli import continual, find_rate
     from foreword.cli.settings import settings
     from foreword.evaluation.evaluate import evaluate, with_scores
+    from foreword.tasks.fields import fields_of
     from foreword.training.tune import tune_prompt
 
     began = time.monotonic()
@@ -69,10 +69,10 @@ def train(
             raise UserError(f"--{name} is missing")
     if wanted["preset"] is not None:
         console.say(gives_up(wanted["preset"]))
-    named = columns(wanted["columns"])
+    reading, fields = Reading.of(wanted), fields_of(made.task)
     seed = made.training.seed
     by = made.task.label_field
-    every = read_rows(wanted["train"], columns=named)
+    every = reading.rows(wanted["train"], fields=fields)
     rows = draw(every, wanted["rows"], wanted["per_label"], seed, by)
     if find_lr:
         find_rate.run(made, rows, world, as_json)
@@ -80,12 +80,14 @@ def train(
     out = Path(wanted["out"])
     dev = others(every, rows, wanted["per_label"], seed, by)
     if wanted["dev"] is not None:
-        dev = some_rows(wanted["dev"], named, wanted["dev_rows"], seed, DEV)
+        dev = reading.rows(wanted["dev"], DEV, fields=fields, n=wanted["dev_rows"], seed=seed)
     elif dev is not None:
         console.say(
             f"no dev rows given: {len(dev)} others are taken, {wanted['per_label']} a label"
         )
-    test = None if wanted["test"] is None else some_rows(wanted["test"], named, None, seed, TEST)
+    test = None
+    if wanted["test"] is not None:
+        test = reading.rows(wanted["test"], TEST, fields=fields)
     tracked = trackers(wanted["report_to"] or (), out)
     device = world.device(wanted["device"])
     with world.first_alone() as alone:

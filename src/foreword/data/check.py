@@ -26,6 +26,7 @@ IMBALANCED = 0.8
 """The share of a class from which on naming it for every row looks like a good score."""
 
 WHY: dict[str, tuple[Literal["error", "warning"], str]] = {
+    "unreadable": ("error", "such as a line with other cells than the header, or no valid JSON"),
     "missing field": ("error", "the first row has it; a training stops at such a row"),
     "empty": ("error", "a training stops at a field without text"),
     "label conflict": ("error", "the same text with other labels; not all of them can be right"),
@@ -80,12 +81,13 @@ def check(
     fields: Sequence[str] | None = None,
     label_field: str = "label",
     lengths: Lengths | None = None,
+    unread: Mapping[str, Sequence[str]] | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Checked:
     """Describe splits of one set of data and find what is wrong; the first one is trained on.
 
-    ``fields`` are those that are read; without, all that hold no answer. ``progress`` is told how
-    many more rows are done.
+    ``fields`` are those that are read; without, all that hold no answer. ``unread`` are the places
+    in each split of rows that could not be read. ``progress`` is told how many more rows are done.
     """
     lengths = lengths or Lengths()
     first = next(iter(splits.values()))
@@ -93,6 +95,7 @@ def check(
     about: dict[str, dict[str, Any]] = {}
     problems: list[Problem] = []
     for name, rows in splits.items():
+        problems.append(Problem("unreadable", name, tuple((unread or {}).get(name, ()))))
         measured = [sum(map(lengths.count, _texts(row, names))) for row in rows]
         about[name] = _described(rows, measured, lengths.unit, label_field)
         problems += _within(name, rows, names, label_field)
@@ -149,10 +152,11 @@ def _within(
         "control character",
         lambda row: any(control(s) and not "\ud800" <= s <= "\udfff" for s in joined[row.where]),
     )
+    said = [row for row in rows if not empty_fields(row, needed)]
     if labelled:
-        groups = conflicting(rows, names, label_field).values()
+        groups = conflicting(said, names, label_field).values()
         yield Problem("label conflict", split, tuple(r.where for group in groups for r in group))
-    yield Problem("duplicate", split, tuple(row.where for row in repeated(rows, names)))
+    yield Problem("duplicate", split, tuple(row.where for row in repeated(said, names)))
     counts = Counter(_labels(rows, label_field)).most_common()
     if len(counts) > 1 and not scores(name for name, _ in counts):
         (name, largest), (_, smallest) = counts[0], counts[-1]
@@ -170,7 +174,7 @@ def _between(
     known = Counter(_labels(splits[train], label_field))
     elsewhere: set[str] = set()
     for split, rows in splits.items():
-        keys = [(key_of(row, names), row) for row in rows]
+        keys = [(key_of(row, names), row) for row in rows if not empty_fields(row, names)]
         again = [f"{row.where} (as {seen[key].where})" for key, row in keys if key in seen]
         yield Problem("also in another split", split, tuple(again))
         seen = {**dict(keys), **seen}

@@ -69,5 +69,5 @@ def _windows_1252(data: bytes) -> str | None:
         return None
     beyond = [sign for sign in text if sign > "\x7f"]
     letters = sum(sign.isalpha() for sign in text)
-    few = len(beyond) <= MOST * max(letters, 1)
+    few = len(beyond) <= max(1, MOST * letters)
     return text if few and WESTERN.issuperset(beyond) and not _INSIDE.search(text) else None

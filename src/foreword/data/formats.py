@@ -6,10 +6,11 @@ import difflib
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from foreword.data.bad_rows import OnBad, refuse
 from foreword.data.encodings import decode
 from foreword.data.row import Row, kind
 from foreword.data.spreadsheet import AS_CSV, read_spreadsheet
@@ -23,14 +24,6 @@ KNOWN = (*TEXTS, ".xlsx", ".parquet")
 """The endings of files that hold rows."""
 
 OTHER_SPREADSHEETS = (".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
-
-OnBad = Callable[[UserError], None]
-"""Is given the error of a row that cannot be used; if it returns, the row is left out."""
-
-
-def refuse(error: UserError) -> None:
-    """End at the first row that cannot be used."""
-    raise error
 
 
 def read_file(

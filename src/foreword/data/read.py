@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from foreword.data.bad_rows import OnBad, convert, refuse
 from foreword.data.formats import (
-    OnBad,
     first_line,
     is_data_name,
     neighbours,
     read_file,
     read_text,
-    refuse,
 )
 from foreword.data.hub import HUB_ID, parse_split, read_folder, read_hub
 from foreword.data.row import Row
@@ -64,7 +63,7 @@ def read_rows(
         raise UserError(f"{source}: cannot be read ({reason}); check the file") from None
     if not rows:
         raise UserError(f"{source}: no rows; write at least one")
-    return [rename(row, columns) for row in rows] if columns else rows
+    return list(convert(rows, lambda row: rename(row, columns), on_bad)) if columns else rows
 
 
 def _records(

@@ -18,8 +18,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from foreword.data.bad_rows import OnBad, convert, refuse
 from foreword.data.row import Row, kind
 from foreword.errors import UserError, nearest
 
@@ -34,41 +36,48 @@ class _Shape:
     convert: Callable[[Row, bool], Mapping[str, Any]]  # (row, must it hold a target?) -> fields
 
 
-def canonical(rows: Sequence[Row], *, targets: bool = True) -> tuple[str, list[Row]]:
+def canonical(
+    rows: Sequence[Row], *, targets: bool = True, on_bad: OnBad = refuse
+) -> tuple[str, list[Row]]:
     """Name the rows' shape and bring them to its canonical fields; other fields stay.
 
     The first row's keys decide. With `targets=False` (rows to predict on) a shape's label or
     completion may be absent, and a conversation may end with its user.
 
-    Raises UserError for a later row that lacks the shape's fields, and for malformed messages.
+    ``on_bad`` is given the error of a later row that lacks the shape's fields, and of a row with
+    malformed messages; by default it raises it.
     """
     if not rows:
         return "fields", []
     for name, shape in _SHAPES.items():
         needed = shape.inputs + (shape.targets if targets else ())
         if all(field in rows[0].fields for field in needed):
-            for row in rows:
-                _have(row, needed)
-            return name, [Row(shape.convert(row, targets), row.where) for row in rows]
+            return name, list(convert(rows, partial(_converted, shape, needed, targets), on_bad))
     return "fields", list(rows)
 
 
-def require(rows: Sequence[Row], names: Iterable[str]) -> None:
+def _converted(shape: _Shape, needed: Sequence[str], targets: bool, row: Row) -> Row:
+    _have(row, needed)
+    return Row(shape.convert(row, targets), row.where)
+
+
+def require(rows: Sequence[Row], names: Iterable[str], *, mend: str = "") -> None:
     """Check that every row holds each named field as text that is not blank.
 
-    Numbers and true or false count as text (rendered by `str`). Raises UserError otherwise.
+    Numbers and true or false count as text (rendered by `str`). Raises UserError otherwise;
+    ``mend`` says in it how to name the column of a field that is missing.
     """
     names = list(names)
     for row in rows:
-        _have(row, names)
+        _have(row, names, mend)
         for name in names:
             check_text(row, name, row.fields[name])
 
 
-def _have(row: Row, names: Iterable[str]) -> None:
+def _have(row: Row, names: Iterable[str], mend: str = "") -> None:
     for name in names:
         if name not in row.fields:
-            hint = nearest(name, row.fields)
+            hint = nearest(name, row.fields) + (f"; {mend}" if mend else "")
             raise UserError(f"{row.where}: missing field '{name}'; {hint}", field=name)
 
 

@@ -6,10 +6,11 @@ import datetime
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from foreword.data.bad_rows import OnBad
 from foreword.data.row import Row
 from foreword.data.tables import under_header
 from foreword.errors import UserError
@@ -17,9 +18,7 @@ from foreword.errors import UserError
 AS_CSV = "save it as CSV (in Excel: Save As, CSV UTF-8)"
 
 
-def read_spreadsheet(
-    path: Path, name: str, *, on_bad: Callable[[UserError], None]
-) -> Iterator[Row]:
+def read_spreadsheet(path: Path, name: str, *, on_bad: OnBad) -> Iterator[Row]:
     """Read the rows of a workbook's first sheet under its header; all cells become texts.
 
     ``on_bad`` is given the error of each row with a cell beyond the header's. Raises UserError

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+from foreword.data.bad_rows import OnBad
 from foreword.data.row import Row
 from foreword.errors import UserError
 
@@ -20,9 +21,7 @@ _EXCEL = re.compile('\ufeff?"?sep=(.)"?(?:\r\n|\n|\r)')
 """The line with which Excel is told the delimiter of a file."""
 
 
-def read_table(
-    text: str, name: str, *, delimiter: str | None, on_bad: Callable[[UserError], None]
-) -> Iterator[Row]:
+def read_table(text: str, name: str, *, delimiter: str | None, on_bad: OnBad) -> Iterator[Row]:
     """Read rows of cells under a header; all cells are texts. ``delimiter`` None finds it.
 
     ``on_bad`` is given the error of each row that has other cells than the header.
@@ -38,7 +37,7 @@ def under_header(
     name: str,
     *,
     mend: str,
-    on_bad: Callable[[UserError], None],
+    on_bad: OnBad,
 ) -> Iterator[Row]:
     """Yield rows of cells, each with its line, as rows of the fields that the first one names.
 

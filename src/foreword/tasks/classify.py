@@ -143,7 +143,7 @@ class Classify(ShowingTask):
 
 def labels_in(rows: Sequence[Row], field: str) -> list[str]:
     """Return the label of each row; raises UserError for a row without one."""
-    require(rows, [field])
+    require(rows, [field], mend="name its column with `label_field`")
     return [str(row.fields[field]) for row in rows]
 
 

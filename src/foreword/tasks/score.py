@@ -180,7 +180,7 @@ class Anchors(Labelling):
 
 def number_of(row: Row, field: str) -> float:
     """Return a row's number; raises UserError, ``FILE:LINE: ...``, where there is none."""
-    require([row], [field])
+    require([row], [field], mend="name its column with `label_field`")
     value = row.fields[field]
     try:
         number = math.nan if isinstance(value, bool) else float(value)

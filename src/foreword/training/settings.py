@@ -46,6 +46,17 @@ class RunSettings:
     columns: tuple[str, ...] | None = setting(
         None, help="name=column: read a field from another column", panel="data"
     )
+    delimiter: str | None = setting(
+        None,
+        help="the sign between cells of a CSV file, or tab; else it is found",
+        panel="data",
+        values=("comma", "semicolon", "tab", "bar"),
+    )
+    skip_bad: bool = setting(
+        False,
+        help="leave out rows that cannot be used, such as those with an empty field, and say which",
+        panel="data",
+    )
     task: str = setting("classify", help="what is learned", panel="task", common=True)
     model: str = setting(
         "smollm2",

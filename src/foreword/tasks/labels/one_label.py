@@ -82,7 +82,7 @@ class OneLabel(Labelling):
         self.usable(row)
         if not answers:
             return
-        require([row], [self.field])
+        require([row], [self.field], mend=f"name its column with `columns={self.field}=COLUMN`")
         check_label(row, self._label(row), self.names)
 
     def gold(self, row: Row) -> tuple[int, ...]:

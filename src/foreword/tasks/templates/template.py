@@ -176,7 +176,7 @@ class Template:
             if name not in known:
                 raise UserError(
                     f"{where}: no field '{name}', which the template asks for; "
-                    + nearest(name, known),
+                    f"{nearest(name, known)}; name its column with `columns={name}=COLUMN`",
                     field=name,
                 )
 

@@ -1,0 +1,110 @@
+"""How commands read rows: columns, delimiters, and rows that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+from cyclopts import Parameter
+
+from foreword.cli.panels import DATA
+from foreword.cli.words import columns
+from foreword.data.bad_rows import BadRows, OnBad, convert, refuse
+from foreword.data.read import read_rows
+from foreword.data.row import Row
+from foreword.data.sample import first
+from foreword.data.shapes import canonical, require
+from foreword.terminal import Terminal
+
+
+@dataclass(frozen=True)
+class Table:
+    """How a file of rows is read."""
+
+    columns: Annotated[
+        list[str] | None,
+        Parameter(consume_multiple=True, help="name=column: read a field from another column"),
+    ] = None
+    delimiter: Annotated[
+        str | None, Parameter(help="the sign between cells of a CSV file, or tab; else it is found")
+    ] = None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The fields that are read from other columns."""
+        return columns(self.columns)
+
+    def read(
+        self,
+        source: str,
+        split: Sequence[str] | None = None,
+        *,
+        renamed: bool = True,
+        on_bad: OnBad = refuse,
+    ) -> list[Row]:
+        """Read all rows, and say on standard error what had to be guessed."""
+        return read_rows(
+            source,
+            columns=self.named if renamed else None,
+            split=split,
+            delimiter=self.delimiter,
+            on_bad=on_bad,
+            report=Terminal(),
+        )
+
+
+@dataclass(frozen=True)
+class Reading(Table):
+    """How rows are read to be learned or answered."""
+
+    skip_bad: Annotated[
+        bool, Parameter(help="leave out rows that cannot be used, and say which")
+    ] = False
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Self:
+        """Return how the plain settings of a run say that rows are read."""
+        return cls(plain["columns"], plain["delimiter"], plain["skip_bad"])
+
+    def rows(
+        self,
+        source: str,
+        split: Sequence[str] | None = None,
+        *,
+        fields: Sequence[str] = (),
+        n: int | None = None,
+        seed: int = 0,
+    ) -> list[Row]:
+        """Read all rows, or the first ``n`` after shuffling with the seed.
+
+        ``split`` has the names that the split of a data set may have, DEV or TEST. Where bad rows
+        are left out, these are also the ones in which a field of ``fields`` is empty.
+        """
+        if self.skip_bad:
+            bad = BadRows()
+            rows = self.read(source, split, on_bad=bad)
+            rows = canonical(rows, on_bad=bad)[1]
+            rows = list(convert(rows, lambda row: _filled(row, fields), bad))
+            say(bad, rows)
+        else:
+            rows = self.read(source, split)
+        return rows if n is None else first(rows, n, seed)
+
+
+Read = Annotated[Reading, Parameter(name="*", group=DATA)]
+USUAL = Reading()
+ReadTable = Annotated[Table, Parameter(name="*", group=DATA)]
+USUAL_TABLE = Table()
+
+
+def say(bad: BadRows, kept: object) -> None:
+    """Say which rows are left out; raises UserError where none is kept."""
+    bad.check(kept)
+    for line in bad.lines():
+        Terminal().line(line)
+
+
+def _filled(row: Row, fields: Sequence[str]) -> Row:
+    require([row], [name for name in fields if name in row.fields])
+    return row

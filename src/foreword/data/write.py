@@ -1,0 +1,88 @@
+"""Write rows to a file, in the format that its ending names."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foreword.data.encodings import decode, has_mark
+from foreword.data.formats import TABLES
+from foreword.data.tables import find_delimiter
+from foreword.errors import UserError, nearest
+from foreword.files import write_jsonl, write_whole
+
+ENDINGS = (".jsonl", ".ndjson", *TABLES)
+"""The endings of files that are written."""
+
+
+def check_writable(path: Path, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+    """Raise UserError for an ending that is not written, and for rows that its format cannot hold.
+
+    The cells of a CSV or TSV file hold texts and numbers, but no lists and objects.
+    """
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the file to write in it")
+    if suffix not in ENDINGS:
+        raise UserError(
+            f"{path}: cannot tell what to write from the ending '{suffix}'; "
+            f"{nearest(suffix, ENDINGS)}"
+        )
+    if suffix in TABLES:
+        for row in rows:
+            for name, value in row.items():
+                if isinstance(value, list | tuple | Mapping):
+                    raise UserError(
+                        f"{path}: a cell of a table cannot hold the list or object in field "
+                        f"'{name}'; write .jsonl"
+                    )
+
+
+def write_rows(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    like: str | Path | None = None,
+    columns: Sequence[str] = (),
+) -> Path:
+    """Write rows as JSON lines, CSV or TSV, whole or not at all.
+
+    A table has these ``columns``, and then one for every other field of the rows. A CSV file has
+    semicolons between its cells if the file ``like`` has, and a byte order mark, by which Excel
+    knows UTF-8, if that one comes from Excel. Raises UserError as :func:`check_writable` does.
+    """
+    check_writable(path, rows)
+    if path.suffix.lower() not in TABLES:
+        return write_jsonl(path, rows)
+    delimiter, mark = (",", b"") if like is None else dialect_of(Path(like))
+    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    text = io.StringIO()
+    sign = "\t" if path.suffix.lower() == ".tsv" else delimiter
+    writer = csv.writer(text, delimiter=sign, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+    return write_whole(path, mark + text.getvalue().encode())
+
+
+def dialect_of(path: Path) -> tuple[str, bytes]:
+    """Return the delimiter and the byte order mark for a CSV file that is like another file."""
+    suffix = path.suffix.lower()
+    if suffix == ".xlsx":
+        return ",", codecs.BOM_UTF8
+    if suffix not in TABLES or not path.is_file():
+        return ",", b""
+    data = path.read_bytes()
+    text, encoding = decode(data, str(path), western=True)
+    excel = has_mark(data) or encoding != "utf-8"
+    return ";" if find_delimiter(text) == ";" else ",", codecs.BOM_UTF8 if excel else b""
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
