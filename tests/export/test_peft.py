@@ -33,8 +33,9 @@ from torch.nn.utils.rnn import pad_sequence
 from families import CAUSAL, CLASSES, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
+from foreword.backbone.load.sources import name_in_transformers
 from foreword.errors import UserError
-from foreword.export.peft import from_peft, to_peft
+from foreword.export.peft import Peft, from_peft, to_peft
 from foreword.injection import KV, Injection
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
@@ -253,6 +254,35 @@ def test_the_files_are_those_that_peft_writes(kind: str, mine: str, tmp_path: Pa
         with safe_open(tmp_path / folder / WEIGHTS, "pt") as file:
             assert file.metadata() == {"format": "pt"}
             assert list(file.keys()) == ["prompt_embeddings"]
+
+
+def test_an_exported_folder_names_a_model_that_peft_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder by its whole path, also where the prompt was tuned in another working folder."""
+    base = get("llama")
+    base.model.save_pretrained(tmp_path / "model")
+    base.text.tokenizer.save_pretrained(tmp_path / "model")
+    prompt = made_here("llama", "soft")
+    named = replace(prompt, backbone={**prompt.backbone, "name": "model"}, on=None)
+    monkeypatch.chdir(tmp_path)
+    folder = to_peft(named, Path("ours"))
+    assert Peft().opened(named, folder) == (
+        "model = peft.AutoPeftModelForCausalLM.from_pretrained('ours')"
+    )
+    monkeypatch.chdir(tmp_path.parent)
+    opened = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "ours")
+    held = opened.get_prompt_embedding_to_save("default")
+    assert torch.equal(held, prompt.injection.embeds)
+    assert opened.get_base_model().name_or_path == str(tmp_path / "model")
+
+
+def test_the_packaged_model_is_named_by_its_hub_id(tmp_path: Path) -> None:
+    prompt = made_here("llama", "soft")
+    named = replace(prompt, backbone={**prompt.backbone, "name": "smollm2"}, on=None)
+    found = read_config(to_peft(named, tmp_path / "ours"))
+    assert found["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert name_in_transformers("someone/a-model") == "someone/a-model"
 
 
 def test_layers_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:

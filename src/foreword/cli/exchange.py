@@ -17,6 +17,7 @@ from foreword.config.values import from_plain
 from foreword.errors import UserError, nearest
 from foreword.export.registry import EXPORTS
 from foreword.report import console
+from foreword.report.facts import in_words
 
 if TYPE_CHECKING:
     Format = str
@@ -54,16 +55,23 @@ def export(
     """Write a prompt as another program reads it."""
     given = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     target = _format(to, {name: value for name, value in given.items() if value is not None})
+    from foreword.export.base import OpenedFormat
     from foreword.prompt.prompt import Prompt
 
     loaded = Prompt.load(prompt)
     if model is not None:
         loaded = on_backbone(loaded, prompt, model, loading, force=force)
     written = target.write(loaded, out)
+    opened = target.opened(loaded, written) if isinstance(target, OpenedFormat) else None
+    template = loaded.task.template
     if as_json:
-        console.emit({"out": str(written), "format": to})
-    else:
-        console.line(f"{written}: written for {to}")
+        console.emit({"out": str(written), "format": to, "opened": opened, "template": template})
+        return
+    console.line(f"{written}: written for {to}")
+    if opened is not None:
+        console.line(f"next, in Python: {opened}")
+    if template is not None:
+        console.line(f"its input is laid out as {in_words(template)}")
 
 
 def import_(

