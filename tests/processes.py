@@ -30,10 +30,24 @@ def prepare() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LOADED = [
+    "foreword.cli.train",
+    "foreword.methods.prefix",
+    "foreword.methods.soft",
+    "foreword.tasks.classify",
+    "foreword.tasks.generate",
+    "foreword.training.tune",
+    "toys",
+    "transformers.models.gpt2.modeling_gpt2",
+    "transformers.models.llama.modeling_llama",
+]
+"""What a started process need not load again, which would be most of its time."""
+
+
 def process(target: Callable[..., None], *arguments: Any) -> BaseProcess:
     """Start a process that has the package loaded already, and none of this one's threads."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["foreword", "foreword.cli.main"])
+    context.set_forkserver_preload(LOADED)
     made = context.Process(target=target, args=arguments)
     made.start()
     _started.append(made)
