@@ -48,8 +48,8 @@ LIKELY: dict[str, tuple[str, ...]] = {
     "training/step": ("test_train", "test_resume", "test_regularise"),
     "training/examples": ("test_train", "test_resume", "test_regularise"),
     "training/dev_score": ("test_train", "test_resume", "test_multitask"),
-    "training/run_state": ("test_train", "test_resume"),
-    "prompt": ("test_prompt", "test_old_files"),
+    "training/run_state": ("test_train", "test_resume", "test_multitask"),
+    "prompt": ("test_prompt", "test_old_files", "compose/test_ensemble"),
 }  # fmt: skip
 """The core, and the test files (below ``tests``) that are asked first."""
 

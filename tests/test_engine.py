@@ -193,10 +193,11 @@ class Counter:
     """Counts the tokens that a model runs."""
 
     def __init__(self, base: Backbone) -> None:
-        self.tokens = 0
+        self.tokens = self.calls = 0
         self.hook = base.model.base_model.register_forward_pre_hook(self.count, with_kwargs=True)
 
     def count(self, _: object, args: object, kwargs: dict[str, Tensor]) -> None:
+        self.calls += 1
         given = kwargs.get("inputs_embeds")
         self.tokens += (kwargs["input_ids"] if given is None else given[..., 0]).numel()
 
@@ -240,6 +241,7 @@ def test_one_pass_reads_the_lead_with_its_rows_and_nothing_twice(name: str) -> N
     counter = Counter(base)
     once()
     counter.hook.remove()
+    assert counter.calls == 1
     if name == "gpt2":
         own = [lines(e.after(len(common)), tree=True)[0][0] for e in examples]
         assert counter.tokens == 5 + len(common) + sum(len(line.tokens) for line in own)

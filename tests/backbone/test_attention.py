@@ -218,7 +218,9 @@ def test_keys_beyond_the_queries_without_a_mask_are_unwritten_slots(prefix: str,
     """As transformers means it: a first pass over a static cache, whose further slots are empty."""
     parts, sizes, rows = PREFIXES[prefix]
     before = None if parts is None else prefixes(parts, 4, 2, sizes)
-    check(replace(case(2, keys=6), causal=True, prefixes=before, rows=rows, **WAYS[way]))
+    for queries in (None, 2):
+        drawn = case(2, keys=6) if queries is None else case(2, queries=queries, keys=6)
+        check(replace(drawn, causal=True, prefixes=before, rows=rows, **WAYS[way]))
 
 
 def test_what_is_not_visible_has_no_influence_and_no_gradient() -> None:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from samples import LABELS, written
 
+from foreword.metrics.answers import answers
 from foreword.metrics.certainty import certainty
 from foreword.metrics.classification import classification
 from foreword.metrics.generation import generation
 from foreword.metrics.multilabel import multilabel
+from foreword.metrics.ranking import ranking
 from foreword.metrics.regression import regression
 from foreword.metrics.relations import relations
 from foreword.metrics.resample import weights_drawn
@@ -62,6 +64,8 @@ CASES: dict[str, tuple[Score, Sequence[tuple[Any, Any]], tuple[Any, ...], bool]]
     "tagging": (tagging, sentences(), (TAGS,), False),
     "certainty": (certainty, chances(), (LABELS[:3],), False),
     "regression": (regression, [(n % 7, n % 5) for n in range(30)], (), False),
+    "answers": (answers, [(g, [r]) for g, r in pairs(["a red hat", "red", "hat"])], (), False),
+    "ranking": (ranking, [([n % 3, 1.5, 0.5], [n % 2]) for n in range(30)], (), False),
     "generation": (generation, list(zip(*written(15), strict=True)), (), False),
 }
 """A score, rows of two columns, its other arguments, and whether it draws kinds of row."""
@@ -90,3 +94,10 @@ def test_an_interval_is_that_of_the_score_of_resampled_rows(name: str) -> None:
         assert low < high
         expected = [min(low, found[name]), max(high, found[name])]
         assert bounds == pytest.approx(expected, abs=0.0101), name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_by_default_a_thousand_resamples_are_drawn_from_seed_0(name: str) -> None:
+    score, rows, more, _ = CASES[name]
+    columns = list(zip(*rows, strict=True))
+    assert score(*columns, *more) == score(*columns, *more, seed=0, resamples=1000)

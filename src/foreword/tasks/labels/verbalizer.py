@@ -87,7 +87,7 @@ class LabelTree:
 
     words: tuple[tuple[int, TokenPath], ...]  # (label, tokens)
     labels: int
-    vocabulary: bool = False
+    vocabulary: bool
 
     @staticmethod
     def grow(
