@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from toys import rows
 
 Cli = Callable[..., Any]
 PAGE = Path(__file__).parents[2] / "docs" / "spreadsheets.md"
+EXAMPLE = PAGE.parents[1] / "examples" / "support_csv.py"
 FEW = ("--rows", "32", "--epochs", "1")
 
 
@@ -262,3 +264,20 @@ def test_check_says_how_many_more_and_calls_empty_texts_empty(tmp_path: Path, cl
     assert "label conflict" not in found.out
     assert f"duplicate in {data}: 5" in found.out
     assert "  and 2 more" in found.out.splitlines()
+
+
+def test_the_example_answers_its_tickets(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ["--model", world.path("model"), "--folder", "there", "--epochs", "1"]
+    monkeypatch.setattr(sys, "argv", ["support_csv.py", *flags])
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    said = capsys.readouterr()
+    assert said.out.count("$ foreword ") == 3
+    assert "1 row is left without an answer:" in said.err
+    assert "of 8 answers are below 0.6" in said.err
+    found = table(tmp_path / "there" / "answered.csv")
+    assert [row["Nr"] for row in found] == [f"{n:04d}" for n in range(101, 110)]
+    assert list(found[0]) == ["Nr", "Anfrage", "Status", "label", "probability"]
+    assert found[3]["Anfrage"] == 'Der Toaster ist kaputt; er zeigt nur "Fehler 3".'

@@ -94,7 +94,7 @@ def predict(
         console.say(f"{cut} of {len(found)} rows were too long and were cut")
     blank = sum(is_unsure(bound, answer, min_probability) for answer in answers)
     if min_probability is not None:
-        console.say(f"{blank} of {len(found)} answers are below {min_probability} and left blank")
+        console.say(f"{blank} of {len(answers)} answers are below {min_probability} and left blank")
     if out is not None:
         write_rows(out, lines, like=data)
     if as_json:
