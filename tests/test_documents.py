@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import char_model
+import foreword as fw
 from foreword.cli.main import run
 from foreword.tasks.registry import TASKS
 from toys import get
@@ -42,7 +44,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_block_is_one_that_is_run() -> None:
-    assert len(blocks("python")) == 1
+    assert len(blocks("python")) == 2
     named = [command[0] for command in commands()]
     assert named == ["train", "eval", "predict", "info", "export", "train", "compare"]
 
@@ -257,6 +259,15 @@ def test_the_ten_lines(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert re.search(r"\['(positive|negative)'\]", said)
     assert (here / "out" / "reviews.safetensors").stat().st_size > 1000
+
+
+def test_the_estimator_of_the_readme(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the README has it, on a tiny model."""
+    model = char_model.save(here / "model")
+    exec(blocks("python")[1].replace('"smollm2"', f'"{model}", epochs=1'), {})
+    assert re.fullmatch(r"\[[\d. ]+\]\n", capsys.readouterr().out)
+    found = fw.Prompt.load("out/reviews.safetensors").predict("a wonderful, heartfelt film")
+    assert found in ("negative", "positive")
 
 
 def test_the_rooms_of_the_architecture_are_those_of_the_house() -> None:

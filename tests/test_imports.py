@@ -23,7 +23,7 @@ ORDER = [
     ["methods", "export"],
     ["training"],
     ["report", "evaluation", "recurrent"],
-    ["multitask_learning", "compose", "compression", "augmentation"],
+    ["multitask_learning", "compose", "compression", "augmentation", "sklearn"],
     ["__init__"],
     ["cli"],
     ["__main__"],

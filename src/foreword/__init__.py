@@ -10,6 +10,7 @@ from foreword.threads import limit_spinning
 limit_spinning()  # before anything imports torch
 
 if TYPE_CHECKING:
+    from foreword import sklearn as sklearn
     from foreword.augmentation.augment import augment as augment
     from foreword.augmentation.rounds import Augment as Augment
     from foreword.backbone.backbone import Backbone as Backbone
@@ -152,10 +153,12 @@ _HOMES = {
 }
 """Where each public name is defined; it is imported when it is first asked for."""
 
-__all__ = [*_HOMES]
+__all__ = [*_HOMES, "sklearn"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "sklearn":
+        return import_module("foreword.sklearn")
     if name not in _HOMES:
         raise AttributeError(f"module 'foreword' has no attribute '{name}'")
     home = import_module(f"foreword.{_HOMES[name]}")

@@ -335,6 +335,7 @@ def test_words_of_names() -> None:
     assert words_of("CamelCase") == " Camel Case"
     assert words_of("良い") == "良い"
     assert words_of("___") == " ___"
+    assert (words_of("-1"), words_of("1-2"), words_of("-x")) == (" -1", " 1 2", " x")
 
 
 @pytest.mark.parametrize(

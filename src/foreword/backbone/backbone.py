@@ -84,6 +84,10 @@ class Backbone(Network):
             in_place=True,
         )
 
+    def __deepcopy__(self, memo: object) -> Backbone:
+        """Return the backbone itself, whose weights never change."""
+        return self
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the configuration, the tokenizer and sampled weights."""

@@ -13,6 +13,7 @@ def words_of(name: str) -> str:
 
     CamelCase is split too; a space stands in front unless the name is written without spaces.
     """
-    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"[_\-/]+", " ", name)).strip() or name
+    parted = re.sub(r"[_/]+|(?!^-\d)-+", " ", name)  # a minus stays
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", parted).strip() or name
     spaced = not UNSPACED.search(plain)
     return f" {plain}" if spaced else plain
