@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from quick import first
 from toys import rows, write
 
 Cli = Callable[..., Answer]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -175,6 +177,40 @@ def test_a_sweep_shows_what_differs_and_runs_nothing_twice(
     assert entries[0]["varied"] == {}
     assert entries[1]["varied"] == {"length": 2, "shots": 3}
     assert any(entry["front"] for entry in entries)
+
+
+def test_the_example_makes_a_table_and_a_picture(
+    world: World,
+    here: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    few = (
+        "--length",
+        "1,2",
+        "--epochs",
+        "1",
+        "--rows",
+        "20",
+        "--dev-rows",
+        "4",
+        "--test-rows",
+        "8",
+    )
+    words = ["sweep.py", "--model", world.path("model"), "--out", str(tmp_path), *few]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "examples" / "sweep.py"), run_name="__main__")
+    assert ended.value.code == 0
+    assert here == ["zero-shot/0", "soft/0", "soft/0", "prefix/0", "prefix/0"]
+    table = (tmp_path / "table.tex").read_text().splitlines()
+    assert table[2].startswith("method & length & accuracy & trained & file & seconds & peak")
+    assert [line.split(" & ")[:2] for line in table[4:-2]] == [
+        ["zero-shot", ""], ["soft", "1"], ["soft", "2"], ["prefix", "1"], ["prefix", "2"],
+    ]  # fmt: skip
+    assert (tmp_path / "front.pdf").read_bytes().startswith(b"%PDF")
+    assert "table.tex and " in capsys.readouterr().out
 
 
 def test_of_one_method_only_the_settings_are_shown(
