@@ -188,9 +188,9 @@ def test_what_takes_long_says_how_far_it_is_and_how_long_it_will_take(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.splitlines() == [
-        "test rows: 20 of 500 rows, 48 s left",
-        "test rows: 120 of 500 rows, 38 s left",
-        "test rows: 320 of 500 rows, 18 s left",
+        "test rows: 20 of 500, 48 s left",
+        "test rows: 120 of 500, 38 s left",
+        "test rows: 320 of 500, 18 s left",
     ]
 
 

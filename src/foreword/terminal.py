@@ -66,7 +66,7 @@ class Terminal(Reporter):
             count.done += rows
             self._show(count)
             if self.live is None and count.done < total and count.is_due():
-                self.line(f"{name}: {count.done} of {total} {self.unit}{count.left(', ')}")
+                self.line(f"{name}: {count.done} of {total}{count.left(', ')}")
 
         try:
             yield move

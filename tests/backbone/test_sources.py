@@ -27,6 +27,7 @@ from foreword.backbone.load.fingerprint import fingerprint
 from foreword.backbone.load.folder import architecture_of
 from foreword.backbone.load.sources import folder_of, open_source
 from foreword.errors import UserError
+from toys import Counts
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 
@@ -69,6 +70,15 @@ def test_a_folder_is_loaded_frozen_and_equal(
     inputs = {"input_ids": IDS} | ({"decoder_input_ids": IDS} if model_type == "t5" else {})
     torch.testing.assert_close(source.model(**inputs).logits, made(**inputs).logits)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_counts_the_weights_that_are_read(folder: Path) -> None:
+    counts = Counts()
+    model = open_source(str(folder), report=counts).model
+    ((name, (total, moved)),) = counts.heard.items()
+    assert name == f"opening {folder.name}"
+    assert total == len(moved) == sum(moved)
+    assert 1 < total <= len(model.state_dict())
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,9 @@ def augment(
             seed = f"{settings.seed}/{number}"
             requests = make_requests(rows, asked, said, settings.keywords, seed)
             again = replace(generator, task=writer_task(settings, number))
-            texts = [str(mended(each["text"])).strip() for each in again.answers(requests)]
+            with report.bar("texts of a round", len(requests)) as progress:
+                answers = again.answers(requests, progress=progress)
+            texts = [str(mended(each["text"])).strip() for each in answers]
             past = {same_text(str(each["text"])) for each in found}
             for text, label, why in filter_texts(prompt, asked, texts, seen, past):
                 new = {"text": text, "label": label, "dropped": why, "round": number, "run": run}

@@ -24,6 +24,7 @@ from foreword.backbone.run.sharding import shard_layers
 from foreword.backbone.tokenizer import Text
 from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Mixture
+from foreword.reporter import SILENT, Reporter
 
 
 class Backbone(Network):
@@ -64,17 +65,25 @@ class Backbone(Network):
         dtype: str = "auto",
         device: str = "auto",
         quantize: str | None = None,
+        report: Reporter = SILENT,
     ) -> Backbone:
         """Open the packaged model (``smollm2``), a folder, a ``.gguf`` file or a hub id.
 
         ``quantize`` "int8" or "int4" shrinks its linear layers once they are loaded; prompts
-        tuned on either form may be used on the other, as with ``dtype``.
+        tuned on either form may be used on the other, as with ``dtype``. ``report`` shows a bar
+        while the weights are read.
 
         Raises UserError where there is no such model, or it is of no supported kind.
         """
         if quantize is not None:
             check_kind(quantize)
-        source = open_source(name, architecture=architecture, dtype=dtype, device=device)  # type: ignore[arg-type]
+        source = open_source(
+            name,
+            architecture=architecture,  # type: ignore[arg-type]
+            dtype=dtype,
+            device=device,
+            report=report,
+        )
         return Backbone(
             source.model,
             source.tokenizer,

@@ -48,7 +48,8 @@ def demo(
     began = time.monotonic()
     rows = folder()
     console.say(f"rows: {rows}")
-    backbone, report = Backbone.load("smollm2"), Terminal()
+    report = Terminal()
+    backbone = Backbone.load("smollm2", report=report)
     prompt = tune_prompt(
         backbone,
         Classify(template="Customer: {text}\nIntent:"),

@@ -26,6 +26,7 @@ from foreword.methods.base import Method
 from foreword.methods.parts.from_file import FromFile
 from foreword.methods.registry import METHODS
 from foreword.tasks.base import Task
+from foreword.terminal import Terminal
 from foreword.threads import use_threads
 from foreword.training.configure import (
     method_from,
@@ -55,6 +56,7 @@ class Settings:
             dtype=own["dtype"],
             device=own["device"] if device is None else device,
             quantize=own["quantize"],
+            report=Terminal(),
         )
 
 

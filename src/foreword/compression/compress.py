@@ -122,7 +122,8 @@ def compress(
     measures["questions"] = {"train": len(learned), "dev": len(dev), "test": len(held)}
     truncated = _prefill(backbone, ids[: method.length], text)
     for name, each in (("", prompt.injection), ("_truncated", truncated), ("_none", NOTHING)):
-        found = distilled.agreement(each, held)
+        with report.bar("comparing", len(held)) as progress:
+            found = distilled.agreement(each, held, progress)
         measures |= {f"{key}{name}": round(value, 4) for key, value in found.items()}
     given = test if test is not None else questions
     measures["reference"] = "full text" if given is None else "given"

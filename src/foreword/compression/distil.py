@@ -67,7 +67,12 @@ class Distillation:
         """Return the negative KL divergence, summed, and the number of tokens."""
         return -float(self.losses(logits, items).sum()), sum(item.gold for item in items)
 
-    def agreement(self, injection: Injection, rows: Sequence[Row]) -> dict[str, float]:
+    def agreement(
+        self,
+        injection: Injection,
+        rows: Sequence[Row],
+        progress: Callable[[int], None] = lambda rows: None,
+    ) -> dict[str, float]:
         """Compare a student with the teacher: ``kl`` in nats per token, ``top1`` in percent.
 
         ``top1`` is how often both give the same token the highest probability.
@@ -80,6 +85,7 @@ class Distillation:
             total += float(divergence(taught, logits).sum())
             same += int((taught.argmax(1) == logits.argmax(1)).sum())
             count += len(logits)
+            progress(len(group))
         return {"kl": total / count, "top1": 100 * same / count}
 
     @torch.no_grad()

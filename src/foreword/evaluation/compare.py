@@ -112,6 +112,7 @@ def prepare_run(run: Run) -> tuple[Backbone, Bound, list[Row], Sequence[Row] | N
             dtype=run.model.dtype,
             device=run.model.device,
             quantize=run.model.quantize,
+            report=Terminal(),
         )
         bound = run.task.complete(run.data.train, backbone).bind(backbone)
         rows = run.data.chosen(bound.task, run.training.seed)

@@ -26,9 +26,10 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from foreword.backbone.load.quiet import one_line_errors, without_bars, without_load_report
+from foreword.backbone.load.quiet import bars_to, one_line_errors, without_load_report
 from foreword.backbone.load.recurrent_model import RecurrentConfig, RecurrentForCausalLM
 from foreword.errors import UserError
+from foreword.reporter import SILENT, Reporter
 
 Architecture = Literal["causal", "masked", "encoder-decoder"]
 
@@ -56,11 +57,13 @@ def open_folder(
     name: str,
     architecture: Architecture | Literal["auto"],
     dtype: torch.dtype | Literal["auto"],
+    report: Reporter = SILENT,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Architecture]:
     """Load the model (in evaluation mode, on the CPU) and the tokenizer that a folder holds.
 
     Only safetensors are read, no code in the folder is run, and nothing is downloaded. A
-    tokenizer without a padding token is given one. Error messages call the folder `name`.
+    tokenizer without a padding token is given one. Error messages, and the bar
+    that `report` shows over the weights, call the folder `name`.
 
     Raises:
         UserError: the folder is not a whole model of that architecture.
@@ -74,7 +77,7 @@ def open_folder(
             f"(it has: {', '.join(forms) or 'none that predicts tokens'})"
         )
     tokenizer = _tokenizer(folder, name)
-    return _model(folder, name, config, kind, dtype), tokenizer, kind
+    return _model(folder, name, config, kind, dtype, report), tokenizer, kind
 
 
 def architecture_of(config: PreTrainedConfig) -> Architecture:
@@ -155,13 +158,15 @@ def _model(
     config: PreTrainedConfig,
     kind: Architecture,
     dtype: torch.dtype | Literal["auto"],
+    report: Reporter,
 ) -> PreTrainedModel:
     if not has_weights(folder):
         raise UserError(
             f"cannot load {name!r}: it has no complete model.safetensors "
             "(pickled weights such as pytorch_model.bin are never read: they can run code)"
         )
-    with without_bars(), without_load_report(), one_line_errors(name):
+    opening = bars_to(report, f"opening {Path(name).name}")
+    with opening, without_load_report(), one_line_errors(name):
         model, info = _LOADERS[kind].from_pretrained(
             folder,
             config=config,

@@ -1,4 +1,4 @@
-"""Context managers that silence transformers where foreword reports better itself."""
+"""Context managers that silence transformers, or let it speak through a reporter."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from foreword.errors import UserError
+from foreword.reporter import Reporter
 
 
 @contextlib.contextmanager
@@ -36,6 +37,27 @@ def without_bars() -> Iterator[None]:
 
 def _disabled(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     return bar(*args, **(options | {"disable": True}))
+
+
+@contextlib.contextmanager
+def bars_to(report: Reporter, name: str) -> Iterator[None]:
+    """Show transformers' progress over a model's weights as a bar of the reporter's."""
+
+    def hook(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        items = args[0] if args else options.get("iterable")
+        return _disabled(bar, args, options) if items is None else counted(list(items))
+
+    def counted(items: list[Any]) -> Iterator[Any]:
+        with report.bar(name, len(items)) as move:
+            for item in items:
+                yield item
+                move(1)
+
+    before = transformers_logging.set_tqdm_hook(hook)
+    try:
+        yield
+    finally:
+        transformers_logging.set_tqdm_hook(before)
 
 
 @contextlib.contextmanager

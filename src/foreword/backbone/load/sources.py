@@ -14,6 +14,7 @@ from foreword.backbone.load.folder import Architecture, open_folder
 from foreword.backbone.load.gguf import unpack
 from foreword.backbone.load.hub import hub_folder
 from foreword.errors import UserError, nearest
+from foreword.reporter import SILENT, Reporter
 
 __all__ = ["PACKAGED", "Architecture", "Source", "folder_of", "name_in_transformers", "open_source"]
 
@@ -47,6 +48,7 @@ def open_source(
     architecture: Architecture | Literal["auto"] = "auto",
     dtype: str = "auto",
     device: str = "auto",
+    report: Reporter = SILENT,
 ) -> Source:
     """Load `smollm2`, a `.gguf` file, a transformers folder or a hub id, and freeze it.
 
@@ -56,6 +58,7 @@ def open_source(
         dtype: "auto", "float32", "bfloat16" or "float16"; "auto" is the checkpoint's own on an
             accelerator and float32 on the CPU, where half precision is many times slower.
         device: "auto" (the first of cuda, mps, cpu that is there), "cpu", "cuda", "cuda:N", "mps".
+        report: shows a bar while the weights are read.
 
     Raises:
         UserError: nothing loadable has that name, or an option is unknown or not available.
@@ -65,7 +68,7 @@ def open_source(
         raise UserError(f"unknown architecture {architecture!r}: {nearest(architecture, known)}")
     place = find_device(device)
     number = _dtype(dtype, place)
-    model, tokenizer, kind = open_folder(folder_of(name), name, architecture, number)
+    model, tokenizer, kind = open_folder(folder_of(name), name, architecture, number, report)
     torch.nn.Module.to(model, place)
     model.requires_grad_(False)
     return Source(name, model, tokenizer, kind)
