@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import foreword
-from foreword.cli.commands import HELP, app
+from foreword.cli.commands import COMMANDS, HELP, app
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "foreword"
@@ -55,10 +55,13 @@ def test_examples_use_what_is_public(path: Path) -> None:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The `foreword` commands of a page's shell blocks, a line each."""
+    """The `foreword` commands of a page's shell blocks, a line each, mistaken ones left out."""
     blocks = re.findall(r"```(?:sh|bash)?\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("foreword ")]
+    lines = [line.removeprefix("$ ") for line in lines]
+    found = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("foreword ")]
+    known = {name.split()[0] for name in COMMANDS}
+    return [words for words in found if words[0] in known]
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -102,7 +103,16 @@ def test_of_many_labels_the_most_frequent_confusions_are_shown(
 def test_facts_are_aligned_lines_without_brackets(capsys: pytest.CaptureFixture[str]) -> None:
     told = {
         "file": "p.safetensors",
-        "scores": {"dev": {"accuracy": 62.5, "rows": 8}},
+        "scores": {
+            "dev": {"log_likelihood": -5.0541, "rows": 8},
+            "test": {
+                "accuracy": 62.5,
+                "ece": 3.1,
+                "rows": 16,
+                "intervals": {"accuracy": [50, 75], "ece": [2, 4]},
+                "zero-shot": {"accuracy": 25.0, "rows": 16},
+            },
+        },
         "method": {
             "name": "lora+head",
             "methods": [{"rank": 2}, {"shots": 4, "upper": None}],
@@ -117,27 +127,31 @@ def test_facts_are_aligned_lines_without_brackets(capsys: pytest.CaptureFixture[
         "data": {"train": {"rows": 24, "sha256": "776f9975a064721651e96709"}},
     }
     lines = rendered(facts(told), capsys).splitlines()
-    assert [line.rstrip() for line in lines] == [
-        "file             p.safetensors",
+    column = lines[0].index("p.safetensors")
+    assert all(line[column - 2 : column] == "  " for line in lines if line.strip())
+    assert [re.sub(r"(?<=\S) {2,}", " | ", line.rstrip()) for line in lines] == [
+        "file | p.safetensors",
         "",
         "scores",
-        "  dev            accuracy 62.5, rows 8",
+        "  dev | log likelihood -5.0541 on 8 rows",
+        "  test | accuracy 62.5 (50.0-75.0) on 16 rows",
+        "  test, zero-shot | accuracy 25 on 16 rows",
         "",
-        "method           lora+head",
+        "method | lora+head",
         "methods 1",
-        "  rank           2",
+        "  rank | 2",
         "methods 2",
-        "  shots          4",
+        "  shots | 4",
         "training",
-        "  epochs         2",
-        "  checkpointing  false",
+        "  epochs | 2",
+        "  checkpointing | false",
         "",
-        "task             classify",
-        r"  template       {text}\n:",
-        "  labels         bad, good=good,fine",
+        "task | classify",
+        r"  template | {text}\n:",
+        "  labels | bad, good=good,fine",
         "",
         "data",
-        "  train          rows 24, sha256 776f9975a064",
+        "  train | rows 24, sha256 776f9975a064",
     ]
 
 

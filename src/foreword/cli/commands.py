@@ -69,4 +69,9 @@ for _number, (_title, _commands) in enumerate(GROUPS.items()):
             help_flags=HELP,
         )
 
-app.register_install_completion_command(help="Complete commands and flags in this shell.")
+app.command(
+    "foreword.cli.completion:install",
+    name="--install-completion",
+    help="Complete commands, flags and values in this shell.",
+    help_flags=HELP,
+)

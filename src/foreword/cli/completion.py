@@ -27,3 +27,22 @@ if TYPE_CHECKING:
 else:
     File = completed(FILE)
 """A file or a folder, or a name that stands in place of one."""
+
+
+def install(
+    *,
+    shell: Annotated[
+        Literal["bash", "zsh", "fish", "powershell"] | None, Parameter(help="else the one in use")
+    ] = None,
+    output: Annotated[
+        Path | None, Parameter(help="the script to write, else the usual one")
+    ] = None,
+) -> None:
+    """Write the completion script of a shell, and have its startup file load it."""
+    from cyclopts.completion.install import create_install_completion_command
+
+    from foreword.cli.commands import app
+
+    create_install_completion_command(app.install_completion, add_to_startup=True)(
+        shell=shell, output=output
+    )

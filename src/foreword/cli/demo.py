@@ -23,9 +23,8 @@ LINES = (
 
 
 def folder() -> Path:
-    """Return the folder of the demo's rows, which stands in the source tree."""
-    for root in (Path(__file__).parents[3], Path.cwd()):
-        found = root / "examples" / "support"
+    """Return the folder of the demo's rows: of the package, which links to that of the examples."""
+    for found in (Path(__file__).with_name("support"), Path("examples", "support")):
         if found.is_dir():
             return found
     raise UserError("the demo's rows are not here: run it in a copy of the source tree")

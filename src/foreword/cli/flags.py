@@ -168,10 +168,14 @@ def parameters(called: str, kinds: Iterable[Flag]) -> type:
         (each.name, Annotated[_hint(each) | None, about(each)], dataclasses.field(default=None))
         for each in flags.values()
     ]
-    kind = dataclasses.make_dataclass(called, made, frozen=True, kw_only=True, eq=False, repr=False)
-    kind.__module__ = __name__  # else it seems to be a built-in one, which cyclopts leaves alone
-    kind.flags = flags  # type: ignore[attr-defined]
-    return kind
+    about_it = {
+        "__doc__": "Flags of a command.",
+        "__module__": __name__,  # else it seems to be a built-in one, which cyclopts leaves alone
+        "flags": flags,
+    }
+    return dataclasses.make_dataclass(
+        called, made, namespace=about_it, frozen=True, kw_only=True, eq=False, repr=False
+    )
 
 
 def _hint(each: Flag) -> Any:

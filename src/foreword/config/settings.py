@@ -191,6 +191,12 @@ class _Source:
 
     def type(self, annotation: ast.expr) -> Any:
         """Return the type that an annotation, or the value of an alias, stands for."""
+        if isinstance(annotation, ast.Name):  # most are; to compile the others takes longer
+            return self.named(annotation.id)
+        if isinstance(annotation, ast.Constant):
+            return annotation.value
+        if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
+            return self.type(annotation.left) | self.type(annotation.right)
         return eval(compile(ast.Expression(annotation), self.module, "eval"), {}, _Names(self))
 
     def named(self, name: str) -> Any:

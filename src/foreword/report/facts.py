@@ -8,6 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from foreword.metrics.titles import MAIN, title
+from foreword.report.tables import with_interval
+
 Line = tuple[str, str, str]
 """A style, a name, and a value as one text."""
 
@@ -40,12 +43,41 @@ def _lines(pairs: Mapping[str, Any]) -> Iterator[Line]:
             yield from _section(name, value)
 
 
-def _section(title: str, values: Mapping[str, Any]) -> Iterator[Line]:
+def _scores(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[Line]:
+    """Yield a line for each score, and for those of its baselines."""
+    for name, values in scores.items():
+        yield "", f"  {name}", _score(values)
+        for below, each in values.items():
+            if isinstance(each, Mapping) and below != "intervals":
+                yield "", f"  {name}, {below}", _score(each)
+
+
+def _score(values: Mapping[str, Any]) -> str:
+    """Write the scores that people look at, with their intervals, and the number of rows."""
+    metrics = [m for m in MAIN if m in values] or [
+        metric for metric, value in values.items() if isinstance(value, float)
+    ]
+    bounds = values.get("intervals", {})
+    shown = []
+    for metric in metrics:
+        value = values[metric]
+        text = with_interval(metric, value, bounds[metric]) if metric in bounds else in_words(value)
+        shown.append(f"{title(metric)} {text}")
+    return ", ".join(shown) + (f" on {values['rows']} rows" if "rows" in values else "")
+
+
+def _section(called: str, values: Mapping[str, Any]) -> Iterator[Line]:
     """Yield a title and the lines below it, and then the sections of objects among the values."""
-    rest = {name: value for name, value in values.items() if name != "name" and _shown(value)}
-    further = {name: value for name, value in rest.items() if _is_section(name, value)}
-    yield "bold", title, str(values.get("name", ""))
-    yield from (("", f"  {n}", in_words(v)) for n, v in rest.items() if n not in further)
+    yield "bold", called, str(values.get("name", ""))
+    if called == "scores":
+        yield from _scores(values)
+        return
+    further = {name: value for name, value in values.items() if _is_section(name, value)}
+    for name, value in values.items():
+        if name == "scores":
+            yield from _scores(value)
+        elif name != "name" and name not in further and _shown(value):
+            yield "", f"  {name}", in_words(value)
     for name, value in further.items():
         several = enumerate(value, 1) if isinstance(value, list | tuple) else [("", value)]
         for number, each in several:
