@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from foreword.cli.common import Json
+from foreword.cli.completion import File
 from foreword.cli.reading import USUAL_TABLE, ReadTable
 from foreword.data.bad_rows import BadRows
 from foreword.data.check import WHY, Checked, Lengths
@@ -34,22 +35,22 @@ Fields = Annotated[
 ]
 LabelField = Annotated[str, Parameter(help="the field that holds the label")]
 Overwrite = Annotated[bool, Parameter(name="--force", help="replace files")]
-File = Annotated[str | None, Parameter(help="rows of that split")]
+Part = Annotated[File | None, Parameter(help="rows of that split")]
 
 
 def check(
     files: Annotated[
-        list[str] | None, Parameter(help="files of rows; the first is trained on")
+        list[File] | None, Parameter(help="files of rows; the first is trained on")
     ] = None,
     /,
     *,
-    train: File = None,
-    dev: File = None,
-    test: File = None,
+    train: Part = None,
+    dev: Part = None,
+    test: Part = None,
     reading: ReadTable = USUAL_TABLE,
     fields: Fields = None,
     label_field: LabelField = "label",
-    model: Annotated[str | None, Parameter(help="count its tokens, and not characters")] = None,
+    model: Annotated[File | None, Parameter(help="count its tokens, and not characters")] = None,
     max_length: Annotated[int, Parameter(help="tokens from which a row is long")] = 512,
     as_json: Json = False,
 ) -> None:

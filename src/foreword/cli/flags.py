@@ -190,6 +190,14 @@ def _hint(each: Flag) -> Any:
     return list[word] if get_origin(each.taken) is list else word  # type: ignore[valid-type]
 
 
+def _metavar(each: Flag) -> str | None:
+    """Return how the value of a flag is shown, None where cyclopts says it well."""
+    if each.values == FILE:
+        return "FILE"
+    several = each.several and each.type in (int, float)
+    return f"{each.type.__name__.upper()},..." if several else None
+
+
 def about(each: Flag) -> Parameter:
     """Return what cyclopts needs to know of a flag."""
     listed = isinstance(each.values, tuple) and all(word in each.help for word in each.values)
@@ -198,9 +206,7 @@ def about(each: Flag) -> Parameter:
         help=each.help,
         show_default=each.default or False,
         show_choices=not listed,
-        metavar=f"{each.type.__name__.upper()},..."
-        if each.several and each.type in (int, float)
-        else None,
+        metavar=_metavar(each),
         consume_multiple=get_origin(each.taken) is list,
         group=(each.panel,) if each.common else (each.panel, FURTHER),
     )
