@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from foreword.compose.similar import similarity as similarity
     from foreword.compression.compress import compress as compress
     from foreword.compression.self_study import SelfStudy as SelfStudy
+    from foreword.data.bad_rows import BadRows as BadRows
     from foreword.data.read import read_rows as read_rows
     from foreword.data.row import Row as Row
     from foreword.data.rows import as_rows as as_rows
@@ -87,6 +88,7 @@ _HOMES = {
     "Attempt": "methods.attempt",
     "Augment": "augmentation.rounds",
     "Backbone": "backbone.backbone",
+    "BadRows": "data.bad_rows",
     "Cartridge": "methods.cartridge",
     "Chat": "tasks.chat",
     "Classify": "tasks.classify",

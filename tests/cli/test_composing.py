@@ -154,7 +154,7 @@ def test_completions_are_fused(world: Any, made: Path, cli: Cli, tmp_path: Path)
     assert result["dev"].keys() == {"log-likelihood", "rows"}
     assert "bleu" in result["test"]
     answer = cli("predict", out, "a film", "--json")
-    assert isinstance(answer.json["predictions"][0]["text"], str)
+    assert isinstance(answer.json["predictions"][0]["answer"], str)
 
 
 def test_an_ensemble_is_used_as_a_prompt_is(

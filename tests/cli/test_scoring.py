@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from conftest import Answer, World
-from foreword.cli.compare import Shared
 from foreword.cli.settings import compared
 from foreword.cli.words import parse_anchors
 from foreword.errors import UserError
@@ -72,7 +71,7 @@ def test_mistakes(
 
 def test_anchors_are_words_of_numbers() -> None:
     assert parse_anchors(["0", "2.5", "good=5"]) == {" 0": 0, " 2.5": 2.5, " good": 5}
-    made = compared(Shared(task="score", anchors=["bad=0", "good=4"], low=0.0), ["soft"])
+    made = compared({"task": "score", "anchors": ["bad=0", "good=4"], "low": 0.0}, ["soft"])
     assert made.task == Score(low=0, anchors={" bad": 0, " good": 4})
     with pytest.raises(UserError, match="two numbers"):
         parse_anchors(["a=1", "a=2"])

@@ -63,7 +63,7 @@ def test_an_example_goes_from_its_rows_to_its_scores(
         assert "sample" not in made.json
     else:
         assert made.json["sample"].keys() >= {"row", "answer", "right answer"}
-        assert made.json["sample"]["answer"] == answered[0]["text"]
+        assert made.json["sample"]["answer"] == answered[0]["answer"]
     assert len(answered) == 4
     assert all(("ranking" if task == "rank" else "answer") in each for each in answered)
 

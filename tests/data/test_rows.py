@@ -13,6 +13,7 @@ import pandas
 import polars
 import pytest
 
+from foreword.data.bad_rows import BadRows
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.data.shapes import require
@@ -103,3 +104,16 @@ def test_an_error_carries_the_field_that_is_wrong() -> None:
         as_rows([{"messages": []}])
     assert caught.value.field == "messages"
     assert pickle.loads(pickle.dumps(caught.value)).field == "messages"
+
+
+def test_bad_rows_are_left_out_and_delimiters_are_given(tmp_path: Path) -> None:
+    path, bad = tmp_path / "a.csv", BadRows()
+    path.write_text("text~label\na;b~x\nonly\nc~y\n", "utf-8")
+    rows = as_rows(path, delimiter="~", on_bad=bad)
+    assert [dict(row.fields) for row in rows] == [
+        {"text": "a;b", "label": "x"},
+        {"text": "c", "label": "y"},
+    ]
+    assert bad.places == [f"{path}:3"]
+    rows = as_rows([{"q": "a"}, {"x": "b"}], columns={"text": "q"}, targets=False, on_bad=bad)
+    assert ([row.fields["text"] for row in rows], bad.places[1:]) == (["a"], ["row 2"])

@@ -7,11 +7,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
+from foreword.data.bad_rows import OnBad, convert, refuse
 from foreword.data.hub import dataset_records
 from foreword.data.read import read_rows, rename
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
+from foreword.reporter import SILENT, Reporter
 
 Rows: TypeAlias = "str | Path | Iterable[Row | Mapping[str, Any]] | tuple[Any, Any] | Any"
 """A path or hub id; dicts or rows; ``(texts, labels)``; a pandas or polars DataFrame; a
@@ -30,23 +32,35 @@ def as_rows(
     targets: bool = True,
     name: str = "row",
     fields: tuple[str, str] = ("text", "label"),
+    delimiter: str | None = None,
+    on_bad: OnBad = refuse,
+    report: Reporter = SILENT,
 ) -> list[Row]:
     """Return rows in canonical shape (shapes.py), whatever holds them.
 
     ``columns`` maps a field's name to the column it is read from, ``split`` picks a part of a
     folder or a hub id. Without ``targets``, rows may lack what they would be learned by. Rows that
     come from no file are called by ``name`` and their number from 1, as in ``row 3``. ``fields``
-    are those of ``(texts, labels)``.
+    are those of ``(texts, labels)``. ``delimiter``, ``on_bad`` and ``report`` are those of
+    :func:`foreword.read_rows`: with ``on_bad=BadRows()`` bad rows are left out.
 
     Raises UserError for what is none of these, and for whatever is wrong with a row.
     """
     if isinstance(source, str | Path):
-        rows = read_rows(source, columns=columns, split=split)
+        rows = read_rows(
+            source,
+            columns=columns,
+            split=split,
+            delimiter=delimiter,
+            on_bad=on_bad,
+            report=report,
+        )
     else:
         records = records_of(source, fields)
         rows = [_row(record, f"{name} {number}") for number, record in enumerate(records, start=1)]
-        rows = [rename(row, columns) for row in rows] if columns else rows
-    return canonical(rows, targets=targets)[1]
+        if columns:
+            rows = list(convert(rows, lambda row: rename(row, columns), on_bad))
+    return canonical(rows, targets=targets, on_bad=on_bad)[1]
 
 
 def records_of(source: Any, fields: tuple[str, str] = ("text", "label")) -> Iterable[Any]:

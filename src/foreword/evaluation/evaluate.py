@@ -46,7 +46,7 @@ def evaluate(
         kind = type(prompt).__name__
         raise UserError(f"`prompt` is of type {kind}; give what tune or Prompt.load gives")
     bound = prompt.bound
-    rows = as_rows(data, split=TEST, fields=bound.pair)
+    rows = as_rows(data, split=TEST, fields=bound.pair, report=report)
     bound.check(rows, answers=True)
     frozen = bound.zero_shot()
 

@@ -261,12 +261,12 @@ def rows_for(
     report: Reporter,
 ) -> tuple[Task, list[Row], list[Row]]:
     """Read the rows, complete the task from them, and hold rows out for dev if none are given."""
-    rows = as_rows(train, fields=task.pair)
+    rows = as_rows(train, fields=task.pair, report=report)
     if not rows:
         raise UserError("there are no training rows; give two or more")
     task = task.complete(rows, backbone)
     if dev is not None:
-        held = as_rows(dev, split=DEV, name="dev row", fields=task.pair)
+        held = as_rows(dev, split=DEV, name="dev row", fields=task.pair, report=report)
         if not held:
             raise UserError("there are no dev rows; give one or more, or leave dev out")
         return task.fill_from_rows(backbone, rows, training.seed, report), rows, held
