@@ -162,8 +162,10 @@ def test_a_table_is_read_by_its_columns(model: str) -> None:
     found = quick(model).fit(table, LABELS)
     assert found.prompt_.task.template == "{label}\n{price}\nLabel:"
     assert list(found.feature_names_in_) == ["label", "price"]
-    named = quick(model, template="{price}: {label} is").fit(table, LABELS)
-    assert named.prompt_.bound.fields == ("price", "label")
+    named = quick(model, template="{price}: {text} is").fit(
+        table.rename(columns={"label": "text"})[["price", "text"]], LABELS
+    )
+    assert named.prompt_.bound.fields == ("price", "text")
     one = quick(model, template="{text} is").fit(table[["label"]], LABELS)
     assert one.prompt_.bound.fields == ("label",)
     assert one.predict(table[["label"]]).shape == (24,)

@@ -106,9 +106,9 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.prompt_ = tune(
             backbone,
             "classify",
-            "prefix" if self.method is None and self.preset is None else _plain(self.method),
+            _plain(self.method),
             [{**row, target: str(name)} for row, name in zip(rows, y, strict=True)],
-            text=next(iter(rows[0])),
+            text=next(iter(rows[0])) if len(rows[0]) == 1 else None,
             label=target,
             template=self._template(list(rows[0]), backbone),
             labels=self._words(),
