@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from test_mistakes import refused
 
+from foreword.data.read import read_rows
 from toys import rows, write
 
 Cli = Callable[..., Any]
@@ -28,8 +29,10 @@ def test_rows_are_written_and_taken(world: Any, tmp_path: Path, cli: Cli) -> Non
     checked = cli("data", "check", world.path("train.jsonl"), out, "--json").json
     assert not any(each["kind"] == "also in another split" for each in checked["problems"])
     more = ["--dev", world.path("dev.jsonl"), "--test", world.path("test.jsonl")]
-    shown = cli("augment", prompt, *data, "--out", out, *FEW, *more)
+    table = out.with_suffix(".csv")
+    shown = cli("augment", prompt, *data, "--out", table, *FEW, *more)
     assert shown.status == 0, shown.err
+    assert [row.fields for row in read_rows(table)] == [row.fields for row in read_rows(out)]
     head, *lines = shown.out.splitlines()
     assert head.split()[1:3] == ["texts", "sampled;"]
     assert lines[1] == "scores on the test rows, 95% intervals"

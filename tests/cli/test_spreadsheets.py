@@ -73,6 +73,8 @@ def test_the_commands_of_the_page(
     assert all(row["label"] in ("good", "bad") for row in found)
     assert all(0.5 <= float(row["probability"]) <= 1 for row in found)
     assert answered.read_bytes().startswith(b"\xef\xbb\xbf"), "by which Excel knows UTF-8"
+    book.active.delete_rows(20, 300)
+    book.save("new.xlsx")
     for command in (unsure, [*errors, "--rows", "20"]):
         answer = cli(*command)
         assert answer.status == 0, answer.err

@@ -87,7 +87,7 @@ def test_lines_are_those_of_an_editor(tmp_path: Path) -> None:
 SAFE = st.text(st.characters(exclude_characters="\r\0", exclude_categories=["Cs"]), max_size=8)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(st.lists(SAFE, min_size=2, max_size=2), max_size=4), st.sampled_from(",;\t|"))
 def test_what_csv_writes_is_read_as_it_was(rows: list[list[str]], sign: str) -> None:
     file = io.StringIO()
