@@ -299,7 +299,7 @@ def test_the_command_makes_a_model_that_the_others_take(
     made = json.loads(shown.out)
     assert made["steps"] == 5
     assert made["bits_per_character"] > 0
-    assert "step 5: loss" in shown.err
+    assert "step 5 of 5: loss" in shown.err
     data = str(write(tmp_path / "rows.jsonl", rows(8)))
     tuned = ["--model", str(folder), "--train", data, "--epochs", "1", "--dev", data]
     for method in ("prefix", "soft"):

@@ -69,3 +69,12 @@ def test_a_comparison_chooses_by_others_too(world: Any, tmp_path: Path, cli: Cli
     (line,) = (tmp_path / "c.jsonl").read_text().splitlines()
     assert '"dev": "as many rows of each label"' in line
     assert "held back" not in answer.err
+
+
+def test_a_sample_of_the_dev_rows_is_told_with_its_flag(
+    world: Any, tmp_path: Path, cli: Cli
+) -> None:
+    answer = cli(*world.train(tmp_path / "p.safetensors", "--dev-sample", "4", "--json"))
+    said = "4 of 8 dev rows are scored between steps (--dev-sample), all of them at the end"
+    assert said in answer.err.splitlines()
+    assert answer.json["dev"]["rows"] == 8

@@ -14,11 +14,11 @@ from foreword.cli.completion import File
 from foreword.cli.flags import given, parameters_of
 from foreword.cli.reading import USUAL as USUAL_READING
 from foreword.cli.reading import Read
+from foreword.cli.terminal import CommandTerminal
 from foreword.data.hub import DEV, TEST
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.report import console, tables
-from foreword.terminal import Terminal
 from foreword.training.settings import Training
 
 Sampling = parameters_of("foreword.augmentation.rounds:Augment", "sampling")
@@ -96,11 +96,11 @@ def augment(
         method=kind,
         training=training,
         resume=resume,
-        report=Terminal("learning to write"),
+        report=CommandTerminal("learning to write"),
     )
     if "dev" in others:
         report["gain"] = gain(
-            loaded, rows, out, others["dev"], others.get("test"), report=Terminal()
+            loaded, rows, out, others["dev"], others.get("test"), report=CommandTerminal()
         )
     report["seconds"] = round(time.monotonic() - began, 2)
     if as_json:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from foreword.cli.completion import File, completed
 from foreword.cli.flags import RUN
 from foreword.cli.panels import FURTHER, MODEL, OUTPUT, TRAINING
-from foreword.terminal import Terminal
+from foreword.cli.terminal import CommandTerminal
 from foreword.threads import use_threads
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Loading:
             dtype=self.dtype,
             device=self.device,
             quantize=self.quantize,
-            report=Terminal(),
+            report=CommandTerminal(),
         )
 
 

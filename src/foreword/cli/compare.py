@@ -15,6 +15,7 @@ from foreword.cli.flags import CONTINUAL, parameters, without
 from foreword.cli.panels import DATA, FURTHER, OUTPUT, TRAINING
 from foreword.cli.reading import Reading
 from foreword.cli.sweep import grid, with_values
+from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import with_flags
 from foreword.data.hub import DEV, TEST
 from foreword.data.sample import first, hold_out
@@ -22,7 +23,6 @@ from foreword.errors import UserError
 from foreword.evaluation.records import Record, read_records, summarise
 from foreword.report import comparison, console
 from foreword.tasks.registry import name_of
-from foreword.terminal import Terminal
 
 OTHERS = ("train", "method", "preset", "out", "report_to", "shard", *CONTINUAL)
 """Settings that a comparison has not, or names otherwise."""
@@ -129,7 +129,7 @@ def compare(
         for each in swept
         if number == seed or not isinstance(each.methods[name], ZeroShot)  # which no seed changes
     ]
-    found = summarise(do(distinct(runs), out, Terminal()))
+    found = summarise(do(distinct(runs), out, CommandTerminal()))
     found = [{n: with_flags(v) if n == "error" else v for n, v in e.items()} for e in found]
     headline = next((each["headline"] for each in found if each["score"] is not None), None)
     if plot is not None and headline is not None:

@@ -12,13 +12,13 @@ from cyclopts import Parameter
 from foreword.cli.common import USUALLY, Json, Loaded, Model, backbone_of
 from foreword.cli.completion import File
 from foreword.cli.reading import USUAL, Read
+from foreword.cli.terminal import CommandTerminal
 from foreword.data.hub import DEV, TEST
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.report import comparison, console
 from foreword.reporter import Reporter
-from foreword.terminal import Terminal
 
 if TYPE_CHECKING:
     from foreword.compose.ensemble import Ensemble
@@ -82,7 +82,7 @@ def compose(
         tested = as_rows(tested)
         made.bound.check(tested, answers=True)
     entries: list[dict[str, Any]] = [{"file": str(path)} for path in prompts]
-    report = Terminal()
+    report = CommandTerminal()
     if held is not None:
         judged = _score_on_dev(parts, made, weights, held, report)
         if isinstance(made, Ensemble):

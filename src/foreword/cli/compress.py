@@ -13,9 +13,9 @@ from foreword.cli import panels
 from foreword.cli.common import USUALLY, Json, Loaded, Resume
 from foreword.cli.completion import File
 from foreword.cli.flags import defaults
+from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import unescaped
 from foreword.report import comparison, console
-from foreword.terminal import Terminal
 from foreword.training.settings import Training
 
 CARTRIDGE = defaults("foreword.methods.cartridge:Cartridge")
@@ -90,7 +90,7 @@ def compress(
         test=test,
         training=training,
         resume=resume,
-        report=Terminal("compressing", "questions"),
+        report=CommandTerminal("compressing", "questions"),
     )
     report: dict[str, Any] = {
         "out": str(out),

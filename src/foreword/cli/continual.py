@@ -9,6 +9,7 @@ from typing import Any
 
 from foreword.backbone.backbone import Backbone
 from foreword.cli.settings import Settings
+from foreword.cli.terminal import CommandTerminal
 from foreword.data.hub import TEST
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
@@ -18,7 +19,6 @@ from foreword.evaluation.evaluation import Evaluation
 from foreword.methods.parts.from_file import FromFile
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.base import Task
-from foreword.terminal import Terminal
 from foreword.training.several_tasks import Replay
 from foreword.training.world import World
 
@@ -56,7 +56,9 @@ class Old:
         if self.test is None or not (world.first or world.sharded):
             return None
         loaded = Prompt.load(self.path, backbone)
-        return evaluate(loaded, self.test, seed=self.seed, name="old task", report=Terminal())
+        return evaluate(
+            loaded, self.test, seed=self.seed, name="old task", report=CommandTerminal()
+        )
 
     def report(
         self, prompt: Prompt, before: Evaluation, result: Mapping[str, Any]
@@ -68,7 +70,7 @@ class Old:
         """
         assert self.test is not None
         now = replace(prompt, task=self.task)
-        after = evaluate(now, self.test, seed=self.seed, name="old task", report=Terminal())
+        after = evaluate(now, self.test, seed=self.seed, name="old task", report=CommandTerminal())
         prompt = with_scores(prompt, "old before", before)
         prompt = with_scores(prompt, "old", after)
         old = {"before": prompt.scores["old before"], "after": prompt.scores["old"]}

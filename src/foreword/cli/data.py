@@ -12,6 +12,7 @@ from rich.table import Table
 from foreword.cli.common import Json
 from foreword.cli.completion import File
 from foreword.cli.reading import USUAL_TABLE, ReadTable
+from foreword.cli.terminal import CommandTerminal
 from foreword.data.bad_rows import BadRows
 from foreword.data.check import WHY, Checked, Lengths
 from foreword.data.check import check as find
@@ -22,7 +23,6 @@ from foreword.data.split import by_shares, few
 from foreword.data.write import check_writable, write_rows
 from foreword.errors import UserError, nearest
 from foreword.report import console
-from foreword.terminal import Terminal
 
 SHOWN = 3
 """Places of a problem that are named."""
@@ -76,7 +76,7 @@ def check(
 
         text = Backbone.load(model).text
         lengths = Lengths(lambda words: len(text.ids(words)), "tokens", max_length)
-    with Terminal().bar("checking", sum(map(len, read.values()))) as move:
+    with CommandTerminal().bar("checking", sum(map(len, read.values()))) as move:
         found = find(
             read,
             fields=fields,

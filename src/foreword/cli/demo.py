@@ -9,9 +9,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from foreword.cli.common import Json
+from foreword.cli.terminal import CommandTerminal
 from foreword.errors import UserError
 from foreword.report import console, tables
-from foreword.terminal import Terminal
 from foreword.training.settings import Training
 
 LINES = (
@@ -47,7 +47,7 @@ def demo(
     began = time.monotonic()
     rows = folder()
     console.say(f"rows: {rows}")
-    report = Terminal()
+    report = CommandTerminal()
     backbone = Backbone.load("smollm2", report=report)
     prompt = tune_prompt(
         backbone,

@@ -19,6 +19,7 @@ from foreword.cli.common import (
 )
 from foreword.cli.completion import File
 from foreword.cli.reading import USUAL, Read
+from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import parse_windows
 from foreword.data.formats import TABLES
 from foreword.data.hub import TEST
@@ -26,7 +27,6 @@ from foreword.data.write import check_writable, write_rows
 from foreword.errors import UserError
 from foreword.metrics.titles import FURTHER
 from foreword.report import console, tables
-from foreword.terminal import Terminal
 
 
 def evaluate(
@@ -72,7 +72,7 @@ def evaluate(
     result: Mapping[str, Any]
     if sizes is None:
         tuned = on_backbone(loaded, prompt, model, loading, force=force)
-        result = do(tuned, chosen, baselines=baselines, seed=seed, report=Terminal())
+        result = do(tuned, chosen, baselines=baselines, seed=seed, report=CommandTerminal())
         if errors is not None:
             table = errors.suffix.lower() in TABLES
             wrong = wrong_rows(result, tuned.bound, as_table=table)
@@ -81,7 +81,7 @@ def evaluate(
             result = {**result, "errors": {"file": str(errors), "rows": len(wrong)}}
     else:
         one = on_backbone(Prompt.load(prompt), prompt, model, loading, force=force)
-        result = over_windows(one, chosen, sizes, seed=seed, report=Terminal())
+        result = over_windows(one, chosen, sizes, seed=seed, report=CommandTerminal())
     if as_json:
         console.emit(result)
         return

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from foreword.cli.settings import Settings
+from foreword.cli.terminal import CommandTerminal
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.report import console
 from foreword.report.rates import learning_rates
-from foreword.terminal import Terminal
 from foreword.training.find_rate import find_rate
 from foreword.training.world import World
 
@@ -26,7 +26,7 @@ def run(made: Settings, rows: Sequence[Row], world: World, as_json: bool) -> Non
         made.method,
         rows,
         training=made.training,
-        report=Terminal("trying rates"),
+        report=CommandTerminal("trying rates"),
     )
     if as_json:
         curve = {"rates": found.rates, "losses": found.losses}

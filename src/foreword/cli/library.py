@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foreword.cli.common import Json
+from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import with_flags
 from foreword.compose import catalogue
 from foreword.compose.catalogue import Catalogue
@@ -19,7 +20,6 @@ from foreword.errors import UserError
 from foreword.files import write_whole
 from foreword.report import console
 from foreword.report import library as pictures
-from foreword.terminal import Terminal
 
 
 def library(
@@ -40,7 +40,7 @@ def library(
 
     No model is loaded.
     """
-    found = catalogue.read_catalogue(folder, Terminal())
+    found = catalogue.read_catalogue(folder, CommandTerminal())
     if match is not None:
         found = found.matching(match)
         if not found.entries:

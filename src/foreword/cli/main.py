@@ -30,6 +30,9 @@ On rows of your own, such as a CSV file with the columns text and label:
 foreword --help lists all commands."""
 """What is printed where no command is given."""
 
+LIGHT = ("data", "info", "library", "plot")
+"""Commands that need none of the large libraries, or seldom."""
+
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 1 for a bug, 2 for a user's mistake, 130 and 143 for signals.
@@ -89,6 +92,10 @@ def _run(arguments: Sequence[str] | None, world: World) -> int:
             command, bound, more = app.parse_args(words, exit_on_error=False, print_error=False)
             if world.size > 1 and "world" not in more:
                 raise UserError("only train runs in several processes; start one of this command")
+            if words[0] not in LIGHT and sys.stderr.isatty():
+                from foreword.cli.terminal import start_visibly
+
+                start_visibly()
             with terminable() if world.size == 1 else nullcontext():
                 command(*bound.args, **bound.kwargs, **dict.fromkeys(more, world))
     except UserError as error:

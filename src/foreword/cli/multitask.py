@@ -14,6 +14,7 @@ from foreword.cli.common import Json, Resume
 from foreword.cli.flags import CONTINUAL, FLAGS
 from foreword.cli.reading import Reading
 from foreword.cli.run_file import named, read_mapping
+from foreword.cli.terminal import CommandTerminal
 from foreword.config.values import from_plain
 from foreword.data.hub import DEV, TEST
 from foreword.data.row import Row
@@ -21,7 +22,6 @@ from foreword.data.sample import draw, others
 from foreword.errors import UserError, nearest
 from foreword.report import comparison, console
 from foreword.reporter import Reporters
-from foreword.terminal import Terminal
 from foreword.training.trackers import trackers
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def multitask(
         sharing=sharing,
         training=common.training,
         resume=resume,
-        report=Reporters([Terminal(), *tracked]),
+        report=Reporters([CommandTerminal(), *tracked]),
     )
     seconds = round(time.monotonic() - began, 2)
     result = _result(found, out, seconds)

@@ -18,13 +18,13 @@ from foreword.cli.common import (
 )
 from foreword.cli.completion import File
 from foreword.cli.reading import USUAL, Read
+from foreword.cli.terminal import CommandTerminal
 from foreword.data.bad_rows import BadRows, refuse
 from foreword.data.formats import TABLES
 from foreword.data.hub import TEST
 from foreword.data.write import check_writable, write_rows
 from foreword.errors import UserError
 from foreword.report import console, tables
-from foreword.terminal import Terminal
 
 
 def predict(
@@ -78,7 +78,7 @@ def predict(
     bound = tuned.bound
     check_min_probability(bound, min_probability)
     rows = rows_of(texts, bound) if texts else rows
-    with Terminal().bar("predicting", len(rows)) as progress:
+    with CommandTerminal().bar("predicting", len(rows)) as progress:
         found = answer_rows(tuned, rows, columns=reading.named, on_bad=on_bad, progress=progress)
     answers = [answer for answer in found if answer is not None]
     unread.check(rows)

@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from foreword.cli.common import Device, Json, Resume
 from foreword.cli.flags import given, parameters_of
 from foreword.cli.panels import MODEL
+from foreword.cli.terminal import CommandTerminal
 from foreword.report import console
-from foreword.terminal import Terminal
 
 Pretrained = parameters_of("foreword.recurrent.streams:Pretraining", "network")
 
@@ -34,7 +34,7 @@ def pretrain(
 
     began = time.monotonic()
     settings = Pretraining(**given(flags))
-    report = Terminal("reading", "tokens")
+    report = CommandTerminal("reading", "tokens")
     made = do(text, out, settings, device=device, resume=resume, report=report)
     made = {"out": str(out), **made, "seconds": round(time.monotonic() - began, 2)}
     if as_json:

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Self
 from cyclopts import Parameter
 
 from foreword.cli.panels import DATA
+from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import columns
 from foreword.data.bad_rows import BadRows, OnBad, convert, refuse
 from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.data.sample import first
 from foreword.data.shapes import canonical, require
-from foreword.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Table:
             split=split,
             delimiter=self.delimiter,
             on_bad=on_bad,
-            report=Terminal(),
+            report=CommandTerminal(),
         )
 
 
@@ -102,7 +102,7 @@ def say(bad: BadRows, kept: object) -> None:
     """Say which rows are left out; raises UserError where none is kept."""
     bad.check(kept)
     for line in bad.lines():
-        Terminal().line(line)
+        CommandTerminal().line(line)
 
 
 def _filled(row: Row, fields: Sequence[str]) -> Row:

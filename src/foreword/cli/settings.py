@@ -11,6 +11,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.cli.flags import CONTINUAL, RUN
 from foreword.cli.label_words import read_label_words
 from foreword.cli.run_file import read_run_file
+from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import (
     ESCAPED,
     flag,
@@ -26,7 +27,6 @@ from foreword.methods.base import Method
 from foreword.methods.parts.from_file import FromFile
 from foreword.methods.registry import METHODS
 from foreword.tasks.base import Task
-from foreword.terminal import Terminal
 from foreword.threads import use_threads
 from foreword.training.configure import (
     method_from,
@@ -56,7 +56,7 @@ class Settings:
             dtype=own["dtype"],
             device=own["device"] if device is None else device,
             quantize=own["quantize"],
-            report=Terminal(),
+            report=CommandTerminal(),
         )
 
 

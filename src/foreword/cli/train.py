@@ -14,6 +14,7 @@ from foreword.cli.common import Json, Resume, Verbose
 from foreword.cli.flags import NO_FLAGS, Flags
 from foreword.cli.panels import FURTHER, TRAINING
 from foreword.cli.reading import Reading
+from foreword.cli.terminal import CommandTerminal
 from foreword.data.hub import DEV, TEST
 from foreword.data.rows import as_rows
 from foreword.data.sample import draw, others
@@ -21,7 +22,6 @@ from foreword.errors import UserError
 from foreword.report import comparison, console, tables
 from foreword.report.facts import facts
 from foreword.reporter import Reporters
-from foreword.terminal import Terminal
 from foreword.training.log import log_path
 from foreword.training.presets import after, gives_up
 from foreword.training.trackers import trackers
@@ -101,7 +101,7 @@ def train(
         rows, test = as_rows(rows), as_rows(test)
         made.task.complete(rows, backbone).bind(backbone).check(test, answers=True)
     before = old.score(backbone, world) if old is not None else None
-    effective, terminal = console.Effective(verbose), Terminal()
+    effective, terminal = console.Effective(verbose), CommandTerminal()
     prompt = tune_prompt(
         backbone,
         made.task,

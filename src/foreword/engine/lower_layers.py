@@ -125,7 +125,7 @@ class LowerLayers:
                 self.full = True
                 self.report.line(
                     f"{cache_root()}: states of the lower layers cannot be kept there "
-                    f"({error.strerror}); those beyond --cache-gb are computed anew each time"
+                    f"({error.strerror}); those beyond `cache_gb` are computed anew each time"
                 )
 
     def _held(self) -> int:

@@ -71,7 +71,7 @@ def pretrain(
     if resume:
         report.line(run.restore(path))
     elif checkpoint.remove(path):
-        report.line(f"{folder}: discarding an unfinished run; use --resume to continue it")
+        report.line(f"{folder}: discarding an unfinished run; use `resume` to continue it")
     config = {"text": str(source), "characters": len(whole), **plain(settings)}
     try:
         report.start(config, run.steps, run.progress.step)

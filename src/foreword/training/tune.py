@@ -190,7 +190,7 @@ def follow(
         if resume:
             report.line(run.state.restore(run.steps))
         elif run.state.forget():
-            report.line(f"{target}: discarding an unfinished run; use --resume to continue it")
+            report.line(f"{target}: discarding an unfinished run; use `resume` to continue it")
         report = Reporters([report, Log(log_path(target))])
     run.state.agree(hash_of(config))
     report = report if world.first else SILENT

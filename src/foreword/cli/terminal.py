@@ -1,0 +1,20 @@
+"""The terminal of the command line: settings are named as flags, and a start is no silence."""
+
+from __future__ import annotations
+
+from foreword.cli.words import with_flags
+from foreword.terminal import Terminal, console
+
+
+class CommandTerminal(Terminal):
+    """The terminal, on which the settings that lines name are flags."""
+
+    def line(self, text: str) -> None:
+        """Print a line, never broken: it may hold a path."""
+        super().line(with_flags(text))
+
+
+def start_visibly() -> None:
+    """Import what most commands stand on, which takes seconds, while a sign of life moves."""
+    with console().status("starting"):
+        import foreword.backbone.backbone  # noqa: F401
