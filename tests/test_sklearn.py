@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import sys
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -229,11 +228,12 @@ print(cross_val_score(classifier, texts, labels, cv=2, n_jobs=2).tolist())
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_searches_run_in_two_processes(model: str) -> None:
+def test_searches_run_in_two_processes(model: str, tmp_path: Path) -> None:
     """In a Python of its own, with which the processes that joblib keeps end."""
-    python = processes.launch(sys.executable, "-c", SEARCH, model, stdout=PIPE, text=True)
-    assert python.communicate()[0] == "[1.0, 1.0]\n"
-    assert python.returncode == 0
+    with (tmp_path / "said").open("w") as said:
+        python = processes.launch(sys.executable, "-c", SEARCH, model, stdout=said)
+        assert python.wait() == 0
+    assert (tmp_path / "said").read_text() == "[1.0, 1.0]\n"
 
 
 def test_a_pickle_holds_the_prompt_and_names_the_model(
