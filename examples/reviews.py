@@ -2,16 +2,11 @@
 
 import foreword as fw
 
-backbone = fw.load("smollm2")
 prompt = fw.tune(
-    backbone,
-    task=fw.Classify(
-        template="Review: {text}\nSentiment:",
-        labels={"negative": " negative", "positive": " positive"},
-    ),
-    method=fw.Prefix(start="demonstrations"),
+    "smollm2",
     train="examples/reviews/train.jsonl",
     dev="examples/reviews/dev.jsonl",
+    template="Review: {text}\nSentiment:",
 )
 prompt.save("out/reviews.safetensors")
-print(prompt.predict(["a wonderful, heartfelt film"]))
+print(prompt.predict("a wonderful, heartfelt film"))

@@ -17,7 +17,7 @@ import foreword.evaluation.compare
 from foreword.backbone.backbone import Backbone
 from foreword.data.sample import first
 from foreword.errors import UserError
-from foreword.evaluation.compare import compare, perform, run_apart
+from foreword.evaluation.compare import compare_runs, perform, run_apart
 from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.records import Record, append_record, read_records, summarise
 from foreword.evaluation.runs import Data, Demonstrations, Model, Run, ZeroShot
@@ -126,7 +126,7 @@ def test_rows_of_any_kind_make_the_same_comparison(tmp_path: Path) -> None:
 
 def test_what_is_done_is_not_done_again(model: Model, here: list[str], tmp_path: Path) -> None:
     out, said = tmp_path / "c.jsonl", list[str]()
-    before = compare(runs(model), out, Lines(said))
+    before = compare_runs(runs(model), out, Lines(said))
     assert here == ["zero-shot/0", "shown/0", "soft/0"]
     assert [line.partition(":")[0] for line in said] == [
         f"{name}, seed 0" for name in ("zero-shot", "shown", "soft") for _ in range(2)
@@ -134,10 +134,10 @@ def test_what_is_done_is_not_done_again(model: Model, here: list[str], tmp_path:
     assert "left" in said[1]
     assert "left" not in said[-1]
     here.clear()
-    assert compare(runs(model), out, Lines(said)) == before == read_records(out)
+    assert compare_runs(runs(model), out, Lines(said)) == before == read_records(out)
     assert here == []
     assert said[-1] == f"{out}: 3 of 3 runs are done already"
-    assert len(compare(runs(model, 2), out)) == 6
+    assert len(compare_runs(runs(model, 2), out)) == 6
     assert here == ["zero-shot/1", "shown/1", "soft/1"]
 
 
@@ -152,9 +152,9 @@ def test_what_is_done_is_not_done_again(model: Model, here: list[str], tmp_path:
 def test_a_run_of_other_settings_or_rows_is_another(
     change: dict[str, Any], again: list[str], model: Model, here: list[str], tmp_path: Path
 ) -> None:
-    compare(runs(model), tmp_path / "c.jsonl")
+    compare_runs(runs(model), tmp_path / "c.jsonl")
     here.clear()
-    compare(runs(model, **change), tmp_path / "c.jsonl")
+    compare_runs(runs(model, **change), tmp_path / "c.jsonl")
     assert here == again
 
 
@@ -164,12 +164,12 @@ def test_one_that_fails_loses_no_other_and_is_tried_again(
     out = tmp_path / "c.jsonl"
     asked = [*runs(model), Run("deep", Prefix(first_layer=9), TRAINING, model, TASK, DATA)]
     asked.insert(0, asked.pop())
-    found = compare(asked, out)
+    found = compare_runs(asked, out)
     assert [record["method"] for record in found] == ["deep", "zero-shot", "shown", "soft"]
     assert "layer" in found[0]["error"]
     assert all("score" in record for record in found[1:])
     here.clear()
-    compare(asked, out)
+    compare_runs(asked, out)
     assert here == ["deep/0"]
     assert len(read_records(out)) == 5
 
@@ -186,7 +186,7 @@ def test_ctrl_c_says_what_is_kept(
 
     monkeypatch.setattr(foreword.evaluation.compare, "run_apart", stopped)
     with pytest.raises(KeyboardInterrupt, match="2 of 3 runs done; the same command goes on"):
-        compare(runs(model), tmp_path / "c.jsonl")
+        compare_runs(runs(model), tmp_path / "c.jsonl")
     assert [record["method"] for record in read_records(tmp_path / "c.jsonl")] == [
         "zero-shot",
         "shown",
@@ -226,7 +226,7 @@ SIGN = "FOREWORD_TEST_SIGN"
 def compare_endlessly(run: Run, out: Path) -> None:
     os.environ[SIGN] = str(out.with_name("sign"))
     try:
-        compare([run], out)
+        compare_runs([run], out)
     except KeyboardInterrupt as error:
         out.with_name("said").write_text(str(error))
 

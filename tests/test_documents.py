@@ -256,8 +256,7 @@ def test_the_ten_lines(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = here / "reviews.py"
     script.write_text(once, "utf-8")
     runpy.run_path(str(script), run_name="__main__")
-    said = capsys.readouterr().out
-    assert re.search(r"\['(positive|negative)'\]", said)
+    assert capsys.readouterr().out in ("positive\n", "negative\n")
     assert (here / "out" / "reviews.safetensors").stat().st_size > 1000
 
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from foreword.data.row import Row as Row
     from foreword.data.rows import as_rows as as_rows
     from foreword.errors import UserError as UserError
-    from foreword.evaluation.compare import compare as compare
+    from foreword.evaluation.compare import compare_runs as compare_runs
+    from foreword.evaluation.comparison import Comparison as Comparison
+    from foreword.evaluation.comparison import compare as compare
     from foreword.evaluation.evaluate import evaluate as evaluate
     from foreword.evaluation.evaluation import Evaluation as Evaluation
     from foreword.evaluation.runs import Data as Data
@@ -92,6 +94,7 @@ _HOMES = {
     "Cartridge": "methods.cartridge",
     "Chat": "tasks.chat",
     "Classify": "tasks.classify",
+    "Comparison": "evaluation.comparison",
     "Context": "methods.context",
     "Data": "evaluation.runs",
     "Decoding": "backbone.decode",
@@ -135,7 +138,8 @@ _HOMES = {
     "as_rows": "data.rows",
     "augment": "augmentation.augment",
     "average": "compose.merge",
-    "compare": "evaluation.compare",
+    "compare": "evaluation.comparison",
+    "compare_runs": "evaluation.compare",
     "compress": "compression.compress",
     "concatenate": "compose.merge",
     "evaluate": "evaluation.evaluate",

@@ -93,6 +93,10 @@ class Backbone(Network):
             in_place=True,
         )
 
+    def __repr__(self) -> str:
+        numbers = sum(parameter.numel() for parameter in self.model.parameters())
+        return f"Backbone({self.name}, {self.architecture}, {numbers / 1e6:.3g}M numbers)"
+
     def __deepcopy__(self, memo: object) -> Backbone:
         """Return the backbone itself, whose weights never change."""
         return self

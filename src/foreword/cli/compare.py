@@ -74,7 +74,7 @@ def compare(
     why and loses no other; the same command goes on where it was stopped.
     """
     from foreword.cli.settings import compared
-    from foreword.evaluation.compare import compare as do
+    from foreword.evaluation.compare import compare_runs
     from foreword.evaluation.runs import Data, Model, Run, ZeroShot, distinct
     from foreword.report.pictures import check_picture, draw_front, front
     from foreword.tasks.fields import fields_of
@@ -129,7 +129,7 @@ def compare(
         for each in swept
         if number == seed or not isinstance(each.methods[name], ZeroShot)  # which no seed changes
     ]
-    found = summarise(do(distinct(runs), out, CommandTerminal()))
+    found = summarise(compare_runs(distinct(runs), out, CommandTerminal()))
     found = [{n: with_flags(v) if n == "error" else v for n, v in e.items()} for e in found]
     headline = next((each["headline"] for each in found if each["score"] is not None), None)
     if plot is not None and headline is not None:

@@ -21,17 +21,15 @@ from foreword.cli.words import (
     unescaped,
 )
 from foreword.data.rows import as_rows
-from foreword.errors import UserError, nearest
-from foreword.evaluation.runs import UNTRAINED, Demonstrations, ZeroShot
+from foreword.errors import UserError
+from foreword.evaluation.comparison import Comparable, methods_from
 from foreword.methods.base import Method
 from foreword.methods.parts.from_file import FromFile
-from foreword.methods.registry import METHODS
 from foreword.tasks.base import Task
 from foreword.threads import use_threads
 from foreword.training.configure import (
     method_from,
     over_preset,
-    take,
     task_from,
     task_kind,
     training_from,
@@ -125,7 +123,7 @@ class Compared:
 
     plain: Mapping[str, Any]
     task: Task
-    methods: Mapping[str, Method | ZeroShot | Demonstrations]
+    methods: Mapping[str, Comparable]
     training: Training
 
 
@@ -136,12 +134,7 @@ def compared(given: dict[str, Any], names: Sequence[str]) -> Compared:
     """
     plain = _plain(given)
     task = task_of_words(plain["task"], given, "settings")
-    methods: dict[str, Method | ZeroShot | Demonstrations] = {}
-    taken: set[str] = set()
-    for name in names:
-        own = dict(given)
-        methods[name] = _comparable(name, own)
-        taken |= given.keys() - own.keys()
+    methods, taken = methods_from(names, given)
     known = {f.name for f in dataclasses.fields(Training)}
     training = training_from(dict(given), "settings")
     for setting in given:
@@ -151,18 +144,6 @@ def compared(given: dict[str, Any], names: Sequence[str]) -> Compared:
                 f"{', '.join(methods)}"
             )
     return Compared(plain, task, methods, training)
-
-
-def _comparable(name: str, given: dict[str, Any]) -> Method | ZeroShot | Demonstrations:
-    """Make what a comparison calls a method, taking its settings out of ``given``."""
-    if name in UNTRAINED:
-        made: ZeroShot | Demonstrations = take(UNTRAINED[name], given, "settings")
-        return made
-    for part in name.split("+"):
-        if part not in METHODS:
-            known = [*UNTRAINED, *METHODS]
-            raise UserError(f"--methods {name}: unknown '{part}'; {nearest(part, known)}")
-    return method_from(name, given, "settings")
 
 
 def merged(flags: Any, file: Path | None) -> dict[str, Any]:

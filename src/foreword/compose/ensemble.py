@@ -45,7 +45,7 @@ def fusion_of(task: Task) -> Fusion:
     return FUSIONS[task.fusion]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ensemble:
     """Prompts of one backbone and one kind of task, each with its weight; weights add up to 1.
 
@@ -109,6 +109,13 @@ class Ensemble:
     def decoding(self, **settings: Any) -> Ensemble:
         """Return it with other settings of :class:`Decoding` for all members."""
         return replace(self, members=tuple(each.decoding(**settings) for each in self.members))
+
+    def __repr__(self) -> str:
+        weights = " ".join(f"{weight:.2f}" for weight in self.weights)
+        return (
+            f"Ensemble({name_of(self.task)} on {self.backbone['name']}, "
+            f"{len(self.members)} prompts, weights {weights})"
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of its file by their names there."""

@@ -37,7 +37,7 @@ from foreword.training.interrupt import Interrupted
 from foreword.training.tune import tune_prompt
 
 
-def compare(runs: Sequence[Run], out: str | Path, report: Reporter = SILENT) -> list[Record]:
+def compare_runs(runs: Sequence[Run], out: str | Path, report: Reporter = SILENT) -> list[Record]:
     """Perform the runs that the file ``out`` lacks, and return the records of all runs.
 
     A record has ``method``, ``seed`` and ``settings``, and the results (see ``perform``), or

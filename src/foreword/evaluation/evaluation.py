@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foreword.data.row import Row
+from foreword.html import html_table
+from foreword.report.tables import html_of
+from foreword.report.tables import scores as scores_table
 
 TABLES = ("confusion", "per_class", "baselines")
 """What is left out of a prompt's file: tables of many labels, and other evaluations."""
+
+WRONG = 5
+"""Rows that were answered wrongly, of those that a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,15 @@ class Evaluation(Mapping[str, Any]):
             f"Evaluation({self.headline}={self.score:.2f} ({low:.2f} to {high:.2f}), "
             f"rows={len(self.rows)})"
         )
+
+    def _repr_html_(self) -> str:
+        """Show the scores, and the first rows that were answered wrongly, in a notebook."""
+        shown = html_of(scores_table(self, "prompt"))
+        wrong = [(row.text[:200], row.gold, row.answer) for row in self.wrong[:WRONG]]
+        if not wrong:
+            return shown
+        said = f"<p>{len(self.wrong)} of {len(self.rows)} rows were answered wrongly:</p>"
+        return f"{shown}{said}{html_table(('text', 'gold', 'answer'), wrong)}"
 
     @property
     def wrong(self) -> list[Answered]:

@@ -17,6 +17,7 @@ from foreword.config.values import from_plain, plain
 from foreword.data.row import Row
 from foreword.data.rows import Rows
 from foreword.errors import UserError
+from foreword.html import html_table
 from foreword.injection import Injection
 from foreword.prompt.predict import predict
 from foreword.prompt.schema import SCHEMA
@@ -125,6 +126,21 @@ class Prompt:
             f"Prompt({method} for {name_of(self.task)} on {self.backbone['name']}, "
             f"{self.injection})"
         )
+
+    def _repr_html_(self) -> str:
+        """Show what it is of, in a notebook."""
+        labels = ", ".join(getattr(self.task, "labels", None) or ())
+        dev = {k: v for k, v in self.scores.get("dev", {}).items() if k != "rows"}
+        facts = {
+            "method": self.method.get("name", "?"),
+            "task": name_of(self.task),
+            "template": self.task.template or "",
+            "labels": labels if len(labels) <= 200 else f"{labels[:200]} ...",
+            "model": self.backbone["name"],
+            "numbers": f"{sum(tensor.numel() for _, tensor in self.injection.tensors()):,}",
+            "dev": ", ".join(f"{name} {value:.2f}" for name, value in dev.items()),
+        }
+        return html_table((), [(name, value) for name, value in facts.items() if value])
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of its file by their names there."""

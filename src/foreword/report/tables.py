@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from foreword.html import html_table
 from foreword.metrics.titles import IN_UNITS, MAIN, title
 
 BAR = 40
@@ -30,6 +31,12 @@ def scores(result: Mapping[str, Any], name: str, titles: Mapping[str, str] = MAI
             cells.append(with_interval(metric, values[metric], values["intervals"][metric]))
         table.add_row(label, *cells)
     return table
+
+
+def html_of(table: Table) -> str:
+    """Return a table as HTML."""
+    header = [column.header for column in table.columns]
+    return html_table(header, zip(*(column.cells for column in table.columns), strict=True))
 
 
 def answer_line(answer: Any, chances: Mapping[str, float]) -> str:

@@ -49,7 +49,7 @@ def configure(
     given = over_preset(given)
     given.pop("preset", None)
     chosen = given.pop("method", "prefix") if method is None else given.pop("method", method)
-    made_task = _task(task, given, text, label)
+    made_task = make_task(task, given, text, label)
     if isinstance(chosen, str):
         chosen = method_from(chosen, given, WHERE)
     elif not hasattr(chosen, "build"):
@@ -67,8 +67,13 @@ def configure(
     return made_task, chosen, training
 
 
-def _task(task: Task | str, given: dict[str, Any], text: str | None, label: str | None) -> Task:
-    """Return a task that reads and learns the fields ``text`` and ``label``."""
+def make_task(
+    task: Task | str, given: dict[str, Any], text: str | None = None, label: str | None = None
+) -> Task:
+    """Return a task that reads and learns the fields ``text`` and ``label``.
+
+    One that is named takes its settings out of ``given``. Raises UserError for no such task.
+    """
     if isinstance(task, str):
         kind = task_kind(task)
         given |= _fields(kind, text, label)
