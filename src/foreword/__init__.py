@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from foreword.errors import UserError as UserError
     from foreword.evaluation.compare import compare_runs as compare_runs
     from foreword.evaluation.comparison import Comparison as Comparison
+    from foreword.evaluation.comparison import Entry as Entry
     from foreword.evaluation.comparison import compare as compare
     from foreword.evaluation.evaluate import evaluate as evaluate
+    from foreword.evaluation.evaluation import Answered as Answered
     from foreword.evaluation.evaluation import Evaluation as Evaluation
     from foreword.evaluation.runs import Data as Data
     from foreword.evaluation.runs import Demonstrations as Demonstrations
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Adapter": "methods.adapter",
     "Answer": "tasks.answer",
+    "Answered": "evaluation.evaluation",
     "Attempt": "methods.attempt",
     "Augment": "augmentation.rounds",
     "Backbone": "backbone.backbone",
@@ -101,6 +104,7 @@ _HOMES = {
     "Deep": "methods.deep",
     "Demonstrations": "evaluation.runs",
     "Ensemble": "compose.ensemble",
+    "Entry": "evaluation.comparison",
     "Evaluation": "evaluation.evaluation",
     "Example": "backbone.example",
     "FromFile": "methods.parts.from_file",
