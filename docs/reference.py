@@ -10,6 +10,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ GROUPS = {
     "Several FromFile ZeroShot Demonstrations",
     "Settings of runs": "Training Decoding preset find_rate Augment SelfStudy Member Sharing "
     "compare_runs Run Model",
+    "scikit-learn": "sklearn.PromptClassifier",
     "Recurrent models": "pretrain Pretraining",
     "Hearing how a run goes": "Reporter Terminal SILENT UserError",
     "Below the surface": "Backbone Injection Example register",
@@ -46,9 +48,9 @@ def page() -> str:
     """Return the whole page."""
     parts = [INTRODUCTION]
     for title, names in GROUPS.items():
-        links = ", ".join(f"[{name}](#{name.lower()})" for name in names.split())
+        links = ", ".join(f"[{name}](#{name.lower().replace('.', '')})" for name in names.split())
         parts.append(f"## {title}\n\n{links}\n")
-        parts += [entry(name, getattr(foreword, name)) for name in names.split()]
+        parts += [entry(name, attrgetter(name)(foreword)) for name in names.split()]
     return "\n".join(parts)
 
 
