@@ -22,15 +22,15 @@ GROUPS = {
     "Tune and use": "tune load Prompt evaluate Evaluation Answered compare Comparison Entry "
     "load_prompt Ensemble",
     "Rows": "as_rows read_rows Row Data",
-    "More from a prompt": "compress augment multitask average concatenate fit similarity to_peft "
-    "from_peft",
+    "More from a prompt": "compress augment Augmented multitask average concatenate fit similarity "
+    "to_peft from_peft",
     "Tasks": "Classify Multilabel Relate Tag Score Generate Translate Summarize Answer Chat Rank",
     "Methods": "Prefix Soft PTuning Deep Context Cartridge Attempt Adapter Lora IA3 Head Full "
     "Several FromFile ZeroShot Demonstrations",
     "Settings of runs": "Training Decoding preset find_rate Augment SelfStudy Member Sharing "
     "compare_runs Run Model",
     "scikit-learn": "sklearn.PromptClassifier",
-    "Recurrent models": "pretrain Pretraining",
+    "Recurrent models": "pretrain Pretrained Pretraining",
     "Hearing how a run goes": "Reporter Terminal SILENT UserError",
     "Below the surface": "Backbone Injection Example register",
 }

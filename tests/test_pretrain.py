@@ -102,9 +102,9 @@ def test_it_learns_more_than_how_often_characters_come(arch: str, tmp_path: Path
     found = pretrain(path, tmp_path / "m", replace(SMALL, arch=arch, steps=240))
     counts = Counter(whole)
     entropy = -sum(n / len(whole) * math.log2(n / len(whole)) for n in counts.values())
-    assert found["bits_per_character"] < 0.5 * entropy
-    assert found["perplexity"] == pytest.approx(2 ** found["bits_per_character"])
-    assert found["tokens"] == len(counts) + 3
+    assert found.bits_per_character < 0.5 * entropy
+    assert found.perplexity == pytest.approx(2**found.bits_per_character)
+    assert found.tokens == len(counts) + 3
 
 
 def test_a_folder_is_a_backbone_that_scores_what_was_said(text: Path, tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_a_folder_is_a_backbone_that_scores_what_was_said(text: Path, tmp_path: 
         with torch.no_grad():
             logits = base.model(ids[None, :-1]).logits[0]
             nats = float(F.cross_entropy(logits, ids[1:]))
-        assert found["perplexity"] == pytest.approx(math.exp(nats), rel=1e-4)
+        assert found.perplexity == pytest.approx(math.exp(nats), rel=1e-4)
         bits = nats * (len(ids) - 1) / len(held) / math.log(2)
-        assert found["bits_per_character"] == pytest.approx(bits, rel=1e-4)
+        assert found.bits_per_character == pytest.approx(bits, rel=1e-4)
         assert base.text.decode(base.text.ids("Anna sees\n")) == "Anna sees\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "story.txt"]
 
@@ -197,7 +197,7 @@ def test_the_weights_that_score_best_are_kept(text: Path, tmp_path: Path) -> Non
     settings = replace(SMALL, epochs=6)
     found = pretrain(text, tmp_path / "m", settings, report=said)
     scores = said.of("score")
-    assert found["perplexity"] == pytest.approx(min(scores))
+    assert found.perplexity == pytest.approx(min(scores))
     assert len(scores) == 6
     assert min(scores) < scores[-1]
 

@@ -20,6 +20,7 @@ from foreword.backbone.shared import shared_backbone
 from foreword.cli.main import run
 from foreword.data.row import Row
 from foreword.errors import UserError
+from foreword.evaluation.evaluate import with_scores
 from foreword.reporter import SILENT
 from foreword.training.configure import configure
 from toys import TASK, get, rows, toy_run
@@ -263,3 +264,35 @@ def test_an_input_that_is_wrong_carries_its_field(prompt: fw.Prompt) -> None:
         assert str(caught.value).startswith(("input: ", 'input: field "review" is empty'))
     with pytest.raises(UserError, match="`prompt` is of type str; give what tune or"):
         fw.evaluate("p.safetensors", RECORDS)  # type: ignore[arg-type]
+
+
+def test_a_task_is_bound_once_from_tuning_to_the_last_answer(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bind, counted = fw.Classify.bind, []
+
+    def counting(task: fw.Classify, backbone: fw.Backbone) -> Any:
+        counted.append(task)
+        return bind(task, backbone)
+
+    monkeypatch.setattr(fw.Classify, "bind", counting)
+    made = tune(model, RECORDS[:8])
+    made.predict("a film")
+    scores = fw.evaluate(made, RECORDS[:4], baselines=True, report=SILENT)
+    kept = with_scores(made, "test", scores)
+    assert kept.predict(["a film"]) == made.predict(["a film"])
+    assert kept.scores["test"]["rows"] == 4
+    assert len(counted) == 1
+
+
+def test_models_tasks_and_methods_have_names_in_every_long_call(model: str, tmp_path: Path) -> None:
+    found = fw.find_rate(model, "classify", "soft", rows(8), steps=10, high=10.0, report=SILENT)
+    assert found.suggestion > 0
+    tasks = [fw.Member(name, "classify", rows(8), rows(4)) for name in ("one", "two")]
+    once = fw.Training(epochs=1, batch_size=8)
+    made = fw.multitask(model, tasks, "soft", tmp_path, training=once, report=SILENT)
+    assert set(made.prompts) == {"one", "two"}
+    with pytest.raises(UserError, match="`model` is of type int"):
+        fw.compress(7, fw.Cartridge(), tmp_path / "c")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="`path` is of type int; give the path of a file"):
+        fw.Prompt.load(7)  # type: ignore[arg-type]

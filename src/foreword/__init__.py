@@ -11,6 +11,7 @@ limit_spinning()  # before anything imports torch
 
 if TYPE_CHECKING:
     from foreword import sklearn as sklearn
+    from foreword.augmentation.augment import Augmented as Augmented
     from foreword.augmentation.augment import augment as augment
     from foreword.augmentation.rounds import Augment as Augment
     from foreword.backbone.backbone import Backbone as Backbone
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from foreword.multitask_learning.multitask import Sharing as Sharing
     from foreword.multitask_learning.multitask import multitask as multitask
     from foreword.prompt.prompt import Prompt as Prompt
+    from foreword.recurrent.pretrain import Pretrained as Pretrained
     from foreword.recurrent.pretrain import pretrain as pretrain
     from foreword.recurrent.streams import Pretraining as Pretraining
     from foreword.reporter import SILENT as SILENT
@@ -92,6 +94,7 @@ _HOMES = {
     "Answered": "evaluation.evaluation",
     "Attempt": "methods.attempt",
     "Augment": "augmentation.rounds",
+    "Augmented": "augmentation.augment",
     "Backbone": "backbone.backbone",
     "BadRows": "data.bad_rows",
     "Cartridge": "methods.cartridge",
@@ -119,6 +122,7 @@ _HOMES = {
     "Multilabel": "tasks.multilabel",
     "PTuning": "methods.ptuning",
     "Prefix": "methods.prefix",
+    "Pretrained": "recurrent.pretrain",
     "Pretraining": "recurrent.streams",
     "Prompt": "prompt.prompt",
     "Rank": "tasks.rank",

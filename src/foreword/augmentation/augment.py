@@ -7,10 +7,9 @@ classifier tuned on the same rows gives it the label asked for (consistency filt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from foreword.augmentation.rounds import Augment, plan_rounds, select_kept
 from foreword.augmentation.writer import tune_writer, writer_task
@@ -28,10 +27,25 @@ from foreword.files import write_jsonl
 from foreword.methods.base import Method
 from foreword.methods.prefix import Prefix
 from foreword.prompt.prompt import Prompt
-from foreword.reporter import SILENT, Reporter
+from foreword.reporter import Reporter
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
+from foreword.terminal import usual_reporter
 from foreword.training.settings import Training
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """How many texts were ``sampled``, ``dropped`` by the reason, and ``kept`` by label.
+
+    ``out`` is the file of the new rows.
+    """
+
+    out: str
+    sampled: int
+    dropped: Mapping[str, int]
+    kept: Mapping[str, int]
+
 
 DROPPED = ("empty", "known", "repeated", "another label")
 """Why a text is dropped: empty, among the given rows, sampled before, or classified otherwise."""
@@ -48,8 +62,8 @@ def augment(
     method: Method | None = None,
     training: Training | None = None,
     resume: bool = False,
-    report: Reporter = SILENT,
-) -> dict[str, Any]:
+    report: Reporter | None = None,
+) -> Augmented:
     """Write new rows to ``out``, and return how many texts were sampled, dropped and kept.
 
     ``prompt`` is a classifier with one field, tuned on ``train``. Texts that occur in ``train`` or
@@ -59,6 +73,7 @@ def augment(
 
     Raises UserError for another prompt, a model that cannot generate, and if no text is kept.
     """
+    report = usual_reporter() if report is None else report
     settings = settings or Augment()
     settings.check()
     target, (bound, label_field) = Path(out), classifier_of(prompt)
@@ -111,12 +126,12 @@ def augment(
         )
     write_rows(target, [{field: each["text"], label_field: each["label"]} for each in made])
     dropped = {why: sum(each["dropped"] == why for each in found) for why in DROPPED}
-    return {
-        "out": str(target),
-        "sampled": len(found),
-        "dropped": {**dropped, "not needed": len(found) - sum(dropped.values()) - len(made)},
-        "kept": {label: sum(each["label"] == label for each in made) for label in bound.labels},
-    }
+    return Augmented(
+        out=str(target),
+        sampled=len(found),
+        dropped={**dropped, "not needed": len(found) - sum(dropped.values()) - len(made)},
+        kept={label: sum(each["label"] == label for each in made) for label in bound.labels},
+    )
 
 
 def classifier_of(prompt: Prompt) -> tuple[Classifier, str]:

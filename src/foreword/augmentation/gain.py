@@ -10,7 +10,8 @@ from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
 from foreword.methods.parts.several import rebuild_method
 from foreword.prompt.prompt import Prompt
-from foreword.reporter import SILENT, Reporter
+from foreword.reporter import Reporter
+from foreword.terminal import usual_reporter
 from foreword.training.settings import Training
 from foreword.training.tune import tune_prompt
 
@@ -22,12 +23,13 @@ def gain(
     dev: Rows,
     test: Rows | None,
     *,
-    report: Reporter = SILENT,
+    report: Reporter | None = None,
 ) -> dict[str, Any]:
     """Tune the prompt's method without and with the new rows, and return both scores.
 
     Each run chooses its best state on ``dev`` and is scored on ``test``, or on ``dev`` without one.
     """
+    report = usual_reporter() if report is None else report
     if "training" not in prompt.method:
         raise UserError("the prompt does not say how it was trained; give one made by train")
     method = rebuild_method(prompt.method, "the prompt's method")

@@ -59,6 +59,7 @@ def augment(
     from foreword.augmentation.augment import augment as do
     from foreword.augmentation.gain import gain
     from foreword.augmentation.rounds import Augment
+    from foreword.config.values import plain
     from foreword.methods.base import Method
     from foreword.methods.prefix import Prefix
     from foreword.methods.soft import Soft
@@ -86,7 +87,7 @@ def augment(
     for own in others.values():
         loaded.bound.check(own, answers=True)
     kind: Method = Prefix() if method == "prefix" else Soft()
-    report = do(
+    made = do(
         loaded,
         rows,
         out,
@@ -98,6 +99,7 @@ def augment(
         resume=resume,
         report=CommandTerminal("learning to write"),
     )
+    report = plain(made)
     if "dev" in others:
         report["gain"] = gain(
             loaded, rows, out, others["dev"], others.get("test"), report=CommandTerminal()

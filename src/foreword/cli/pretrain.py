@@ -29,14 +29,15 @@ def pretrain(
     as_json: Json = False,
 ) -> None:
     """Make an LSTM or GRU language model of a text file, to tune prompts for."""
+    from foreword.config.values import plain
     from foreword.recurrent.pretrain import pretrain as do
     from foreword.recurrent.streams import Pretraining
 
     began = time.monotonic()
     settings = Pretraining(**given(flags))
     report = CommandTerminal("reading", "tokens")
-    made = do(text, out, settings, device=device, resume=resume, report=report)
-    made = {"out": str(out), **made, "seconds": round(time.monotonic() - began, 2)}
+    found = do(text, out, settings, device=device, resume=resume, report=report)
+    made = {"out": str(out), **plain(found), "seconds": round(time.monotonic() - began, 2)}
     if as_json:
         console.emit(made)
         return

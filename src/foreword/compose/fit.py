@@ -18,7 +18,8 @@ from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.prompt.prompt import Prompt
-from foreword.reporter import SILENT, Reporter
+from foreword.reporter import Reporter
+from foreword.terminal import usual_reporter
 
 STEPS = 20
 """Steps from 0 to 1 in which weights are tried, if that gives not too many candidates."""
@@ -44,7 +45,7 @@ def fit(
     prompts: Sequence[Prompt],
     dev: Rows,
     *,
-    report: Reporter = SILENT,
+    report: Reporter | None = None,
 ) -> FittedWeights:
     """Try weights on dev rows and return the best.
 
@@ -54,6 +55,7 @@ def fit(
     highest likelihood of the right answers (for scores the smallest squared error), and then to the
     fewest members. On these rows it never scores below the best prompt alone; on others it may.
     """
+    report = usual_reporter() if report is None else report
     rows, count = _read_dev(dev, prompts), len(prompts)
     tried = list(dict.fromkeys(candidates(count, fusion_of(prompts[0].task).most)))
     scores, ties = _score_candidates(prompts, tried, rows, report)
@@ -72,9 +74,10 @@ def score_weights(
     weights: Sequence[float],
     dev: Rows,
     *,
-    report: Reporter = SILENT,
+    report: Reporter | None = None,
 ) -> FittedWeights:
     """Score given weights on dev rows, and each prompt alone."""
+    report = usual_reporter() if report is None else report
     rows = _read_dev(dev, prompts)
     used = check_weights(weights, len(prompts))
     scores, _ = _score_candidates(prompts, [*_alone(len(prompts)), used], rows, report)

@@ -11,6 +11,7 @@ from typing import Any
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
+from foreword.backbone.shared import backbone_of
 from foreword.compression.distil import Distillation
 from foreword.compression.self_study import SelfStudy, ask_questions
 from foreword.data.hub import TEST
@@ -23,10 +24,11 @@ from foreword.injection import NOTHING, Injection
 from foreword.methods.cartridge import Cartridge, check_length, text_ids
 from foreword.metrics.generation import generation
 from foreword.prompt.prompt import Prompt
-from foreword.reporter import SILENT, Reporter
+from foreword.reporter import Reporter
 from foreword.tasks.generate import Generate
 from foreword.tasks.templates.layout import room_for
 from foreword.tasks.texts.generator import Generator
+from foreword.terminal import usual_reporter
 from foreword.training.settings import Training
 from foreword.training.tune import tune_prompt
 
@@ -60,7 +62,7 @@ class Compressed:
 
 
 def compress(
-    backbone: Backbone,
+    backbone: Backbone | str | Path,
     method: Cartridge,
     out: str | Path,
     *,
@@ -70,7 +72,7 @@ def compress(
     test: Rows | None = None,
     training: Training | None = None,
     resume: bool = False,
-    report: Reporter = SILENT,
+    report: Reporter | None = None,
 ) -> Compressed:
     """Tune a cartridge to answer as the model does after the whole text; write it to ``out``.
 
@@ -81,7 +83,8 @@ def compress(
     Raises UserError for a model that cannot hold a text as keys and values, for a text that is
     too short or too long, and for too few questions; Interrupted after Ctrl-C.
     """
-    training = training or Training()
+    report = usual_reporter() if report is None else report
+    backbone, training = backbone_of(backbone), training or Training()
     target, text = Path(out), Path(method.text or "")
     task = task or Generate(TEMPLATE, decoding=DECODING)
     bound = task.bind(backbone)

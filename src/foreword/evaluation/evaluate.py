@@ -140,4 +140,4 @@ def with_scores(prompt: Prompt, name: str, scores: Evaluation) -> Prompt:
     kept = scores.without_tables()
     for base, values in scores.baselines.items():
         kept[base] = without_tables(values)
-    return replace(prompt, scores={**prompt.scores, name: kept})
+    return prompt.with_scores({**prompt.scores, name: kept})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.shared import backbone_of
 from foreword.config.values import plain
 from foreword.data.epochs import tempered
 from foreword.data.hub import TEST
@@ -24,9 +25,12 @@ from foreword.methods.registry import name_of
 from foreword.multitask_learning.separate import Owners, SeparatePrompts, check_shared_pass
 from foreword.multitask_learning.shared_prompt import SharedPrompt
 from foreword.prompt.prompt import Prompt
-from foreword.reporter import SILENT, Prefixed, Reporter
+from foreword.reporter import Prefixed, Reporter
 from foreword.tasks.base import Bound, Task
+from foreword.tasks.classify import Classify
 from foreword.tasks.registry import name_of as task_name
+from foreword.terminal import usual_reporter
+from foreword.training.configure import configure, make_task
 from foreword.training.examples import encode
 from foreword.training.loop import Loop
 from foreword.training.provenance import (
@@ -48,10 +52,13 @@ OWN = ("shared", "multitask")
 
 @dataclass(frozen=True)
 class Member:
-    """One of the tasks: its name, its settings, and whatever holds its rows (data/rows.py)."""
+    """One of the tasks: its name, its settings, and whatever holds its rows (data/rows.py).
+
+    ``task`` may be a name, such as ``"classify"``, with the usual settings.
+    """
 
     name: str
-    task: Task
+    task: Task | str
     train: Rows
     dev: Rows | None = None
     test: Rows | None = None
@@ -85,15 +92,15 @@ class Outcome:
 
 
 def multitask(
-    backbone: Backbone,
+    backbone: Backbone | str | Path,
     members: Sequence[Member],
-    method: Method,
+    method: Method | str,
     out: str | Path,
     *,
     sharing: Sharing | None = None,
     training: Training | None = None,
     resume: bool = False,
-    report: Reporter = SILENT,
+    report: Reporter | None = None,
 ) -> Outcome:
     """Tune a prompt for each task, in mixed batches, and write the prompts to the folder ``out``.
 
@@ -104,7 +111,9 @@ def multitask(
 
     Raises UserError for wrong input before anything is written.
     """
-    training, sharing, folder = training or Training(), sharing or Sharing(), Path(out)
+    report = usual_reporter() if report is None else report
+    backbone, sharing, folder = backbone_of(backbone), sharing or Sharing(), Path(out)
+    _, method, training = configure(Classify(), method, training, {})
     members = _check(members, training, sharing, method)
     made = [_prepare(backbone, member, training, report) for member in members]
     bounds = [bound for bound, _, _ in made]
@@ -185,7 +194,9 @@ def _check(
     members: Sequence[Member], training: Training, sharing: Sharing, method: Method
 ) -> list[Member]:
     """Raise UserError for settings that are wrong, too few tasks, and wrong names."""
-    name_of(method), [task_name(member.task) for member in members]  # else it cannot be saved
+    tasks = [make_task(member.task, {}) for member in members]
+    members = [replace(each, task=task) for each, task in zip(members, tasks, strict=True)]
+    name_of(method), list(map(task_name, tasks))  # what has no name could not be saved
     training.check()
     sharing.check()
     check_rate(method.rate)
@@ -206,7 +217,7 @@ def _prepare(
     backbone: Backbone, member: Member, training: Training, report: Reporter
 ) -> tuple[Bound, list[Row], list[Row]]:
     """Return the task bound to the backbone, and its training and dev rows."""
-    given = (member.task, member.train, member.dev)
+    given = (make_task(member.task, {}), member.train, member.dev)
     task, rows, held = rows_for(backbone, *given, training, Prefixed(member.name, report))
     bound = task.bind(backbone)
     bound.check(rows, answers=True)

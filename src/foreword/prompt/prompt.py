@@ -64,6 +64,16 @@ class Prompt:
             )
         return bound if self.injection.head is None else bound.with_head()
 
+    def bound_as(self, bound: Bound) -> Prompt:
+        """Return this prompt; its task is not bound again."""
+        vars(self)["bound"] = bound
+        return self
+
+    def with_scores(self, scores: Mapping[str, Any]) -> Prompt:
+        """Return the prompt with other scores; its task is not bound again."""
+        made, bound = replace(self, scores=scores), vars(self).get("bound")
+        return made if bound is None else made.bound_as(bound)
+
     def _open(self) -> Backbone:
         """Open the model that the prompt was tuned on, by its name."""
         name, instead = self.backbone["name"], "give the right one: Prompt.load(F, backbone=...)"
@@ -178,6 +188,8 @@ class Prompt:
         an oversized header, missing or unknown keys, wrong shapes, NaN or Inf; and for another
         backbone than the prompt was tuned on, unless ``force`` says to try.
         """
+        if not isinstance(path, str | Path):
+            raise UserError(f"`path` is of type {type(path).__name__}; give the path of a file")
         path = Path(path)
         prompt = Prompt.of(str(path), *opened(path))
         return prompt if backbone is None else prompt.on_backbone(backbone, force=force)

@@ -6,8 +6,8 @@ import hashlib
 import json
 import math
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -19,11 +19,26 @@ from foreword.config.values import plain
 from foreword.errors import UserError
 from foreword.recurrent.streams import Pretraining, Reading
 from foreword.recurrent.tokenizers import byte_pairs, characters, encode
-from foreword.reporter import SILENT, Reporter
+from foreword.reporter import Reporter
+from foreword.terminal import usual_reporter
 from foreword.training import checkpoint
 
 HELD_OUT = 0.05
 """The share of the text, at its end, that is scored and never trained on."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model's numbers of ``steps``, of ``tokens`` in its vocabulary, and of ``parameters``.
+
+    ``perplexity`` per token and ``bits_per_character`` are on the held-out end of the text.
+    """
+
+    steps: int
+    tokens: int
+    parameters: int
+    perplexity: float
+    bits_per_character: float
 
 
 def pretrain(
@@ -33,17 +48,16 @@ def pretrain(
     *,
     device: str = "auto",
     resume: bool = False,
-    report: Reporter = SILENT,
-) -> dict[str, Any]:
+    report: Reporter | None = None,
+) -> Pretrained:
     """Train a model on a UTF-8 text and write the folder ``out``, which opens as a backbone.
 
-    The weights that score the held-out end of the text best are kept. Returns the numbers of
-    ``steps``, ``tokens`` (in the vocabulary) and ``parameters``, and on the held-out text the
-    ``perplexity`` per token and ``bits_per_character``.
+    The weights that score the held-out end of the text best are kept.
 
     Raises UserError for an unusable text or setting, and for an ``out`` that holds something else;
     Interrupted after Ctrl-C, once the run is saved.
     """
+    report = usual_reporter() if report is None else report
     settings = settings or Pretraining()
     settings.check()
     source, folder = Path(text), Path(out)
@@ -84,13 +98,13 @@ def pretrain(
     checkpoint.remove(path)
     assert run.progress.best_score is not None
     nats = -run.progress.best_score
-    return {
-        "steps": run.progress.step,
-        "tokens": len(tokenizer),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "perplexity": math.exp(min(nats, 700.0)),
-        "bits_per_character": nats * (len(held) - 1) / (len(whole) - cut) / math.log(2),
-    }
+    return Pretrained(
+        steps=run.progress.step,
+        tokens=len(tokenizer),
+        parameters=sum(p.numel() for p in model.parameters()),
+        perplexity=math.exp(min(nats, 700.0)),
+        bits_per_character=nats * (len(held) - 1) / (len(whole) - cut) / math.log(2),
+    )
 
 
 def _text(path: Path) -> str:

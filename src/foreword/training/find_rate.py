@@ -6,13 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.shared import backbone_of
 from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.methods.base import Method
-from foreword.reporter import SILENT, Reporter, Reporters
+from foreword.reporter import Reporter, Reporters
 from foreword.tasks.base import Task
+from foreword.terminal import usual_reporter
+from foreword.training.configure import configure
 from foreword.training.settings import Training
 from foreword.training.step import NotFiniteError
 from foreword.training.tune import prepare
@@ -34,16 +38,16 @@ class Curve:
 
 
 def find_rate(
-    backbone: Backbone,
-    task: Task,
-    method: Method,
+    backbone: Backbone | str | Path,
+    task: Task | str,
+    method: Method | str,
     train: Rows,
     *,
     training: Training | None = None,
     low: float = 1e-6,
     high: float = 1.0,
     steps: int = 100,
-    report: Reporter = SILENT,
+    report: Reporter | None = None,
 ) -> Curve:
     """Train from a fresh start at rates that rise from ``low`` to ``high``, and suggest one.
 
@@ -56,10 +60,12 @@ def find_rate(
     Raises UserError for what ``tune`` refuses, a range without a width, and a loss that falls
     nowhere.
     """
+    report = usual_reporter() if report is None else report
     if not (0 < low < high < math.inf and steps >= 10):
         raise UserError("give rates above 0, the lower one first, and at least 10 steps")
+    backbone = backbone_of(backbone)
+    task, method, asked = configure(task, method, training, {})
     rows = as_rows(train, fields=task.pair)
-    asked = training or Training()
     epochs = -(-steps // -(-len(rows) // asked.batch_size)) if rows else 1
     # One row is scored after each epoch, since a run scores some; nothing is read off it.
     fixed = replace(asked, rate=1.0, epochs=epochs, patience=None, warmup=0.0, compile="off")

@@ -103,9 +103,10 @@ def build_prompt(
     The injection's tensors are copied. What a task fits on dev rows is fitted here.
     """
     injection = injection.map(lambda tensor: tensor.detach().clone())
-    return Prompt(
+    task = bound.fit_on_dev(dev_rows, injection)
+    made = Prompt(
         injection=injection,
-        task=bound.fit_on_dev(dev_rows, injection),
+        task=task,
         backbone=about_backbone(bound.backbone),
         method=method,
         data=data,
@@ -114,3 +115,5 @@ def build_prompt(
         scores={} if dev is None else {"dev": dev},
         on=bound.backbone,
     )
+    same = task is bound.task and bound.headed == (injection.head is not None)
+    return made.bound_as(bound) if same else made

@@ -16,6 +16,7 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import LabelTask
 from foreword.tasks.labels.search import refine_label_words, search_label_words
 from foreword.tasks.templates.demonstrations import Choice, draw_pool
+from foreword.tasks.templates.template import Template
 
 
 class ShowingTask(LabelTask):
@@ -36,14 +37,14 @@ class ShowingTask(LabelTask):
 
         Raises UserError for rows that cannot be used, or are too few.
         """
-        bound = self.bind(backbone)
-        demos = bound.template.demos
+        demos = Template.parse(self.template or "").demos
         if demos is None and self.demos != "balanced":
             raise UserError(
                 f"`demos={self.demos}`: the template has no {{demos:N}}; give it a place"
             )
         if demos is None or self.shown is not None:
             return self
+        bound = self.bind(backbone)
         bound.check(rows, answers=True)
         drawn = draw_pool(bound, [bound.key(r) for r in rows], rows, demos.count, self.demos, seed)
         names = dict.fromkeys((*bound.fields, *bound.labelling.needs, self.label_field))
