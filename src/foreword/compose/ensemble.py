@@ -125,6 +125,10 @@ class Ensemble:
             for name, tensor in member.tensors().items()
         }
 
+    def with_scores(self, scores: Mapping[str, Any]) -> Ensemble:
+        """Return it with other scores."""
+        return replace(self, scores=scores)
+
     # Files -------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
