@@ -78,6 +78,26 @@ def test_quotes_are_no_error(text: str, rows: list[list[str]], tmp_path: Path) -
     assert [list(row.values()) for row in fields(path)] == rows
 
 
+def test_quotes_are_text_where_rows_only_fit_without_them(tmp_path: Path) -> None:
+    """As in data sets that are written without quoting, one row a line."""
+    path, errors = tmp_path / "a.tsv", []
+    path.write_text('a\tb\n"so\tx\nhe said "yes"\t1\n"both"\t"z"\n', "utf-8")
+    assert [list(row.values()) for row in fields(path)] == [
+        ['"so', "x"],
+        ['he said "yes"', "1"],
+        ["both", "z"],
+    ]
+    path.write_text('a\tb\n"so\tx\nand\t"\n"both"\t"z"\n', "utf-8")
+    assert [list(row.values()) for row in fields(path)] == [
+        ['"so', "x"],
+        ["and", '"'],
+        ['"both"', '"z"'],
+    ]
+    path.write_text('a\tb\n"so\tx\nand\t"\nalone\n1\t2\n', "utf-8")
+    assert [row["a"] for row in fields(path, on_bad=errors.append)] == ["1"]
+    assert [str(error).partition(": ")[0] for error in errors] == [f"{path}:2", f"{path}:4"]
+
+
 def test_lines_are_those_of_an_editor(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b'sep=;\r\na;b\r\n"1\r\n2";x\r\n\r\n3;4\r\n')

@@ -24,12 +24,16 @@ _EXCEL = re.compile('\ufeff?"?sep=(.)"?(?:\r\n|\n|\r)')
 def read_table(text: str, name: str, *, delimiter: str | None, on_bad: OnBad) -> Iterator[Row]:
     """Read rows of cells under a header; all cells are texts. ``delimiter`` None finds it.
 
+    Where quotes make rows uneven, and without them all rows have as many cells, they are text.
     ``on_bad`` is given the error of each row that has other cells than the header.
     """
     sign = delimiter or find_delimiter(text)
+    rows = list(cells(text, sign))
+    if not _even(rows) and _even(plain := list(cells(text, sign, quoted=False))):
+        rows = plain
     called = DELIMITERS.get(sign or ",", f"'{sign}'")
     mend = f"fill the row, or quote a cell that holds a {called}"
-    return under_header(cells(text, sign), name, mend=mend, on_bad=on_bad)
+    return under_header(rows, name, mend=mend, on_bad=on_bad)
 
 
 def under_header(
@@ -99,24 +103,33 @@ def find_delimiter(text: str) -> str | None:
     return best if shape(best)[0] else None
 
 
+def _even(rows: Iterable[tuple[int, Sequence[str]]]) -> bool:
+    return len({len(row) for _, row in _filled(rows)}) == 1
+
+
 def _filled(rows: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, Sequence[str]]]:
     return ((line, row) for line, row in rows if any(map(str.strip, row)))
 
 
-def cells(text: str, delimiter: str | None) -> Iterator[tuple[int, list[str]]]:
+def cells(
+    text: str, delimiter: str | None, *, quoted: bool = True
+) -> Iterator[tuple[int, list[str]]]:
     r"""Yield the cells of each row, with the line that it starts on.
 
     A cell is quoted if its first sign is a quote, and the quote that ends it stands before a
     delimiter or the end of a line. Quotes inside it are doubled (RFC 4180); where they are not, it
-    ends on its line. All other quotes are text. Without a delimiter a row is one cell.
+    ends on its line. All other quotes are text, or all where no cell is ``quoted``. Without a
+    delimiter a row is one cell.
 
     >>> [row for _, row in cells('"a;b";"c" d\n"e;f', ";")]
     [['a;b', '"c" d'], ['"e', 'f']]
     """
     sign = "" if delimiter is None else re.escape(delimiter)
     end = rf"(?=[\r\n{sign}]|\Z)"
+    quote = '"' if quoted else r"\Z\A"  # which matches nothing
     cell = re.compile(
-        rf'"(?P<doubled>(?:[^"]++|"")*+)"{end}|"(?P<single>[^\r\n]*?)"{end}|[^\r\n{sign}]*'
+        rf'{quote}(?P<doubled>(?:[^"]++|"")*+)"{end}|{quote}(?P<single>[^\r\n]*?)"{end}'
+        rf"|[^\r\n{sign}]*"
     )
     at, line = 0, 1
     if said := _EXCEL.match(text):
