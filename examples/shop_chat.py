@@ -3,7 +3,9 @@
     python examples/shop_chat.py
 
 The conversations were written for this example. What the prompt learns is how this shop answers,
-briefly and by its rules, of which the model knows nothing. The time is printed at the end.
+briefly and by its rules, of which the model knows nothing. With smollm2 that takes two minutes and
+a quarter of one core. So small a model still gives wrong answers to questions that are unlike those
+it was tuned on: for a shop of your own use a larger one, and more conversations.
 """
 
 import argparse
@@ -65,7 +67,7 @@ ANSWERS = {
 CUSTOMERS = [
     "Hello, the lamp that I got from you yesterday has a crack.",
     "I need it by Friday. How fast do you deliver?",
-    "Until when can I send the lamp back?",
+    "Hello! Which bulbs fit your desk lamp?",
 ]
 
 

@@ -20,7 +20,9 @@ from foreword.methods.full import Full
 from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
+from foreword.training.settings import Training
 from plain import twin
+from toys import toy_run
 
 FAMILIES = {family.name: family for family in [*REACHED, *UNREACHED]}
 FEW = ("llama", "gpt2", "bert", "albert", "t5", "bloom")
@@ -134,3 +136,16 @@ def test_quantized_weights_cannot_be_trained() -> None:
     base.quantized = "int8"
     with pytest.raises(UserError, match=r"quantized to int8 .* leave out `quantize`"):
         contract.built(Full(), base)
+
+
+def test_a_step_in_several_passes_is_that_of_one() -> None:
+    whole, parted = (
+        toy_run(
+            None,
+            method=Full(rate=1e-3),
+            training=Training(epochs=1, batch_size=6, token_budget=budget),
+        ).injection.weights
+        for budget in (None, 32)
+    )
+    for name, weight in whole.items():
+        assert (parted[name] - weight).abs().mean() < 1e-5  # a step moves each by up to 1e-3

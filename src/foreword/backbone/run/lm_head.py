@@ -70,9 +70,12 @@ class LMHead:
         return inner, weight.detach()
 
     def _rows(self, tokens: tuple[int, ...]) -> nn.Linear:
-        """The output embeddings of these tokens; kept, since a task asks for the same ones."""
-        if self._narrow is None or self._narrow[0] != tokens:
-            whole = cast(nn.Linear, output_embeddings(self.model))
+        """The output embeddings of these tokens; kept, since a task asks for the same ones.
+
+        Not where the weights are trained: each pass differentiates a graph of its own.
+        """
+        whole = cast(nn.Linear, output_embeddings(self.model))
+        if self._narrow is None or self._narrow[0] != tokens or whole.weight.requires_grad:
             index = torch.tensor(tokens, device=whole.weight.device)
             made = nn.Linear(whole.in_features, len(tokens), bias=False, device="meta")
             # Past the check for a Parameter: where the weights are trained, these have a graph.
