@@ -91,7 +91,7 @@ def test_rows_of_every_kind_go_wherever_rows_go(model: str, tmp_path: Path) -> N
         data = fw.Data(dev, dev, dev, task=task)
         assert [row.fields for row in data.train] == few, name
         assert [row.fields for row in data.test] == few == [r.fields for r in data.dev or ()], name
-        if name in ("a pair", "pandas"):
+        if name == "a pair":
             assert fw.fit([want, want], dev).rows == 8
             rates = fw.find_rate(base, task, method, dev, training=training, steps=10, high=10.0)
             assert rates.suggestion > 0
