@@ -167,7 +167,7 @@ _HOMES = {
 }
 """Where each public name is defined; it is imported when it is first asked for."""
 
-__all__ = [*_HOMES, "sklearn"]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
@@ -182,4 +182,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "sklearn"})
