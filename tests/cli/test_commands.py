@@ -358,9 +358,12 @@ def test_export_and_import_give_the_prompt_back(
 ) -> None:
     flags = [] if kind is None else ["--kind", kind]
     answer = cli("export", world.path("p.safetensors"), tmp_path / "peft", *flags, "--json")
+    folder = tmp_path / "peft"
     assert one_object(answer.out) == {
-        "out": str(tmp_path / "peft"),
+        "out": str(folder),
         "format": "peft",
+        "opened": f"model = peft.AutoPeftModelForCausalLM.from_pretrained('{folder}')",
+        "template": "{text} :",
     }
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert config["peft_type"] == (kind or "PREFIX_TUNING")

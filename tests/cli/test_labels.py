@@ -67,8 +67,9 @@ def test_from_rows_to_answers(world: World, cli: Cli, tmp_path: Path, task: str)
     lines = cli("predict", out, "--data", file).out.splitlines()
     assert len(lines) == 9
     if task == "tag":
-        assert len(found[0]["tags"]) == len(found[0]["chances"]) == 4
-        assert lines[0].split() == found[0]["tags"]
+        assert found[0]["tags"] == rows[0]["tags"]
+        assert len(found[0]["predicted_tags"]) == len(found[0]["chances"]) == 4
+        assert lines[0].split() == found[0]["predicted_tags"]
         assert len(cli("predict", out, "a good film", "--json").json["predictions"][0]["tags"]) == 3
 
 
