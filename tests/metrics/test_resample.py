@@ -52,6 +52,11 @@ def test_many_rows_are_resampled_in_chunks(monkeypatch: pytest.MonkeyPatch) -> N
     assert bootstrap(per_row, 0, 100) == whole
 
 
+def test_bootstrap_draws_a_thousand_resamples_from_seed_0() -> None:
+    rows = np.random.default_rng(0).random(50).tolist()
+    assert bootstrap(rows) == bootstrap(rows, 0, 1000) != bootstrap(rows, 1, 1000)
+
+
 def test_bootstrap_of_no_rows() -> None:
     with pytest.raises(UserError, match="no rows"):
         bootstrap([])
