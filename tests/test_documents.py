@@ -21,9 +21,9 @@ from toys import get
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 FEWER = {
-    "train": ["--rows", "80", "--dev-rows", "12", "--epochs", "1"],
-    "eval": ["--rows", "16"],
-    "compare": ["--rows", "20", "--test-rows", "8", "--dev-rows", "4", "--epochs", "1"],
+    "train": ["--rows", "40", "--dev-rows", "8", "--epochs", "1"],
+    "eval": ["--rows", "8"],
+    "compare": ["--rows", "16", "--test-rows", "8", "--dev-rows", "4", "--epochs", "1"],
 }
 
 
@@ -61,10 +61,16 @@ def test_the_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.smollm2
 def test_a_prompt_is_tuned_by_hand(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_path("examples/by_hand.py")
-    losses = [float(loss) for loss in re.findall(r"loss (\S+),", capsys.readouterr().out)]
-    assert len(losses) == 6
-    assert losses[-1] < losses[0]
+    code = Path("examples/by_hand.py").read_text("utf-8")
+    fewer = code.replace("EPOCHS, BATCH, RATE = 6, 8", "EPOCHS, BATCH, RATE = 2, 8")
+    assert fewer != code
+    (here / "by_hand.py").write_text(fewer, "utf-8")
+    runpy.run_path("by_hand.py")
+    shown = capsys.readouterr().out
+    losses = [float(loss) for loss in re.findall(r"loss (\S+),", shown)]
+    assert len(losses) == 2
+    assert all(0 < loss < 2 for loss in losses)
+    assert "6912 trained numbers" in shown
 
 
 @pytest.mark.slow

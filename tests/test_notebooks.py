@@ -98,11 +98,3 @@ def test_the_chat_of_a_shop(
     assert len(re.findall(r"^Customer: .+\nShop:     ", said, re.MULTILINE)) == 3
     assert re.search(r"^\d+ s; the prompt is out/shop.safetensors", said, re.MULTILINE)
     assert (here / "out" / "shop.safetensors").exists()
-
-
-@pytest.mark.smollm2
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_on_the_packaged_model(path: Path, here: Path) -> None:
-    run_cells(code(path))
-    assert list((here / "out").glob("*.safetensors"))

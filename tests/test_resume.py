@@ -247,7 +247,7 @@ def test_a_checkpoint_that_is_not_resumed_is_dropped_and_that_is_said(
     stopped_run(out, monkeypatch, checkpoint, "write", 2, True)
     said: list[str] = []
     toy_run(out, report=Lines(said))
-    assert ["--resume" in line for line in said] == [True]
+    assert ["use `resume`" in line for line in said] == [True]
     assert out.read_bytes() == whole
     check_log(out)
 

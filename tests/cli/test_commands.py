@@ -414,7 +414,7 @@ def test_the_demo_tunes_scores_and_answers(
         write(data / f"{name}.jsonl", chosen)
     monkeypatch.setattr(demo, "folder", lambda: data)
     monkeypatch.setattr(demo, "Training", lambda **_: Training(epochs=1))
-    monkeypatch.setattr(Backbone, "load", lambda name: get())
+    monkeypatch.setattr(Backbone, "load", lambda name, **_: get())
     out = tmp_path / "out" / "support.safetensors"
     answer = cli("demo", "--out", out)
     assert answer.status == 0, answer.err
