@@ -458,7 +458,7 @@ def test_a_real_run_that_is_led_astray_keeps_what_was_best() -> None:
 @pytest.mark.parametrize("name", language.SIZES)
 @pytest.mark.parametrize(
     ("method", "rate"),
-    [(Soft(length=1, start="random"), 0.03), (Prefix(start="demonstrations"), 0.1)],
+    [(Soft(length=1, start="random"), 0.03), (Prefix(start="vocabulary", length=2), 0.3)],
     ids=["soft", "prefix"],
 )
 def test_what_the_frozen_model_cannot_tell_is_learned(

@@ -69,6 +69,7 @@ def test_a_constant_answer_correlates_with_nothing(constant: float) -> None:
     assert scores["pearson"] == scores["spearman"] == 0
     assert scores["intervals"]["pearson"] == [0, 0]
     assert regression([1.0], [2.0])["rmse"] == 1
+    assert regression([1.0, 2.0, 3.0], [2.0, 2.0, 3.0])["mae"] == 0.3333
 
 
 def test_a_perfect_and_a_turned_answer() -> None:
