@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import Any
 
-from foreword.reporter import Reporter
+from foreword.reporter import Count, Reporter
 
 APART = 0.2
 """Seconds between two updates of a bar."""
@@ -71,14 +71,14 @@ class Notebook(Reporter):
             self.run.show(number, f"{self.loss} {self.dev}")
 
 
-class _Bar:
+class _Bar(Count):
     """A bar in a notebook: a name, how much is done, a note and the time left."""
 
     def __init__(self, name: str, total: int, done: int = 0) -> None:
         from IPython.display import display
 
-        self.name, self.total, self.done, self.first = name, total, done, done
-        self.began, self.shown = time.monotonic(), -APART
+        super().__init__(name, total, done)
+        self.shown = -APART
         self.place = display(_Html(""), display_id=True)
 
     def show(self, done: int, note: str = "", now: bool = False) -> None:
@@ -86,11 +86,8 @@ class _Bar:
         self.done, at = done, time.monotonic()
         if not now and at - self.shown < APART and done < self.total:
             return
-        self.shown, left = at, ""
-        if done > self.first and done < self.total:
-            seconds = (at - self.began) / (done - self.first) * (self.total - done)
-            left = f"{seconds:.0f} s left"
-        said = escape(f"{done} of {self.total} {note} {left}")
+        self.shown = at
+        said = escape(f"{done} of {self.total} {note} {self.left()}")
         bar = f'<progress value="{done}" max="{self.total}"></progress>'
         self.place.update(_Html(f"{escape(self.name)} {bar} {said}"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -90,3 +91,30 @@ class Prefixed(Reporter):
 
     def line(self, text: str) -> None:  # noqa: D102
         self.report.line(f"{self.name}: {text}")
+
+
+class Count:
+    """How much of something is done, and since when."""
+
+    def __init__(self, name: str, total: int, done: int = 0) -> None:
+        self.name, self.total, self.done, self.first = name, total, done, done
+        self.began = time.monotonic()
+
+    def left(self, before: str = "") -> str:
+        """Return the time left at the pace so far, after ``before``; empty where none is known."""
+        moved = self.done - self.first
+        if moved <= 0 or self.done >= self.total:
+            return ""
+        seconds = (time.monotonic() - self.began) / moved * (self.total - self.done)
+        return f"{before}{duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Write a time for people, with the precision that an estimate has.
+
+    >>> duration(8), duration(95), duration(4000)
+    ('8 s', '95 s', '67 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from foreword.notebook import Notebook, in_notebook
-from foreword.reporter import Reporter
+from foreword.reporter import Count, Reporter
 
 SILENCE = 2.0
 """Seconds without a word, after which a line says how far something is; no terminal shows bars."""
@@ -154,22 +154,14 @@ class Terminal(Reporter):
             self.live = None
 
 
-class _Count:
-    """How much of something is done, since when, and its bar where there is one."""
+class _Count(Count):
+    """How much of something is done, when it was last said, and its bar where there is one."""
 
     def __init__(self, name: str, total: int, done: int = 0) -> None:
-        self.name, self.total, self.done, self.first = name, total, done, done
-        self.began = self.said = time.monotonic()
+        super().__init__(name, total, done)
+        self.said = self.began
         self.wait = SILENCE
         self.task: TaskID | None = None
-
-    def left(self, before: str = "") -> str:
-        """Return the time left at the pace so far, after ``before``; empty where none is known."""
-        moved = self.done - self.first
-        if moved <= 0 or self.done >= self.total:
-            return ""
-        seconds = (time.monotonic() - self.began) / moved * (self.total - self.done)
-        return f"{before}{duration(seconds)} left"
 
     def is_due(self) -> bool:
         """Whether nothing was said for so long that a line should say how far this is."""
@@ -178,14 +170,3 @@ class _Count:
             return False
         self.said, self.wait = now, min(max(2 * self.wait, APART[0]), APART[1])
         return True
-
-
-def duration(seconds: float) -> str:
-    """Write a time for people, with the precision that an estimate has.
-
-    >>> duration(8), duration(95), duration(4000)
-    ('8 s', '95 s', '67 min')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -29,10 +29,10 @@ from foreword.evaluation.records import Record, append_record, ensure_folder, re
 from foreword.evaluation.runs import Demonstrations, Run, ZeroShot
 from foreword.files import write_whole
 from foreword.injection import NOTHING
-from foreword.reporter import SILENT, Reporter
+from foreword.reporter import SILENT, Reporter, duration
 from foreword.tasks.base import Bound
 from foreword.tasks.templates.demonstrations import choose_demonstrations
-from foreword.terminal import Terminal, duration
+from foreword.terminal import Terminal
 from foreword.training.interrupt import Interrupted
 from foreword.training.tune import tune_prompt
 

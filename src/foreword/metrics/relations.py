@@ -16,7 +16,7 @@ _DIRECTED = re.compile(r"(?P<name>.+)\((?P<first>\w+),(?P<second>\w+)\)")
 def split_direction(label: str) -> tuple[str, str]:
     """Return a label's relation, and its direction, empty where the name has none.
 
-    >>> parted("Cause-Effect(e2,e1)"), parted("Other")
+    >>> split_direction("Cause-Effect(e2,e1)"), split_direction("Other")
     (('Cause-Effect', 'e2,e1'), ('Other', ''))
     """
     found = _DIRECTED.fullmatch(label)
