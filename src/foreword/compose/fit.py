@@ -88,7 +88,7 @@ def score_weights(
 def candidates(count: int, most: int) -> Iterator[tuple[float, ...]]:
     """Yield the weights to try: each prompt alone, all of them alike, and a lattice of mixtures.
 
-    >>> list(candidates(2, 5))
+    >>> list(candidates(2, 6))
     [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (0.0, 1.0), (0.5, 0.5), (1.0, 0.0)]
     """
     yield from _alone(count)

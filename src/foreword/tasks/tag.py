@@ -283,7 +283,7 @@ def left_contexts(words: Sequence[str]) -> list[Sequence[str]]:
     If the sentence begins too soon, these are all words before it; so no two words have the same
     word and the same context.
 
-    >>> lefts(["the", "cat", "saw", "the", "dog"])[3]
+    >>> left_contexts(["the", "cat", "saw", "the", "dog"])[3]
     ['saw']
     """
     contexts: list[Sequence[str]] = []

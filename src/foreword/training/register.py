@@ -35,9 +35,7 @@ def register(name: str) -> Callable[[T], T]:
     a name that is taken, for a class that is none of them, and for a setting with the name of
     another that means something else.
 
-    >>> @register("mine")
-    ... @dataclass(frozen=True)
-    ... class Mine: ...
+    Stands above the dataclass: ``@register("mine") @dataclass(frozen=True) class Mine``.
     """
 
     def add(cls: T) -> T:
