@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 
 from foreword.backbone.backbone import Backbone
+from foreword.cli.advice import with_flags
 from foreword.cli.main import run
-from foreword.cli.words import with_flags
 from foreword.errors import UserError
 from foreword.recurrent.pretrain import HELD_OUT, pretrain
 from foreword.recurrent.streams import AT_ONCE, Pretraining

@@ -1,9 +1,13 @@
-"""Files are written whole, by renaming, or not at all; tensors are copied out of them."""
+"""Files are written whole, by renaming, or not at all; tensors are copied out of them.
+
+A link is followed, and what is no regular file is refused: a rename would replace it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,22 +29,43 @@ def read_tensors(file: Any) -> dict[str, Tensor]:
     return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file under another name beside it and rename: readers see all of it or nothing."""
+def file_to_write(path: Path) -> Path:
+    """Return the file that a path names, links followed; it need not be there yet.
+
+    Raises UserError for a folder, and for what is no regular file, such as a device or a pipe.
+    """
+    target = Path(os.path.realpath(path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        mode = target.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return target
+    except OSError as error:  # such as links that lead to one another
+        raise _unwritable(path, error) from None
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{path}: is a folder; name the file to write in it")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path}: is a device or a pipe, not a file; name a file to write")
+    return target
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file under another name beside it and rename: readers see all of it or nothing.
+
+    A file that is replaced keeps its permissions.
+    """
+    target = file_to_write(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose another `out`"
-        ) from None
+        raise _unwritable(path, error) from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        os.chmod(temporary, target.stat().st_mode if target.exists() else 0o666 & ~_umask())
+        os.replace(temporary, target)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); nothing was changed"
@@ -54,6 +79,10 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Write rows as JSON lines, whole or not at all; what JSON does not know is written as text."""
     lines = (json.dumps(dict(row), ensure_ascii=False, default=str) for row in rows)
     return write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be written ({error.strerror}); name another file")
 
 
 def _umask() -> int:

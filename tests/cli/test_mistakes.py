@@ -44,6 +44,12 @@ def text(path: Path, content: str) -> Path:
     return path
 
 
+def pipe(path: Path) -> Path:
+    if not path.exists():
+        os.mkfifo(path)
+    return path
+
+
 def train(*flags: str) -> Make:
     """A training with flags; ``{d}`` in them is the test's own folder."""
     return lambda world, folder: world.train(
@@ -352,6 +358,24 @@ OTHERS: dict[str, tuple[Make, list[str]]] = {
             d,
         ],
         ["is a folder; name the file to write in it"],
+    ),
+    "predict into a device": (
+        lambda w, d: [
+            *("predict", w.path("p.safetensors"), "--data", w.path("test.jsonl")),
+            *("--out", pipe(d / "o.csv")),
+        ],
+        ["o.csv: is a device or a pipe, not a file"],
+    ),
+    "eval with errors into a device": (
+        lambda w, d: [
+            *("eval", w.path("p.safetensors"), "--data", w.path("test.jsonl")),
+            *("--errors", pipe(d / "o.csv")),
+        ],
+        ["o.csv: is a device or a pipe, not a file"],
+    ),
+    "a page of a library into a device": (
+        lambda w, d: ["library", w.folder, "--html", pipe(d / "o.html")],
+        ["o.html: is a device or a pipe, not a file"],
     ),
     "a prompt that is not there": (
         lambda w, d: ["predict", d / "none.safetensors", "a"],

@@ -12,7 +12,7 @@ from foreword.backbone.decode import Decoding
 from foreword.cli.exchange import TaskFlags
 from foreword.cli.flags import FLAGS, RUN, Flag, Flags
 from foreword.cli.settings import settings, task_alone
-from foreword.cli.words import columns, parse_labels, with_flags
+from foreword.cli.words import columns, parse_labels
 from foreword.errors import UserError
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS
@@ -176,17 +176,3 @@ def test_a_preset_that_does_not_fit_is_refused() -> None:
         settings(Flags(preset="balancd"), None)
     with pytest.raises(UserError, match="`preset=best` is for method prefix; leave out `method"):
         settings(Flags(preset="best", method="soft"), None)
-
-
-@pytest.mark.parametrize(
-    ("error", "shown"),
-    [
-        ("`length=0`: give 1 or more", "--length 0: give 1 or more"),
-        ("leave out `max_length`, or `rate`", "leave out --max-length, or --lr"),
-        ("`stop=a b`: no", "--stop a b: no"),
-        ("rows.jsonl:3: unknown label '`good`'", "rows.jsonl:3: unknown label '`good`'"),
-        ("template '{a} `b' and `C`", "template '{a} `b' and `C`"),
-    ],
-)
-def test_settings_in_errors_of_the_library_are_flags_here(error: str, shown: str) -> None:
-    assert with_flags(error) == shown

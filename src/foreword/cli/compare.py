@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from foreword.cli.advice import with_flags
 from foreword.cli.common import Json
 from foreword.cli.completion import File
 from foreword.cli.flags import CONTINUAL, parameters, without
@@ -16,7 +17,6 @@ from foreword.cli.panels import DATA, FURTHER, OUTPUT, TRAINING
 from foreword.cli.reading import Reading
 from foreword.cli.sweep import grid, with_values
 from foreword.cli.terminal import CommandTerminal
-from foreword.cli.words import with_flags
 from foreword.data.hub import DEV, TEST
 from foreword.data.sample import first, hold_out
 from foreword.errors import UserError

@@ -17,6 +17,7 @@ from foreword.data.hub import DEV, TEST
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
+from foreword.files import file_to_write
 from foreword.report import comparison, console
 from foreword.reporter import Reporter
 
@@ -62,8 +63,7 @@ def compose(
 
     parts = [Prompt.load(path) for path in prompts]
     made, used = _compose(parts, how, weights)
-    if out.is_dir():
-        raise UserError(f"{out}: is a folder; name the file to write with --out")
+    file_to_write(out)
     fields = fields_of(parts[0].task)
     held = tested = None
     if dev is not None:

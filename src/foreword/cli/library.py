@@ -11,9 +11,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from foreword.cli.advice import with_flags
 from foreword.cli.common import Json
 from foreword.cli.terminal import CommandTerminal
-from foreword.cli.words import with_flags
 from foreword.compose import catalogue
 from foreword.compose.catalogue import Catalogue
 from foreword.errors import UserError

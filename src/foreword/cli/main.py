@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from cyclopts import CycloptsError
 
 from foreword.cli.commands import COMMANDS, HELP, app
+from foreword.cli.dashes import with_dashes
 from foreword.cli.mistakes import explain
 from foreword.errors import UserError
 from foreword.training.interrupt import Interrupted, Terminated, terminable
@@ -39,12 +40,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     Of several processes only the first prints results, and only one says why the run ended.
     """
-    words = _with_dashes(sys.argv[1:] if arguments is None else arguments)
+    words = with_dashes(app, sys.argv[1:] if arguments is None else arguments)
     try:
         with _joined() as world:
             return _run(words, world)
     except UserError as error:  # there is nobody to join
-        return _told(ALONE, 2, _in_one_line(error))
+        return _told(ALONE, 2, _in_one_line(error, words))
 
 
 def _help_asked(words: Sequence[str]) -> str | None:
@@ -52,21 +53,6 @@ def _help_asked(words: Sequence[str]) -> str | None:
     given = list(words[: words.index("--")] if "--" in words else words)
     command = next((n for n in (" ".join(given[:2]), *given[:1]) if n in COMMANDS), None)
     return command if {*HELP} & {*given} else None
-
-
-def _with_dashes(words: Sequence[str]) -> list[str]:
-    """Write ``--data -`` as ``--data=-``: a dash alone is taken for the beginning of a flag.
-
-    >>> _with_dashes(["predict", "P", "--data", "-", "--json"])
-    ['predict', 'P', '--data=-', '--json']
-    """
-    made: list[str] = []
-    for word in words:
-        if word == "-" and made and made[-1].startswith("--") and "=" not in made[-1]:
-            made[-1] += "=-"
-        else:
-            made.append(word)
-    return made
 
 
 def _joined() -> AbstractContextManager[World]:
@@ -77,10 +63,9 @@ def _joined() -> AbstractContextManager[World]:
     return joined()
 
 
-def _run(arguments: Sequence[str] | None, world: World) -> int:
+def _run(words: list[str], world: World) -> int:
     try:
         with world.muted():
-            words = list(sys.argv[1:] if arguments is None else arguments)
             if not words:
                 print(BEGIN)
                 return 0
@@ -99,7 +84,7 @@ def _run(arguments: Sequence[str] | None, world: World) -> int:
             with terminable() if world.size == 1 else nullcontext():
                 command(*bound.args, **bound.kwargs, **dict.fromkeys(more, world))
     except UserError as error:
-        return _told(world, 2, _in_one_line(error))
+        return _told(world, 2, _in_one_line(error, words))
     except CycloptsError as error:
         return _told(world, 2, explain(error))
     except Interrupted as error:
@@ -120,10 +105,10 @@ def _run(arguments: Sequence[str] | None, world: World) -> int:
     return 0
 
 
-def _in_one_line(error: UserError) -> str:
-    from foreword.cli.words import with_flags
+def _in_one_line(error: UserError, words: Sequence[str]) -> str:
+    from foreword.cli.advice import flags_of, with_flags
 
-    return with_flags(" ".join(str(error).splitlines()))
+    return with_flags(" ".join(str(error).splitlines()), flags_of(app, words), error.field)
 
 
 def _told(world: World, status: int, why: str, bug: Exception | None = None) -> int:

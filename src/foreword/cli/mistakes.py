@@ -6,6 +6,7 @@ from cyclopts import (
     CycloptsError,
     MissingArgumentError,
     UnknownCommandError,
+    UnknownOptionError,
     UnusedCliTokensError,
 )
 
@@ -24,11 +25,22 @@ def explain(error: CycloptsError) -> str:
     text = " ".join(str(error).split()).removesuffix(".")
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         text = f"'{error.unused_tokens[0]}' is one word too many"
+    elif isinstance(error, UnknownOptionError) and (short := _short(error)):
+        text = (
+            f"Unknown option: {short}; a value that begins with a dash is joined to its flag by =, "
+            "and a text stands behind --"
+        )
     elif isinstance(error, MissingArgumentError) and error.argument is not None:
         text = _missing(error)
     if not command:
         return text
     return f"{text}{' See' if text.endswith('?') else '; see'} foreword {command} --help"
+
+
+def _short(error: UnknownOptionError) -> str | None:
+    """Return the unknown word where it begins with a single dash."""
+    word = error.token.keyword or error.token.value
+    return None if word.startswith("--") else word
 
 
 def _missing(error: MissingArgumentError) -> str:

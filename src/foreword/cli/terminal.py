@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from foreword.cli.words import with_flags
+from foreword.cli.advice import with_flags
 from foreword.terminal import Terminal, console
 
 

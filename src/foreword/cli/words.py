@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,24 +11,12 @@ from foreword.tasks.words import words_of
 RENAMED = {"rate": "lr", "source": "from"}
 """Settings whose flag has another name."""
 
-NAMED = re.compile(r"(?<!['\"])`([a-z][a-z0-9_]*)(?:=([^`]*))?`(?!['\"])")
-"""A setting in an error of the library: ```length``` or ```length=5```."""
-
 ESCAPED = ("template", "word_template", "start_text", "stop")
 
 
 def flag(name: str) -> str:
     """Return the flag of a setting."""
     return f"--{RENAMED.get(name, name).replace('_', '-')}"
-
-
-def with_flags(error: str) -> str:
-    """Turn the settings that an error names into flags.
-
-    >>> with_flags("`max_length=0`: give 1 or more")
-    '--max-length 0: give 1 or more'
-    """
-    return NAMED.sub(lambda m: flag(m[1]) if m[2] is None else f"{flag(m[1])} {m[2]}", error)
 
 
 def unescaped(value: Any) -> Any:

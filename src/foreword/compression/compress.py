@@ -20,6 +20,7 @@ from foreword.data.rows import Rows, as_rows
 from foreword.data.sample import hold_out
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
+from foreword.files import file_to_write
 from foreword.injection import NOTHING, Injection
 from foreword.methods.cartridge import Cartridge, check_length, text_ids
 from foreword.metrics.generation import generation
@@ -80,12 +81,13 @@ def compress(
     from ``questions``: rows of the task, with or without answers. The report is on questions that
     are held out, or on those of ``test``. ``resume`` continues a run that was stopped.
 
-    Raises UserError for a model that cannot hold a text as keys and values, for a text that is
-    too short or too long, and for too few questions; Interrupted after Ctrl-C.
+    Raises UserError for an ``out`` that is no file, a model that cannot hold a text as keys and
+    values, a text that is too short or too long, and too few questions; Interrupted after Ctrl-C.
     """
     report = usual_reporter() if report is None else report
     backbone, training = backbone_of(backbone), training or Training()
     target, text = Path(out), Path(method.text or "")
+    file_to_write(target)
     task = task or Generate(TEMPLATE, decoding=DECODING)
     bound = task.bind(backbone)
     if not bound.fields:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.errors import UserError
+from foreword.files import file_to_write
 
 Record = dict[str, Any]
 COMPARED = ("key", "method", "seed")
@@ -22,10 +23,9 @@ def read_records(path: Path, names: Sequence[str] = COMPARED) -> list[Record]:
 
     ``names`` are the keys that every record must have.
 
-    Raises UserError for a folder, and for a file that holds something else.
+    Raises UserError for what is no file, and for a file that holds something else.
     """
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the file to write with `out`")
+    file_to_write(path)
     if not path.exists():
         return []
     try:

@@ -32,8 +32,8 @@ def write_adapter(folder: Path, config: Mapping[str, Any], tensors: Mapping[str,
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
-    """Write a folder under another name beside it and rename."""
-    whole = Path(os.path.abspath(folder))
+    """Write a folder under another name beside it and rename; a link is followed."""
+    whole = Path(os.path.realpath(folder))
     temporary = whole.with_name(f".{whole.name}.{secrets.token_hex(4)}")
     try:
         if whole.exists() and (not whole.is_dir() or any(whole.iterdir())):

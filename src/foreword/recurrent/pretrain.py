@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,13 +160,14 @@ def _check_out(folder: Path) -> None:
 def _write(folder: Path, model: RecurrentForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write the folder under another name, then rename it: no half-written one is ever seen."""
     fresh, old = _beside(folder, "new"), _beside(folder, "old")
+    target = Path(os.path.realpath(folder))
     try:
         with without_bars():
             model.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
     except OSError as error:
         raise UserError(f"`out={folder}`: cannot be written ({error.strerror})") from None
     finally:
@@ -174,7 +176,8 @@ def _write(folder: Path, model: RecurrentForCausalLM, tokenizer: PreTrainedToken
 
 
 def _beside(folder: Path, word: str) -> Path:
-    """Return the path of a hidden folder beside another one; what it held is deleted."""
-    made = folder.with_name(f".{folder.name}.{word}")
+    """Return a hidden folder beside another one, or what its link leads to; it is emptied."""
+    target = Path(os.path.realpath(folder))
+    made = target.with_name(f".{target.name}.{word}")
     shutil.rmtree(made, ignore_errors=True)
     return made

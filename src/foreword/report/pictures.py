@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foreword.errors import UserError
-from foreword.files import write_whole
+from foreword.files import file_to_write, write_whole
 from foreword.metrics.titles import title
 from foreword.report.tables import short
 from foreword.training.log import Curves
@@ -24,7 +24,8 @@ SMOOTH = 40
 
 
 def check_picture(path: Path) -> None:
-    """Raise UserError for a file that is no picture, and where matplotlib is missing."""
+    """Raise UserError for what is no file of a picture, and where matplotlib is missing."""
+    file_to_write(path)
     if path.suffix.lower() not in ENDINGS:
         raise UserError(f"{path}: a picture is a file that ends in {', '.join(ENDINGS)}")
     try:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from foreword.data.epochs import epoch_order
 from foreword.errors import UserError
+from foreword.files import file_to_write
 from foreword.methods.base import Trainable
 from foreword.training import checkpoint
 from foreword.training.examples import Examples
@@ -138,23 +139,22 @@ class RunState:
 
 
 def check_out(out: Path, trainable: Trainable) -> None:
-    """Raise UserError if ``out`` could not be written after the run: a folder, a full disk ...
+    """Raise UserError if ``out`` could not be written after the run: a device, a full disk ...
 
     Removes temporary files that a killed run of the same prompt has left.
     """
-    probe = out.with_name(f".{out.name}.probe")
+    files = [file_to_write(path) for path in (out, checkpoint.path_for(out), log_path(out))]
     try:
-        if out.is_dir():
-            raise UserError(f"{out}: is a folder; name the file to write with `out`")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for path in (out, checkpoint.path_for(out), log_path(out)):
-            for left in out.parent.glob(f".{glob.escape(path.name)}.????????"):
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            for left in file.parent.glob(f".{glob.escape(file.name)}.????????"):
                 left.unlink(missing_ok=True)
-        try:
-            probe.write_bytes(b"x")
-        finally:
-            probe.unlink(missing_ok=True)
-        free = shutil.disk_usage(out.parent).free
+            probe = file.with_name(f".{file.name}.probe")
+            try:
+                probe.write_bytes(b"x")
+            finally:
+                probe.unlink(missing_ok=True)
+        free = min(shutil.disk_usage(file.parent).free for file in files)
     except OSError as error:
         raise UserError(
             f"{out}: cannot be written ({error.strerror}); choose another `out`"
