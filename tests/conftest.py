@@ -32,7 +32,7 @@ def _processes_end_with_their_test() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="module")
 def _no_process_is_left() -> Iterator[None]:
     yield
-    left = processes.left_over()
+    left = processes.left_over(processes.PATIENCE)
     for number in left:
         with suppress(ProcessLookupError):
             os.kill(number, signal.SIGKILL)

@@ -101,9 +101,10 @@ def end_started() -> None:
             each.join()
 
 
-def left_over() -> dict[int, str]:
+def left_over(patience: float = 0) -> dict[int, str]:
     """Return the processes that carry this one's mark, orphans too, with their command lines.
 
+    Processes have ``patience`` seconds to end, which a Python with torch does not do at once.
     Those that multiprocessing keeps for as long as this process lives are not counted. Where the
     system does not show what processes there are, none are returned.
     """
@@ -112,6 +113,13 @@ def left_over() -> dict[int, str]:
         getattr(forkserver._forkserver, "_forkserver_pid", None),
         getattr(resource_tracker._resource_tracker, "_pid", None),
     }
+    deadline = time.monotonic() + patience
+    while (found := _marked(kept)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+def _marked(kept: set[int | None]) -> dict[int, str]:
     mark = f"{MARK}={os.getpid()}".encode()
     found = {}
     for number in _numbers(Path("/proc")):
