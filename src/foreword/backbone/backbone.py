@@ -106,6 +106,19 @@ class Backbone(Network):
         """A hash of the configuration, the tokenizer and sampled weights."""
         return fingerprint(self.model, self.text.tokenizer)
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end what the model writes, each once; empty where nothing does.
+
+        The tokenizer's end of text, the end of a turn in its chat template, and all that the
+        model's ``generation_config`` names.
+        """
+        named = getattr(self.model.generation_config, "eos_token_id", None)
+        own = [self.text.end, *self.text.turn_end[-1:]]
+        own += named if isinstance(named, list | tuple) else [named]
+        ends = dict.fromkeys(int(end) for end in own if end is not None)
+        return tuple(end for end in ends if 0 <= end < self.vocabulary)
+
     @cached_property
     def state_width(self) -> int:
         """The size of a last hidden state; some models have embeddings of another width."""

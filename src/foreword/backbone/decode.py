@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -81,7 +82,7 @@ def decode(
             tokenizer=backbone.text.tokenizer if decoding.stop else None,
         )
     return [
-        cut_at_stop(backbone.text.decode(ids), decoding.stop)
+        cut_at_stop(backbone.text.decode(until_end(ids, backbone.ends)), decoding.stop)
         for ids in found[:, ready.skipped :].tolist()
     ]
 
@@ -138,7 +139,7 @@ def _pad_left(
 
 def config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
     """Return transformers' settings of a decoding."""
-    end = backbone.text.end
+    ends = backbone.ends
     sampling: dict[str, Any] = {"do_sample": decoding.temperature > 0}
     if decoding.temperature > 0:
         sampling |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
@@ -147,11 +148,16 @@ def config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
         num_beams=decoding.beams,
         repetition_penalty=decoding.repetition_penalty,
         stop_strings=list(decoding.stop) or None,
-        eos_token_id=end,
-        pad_token_id=end if end is not None else backbone.pad,
+        eos_token_id=list(ends) or None,
+        pad_token_id=ends[0] if ends else backbone.pad,
         decoder_start_token_id=decoder_start(backbone) if backbone.has_two_stacks else None,
         **sampling,
     )
+
+
+def until_end(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """Return the tokens before the first that ends them."""
+    return list(itertools.takewhile(lambda token: token not in ends, ids))
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:

@@ -6,6 +6,8 @@ from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
+from foreword.backbone.chat_template import ChatTemplate
+
 
 class Text:
     """A tokenizer as the rest of the house sees it: pieces in, ids out."""
@@ -67,6 +69,27 @@ class Text:
         """The id that ends a text, None where the tokenizer has none."""
         found: int | None = self.tokenizer.eos_token_id
         return found
+
+    @cached_property
+    def chat(self) -> ChatTemplate | None:
+        """The tokenizer's chat template, None where it has none."""
+        return None if self.tokenizer.chat_template is None else ChatTemplate(self.tokenizer)
+
+    @cached_property
+    def turn_end(self) -> tuple[int, ...]:
+        """The ids that end the assistant's turn in a chat: what stands before a token, and it.
+
+        The token is the special one that the chat template writes after the turn. Without a chat
+        template, and where it writes none, it is the one that ends a text.
+        """
+        special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
+        ids = self.ids(self.chat.closing) if self.chat else []
+        for size, token in enumerate(ids, 1):
+            if token in special:
+                return tuple(ids[:size])
+            if self.decode([token]).strip():
+                break
+        return () if self.end is None else (self.end,)
 
     @property
     def mask(self) -> int | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import StopStringCriteria
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.decode import Decoding, config, cut_at_stop, prepare
+from foreword.backbone.decode import Decoding, config, cut_at_stop, prepare, until_end
 from foreword.compose.fusion import Floats, Poll
 from foreword.engine.passes import LOGITS, buckets, infer
 from foreword.errors import UserError
@@ -162,7 +162,8 @@ def continued(
         [every[i] for i in own][:: len(rows)] for own in mixture.groups_by_change()
     ]  # members
     stops = _stops(backbone, decoding)
-    end, pad = backbone.text.end, config(backbone, decoding).pad_token_id
+    ends, pad = backbone.ends, config(backbone, decoding).pad_token_id
+    ended = torch.tensor(ends, dtype=torch.long, device=backbone.device)
     going = torch.ones(len(rows), dtype=torch.bool, device=backbone.device)
     said: list[Tensor] = []
     for _ in range(decoding.max_new_tokens):
@@ -174,14 +175,13 @@ def continued(
         said.append(tokens)
         for group, own in zip(groups, owners, strict=True):
             group.say(tokens.repeat(len(own)))
-        if end is not None:
-            going = going & (tokens != end)
+        going = going & ~torch.isin(tokens, ended)
         if stops is not None:
             going = going & ~stops(groups[0].ids[: len(rows)], None)
         if not going.any():
             break
     return [
-        cut_at_stop(backbone.text.decode(own), decoding.stop)
+        cut_at_stop(backbone.text.decode(until_end(own, ends)), decoding.stop)
         for own in torch.stack(said, 1).tolist()
     ]
 
