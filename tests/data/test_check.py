@@ -131,11 +131,62 @@ def test_every_kind_says_why() -> None:
         ("\u0915\u093f", "\u0915\u093e", False),  # vowel signs of Hindi are letters' own
         ("?", "!", False),
         ("C++", "C", False),
+        ("C#", "C", False),
         ("", " ", True),
+        ("the price is 1.5", "the price is 15", False),
+        ("the price is 1,5", "the price is 15.", False),
+        ("the price is 15!", "The price, is 15.", True),
+        ("it is -3 degrees", "it is 3 degrees", False),
+        ("it is -3 degrees", "it is \u22123 degrees", True),
+        ("-3", "3", False),
+        ("- 3 apples", "3 apples", True),  # an item of a list
+        ("a loss of -$5", "a loss of $5", False),
+        ("covid-19 is over", "Covid 19 is over", True),
+        ("it is .5", "it is 5", False),
+        ("wait ...5 more", "wait 5 more", True),
+        ("add 1 2", "add 12", False),
+        ("1 , 000", "1,000", True),
+        ("at 12:30", "at 1230", False),
+        ("from 3-5", "from 35", False),
+        ("from 3\u20135", "from 3-5", True),
+        ("1/2 of it", "12 of it", False),
+        ("5% of it", "5 of it", False),
+        ("5 % of it", "5\uff05 of it", True),
+        ("it costs $5", "it costs 5", False),
+        ("it costs $5", "it costs \u20ac5", False),
+        ("2*x", "2x", False),
+        ("a != b", "a = b", False),
+        ("return !done", "return done", False),
+        ("great :)", "great :(", False),
+        ("great :)", "great", False),
+        ("great :-(", "Great!:-(", True),
+        ("see http://a", "see http a", True),
+        ("\U0001f44d", "\U0001f44e", False),
+        ("\u2764", "\u2764\ufe0f!", True),
+        ("\uff11\uff0e\uff15\u5143", "1.5\u5143", True),
+        ("1.5\u5143", "15\u5143", False),
+        ("\u3002", "\uff01", False),
+        ("\u300c\u597d\u300d\u3002", "\u597d", True),
+        ("5\u200b6", "56", True),
     ],
 )
 def test_texts_that_say_the_same(one: str, other: str, same: bool) -> None:
     assert (same_text(one) == same_text(other)) is same
+
+
+def test_rows_that_differ_in_numbers_are_all_kept() -> None:
+    given = rows(
+        ("the price is 1.5", "cheap"),
+        ("the price is 15", "dear"),
+        ("it is -3 degrees", "cold"),
+        ("it is 3 degrees", "mild"),
+        ("fine", "mild"),
+    )
+    assert clean(given).rows == given
+    assert {p.kind for p in check({"train": given, "test": given[:1]}).problems} == {
+        "also in another split",
+        "label in train only",
+    }
 
 
 def test_overlap_looks_at_all_fields() -> None:

@@ -97,7 +97,49 @@ def test_few_of_each_class_for_train_and_as_many_for_dev() -> None:
     assert few(given, 4, 0, "label") == found
 
 
+def test_few_fill_both_sides_where_rows_stay_together() -> None:
+    """Repeated texts, and groups: train and dev have exactly k rows of each class."""
+    texts = ["t1", "t1", "t2", "t2", "t2", "t3", "t4", "t4", *"uvwxyz"]
+    again = [Row({"text": text, "label": "a"}, f"f:{n}") for n, text in enumerate(texts)]
+    groups = [
+        Row({"text": f"t{n}", "label": "ab"[n % 3 == 0], "who": n // 2}, f"g:{n}")
+        for n in range(36)
+    ]
+    for seed in range(60):
+        found = few(again, 4, seed, "label")
+        assert [len(found[side]) for side in ("train", "dev", "test")] == [4, 4, 6]
+        found = few(groups, 3, seed, "label", group="who")
+        assert labels(found["train"]) == labels(found["dev"]) == {"a": 3, "b": 3}
+        assert not {r.fields["who"] for r in found["train"]} & {
+            r.fields["who"] for r in found["dev"]
+        }
+
+
+def test_a_class_of_few_rows_is_in_train() -> None:
+    for seed in range(20):
+        found = by_shares(rows(*"a" * 20, *"b" * 3, "c"), 0.4, 0.4, seed, by="label")
+        assert {"a", "b", "c"} == set(labels(found["train"]))
+    numbers = rows(*(f"{n}.5" for n in range(20)))
+    assert {
+        name: len(own) for name, own in by_shares(numbers, 0.4, 0.4, 0, by="label").items()
+    } == {
+        "train": 4,
+        "dev": 8,
+        "test": 8,
+    }
+
+
 MISTAKES = {
+    "groups of two for one": (
+        lambda: few(
+            [Row({"text": f"{n}", "label": "a", "who": n // 2}, "f:1") for n in range(12)],
+            3,
+            0,
+            "label",
+            group="who",
+        ),
+        "class 'a': 3 rows for train and 3 for dev cannot be chosen without parting",
+    ),
     "shares of all": (lambda: by_shares(rows(*"ab" * 9), 0.5, 0.5, 0), "less than 1 together"),
     "shares of none": (lambda: by_shares(rows(*"ab" * 9), 0, 0, 0), "less than 1 together"),
     "too few rows": (lambda: by_shares(rows("a", "b"), 0.1, 0.1, 0), "f: no rows come to dev"),

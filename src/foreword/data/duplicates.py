@@ -1,4 +1,8 @@
-"""When two rows say the same: texts compared without case, spacing and punctuation."""
+"""When two rows say the same: texts compared without case, spacing and punctuation.
+
+Signs by which texts mean something else stay: those of numbers (``-3``, ``1.5``, ``5%``), of
+formulas (``2*x``, ``!=``), of moods (``:)``), and all symbols, such as emoji and currencies.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import base64
 import functools
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -22,6 +27,29 @@ MARK = 5
 """Bytes by which a text is known again."""
 
 
+_DASHES = "\u2010\u2011\u2012\u2013\u2212\ufe63-"
+_ALIKE = {
+    **{wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)},  # full-width forms of ASCII
+    **dict.fromkeys(range(0xFE00, 0xFE10)),  # how an emoji is drawn
+    **dict.fromkeys(map(ord, "\u066a\ufe6a"), "%"),
+}
+
+_MEANS = re.compile(
+    rf"""
+    (?<=\d)[\W_]+(?=\d)                              # 1.5, 12:30, 3-5, and 1 2 that is not 12
+    | (?<![\w{_DASHES}])[{_DASHES}](?=[^\w\s]?[^\w\s]?\d)  # -3, -.5, -$3
+    | (?<![\w.])[.](?=\d)                            # .5
+    | (?<=\d)[*/](?=\w) | (?<=\w)[*/](?=\d)          # 2*x, x/2
+    | [%\u2030\u2031]
+    | (?<=\w)\#(?!\w)                               # C#
+    | !(?==) | (?<!\w)!(?=\w)                       # a != b, !a
+    | [:;=][-'^]?(?:[][)(|\\]|/(?!/)|[dpo](?!\w)) | </(?=3)
+    """,
+    re.VERBOSE,
+)
+"""Punctuation that tells one text from another, in a text without capitals."""
+
+
 def same_text(text: str) -> str:
     """Reduce a text to what makes it another text: no case, spacing, punctuation or controls.
 
@@ -29,9 +57,22 @@ def same_text(text: str) -> str:
 
     >>> same_text("It's  GOOD!") == same_text("its good")
     True
+    >>> same_text("It is -3.5 degrees") == same_text("It is 35 degrees")
+    False
     """
-    folded = unicodedata.normalize("NFC", text).casefold()
-    return "".join(filter(_tells, folded)) or text.strip()
+    folded = unicodedata.normalize("NFC", text).casefold().translate(_ALIKE)
+    kept, at = "", 0
+    for match in _MEANS.finditer(folded):
+        kept += "".join(filter(_tells, folded[at : match.start()])) + _signs(match[0])
+        at = match.end()
+    return kept + "".join(filter(_tells, folded[at:])) or text.strip()
+
+
+def _signs(piece: str) -> str:
+    """Return the signs of a piece that means something, in one spelling; a space if it is one."""
+    shown = "".join(sign for sign in piece if sign.isprintable() and not sign.isspace())
+    one = "".join("-" if sign in _DASHES else sign for sign in shown)
+    return one or (" " if any(map(str.isspace, piece)) else "")
 
 
 def inputs_of(row: Row, label_field: str = "label") -> tuple[str, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from foreword.data.clean import scores
 from foreword.data.duplicates import inputs_of, key_of
 from foreword.data.row import Row
 from foreword.data.sample import file_of
@@ -15,6 +16,9 @@ from foreword.errors import UserError
 
 NAMES = ("train", "dev", "test")
 Parted = dict[str, list[Row]]
+
+ORDERS = 100
+"""Orders in which units are tried until each side has its rows of each class."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,9 @@ def by_shares(
     """Part rows by shares, each class of the field ``by`` in proportion.
 
     Larger units are placed first, in an order that the seed decides, each where its classes lack
-    most of their share, so that shares are met as closely as whole units allow. Rows keep the order
-    of the file.
+    most of their share, so that shares are met as closely as whole units allow; the first unit of
+    a class goes to train, for what it has never seen it cannot learn. Rows keep the order of the
+    file.
 
     Raises UserError for shares that leave nothing for train, and for too few rows.
     """
@@ -87,16 +92,22 @@ def by_shares(
     random.Random(seed).shuffle(units)
     units.sort(key=lambda unit: -len(unit.places))
     sizes = sum((unit.classes for unit in units), Counter[str]())
+    if scores(sizes) or max(sizes.values()) == 1:  # which are no classes
+        units = [replace(unit, classes=Counter({"": len(unit.places)})) for unit in units]
+        sizes = Counter({"": len(rows)})
     lacking = {n: {c: share * size for c, size in sizes.items()} for n, share in shares.items()}
     left = {name: share * len(rows) for name, share in shares.items()}
     chosen: dict[str, list[int]] = {name: [] for name in shares}
+    learned: set[str] = set()
     for unit in units:
 
         def need(name: str, unit: Unit = unit) -> tuple[float, float]:
             own = sum(n * lacking[name][c] for c, n in unit.classes.items())
             return round(own, 9), left[name]
 
-        best = max(shares, key=need)
+        new = any(name not in learned for name in unit.classes)
+        best = "train" if new else max(shares, key=need)
+        learned.update(unit.classes if best == "train" else ())
         chosen[best] += unit.places
         left[best] -= len(unit.places)
         for name, count in unit.classes.items():
@@ -122,12 +133,37 @@ def few(
     """Take ``k`` rows of each class for train, as many others for dev, and leave the rest as test.
 
     As in LM-BFF (Gao et al. 2021, arXiv:2012.15723, section 3). Raises UserError where a class has
-    too few rows that differ.
+    too few rows, or none that make exactly ``k`` where rows of one text or group stay together.
     """
     if k < 1:
         raise UserError(f"`per_label={k}`: give 1 or more")
     units = units_of(rows, fields, by, group)
-    random.Random(seed).shuffle(units)
+    sizes = sum((unit.classes for unit in units), Counter[str]())
+    for label, size in sizes.items():
+        if size < 2 * k:
+            raise UserError(
+                f"{file_of(rows)}class '{label}' has {size} row(s), which are too few for {k} in "
+                f"train and {k} others in dev; choose fewer with `per_label`, or add rows"
+            )
+    chance = random.Random(seed)
+    for _ in range(ORDERS):
+        chance.shuffle(units)
+        chosen, lacking = _filled(units, k)
+        if not lacking:
+            found = {name: [rows[n] for n in sorted(places)] for name, places in chosen.items()}
+            return {name: own for name, own in found.items() if own}
+    raise UserError(
+        f"{file_of(rows)}class '{lacking[0]}': {k} rows for train and {k} for dev cannot be chosen "
+        "without parting rows that stay together, those of one group or of one text; choose "
+        "another `per_label` or `seed`, or add rows"
+    )
+
+
+def _filled(units: Sequence[Unit], k: int) -> tuple[dict[str, list[int]], list[str]]:
+    """Put each unit where ``k`` rows of a class still have room for it, first train, then dev.
+
+    Returns the places of the rows of each side, and the classes of which a side has too few.
+    """
     held: dict[str, Counter[str]] = {name: Counter() for name in NAMES[:2]}
     chosen: dict[str, list[int]] = {name: [] for name in NAMES}
     for unit in units:
@@ -138,12 +174,5 @@ def few(
         chosen[name] += unit.places
         if name in held:
             held[name].update(unit.classes)
-    sizes = sum((unit.classes for unit in units), Counter[str]())
-    for label, size in sizes.items():
-        if held["dev"][label] < k:
-            raise UserError(
-                f"{file_of(rows)}class '{label}' has {size} row(s), which are too few for {k} in "
-                f"train and {k} others in dev; choose fewer with `per_label`, or add rows"
-            )
-    found = {name: [rows[n] for n in sorted(places)] for name, places in chosen.items()}
-    return {name: own for name, own in found.items() if own}
+    classes = dict.fromkeys(name for unit in units for name in unit.classes)
+    return chosen, [c for c in classes if any(got[c] < k for got in held.values())]
