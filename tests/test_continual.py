@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from foreword.data.row import Row
+from foreword.errors import UserError
 from foreword.methods.full import Full
 from foreword.methods.parts.from_file import FromFile
 from foreword.methods.parts.start_from_prompt import mean_loss
+from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT
 from foreword.tasks.classify import Classify
+from foreword.tasks.generate import Generate
 from foreword.training import checkpoint
 from foreword.training import loop as loop_module
 from foreword.training.loop import Loop
@@ -58,6 +62,31 @@ def test_replay_changes_what_is_learned_and_the_file_says_so(old: Path, tmp_path
     assert "replay" not in plainly.data
     assert mixed.task == plainly.task
     assert mixed.data["train"] == plainly.data["train"]
+
+
+def test_a_step_has_both_tasks_by_their_shares_of_its_rows() -> None:
+    """One batch of 3 classified rows and 9 generated ones, of several tokens each."""
+    written, told = Generate(template="{text} :"), Recorder()
+    new, old = rows(3), rows(9, 400)
+    training = replace(TRAINING, epochs=1, batch_size=12, rate=1e-20, warmup=0)
+    method = Soft(length=3)
+    made = toy_run(
+        None,
+        train=new,
+        method=method,
+        training=training,
+        replay=Replay(written, old, 0.75),
+        report=told,
+    )
+    alone = [
+        mean_loss(task.bind(get()), made.injection, given)
+        for task, given in ((TASK, new), (written, old))
+    ]
+    assert alone[1] > 2 * alone[0]
+    (step,) = told.of("step")
+    assert step["loss"] == pytest.approx(0.25 * alone[0] + 0.75 * alone[1], rel=1e-5)
+    with pytest.raises(UserError, match="`mixup` would mix rows of different tasks"):
+        toy_run(None, training=replace(TRAINING, mixup=0.3), replay=Replay(TASK, old, 0.5))
 
 
 def test_what_is_forgotten_is_forgotten_less_with_replay(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_the_gradient_is_that_of_the_mean_divergence() -> None:
     distilled = Distillation(bound("llama"), read("llama", ids), ROWS)
     items = [distilled.train_example(row, 64) for row in ROWS]
     made = Cartridge("", 4).start_from(bound("llama"), ids)
-    weight = sum(distilled.weight(item) for item in items)
+    weight = sum(distilled.units(item) for item in items)
 
     def loss(group: list[int], logits: Tensor) -> Tensor:
         return distilled.losses(logits, [items[i] for i in group]).sum() / weight

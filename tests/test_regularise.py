@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import get_inverse_sqrt_schedule, get_scheduler
+from transformers import get_scheduler
 
 import contract
 from families import REACHED, backbone
@@ -260,25 +261,23 @@ def test_smoothing_out_of_range() -> None:
 # Schedules -------------------------------------------------------------------------------------
 
 
-def test_schedules_are_those_of_transformers() -> None:
-    for ours, theirs in (("linear", "linear"), ("cosine", "cosine")):
-        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-        steps, rising = 50, 5
-        plan = get_scheduler(theirs, optimizer, rising, steps)
-        training = Training(schedule=ours, warmup=rising / steps)  # type: ignore[arg-type]
-        for step in range(steps):
-            if step >= rising:  # ours rises from 1/n, theirs from 0
-                assert training.factor(step, steps) == pytest.approx(plan.get_last_lr()[0])
-            optimizer.step()
-            plan.step()
+@pytest.mark.parametrize("rising", [0, 1, 5, 50])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("linear", "linear"),
+        ("cosine", "cosine"),
+        ("inverse-sqrt", "inverse_sqrt"),
+        ("constant", "constant_with_warmup"),
+    ],
+)
+def test_schedules_are_those_of_transformers(ours: Any, theirs: str, rising: int) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    plan = get_inverse_sqrt_schedule(optimizer, 5)
-    training = Training(schedule="inverse-sqrt", warmup=0.1)
-    for _ in range(5):
-        optimizer.step()
-        plan.step()
-    for step in range(5, 50):
-        assert training.factor(step - 1, 50) == pytest.approx(plan.get_last_lr()[0])
+    steps = 50
+    plan = get_scheduler(theirs, optimizer, rising, steps)
+    training = Training(schedule=ours, warmup=rising / steps)
+    for step in range(steps):
+        assert training.factor(step, steps) == pytest.approx(plan.get_last_lr()[0], abs=1e-12)
         optimizer.step()
         plan.step()
 

@@ -63,7 +63,9 @@ class Work:
         injection = self.trainable()
         layer = LowerLayers.depth_under(injection, self.base, self.longest)
         assert layer == 1
-        return LowerLayers(self.base, layer, injection.positions, self.lead, memory, report)
+        return LowerLayers(
+            self.base, self.examples, layer, injection.positions, self.lead, memory, report
+        )
 
     def run(
         self, trunk: LowerLayers | None, budget: int = 10_000
@@ -125,7 +127,7 @@ def test_a_head_alone_is_trained_on_what_all_layers_have_made(name: str) -> None
         if kept:
             layer = LowerLayers.depth_under(trainable(), base, longest)
             assert layer == 3
-            given = LowerLayers(base, layer, 0, lead, PLENTY, said).given(examples)
+            given = LowerLayers(base, examples, layer, 0, lead, PLENTY, said).given(examples)
 
         def loss(group: list[int], logits: Tensor) -> Tensor:
             return F.cross_entropy(logits, torch.tensor([i % 2 for i in group]), reduction="sum")
@@ -160,7 +162,7 @@ def _by_row(work: Work, found) -> list[tuple[int, Tensor]]:  # type: ignore[no-u
 def test_states_hang_on_the_layer_and_on_the_positions_before_a_row() -> None:
     work = Work("gpt2")
     made = [
-        LowerLayers(work.base, layer, positions, work.lead, PLENTY, said)
+        LowerLayers(work.base, work.examples, layer, positions, work.lead, PLENTY, said)
         for layer in (1, 2)
         for positions in (3, 4)
     ]
@@ -180,7 +182,7 @@ def test_rows_of_the_same_tokens_part_by_where_they_are_answered() -> None:
     one, other = (task.train_example(row, 100).example for row in rows)
     assert one.ids == other.ids
     assert one.slot != other.slot
-    trunk = LowerLayers(base, 1, 0, (), PLENTY, said)
+    trunk = LowerLayers(base, [one, other], 1, 0, (), PLENTY, said)
     states = [trunk.given([example]).rows[0] for example in (one, other)]
     assert not torch.allclose(*states, atol=1e-3)
 
@@ -192,16 +194,31 @@ def test_another_run_of_the_same_rows_shares_it() -> None:
     again = work.trunk()
     again.given(work.examples[:1])  # once for the lead, whatever the rows
     before = lower.times
-    again.given(work.examples[:4])
+    again.given(work.examples)  # the other rows of the pass that the first four were in
     assert lower.times == before
-    again.given(work.examples)
-    assert lower.times == before + 1
-    other = LowerLayers(work.base, 2, 3, work.lead, PLENTY, said)
+    other = LowerLayers(work.base, work.examples, 2, 3, work.lead, PLENTY, said)
     other.given(work.examples)
-    assert lower.times == before + 2
-    moved = LowerLayers(work.base, 1, 4, work.lead, PLENTY, said)
+    assert lower.times == before + 1
+    moved = LowerLayers(work.base, work.examples, 1, 4, work.lead, PLENTY, said)
     moved.given(work.examples)
-    assert lower.times == before + 3
+    assert lower.times == before + 2
+
+
+def test_which_rows_are_asked_first_changes_no_bit() -> None:
+    """As after a stop: the passes are those of all rows, whichever are needed."""
+    whole, parts = Work("llama"), Work("llama")
+    for work in (whole, parts):
+        assert work.trunk().budget > sum(example.length for example in work.examples[:2])
+
+    def trunk(work: Work) -> LowerLayers:
+        return LowerLayers(work.base, work.examples, 1, 3, work.lead, PLENTY, said, budget=20)
+
+    expected = trunk(whole).given(whole.examples).rows
+    later = trunk(parts)
+    lower = Lower(parts.base)
+    found = {n: later.given([parts.examples[n]]).rows[0] for n in reversed(range(len(expected)))}
+    assert all(torch.equal(found[n], each) for n, each in enumerate(expected))
+    assert 1 < lower.times == len(later.passes) < len(expected)
 
 
 def test_what_memory_has_no_room_for_is_in_a_file_and_serves_the_next_run() -> None:
@@ -279,7 +296,7 @@ def test_memory_of_runs_before_is_given_back() -> None:
     old = work.trunk()
     old.given(work.examples)
     room = float(old.cached.held)
-    new = LowerLayers(work.base, 2, 3, work.lead, room, said)
+    new = LowerLayers(work.base, work.examples, 2, 3, work.lead, room, said)
     new.given(work.examples)
     assert list(new.all_cached) == [new.key]
     assert new.overflow is None

@@ -202,7 +202,7 @@ def test_the_loss_that_prompts_are_compared_by_is_the_one_that_is_trained(tmp_pa
     rows = toy_rows(5)
     items = [written.train_example(row, 100) for row in rows]
     each = [mean_loss(written, injection, [row]) for row in rows]
-    weights = [written.weight(item) for item in items]
+    weights = [written.units(item) for item in items]
     mean = sum(a * b for a, b in zip(each, weights, strict=True)) / sum(weights)
     assert mean_loss(written, injection, rows) == pytest.approx(mean, rel=1e-5)
 

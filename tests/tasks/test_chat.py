@@ -61,7 +61,7 @@ def learned(task: Generator, messages: list[dict[str, str]]) -> tuple[list[int],
     places = [len(item.example.ids) + j + 1 for _, j in item.example.targets]
     for place, token in zip(places, item.example.answers, strict=True):
         assert place == len(whole) or whole[place] == token
-    assert item.gold == len(places) == task.weight(item)
+    assert item.gold == len(places) == task.units(item)
     return [*whole, item.example.answers[-1]], places
 
 

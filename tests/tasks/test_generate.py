@@ -74,8 +74,8 @@ def test_losses_equal_transformers_on_labels(name: str) -> None:
         else:
             labels = torch.tensor([[-100] * len(prompt) + answer])
             out = plain(name)(input_ids=torch.tensor([prompt + answer]), labels=labels)
-        assert task.weight(item) == len(answer)
-        torch.testing.assert_close(found / task.weight(item), out.loss, rtol=1e-5, atol=1e-5)
+        assert task.units(item) == len(answer)
+        torch.testing.assert_close(found / task.units(item), out.loss, rtol=1e-5, atol=1e-5)
 
 
 def test_the_judgement_is_the_summed_log_likelihood() -> None:
@@ -84,7 +84,7 @@ def test_the_judgement_is_the_summed_log_likelihood() -> None:
     ((group, logits),) = infer(task.backbone, NOTHING, [i.example for i in items], 10_000)
     score, weight = task.dev_counts(logits, [items[i] for i in group])
     assert score == pytest.approx(-float(losses(task, ROWS).sum()), rel=1e-5)
-    assert weight == sum(map(task.weight, items))
+    assert weight == sum(map(task.units, items))
 
 
 def test_a_completion_that_is_cut_does_not_end() -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 
+from foreword.data.epochs import epoch_order
 from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError
@@ -41,12 +42,12 @@ def bound(name: str = "llama", **more: Any) -> Classifier:
 def test_weighted_losses_are_torchs_own(name: str, smoothing: float) -> None:
     task = bound(name, class_weights="balanced", label_smoothing=smoothing)
     plain = bound(name)
-    total, weight, scores, gold = 0.0, 0.0, [], []
+    total, units, scores, gold = 0.0, 0, [], []
     for row in ROWS:
         item = task.train_example(row, 100)
         ((_, logits),) = infer(task.backbone, NOTHING, [item.example], tokens=task.tokens)
         total += float(task.losses(logits, [item]))
-        weight += task.weight(item)
+        units += task.units(item)
         whole = plain.dev_example(row, 100)
         ((_, logits),) = infer(plain.backbone, NOTHING, [whole.example], tokens=plain.tokens)
         scores.append(plain.verbalizer.scores(logits, [whole.example])[0])
@@ -57,8 +58,38 @@ def test_weighted_losses_are_torchs_own(name: str, smoothing: float) -> None:
         torch.tensor(gold),
         weight=torch.tensor([weights[label] for label in task.labels]),
         label_smoothing=smoothing,
-    )
-    assert total / weight == pytest.approx(float(expected), rel=1e-5)
+        reduction="none",
+    ).mean()  # torch's own mean divides by the batch's weights, so that a row alone has none
+    assert total / units == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_weight_multiplies_the_loss_of_a_row_in_any_batch() -> None:
+    """Losses of a run whose parameters stay, in batches of any size and in any passes."""
+
+    def losses(batch: int, weights: Any, budget: int | None = None) -> list[float]:
+        told = Recorder()
+        tune(
+            get(),
+            Classify(template="{text}:", labels=WORDS, class_weights=weights),
+            Soft(length=2),
+            ROWS,
+            ROWS,
+            training=Training(
+                epochs=1, batch_size=batch, rate=1e-20, warmup=0, token_budget=budget
+            ),
+            report=told,
+        )
+        return [values["loss"] for values in told.of("step")]
+
+    weights = {"good": 0.5, "bad": 2.0, "fine": 7.0}
+    order = epoch_order([0] * 8, {0: 8}, 0, 0)
+    plain = losses(1, None)
+    expected = [weights[LABELS[n]] * loss for n, loss in zip(order, plain, strict=True)]
+    assert losses(1, weights) == pytest.approx(expected, rel=1e-5)
+    for batch in (2, 8):
+        mean = [sum(expected[n : n + batch]) / batch for n in range(0, 8, batch)]
+        assert losses(batch, weights) == pytest.approx(mean, rel=1e-5)
+        assert losses(batch, weights, budget=8) == pytest.approx(mean, rel=1e-5)
 
 
 def test_balanced_weights_are_scikit_learns() -> None:

@@ -52,7 +52,7 @@ def test_losses_and_scores_are_those_of_each_task_alone(
         own = logits_of(task, [item])
         if kind == "train":
             expected[n] = task.losses(own, [item])[0]
-            assert whole.weight(made[n]) == task.weight(item)
+            assert whole.units(made[n]) == task.units(item)
         else:
             part, of = task.dev_counts(own, [item])
             total, count = total + part, count + of

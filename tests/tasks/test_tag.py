@@ -105,7 +105,7 @@ def test_the_loss_is_the_mean_over_words(name: str) -> None:
     gold = [list(WORDS).index(tag) for tag in TAGS]
     table = scores(task, row())
     assert float(loss) == pytest.approx(-float(table[range(7), gold].sum()), rel=1e-5)
-    assert task.weight(item) == 7
+    assert task.units(item) == 7
     right = sum(int(best) == g for best, g in zip(table.argmax(1), gold, strict=True))
     assert task.dev_counts(logits, [item]) == (100.0 * right, 7.0)
 

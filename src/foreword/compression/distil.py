@@ -54,7 +54,12 @@ class Distillation:
 
     dev_example = train_example
 
-    def weight(self, item: Encoded) -> int:
+    def overall(self, scores: Sequence[float]) -> float:
+        """Return the score of the one task that this is."""
+        (score,) = scores
+        return score
+
+    def units(self, item: Encoded) -> int:
         """Return the number of its tokens."""
         return item.gold
 

@@ -2,9 +2,11 @@
 
 Where a prompt acts on layers k and up, the states that enter layer k are the same in every step.
 They are computed when a row is first needed, and found again by all that they depend on: the
-backbone, k, the positions before the row, what all rows begin with, and the row's own tokens. So
-epochs, seeds, restarts and the candidates of a search share them. What memory has no room for is
-kept in a file of the cache folder.
+backbone, k, the positions before the row, what all rows begin with, and the row's own tokens. The
+last bits depend on the rows of the same pass too. So the rows of a run are parted into passes once,
+in advance: which step asks first, in a run that goes on after a stop for one, then changes no bit.
+Epochs, seeds, restarts and the candidates of a search on the same rows share the states. What
+memory has no room for is kept in a file of the cache folder.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.backbone.load.cache_folder import cache_root
-from foreword.engine.passes import StoredStates, lower_states, token_budget
+from foreword.engine.passes import StoredStates, lower_states, passes_over, token_budget
 from foreword.engine.spill_file import Overflow
 from foreword.injection import Injection
 from foreword.reporter import Reporter
@@ -38,7 +40,7 @@ _CACHED: WeakKeyDictionary[Backbone, dict[str, CachedStates]] = WeakKeyDictionar
 
 
 class LowerLayers:
-    """The states of rows at the lowest layer that an injection acts on.
+    """The states of ``rows`` at the lowest layer that an injection acts on.
 
     ``memory`` is how many bytes of them stand in memory, for all trunks of a backbone together;
     the rest goes to a file. ``report`` hears one line if that cannot be written; states beyond
@@ -48,6 +50,7 @@ class LowerLayers:
     def __init__(
         self,
         backbone: Backbone,
+        rows: Sequence[Example],
         layer: int,
         positions: int,
         lead: Sequence[int],
@@ -60,7 +63,13 @@ class LowerLayers:
         self.budget = budget or token_budget(backbone)
         self.memory, self.report = memory, report
         kind = [backbone.fingerprint, backbone.quantized, str(backbone.dtype)]
-        about = [*kind, layer, positions, self.lead]
+        unique = {_key(row): row for row in rows}
+        passes = passes_over(list(unique.values()), backbone, len(self.lead), self.budget)
+        keys = list(unique)
+        self.passes = [{keys[n]: unique[keys[n]] for n in group} for group in passes]
+        self.pass_of = {key: n for n, group in enumerate(self.passes) for key in group}
+        parted = hashlib.blake2b(b"/".join(b"".join(group) for group in self.passes)).hexdigest()
+        about = [*kind, layer, positions, self.lead, parted]
         self.key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
         self.all_cached = _CACHED.setdefault(backbone, {})
         self.cached = self.all_cached.setdefault(self.key, CachedStates())
@@ -86,15 +95,26 @@ class LowerLayers:
         """Return the states of examples at the trunk's layer, computing those that are new."""
         keys = [_key(example) for example in examples]
         found = {key: states for key in set(keys) if (states := self._find(key)) is not None}
-        new = {k: e for k, e in zip(keys, examples, strict=True) if k not in found}
-        if new or self.first is None:
-            asked = list(new.values()) or list(examples[:1])
+        missing = {k: e for k, e in zip(keys, examples, strict=True) if k not in found}
+        asked = {self.pass_of[key] for key in missing or keys[: self.first is None]}
+        groups = [self.passes[number] for number in sorted(asked)]
+        if self.full:  # the others of a pass could not be kept
+            groups = [missing] if missing else groups
+        for group in groups:
             self.first, rows = lower_states(
-                self.backbone, self.frame, asked, len(self.lead), self.layer, self.budget
+                self.backbone,
+                self.frame,
+                list(group.values()),
+                len(self.lead),
+                self.layer,
+                self.budget,
             )
-            for key, states in zip(new, rows, strict=False):
-                found[key] = states
-                self._keep(key, states)
+            for key, states in zip(group, rows, strict=True):
+                if key not in found:
+                    found[key] = states
+                    if self._find(key) is None:
+                        self._keep(key, states)
+        assert self.first is not None
         return StoredStates(self.layer, self.first, [found[key] for key in keys])
 
     def close(self) -> None:

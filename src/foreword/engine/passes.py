@@ -12,7 +12,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, common_lead
 from foreword.backbone.run.layers import WHOLE, LayerRange
 from foreword.engine.mixup import Mix
-from foreword.injection import Injection, Mixture
+from foreword.injection import NOTHING, Injection, Mixture
 
 WORTH_SHARING = 8
 """The shortest lead that is read in a pass of its own; for fewer tokens that costs more than it
@@ -274,6 +274,13 @@ def _mixed(
     logits = backbone.logits(blended, tokens)
     own = loss(rows, logits)
     return mix.share * own + (1 - mix.share) * loss([rows[n] for n in partners], logits)
+
+
+def passes_over(
+    examples: Sequence[Example], backbone: Backbone, lead: int, budget: int
+) -> list[list[int]]:
+    """Part examples, by number, into the passes that ``lower_states`` makes of them."""
+    return _groups(backbone, Shared(NOTHING, 0, lead), examples, budget)
 
 
 @torch.no_grad()

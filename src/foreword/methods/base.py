@@ -19,7 +19,8 @@ class Trainable(nn.Module, ABC):
     """A method's parameters, in float32.
 
     ``rates`` maps the beginning of parameters' names to a learning rate other than the method's.
-    ``task_of`` maps it to one of several tasks, by whose dev score the best parameters are kept.
+    ``task_of`` maps it to one of several tasks, where parameters belong to one: they are learned
+    from its loss, and kept by its dev score.
     ``notes`` are lines to show before the training.
     """
 
@@ -44,6 +45,10 @@ class Trainable(nn.Module, ABC):
         with torch.no_grad():
             injection: Injection | Mixture = self()
         return injection.map(lambda tensor: tensor.new_zeros(()).expand(tensor.shape))
+
+    def owner(self, name: str) -> int | None:
+        """Return the task that a parameter belongs to, None where it is of all."""
+        return next((task for start, task in self.task_of.items() if name.startswith(start)), None)
 
     @property
     def has_head(self) -> bool:

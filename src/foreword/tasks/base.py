@@ -58,8 +58,8 @@ class Objective(Protocol):
     def tokens(self) -> tuple[int, ...] | None:
         """The tokens whose logits ``losses`` and ``dev_counts`` take, None for all."""
 
-    def weight(self, item: Encoded) -> float:
-        """Return a row's weight in the mean loss: 1, a label's weight, or its number of targets."""
+    def units(self, item: Encoded) -> int:
+        """Return how many a row counts as in the mean loss: 1, or its tokens or words."""
 
     def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
         """Return the loss of each row, summed over its targets: (rows,)."""
@@ -72,6 +72,9 @@ class Objective(Protocol):
 
     def dev_score(self, sums: Sequence[float], task: int = 0) -> float:
         """Return the dev score from the summed ``dev_counts`` of all rows of a task."""
+
+    def overall(self, scores: Sequence[float]) -> float:
+        """Return the one score by which the best parameters are kept, from the tasks' scores."""
 
 
 def mean(sums: Sequence[float], task: int = 0) -> float:
@@ -248,8 +251,8 @@ class Bound(ABC):
         """Return the example on which the dev score is taken."""
         return self.train_example(row, room)
 
-    def weight(self, item: Encoded) -> float:
-        """Return a row's weight in the mean loss."""
+    def units(self, item: Encoded) -> int:
+        """Return how many a row counts as in the mean loss: one, unless its tokens are counted."""
         return 1
 
     @abstractmethod
@@ -263,6 +266,15 @@ class Bound(ABC):
     def dev_score(self, sums: Sequence[float], task: int = 0) -> float:
         """Return the dev score from the summed ``dev_counts`` of all rows."""
         return mean(sums)
+
+    def overall(self, scores: Sequence[float]) -> float:
+        """Return the score of the one task that this is."""
+        (score,) = scores
+        return score
+
+    def percent(self, score: float) -> float:
+        """Return a dev score in percent of the best there is, to stand beside other tasks'."""
+        return score
 
     def fit_on_dev(self, rows: Sequence[Row], injection: Injection) -> Task:
         """Return the task with what is fitted on dev rows after training, such as thresholds."""

@@ -122,6 +122,10 @@ class Anchors(Labelling):
                 "mend the row, or widen `low` and `high`"
             )
 
+    def percent(self, score: float) -> float:
+        """Return 100 for no error, and 0 for one of the whole range in every row."""
+        return 100 * (1 + score / (self.numbers[-1] - self.numbers[0]) ** 2)
+
     def number(self, row: Row) -> float:
         """Return a row's number."""
         return number_of(row, self.field)

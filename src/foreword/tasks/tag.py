@@ -177,7 +177,7 @@ class Tags(Labelling):
         """Return None: a sentence has no class."""
         return None
 
-    def weight(self, item: Encoded) -> float:
+    def units(self, item: Encoded) -> int:
         """Count the words."""
         return len(item.golds)
 

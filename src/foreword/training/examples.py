@@ -82,16 +82,20 @@ def encode(
             "or use a head"
         )
     budget = training.token_budget or token_budget(backbone)
-    items = [*train_items, *dev_items]
+    sample = _sample(dev, class_of, training, report)
+    scored = [dev_items[n] for n in sample]
+    lower = _lower_layers(
+        backbone, outline, train_items, dev_items, scored, training, budget, report
+    )
     return Examples(
         train_rows=train,
         dev_rows=dev,
         train=train_items,
         dev=dev_items,
-        sample=_sample(dev, class_of, training, report),
+        sample=sample,
         lead=tuple(common_lead(item.example for item in train_items)),
         longest=max(item.example.length for item in train_items),
-        lower=_lower_layers(backbone, outline, items, training, budget, report),
+        lower=lower,
         budget=budget,
         counts=counts or {"": len(train)},
     )
@@ -120,18 +124,24 @@ def _sample(
 def _lower_layers(
     backbone: Backbone,
     outline: Injection | Mixture,
-    items: Sequence[Encoded],
+    train: Sequence[Encoded],
+    dev: Sequence[Encoded],
+    scored: Sequence[Encoded],
     training: Training,
     budget: int,
     report: Reporter,
 ) -> LowerLayers | None:
-    """Return a store of the states below the prompt's lowest layer, where something is below."""
+    """Return a store of the states below the prompt's lowest layer, where something is below.
+
+    It holds those of the training rows, and of the dev rows that are ``scored`` between steps.
+    """
     if isinstance(outline, Mixture):
         return None
-    examples = [item.example for item in items]
+    examples = [item.example for item in (*train, *dev)]
     layer = LowerLayers.depth_under(outline, backbone, max(e.length for e in examples))
     if layer == 0:
         return None
     lead = common_lead(examples) if backbone.can_pack else ()
     memory = training.cache_gb * 2**30
-    return LowerLayers(backbone, layer, outline.positions, lead, memory, report, budget)
+    rows = [item.example for item in (*train, *scored)]
+    return LowerLayers(backbone, rows, layer, outline.positions, lead, memory, report, budget)

@@ -78,10 +78,11 @@ class Loop:
     def score(self, report: Reporter) -> None:
         """Score the sample of dev rows, keep the best parameters, and write a checkpoint.
 
-        The dev score of several tasks is the mean of their scores.
+        The dev score of several tasks is the mean of theirs (``Objective.overall``).
         """
         scores = self._scores(self.examples, self.examples.sample, self.objective.metric, report)
-        self.state.hear(scores, plateau=self.training.schedule == "plateau")
+        overall = self.objective.overall(scores)
+        self.state.hear(scores, overall, plateau=self.training.schedule == "plateau")
 
     def finish(self, report: Reporter) -> None:
         """Set the best parameters, and score them on all dev rows if they were not."""
@@ -114,7 +115,7 @@ class Loop:
         if len(scores) > 1:
             for name, score in zip(examples.counts, scores, strict=True):
                 report.score(step, f"{name} {metric}", score)
-        report.score(step, metric, sum(scores) / len(scores))
+        report.score(step, metric, self.objective.overall(scores))
         return scores
 
     def go(self, report: Reporter) -> None:
@@ -160,8 +161,8 @@ class Loop:
         """Whether to compile: on demand, or where it can be done and the run is long."""
         if self.training.compile == "off":
             return False
-        left = self.steps - self.state.progress.step
-        if self.training.compile == "auto" and left < WORTH_COMPILING:
+        # All steps count, not those that are left: a resumed run does what the whole one does.
+        if self.training.compile == "auto" and self.steps < WORTH_COMPILING:
             return False
         reason = self.backbone.with_changes(self.trainable.outline).compilable
         if self.training.compile == "on" and reason is not None:

@@ -108,13 +108,13 @@ class RunState:
         """Whether the last checkpoint is older than this, or more where writing one takes long."""
         return time.monotonic() - self.saved > seconds * max(1.0, self.saving)
 
-    def hear(self, scores: Sequence[float], plateau: bool) -> None:
-        """Take in the tasks' dev scores: keep the best parameters, and count evaluations.
+    def hear(self, scores: Sequence[float], score: float, plateau: bool) -> None:
+        """Take in the tasks' dev scores and ``score``, that of all: keep the best parameters.
 
-        With ``plateau`` a score that is no better than the best halves the learning rate.
+        Counts the evaluations without a better score; with ``plateau`` each of them halves the
+        learning rate.
         """
         progress = self.progress
-        score = sum(scores) / len(scores)
         better = progress.best_score is None or score > progress.best_score
         progress.worse = 0 if better else progress.worse + 1
         progress.halved += plateau and not better
@@ -123,15 +123,14 @@ class RunState:
 
     def _keep_best(self, score: float, scores: Sequence[float]) -> None:
         """Keep the parameters if they are the best, or those of each task at its own best."""
-        progress, task_of = self.progress, self.trainable.task_of
+        progress = self.progress
         best, before = progress.best_score, progress.own_scores or scores
         # On a tie, keep the later one.
         better = [best is None or new >= old for new, old in zip(scores, before, strict=True)]
-        if not task_of:
+        if not self.trainable.task_of:
             better = [best is None or score >= best] * len(scores)
         for name, tensor in self.trainable.state_dict().items():
-            owner = next((task for start, task in task_of.items() if name.startswith(start)), 0)
-            if better[owner]:
+            if better[self.trainable.owner(name) or 0]:
                 self.best[name] = tensor.detach().clone()
         triples = zip(scores, before, better, strict=True)
         progress.own_scores = [new if kept else old for new, old, kept in triples]

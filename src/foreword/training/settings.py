@@ -143,10 +143,10 @@ class Training:
     in a file. ``compile`` fuses each layer's small operations ("auto": where a run is long
     enough to pay for the seconds that this takes).
 
-    ``schedule``: the rate rises over the first ``warmup`` share of the steps, and then falls on a
-    line or a half cosine to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983), as the inverse
-    square root of the step ("inverse-sqrt", Vaswani et al. 2017, arXiv:1706.03762), stays, or is
-    halved after every evaluation without a better dev score ("plateau").
+    ``schedule``: the rate rises from 0 over the first ``warmup`` share of the steps, and then
+    falls on a line or a half cosine to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983), falls as
+    the inverse square root of the step ("inverse-sqrt", Vaswani et al. 2017, arXiv:1706.03762),
+    stays, or is halved after every evaluation without a better dev score ("plateau").
 
     Regularisers, all off at 0 (regularise.py): ``dropout`` leaves out virtual tokens and positions
     of a prefix, ``l2_start`` holds parameters to where they started, ``mixup`` mixes rows, and
@@ -211,16 +211,18 @@ class Training:
     def factor(self, step: int, steps: int, halved: int = 0) -> float:
         """Return what the learning rate is multiplied by at a step, counted from 0.
 
+        The values are those of transformers' schedules: it rises from 0, in the first step.
         ``halved`` counts the evaluations that a plateau has found no better.
         """
-        rising = max(1, round(self.warmup * steps))
+        rising = round(self.warmup * steps)
         if step < rising:
-            return (step + 1) / rising * 0.5**halved
+            return step / rising * 0.5**halved
         rest = (step - rising) / max(1, steps - rising)
+        scale = rising or 10_000  # as transformers has it
         factors: dict[Schedule, float] = {
             "linear": 1 - rest,
             "cosine": 0.5 * (1 + math.cos(math.pi * rest)),
-            "inverse-sqrt": math.sqrt(rising / (step + 1)),
+            "inverse-sqrt": math.sqrt(scale / (step + scale - rising)),
             "plateau": 0.5**halved,
             "constant": 1.0,
         }

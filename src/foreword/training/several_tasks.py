@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.tasks.base import Encoded, Objective, Task
+from foreword.tasks.base import Bound, Encoded, Objective, Task
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class MixedObjective:
         """Return the row as its task is judged by it."""
         return replace(self.tasks[row.task].dev_example(row, room), task=row.task)
 
-    def weight(self, item: Encoded) -> float:
-        """Return what the row counts in its task."""
-        return self.tasks[item.task].weight(item)
+    def units(self, item: Encoded) -> int:
+        """Return how many the row counts as in its task."""
+        return self.tasks[item.task].units(item)
 
     def losses(self, logits: Tensor, items: Sequence[Encoded]) -> Tensor:
         """Return the loss of each row by its own task: (rows,)."""
@@ -91,6 +91,16 @@ class MixedObjective:
     def dev_score(self, sums: Sequence[float], task: int = 0) -> float:
         """Return the dev score of one task."""
         return self.tasks[task].dev_score(sums)
+
+    def overall(self, scores: Sequence[float]) -> float:
+        """Return the mean of the tasks' dev scores, in percent where their units differ.
+
+        The dev rows may be of the first task alone, which others are mixed into.
+        """
+        judged = [task for task in self.tasks[: len(scores)] if isinstance(task, Bound)]
+        if len({(task.metric, task.percent(-1.0)) for task in judged}) > 1:
+            scores = [task.percent(score) for task, score in zip(judged, scores, strict=True)]
+        return sum(scores) / len(scores)
 
     def _by_task(
         self, logits: Tensor, items: Sequence[Encoded]

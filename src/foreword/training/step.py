@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
@@ -15,7 +16,7 @@ from foreword.engine.passes import differentiate
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.methods.base import Trainable
-from foreword.tasks.base import Objective
+from foreword.tasks.base import Encoded, Objective
 from foreword.training.examples import Examples
 from foreword.training.regularise import Anchor, dropped
 from foreword.training.settings import Training
@@ -44,8 +45,25 @@ def adamw(trainable: Trainable, training: Training, rate: float) -> torch.optim.
     return torch.optim.AdamW(groups, lr=start, weight_decay=training.weight_decay)
 
 
+def divisors(objective: Objective, items: Sequence[Encoded]) -> dict[int, float]:
+    """Return what the losses of a batch's rows are divided by, for each task of the batch.
+
+    Divided and summed they are the mean loss of the batch. A task's mean is over its units (rows,
+    tokens ...), and enters by the task's share of the rows, whatever the other tasks' units are.
+    """
+    rows, units = Counter[int](), Counter[int]()
+    for item in items:
+        rows[item.task] += 1
+        units[item.task] += objective.units(item)
+    return {task: units[task] * (len(items) / rows[task]) for task in rows}
+
+
 class Learner:
-    """A method's parameters with their optimizer; ``step`` moves them once."""
+    """A method's parameters with their optimizer; ``step`` moves them once.
+
+    Parameters that belong to one task (``Trainable.task_of``) move as they would alone: by that
+    task's own mean loss, under a gradient that is clipped by itself.
+    """
 
     def __init__(
         self,
@@ -62,6 +80,10 @@ class Learner:
         self.rate = rate if training.rate is None else training.rate
         self.parameters = [p for p in trainable.parameters() if p.requires_grad]
         self.optimizer = adamw(trainable, training, rate)
+        self.by_task: dict[int | None, list[torch.nn.Parameter]] = {}
+        for name, parameter in trainable.named_parameters():
+            if parameter.requires_grad:
+                self.by_task.setdefault(trainable.owner(name), []).append(parameter)
         self.anchor = Anchor(self.parameters, training.l2_start) if training.l2_start else None
 
     def step(self, chosen: Sequence[int], factor: float, seed: int) -> Mapping[str, float]:
@@ -74,7 +96,7 @@ class Learner:
         Raises NotFiniteError, with nothing changed, for a loss or a gradient that is not finite.
         """
         train, objective = self.examples.train, self.objective
-        weight = sum(objective.weight(train[i]) for i in chosen)
+        divide = divisors(objective, [train[i] for i in chosen])
         places = self.world.share([train[i].example.length for i in chosen])
         items = [train[chosen[place]] for place in places]
         seen: list[tuple[list[int], Tensor]] = []
@@ -82,7 +104,10 @@ class Learner:
         def loss(group: list[int], logits: Tensor) -> Tensor:
             losses = objective.losses(logits, [items[i] for i in group])
             seen.append((group, losses.detach()))
-            return losses.sum() / weight
+            own: dict[int, list[int]] = {}
+            for n, i in enumerate(group):
+                own.setdefault(items[i].task, []).append(n)
+            return torch.stack([losses[n].sum() / divide[t] for t, n in sorted(own.items())]).sum()
 
         for settings in self.optimizer.param_groups:
             settings["lr"] = settings["base_rate"] * factor
@@ -106,14 +131,25 @@ class Learner:
                 mix=Mix.draw(mixup, chance) if mixup else None,
             )
         self.world.reduce(self.parameters)
+        self._as_alone(Counter(train[i].task for i in chosen))
         if self.anchor is not None:
             self.anchor.pull()
         (total,) = self.world.total(part)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.training.clip))
+        clip, groups = self.training.clip, self.by_task.values()
+        norm = math.hypot(*(float(torch.nn.utils.clip_grad_norm_(p, clip)) for p in groups))
         if not math.isfinite(total + norm):
             self._refuse(chosen, places, seen)
         self.optimizer.step()
         return {"loss": total, "rate": self.rate * factor, "norm": norm, "rows": len(chosen)}
+
+    def _as_alone(self, rows: Mapping[int, int]) -> None:
+        """Make the gradient of each task's parameters that of its own mean loss."""
+        for task, parameters in self.by_task.items():
+            if task is None or not rows[task]:
+                continue
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(sum(rows.values()) / rows[task])
 
     def _injection(self, rows: Sequence[int], chance: torch.Generator) -> Injection | Mixture:
         """Return what the rows of a step are run under."""

@@ -233,6 +233,8 @@ def prepare(
     learned = bound if objective is None else objective(bound)
     counts = None
     if replay is not None:
+        if training.mixup:
+            raise UserError("`mixup` would mix rows of different tasks; leave it or `replay` out")
         counts = replay.counts(len(train_rows))
         old = replay.task.bind(backbone)
         old.check(replay.rows, answers=True)

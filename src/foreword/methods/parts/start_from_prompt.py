@@ -92,4 +92,4 @@ def mean_loss(task: Bound, injection: Injection, rows: Sequence[Row]) -> float:
     total = torch.zeros(())
     for group, logits in infer(task.backbone, injection, examples, tokens=task.tokens):
         total += task.losses(logits, [items[i] for i in group]).sum().cpu()
-    return float(total) / sum(task.weight(item) for item in items)
+    return float(total) / sum(task.units(item) for item in items)

@@ -55,9 +55,9 @@ class Classifier(LabelExamples):
 
     # Learning ----------------------------------------------------------------------------------
 
-    def weight(self, item: Encoded) -> float:
-        """Return the row's weight in the mean loss, from the labelling."""
-        return self.labelling.weight(item)
+    def units(self, item: Encoded) -> int:
+        """Return how many the row counts as in the mean loss, from the labelling."""
+        return self.labelling.units(item)
 
     def scores(self, logits: Tensor, examples: Sequence[Example]) -> Tensor:
         """Return log-probabilities of the labels at every slot: (slots, labels)."""
@@ -71,7 +71,7 @@ class Classifier(LabelExamples):
         if not self.labelling.gold_alone:
             return self.labelling.losses(self.scores(logits, examples), items)
         losses = self.verbalizer.losses(logits, examples, [item.gold for item in items])
-        return losses * losses.new_tensor([self.weight(item) for item in items])
+        return losses * losses.new_tensor([self.labelling.importance(item) for item in items])
 
     def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
         """Return sums over rows, from which ``dev_score`` computes the dev score."""
@@ -81,6 +81,10 @@ class Classifier(LabelExamples):
     def dev_score(self, sums: Sequence[float], task: int = 0) -> float:
         """Return the labelling's dev score from summed ``dev_counts``."""
         return self.labelling.dev_score(sums)
+
+    def percent(self, score: float) -> float:
+        """Return a dev score in percent of the best there is, by the labelling."""
+        return self.labelling.percent(score)
 
     def fit_on_dev(self, rows: Sequence[Row], injection: Injection) -> Task:
         """Return the task with what its labelling fits on dev rows."""

@@ -103,8 +103,12 @@ class Labelling(ABC):
     def class_of(self, row: Row) -> str | None:
         """Return the class by which demonstrations are balanced, or None."""
 
-    def weight(self, item: Encoded) -> float:
-        """Return a row's weight in the mean loss."""
+    def units(self, item: Encoded) -> int:
+        """Return how many a row counts as in the mean loss."""
+        return 1
+
+    def importance(self, item: Encoded) -> float:
+        """Return what a row's loss is multiplied by."""
         return 1
 
     @abstractmethod
@@ -118,6 +122,10 @@ class Labelling(ABC):
     def dev_score(self, sums: Sequence[float]) -> float:
         """Return the dev score from summed ``dev_counts``."""
         return mean(sums)
+
+    def percent(self, score: float) -> float:
+        """Return a dev score in percent of the best there is."""
+        return score
 
     @abstractmethod
     def answer_of(self, scores: Tensor) -> dict[str, Any]:

@@ -93,8 +93,8 @@ class OneLabel(Labelling):
         """Return the row's label."""
         return self._label(row)
 
-    def weight(self, item: Encoded) -> float:
-        """Count every row once, or as much as its label weighs."""
+    def importance(self, item: Encoded) -> float:
+        """Return the weight of the row's label."""
         return 1 if self.weights is None else self.weights[self.names[item.gold]]
 
     def losses(self, scores: Tensor, items: Sequence[Encoded]) -> Tensor:

@@ -51,7 +51,7 @@ class Generator(TextExamples):
 
     # Learning ----------------------------------------------------------------------------------
 
-    def weight(self, item: Encoded) -> float:
+    def units(self, item: Encoded) -> int:
         """Count the target tokens."""
         return item.gold
 
@@ -70,6 +70,10 @@ class Generator(TextExamples):
     def dev_counts(self, logits: Tensor, items: Sequence[Encoded]) -> tuple[float, int]:
         """Return the summed log-likelihood of the answers' tokens, and their number."""
         return -float(self._entropies(logits, items, 0.0).sum()), sum(item.gold for item in items)
+
+    def percent(self, score: float) -> float:
+        """Return the probability of a token, their geometric mean, in percent."""
+        return 100 * math.exp(score)
 
     # Answering ---------------------------------------------------------------------------------
 
