@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from foreword.evaluation.apart import _hold_ctrl_c, call_apart
+from foreword.evaluation.apart import LOADED, _hold_ctrl_c, call_apart
 from foreword.training.interrupt import terminable
 from processes import PATIENCE, Stuck, left_over, process, until
 
@@ -19,7 +19,8 @@ def test_the_exit_status_is_returned(tmp_path: Path) -> None:
 
 
 def call_stuck(folder: Path) -> None:
-    """Call what never begins, as commands do."""
+    """Call what never begins, as commands do; nothing is loaded for it, which would take long."""
+    LOADED.clear()
     with terminable():
         call_apart(len, Stuck(folder.with_name("sign")), folder=folder)
 

@@ -500,9 +500,10 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "file" / "p", tmp_path / "folder"):
-        with pytest.raises(UserError, match=r"cannot be written"):
-            prompt().save(path)
+    with pytest.raises(UserError, match="p: cannot be written"):
+        prompt().save(tmp_path / "file" / "p")
+    with pytest.raises(UserError, match="folder: is a folder; name the file to write in it"):
+        prompt().save(tmp_path / "folder")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 

@@ -307,7 +307,7 @@ def test_a_checkpoint_cut_off_anywhere_is_refused_in_one_line(
         assert "\n" not in str(caught.value)
     path.unlink()
     path.mkdir()
-    with pytest.raises(UserError, match="damaged checkpoint"):
+    with pytest.raises(UserError, match="checkpoint: is a folder"):
         toy_run(out, resume=True)
 
 
