@@ -91,11 +91,104 @@ def test_quotes_are_text_where_rows_only_fit_without_them(tmp_path: Path) -> Non
     assert [list(row.values()) for row in fields(path)] == [
         ['"so', "x"],
         ["and", '"'],
-        ['"both"', '"z"'],
+        ["both", "z"],
     ]
     path.write_text('a\tb\n"so\tx\nand\t"\nalone\n1\t2\n', "utf-8")
-    assert [row["a"] for row in fields(path, on_bad=errors.append)] == ["1"]
-    assert [str(error).partition(": ")[0] for error in errors] == [f"{path}:2", f"{path}:4"]
+    assert [row["a"] for row in fields(path, on_bad=errors.append)] == ['"so', "and", "1"]
+    assert [str(error).partition(": ")[0] for error in errors] == [f"{path}:4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "said"),
+    [
+        (
+            'a\tb\n"so he said\tx\nfine\ty\nhe said "no"\ty\nbye"\tx\n',
+            [['"so he said', "x"], ["fine", "y"], ['he said "no"', "y"], ['bye"', "x"]],
+            None,
+        ),
+        (
+            'a\tb\n"both"\tx\n"lone\ty\n\nend"\ty\n"2\tlast"\tz\n',
+            [["both", "x"], ['"lone', "y"], ['end"', "y"], ["2\tlast", "z"]],
+            None,
+        ),
+        ('a\tb\n"2\nlines"\tx\n', [["2\nlines", "x"]], "a.csv:2: a quoted cell goes over 2 lines"),
+        (
+            'b\ta\nx\t"2\nlines"\ny\t"\n\n2"\n',
+            [["x", "2\nlines"], ["y", "\n\n2"]],
+            "a.csv:2: a quoted cell goes over 2 lines (and so do 1 more)",
+        ),
+        ('a,b\n"2\nlines",x\n', [["2\nlines", "x"]], None),
+        ('a,b\n"Hi,\nyou",x\n', [["Hi,\nyou", "x"]], "a.csv:2: a quoted cell goes over 2 lines"),
+        ('a;b\n"x;y\nz";y;w\nu;v\n', None, None),
+        ('a;b;c\n"x;y;1\nz;q";w\nu;v;w\n', [['"x', "y", "1"], ["z", 'q"', "w"], [*"uvw"]], None),
+    ],
+)
+def test_a_quote_that_pairs_up_lines_below_is_text_or_is_told(
+    text: str, rows: list[list[str]] | None, said: str | None, tmp_path: Path
+) -> None:
+    path, report = tmp_path / "a.csv", Lines()
+    path.write_text(text, "utf-8")
+    if rows is None:
+        with pytest.raises(UserError, match=r"a\.csv:2: cells in this row: 3, in the header: 2"):
+            read_rows(path)
+        return
+    read = read_rows(path, report=report)
+    assert [list(row.fields.values()) for row in read] == rows
+    assert [line.partition("; ")[0] for line in report.heard] == (
+        [] if said is None else [f"{tmp_path}/{said}"]
+    )
+    lines = text.split("\n")
+    for row in read:  # each begins on the line that is named
+        first = str(next(iter(row.fields.values()))).split("\n")[0]
+        assert (
+            lines[int(row.where.rpartition(":")[2]) - 1].lstrip('"').startswith(first.lstrip('"'))
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('text, label\n"a, b", "p"\nx, y\n"c" , "q"\n', [["a, b", "p"], ["x", "y"], ["c", "q"]]),
+        ('text,label\n"a, b", "p"\nx,y\n', [["a, b", "p"], ["x", "y"]]),
+        ('text; label\n "a; b"; p\n', [["a; b", "p"]]),
+        ("text | label\na | b\nc | d\n", [["a", "b"], ["c", "d"]]),
+        ("text,label\na, b\n", [["a", " b"]]),  # the header has no such space
+        ('text,label\na, "b" c\n', [["a", ' "b" c']]),
+    ],
+)
+def test_spaces_around_delimiters_and_quotes(
+    text: str, rows: list[list[str]], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text, "utf-8")
+    assert [list(row.values()) for row in fields(path)] == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter", "said"),
+    [
+        ("text~label\na~b\n", None, "'~' parts its cells, give `delimiter=~`"),
+        ("text::label\na::b\n", None, "'::' parts its cells, write a tab in its place"),
+        ("text\uff0clabel\na\uff0cb\n", None, "give `delimiter=\uff0c`"),
+        ("text\x01label\na\x01b\n", None, "write a tab in its place"),
+        ("text;label\na;b\n", ",", "give `delimiter=;`"),
+        ("text\tlabel\na\tb\n", ",", "write a tab in its place"),
+        ("text\nHello, you\n", None, None),
+        ("to-do\nco-op\n", None, None),
+        ("a:b\nno colon\n", None, None),
+        ("text,label\na~b,c\n", None, None),
+    ],
+)
+def test_one_column_that_may_be_several_is_told(
+    text: str, delimiter: str | None, said: str | None, tmp_path: Path
+) -> None:
+    path, report = tmp_path / "a.csv", Lines()
+    path.write_text(text, "utf-8")
+    read_rows(path, delimiter=delimiter, report=report)
+    assert len(report.heard) == (said is not None)
+    if said is not None:
+        assert report.heard[0].startswith(f"{path}: read as one column; if ")
+        assert report.heard[0].endswith(said)
 
 
 def test_lines_are_those_of_an_editor(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def read_file(
     """Read the rows of one file, which errors call ``name``.
 
     ``delimiter`` is the sign between the cells of a CSV or TSV file, None to find it. ``report``
-    hears of an encoding that had to be guessed. Raises UserError for an unknown ending, and for
-    content that is not what the ending says.
+    hears of an encoding that had to be guessed, and of cells that may be meant otherwise. Raises
+    UserError for an unknown ending, and for content that is not what the ending says.
     """
     suffix, zipped = _suffix(path.name)
     if suffix == ".parquet" and not zipped:
@@ -73,7 +73,7 @@ def read_text(
     if suffix is None:
         suffix = {"{": ".jsonl", "[": ".json"}.get(text.lstrip()[0], ".csv")
     if suffix in TABLES:
-        return read_table(text, name, delimiter=delimiter, on_bad=on_bad)
+        return read_table(text, name, delimiter=delimiter, on_bad=on_bad, report=report)
     if delimiter is not None:
         raise UserError(f"{name}: `delimiter` is for CSV and TSV files; leave it out")
     return _json(text, name) if suffix == ".json" else json_lines(text, name, on_bad=on_bad)

@@ -49,7 +49,8 @@ def read_rows(
 
     `delimiter` is the sign between the cells of a CSV or TSV file, one sign or a word such as
     `tab`; without, it is found. `on_bad` is given the error of each row that cannot be read: by
-    default it raises it. `report` hears of an encoding that had to be guessed.
+    default it raises it. `report` hears of an encoding that had to be guessed, and of cells that
+    may be meant otherwise.
 
     Raises UserError, in one line that begins with the file and the line, for whatever is missing,
     unreadable, malformed or empty.

@@ -9,6 +9,7 @@ from itertools import islice
 from foreword.data.bad_rows import OnBad
 from foreword.data.row import Row
 from foreword.errors import UserError
+from foreword.reporter import SILENT, Reporter
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 """The signs that are looked for between cells, with their names."""
@@ -21,19 +22,85 @@ _EXCEL = re.compile('\ufeff?"?sep=(.)"?(?:\r\n|\n|\r)')
 """The line with which Excel is told the delimiter of a file."""
 
 
-def read_table(text: str, name: str, *, delimiter: str | None, on_bad: OnBad) -> Iterator[Row]:
+def read_table(
+    text: str, name: str, *, delimiter: str | None, on_bad: OnBad, report: Reporter = SILENT
+) -> Iterator[Row]:
     """Read rows of cells under a header; all cells are texts. ``delimiter`` None finds it.
 
     Where quotes make rows uneven, and without them all rows have as many cells, they are text.
-    ``on_bad`` is given the error of each row that has other cells than the header.
+    ``on_bad`` is given the error of each row that has other cells than the header; ``report`` hears
+    of what may be meant otherwise: cells over several lines, and one column that may be several.
     """
     sign = delimiter or find_delimiter(text)
-    rows = list(cells(text, sign))
+    rows = list(_stray_quotes_as_text(cells(text, sign), text, sign, name, report))
     if not _even(rows) and _even(plain := list(cells(text, sign, quoted=False))):
         rows = plain
+    if other := _other_delimiter(text, rows):
+        one = len(other) == 1 and other.isprintable()
+        mend = f"give `delimiter={other}`" if one else "write a tab in its place"
+        report.line(f"{name}: read as one column; if {other!r} parts its cells, {mend}")
     called = DELIMITERS.get(sign or ",", f"'{sign}'")
     mend = f"fill the row, or quote a cell that holds a {called}"
-    return under_header(rows, name, mend=mend, on_bad=on_bad)
+    return under_header(_without_margins(rows), name, mend=mend, on_bad=on_bad)
+
+
+def _stray_quotes_as_text(
+    rows: Iterable[tuple[int, list[str]]],
+    text: str,
+    sign: str | None,
+    name: str,
+    report: Reporter,
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield rows; one over several lines, each of which is a whole row by itself, line by line.
+
+    This is so between tabs, which texts seldom hold, and where the row has other cells than the
+    header. In other tables "Hello, you" with a line break in it looks the same, and stays.
+    """
+    lines: list[str] = []
+    width, doubtful = 0, []
+    for line, row in rows:
+        width = width or (len(row) if any(map(str.strip, row)) else 0)
+        more = sum(len(_LINE_END.findall(cell)) for cell in row)
+        if not more:
+            yield line, row
+            continue
+        lines = lines or _LINE_END.split(text)
+        inside = enumerate(lines[line - 1 : line + more], start=line)
+        parts = [(n, next(cells(each, sign))[1]) for n, each in inside if each.strip()]
+        whole = all(len(part) == width for _, part in parts)
+        if whole and (sign == "\t" or len(row) != width):
+            yield from parts
+            continue
+        if whole or sign == "\t":
+            doubtful.append(f"{name}:{line}: a quoted cell goes over {more + 1} lines")
+        yield line, row
+    if doubtful:
+        others = f" (and so do {len(doubtful) - 1} more)" if doubtful[1:] else ""
+        report.line(f"{doubtful[0]}{others}; if its quotes are text, double and quote them")
+
+
+def _without_margins(rows: Sequence[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
+    """Leave out the spaces behind delimiters, or before them, where all of the header have one."""
+    _, header = next(_filled(rows), (1, []))
+    left = len(header) > 1 and all(cell.startswith(" ") for cell in header[1:])
+    right = len(header) > 1 and all(cell.endswith(" ") for cell in header[:-1])
+    for line, row in rows:
+        if left:
+            row = [*row[:1], *(cell.lstrip(" ") for cell in row[1:])]
+        if right:
+            row = [*(cell.rstrip(" ") for cell in row[:-1]), *row[-1:]]
+        yield line, row
+
+
+def _other_delimiter(text: str, rows: Sequence[tuple[int, list[str]]]) -> str | None:
+    """Return signs that part the only column, in the header and in all rows that are looked at."""
+    columns = [row[0] for _, row in islice(_filled(rows), SAMPLE) if len(row) == 1]
+    if len(columns) < 2 or len(columns) < len(list(islice(_filled(rows), SAMPLE))):
+        return None
+    for found in re.finditer(r"([^\w\s\"'.-])\1*|[\t\x00-\x08\x1f]", columns[0]):
+        if {cell.count(found[0]) for cell in columns} == {columns[0].count(found[0])}:
+            return found[0]
+    return None
 
 
 def under_header(
@@ -96,7 +163,7 @@ def find_delimiter(text: str) -> str | None:
         rows = [row for _, row in islice(_filled(cells(text, sign)), SAMPLE)]
         header, *widths = [len(row) for row in rows] or [1]
         same = sum(width == header for width in widths) / max(1, len(widths))
-        open_quotes = sum(cell.startswith('"') for row in rows for cell in row)
+        open_quotes = sum(cell.lstrip(" ").startswith('"') for row in rows for cell in row)
         return header > 1, same, -open_quotes, header
 
     best = max(DELIMITERS, key=shape)
@@ -117,18 +184,19 @@ def cells(
     r"""Yield the cells of each row, with the line that it starts on.
 
     A cell is quoted if its first sign is a quote, and the quote that ends it stands before a
-    delimiter or the end of a line. Quotes inside it are doubled (RFC 4180); where they are not, it
-    ends on its line. All other quotes are text, or all where no cell is ``quoted``. Without a
-    delimiter a row is one cell.
+    delimiter or the end of a line; spaces around the quotes are no part of it. Quotes inside it are
+    doubled (RFC 4180); where they are not, it ends on its line. All other quotes are text, or all
+    where no cell is ``quoted``. Without a delimiter a row is one cell.
 
     >>> [row for _, row in cells('"a;b";"c" d\n"e;f', ";")]
     [['a;b', '"c" d'], ['"e', 'f']]
     """
     sign = "" if delimiter is None else re.escape(delimiter)
     end = rf"(?=[\r\n{sign}]|\Z)"
-    quote = '"' if quoted else r"\Z\A"  # which matches nothing
+    pad = "" if delimiter == " " else " *+"
+    quote = f'{pad}"' if quoted else r"\Z\A"  # which matches nothing
     cell = re.compile(
-        rf'{quote}(?P<doubled>(?:[^"]++|"")*+)"{end}|{quote}(?P<single>[^\r\n]*?)"{end}'
+        rf'{quote}(?P<doubled>(?:[^"]++|"")*+)"{pad}{end}|{quote}(?P<single>[^\r\n]*?)"{pad}{end}'
         rf"|[^\r\n{sign}]*"
     )
     at, line = 0, 1
