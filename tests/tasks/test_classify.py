@@ -21,7 +21,8 @@ from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.verbalizer import LabelTree, normalize
+from foreword.tasks.labels.label_tree import LabelTree
+from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.templates.layout import room_for
 from foreword.tasks.words import words_of
 from plain import next_logits, twin

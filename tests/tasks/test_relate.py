@@ -74,7 +74,7 @@ def test_the_dev_score_is_that_of_the_evaluation() -> None:
     task = Relate().complete(ROWS, get("llama")).bind(get("llama"))
     rows = [row for _ in range(3) for row in ROWS]
     items = [task.dev_example(row, 200) for row in rows]
-    sums = [0.0] * 9
+    sums = [0.0] * 3 * len(task.labels)
     for group, logits in infer(
         task.backbone, NOTHING, [item.example for item in items], 60, tokens=task.tokens
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Example:
 
     @property
     def length(self) -> int:
-        """Tokens in the row with all its branches, an upper bound of what a pass costs."""
-        return len(self.ids) + sum(map(len, self.branches))
+        """Tokens in the row with the tree of its branches, what a pass over a tree costs."""
+        return len(self.ids) + len(tree_of(self.branches).tokens)
 
     def after(self, lead: int) -> Example:
         """Return the example without its first ``lead`` tokens, which were run elsewhere."""
@@ -51,6 +52,37 @@ def common_lead(examples: Iterable[Example]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
+class Tree:
+    """Branches merged where they begin alike, so that each beginning is run once.
+
+    ``parents`` are places among ``tokens``, -1 for what the branches stand behind. ``places`` has
+    a tuple for each branch: where its tokens are.
+    """
+
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...]
+    places: tuple[tuple[int, ...], ...]
+
+
+@lru_cache(maxsize=256)  # the branches of a task's rows are often the same
+def tree_of(branches: tuple[tuple[int, ...], ...]) -> Tree:
+    """Return the tree of some branches."""
+    tokens, parents, places = list[int](), list[int](), list[tuple[int, ...]]()
+    at: dict[tuple[int, int], int] = {}  # parent, token -> place
+    for branch in branches:
+        own, parent = list[int](), -1
+        for token in branch:
+            if (parent, token) not in at:
+                at[parent, token] = len(tokens)
+                tokens.append(token)
+                parents.append(parent)
+            parent = at[parent, token]
+            own.append(parent)
+        places.append(tuple(own))
+    return Tree(tuple(tokens), tuple(parents), tuple(places))
+
+
+@dataclass(frozen=True)
 class Line:
     """A sequence to run: tokens, and each one's parent where the tokens form a tree."""
 
@@ -68,17 +100,10 @@ def lines(example: Example, *, tree: bool) -> tuple[list[Line], list[tuple[int, 
     if not tree or len(example.branches) == 1:
         whole = [Line((*head, *branch, *tail)) for branch in example.branches]
         return whole, [(b, len(head) + j) for b, j in example.targets]
-    tokens, parents = list(head), list(range(-1, len(head) - 1))
-    at: dict[tuple[int, ...], int] = {(): len(head) - 1}
-    for branch in example.branches:
-        for size in range(1, len(branch) + 1):
-            path = branch[:size]
-            if path not in at:
-                at[path] = len(tokens)
-                tokens.append(path[-1])
-                parents.append(at[path[:-1]])
-    places = [(0, at[example.branches[b][: j + 1]]) for b, j in example.targets]
-    return [Line(tuple(tokens), tuple(parents))], places
+    made, size = tree_of(example.branches), len(head)
+    parents = (*range(-1, size - 1), *(size + parent for parent in made.parents))
+    places = [(0, size + (made.places[b][j] if j >= 0 else -1)) for b, j in example.targets]
+    return [Line((*head, *made.tokens), parents)], places
 
 
 @dataclass(frozen=True)

@@ -68,14 +68,22 @@ def _resampled_confusion(
     confusion: NDArray[np.int64], seed: int, resamples: int
 ) -> tuple[Floats, Floats]:
     """Accuracy and macro F1, (R,) each and 0 to 1, of bootstrap samples of a confusion matrix."""
+    hits, support, claimed = resampled_label_counts(confusion, seed, resamples)
+    return hits.sum(axis=1) / confusion.sum(), macro_f1(hits, support, claimed)
+
+
+def resampled_label_counts(
+    confusion: NDArray[Any], seed: int, resamples: int
+) -> tuple[Floats, Floats, Floats]:
+    """Hits, support and claims, (R, K) each, of bootstrap samples of a matrix (K, K)."""
     gold, guess = np.nonzero(confusion)  # the M cells that have rows
     one_hot = np.eye(len(confusion))
     table = np.hstack(
         [one_hot[gold] * (gold == guess)[:, None], one_hot[gold], one_hot[guess]]
     )  # (M, 3K)
     sums = resampled_sums(table, confusion[gold, guess].astype(np.float64), seed, resamples)
-    hits, support, claimed = np.split(sums, 3, axis=1)  # (R, K) each
-    return hits.sum(axis=1) / confusion.sum(), macro_f1(hits, support, claimed)
+    hits, support, claimed = np.split(sums, 3, axis=1)
+    return hits, support, claimed
 
 
 def macro_f1(hits: Floats, support: Floats, claimed: Floats) -> Floats:
@@ -103,5 +111,5 @@ def mcc(hits: Floats, support: Floats, claimed: Floats) -> Floats:
 
 
 def label_counts(confusion: Floats) -> tuple[Floats, Floats, Floats]:
-    """Hits, support and claims of each label, (K,) each, of a matrix (gold K, predicted K)."""
-    return np.diagonal(confusion), confusion.sum(1), confusion.sum(0)
+    """Hits, support and claims of each label, (..., K) each, of (..., gold K, predicted K)."""
+    return np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1), confusion.sum(-2)

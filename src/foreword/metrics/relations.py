@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from foreword.metrics.resample import Floats, check_rows, interval, resampled_sums
+from foreword.metrics.classification import label_counts, macro_f1, resampled_label_counts
+from foreword.metrics.resample import Floats, check_rows, interval
 
 _DIRECTED = re.compile(r"(?P<name>.+)\((?P<first>\w+),(?P<second>\w+)\)")
 
@@ -23,8 +24,10 @@ def split_direction(label: str) -> tuple[str, str]:
     return (label, "") if found is None else (found["name"], f"{found['first']},{found['second']}")
 
 
-def official_f1(confusion: Floats, labels: Sequence[str], none: str) -> Floats:
-    """Macro F1, 0 to 1, over relations but ``none``: (..., K, K) gold by predicted -> (...).
+def official_f1(
+    hits: Floats, support: Floats, claimed: Floats, labels: Sequence[str], none: str
+) -> Floats:
+    """Macro F1, 0 to 1, over relations but ``none``, of each label's counts: (..., K) -> (...).
 
     Hendrickx et al. 2010, the scorer's "(9+1)-way evaluation taking directionality into account":
     a relation is right with its direction alone, and one of the other direction counts against
@@ -34,11 +37,7 @@ def official_f1(confusion: Floats, labels: Sequence[str], none: str) -> Floats:
     own = np.array(
         [[split_direction(label)[0] == name for label in labels] for name in names], float
     )
-    right = np.diagonal(confusion, axis1=-2, axis2=-1) @ own.T  # (..., relations)
-    support, claimed = confusion.sum(-1) @ own.T, confusion.sum(-2) @ own.T
-    f1 = 2 * right / np.maximum(support + claimed, 1)
-    present = support > 0
-    return np.asarray((f1 * present).sum(-1) / np.maximum(present.sum(-1), 1))
+    return macro_f1(hits @ own.T, support @ own.T, claimed @ own.T)
 
 
 def relations(
@@ -59,11 +58,9 @@ def relations(
     confusion = np.zeros((len(labels), len(labels)))
     for truth, guess in zip(gold, predicted, strict=True):
         confusion[index[truth], index[guess]] += 1
-    kinds = np.nonzero(confusion)  # the M cells that have rows
-    cells = np.eye(confusion.size)[np.ravel_multi_index(kinds, confusion.shape)]  # (M, K * K)
-    sums = resampled_sums(cells, confusion[kinds], seed, resamples)
-    value = 100 * float(official_f1(confusion, labels, none))
-    samples = 100 * official_f1(sums.reshape(-1, *confusion.shape), labels, none)
+    value = 100 * float(official_f1(*label_counts(confusion), labels, none))
+    sums = resampled_label_counts(confusion, seed, resamples)
+    samples = 100 * official_f1(*sums, labels, none)
     return {
         "official_f1": round(value, 2),
         "intervals": {"official_f1": interval(value, samples).bounds()},

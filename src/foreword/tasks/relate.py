@@ -86,7 +86,9 @@ class Relate(ShowingTask):
             names,
             self.label_field,
             metric="official_f1",
-            level=lambda confusion: 100 * float(official_f1(confusion, names, self.none)),
+            level=lambda hits, support, claimed: (
+                100 * float(official_f1(hits, support, claimed, names, self.none))
+            ),
             usable=self._usable,
             more=more,
             needs=(self.text_field, self.head_field, self.tail_field),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,12 +25,19 @@ def shift_parents(line: Line, lead: int) -> list[int]:
 
 def ancestors(trees: Sequence[Sequence[int]], length: int) -> Tensor:
     """Let each token see itself and its ancestors: (B, 1, T, T) bool."""
-    seen = torch.eye(length, dtype=torch.bool).repeat(len(trees), 1, 1)
-    for row, parents in enumerate(trees):
-        for token, parent in enumerate(parents):
-            if parent >= 0:
-                seen[row, token] |= seen[row, parent]
-    return seen[:, None]
+    seen = np.tile(np.eye(length, dtype=bool), (len(trees), 1, 1))
+    for own, parents in zip(seen, trees, strict=True):
+        above = np.array(parents)
+        # Token 0 has no parent; the chain behind it, most of a row, is a triangle.
+        chain = int(np.argmin([*(above == np.arange(len(above)) - 1), False]))
+        own[:chain, :chain] = np.tri(chain, dtype=bool)
+        left = np.arange(chain, len(above))
+        left = left[above[left] >= 0]
+        while len(left):  # one round for each further step from the chain
+            ready = ~np.isin(above[left], left)
+            own[left[ready]] |= own[above[left[ready]]]
+            left = left[~ready]
+    return torch.from_numpy(seen)[:, None]
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -18,20 +18,20 @@ from foreword.metrics.resample import Floats
 from foreword.tasks.base import Encoded, mean
 from foreword.tasks.labels.labelling import Labelling, check_label
 
-Level = Callable[[Floats], float]
-"""A score in percent points of a confusion matrix, (gold K, predicted K)."""
+Level = Callable[[Floats, Floats, Floats], float]
+"""A score in percent points of how many rows of each label are right, have it and are given it."""
 
 
-def _accuracy(confusion: Floats) -> float:
-    return 100 * float(np.trace(confusion) / confusion.sum())
+def _accuracy(hits: Floats, support: Floats, claimed: Floats) -> float:
+    return 100 * float(hits.sum() / support.sum())
 
 
-def _macro_f1(confusion: Floats) -> float:
-    return 100 * float(scored.macro_f1(*scored.label_counts(confusion)))
+def _macro_f1(hits: Floats, support: Floats, claimed: Floats) -> float:
+    return 100 * float(scored.macro_f1(hits, support, claimed))
 
 
-def _mcc(confusion: Floats) -> float:
-    return 100 * float(scored.mcc(*scored.label_counts(confusion)))
+def _mcc(hits: Floats, support: Floats, claimed: Floats) -> float:
+    return 100 * float(scored.mcc(hits, support, claimed))
 
 
 LEVELS: Mapping[str, Level] = {"accuracy": _accuracy, "macro_f1": _macro_f1, "mcc": _mcc}
@@ -50,7 +50,7 @@ def nothing_more(gold: Sequence[str], predicted: Sequence[str], seed: int) -> di
 class OneLabel(Labelling):
     """One label a row.
 
-    ``level`` makes the dev score, of the name ``metric``, of a confusion matrix, None for accuracy;
+    ``level`` makes the dev score, named ``metric``, of each label's counts, None for accuracy;
     ``usable`` raises UserError for rows that are not, by the fields that it ``needs``; ``more``
     gives scores beside the usual ones. The loss of a row is multiplied by its label's weight, where
     there are ``weights``.
@@ -110,27 +110,29 @@ class OneLabel(Labelling):
         return -(1 - share) * weighed[range(len(items)), gold] - share * weighed.mean(1)
 
     def dev_counts(self, scores: Tensor, items: Sequence[Encoded]) -> tuple[float, ...]:
-        """Return 100 for each row that is right, and the rows; or the confusion matrix."""
+        """Return 100 for each row that is right, and the rows; or each label's counts."""
         best = scores.argmax(1).tolist()
         if self.level is None:
             right = sum(b == item.gold for b, item in zip(best, items, strict=True))
             return 100.0 * right, len(items)
-        confusion = np.zeros((len(self.names), len(self.names)))
+        counts = np.zeros((3, len(self.names)))  # hits, support, claimed
         for guess, item in zip(best, items, strict=True):
-            confusion[item.gold, guess] += 1
-        return tuple(confusion.ravel().tolist())
+            counts[0, guess] += guess == item.gold
+            counts[1, item.gold] += 1
+            counts[2, guess] += 1
+        return tuple(counts.ravel().tolist())
 
     def dev_score(self, sums: Sequence[float]) -> float:
         """Return the level that was asked for."""
         if self.level is None:
             return mean(sums)
-        return self.level(np.array(sums).reshape(len(self.names), -1))
+        return self.level(*np.array(sums).reshape(3, -1))
 
     def answer_of(self, scores: Tensor) -> dict[str, Any]:
         """Return the likeliest label, and the probabilities of all."""
-        by_label = dict(zip(self.names, scores[0].exp().tolist(), strict=True))
-        best = max(by_label, key=lambda label: by_label[label])
-        return {"label": best, "probabilities": by_label}
+        chances = scores[0].exp().tolist()
+        best = self.names[chances.index(max(chances))]
+        return {"label": best, "probabilities": dict(zip(self.names, chances, strict=True))}
 
     def score(
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
