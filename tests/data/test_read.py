@@ -9,15 +9,17 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from foreword.data.hub import DEV, TEST
+from foreword.data.folder import DEV, TEST
 from foreword.data.read import read_rows
 from foreword.data.row import Row, kind
+from foreword.data.rows import as_rows
 from foreword.data.shapes import canonical, require
 from foreword.errors import UserError
+from foreword.reporter import Reporter
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 ROWS = [{"text": "good film", "label": "pos"}, {"text": "bad — très", "label": "neg"}]
@@ -340,23 +342,112 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-def test_folder_through_datasets(datasets: Any) -> None:
-    Path("text").mkdir()  # also the name of a builder of `datasets`
-    for part, row in enumerate(ROWS):
-        Path(f"text/train-{part}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    rows = read_rows("text")
-    assert fields(rows) == ROWS
-    assert wheres(rows) == ["text:1", "text:2"]
-    assert complaint(lambda: read_rows("text", split="trian")) == (
-        "text: no split 'trian'; did you mean 'train'? (known: train)"
+def test_a_folder_is_read_as_its_files_are() -> None:
+    """No value changes: `datasets` would make 1 of 01, 1.5 of 1.50 and a date of a text."""
+    texts = {
+        "train-00000-of-00002.csv": "id,text,label\n01,1.50,NA\n",
+        "train-00001-of-00002.csv": "id,text,label\n002,true,null\n1e3,x\n",
+        "data/test.jsonl": '{"text": "2024-01-01", "label": 1}\n',
+        "validation/part-10.jsonl": '{"text": "last", "label": "01"}\n',
+        "validation/part-2.jsonl": '{"text": "first", "label": "01"}\n',
+        "README.md": "---\nlicense: mit\n---\n",
+        ".cache/train.csv": "id\n1\n",
+        "dataset_infos.json": "{}",
+    }
+    for name, text in texts.items():
+        Path("text", name).parent.mkdir(parents=True, exist_ok=True)  # also a builder of `datasets`
+        Path("text", name).write_text(text, "utf-8")
+    errors: list[UserError] = []
+    rows = read_rows("text", on_bad=errors.append)
+    assert [list(row.values()) for row in fields(rows)] == [
+        ["01", "1.50", "NA"],
+        ["002", "true", "null"],
+    ]
+    assert wheres(rows) == ["text/train-00000-of-00002.csv:2", "text/train-00001-of-00002.csv:2"]
+    assert [str(error).partition(": ")[0] for error in errors] == [
+        "text/train-00001-of-00002.csv:3"
+    ]
+    assert fields(read_rows("text", split=TEST)) == [{"text": "2024-01-01", "label": 1}]
+    assert [row["text"] for row in fields(read_rows("text", split=DEV))] == ["first", "last"]
+    assert read_rows("text:dev") == read_rows("text", split=DEV)
+    assert complaint(lambda: read_rows("text:trian")) == (
+        "text: no split 'trian'; did you mean 'train'? (known: test, train, validation)"
     )
 
 
-def test_folder_that_datasets_cannot_read(datasets: Any) -> None:
+def test_a_folder_says_what_it_is_read_from() -> None:
+    class Lines(Reporter):
+        heard: ClassVar[list[str]] = []
+
+        def line(self, text: str) -> None:
+            self.heard.append(text)
+
     Path("set").mkdir()
-    line = complaint(lambda: read_rows("set"))
-    assert line.startswith("set: cannot be read as a dataset (")
-    assert line.endswith("); give a file")
+    for part in (1, 2):
+        Path(f"set/train_{part}.jsonl").write_text(JSONL, encoding="utf-8")
+    assert len(read_rows("set", report=Lines())) == 4
+    assert Lines.heard == ["set: rows are read from 2 files, set/train_1.jsonl ..."]
+    Path("set/train.csv").write_text(CSV, encoding="utf-8")
+    assert complaint(lambda: read_rows("set")) == (
+        "set: has rows of 'train' in several formats (set/train.csv, set/train_1.jsonl); give one "
+        "file"
+    )
+
+
+def test_a_readme_says_which_files_are_of_a_split() -> None:
+    Path("set/more").mkdir(parents=True)
+    for name, text in (("a.csv", CSV), ("more/b.csv", CSV), ("more/c.csv", "text,label\nx,y\n")):
+        Path("set", name).write_text(text, encoding="utf-8")
+    named = "data_files: [{split: train, path: [a.csv, more/b.csv]}, {split: held, path: more/c*}]"
+    one = f"- config_name: one\n  {named}\n"
+    for head in (f"configs:\n{one}", f"configs:\n{one}  default: true\n- {{config_name: two}}\n"):
+        Path("set/README.md").write_text(f"---\n{head}---\n# A set\n", "utf-8")
+        assert fields(read_rows("set")) == ROWS * 2
+        assert fields(read_rows("set:held")) == [{"text": "x", "label": "y"}]
+    other = "- config_name: two\n  data_files: a.csv\n"
+    Path("set/README.md").write_text(f"---\nconfigs:\n{one}{other}---\n", "utf-8")
+    assert complaint(lambda: read_rows("set")) == (
+        "set: its README.md names several configurations (one, two); give a file of one"
+    )
+
+
+def test_folder_without_rows() -> None:
+    Path("set").mkdir()
+    Path("set/state.txt").touch()
+    assert complaint(lambda: read_rows("set")) == (
+        "set: holds no files of rows (.jsonl, .ndjson, .json, .csv, .tsv, .xlsx, .parquet); give a "
+        "file"
+    )
+
+
+def test_class_labels_have_their_names_wherever_rows_are(datasets: Any) -> None:
+    """In one file, in shards, saved, and in memory; alone, in lists and in objects."""
+    import pyarrow.parquet
+
+    label = datasets.ClassLabel(names=["neg", "pos"])
+    features = datasets.Features(
+        text=datasets.Value("string"),
+        label=label,
+        tags=datasets.Sequence(label),
+        about={"kind": label},
+        parts=[{"kind": label}],
+    )
+    about = [{"tags": [0, 1], "about": {"kind": 1}, "parts": [{"kind": 0}]} for _ in range(3)]
+    rows = [{"text": f"t{n}", "label": n, **about[n]} for n in (1, 0, -1)]
+    made = datasets.Dataset.from_list(rows, features=features)
+    Path("set").mkdir()
+    for name in ("one.parquet", "set/train-0.parquet"):
+        made.to_parquet(name)
+    made.save_to_disk("saved")
+    seen = {"tags": ["neg", "pos"], "about": {"kind": "pos"}, "parts": [{"kind": "neg"}]}
+    expected = [
+        {"text": "t1", "label": "pos", **seen},
+        {"text": "t0", "label": "neg", **seen},
+        {"text": "t-1", "label": None, **seen},
+    ]
+    for source in ("one.parquet", "set", "saved", made, pyarrow.parquet.read_table("one.parquet")):
+        assert fields(as_rows(source)) == expected
+    assert wheres(read_rows("set"))[2] == "set/train-0.parquet:3"
 
 
 def test_saved_folder_names_its_labels(datasets: Any) -> None:

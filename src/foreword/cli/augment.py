@@ -15,7 +15,7 @@ from foreword.cli.flags import given, parameters_of
 from foreword.cli.reading import USUAL as USUAL_READING
 from foreword.cli.reading import Read
 from foreword.cli.terminal import CommandTerminal
-from foreword.data.hub import DEV, TEST
+from foreword.data.folder import DEV, TEST
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.report import console, tables

@@ -17,7 +17,7 @@ from foreword.cli.panels import DATA, FURTHER, OUTPUT, TRAINING
 from foreword.cli.reading import Reading
 from foreword.cli.sweep import grid, with_values
 from foreword.cli.terminal import CommandTerminal
-from foreword.data.hub import DEV, TEST
+from foreword.data.folder import DEV, TEST
 from foreword.data.sample import first, hold_out
 from foreword.errors import UserError
 from foreword.evaluation.records import Record, read_records, summarise

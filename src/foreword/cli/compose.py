@@ -13,7 +13,7 @@ from foreword.cli.common import USUALLY, Json, Loaded, Model, backbone_of
 from foreword.cli.completion import File
 from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
-from foreword.data.hub import DEV, TEST
+from foreword.data.folder import DEV, TEST
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.errors import UserError

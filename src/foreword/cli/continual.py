@@ -10,7 +10,7 @@ from typing import Any
 from foreword.backbone.backbone import Backbone
 from foreword.cli.settings import Settings
 from foreword.cli.terminal import CommandTerminal
-from foreword.data.hub import TEST
+from foreword.data.folder import TEST
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.errors import UserError

@@ -21,8 +21,8 @@ from foreword.cli.completion import File
 from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import parse_windows
+from foreword.data.folder import TEST
 from foreword.data.formats import TABLES
-from foreword.data.hub import TEST
 from foreword.data.write import check_writable, write_rows
 from foreword.errors import UserError
 from foreword.metrics.titles import FURTHER

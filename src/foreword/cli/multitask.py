@@ -16,7 +16,7 @@ from foreword.cli.reading import Reading
 from foreword.cli.run_file import named, read_mapping
 from foreword.cli.terminal import CommandTerminal
 from foreword.config.values import from_plain
-from foreword.data.hub import DEV, TEST
+from foreword.data.folder import DEV, TEST
 from foreword.data.row import Row
 from foreword.data.sample import draw, others
 from foreword.errors import UserError, nearest

@@ -20,8 +20,8 @@ from foreword.cli.completion import File
 from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
 from foreword.data.bad_rows import BadRows, refuse
+from foreword.data.folder import TEST
 from foreword.data.formats import TABLES
-from foreword.data.hub import TEST
 from foreword.data.write import check_writable, write_rows
 from foreword.errors import UserError
 from foreword.report import console, tables

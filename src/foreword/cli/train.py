@@ -15,7 +15,7 @@ from foreword.cli.flags import NO_FLAGS, Flags
 from foreword.cli.panels import FURTHER, TRAINING
 from foreword.cli.reading import Reading
 from foreword.cli.terminal import CommandTerminal
-from foreword.data.hub import DEV, TEST
+from foreword.data.folder import DEV, TEST
 from foreword.data.rows import as_rows
 from foreword.data.sample import draw, others
 from foreword.errors import UserError

@@ -13,7 +13,7 @@ import numpy as np
 from foreword.compose.ensemble import fusion_of
 from foreword.compose.fusion import Poll
 from foreword.compose.together import check_together, check_weights, equal_weights
-from foreword.data.hub import DEV
+from foreword.data.folder import DEV
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError

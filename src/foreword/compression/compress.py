@@ -14,7 +14,7 @@ from foreword.backbone.decode import Decoding
 from foreword.backbone.shared import backbone_of
 from foreword.compression.distil import Distillation
 from foreword.compression.self_study import SelfStudy, ask_questions
-from foreword.data.hub import TEST
+from foreword.data.folder import TEST
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
 from foreword.data.sample import hold_out

@@ -12,9 +12,11 @@ from typing import Any
 
 from foreword.data.bad_rows import OnBad, refuse
 from foreword.data.encodings import decode
+from foreword.data.nested import questions
 from foreword.data.row import Row, kind
 from foreword.data.spreadsheet import AS_CSV, read_spreadsheet
 from foreword.data.tables import read_table
+from foreword.data.values import named, plain
 from foreword.errors import UserError, nearest
 from foreword.reporter import SILENT, Reporter
 
@@ -108,7 +110,7 @@ def json_lines(text: str, name: str, *, on_bad: OnBad = refuse) -> Iterator[Row]
         except UserError as error:
             on_bad(error)
         else:
-            yield row
+            yield from (Row(fields, row.where) for fields in questions(row.fields))
 
 
 def _json(text: str, name: str) -> Iterator[Row]:
@@ -121,14 +123,20 @@ def _json(text: str, name: str) -> Iterator[Row]:
             f'{name}:1: expected a list of objects or {{"data": [...]}}, found '
             f"{kind(value)}{' without such a list' * isinstance(value, dict)}; put the rows in one"
         )
-    for number, record in enumerate(records, start=1):
-        yield _object(record, f"{name}:{number}", hint="write each row as one")
+    number = 0
+    for record in records:
+        whole = _object(record, f"{name}:{number + 1}", hint="write each row as one")
+        for fields in questions(whole.fields):
+            number += 1
+            yield Row(fields, f"{name}:{number}")
 
 
 def _parsed(text: str, name: str, line: int, *, hint: str) -> Any:
     """Parse JSON that starts at `line` of the file."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
+    except _TwiceError as error:
+        raise UserError(f"{name}:{line}: key '{error}' is there twice; leave one out") from None
     except json.JSONDecodeError as error:
         place = f"{name}:{line + error.lineno - 1}"
         raise UserError(
@@ -138,6 +146,19 @@ def _parsed(text: str, name: str, line: int, *, hint: str) -> Any:
         raise UserError(
             f"{name}:{line}: JSON nested too deeply, or a number too long; store it as text"
         ) from None
+
+
+class _TwiceError(Exception):
+    """An object has a key twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its keys and values, of which none may be lost."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceError(next(key for key in keys if keys.count(key) > 1))
+    return made
 
 
 def _object(value: Any, where: str, *, hint: str) -> Row:
@@ -154,11 +175,21 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     try:
-        records = pq.read_table(path).to_pylist()
+        records = arrow_records(pq.read_table(path))
     except (pa.ArrowException, OSError) as error:
         reason = first_line(error)
         raise UserError(f"{name}: not a whole Parquet file ({reason}); write it again") from None
     return (Row(record, f"{name}:{n}") for n, record in enumerate(records, start=1))
+
+
+def arrow_records(table: Any) -> list[dict[str, Any]]:
+    """Return the records of a `pyarrow.Table`, with class labels by the names in its schema."""
+    about = (table.schema.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        features = json.loads(about)["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        features = None
+    return [plain(named(features, record)) for record in table.to_pylist()]
 
 
 def first_line(error: BaseException) -> str:

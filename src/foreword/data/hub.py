@@ -1,4 +1,4 @@
-"""Folders of rows, and data sets of the hub: what the `datasets` library reads."""
+"""Data sets of the hub, and those saved to disk: what the `datasets` library reads."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foreword.data.formats import first_line, may_hold_rows, neighbours, read_file
+from foreword.data.formats import first_line, neighbours
 from foreword.data.row import Row
+from foreword.data.values import named, plain
 from foreword.errors import UserError, nearest
 
 # The owner is required: a bare word is more likely a misspelt file, and `datasets` takes "csv" or
 # "text" for a builder over the current folder.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+){1,2}")
-
-
-DEV = ("validation", "dev", "valid", "val")
-TEST = ("test",)
-"""What the splits of dev and of test rows are called, most usual first."""
 
 
 def parse_split(source: str | Path) -> tuple[str | Path, str | None]:
@@ -29,32 +25,23 @@ def parse_split(source: str | Path) -> tuple[str | Path, str | None]:
     return (name, split) if HUB_ID.fullmatch(name) or Path(name).is_dir() else (source, None)
 
 
-def read_folder(
-    source: str | Path,
-    path: Path,
-    splits: Sequence[str],
-    *,
-    explicit: bool,
-    options: Mapping[str, Any],
+def is_saved(path: Path) -> bool:
+    """Tell whether a folder holds what `datasets` saved to disk."""
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def read_saved(
+    source: str | Path, path: Path, splits: Sequence[str], *, explicit: bool
 ) -> Iterator[Row]:
-    """Read the first of ``splits`` that a folder has, one of files or one `datasets` saved.
+    """Read the first of ``splits`` that a saved data set has.
 
-    Without ``explicit``, a saved data set that has no splits may be of any, and rows to score may
-    be the only split that there is. ``options`` are those of ``read_file``.
+    Without ``explicit``, one without splits may be of any, and rows to score may be the only split
+    that there is.
     """
-    saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
-    for split in () if saved else splits:
-        alike = [each for each in path.iterdir() if split in each.name and may_hold_rows(each)]
-        if len(alike) == 1 and alike[0].is_file() and alike[0].stem.split(".")[0] == split:
-            # The plain case needs no library, and so keeps lines in its complaints.
-            return read_file(alike[0], str(Path(source) / alike[0].name), **options)
-
     import datasets  # slow to import
 
     try:
-        # The whole path, because a folder called "text" or "json" would else mean a builder.
-        whole = str(path.resolve())
-        loaded = datasets.load_from_disk(whole) if saved else datasets.load_dataset(whole)
+        loaded = datasets.load_from_disk(str(path.resolve()))
     except Exception as error:  # whatever another library raises about a file is not our bug
         reason = first_line(error.__cause__ or error)
         raise UserError(f"{source}: cannot be read as a dataset ({reason}); give a file") from None
@@ -101,13 +88,5 @@ def _dataset(
 
 def dataset_records(dataset: Any) -> list[dict[str, Any]]:
     """Return the records of a `datasets.Dataset`, with class labels by name, not by number."""
-    from datasets import ClassLabel
-
-    labels = {k: f.names for k, f in dataset.features.items() if isinstance(f, ClassLabel)}
-    records: list[dict[str, Any]] = dataset.to_list()
-    for record in records:
-        for column, names in labels.items():
-            index = record[column]
-            # `datasets` writes -1 where a label is withheld.
-            record[column] = names[index] if index is not None and index >= 0 else None
-    return records
+    features = dataset.features.to_dict()
+    return [plain(named(features, record)) for record in dataset.to_list()]

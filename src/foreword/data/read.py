@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.data.bad_rows import OnBad, convert, refuse
+from foreword.data.folder import read_files
 from foreword.data.formats import (
     first_line,
     is_data_name,
@@ -19,7 +20,7 @@ from foreword.data.formats import (
     read_file,
     read_text,
 )
-from foreword.data.hub import HUB_ID, parse_split, read_folder, read_hub
+from foreword.data.hub import HUB_ID, is_saved, parse_split, read_hub, read_saved
 from foreword.data.row import Row
 from foreword.data.tables import parse_delimiter
 from foreword.errors import UserError, nearest
@@ -40,7 +41,8 @@ def read_rows(
     `source` is a `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` (any of them also `.gz`), `.xlsx` or
     `.parquet` file; `-` for JSON lines, JSON or CSV on standard input; a folder of such files or
     one that `datasets` saved; or a hub id, `owner/name` or `owner/name/configuration`. Class labels
-    that `datasets` stores as numbers come back as their names.
+    that `datasets` stores as numbers come back as their names, and questions that are nested in
+    documents, as in SQuAD, as a row each.
 
     `columns` maps a field's name to the column it is read from, as in `{"text": "sentence"}`; a
     column of the file that already bears that name gives way. `split` (default `train`) picks the
@@ -78,7 +80,9 @@ def _records(
     if isinstance(source, str) and "://" in source and not path.exists():
         raise UserError(f"{source}: is an address, not a file; download it and give its path")
     if path.is_dir():
-        return read_folder(source, path, splits, explicit=explicit, options=options)
+        if is_saved(path):
+            return read_saved(source, path, splits, explicit=explicit)
+        return read_files(source, path, splits, explicit=explicit, options=options)
     if not path.exists() and str(source) != "-":
         if isinstance(source, str) and HUB_ID.fullmatch(source) and not is_data_name(source):
             return read_hub(source, path, splits, explicit=explicit)

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
 from foreword.data.bad_rows import OnBad, convert, refuse
+from foreword.data.formats import arrow_records
 from foreword.data.hub import dataset_records
+from foreword.data.nested import questions
 from foreword.data.read import read_rows, rename
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
+from foreword.data.values import plain
 from foreword.errors import UserError
 from foreword.reporter import SILENT, Reporter
 
@@ -56,7 +59,7 @@ def as_rows(
             report=report,
         )
     else:
-        records = records_of(source, fields)
+        records = [each for given in records_of(source, fields) for each in _records_in(given)]
         rows = [_row(record, f"{name} {number}") for number, record in enumerate(records, start=1)]
         if columns:
             rows = list(convert(rows, lambda row: rename(row, columns), on_bad))
@@ -125,6 +128,8 @@ def _records(source: Any) -> Iterable[Any]:
         return filled.to_dict("records")  # type: ignore[no-any-return]
     if hasattr(source, "features") and hasattr(source, "to_list"):  # datasets
         return dataset_records(source)
+    if hasattr(source, "to_pylist") and hasattr(source, "schema"):  # pyarrow
+        return arrow_records(source)
     if isinstance(source, Mapping) and hasattr(source, "column_names"):  # a datasets.DatasetDict
         raise UserError(
             f"rows are of type {type(source).__name__}; pick one of its splits, such as "
@@ -135,11 +140,16 @@ def _records(source: Any) -> Iterable[Any]:
     return source
 
 
+def _records_in(given: Any) -> Iterable[Any]:
+    """Return the questions of a document, one record each; of all else that itself."""
+    return questions(given) if isinstance(given, Mapping) else (given,)
+
+
 def _row(record: Any, where: str) -> Row:
     if isinstance(record, Row):
         return record
     if isinstance(record, Mapping):
-        return Row(record, where)
+        return Row(plain(record), where)
     hint = " or (texts, labels)" if isinstance(record, str) else ""
     raise UserError(
         f"{where} is of type {type(record).__name__}; give objects such as "

@@ -13,6 +13,7 @@ from typing import Any
 from foreword.data.bad_rows import OnBad
 from foreword.data.row import Row
 from foreword.data.tables import under_header
+from foreword.data.values import date_text
 from foreword.errors import UserError
 
 AS_CSV = "save it as CSV (in Excel: Save As, CSV UTF-8)"
@@ -58,7 +59,6 @@ def as_text(cell: Any) -> str:
         value = int(value)
     if isinstance(value, int) and re.fullmatch("0+", cell.number_format):
         return str(value).zfill(len(cell.number_format))
-    if isinstance(value, datetime.datetime):
-        midnight = value.time() == datetime.time()
-        return value.date().isoformat() if midnight else value.isoformat(" ", "seconds")
+    if isinstance(value, datetime.date | datetime.time):
+        return date_text(value)
     return str(value)

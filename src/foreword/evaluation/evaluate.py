@@ -8,7 +8,7 @@ from typing import Any
 
 from foreword.config.values import plain
 from foreword.data.duplicates import marked, marks
-from foreword.data.hub import TEST
+from foreword.data.folder import TEST
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from foreword.config.values import hash_of, plain
-from foreword.data.hub import DEV, TEST
+from foreword.data.folder import DEV, TEST
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
 from foreword.data.sample import digest, draw, others

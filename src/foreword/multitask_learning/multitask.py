@@ -14,7 +14,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.shared import backbone_of
 from foreword.config.values import plain
 from foreword.data.epochs import tempered
-from foreword.data.hub import TEST
+from foreword.data.folder import TEST
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError, nearest

@@ -8,6 +8,7 @@ from typing import Any
 
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows, records_of, shaped_like
+from foreword.data.values import plain
 from foreword.errors import UserError
 from foreword.prompt.answerer import Answerer
 from foreword.reporter import Reporter
@@ -67,7 +68,7 @@ def rows_of(inputs: Rows, bound: Bound, name: str = "input {}") -> list[Row]:
     for number, given in enumerate(records_of(inputs, bound.pair), 1):
         where = name.format(number)
         given = {_one_field(where, bound): given} if isinstance(given, str) else given
-        rows.append(Row(given, where) if isinstance(given, Mapping) else given)
+        rows.append(Row(plain(given), where) if isinstance(given, Mapping) else given)
     return as_rows(rows, targets=False, name="input")
 
 

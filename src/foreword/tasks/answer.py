@@ -81,7 +81,7 @@ class Answer(TextTask):
 
 
 def answers_of(row: Row) -> list[str]:
-    """Return a row's answers: a list of texts, one text, or SQuAD's object with such a ``text``.
+    """Return a row's answers: a list of texts, or one text; or SQuAD's objects with a ``text``.
 
     Raises UserError, ``FILE:LINE: ...``, where there are none.
     """
@@ -91,6 +91,8 @@ def answers_of(row: Row) -> list[str]:
     given = row.fields["answers"]
     given = given.get("text") if isinstance(given, Mapping) else given
     answers = [given] if isinstance(given, str) else given
+    if isinstance(answers, list):
+        answers = [each.get("text") if isinstance(each, Mapping) else each for each in answers]
     listed = answers if isinstance(answers, list | tuple) else ()
     wrong = "write it as one" if listed is not answers else ""
     for each in listed:

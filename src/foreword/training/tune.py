@@ -12,7 +12,7 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.shared import backbone_of
 from foreword.config.values import hash_of
-from foreword.data.hub import DEV
+from foreword.data.folder import DEV
 from foreword.data.row import Row
 from foreword.data.rows import TAKEN, Rows, as_rows
 from foreword.data.sample import hold_out

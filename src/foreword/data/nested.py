@@ -1,0 +1,24 @@
+"""Questions that a file nests in their documents, as SQuAD and MRQA do: one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Record = Mapping[str, Any]
+
+
+def questions(record: Record) -> Iterator[Record]:
+    """Yield a row for each question of a document's ``paragraphs``, or of a passage's ``qas``.
+
+    It has the fields of the question, of its passage and of its document. A record of another shape
+    is yielded as it is.
+    """
+    for inner in ("paragraphs", "qas"):
+        parts = record.get(inner)
+        if isinstance(parts, list) and parts and all(isinstance(p, Mapping) for p in parts):
+            rest = {name: value for name, value in record.items() if name != inner}
+            for part in parts:
+                yield from questions({**rest, **part})
+            return
+    yield record
