@@ -11,6 +11,7 @@ import pytest
 from foreword.backbone.decode import Decoding
 from foreword.cli.exchange import TaskFlags
 from foreword.cli.flags import FLAGS, RUN, Flag, Flags
+from foreword.cli.label_words import read_label_words
 from foreword.cli.settings import settings, task_alone
 from foreword.cli.words import columns, parse_labels
 from foreword.errors import UserError
@@ -126,10 +127,25 @@ def test_a_run_file_of_wrong_types_is_refused(content: str, message: str, tmp_pa
 
 
 def test_labels() -> None:
+    kept = ["-1=-bad", "C=C++,c-lang,CamelCase , 1/2", "時=時間"]
+    assert parse_labels(kept) == {
+        "-1": [" -bad"],
+        "C": [" C++", " c-lang", " CamelCase", " 1/2"],
+        "時": ["時間"],
+    }
     assert parse_labels(["good", "card_not-working=not working, broken", "x=a=b"]) == {
         "good": [" good"],
         "card_not-working": [" not working", " broken"],
         "x": [" a=b"],
+    }
+
+
+def test_words_in_a_file_stand_as_they_are_given(tmp_path: Path) -> None:
+    path = tmp_path / "words.yaml"
+    path.write_text("mail: e-mail, C++, Not/So\n-x: [-x, 時間]\n", "utf-8")
+    assert read_label_words(path) == {
+        "mail": [" e-mail", " C++", " Not/So"],
+        "-x": [" -x", "時間"],
     }
 
 

@@ -23,6 +23,8 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.label_tree import LabelTree
 from foreword.tasks.labels.verbalizer import normalize
+from foreword.tasks.multilabel import Multilabel
+from foreword.tasks.tag import Tag
 from foreword.tasks.templates.layout import room_for
 from foreword.tasks.words import words_of
 from plain import next_logits, twin
@@ -336,7 +338,22 @@ def test_words_of_names() -> None:
     assert words_of("CamelCase") == " Camel Case"
     assert words_of("良い") == "良い"
     assert words_of("___") == " ___"
-    assert (words_of("-1"), words_of("1-2"), words_of("-x")) == (" -1", " 1 2", " x")
+    for kept in ("-1", "+1", "1-2", "-x", "1.5", "1/2", "24/7", "C++", "C#", ".NET", "COVID-19"):
+        assert words_of(kept) == f" {kept}"
+    for hyphens in ("état-civil", "état--civil", "état_civil", "état/civil"):
+        assert words_of(hyphens) == " état civil"
+
+
+@pytest.mark.parametrize("names", [(-1, 0, 1), ("-", "+"), ("C", "C#", "C++"), (1.5, 15, "1/5")])
+def test_names_that_differ_in_signs_have_words_that_do(names: tuple[Any, ...]) -> None:
+    """A sign that is dropped gives two labels one word, or one label another's."""
+    given = [Row({"text": f"t{n}", "label": name}, f"F:{n}") for n, name in enumerate(names)]
+    words = Classify().complete(given, get("llama")).labels
+    assert words == {str(name): (f" {name}",) for name in names}
+    tags = [Row({"tokens": ["a"], "tags": [str(name)]}, "F:1") for name in names]
+    assert Tag().complete(tags, get("llama")).labels == words
+    many = [Row({"text": "a", "labels": [str(name)]}, "F:1") for name in names]
+    assert Multilabel().complete(many, get("llama")).labels == {**words, "none": (" none",)}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from foreword.errors import UserError
-from foreword.tasks.words import words_of
+from foreword.tasks.words import as_word
 
 
 def read_label_words(path: Path) -> dict[str, list[str]]:
@@ -44,7 +44,7 @@ def read_label_words(path: Path) -> dict[str, list[str]]:
         if not all(isinstance(word, str) for word in own):
             wrong = next(word for word in own if not isinstance(word, str))
             raise UserError(f"{path}: label '{label}' has the word {wrong!r}; put it in quotes")
-        words = [words_of(word.strip()) for word in own if word.strip()]
+        words = [as_word(word.strip()) for word in own if word.strip()]
         made[label] = list(dict.fromkeys(words))
     every = [word for own in made.values() for word in own]
     for label, own in made.items():

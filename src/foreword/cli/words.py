@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from foreword.errors import UserError
-from foreword.tasks.words import words_of
+from foreword.tasks.words import as_word, words_of
 
 RENAMED = {"rate": "lr", "source": "from"}
 """Settings whose flag has another name."""
@@ -27,8 +27,10 @@ def unescaped(value: Any) -> Any:
 
 
 def parse_labels(words: Sequence[str]) -> dict[str, Any]:
-    """Read ``label`` or ``label=word,word`` ...; a word gets a space in front where it has none."""
+    """Read ``label`` or ``label=word,word`` ...; a word gets a space in front where it has none.
 
+    Words that are given stand as they are; a label alone is read as its name (``words_of``).
+    """
     made: dict[str, Any] = {}
     for entry in words:
         if not isinstance(entry, str):
@@ -38,8 +40,7 @@ def parse_labels(words: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--labels {entry!r}: write label, or label=word,word")
         if name in made:
             raise UserError(f"--labels names '{name}' twice")
-        own = given.split(",") if sign else [name]
-        made[name] = [w if w.startswith(" ") else words_of(w) for w in own]
+        made[name] = [as_word(w.rstrip()) for w in given.split(",")] if sign else [words_of(name)]
     return made
 
 

@@ -8,12 +8,20 @@ UNSPACED = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
 """Scripts that put no space between words, with their punctuation."""
 
 
+PARTED = re.compile(r"_+|(?<=[^\W\d_])[-/]+(?=[^\W\d_])")
+"""What parts the words of a name: underscores, and hyphens and slashes between letters."""
+
+
 def words_of(name: str) -> str:
     """Turn a label's name into the words a model reads: ``card_not-working`` to its three words.
 
-    CamelCase is split too; a space stands in front unless the name is written without spaces.
+    CamelCase is split too. All else stays: -1, 1.5, 1/2, COVID-19 and C++ mean what they say.
     """
-    parted = re.sub(r"[_/]+|(?!^-\d)-+", " ", name)  # a minus stays
+    parted = PARTED.sub(" ", name)
     plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", parted).strip() or name
-    spaced = not UNSPACED.search(plain)
-    return f" {plain}" if spaced else plain
+    return as_word(plain)
+
+
+def as_word(text: str) -> str:
+    """Return a text with a space in front, unless it has one or is written without spaces."""
+    return text if text.startswith(" ") or UNSPACED.search(text) else f" {text}"
