@@ -176,6 +176,8 @@ def test_rows_are_brought_to_canonical_shape_before_they_are_answered() -> None:
     made = prompt(soft(), replace(CLASSIFY, template="{prompt} :"))
     (answer,) = made.predict([{"instruction": "a film", "input": "it was"}])
     assert answer == made.predict("a film\nit was")
+    own = {"instruction": "a film", "output": "bad", "prompt": "it was"}
+    assert made.predict([own]) == [made.predict("it was")]
 
 
 def test_a_prompt_is_shown_in_a_line_and_hashed() -> None:

@@ -198,6 +198,22 @@ def test_errors_are_written_with_gold_answer_and_probability(
     right.write_text("\n".join(["Anfrage;Kategorie", *lines]) + "\n", "utf-8")
     assert cli("eval", tuned, "--data", right, "--errors", out).status == 0
     assert out.read_text("utf-8") == "Anfrage;Kategorie;gold;answer\n"
+
+
+def test_errors_stand_beside_columns_of_their_names(tuned: Path, tmp_path: Path, cli: Cli) -> None:
+    data, out = tickets(tmp_path / "t.csv", 20), tmp_path / "wrong.csv"
+    data.write_text(data.read_text("windows-1252"), "utf-8")
+    before = table(data)
+    lines = [f"{row['Anfrage']};{row['Kategorie']};{n};own {n}" for n, row in enumerate(before)]
+    data.write_text("\n".join(["Anfrage;Kategorie;answer;gold", *lines]) + "\n", "utf-8")
+    shown = cli("eval", tuned, "--data", data, "--errors", out)
+    assert "rows, with right_answer and predicted_answer" in shown.out
+    found = table(out)
+    assert list(found[0])[2:] == [
+        *("answer", "gold", "right_answer", "predicted_answer", "probability"),
+    ]
+    assert all(row["gold"] == f"own {row['answer']}" for row in found)
+    assert all(row["right_answer"] == row["Kategorie"] != row["predicted_answer"] for row in found)
     refused(
         cli("eval", tuned, "--data", data, "--errors", out, "--windows", "2"),
         "--windows scores the prompt alone; leave out --errors",

@@ -65,6 +65,38 @@ def test_columns_are_read_by_other_names_and_shapes_become_canonical() -> None:
     assert row.fields["prompt"] == "Say it"
 
 
+TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+OWN: dict[str, dict[str, Any]] = {
+    "a prompt": {"instruction": "Say it", "output": "it", "prompt": "### Say it"},
+    "a prompt and a completion": {
+        **{"instruction": "Say it", "input": "now", "output": "it"},
+        **{"prompt": "### Say it", "completion": "IT"},
+    },
+    "a completion": {"instruction": "Say it", "output": "it", "completion": "IT"},
+    "messages": {"conversations": [{"from": "human", "value": "Ha"}], "messages": TURNS},
+    "no answer": {"instruction": "Say it", "prompt": "### Say it"},
+}
+
+
+@pytest.mark.parametrize("case", OWN)
+@pytest.mark.parametrize("before", [[], [{"instruction": "a", "output": "b"}]])
+def test_columns_of_ones_own_stay_and_are_read_alike_to_learn_and_to_answer(
+    case: str, before: list[dict[str, Any]]
+) -> None:
+    given = OWN[case]
+    first = before if "instruction" in given else []
+    answered = as_rows([*first, given], targets=False)[-1].fields
+    assert {name: answered[name] for name in given} == given
+    if case != "no answer":
+        assert as_rows([*first, given])[-1].fields == answered
+
+
+def test_messages_of_ones_own_stay_in_a_row_whose_first_has_none() -> None:
+    shared = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]
+    rows = as_rows([{"conversations": shared}, {"conversations": shared, "messages": TURNS[1:]}])
+    assert [row.fields["messages"] for row in rows] == [TURNS, TURNS[1:]]
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [

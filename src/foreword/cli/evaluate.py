@@ -53,7 +53,7 @@ def evaluate(
 ) -> None:
     """Score a prompt on rows, with intervals, beside the frozen model where that is asked for."""
     from foreword.compose.ensemble import load_prompt
-    from foreword.evaluation.answer_columns import wrong_rows
+    from foreword.evaluation.answer_columns import columns_of_errors, wrong_rows
     from foreword.evaluation.evaluate import evaluate as do
     from foreword.evaluation.evaluate import over_windows
     from foreword.prompt.prompt import Prompt
@@ -76,8 +76,9 @@ def evaluate(
         if errors is not None:
             table = errors.suffix.lower() in TABLES
             wrong = wrong_rows(result, tuned.bound, as_table=table)
-            write_rows(errors, wrong, like=data, columns=[*chosen[0].fields, "gold", "answer"])
-            said = f"{errors}: {len(wrong)} of {result['rows']} rows, with gold and answer"
+            added = list(columns_of_errors(chosen).values())[:2]
+            write_rows(errors, wrong, like=data, columns=[*chosen[0].fields, *added])
+            said = f"{errors}: {len(wrong)} of {result['rows']} rows, with {' and '.join(added)}"
             result = {**result, "errors": {"file": str(errors), "rows": len(wrong)}}
     else:
         one = on_backbone(Prompt.load(prompt), prompt, model, loading, force=force)

@@ -11,6 +11,8 @@ shape (fields of the row)     becomes
 `conversations`               `messages` (ShareGPT: `[{"from": ..., "value": ...}]`)
 `fields` (none of the above)  itself: a template may use any field
 ============================  ==========================================================
+
+A column that a row has already, such as a `prompt` beside `instruction`, stays as it is.
 """
 
 from __future__ import annotations
@@ -42,23 +44,26 @@ def canonical(
     """Name the rows' shape and bring them to its canonical fields; other fields stay.
 
     The first row's keys decide. With `targets=False` (rows to predict on) a shape's label or
-    completion may be absent, and a conversation may end with its user.
+    completion may be absent, and a conversation may end with its user; rows that have their answers
+    are read as they are to be learned.
 
     ``on_bad`` is given the error of a later row that lacks the shape's fields, and of a row with
     malformed messages; by default it raises it.
     """
     if not rows:
         return "fields", []
-    for name, shape in _SHAPES.items():
-        needed = shape.inputs + (shape.targets if targets else ())
-        if all(field in rows[0].fields for field in needed):
-            return name, list(convert(rows, partial(_converted, shape, needed, targets), on_bad))
+    for answered in (True,) if targets else (True, False):
+        for name, shape in _SHAPES.items():
+            if rows[0].fields.keys() >= {*shape.inputs, *(shape.targets if answered else ())}:
+                needed = shape.inputs + (shape.targets if targets else ())
+                make = partial(_converted, shape, needed, targets)
+                return name, list(convert(rows, make, on_bad))
     return "fields", list(rows)
 
 
 def _converted(shape: _Shape, needed: Sequence[str], targets: bool, row: Row) -> Row:
     _have(row, needed)
-    return Row(shape.convert(row, targets), row.where)
+    return Row(shape.convert(row, targets), row.where, row.task)
 
 
 def require(rows: Sequence[Row], names: Iterable[str], *, mend: str = "") -> None:
@@ -149,7 +154,7 @@ def _instruction(row: Row, _: bool) -> Mapping[str, Any]:
     made = {"prompt": prompt}
     if "output" in row.fields:
         made["completion"] = row.fields["output"]
-    return {**row.fields, **made}
+    return {**row.fields, **{n: text for n, text in made.items() if n not in row.fields}}
 
 
 def _messages(row: Row, targets: bool) -> Mapping[str, Any]:
@@ -158,6 +163,8 @@ def _messages(row: Row, targets: bool) -> Mapping[str, Any]:
 
 
 def _conversations(row: Row, targets: bool) -> Mapping[str, Any]:
+    if "messages" in row.fields:
+        return _messages(row, targets)
     messages = _conversation(row, "conversations", ("from", "value"), _SHAREGPT, targets)
     rest = {name: value for name, value in row.fields.items() if name != "conversations"}
     return {**rest, "messages": messages}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from foreword.data.bad_rows import OnBad, refuse
@@ -87,9 +87,10 @@ def with_answers(
 def wrong_rows(scores: Evaluation, bound: Bound, *, as_table: bool = False) -> list[dict[str, Any]]:
     """Return the rows that were answered wrongly, with ``gold``, ``answer`` and ``probability``.
 
-    Numbers are not right or wrong: all rows are returned, those that are furthest off first. The
-    new columns take the place of those of their names.
+    Numbers are not right or wrong: all rows are returned, those that are furthest off first. Where
+    rows have a column of such a name, the new one is called as :func:`columns_of_errors` says.
     """
+    called = columns_of_errors([each.row for each in scores.rows])
     wrong = scores.wrong
     if bound.task.fusion == "numbers":
         wrong = sorted(scores.rows, key=lambda each: -abs(each.answer - each.gold))
@@ -98,9 +99,16 @@ def wrong_rows(scores: Evaluation, bound: Bound, *, as_table: bool = False) -> l
         made = {"gold": each.gold, "answer": each.answer, "probability": each.probability}
         if each.probability is None:
             del made["probability"]
-        made = {name: _value(value, bound, as_table) for name, value in made.items()}
+        made = {called[name]: _value(value, bound, as_table) for name, value in made.items()}
         lines.append({**each.row.fields, **made})
     return lines
+
+
+def columns_of_errors(rows: Iterable[Row]) -> dict[str, str]:
+    """Return what the new columns of :func:`wrong_rows` are called, by their usual names."""
+    taken = {name for row in rows for name in row.fields}
+    usual = {"gold": "right_answer", "answer": "predicted_answer", "probability": "probability"}
+    return {n: free_name(other, taken) if n in taken else n for n, other in usual.items()}
 
 
 def free_name(name: str, taken: Collection[str]) -> str:
