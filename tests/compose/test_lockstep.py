@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 import contract
 from composed import GENERATE, drawn, prompt
@@ -136,6 +136,31 @@ def test_stop_texts_end_a_completion(stop: str) -> None:
     assert Ensemble((one, one), (0.5, 0.5)).predict(TEXTS) == one.predict(TEXTS)
     for text in Ensemble((one, other), (0.5, 0.5)).predict(TEXTS):
         assert stop not in text
+
+
+@pytest.mark.parametrize("name", ["llama", "bart"])
+def test_a_prompt_and_itself_write_alike_whatever_the_models_configuration(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = GenerationConfig(
+        min_new_tokens=4, no_repeat_ngram_size=1, forced_eos_token_id=7, length_penalty=3.0
+    )
+    before = soft(3, name).predict(TEXTS)
+    monkeypatch.setattr(get(name).model, "generation_config", odd)
+    one = soft(3, name)
+    assert one.predict(TEXTS) == before
+    assert Ensemble((one,), (1.0,)).predict(TEXTS) == before
+
+
+def test_a_stop_text_is_not_read_across_the_end_of_the_row() -> None:
+    """Rows end in ":", and the stop text begins with it."""
+    one = soft(1)
+    plainly = one.predict(TEXTS)
+    stop = tuple({f":{text[:1]}" for text in plainly if text} - {":"})
+    task = replace(GENERATE, decoding=replace(GENERATE.decoding, stop=stop))
+    stopped = replace(one, task=task)
+    assert stopped.predict(TEXTS) == plainly
+    assert Ensemble((stopped, stopped), (0.5, 0.5)).predict(TEXTS) == plainly
 
 
 def test_rows_in_small_batches_are_the_same_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

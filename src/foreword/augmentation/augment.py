@@ -8,11 +8,11 @@ classifier tuned on the same rows gives it the label asked for (consistency filt
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from foreword.augmentation.rounds import Augment, plan_rounds, select_kept
-from foreword.augmentation.writer import tune_writer, writer_task
+from foreword.augmentation.writer import tune_writer, write_texts
 from foreword.augmentation.writer_rows import make_requests, reverse_rows
 from foreword.backbone.backbone import Backbone
 from foreword.config.values import hash_of, plain
@@ -108,10 +108,9 @@ def augment(
             before = len(select_kept(found, wanted))
             seed = f"{settings.seed}/{number}"
             requests = make_requests(rows, asked, said, settings.keywords, seed)
-            again = replace(generator, task=writer_task(settings, number))
             with report.bar("texts of a round", len(requests)) as progress:
-                answers = again.answers(requests, progress=progress)
-            texts = [str(mended(each["text"])).strip() for each in answers]
+                written = write_texts(generator, requests, settings.decoding(number), progress)
+            texts = [str(mended(text)).strip() for text in written]
             past = {same_text(str(each["text"])) for each in found}
             for text, label, why in filter_texts(prompt, asked, texts, seen, past):
                 new = {"text": text, "label": label, "dropped": why, "round": number, "run": run}

@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from foreword.augmentation.rounds import Augment
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding, decode
+from foreword.backbone.decoding_rules import row_seed
 from foreword.config.values import plain
 from foreword.data.row import Row
 from foreword.data.sample import digest, hold_out
+from foreword.engine.passes import buckets
 from foreword.errors import UserError
 from foreword.methods.base import Method
 from foreword.methods.registry import name_of
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import Reporter
 from foreword.tasks.generate import Generate
+from foreword.tasks.texts.generator import ROWS_TOKENS, Generator
 from foreword.training.settings import Training
 from foreword.training.tune import tune_prompt
 
 
-def writer_task(settings: Augment, number: int = 0) -> Generate:
-    """Return the task of writing a text for a label, with the sampling of a round."""
+def writer_task(settings: Augment) -> Generate:
+    """Return the task of writing a text for a label."""
     keys = "Keywords: {keywords}\n" if settings.keywords else ""
-    return Generate(f"Label: {{label}}\n{keys}Text:", decoding=settings.decoding(number))
+    return Generate(f"Label: {{label}}\n{keys}Text:", decoding=settings.decoding(0))
+
+
+def write_texts(
+    writer: Prompt, requests: Sequence[Row], decoding: Decoding, progress: Callable[[int], None]
+) -> list[str]:
+    """Sample a text for each request of a round; those that read alike get texts of their own."""
+    bound = cast(Generator, writer.bound)
+    inputs = bound.decoding_inputs(requests, writer.injection)
+    texts = [""] * len(requests)
+    sizes = [len(ids) + decoding.max_new_tokens for ids in inputs.ids]
+    for group in buckets(sizes, ROWS_TOKENS):
+        found = decode(
+            bound.backbone,
+            [inputs.ids[n] for n in group],
+            inputs.injection.of_rows(group),
+            decoding,
+            lead=inputs.lead,
+            seeds=[row_seed(decoding.seed, (n,)) for n in group],
+        )
+        for n, text in zip(group, found, strict=True):
+            texts[n] = text
+        progress(len(group))
+    return texts
 
 
 def tune_writer(

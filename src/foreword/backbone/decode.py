@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteriaList,
+)
 from transformers.modeling_outputs import BaseModelOutput
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.decoding_rules import (
+    DrawsByRow,
+    RepetitionPenalty,
+    StopTexts,
+    cut_at_stop,
+    row_seed,
+    until_end,
+)
 from foreword.backbone.inside.views import generating_view
 from foreword.backbone.run.encoder_decoder import decoder_start, encode
-from foreword.backbone.run.inputs import model_inputs, with_leading
+from foreword.backbone.run.inputs import embedder, with_leading
 from foreword.config.settings import setting
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
@@ -25,7 +37,12 @@ from foreword.injection import Injection, Mixture
 class Decoding:
     """How completions are chosen: greedy, beams (``beams`` > 1), or sampling (``temperature`` > 0).
 
-    ``stop`` strings end a completion and are not part of it.
+    This is all that decides: of the model's ``generation_config`` only the tokens that end a text
+    are taken. A row is answered alike alone and in any batch. ``repetition_penalty`` counts the
+    tokens of the row as the model reads it, each once, and those written so far; virtual tokens
+    and learned keys and values are no text. ``stop`` strings end a completion and are not part of
+    it; they are looked for in the completion alone. The draws of sampling follow from ``seed`` and
+    the tokens of the row, so that rows that read alike are answered alike.
     """
 
     max_new_tokens: int = setting(64, help="most tokens of a completion", panel="decoding")
@@ -36,7 +53,9 @@ class Decoding:
     top_p: float = setting(
         1.0, help="sample among the likeliest tokens that hold this probability", panel="decoding"
     )
-    repetition_penalty: float = setting(1.0, help="above 1 discourages repeating", panel="decoding")
+    repetition_penalty: float = setting(
+        1.0, help="above 1 discourages tokens that the row and its answer have", panel="decoding"
+    )
     stop: tuple[str, ...] = setting((), help="texts that end a completion", panel="decoding")
     seed: int = setting(0, help="seed of rows, starts and order")
 
@@ -56,35 +75,56 @@ def decode(
     rows: Sequence[Sequence[int]],
     injection: Injection | Mixture,
     decoding: Decoding,
+    *,
+    lead: Sequence[int] = (),
+    seeds: Sequence[int] | None = None,
 ) -> list[str]:
     """Continue each row of token ids and return the completions as text.
+
+    ``lead`` are tokens of every row that the injection has read already. ``seeds`` are those of
+    the rows' draws, by default made of ``decoding.seed`` and the row.
 
     Raises UserError on masked models, which do not continue text.
     """
     decoding.check()
     if not backbone.can_generate:
         raise UserError(f"{backbone.name} is a masked model and cannot generate; use a causal one")
+    if seeds is None:
+        seeds = [row_seed(decoding.seed, (*lead, *row)) for row in rows]
     mixture = Mixture.of(injection, len(rows))
     if len(kinds := mixture.groups_by_change()) > 1:
         found_by: dict[int, str] = {}
         for own in kinds:
-            texts = decode(backbone, [rows[i] for i in own], mixture.of_rows(own), decoding)
+            some = [rows[i] for i in own]
+            part, drawn = mixture.of_rows(own), [seeds[i] for i in own]
+            texts = decode(backbone, some, part, decoding, lead=lead, seeds=drawn)
             found_by.update(zip(own, texts, strict=True))
         return [found_by[i] for i in range(len(rows))]
     ready = prepare(backbone.with_changes(mixture), rows, mixture, decoding)
+    rules = LogitsProcessorList()
+    if decoding.repetition_penalty != 1:
+        # A decoder writes a text of its own, and what it starts with is counted as generate does.
+        read = [() if backbone.has_two_stacks else (*lead, *row) for row in rows]
+        skipped = 0 if backbone.has_two_stacks else ready.skipped
+        rules.append(RepetitionPenalty(decoding.repetition_penalty, read, skipped))
+    stops = StoppingCriteriaList()
+    if decoding.stop:
+        stops.append(StopTexts(backbone.text, decoding.stop, ready.skipped))
     model: Any = ready.model
-    here = backbone.device
-    with torch.no_grad(), torch.random.fork_rng([here] if here.type == "cuda" else []):
-        torch.manual_seed(decoding.seed)
+    draws = DrawsByRow(seeds, backbone.device) if decoding.temperature > 0 else nullcontext()
+    with torch.no_grad(), draws:
         found = model.generate(
             **ready.inputs,
             generation_config=config(backbone, decoding),
-            tokenizer=backbone.text.tokenizer if decoding.stop else None,
+            logits_processor=rules,
+            stopping_criteria=stops,
         )
-    return [
-        cut_at_stop(backbone.text.decode(until_end(ids, backbone.ends)), decoding.stop)
-        for ids in found[:, ready.skipped :].tolist()
-    ]
+    return [completion(backbone, ids, decoding.stop) for ids in found[:, ready.skipped :].tolist()]
+
+
+def completion(backbone: Backbone, ids: Sequence[int], stop: Sequence[str]) -> str:
+    """Return the text of a completion's tokens, up to the first token or text that ends it."""
+    return cut_at_stop(backbone.text.decode(until_end(ids, backbone.ends)), stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,35 +146,27 @@ def prepare(
     """Lay rows out for ``generate``, on a backbone that is under the mixture."""
     context, _ = backbone.pass_context(mixture)
     used = context if backbone.sites else None
-    inputs: dict[str, Any]
-    if backbone.has_two_stacks:
-        encoded, mask = encode(backbone, rows, mixture, context)
-        inputs = {
-            "encoder_outputs": BaseModelOutput(last_hidden_state=encoded),
-            "attention_mask": mask,
-        }
-        skipped, start = 1, torch.zeros(len(rows), 1, dtype=torch.long)
-    else:
-        inputs, start = _pad_left(backbone, rows, mixture)
-        skipped = 0 if "inputs_embeds" in inputs else inputs["input_ids"].shape[1]
     if used is not None and used.rows is not None:
         used = replace(used, rows=used.rows.repeat_interleave(decoding.beams))
-    start = start.repeat_interleave(decoding.beams, 0).to(backbone.device)
-    return Ready(generating_view(backbone.model, used, start), inputs, skipped)
-
-
-def _pad_left(
-    backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Pad on the left, as decoding needs it; return inputs and each row's first position (B, 1)."""
+    if backbone.has_two_stacks:
+        encoded, mask = encode(backbone, rows, mixture, context)
+        view = generating_view(backbone.model, used)
+        output = BaseModelOutput(last_hidden_state=encoded)
+        return Ready(view, {"encoder_outputs": output, "attention_mask": mask}, 1)
     rows, _ = with_leading(backbone, rows, mixture)
     longest = max(map(len, rows))
-    ids = [[backbone.pad] * (longest - len(row)) + row for row in rows]
-    parts = torch.tensor(list(mixture.rows))[:, None]
-    inputs = model_inputs(backbone, torch.tensor(ids), parts, mixture)
+    ids = torch.tensor([[backbone.pad] * (longest - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    parts = torch.tensor(list(mixture.rows))[:, None]
     start = torch.tensor([[mixture.parts[row].positions] for row in mixture.rows])
-    return {**inputs, "attention_mask": mask.to(backbone.device)}, start
+    view = generating_view(
+        backbone.model,
+        used,
+        start.repeat_interleave(decoding.beams, 0).to(backbone.device),
+        embedder(backbone, parts.repeat_interleave(decoding.beams, 0), mixture),
+    )
+    inputs = {"input_ids": ids.to(backbone.device), "attention_mask": mask.to(backbone.device)}
+    return Ready(view, inputs, longest)
 
 
 def config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
@@ -146,21 +178,8 @@ def config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
     return GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=decoding.max_new_tokens,
         num_beams=decoding.beams,
-        repetition_penalty=decoding.repetition_penalty,
-        stop_strings=list(decoding.stop) or None,
         eos_token_id=list(ends) or None,
         pad_token_id=ends[0] if ends else backbone.pad,
         decoder_start_token_id=decoder_start(backbone) if backbone.has_two_stacks else None,
         **sampling,
     )
-
-
-def until_end(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """Return the tokens before the first that ends them."""
-    return list(itertools.takewhile(lambda token: token not in ends, ids))
-
-
-def cut_at_stop(text: str, stop: Sequence[str]) -> str:
-    """Return a completion without the first text that ends it, and what follows that."""
-    ends = [at for s in stop if (at := text.find(s)) >= 0]
-    return text[: min(ends)] if ends else text

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import StopStringCriteria
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.decode import Decoding, config, cut_at_stop, prepare, until_end
+from foreword.backbone.decode import Decoding, completion, config, prepare
+from foreword.backbone.decoding_rules import StopTexts
 from foreword.compose.fusion import Floats, Poll
 from foreword.engine.passes import LOGITS, buckets, infer
 from foreword.errors import UserError
@@ -161,9 +160,9 @@ def continued(
     owners = [
         [every[i] for i in own][:: len(rows)] for own in mixture.groups_by_change()
     ]  # members
-    stops = _stops(backbone, decoding)
-    ends, pad = backbone.ends, config(backbone, decoding).pad_token_id
-    ended = torch.tensor(ends, dtype=torch.long, device=backbone.device)
+    stops = StopTexts(backbone.text, decoding.stop, 0) if decoding.stop else None
+    last = torch.tensor(backbone.ends, dtype=torch.long, device=backbone.device)
+    pad = config(backbone, decoding).pad_token_id
     going = torch.ones(len(rows), dtype=torch.bool, device=backbone.device)
     said: list[Tensor] = []
     for _ in range(decoding.max_new_tokens):
@@ -175,21 +174,12 @@ def continued(
         said.append(tokens)
         for group, own in zip(groups, owners, strict=True):
             group.say(tokens.repeat(len(own)))
-        going = going & ~torch.isin(tokens, ended)
+        going = going & ~torch.isin(tokens, last)
         if stops is not None:
-            going = going & ~stops(groups[0].ids[: len(rows)], None)
+            going = going & ~stops(torch.stack(said, 1), None)
         if not going.any():
             break
-    return [
-        cut_at_stop(backbone.text.decode(until_end(own, ends)), decoding.stop)
-        for own in torch.stack(said, 1).tolist()
-    ]
-
-
-def _stops(backbone: Backbone, decoding: Decoding) -> StopStringCriteria | None:
-    if not decoding.stop:
-        return None
-    return StopStringCriteria(backbone.text.tokenizer, list(decoding.stop))
+    return [completion(backbone, own, decoding.stop) for own in torch.stack(said, 1).tolist()]
 
 
 class _Group:
@@ -205,10 +195,9 @@ class _Group:
     ) -> _Group:
         """Let the model's own ``generate`` make all ready for its first token."""
         ready = prepare(backbone.with_changes(mixture), rows, mixture, decoding)
-        plain = config(backbone, replace(decoding, stop=()))
         model: Any = ready.model
         made: _Group = model.generate(
-            **ready.inputs, generation_config=plain, custom_generate=_begun
+            **ready.inputs, generation_config=config(backbone, decoding), custom_generate=_begun
         )
         return made
 

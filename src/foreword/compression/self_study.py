@@ -10,6 +10,7 @@ from typing import Any
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
+from foreword.backbone.decoding_rules import row_seed
 from foreword.config.settings import setting
 from foreword.config.values import hash_of, plain
 from foreword.data.read import read_rows
@@ -152,7 +153,9 @@ def _ask(
         backbone,
         rows,
         held,
-        Decoding(study.words, temperature=study.temperature, top_p=0.95, stop=stop, seed=seed),
+        Decoding(study.words, temperature=study.temperature, top_p=0.95, stop=stop),
+        lead=part[:-1],
+        seeds=[row_seed(seed, (n,)) for n in range(len(rows))],  # openings come again
     )
     return [(opening + text).strip() for opening, text in zip(openings, texts, strict=True)]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import wraps
 from types import new_class
 from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 
@@ -115,13 +115,17 @@ def held_by(model: nn.Module, module: nn.Module | None) -> str:
 
 
 def generating_view(
-    model: PreTrainedModel, context: PassContext | None, start: Tensor
+    model: PreTrainedModel,
+    context: PassContext | None,
+    start: Tensor | None = None,
+    embed: Callable[[Tensor], Tensor] | None = None,
 ) -> PreTrainedModel:
     """Return a view of ``model`` whose ``generate`` runs under an injection.
 
-    Its forward passes ``context`` on, and counts positions from ``start`` (B, 1), that of each
-    row's first token. ``generate`` refuses unknown keywords, and models override parts of it;
-    so the view is of a subclass of the model's class.
+    Its forward passes ``context`` on, counts positions from ``start`` (B, 1), that of each row's
+    first token, and reads ids as what ``embed`` makes of them. ``generate`` refuses unknown
+    keywords, and models override parts of it; so the view is of a subclass of the model's class.
+    Its ``generation_config`` is bare, so that nothing of the model's own is taken.
     """
     kind = type(model)
 
@@ -129,13 +133,15 @@ def generating_view(
     def forward(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
         if context is not None:
             kwargs["foreword"] = context
-        if kwargs.get("position_ids") is not None:
+        if start is not None and kwargs.get("position_ids") is not None:
             kwargs["position_ids"] = kwargs["position_ids"] + start
+        if embed is not None:
+            kwargs["inputs_embeds"] = embed(kwargs.pop("input_ids"))
         return kind.forward(self, *args, **kwargs)
 
     generating = new_class(
         f"Generating{kind.__name__}", (kind,), {}, lambda body: body.update(forward=forward)
     )
     view: PreTrainedModel = object.__new__(generating)
-    view.__dict__ = dict(model.__dict__)
+    view.__dict__ = {**model.__dict__, "generation_config": GenerationConfig()}  # type: ignore[no-untyped-call]
     return view

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -58,3 +58,20 @@ def model_inputs(
     real = network.embed(network.to_device(ids.masked_fill(unreal, network.pad)))
     made = table.to(device=real.device, dtype=real.dtype)[network.to_device(index)]
     return {"inputs_embeds": real.masked_scatter(network.to_device(unreal[..., None]), made)}
+
+
+def embedder(
+    network: Network, parts: Tensor, mixture: Mixture
+) -> Callable[[Tensor], Tensor] | None:
+    """Return what embeds the ids of rows that are under ``parts`` (B, 1), token by token.
+
+    None where the mixture has no virtual tokens, so that the model may read ids.
+    """
+    if all(part.embeds is None for part in mixture.parts):
+        return None
+
+    def embed(ids: Tensor) -> Tensor:
+        read = model_inputs(network, ids.cpu(), parts, mixture)
+        return read["inputs_embeds"] if "inputs_embeds" in read else network.embed(ids)
+
+    return embed

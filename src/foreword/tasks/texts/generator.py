@@ -27,11 +27,15 @@ ROWS_TOKENS = 4096
 
 @dataclass(frozen=True)
 class DecodingInputs:
-    """Rows of token ids to continue, the injection of each, and whether it was truncated."""
+    """Rows of token ids to continue, the injection of each, and whether it was truncated.
+
+    The injection has read ``lead``, the tokens of every row that are not in ``ids``.
+    """
 
     ids: list[tuple[int, ...]]
     injection: Mixture
     truncated: list[bool]
+    lead: tuple[int, ...] = ()
 
 
 class Generator(TextExamples):
@@ -132,7 +136,8 @@ class Generator(TextExamples):
         report = report_by_row(progress, owners)
         for group in buckets(sizes, ROWS_TOKENS):
             ids, part = [inputs.ids[i] for i in group], inputs.injection.of_rows(group)
-            for i, text in zip(group, decode(self.backbone, ids, part, decoding), strict=True):
+            found = decode(self.backbone, ids, part, decoding, lead=inputs.lead)
+            for i, text in zip(group, found, strict=True):
                 texts[i] = text.strip()
             report(group)
         return texts, inputs.truncated
@@ -174,7 +179,10 @@ class Generator(TextExamples):
         parts = tuple(each.injection for each in read if isinstance(each.injection, Injection))
         ids = [example.ids[read[0].lead :] for example in examples]
         return DecodingInputs(
-            ids, Mixture(parts, mixture.rows), [each.truncated for each in filled]
+            ids,
+            Mixture(parts, mixture.rows),
+            [each.truncated for each in filled],
+            lead[: read[0].lead] if read else (),
         )
 
     def _decoding(self, before: str) -> Decoding:
