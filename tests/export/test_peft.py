@@ -6,6 +6,7 @@ import copy
 import importlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -486,6 +487,18 @@ def test_a_folder_that_is_no_fit_is_refused(case: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=reason) as caught:
         from_peft(folder, get("llama"), task("llama"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_setting_that_is_not_known_is_refused(kind: str, tmp_path: Path) -> None:
+    """Of every kind: the same folder without it is read."""
+    trained("llama", kind).save_pretrained(tmp_path)
+    from_peft(tmp_path, get("llama"), task("llama"))
+    for changes in ({"from_the_future": 1}, {"modules_to_save": ["lm_head"]}):
+        with_config(**{"from_the_future": None, "modules_to_save": None, **changes})(tmp_path)
+        name, value = next(iter(changes.items()))
+        with pytest.raises(UserError, match=rf"its {name} is {re.escape(repr(value))}, which cann"):
+            from_peft(tmp_path, get("llama"), task("llama"))
 
 
 def test_other_adapters_are_refused_by_name(tmp_path: Path) -> None:

@@ -112,6 +112,10 @@ HEAD = "base_model.model.lm_head.ia3_l"
         (lambda t: {**t, HEAD: torch.ones(160, 1)}, "rescales the output layer 'lm_head'"),
         (lambda t: {"x": torch.ones(1)}, "holds 'x', which is no vector"),
         (lambda t: {}, "holds no vector"),
+        (
+            lambda t: {n: v for n, v in t.items() if n != K},
+            "lacks 'model.layers.0.self_attn.k_proj', one of the target_modules",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(change: Any, reason: str, tmp_path: Path) -> None:

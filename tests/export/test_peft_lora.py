@@ -153,6 +153,10 @@ def test_what_is_no_low_rank_update_does_not_go_out(tmp_path: Path) -> None:
         ({"alpha_pattern": [1]}, "lora_alpha or alpha_pattern is damaged"),
         ({"target_parameters": ["x"]}, "its target_parameters is"),
         ({"from_the_future": 1}, "its from_the_future is 1, which cannot be imported"),
+        ({"r": 8}, "is of rank 4, and of 8 by its settings; copy both files of one adapter"),
+        ({"rank_pattern": {"q_proj": 2}}, "is of rank 4, and of 2 by its settings"),
+        ({"r": None}, "r or rank_pattern is damaged"),
+        ({"target_modules": "("}, "its target_modules are damaged"),
     ],
 )
 def test_settings_that_mean_something_else_are_refused(
@@ -192,6 +196,32 @@ def test_tensors_that_do_not_fit_are_refused(change: Any, reason: str, tmp_path:
     with pytest.raises(UserError, match=reason) as caught:
         from_peft(tmp_path, get("llama"), contract.task_on(get("llama")))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        {"target_modules": "all-linear"},
+        {"target_modules": ["q_proj", "v_proj"]},
+        {"target_modules": r".*\.(q|up)_proj"},
+        {"target_modules": ["q_proj"], "layers_to_transform": [0, 2]},
+        {"target_modules": ["q_proj"], "layers_to_transform": 1, "layers_pattern": "layers"},
+        {"target_modules": ["q_proj", "down_proj"], "exclude_modules": ["down_proj"]},
+        {"target_modules": "all-linear", "exclude_modules": r".*layers\.1\..*"},
+    ],
+)
+def test_a_folder_that_lacks_a_layer_is_refused(targets: dict[str, Any], tmp_path: Path) -> None:
+    """What PEFT adapted is what must be there, by however its settings name it."""
+    base = get("llama")
+    made = theirs("llama", tmp_path, **targets)
+    adapted = {n.removeprefix("base_model.model.") for n in made.targeted_module_names}
+    held = load_file(tmp_path / WEIGHTS)
+    assert len(held) == 2 * len(adapted)
+    agree(base, from_peft(tmp_path, base, contract.task_on(base)).injection, made)
+    for lost in sorted(adapted):
+        save_file({n: t for n, t in held.items() if f".{lost}." not in n}, tmp_path / WEIGHTS)
+        with pytest.raises(UserError, match=rf"lacks '{lost}'|holds no update"):
+            from_peft(tmp_path, base, contract.task_on(base))
 
 
 def test_updates_of_the_output_layer_or_of_experts_are_refused(tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ from foreword.backbone.inside.projections import is_linear, linear_sizes
 from foreword.backbone.inside.views import output_embeddings
 from foreword.errors import UserError
 from foreword.export.peft_folder import read_tensors
+from foreword.export.peft_settings import check_known, check_whole
 from foreword.injection import Injection, Patch
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.base import Task
 
 _NAME = "base_model.model.{}.ia3_l"
 _READ = {  # what is read from the tensors, or matters in training alone
-    *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version"),
-    *("revision", "task_type", "target_modules", "exclude_modules", "feedforward_modules"),
+    *("target_modules", "exclude_modules", "feedforward_modules"),
     *("fan_in_fan_out", "init_ia3_weights"),
 }
 
@@ -59,14 +59,13 @@ def ia3_from_peft(
     folder: Path, config: Mapping[str, Any], backbone: Backbone, task: Task
 ) -> Injection:
     """Return the vectors, less one; raises UserError for what does not fit the model."""
-    for key, value in config.items():
-        if key not in _READ and value:
-            raise UserError(f"{folder}: its {key} is {value!r}, which cannot be imported")
+    check_known(folder, config, _READ)
     last = output_embeddings(backbone.model)
     rest = read_tensors(folder)
     patches: dict[str, tuple[Patch, ...]] = {}
-    for name, module in backbone.model.named_modules():
-        if _NAME.format(name) not in rest or not is_linear(module):
+    linear = {n: module for n, module in backbone.model.named_modules() if is_linear(module)}
+    for name, module in linear.items():
+        if _NAME.format(name) not in rest:
             continue
         if module is last:
             raise UserError(f"{folder}: rescales the output layer '{name}', which stays as it is")
@@ -89,4 +88,5 @@ def ia3_from_peft(
         )
     if not patches:
         raise UserError(f"{folder}: holds no vector")
+    check_whole(folder, config, (name for name in linear if linear[name] is not last), patches)
     return Injection(patches=patches)

@@ -16,14 +16,14 @@ from foreword.backbone.inside.projections import is_linear, linear_sizes
 from foreword.backbone.inside.views import output_embeddings
 from foreword.errors import UserError
 from foreword.export.peft_folder import read_tensors
+from foreword.export.peft_settings import check_known, check_whole
 from foreword.injection import Injection, Patch
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.base import Task
 
 _NAME = "base_model.model.{}.lora_{}.weight"
 _READ = {  # what decides about an update, is read from the tensors, or matters in training alone
-    *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version"),
-    *("revision", "task_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"),
+    *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
     *("lora_dropout", "fan_in_fan_out", "bias", "init_lora_weights", "eva_config"),
     *("megatron_core", "qalora_group_size"),
@@ -79,8 +79,9 @@ def lora_from_peft(
     last = output_embeddings(backbone.model)
     rest = read_tensors(folder)
     patches: dict[str, tuple[Patch, ...]] = {}
-    for name, module in backbone.model.named_modules():
-        if _NAME.format(name, "A") not in rest or not is_linear(module):
+    linear = {n: module for n, module in backbone.model.named_modules() if is_linear(module)}
+    for name, module in linear.items():
+        if _NAME.format(name, "A") not in rest:
             continue
         if module is last:
             raise UserError(f"{folder}: updates the output layer '{name}', which stays as it is")
@@ -94,6 +95,12 @@ def lora_from_peft(
                 f"{tuple(up.shape)}, and {backbone.name} needs (r, {inputs}) and ({outputs}, r); "
                 "load the model that it was trained on"
             )
+        planned = _of_module(folder, config, "rank_pattern", name, config.get("r", 8))
+        if planned != rank:
+            raise UserError(
+                f"{folder}: the update of '{name}' is of rank {rank}, and of {planned:g} by its "
+                "settings; copy both files of one adapter"
+            )
         up = up * _scale(folder, config, name, rank)
         patches[name] = (Patch(down=down, up=up, reads=name),)
     if rest:
@@ -103,13 +110,12 @@ def lora_from_peft(
         )
     if not patches:
         raise UserError(f"{folder}: holds no update")
+    check_whole(folder, config, (name for name in linear if linear[name] is not last), patches)
     return Injection(patches=patches)
 
 
 def _check(folder: Path, config: Mapping[str, Any]) -> None:
-    for key, value in config.items():
-        if key not in _READ and value:
-            raise UserError(f"{folder}: its {key} is {value!r}, which cannot be imported")
+    check_known(folder, config, _READ)
     if config.get("bias", "none") != "none":
         raise UserError(f"{folder}: also trains biases (bias {config['bias']!r}); not imported")
     if config.get("init_lora_weights", True) not in _INITS:
@@ -120,13 +126,18 @@ def _check(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _scale(folder: Path, config: Mapping[str, Any], name: str, rank: int) -> float:
-    """Return alpha / r or alpha / sqrt(r), alpha being that of the first pattern that matches."""
-    alpha = config.get("lora_alpha", 8)
-    patterns = config.get("alpha_pattern") or {}
+    """Return alpha / r or alpha / sqrt(r)."""
+    alpha = _of_module(folder, config, "alpha_pattern", name, config.get("lora_alpha", 8))
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _of_module(
+    folder: Path, config: Mapping[str, Any], patterns: str, name: str, usual: Any
+) -> float:
+    """Return a module's number: that of the first pattern which its name matches, or the usual."""
     try:
-        own = [a for p, a in patterns.items() if re.match(rf"(.*\.)?({p})$", name)]
-        return float(own[0] if own else alpha) / (
-            math.sqrt(rank) if config.get("use_rslora") else rank
-        )
+        own = (config.get(patterns) or {}).items()
+        return float(next((v for p, v in own if re.match(rf"(.*\.)?({p})$", name)), usual))
     except (re.error, TypeError, ValueError, AttributeError):
-        raise UserError(f"{folder}: its lora_alpha or alpha_pattern is damaged") from None
+        what = {"alpha_pattern": "lora_alpha", "rank_pattern": "r"}[patterns]
+        raise UserError(f"{folder}: its {what} or {patterns} is damaged") from None

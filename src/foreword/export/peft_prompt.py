@@ -13,6 +13,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.inside.attention_sites import Site
 from foreword.errors import UserError
 from foreword.export.peft_folder import CONFIG, TENSOR, WEIGHTS, read_tensor
+from foreword.export.peft_settings import check_known
 from foreword.injection import KV, Injection
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.base import Task
@@ -37,6 +38,13 @@ _OWN_KEYS: dict[str, dict[str, Any]] = {  # what PEFT writes beside the keys of 
         "prefix_projection": False,
     },
     "CARTRIDGE": {"num_frozen_tokens": 0},
+}
+_READ = {  # what sizes the tensor, or is about the encoder or the start that it came from
+    *("num_attention_heads", "num_layers", "num_transformer_submodules", "num_virtual_tokens"),
+    *("token_dim", "num_frozen_tokens", "prefix_projection", "init_weights"),
+    *("encoder_hidden_size", "encoder_num_layers", "encoder_dropout"),
+    *("encoder_reparameterization_type", "prompt_tuning_init", "prompt_tuning_init_text"),
+    *("tokenizer_kwargs", "tokenizer_name_or_path"),
 }
 _NO_PREFIX = {
     "masked": "on a masked model PEFT counts the positions of a prefix and Foreword does not",
@@ -177,6 +185,7 @@ def _check_task_type(folder: Path, config: Mapping[str, Any], backbone: Backbone
 def _length(folder: Path, config: Mapping[str, Any], backbone: Backbone, task: Task) -> int:
     """Return the number of virtual tokens or positions, once all else is known to fit."""
     _check_task_type(folder, config, backbone)
+    check_known(folder, config, _READ)
     placed = task.bind(backbone).virtual
     if placed:
         raise UserError(
