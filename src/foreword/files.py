@@ -48,10 +48,10 @@ def file_to_write(path: Path) -> Path:
     return target
 
 
-def write_whole(path: Path, content: bytes) -> Path:
+def write_whole(path: Path, content: bytes | Iterable[bytes]) -> Path:
     """Write a file under another name beside it and rename: readers see all of it or nothing.
 
-    A file that is replaced keeps its permissions.
+    A file that is replaced keeps its permissions. Content that comes in parts is not held.
     """
     target = file_to_write(path)
     try:
@@ -61,7 +61,7 @@ def write_whole(path: Path, content: bytes) -> Path:
         raise _unwritable(path, error) from None
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, target.stat().st_mode if target.exists() else 0o666 & ~_umask())
@@ -78,7 +78,7 @@ def write_whole(path: Path, content: bytes) -> Path:
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Write rows as JSON lines, whole or not at all; what JSON does not know is written as text."""
     lines = (json.dumps(dict(row), ensure_ascii=False, default=str) for row in rows)
-    return write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+    return write_whole(path, (f"{line}\n".encode() for line in lines))
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -19,12 +22,18 @@ from foreword.cli.common import (
 from foreword.cli.completion import File
 from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
-from foreword.data.bad_rows import BadRows, refuse
+from foreword.data.bad_rows import BadRows, OnBad, refuse
 from foreword.data.folder import TEST
-from foreword.data.formats import TABLES
-from foreword.data.write import check_writable, write_rows
+from foreword.data.row import Row
+from foreword.data.write import check_writable
 from foreword.errors import UserError
 from foreword.report import console, tables
+
+if TYPE_CHECKING:
+    from foreword.evaluation.answer_columns import Prediction
+    from foreword.evaluation.answer_file import Answered
+    from foreword.prompt.answerer import Answerer
+    from foreword.tasks.base import Bound
 
 
 def predict(
@@ -50,66 +59,114 @@ def predict(
     """Answer texts, or the rows of a file.
 
     Rows keep all their columns. With --skip-bad, rows that cannot be answered stay, with an empty
-    answer; rows that cannot be read are left out.
+    answer; rows that cannot be read are left out. With --out, answers are written as they come, to
+    OUT.partial; after a stop the same command goes on.
     """
     if (data is None) == (not texts):
         raise UserError("give texts to answer, or --data F")
     from foreword.compose.ensemble import load_prompt
-    from foreword.evaluation.answer_columns import (
-        answer_rows,
-        check_min_probability,
-        is_unsure,
-        with_answers,
-    )
+    from foreword.evaluation.answer_columns import check_min_probability
+    from foreword.evaluation.answer_file import answer_file
     from foreword.prompt.predict import rows_of
 
     if out is not None:
         check_writable(out)
-    unread, unanswered = BadRows(), BadRows()
-    on_bad = unanswered if reading.skip_bad else refuse
-    rows = []
+    unread = BadRows()
+    on_bad: OnBad = unread if reading.skip_bad else refuse
+    rows: Sequence[Row] = ()
+    again = out is not None and data is not None and data != "-"  # read anew, not held
     if data is not None:
-        rows = reading.read(
-            data, TEST, renamed=False, on_bad=unread if reading.skip_bad else refuse
-        )
-    if out is not None:
-        check_writable(out, (row.fields for row in rows))
+        read: Iterable[Row] = reading.iterate(data, TEST, on_bad, CommandTerminal())
+        if not again:
+            read = rows = list(read)
+        if out is not None:
+            check_writable(out, (row.fields for row in read))
+        deque(read, maxlen=0)  # to its end, for a row that cannot be read
     tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
-    bound = tuned.bound
-    check_min_probability(bound, min_probability)
-    rows = rows_of(texts, bound) if texts else rows
-    with CommandTerminal().bar("predicting", len(rows)) as progress:
-        found = answer_rows(tuned, rows, columns=reading.named, on_bad=on_bad, progress=progress)
-    answers = [answer for answer in found if answer is not None]
-    unread.check(rows)
-    unanswered.check(answers)
-    table = out is not None and out.suffix.lower() in TABLES
-    lines, called = with_answers(rows, found, bound, least=min_probability, as_table=table)
+    check_min_probability(tuned.bound, min_probability)
+    if texts:
+        rows = rows_of(texts, tuned.bound)
+    unread.check(rows or again)
+    bad = BadRows() if reading.skip_bad else None
+    lines: list[dict[str, Any]] = []
+    found: list[Prediction | None] = []
+    if out is None:
+        answered, lines, found = _answered(tuned, rows, reading.named, min_probability, bad)
+    else:
+        later: OnBad = BadRows() if reading.skip_bad else refuse  # of rows that are told already
+        answered = answer_file(
+            tuned,
+            lambda: reading.iterate(str(data), TEST, later) if again else rows,
+            out,
+            settings=_settings(prompt, tuned.bound, skip_bad=reading.skip_bad),
+            like=data,
+            columns=reading.named,
+            least=min_probability,
+            bad=bad,
+            hear=lines.append if as_json else None,
+            report=CommandTerminal(),
+        )
+    unanswered = BadRows() if bad is None else bad
     for line in (*unread.lines(), *unanswered.lines("left without an answer")):
         console.say(line)
-    for name, other in called.items():
+    for name, other in answered.renamed.items():
         console.say(f"column '{name}' is there already; the new one is '{other}'")
-    cut = sum(bool(answer["cut"]) for answer in answers)
-    if cut:
-        console.say(f"{cut} of {len(found)} rows were too long and were cut")
-    blank = sum(is_unsure(bound, answer, min_probability) for answer in answers)
+    if answered.cut:
+        console.say(f"{answered.cut} of {answered.rows} rows were too long and were cut")
     if min_probability is not None:
-        console.say(f"{blank} of {len(answers)} answers are below {min_probability} and left blank")
-    if out is not None:
-        write_rows(out, lines, like=data)
+        least, given = min_probability, answered.rows - answered.unanswered
+        console.say(f"{answered.blank} of {given} answers are below {least} and left blank")
     if as_json:
-        about = {"rows": len(lines), "cut": cut, "blank": blank, "out": out}
+        about = {"rows": answered.rows, "cut": answered.cut, "blank": answered.blank, "out": out}
         skipped = [*unread.reasons, *unanswered.reasons]
         console.emit({**about, "skipped": skipped, "predictions": lines})
-        return
-    if out is not None:
-        console.say(f"{out}: {len(lines)} rows")
-        return
+    elif out is not None:
+        console.say(f"{out}: {answered.rows} rows")
+    else:
+        _show(found, tuned.bound, min_probability)
+
+
+def _answered(
+    tuned: Answerer,
+    rows: Sequence[Row],
+    columns: Mapping[str, str],
+    least: float | None,
+    bad: BadRows | None,
+) -> tuple[Answered, list[dict[str, Any]], list[Prediction | None]]:
+    """Answer rows in memory; return what came of them, as lines and as answers."""
+    from foreword.evaluation.answer_columns import answer_rows, is_unsure, with_answers
+    from foreword.evaluation.answer_file import Answered
+
+    on_bad = refuse if bad is None else bad
+    with CommandTerminal().bar("predicting", len(rows)) as progress:
+        found = answer_rows(tuned, rows, columns=columns, on_bad=on_bad, progress=progress)
+    answers = [answer for answer in found if answer is not None]
+    if bad is not None:
+        bad.check(answers)
+    lines, called = with_answers(rows, found, tuned.bound, least=least)
+    cut = sum(bool(answer["cut"]) for answer in answers)
+    blank = sum(is_unsure(tuned.bound, answer, least) for answer in answers)
+    return Answered(len(rows), cut, blank, len(rows) - len(answers), called), lines, found
+
+
+def _settings(prompt: str | Path, bound: Bound, *, skip_bad: bool) -> dict[str, Any]:
+    """Return what answers depend on, besides the rows, so that other ones are not continued."""
+    return {
+        "prompt": hashlib.sha256(Path(prompt).read_bytes()).hexdigest(),
+        "model": bound.backbone.fingerprint,
+        "dtype": str(bound.backbone.dtype),
+        "skip_bad": skip_bad,
+    }
+
+
+def _show(found: Sequence[Prediction | None], bound: Bound, least: float | None) -> None:
+    """Print one line for each answer."""
+    from foreword.evaluation.answer_columns import is_unsure
+
     for answer in found:
         if answer is None:
             console.line("-")
             continue
         value, chances = answer[bound.answer], answer.get("probabilities", {})
-        unsure = is_unsure(bound, answer, min_probability)
         line = tables.answer_line(value, chances)
-        console.line(f"-  (unsure: {line})" if unsure else line)
+        console.line(f"-  (unsure: {line})" if is_unsure(bound, answer, least) else line)

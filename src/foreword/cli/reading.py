@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
@@ -12,10 +12,11 @@ from foreword.cli.panels import DATA
 from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import columns
 from foreword.data.bad_rows import BadRows, OnBad, convert, refuse
-from foreword.data.read import read_rows
+from foreword.data.read import iterate_rows, read_rows
 from foreword.data.row import Row
 from foreword.data.sample import first
 from foreword.data.shapes import canonical, require
+from foreword.reporter import SILENT, Reporter
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ class Table:
             delimiter=self.delimiter,
             on_bad=on_bad,
             report=CommandTerminal(),
+        )
+
+    def iterate(
+        self, source: str, split: Sequence[str], on_bad: OnBad, report: Reporter = SILENT
+    ) -> Iterator[Row]:
+        """Yield all rows as they stand; ``report`` hears what had to be guessed."""
+        return iterate_rows(
+            source, split=split, delimiter=self.delimiter, on_bad=on_bad, report=report
         )
 
 

@@ -6,12 +6,12 @@ import difflib
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from foreword.data.bad_rows import OnBad, refuse
-from foreword.data.encodings import decode
+from foreword.data.encodings import MARKS, decode
 from foreword.data.nested import questions
 from foreword.data.row import Row, kind
 from foreword.data.spreadsheet import AS_CSV, read_spreadsheet
@@ -21,7 +21,8 @@ from foreword.errors import UserError, nearest
 from foreword.reporter import SILENT, Reporter
 
 TABLES = (".csv", ".tsv")
-TEXTS = (".jsonl", ".ndjson", ".json", *TABLES)
+LINES = (".jsonl", ".ndjson")
+TEXTS = (*LINES, ".json", *TABLES)
 KNOWN = (*TEXTS, ".xlsx", ".parquet")
 """The endings of files that hold rows."""
 
@@ -50,6 +51,8 @@ def read_file(
     if suffix not in TEXTS:
         hint = AS_CSV if suffix in OTHER_SPREADSHEETS else nearest(suffix, KNOWN)
         raise UserError(f"{name}: cannot tell its format from the ending '{suffix}'; {hint}")
+    if suffix in LINES and not zipped and delimiter is None:
+        return json_lines(_lines_of(path, name), name, on_bad=on_bad)
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if zipped else data
@@ -78,7 +81,10 @@ def read_text(
         return read_table(text, name, delimiter=delimiter, on_bad=on_bad, report=report)
     if delimiter is not None:
         raise UserError(f"{name}: `delimiter` is for CSV and TSV files; leave it out")
-    return _json(text, name) if suffix == ".json" else json_lines(text, name, on_bad=on_bad)
+    if suffix == ".json":
+        return _json(text, name)
+    # Not str.splitlines: U+2028 and its like may stand inside a JSON string.
+    return json_lines(text.split("\n"), name, on_bad=on_bad)
 
 
 def _suffix(name: str) -> tuple[str, bool]:
@@ -97,13 +103,36 @@ def is_data_name(name: str) -> bool:
     return zipped or suffix in KNOWN
 
 
-def json_lines(text: str, name: str, *, on_bad: OnBad = refuse) -> Iterator[Row]:
+def _lines_of(path: Path, name: str) -> Iterator[str]:
+    """Yield the lines of a file of UTF-8, one at a time; of another encoding, after all are read.
+
+    Raises UserError as ``decode`` does.
+    """
+    blank = True
+    with path.open("rb") as file:
+        mark = next((mark for mark in MARKS if file.peek(len(mark)).startswith(mark)), b"")
+        if MARKS.get(mark, "utf-8") == "utf-8":
+            file.read(len(mark))
+            try:
+                for line in file:
+                    blank = blank and not line.strip()
+                    yield line.decode().removesuffix("\n")
+            except UnicodeDecodeError:
+                blank = True
+            if not blank:
+                return
+    yield from decode(path.read_bytes(), name)[0].split("\n")
+
+
+def json_lines(lines: Iterable[str], name: str, *, on_bad: OnBad = refuse) -> Iterator[Row]:
     """Read one JSON object a line; ``on_bad`` is given the error of a line that holds none."""
-    whole = "rename it to .json" if text.lstrip().startswith("[") else "write one object a line"
-    # Not str.splitlines: U+2028 and its like may stand inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
+    whole = ""
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        whole = whole or (
+            "rename it to .json" if line.lstrip()[0] == "[" else "write one object a line"
+        )
         try:
             value = _parsed(line, name, number, hint=whole)
             row = _object(value, f"{name}:{number}", hint=whole)

@@ -57,16 +57,38 @@ def read_rows(
     Raises UserError, in one line that begins with the file and the line, for whatever is missing,
     unreadable, malformed or empty.
     """
+    return list(
+        iterate_rows(
+            source, columns=columns, split=split, delimiter=delimiter, on_bad=on_bad, report=report
+        )
+    )
+
+
+def iterate_rows(
+    source: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    split: str | Sequence[str] | None = None,
+    delimiter: str | None = None,
+    on_bad: OnBad = refuse,
+    report: Reporter = SILENT,
+) -> Iterator[Row]:
+    """Yield what :func:`read_rows` returns; of a file of JSON lines, one line is in memory."""
     sign = None if delimiter is None else parse_delimiter(delimiter)
     options: dict[str, Any] = {"delimiter": sign, "on_bad": on_bad, "report": report}
+    none = True
     try:
-        rows = list(_records(source, split, options))
+        for row in _records(source, split, options):
+            none = False
+            if columns:
+                yield from convert([row], lambda row: rename(row, columns), on_bad)
+            else:
+                yield row
     except OSError as error:
         reason = error.strerror or first_line(error)
         raise UserError(f"{source}: cannot be read ({reason}); check the file") from None
-    if not rows:
+    if none:
         raise UserError(f"{source}: no rows; write at least one")
-    return list(convert(rows, lambda row: rename(row, columns), on_bad)) if columns else rows
 
 
 def _records(

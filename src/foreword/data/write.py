@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def check_writable(path: Path, rows: Iterable[Mapping[str, Any]] = ()) -> None:
 
 def write_rows(
     path: Path,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]] | Callable[[], Iterable[Mapping[str, Any]]],
     *,
     like: str | Path | None = None,
     columns: Sequence[str] = (),
@@ -53,19 +53,36 @@ def write_rows(
 
     A table has these ``columns``, and then one for every other field of the rows. A CSV file has
     semicolons between its cells if the file ``like`` has, and a byte order mark, by which Excel
-    knows UTF-8, if that one comes from Excel. Raises UserError as :func:`check_writable` does.
+    knows UTF-8, if that one comes from Excel. Rows that are read at each call are not held, and the
+    ``columns`` of a table are then all. Raises UserError as :func:`check_writable` does.
     """
-    check_writable(path, rows)
+    if callable(rows):
+        check_writable(path)
+        columns, given = list(columns), rows()
+    else:
+        check_writable(path, rows)
+        columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+        given = rows
     if path.suffix.lower() not in TABLES:
-        return write_jsonl(path, rows)
+        return write_jsonl(path, given)
     delimiter, mark = (",", b"") if like is None else dialect_of(Path(like))
-    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
-    text = io.StringIO()
     sign = "\t" if path.suffix.lower() == ".tsv" else delimiter
+    return write_whole(path, _table(given, columns, sign, mark))
+
+
+def _table(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], sign: str, mark: bytes
+) -> Iterator[bytes]:
+    """Yield the lines of a table, the header first."""
+    text = io.StringIO()
     writer = csv.writer(text, delimiter=sign, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
-    return write_whole(path, mark + text.getvalue().encode())
+    yield mark + text.getvalue().encode()
+    for row in rows:
+        text.seek(0)
+        text.truncate()
+        writer.writerow([_cell(row.get(name)) for name in columns])
+        yield text.getvalue().encode()
 
 
 def dialect_of(path: Path) -> tuple[str, bytes]:

@@ -29,16 +29,20 @@ def answer_rows(
     bound, usable = tuned.bound, []
     for number, row in enumerate(rows):
         try:
-            renamed = rename(row, columns) if columns else row
-            shaped = canonical([renamed], targets=False)[1]
-            bound.check(shaped, answers=False)
+            usable.append((number, usable_row(row, bound, columns)))
         except UserError as error:
             on_bad(error)
-        else:
-            usable.append((number, shaped[0]))
     answers = tuned.answers([row for _, row in usable], progress=progress) if usable else []
     by_number = {number: answer for (number, _), answer in zip(usable, answers, strict=True)}
     return [by_number.get(number) for number in range(len(rows))]
+
+
+def usable_row(row: Row, bound: Bound, columns: Mapping[str, str] | None = None) -> Row:
+    """Return a row as it was read in the shape that is answered; raises UserError for a bad one."""
+    renamed = rename(row, columns) if columns else row
+    shaped = canonical([renamed], targets=False)[1]
+    bound.check(shaped, answers=False)
+    return shaped[0]
 
 
 def check_min_probability(bound: Bound, least: float | None) -> None:
@@ -73,7 +77,7 @@ def with_answers(
     an answer, and those whose probability is below ``least``, have an empty one. For a table,
     lists become texts, and what is not asked for is left out.
     """
-    answers = [_columns(bound, each, least, as_table) for each in predictions]
+    answers = [answer_columns(bound, each, least, as_table=as_table) for each in predictions]
     names = list(dict.fromkeys(name for answer in answers for name in answer))
     taken = {name for row in rows for name in row.fields}
     called = {name: free_name(name, taken) for name in names}
@@ -118,8 +122,8 @@ def free_name(name: str, taken: Collection[str]) -> str:
     return name
 
 
-def _columns(
-    bound: Bound, prediction: Prediction | None, least: float | None, as_table: bool
+def answer_columns(
+    bound: Bound, prediction: Prediction | None, least: float | None, *, as_table: bool
 ) -> dict[str, Any]:
     """Return an answer by the names of new columns; empty where there is none."""
     if prediction is None:
