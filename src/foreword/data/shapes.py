@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any
 
 from foreword.data.bad_rows import OnBad, convert, refuse
+from foreword.data.lists import listed
 from foreword.data.row import Row, kind
 from foreword.errors import UserError, nearest
 
@@ -118,11 +119,14 @@ def _same(row: Row, _: bool) -> Mapping[str, Any]:
     return row.fields
 
 
-def check_references(row: Row) -> None:
-    """Raise UserError for ``references``, where the row has them, that are no list of texts."""
-    references = row.fields.get("references")
-    if references is None:
-        return
+def references_of(row: Row) -> list[str] | None:
+    """Return the row's ``references``, None where it has none.
+
+    Raises UserError where they are no list of texts.
+    """
+    if row.fields.get("references") is None:
+        return None
+    references = listed(row, "references")
     field = f'{row.where}: field "references"'
     if not isinstance(references, list):
         raise UserError(
@@ -138,11 +142,12 @@ def check_references(row: Row) -> None:
                 field="references",
             )
         check_text(row, f"references[{index}]", reference)
+    return references
 
 
 def _completion(row: Row, _: bool) -> Mapping[str, Any]:
-    check_references(row)
-    return row.fields
+    references = references_of(row)
+    return row.fields if references is None else {**row.fields, "references": references}
 
 
 def _instruction(row: Row, _: bool) -> Mapping[str, Any]:
@@ -158,8 +163,9 @@ def _instruction(row: Row, _: bool) -> Mapping[str, Any]:
 
 
 def _messages(row: Row, targets: bool) -> Mapping[str, Any]:
-    _conversation(row, "messages", ("role", "content"), _ROLES, targets)
-    return row.fields
+    messages = _conversation(row, "messages", ("role", "content"), _ROLES, targets)
+    written = isinstance(row.fields["messages"], str)
+    return {**row.fields, "messages": messages} if written else row.fields
 
 
 def _conversations(row: Row, targets: bool) -> Mapping[str, Any]:
@@ -175,7 +181,7 @@ def _conversation(
 ) -> list[dict[str, str]]:
     """Check one conversation, and give it as `role` and `content`."""
     who, what = keys
-    turns = row.fields[field]
+    turns = listed(row, field)
     if not isinstance(turns, list) or not turns:
         found = "an empty list" if turns == [] else kind(turns)
         raise UserError(

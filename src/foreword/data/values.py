@@ -13,8 +13,8 @@ SIMPLE = (str, int, float, bool, type(None))
 def plain(value: Any) -> Any:
     """Return a value as text, number, list or object, as a CSV or JSON file of it would hold it.
 
-    Dates become ISO texts, decimals texts with all their digits, arrays and tuples lists. What is
-    none of these stays as it is.
+    Dates become ISO texts, decimals texts with all their digits, and arrays, tuples and sets lists.
+    What is none of these stays as it is.
     """
     if type(value) in SIMPLE:
         return value
@@ -22,6 +22,8 @@ def plain(value: Any) -> Any:
         return {name: plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(plain, value), key=str)
     if isinstance(value, datetime.date | datetime.time):
         return date_text(value)
     if isinstance(value, Decimal):

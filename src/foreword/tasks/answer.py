@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.config.settings import setting
+from foreword.data.lists import parsed
 from foreword.data.row import Row, kind
 from foreword.data.shapes import require
 from foreword.errors import UserError, nearest
@@ -89,6 +90,9 @@ def answers_of(row: Row) -> list[str]:
         hint = nearest("answers", row.fields)
         raise UserError(f"{row.where}: missing field 'answers'; {hint}")
     given = row.fields["answers"]
+    written = parsed(given) if isinstance(given, str) else None
+    if isinstance(written, Mapping) or (written and not isinstance(written[0], int | float)):
+        given = written
     given = given.get("text") if isinstance(given, Mapping) else given
     answers = [given] if isinstance(given, str) else given
     if isinstance(answers, list):

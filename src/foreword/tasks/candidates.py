@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from foreword.data.lists import listed
 from foreword.data.row import Row, kind
 from foreword.data.shapes import check_text
 from foreword.errors import UserError, nearest
@@ -27,7 +28,10 @@ def candidates_of(row: Row, catalogue: Sequence[str], negatives: int, seed: int 
     Raises UserError, ``FILE:LINE: ...``, for a list of one, repeated candidates, and an
     answer that is not among them.
     """
-    given, answer = row.fields.get("candidates"), row.fields.get("answer")
+    given = listed(row, "candidates") if "candidates" in row.fields else None
+    answer = row.fields.get("answer")
+    if given is not None and isinstance(answer, str) and answer not in given:
+        answer = listed(row, "answer")
     if given is None:
         return _from_catalogue(row, answer, catalogue, negatives, seed)
     if not isinstance(given, list) or not all(isinstance(c, str) and c.strip() for c in given):

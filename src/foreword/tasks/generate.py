@@ -10,7 +10,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.config.settings import setting
 from foreword.data.row import Row
-from foreword.data.shapes import check_references, require
+from foreword.data.shapes import references_of, require
 from foreword.errors import UserError
 from foreword.metrics.generation import generation
 from foreword.tasks.templates.layout import Side
@@ -112,9 +112,8 @@ def references(row: Row, answer: str) -> list[str]:
 
     Raises UserError, ``FILE:LINE: ...``, unless they are a list of texts.
     """
-    check_references(row)
-    given = row.fields.get("references")
-    return [answer] if given is None else list(given)
+    given = references_of(row)
+    return [answer] if given is None else given
 
 
 def check_target(row: Row, target: str) -> None:

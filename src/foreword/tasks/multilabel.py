@@ -14,6 +14,7 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
+from foreword.data.lists import listed
 from foreword.data.row import Row, kind
 from foreword.data.shapes import check_text
 from foreword.errors import UserError
@@ -213,8 +214,11 @@ class ManyLabels(Labelling):
 
 
 def labels_of(row: Row, field: str) -> list[str]:
-    """Return a row's labels, of a list or of one text with commas; UserError for anything else."""
-    given = row.fields.get(field)
+    """Return a row's labels, of a list or of one text with commas; UserError for anything else.
+
+    A list may be written as text, as pandas and JSON do.
+    """
+    given = listed(row, field) if field in row.fields else None
     if isinstance(given, str):
         return [part.strip() for part in given.split(",") if part.strip()]
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):

@@ -12,6 +12,7 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.config.settings import setting
+from foreword.data.lists import parsed
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.engine.passes import infer
@@ -84,6 +85,11 @@ class Rank(Task):
         return Ranker(self, backbone)
 
 
+def _unwritten(value: Any) -> Any:
+    """Return the list that a text is, where it is one."""
+    return parsed(value) or value if isinstance(value, str) else value
+
+
 class Ranker(Bound):
     """A ranking bound to a backbone."""
 
@@ -117,7 +123,7 @@ class Ranker(Bound):
 
     def _join_lists(self, row: Row) -> Row:
         """Return the row with lists of texts in its template's fields joined to lines."""
-        values = {name: row.fields[name] for name in self.template.fields}
+        values = {name: _unwritten(row.fields[name]) for name in self.template.fields}
         lines = {
             name: "\n".join(value)
             for name, value in values.items()

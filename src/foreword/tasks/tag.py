@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
+from foreword.data.lists import listed
 from foreword.data.row import Row, kind
 from foreword.data.shapes import check_text
 from foreword.errors import UserError
@@ -238,7 +239,7 @@ def texts_of(row: Row, field: str) -> list[str]:
     """Return a row's words or tags, from a list or a text; UserError for anything else."""
     if field not in row.fields:
         raise UserError(f"{row.where}: missing field '{field}'; it has {', '.join(row.fields)}")
-    given = row.fields[field]
+    given = listed(row, field)
     if isinstance(given, str):
         given = given.split()
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
