@@ -78,6 +78,7 @@ def test_every_method_learns_every_task(
     rows.write_text(2 * (json.dumps(ROWS[task]) + "\n"), "utf-8")
     flags = ["--task", task, "--method", method, "--epochs", "1", "--train", rows, "--dev", rows]
     flags += ["--start", "random"] if method in ("soft", "prefix", "deep") else []
+    flags += ["--max-new-tokens", "4"] if task != "rank" else []
     folder = world.path("model") if model == "model" else seq2seq
     made = cli("train", "--model", folder, *flags, "--out", tmp_path / "p.safetensors", "--json")
     assert made.status == 0, made.err

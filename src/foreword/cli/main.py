@@ -106,9 +106,10 @@ def _run(words: list[str], world: World) -> int:
 
 
 def _in_one_line(error: UserError, words: Sequence[str]) -> str:
-    from foreword.cli.advice import flags_of, with_flags
+    from foreword.cli.advice import NAMED, flags_of, with_flags
 
-    return with_flags(" ".join(str(error).splitlines()), flags_of(app, words), error.field)
+    line = " ".join(str(error).splitlines())
+    return with_flags(line, flags_of(app, words), error.field) if NAMED.search(line) else line
 
 
 def _told(world: World, status: int, why: str, bug: Exception | None = None) -> int:
