@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 
 import torch
@@ -21,7 +22,7 @@ from foreword.backbone.run.gradient_checkpointing import recompute_layers
 from foreword.backbone.run.layers import WHOLE, LayerRange, no_compiler
 from foreword.backbone.run.network import Network
 from foreword.backbone.run.sharding import shard_layers
-from foreword.backbone.tokenizer import Text
+from foreword.backbone.tokenizer import NoEmbeddingError, Text
 from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Mixture
 from foreword.reporter import SILENT, Reporter
@@ -49,13 +50,13 @@ class Backbone(Network):
         in_place: bool = False,
     ) -> None:
         model = model.train(False).requires_grad_(False) if in_place else frozen_view(model)
-        self.text = Text(tokenizer)
         if quantized is not None:
             self.fingerprint = fingerprint(model, tokenizer)  # of the weights as they were
             quantize_model(model, quantized)
         self.quantized = quantized
         self.sharded = False
         super().__init__(model, architecture=architecture, name=name, pad=tokenizer.pad_token_id)
+        self.text = Text(tokenizer, self.vocabulary)
 
     @staticmethod
     def load(
@@ -114,7 +115,9 @@ class Backbone(Network):
         model's ``generation_config`` names.
         """
         named = getattr(self.model.generation_config, "eos_token_id", None)
-        own = [self.text.end, *self.text.turn_end[-1:]]
+        own = [self.text.tokenizer.eos_token_id]
+        with suppress(NoEmbeddingError):  # which the model cannot write
+            own += self.text.turn_end[-1:]
         own += named if isinstance(named, list | tuple) else [named]
         ends = dict.fromkeys(int(end) for end in own if end is not None)
         return tuple(end for end in ends if 0 <= end < self.vocabulary)

@@ -179,6 +179,8 @@ def config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
         max_new_tokens=decoding.max_new_tokens,
         num_beams=decoding.beams,
         eos_token_id=list(ends) or None,
+        # What has a score and no embedding could not be read again.
+        suppress_tokens=list(range(backbone.vocabulary, backbone.scored)) or None,
         pad_token_id=ends[0] if ends else backbone.pad,
         decoder_start_token_id=decoder_start(backbone) if backbone.has_two_stacks else None,
         **sampling,

@@ -2,24 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
 from foreword.backbone.chat_template import ChatTemplate
+from foreword.errors import UserError
+
+
+class NoEmbeddingError(UserError):
+    """A token of a text that the model has no embedding for; ``where`` names the text."""
+
+    def __init__(self, message: str, where: str | None = None) -> None:
+        super().__init__(message if where is None else f"{where}: {message}")
+        self.message, self.where = message, where
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Name the row or the file whose text is read, for a token of it that cannot be."""
+    try:
+        yield
+    except NoEmbeddingError as error:
+        raise NoEmbeddingError(error.message, error.where or where) from None
 
 
 class Text:
-    """A tokenizer as the rest of the house sees it: pieces in, ids out."""
+    """A tokenizer as the rest of the house sees it: pieces in, ids out.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    ``embedded`` is the number of tokens that the model has embeddings for. A tokenizer may have
+    more, and ids from there on stand for virtual tokens, so that none of its may pass.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, embedded: int | None = None) -> None:
         self.tokenizer = tokenizer
+        self.embedded = embedded
 
     def ids(self, text: str) -> list[int]:
-        """Return the ids of ``text`` alone, without special tokens around it."""
-        if not text:
-            return []
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        """Return the ids of ``text`` alone, without special tokens around it.
+
+        Raises UserError for a token without an embedding, and for text that has no tokens.
+        """
+        return self._read(text, around=False) if text else []
+
+    def _read(self, text: str, *, around: bool) -> list[int]:
+        try:
+            read = self.tokenizer(text, add_special_tokens=around, verbose=False)
+        except Exception as error:  # a tokenizer without an unknown token raises just that
+            if type(error) is not Exception:
+                raise
+            raise NoEmbeddingError(f"the tokenizer cannot read {text[:40]!r} ({error})") from None
+        return [self._checked(token) for token in read["input_ids"]]
+
+    def _checked(self, token: int | None) -> int:
+        """Return a token's id; raises UserError where the model has no embedding for it."""
+        if token is None:
+            raise NoEmbeddingError("the tokenizer has no token for a part of the text")
+        if self.embedded is not None and not 0 <= token < self.embedded:
+            name = self.tokenizer.convert_ids_to_tokens(token)
+            raise NoEmbeddingError(
+                f"token {name!r} (id {token}) is beyond the model's {self.embedded} embeddings; "
+                "save the model after `model.resize_token_embeddings(len(tokenizer))`, or use its "
+                "own tokenizer"
+            )
+        return token
 
     def beginning(self, text: str, count: int) -> str:
         """Return the text of its first ``count`` tokens, as it is written.
@@ -58,7 +106,7 @@ class Text:
     def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The special tokens that the tokenizer puts before and after a text."""
         bare = self.ids("a")
-        whole = list(self.tokenizer("a", verbose=False)["input_ids"])
+        whole = self._read("a", around=True)
         for start in range(len(whole) - len(bare) + 1):
             if whole[start : start + len(bare)] == bare:
                 return tuple(whole[:start]), tuple(whole[start + len(bare) :])
@@ -68,7 +116,7 @@ class Text:
     def end(self) -> int | None:
         """The id that ends a text, None where the tokenizer has none."""
         found: int | None = self.tokenizer.eos_token_id
-        return found
+        return None if found is None else self._checked(found)
 
     @cached_property
     def chat(self) -> ChatTemplate | None:
@@ -95,4 +143,4 @@ class Text:
     def mask(self) -> int | None:
         """The id of the mask token, None where the tokenizer has none."""
         found: int | None = self.tokenizer.mask_token_id
-        return found
+        return None if found is None else self._checked(found)

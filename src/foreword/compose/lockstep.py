@@ -170,7 +170,7 @@ def continued(
         for group, own in zip(groups, owners, strict=True):
             logs = group.scores().view(len(own), len(rows), -1)
             fused = fused + torch.tensordot(logs.new_tensor([weights[m] for m in own]), logs, 1)
-        tokens = fused.argmax(1).where(going, pad)  # (rows,)
+        tokens = fused[:, : backbone.vocabulary].argmax(1).where(going, pad)  # (rows,)
         said.append(tokens)
         for group, own in zip(groups, owners, strict=True):
             group.say(tokens.repeat(len(own)))

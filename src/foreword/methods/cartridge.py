@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.tokenizer import reading
 from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
@@ -73,7 +74,8 @@ def text_ids(backbone: Backbone, path: Path) -> list[int]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check `text`") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is no UTF-8 text; convert it first") from None
-    return [*backbone.text.around[0], *backbone.text.ids(text)]
+    with reading(str(path)):
+        return [*backbone.text.around[0], *backbone.text.ids(text)]
 
 
 def check_length(path: Path, ids: Sequence[int], length: int) -> None:

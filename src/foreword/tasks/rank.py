@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
+from foreword.backbone.tokenizer import reading
 from foreword.config.settings import setting
 from foreword.data.lists import parsed
 from foreword.data.row import Row
@@ -139,7 +140,8 @@ class Ranker(Bound):
         self, row: Row, texts: Sequence[str], room: int, before: str = ""
     ) -> FilledTemplate:
         whole = self._join_lists(row)
-        longest = max(len(self.backbone.text.ids(text)) for text in texts) + 2
+        with reading(row.where):
+            longest = max(len(self.backbone.text.ids(text)) for text in texts) + 2
         values = field_texts(self.backbone, whole, self.fields, self.task.input_window)
         return self.fill(values, room - longest, row.where, before)
 
@@ -150,6 +152,7 @@ class Ranker(Bound):
         ]
         targets = tuple((b, j) for b, path in enumerate(paths) for j in range(-1, len(path) - 1))
         answers = tuple(token for path in paths for token in path)
+        self.backbone.check_scored(answers)
         return Example(
             filled.ids, filled.slot, tuple(path[:-1] for path in paths), targets, answers
         )

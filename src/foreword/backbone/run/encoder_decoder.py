@@ -85,6 +85,11 @@ def decoder_start(network: Network) -> int:
         found = getattr(network.model.generation_config, "decoder_start_token_id", None)
     if found is None:
         raise UserError(f"{network.name}: its configuration has no decoder_start_token_id")
+    if not 0 <= int(found) < network.scored:
+        raise UserError(
+            f"{network.name}: decoder_start_token_id is {found}, and the model knows "
+            f"{network.scored} tokens"
+        )
     return int(found)
 
 

@@ -46,6 +46,8 @@ def model_inputs(
 
     Raises UserError for a virtual token that its part has no embedding for.
     """
+    if ids.numel() and int(ids.min()) < 0:
+        raise UserError(f"a row has the token {int(ids.min())}; ids count from 0")
     unreal = ids >= network.vocabulary
     if not bool(unreal.any()):
         return {"input_ids": network.to_device(ids)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Self, cast
@@ -22,6 +22,7 @@ from foreword.backbone.attention.interface import PassContext
 from foreword.backbone.inside.attention_sites import Role, Site, find_sites
 from foreword.backbone.inside.layer_parts import LayerPart, find_layer_parts
 from foreword.backbone.inside.patched import patch_model
+from foreword.backbone.inside.views import output_embeddings
 from foreword.backbone.load.sources import Architecture
 from foreword.backbone.run.embeddings import Embeddings, positions_of
 from foreword.backbone.run.layers import Stack
@@ -54,7 +55,7 @@ class Network:
         self.vocabulary: int = self._embeddings.weight.shape[0]
         self.width: int = self._embeddings.weight.shape[1]
         # Right padding needs no mask on a causal model; the pad token would make some warn of that.
-        pad = pad or 0
+        pad = pad if pad is not None and 0 <= pad < self.vocabulary else 0
         self.pad = (pad + 1) % self.vocabulary if self.is_causal else pad
 
     # What the model is -----------------------------------------------------------------------
@@ -88,6 +89,14 @@ class Network:
     def dtype(self) -> torch.dtype:
         """The floating-point type that the model computes in."""
         return self._embeddings.weight.dtype
+
+    @cached_property
+    def scored(self) -> int:
+        """The number of tokens that the model has scores for."""
+        weight = getattr(output_embeddings(self.model), "weight", None)
+        if not isinstance(weight, Tensor) or weight.dim() != 2:
+            return self.vocabulary
+        return int(weight.shape[0])
 
     @property
     def longest(self) -> int:
@@ -183,7 +192,17 @@ class Network:
         if self.head is not None:
             weight, bias = self.head.weight.to(states.device), self.head.bias.to(states.device)
             return F.linear(states.to(weight.dtype), weight, bias)
+        if tokens is not None:
+            self.check_scored(tokens)
         return self._lm_head.scores(states, tokens)
+
+    def check_scored(self, tokens: Iterable[int]) -> None:
+        """Raise UserError for the id of a token that the model can read and not write."""
+        if (last := max(tokens, default=0)) >= self.scored:
+            raise UserError(
+                f"token {last} is beyond the {self.scored} that {self.name} has scores for; an "
+                "answer or a label cannot be of it"
+            )
 
     def lm_head_inputs(self, states: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return the LM head's inputs and its weight matrix: (N, inner), (vocabulary, inner).

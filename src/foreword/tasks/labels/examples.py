@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
+from foreword.backbone.tokenizer import reading
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
@@ -103,7 +104,9 @@ class LabelExamples(Bound):
         if masked:
             return Cloze(tuple(paths), len(self.labels), self.mask())
         whole = self.labelling.vocabulary
-        return LabelTree.grow(paths, len(self.labels), self.backbone.text.end, vocabulary=whole)
+        return LabelTree.grow(
+            paths, len(self.labels), self.backbone.text.tokenizer.eos_token_id, vocabulary=whole
+        )
 
     def mask(self) -> int:
         """Return the mask token of a masked model."""
@@ -193,7 +196,9 @@ class LabelExamples(Bound):
         for values in self.labelling.slots(row):
             pieces = [*self.slot_template.fill(values), Slot()]
             left, right = ("".join(map(str, part)) for part in _around_slot(pieces))
-            tokens.append(((*first, *text.ids(left.rstrip(" "))), tuple(text.ids(right))))
+            with reading(row.where):
+                before, after = text.ids(left.rstrip(" ")), text.ids(right)
+            tokens.append(((*first, *before), tuple(after)))
         return tokens
 
     def example(self, filled: FilledTemplate, slots: Sequence[SlotTokens], plan: Plan) -> Example:

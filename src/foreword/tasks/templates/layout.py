@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.tokenizer import reading
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
@@ -54,7 +55,8 @@ def fill_template(
         filling = texts
         if template.demos is not None:
             filling = {**texts, template.demos.name: "".join(shown)}
-        filled = _once(backbone, template, filling, before, truncated)
+        with reading(where):
+            filled = _once(backbone, template, filling, before, truncated)
         if not (filled.ids or truncated) and not backbone.fills_masks:
             raise UserError(
                 f"{where}: the row has no tokens, and the template no text of its own; add some, "
@@ -88,7 +90,8 @@ def field_texts(
 ) -> dict[str, str]:
     """Return a row's fields as texts, truncated to their first ``window`` tokens."""
     texts = {name: str(row.fields[name]) for name in fields}
-    return {name: first_tokens(backbone, text, window) for name, text in texts.items()}
+    with reading(row.where):
+        return {name: first_tokens(backbone, text, window) for name, text in texts.items()}
 
 
 def first_tokens(backbone: Backbone, text: str, window: int | None) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
+from foreword.backbone.tokenizer import reading
 from foreword.data.row import Row
 from foreword.data.shapes import canonical, require
 from foreword.errors import UserError
@@ -137,11 +138,17 @@ class TextExamples(Bound):
                 f"{row.where}: the rest of the row leaves {max(0, size)} tokens for its "
                 f"'{field}'; shorten it, or raise `max_length`"
             )
-        parts = windows(self.backbone.text, whole, size, min(self.wording.stride, max(1, size)))
+        stride = min(self.wording.stride, max(1, size))
+        with reading(row.where):
+            parts = windows(self.backbone.text, whole, size, stride)
         return [Row({**row.fields, field: part}, row.where, row.task) for part in parts]
 
     def train_example(self, row: Row, room: int) -> Encoded:
         """Return the row with its answer and the end of text as targets."""
+        with reading(row.where):
+            return self._train_example(row, room)
+
+    def _train_example(self, row: Row, room: int) -> Encoded:
         if self.wording.every_turn and self._is_chat(row):
             return self._conversation(row, room)
         parts = self.windows(row, room)

@@ -65,6 +65,7 @@ class Generator(TextExamples):
 
     def _entropies(self, logits: Tensor, items: Sequence[Encoded], smoothing: float) -> Tensor:
         answers = [token for item in items for token in item.example.answers]
+        self.backbone.check_scored(answers)
         target = torch.tensor(answers, device=logits.device)
         losses = F.cross_entropy(
             logits.float(), target, reduction="none", label_smoothing=smoothing
