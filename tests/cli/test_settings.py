@@ -12,6 +12,7 @@ from foreword.backbone.decode import Decoding
 from foreword.cli.exchange import TaskFlags
 from foreword.cli.flags import FLAGS, RUN, Flag, Flags
 from foreword.cli.label_words import read_label_words
+from foreword.cli.run_file import read_mapping
 from foreword.cli.settings import settings, task_alone
 from foreword.cli.words import columns, parse_labels
 from foreword.errors import UserError
@@ -124,6 +125,64 @@ def test_a_run_file_of_wrong_types_is_refused(content: str, message: str, tmp_pa
     file.write_text(content)
     with pytest.raises(UserError, match=message):
         settings(Flags(), file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("lr: 1e-4,", "setting 'lr' is '1e-4,', expected a number"),
+        ("batch-size: 1e3", "setting 'batch-size' is 1000.0, expected a whole number"),
+        ("max-length: ten", "setting 'max-length' is 'ten', expected a whole number"),
+        ("fit-thresholds: of", "setting 'fit-thresholds' is 'of'; did you mean 'off'?"),
+        ("text-field: [text]", "setting 'text-field' is ['text'], expected text"),
+        ("lr: 1\nepochs: 1\nlr: 2", ":3: cannot be read (key 'lr' is there twice; leave one out)"),
+        ("labels: {a: x, a: y}", ":1: cannot be read (key 'a' is there twice; leave one out)"),
+        ("lr: 1\nrate: 2", ": 'lr' and 'rate' are one setting; leave one out"),
+        ("batch-size: 1\nbatch_size: 2", "'batch-size' and 'batch_size' are one setting"),
+    ],
+)
+def test_a_mistake_in_a_run_file_is_named_as_it_is_written(
+    content: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError) as caught:
+        settings(Flags(), file)
+    assert str(caught.value).startswith(str(file))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_file_holds_texts_as_they_are_written(tmp_path: Path) -> None:
+    """By YAML 1.1 these were truth values, minutes, octal numbers, dates, floats and nothing."""
+    file = tmp_path / "run.yaml"
+    labels = {"yes": "yes", "no": "no", "12:30": "a", "01": "b", "1.0": "c", "2024-01-02": "d"}
+    more = {"on": "off", "true": "e", "null": "f", "1e3": "g", "": "h"}
+    for own in (labels, more):
+        lines = "".join(f"  {name or chr(39) * 2}: {word}\n" for name, word in own.items())
+        file.write_text(f"labels:\n{lines}")
+        assert settings(Flags(), file).task == Classify(labels=own)
+    file.write_text("labels: [yes, no, 12:30, 2024-01-02]\ntask: classify\n")
+    assert set(settings(Flags(), file).task.labels or ()) == {"yes", "no", "12:30", "2024-01-02"}  # type: ignore[attr-defined]
+    file.write_text("seed: 010\nepochs: 1_000\nlr: 1e-4\ncheckpointing: yes\ncompile: off\n")
+    made = settings(Flags(), file).training
+    assert (made.seed, made.epochs, made.rate) == (10, 1000, 1e-4)
+    assert (made.checkpointing, made.compile) == (True, "off")
+    file.write_text("usual: &u {lr: 1}\n<<: *u\nlr: 2\n")
+    assert read_mapping(file) == {"usual": {"lr": 1}, "lr": 2}
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("suffix", [".yaml", ".toml"])
+def test_a_new_line_in_a_template_needs_no_certain_quotes(
+    quote: str, suffix: str, tmp_path: Path
+) -> None:
+    file = tmp_path / f"run{suffix}"
+    sign = " =" if suffix == ".toml" else ":"
+    file.write_text(f"template{sign} {quote}{{text}}\\nLabel:{quote}\n")
+    assert settings(Flags(), file).task.template == "{text}\nLabel:"
+    file.write_text(f"task{sign} {quote}generate{quote}\nstop{sign} [{quote}\\n{quote}]\n")
+    assert settings(Flags(), file).task == Generate(decoding=Decoding(stop=("\n",)))
 
 
 def test_labels() -> None:

@@ -152,10 +152,13 @@ def test_mistakes(world: World, cli: Cli, file: Path, flags: list[str], why: str
     [
         ("good: [good\nbad: bad\n", ":2: cannot be read"),
         ("good", "is no list of label words"),
-        ("yes: good\nbad: bad\n", "put yes, no and numbers in quotes"),
+        ("good: true\nbad: bad\n", "put true, false and numbers in quotes"),
         ("good: 3\nbad: bad\n", "write label: word, word"),
         ("good: [3]\nbad: bad\n", "put it in quotes"),
-        ("good: 2024-13-45\nbad: bad\n", "put dates and numbers in quotes"),
+        (
+            "good: fine\ngood: bad\n",
+            ":2: cannot be read (key 'good' is there twice",
+        ),
         ("[" * 3000, "is nested too deeply"),
         ("good: bad\nbad: bad\n", "label 'good' has no word of its own"),
         ("good: good\n", "at least two labels"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
+from foreword.cli.yaml_file import parse_yaml
 from foreword.errors import UserError
 from foreword.tasks.words import as_word
 
@@ -18,28 +17,20 @@ def read_label_words(path: Path) -> dict[str, list[str]]:
     for a file of another form and a label without words of its own.
     """
     try:
-        read = yaml.safe_load(path.read_text("utf-8"))
+        read = parse_yaml(path.read_text("utf-8"), path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8 text; save it so") from None
-    except yaml.MarkedYAMLError as error:
-        line = 1 if error.problem_mark is None else error.problem_mark.line + 1
-        raise UserError(f"{path}:{line}: cannot be read ({error.problem})") from None
-    except RecursionError:
-        raise UserError(f"{path}: is nested too deeply; write lines of label: word, word") from None
-    except (ValueError, yaml.YAMLError) as error:  # 2024-13-45 is read as a date, and is none
-        raise UserError(
-            f"{path}: {' '.join(str(error).split())}; put dates and numbers in quotes"
-        ) from None
     if not isinstance(read, dict):
         raise UserError(f"{path}: is no list of label words; write lines of label: word, word")
     made: dict[str, list[str]] = {}
     for label, given in read.items():
         own = given.split(",") if isinstance(given, str) else given
-        if not isinstance(label, str) or not isinstance(own, list):
+        if not isinstance(own, list):
             raise UserError(
-                f"{path}: {label!r}: write label: word, word; put yes, no and numbers in quotes"
+                f"{path}: label '{label}': write label: word, word; put true, false and numbers in "
+                "quotes"
             )
         if not all(isinstance(word, str) for word in own):
             wrong = next(word for word in own if not isinstance(word, str))
