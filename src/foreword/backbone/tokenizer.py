@@ -29,6 +29,10 @@ def reading(where: str) -> Iterator[None]:
         raise NoEmbeddingError(error.message, error.where or where) from None
 
 
+_WORD = 32
+"""The most tokens of a word that are left out so that a text begins with a whole one."""
+
+
 class Text:
     """A tokenizer as the rest of the house sees it: pieces in, ids out.
 
@@ -74,15 +78,47 @@ class Text:
 
         A character that the cut parts, one of several tokens, is left out whole.
         """
-        if len(ids := self.ids(text)) <= count:
+        return self.part(text, 0, count)
+
+    def ending(self, text: str, count: int) -> str:
+        """Return the text of its last ``count`` tokens, or of fewer, as it is written.
+
+        It begins where it reads as the same tokens alone: no word is parted whose rest would be
+        another token, as in tokenizers that mark where words begin.
+        """
+        ids = self.ids(text)
+        start = max(0, len(ids) - count)
+        parts = []
+        for first in range(start, min(start + _WORD, len(ids))):
+            parts.append(self.part(text, first, len(ids)))
+            if self.ids(parts[-1]) == ids[first:]:
+                return parts[-1]
+        return parts[0] if parts else ""
+
+    def part(self, text: str, start: int, stop: int) -> str:
+        """Return the text of the tokens from ``start`` up to ``stop``, as it is written.
+
+        Names of special tokens stay, and characters that a cut parts are left out.
+        """
+        if start <= 0 and len(self.ids(text)) <= stop:
             return text
+        if start >= stop:
+            return ""
         if not self.tokenizer.is_fast:  # which do not tell where a token stands
-            return self.decode(ids[:count]).strip("\ufffd")
+            ids = self.ids(text)[max(0, start) : stop]
+            return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)).strip(
+                "\ufffd"
+            )
         read = self.tokenizer(
             text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
-        places = read["offset_mapping"]
-        return text[: min(places[count - 1][1], places[count][0])]
+        places = [(0, 0), *read["offset_mapping"], (len(text), len(text))]
+        start, stop = min(start, len(places) - 2), min(stop, len(places) - 2)
+        while start < stop and places[start + 1][0] < places[start][1]:
+            start += 1
+        first = places[start][1] if start > 0 else 0
+        last = len(text) if stop == len(places) - 2 else min(places[stop][1], places[stop + 1][0])
+        return text[first : max(first, last)]
 
     def continuation(self, left: str, text: str) -> list[int]:
         """Return the ids of ``text`` as they follow ``left``.

@@ -75,10 +75,9 @@ def fill_template(
                 f"{where}: the template alone takes {len(filled.ids)} tokens and there is room for "
                 f"{room}; shorten it, or raise `max_length`"
             )
-        ids = tokens[longest]
-        kept = max(0, len(ids) - excess)
-        shorter = backbone.text.decode(ids[:kept] if side == "right" else ids[len(ids) - kept :])
-        shorter = shorter.strip("\ufffd")  # a character that was split
+        kept = max(0, len(tokens[longest]) - excess)
+        cut = backbone.text.beginning if side == "right" else backbone.text.ending
+        shorter = cut(texts[longest], kept)
         if len(shorter) >= len(texts[longest]):  # decoding need not give the text back exactly
             shorter = texts[longest][:-1] if side == "right" else texts[longest][1:]
         texts[longest] = shorter

@@ -15,5 +15,4 @@ def windows(text: Text, whole: str, size: int, stride: int) -> list[str]:
     if len(ids) <= size:
         return [whole]
     starts = range(0, len(ids) - size + stride, stride)
-    # a character that is split between tokens decodes to the replacement character
-    return [text.decode(ids[start : start + size]).strip("\ufffd") for start in starts]
+    return [text.part(whole, start, start + size) for start in starts]
