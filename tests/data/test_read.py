@@ -656,7 +656,7 @@ SHAPE_MISTAKES = [
         'a:1: messages[1] is not an object with "role" and "content"; write it so',
     ),
     (
-        [{"messages": SHAREGPT}],
+        [{"messages": [{"who": "user", "value": "hi"}]}],
         'a:1: messages[0] is not an object with "role" and "content"; write it so',
     ),
     (
@@ -680,7 +680,7 @@ SHAPE_MISTAKES = [
     ),
     (
         [turn("user", [{"type": "text"}])],
-        "a:1: messages[0].content is a list, expected text; write it as one string",
+        'a:1: messages[0].content[0] is not {"type": "text", "text": ...}; write it so',
     ),
     (
         [turn("user", "\ud83d")],

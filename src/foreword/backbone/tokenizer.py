@@ -175,6 +175,30 @@ class Text:
                 break
         return () if self.end is None else (self.end,)
 
+    @cached_property
+    def turn_mark(self) -> str | None:
+        """The text of the token that ends a turn, None where the chat template writes none."""
+        mark = self.tokenizer.convert_ids_to_tokens(list(self.turn_end[-1:]))
+        return mark[0] if mark and self.chat and mark[0] in self.chat.closing else None
+
+    @cached_property
+    def after_turn(self) -> str:
+        """What a chat has after the assistant's words where another turn follows."""
+        mark = self.turn_mark
+        if self.chat is None or mark is None:
+            return f"{self.tokenizer.eos_token or ''}\n"
+        left, _, right = self.chat.closing.partition(mark)
+        return left + mark + right[: len(right) - len(right.lstrip())]
+
+    def without_special(self, text: str) -> str:
+        """Return a text as it reads where the model has written it."""
+        return self.decode(self.ids(text))
+
+    @cached_property
+    def first(self) -> str:
+        """The special tokens that the tokenizer puts before a text, as text."""
+        return str(self.tokenizer.decode(list(self.around[0])))
+
     @property
     def mask(self) -> int | None:
         """The id of the mask token, None where the tokenizer has none."""

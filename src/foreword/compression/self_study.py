@@ -115,7 +115,8 @@ def _split_template(bound: Generator) -> tuple[str, str, str]:
             f"template {bound.template.source!r}: questions need one field to stand in; "
             "give such a template, or questions of your own with `questions=F`"
         )
-    return pieces[0].rstrip(" "), bound.fields[0], pieces[1]
+    before = pieces[0].removeprefix(bound.backbone.text.first) if bound.template.chat else pieces[0]
+    return before.rstrip(" "), bound.fields[0], pieces[1]
 
 
 def _split_text(ids: Sequence[int], size: int) -> list[Sequence[int]]:

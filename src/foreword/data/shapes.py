@@ -17,19 +17,17 @@ A column that a row has already, such as a `prompt` beside `instruction`, stays 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from foreword.data.bad_rows import OnBad, convert, refuse
+from foreword.data.conversations import conversation
 from foreword.data.lists import listed
 from foreword.data.row import Row, kind
+from foreword.data.text_fields import check_text
 from foreword.errors import UserError, nearest
-
-_ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
-_SHAREGPT = {"system": "system", "human": "user", "gpt": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -87,34 +85,6 @@ def _have(row: Row, names: Iterable[str], mend: str = "") -> None:
             raise UserError(f"{row.where}: missing field '{name}'; {hint}", field=name)
 
 
-def check_text(row: Row, name: str, value: object) -> None:
-    """Raise UserError where the value of a row's field is no text, or blank."""
-    field = f'{row.where}: field "{name}"'
-    if value is None or (isinstance(value, str) and not value.strip()):
-        raise UserError(f"{field} is empty; fill it or remove the row", field=name)
-    if isinstance(value, float) and math.isnan(value):
-        raise UserError(
-            f"{field} is NaN, an empty cell to most tools; fill it or remove the row", field=name
-        )
-    if not isinstance(value, str | int | float):
-        raise UserError(
-            f"{field} is {kind(value)}, expected text; write it as one string", field=name
-        )
-    if isinstance(value, str):
-        _check_unicode(row, name, value)
-
-
-def _check_unicode(row: Row, name: str, text: str) -> None:
-    """Refuse halves of surrogate pairs: JSON can spell them, but no tokenizer takes them."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        half = f"\\u{ord(text[error.start]):04x}"
-        raise UserError(
-            f'{row.where}: field "{name}" holds half a character ({half}); remove it', field=name
-        ) from None
-
-
 def _same(row: Row, _: bool) -> Mapping[str, Any]:
     return row.fields
 
@@ -163,63 +133,14 @@ def _instruction(row: Row, _: bool) -> Mapping[str, Any]:
 
 
 def _messages(row: Row, targets: bool) -> Mapping[str, Any]:
-    messages = _conversation(row, "messages", ("role", "content"), _ROLES, targets)
-    written = isinstance(row.fields["messages"], str)
-    return {**row.fields, "messages": messages} if written else row.fields
+    return {**row.fields, **conversation(row, "messages", targets=targets)}
 
 
 def _conversations(row: Row, targets: bool) -> Mapping[str, Any]:
     if "messages" in row.fields:
         return _messages(row, targets)
-    messages = _conversation(row, "conversations", ("from", "value"), _SHAREGPT, targets)
     rest = {name: value for name, value in row.fields.items() if name != "conversations"}
-    return {**rest, "messages": messages}
-
-
-def _conversation(
-    row: Row, field: str, keys: tuple[str, str], roles: Mapping[str, str], targets: bool
-) -> list[dict[str, str]]:
-    """Check one conversation, and give it as `role` and `content`."""
-    who, what = keys
-    turns = listed(row, field)
-    if not isinstance(turns, list) or not turns:
-        found = "an empty list" if turns == [] else kind(turns)
-        raise UserError(
-            f'{row.where}: field "{field}" is {found}, expected a list of '
-            f'{{"{who}": ..., "{what}": ...}}; fill it or remove the row',
-            field=field,
-        )
-    messages = []
-    for index, turn in enumerate(turns):
-        name = f"{field}[{index}]"
-        if not isinstance(turn, dict) or not turn.keys() >= set(keys):
-            raise UserError(
-                f'{row.where}: {name} is not an object with "{who}" and "{what}"; write it so',
-                field=field,
-            )
-        if turn[who] not in list(roles):
-            hint = nearest(str(turn[who]), roles)
-            raise UserError(
-                f'{row.where}: {name} has the unknown "{who}" {turn[who]!r}; {hint}', field=field
-            )
-        if not isinstance(turn[what], str):
-            raise UserError(
-                f"{row.where}: {name}.{what} is {kind(turn[what])}, expected text; "
-                "write it as one string",
-                field=field,
-            )
-        if roles[turn[who]] == "system":  # which data sets leave empty
-            _check_unicode(row, f"{name}.{what}", turn[what])
-        else:
-            check_text(row, f"{name}.{what}", turn[what])
-        messages.append({"role": roles[turn[who]], "content": turn[what]})
-    if targets and messages[-1]["role"] != "assistant":
-        raise UserError(
-            f'{row.where}: field "{field}" ends with {turns[-1][who]!r}, but the last turn is '
-            "what is learned; end with the assistant's, or remove the row",
-            field=field,
-        )
-    return messages
+    return {**rest, **conversation(row, "conversations", targets=targets)}
 
 
 _SHAPES = {

@@ -190,6 +190,7 @@ class Bound(ABC):
         where: str,
         before: str = "",
         demos: Sequence[str] = (),
+        **more: Any,
     ) -> FilledTemplate:
         """Fill the template, truncated to ``limit``; raises UserError if nothing would be left."""
         return fill_template(
@@ -201,11 +202,13 @@ class Bound(ABC):
             where=where,
             before=before,
             demos=demos,
+            **more,
         )
 
     def plain_text(self, values: Mapping[str, str]) -> str:
-        """Return the filled template as text, without its virtual tokens."""
-        return "".join(piece for piece in self.template.fill(values) if isinstance(piece, str))
+        """Return the filled template as text, without virtual tokens, as text may follow text."""
+        whole = "".join(piece for piece in self.template.fill(values) if isinstance(piece, str))
+        return whole.removeprefix(self.backbone.text.first) if self.template.chat else whole
 
     # Variants ----------------------------------------------------------------------------------
 

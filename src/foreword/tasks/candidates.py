@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from foreword.data.lists import listed
 from foreword.data.row import Row, kind
-from foreword.data.shapes import check_text
+from foreword.data.text_fields import check_text
 from foreword.errors import UserError, nearest
 
 

@@ -16,7 +16,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
 from foreword.data.lists import listed
 from foreword.data.row import Row, kind
-from foreword.data.shapes import check_text
+from foreword.data.text_fields import check_text
 from foreword.errors import UserError
 from foreword.metrics.classification import macro_f1
 from foreword.metrics.multilabel import multilabel

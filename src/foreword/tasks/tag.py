@@ -14,7 +14,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
 from foreword.data.lists import listed
 from foreword.data.row import Row, kind
-from foreword.data.shapes import check_text
+from foreword.data.text_fields import check_text
 from foreword.errors import UserError
 from foreword.metrics.resample import Floats
 from foreword.metrics.spans import follows, is_bio, span_scores, spans, tagging

@@ -241,7 +241,8 @@ class LabelExamples(Bound):
         whole = self.template.shown().fill(self._values(row))
         if not self.slot_template.parts:
             word = words[0].lstrip(" ") if self.template.close else words[0]
-            return f"{_answered(whole, word)}{self.template.after}"
+            text = f"{_answered(whole, word)}{self.template.after}"
+            return text.removeprefix(self.backbone.text.first) if self.template.chat else text
         slots = zip(self.labelling.slots(row), words, strict=True)
         answered = [_answered(self.slot_template.fill(values), word) for values, word in slots]
         return "".join([*(p for p in whole if isinstance(p, str)), *answered, self.template.after])

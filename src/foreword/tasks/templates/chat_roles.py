@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from jinja2 import TemplateError
-
+from foreword.backbone.chat_template import MARK, ChatTemplateError, Messages
 from foreword.backbone.tokenizer import Text
 from foreword.errors import UserError
 from foreword.tasks.templates.template import Demos, Field, Piece, Role, Slot, Template
-from foreword.tasks.texts.conversation import apply_chat_template
+from foreword.tasks.texts.conversation import lines
 
-_MARK = "\ue000{}\ue001"  # private use: no chat template writes these, or changes them
 _MARKS = re.compile("\ue000([0-9]+)\ue001")
 
 
@@ -54,22 +53,31 @@ def resolve_roles(template: Template, text: Text) -> Template:
     *before, answer = turns
     _check(template, text, before)
     plain = _split(template, text, before)
-    lines, start = text.tokenizer.chat_template is None, [*answer.parts]
+    plain_lines, start = text.chat is None, [*answer.parts]
     close = (
-        not lines and isinstance(start[0], Slot) and not _writes_space(template, text, turns, plain)
+        not plain_lines
+        and isinstance(start[0], Slot)
+        and not _writes_space(template, text, turns, plain)
     )
-    if lines and isinstance(start[0], str | Field):
-        start.insert(0, " ")
-    ending = "\n\n" if lines else f"{text.tokenizer.eos_token or ''}\n"
+    how: dict[str, Any] = {"close": close}
+    if plain_lines:
+        if isinstance(start[0], str | Field):
+            start.insert(0, " ")
+        ending = "\n\n"
+    else:
+        left, right = _stripped(text, turns)[-1]
+        start = [*_read_stripped(start, left, False)]
+        ending = text.after_turn
+        how |= {"chat": True, "answer": Field("", left and isinstance(start[0], Slot), right)}
     count = len(plain.between)
     if shown is None or template.demos is None:
         parts = (*plain.upto(count), *start)
-        return replace(template, parts=_merge_texts(parts), after=ending, close=close)
+        return replace(template, parts=_merge_texts(parts), after=ending, **how)
     head = sum(not isinstance(part, str) for turn in turns[:shown] for part in turn.parts)
     demo, after = _demonstration(template, text, turns, shown, plain)
     final = (*plain.of(head, count), plain.texts[count], *start)
     parts = (*plain.upto(head), template.demos, *final)
-    return replace(template, parts=_merge_texts(parts), demo=demo, after=after, close=close)
+    return replace(template, parts=_merge_texts(parts), demo=demo, after=after, **how)
 
 
 def _writes_space(
@@ -126,11 +134,11 @@ def _turns(template: Template) -> tuple[list[_Turn], int | None]:
 
 def _check(template: Template, text: Text, turns: Sequence[_Turn]) -> None:
     """Raise UserError where the chat template refuses the roles, or leaves a message out."""
-    messages = [{"role": t.role, "content": _MARK.format(n)} for n, t in enumerate(turns)]
+    messages = [{"role": t.role, "content": MARK.format(n)} for n, t in enumerate(turns)]
     where = f"template {template.source!r}: the model's chat template"
     try:
-        written = _MARKS.findall(apply_chat_template(text, messages))
-    except TemplateError as error:
+        written = _MARKS.findall(_written(text, messages))
+    except ChatTemplateError as error:
         if turns and turns[0].role == "system" and _takes(text, messages[1:]):
             raise UserError(
                 f"{where} takes no system message ({error}); put its text in [user]"
@@ -143,10 +151,10 @@ def _check(template: Template, text: Text, turns: Sequence[_Turn]) -> None:
             raise UserError(f"{where} leaves out what stands in [{turn.role}]; put it elsewhere")
 
 
-def _takes(text: Text, messages: Sequence[dict[str, str]]) -> bool:
+def _takes(text: Text, messages: Messages) -> bool:
     try:
-        apply_chat_template(text, messages)
-    except TemplateError:
+        _written(text, messages)
+    except ChatTemplateError:
         return False
     return True
 
@@ -155,18 +163,18 @@ def _split(template: Template, text: Text, turns: Sequence[_Turn]) -> _SplitText
     """Render messages with marks for the parts that are no text, and split at the marks."""
     between: list[Piece] = []
     messages = []
-    for turn in turns:
+    for turn, (left, right) in zip(turns, _stripped(text, turns), strict=True):
         content = ""
-        for part in turn.parts:
+        for part in _read_stripped(turn.parts, left, right):
             if isinstance(part, str):
                 content += part
                 continue
-            content += _MARK.format(len(between))
+            content += MARK.format(len(between))
             between.append(part)
         messages.append({"role": turn.role, "content": content})
     try:
-        pieces = _MARKS.split(apply_chat_template(text, messages))
-    except TemplateError as error:
+        pieces = _MARKS.split(_written(text, messages))
+    except ChatTemplateError as error:
         raise UserError(
             f"template {template.source!r}: the model's chat template does not take these messages "
             f"({error}); mend them"
@@ -177,6 +185,51 @@ def _split(template: Template, text: Text, turns: Sequence[_Turn]) -> _SplitText
             "messages one after the other, as they are; leave out the roles"
         )
     return _SplitText(tuple(pieces[::2]), tuple(between))
+
+
+def _written(text: Text, messages: Messages) -> str:
+    """Return messages as the text that an answer follows."""
+    return lines(messages) if text.chat is None else text.chat.before_answer(messages)
+
+
+def _stripped(text: Text, turns: Sequence[_Turn]) -> list[tuple[bool, bool]]:
+    """Whether the chat template strips each message of space on its left, and on its right."""
+    nothing = [(False, False)] * len(turns)
+    if text.chat is None:
+        return nothing
+    texts = []
+    for form in ("{}", " {}", "{} "):
+        messages = [
+            {"role": turn.role, "content": form.format(MARK.format(n))}
+            for n, turn in enumerate(turns)
+        ]
+        try:
+            pieces = _MARKS.split(text.chat.render(messages, ask=False))
+        except ChatTemplateError:
+            return nothing
+        if pieces[1::2] != [str(n) for n in range(len(turns))]:
+            return nothing
+        texts.append(pieces[::2])
+    plain, left, right = texts
+    return [(left[n] == plain[n], right[n + 1] == plain[n + 1]) for n in range(len(turns))]
+
+
+def _read_stripped(parts: Sequence[Piece], left: bool, right: bool) -> list[Piece]:
+    """Return a message's parts with the fields at its ends stripped as its text is."""
+    made = list(parts)
+    for on, places in ((left, range(len(made))), (right, range(len(made) - 1, -1, -1))):
+        for place in places if on else ():
+            part = made[place]
+            if isinstance(part, str):
+                made[place] = part.lstrip() if places.step > 0 else part.rstrip()
+                if made[place]:
+                    break
+                continue
+            if isinstance(part, Field):
+                ahead = places.step > 0
+                made[place] = Field(part.name, part.left or ahead, part.right or not ahead)
+            break
+    return made
 
 
 def _demonstration(

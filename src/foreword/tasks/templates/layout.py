@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,19 +42,22 @@ def fill_template(
     where: str,
     before: str = "",
     demos: Sequence[str] = (),
+    compose: Callable[[Mapping[str, str]], Mapping[str, str]] = lambda values: values,
+    spared: Collection[str] = (),
 ) -> FilledTemplate:
     """Fill a template and tokenize it into at most ``room`` tokens.
 
     A row that is too long loses demonstrations, from the first on, and then text on ``side`` of
-    its longest field until it fits. ``before`` goes in front, after the tokenizer's special tokens.
+    its longest value until it fits; those that are ``spared`` come last. ``compose`` makes fields
+    of the values. ``before`` goes in front, after the tokenizer's special tokens.
     Raises UserError if the template alone takes more than ``room``, or nothing is left to read.
     """
     texts, shown = dict(values), list(demos)
     truncated = False
     while True:
-        filling = texts
+        filling = dict(compose(texts))
         if template.demos is not None:
-            filling = {**texts, template.demos.name: "".join(shown)}
+            filling[template.demos.name] = "".join(shown)
         with reading(where):
             filled = _once(backbone, template, filling, before, truncated)
         if not (filled.ids or truncated) and not backbone.fills_masks:
@@ -69,7 +72,11 @@ def fill_template(
             shown, truncated = shown[1:], True
             continue
         tokens = {name: backbone.text.ids(text) for name, text in texts.items()}
-        longest = max(tokens, key=lambda name: len(tokens[name]), default=None)
+        longest = max(
+            tokens,
+            key=lambda name: (bool(tokens[name]) and name not in spared, len(tokens[name])),
+            default=None,
+        )
         if longest is None or not tokens[longest]:
             raise UserError(
                 f"{where}: the template alone takes {len(filled.ids)} tokens and there is room for "
@@ -104,6 +111,9 @@ def _once(
     backbone: Backbone, template: Template, texts: Mapping[str, str], before: str, truncated: bool
 ) -> FilledTemplate:
     pieces = template.fill(texts)
+    chat = template.chat and backbone.is_causal and not before
+    if before and template.chat and pieces and isinstance(pieces[0], str):
+        pieces[0] = pieces[0].removeprefix(backbone.text.first)
     if before:
         if pieces and isinstance(pieces[0], str):
             pieces[0] = before + pieces[0]
@@ -112,7 +122,7 @@ def _once(
     if not any(isinstance(piece, Slot) for piece in pieces):
         pieces.append(Slot())
     first, last = backbone.text.around
-    ids = list(first)
+    ids = [] if chat else list(first)
     slot, left, virtual = 0, "", backbone.vocabulary
     for index, piece in enumerate(pieces):
         if isinstance(piece, Slot):
@@ -127,7 +137,8 @@ def _once(
         if index + 1 < len(pieces) and isinstance(pieces[index + 1], Slot):
             left = piece
             piece = piece.rstrip(" ")
-        ids += backbone.text.ids(piece)
+        own = backbone.text.ids(piece)
+        ids += own[len(first) :] if index == 0 and ids and _begins(own, first) else own
     if backbone.has_two_stacks:
         slot = len(ids)
     if not backbone.is_causal:
@@ -138,6 +149,11 @@ def _once(
             "put [mask] at the end, or use a masked model"
         )
     return FilledTemplate(tuple(ids), slot, left, truncated)
+
+
+def _begins(ids: Sequence[int], first: Sequence[int]) -> bool:
+    """Whether a text writes the tokenizer's first tokens itself, which then stand once."""
+    return bool(first) and tuple(ids[: len(first)]) == tuple(first)
 
 
 def virtual_count(backbone: Backbone, soft: VirtualTokens) -> int:

@@ -12,9 +12,19 @@ from foreword.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Field:
-    """``{name}``: the text of a row's field."""
+    """``{name}``: the text of a row's field.
+
+    ``left`` and ``right``: a chat template strips the message that begins, or ends, with it.
+    """
 
     name: str
+    left: bool = False
+    right: bool = False
+
+    def read(self, value: str) -> str:
+        """Return a row's text as it stands in the template."""
+        value = value.lstrip() if self.left else value
+        return value.rstrip() if self.right else value
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,10 @@ class Template:
     """The parts of a template, in order; literal text is a plain string.
 
     ``demo`` are the parts of a demonstration, and ``after`` is the text after it. If ``close``, no
-    space separates the answer from the text on its left. All three depend on roles, which stay in
-    ``parts`` until a model's chat template resolves them (chat_roles.py).
+    space separates the answer from the text on its left; if ``chat``, the text begins as the
+    chat template writes it, with special tokens of its own. ``answer`` says how the chat template
+    writes an answer that is the assistant's turn. These depend on roles, which stay in ``parts``
+    until a model's chat template resolves them (chat_roles.py).
     """
 
     source: str
@@ -79,6 +91,8 @@ class Template:
     demo: tuple[Piece, ...] | None = None
     after: str = "\n\n"
     close: bool = False
+    chat: bool = False
+    answer: Field | None = None
 
     @staticmethod
     def parse(source: str) -> Template:
@@ -158,7 +172,7 @@ class Template:
             if isinstance(part, Demos):
                 piece: str | VirtualTokens | Slot = values.get(part.name, "")
             else:
-                piece = values[part.name] if isinstance(part, Field) else part
+                piece = part.read(values[part.name]) if isinstance(part, Field) else part
             if isinstance(piece, str) and filled and isinstance(filled[-1], str):
                 filled[-1] += piece
             else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
@@ -19,8 +20,12 @@ from foreword.tasks.templates.layout import (
     fill_template,
     first_tokens,
 )
-from foreword.tasks.templates.template import Template
-from foreword.tasks.texts.conversation import encode_conversation, render_chat, without_first_turns
+from foreword.tasks.templates.template import Field, Template
+from foreword.tasks.texts.conversation import (
+    Conversation,
+    encode_conversation,
+    without_first_turns,
+)
 from foreword.tasks.texts.spec import TextTask, Wording
 from foreword.tasks.texts.windows import windows
 
@@ -55,6 +60,8 @@ class TextExamples(Bound):
             )
         self.task: TextTask = task
         self.wording = wording
+        if self.template.parts[:1] == (Field("messages"),) and backbone.text.chat is not None:
+            self.template = replace(self.template, chat=True)
 
     def _is_chat(self, row: Row) -> bool:
         return "messages" in self.template.fields and not isinstance(row.fields["messages"], str)
@@ -66,61 +73,146 @@ class TextExamples(Bound):
             own = self.template.fields
             require([row], [name for name in own if name != "messages" or not self._is_chat(row)])
             if self._is_chat(row):
-                canonical([row], targets=answers)
+                (row,) = canonical([row], targets=answers)[1]
+                self._check_learned(row, answers)
             self.wording.check(row, answers)
+
+    def _check_learned(self, row: Row, answers: bool) -> None:
+        """Raise UserError for a conversation whose turns to learn are all of ``weight`` 0."""
+        learned, last = _learned(row.fields["messages"]), len(row.fields["messages"]) - 1
+        if answers and not (learned if self.wording.every_turn else last in learned):
+            every = "no turn" if self.wording.every_turn else "not the last turn"
+            raise UserError(
+                f"{row.where}: {every} is to be learned, since `weight` is 0; remove the row"
+                + ("" if self.wording.every_turn else ", or learn others with `turns` all")
+            )
+
+    def _talk(self, row: Row, messages: Sequence[Mapping[str, Any]] | None = None) -> Conversation:
+        """Return a row's conversation, or the part of it that is given.
+
+        What others than the assistant say is truncated to ``input_window`` tokens.
+        """
+        given = row.fields["messages"] if messages is None else messages
+        if isinstance(given, str):
+            given = [{"role": "user", "content": given}]
+        window = self.task.input_window
+        read = [
+            m
+            if m["role"] == "assistant"
+            else {**m, "content": first_tokens(self.backbone, m["content"], window)}
+            for m in given
+        ]
+        return Conversation(self.backbone.text, read, row.fields.get("tools") or (), row.where)
+
+    def _asked(self, row: Row) -> Conversation:
+        """Return a row's conversation up to where the assistant answers."""
+        messages = row.fields["messages"]
+        if isinstance(messages, list) and messages[-1]["role"] == "assistant":
+            return self._talk(row, messages[:-1])
+        return self._talk(row)
 
     def _values(self, row: Row) -> dict[str, str]:
         plain = [name for name in self.template.fields if name != "messages"]
         values = field_texts(self.backbone, row, plain, self.task.input_window)
         if "messages" in self.template.fields:
-            messages = row.fields["messages"]
-            if isinstance(messages, str):
-                messages = [{"role": "user", "content": messages}]
-            elif messages[-1]["role"] == "assistant":
-                messages = messages[:-1]
-            values["messages"] = render_chat(
-                self.backbone.text, self._window_messages(messages), row.where
-            )
+            values["messages"] = self._written(self._asked(row).asked())
         return values
 
-    def _window_messages(self, messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-        """Return messages, truncated to ``input_window`` tokens unless the assistant said them."""
-        window = self.task.input_window
-        return [
-            m
-            if m["role"] == "assistant"
-            else {**m, "content": first_tokens(self.backbone, m["content"], window)}
-            for m in messages
-        ]
+    def _written(self, prompt: str) -> str:
+        """Return a rendered conversation as it stands in the template."""
+        return prompt if self.template.chat else prompt.removeprefix(self.backbone.text.first)
 
     def completion(self, row: Row) -> str:
-        """Return the row's answer."""
+        """Return the row's answer; a turn that calls tools as the chat template writes it."""
+        if self._is_chat(row) and row.fields["messages"][-1].get("tool_calls"):
+            return self.answer_of(self.backbone.text.without_special(self._talk(row).last().said))
         return self.wording.answer(row)
 
-    def _uses_chat_template(self, row: Row) -> bool:
-        """Whether the row is a chat that the tokenizer's chat template renders."""
-        return self._is_chat(row) and self.backbone.text.tokenizer.chat_template is not None
+    def references(self, row: Row) -> Sequence[str]:
+        """Return all right answers of a row."""
+        given = self.wording.references(row)
+        if row.fields.get("references") is None and given == [self.wording.answer(row)]:
+            return [self.completion(row)]
+        return given
 
-    def _following(self, left: str, row: Row) -> str:
-        """Return the row's answer as it is written after ``left``."""
-        answer = self.completion(row)
-        return answer if self._uses_chat_template(row) else self.following(left, answer)
+    def answer_of(self, written: str) -> str:
+        """Return the answer in what the model wrote: without the empty thoughts before it."""
+        chat = self.backbone.text.chat
+        opening = chat.opening.strip() if chat is not None else ""
+        return written.strip().removeprefix(opening).strip()
+
+    def _answer(self, left: str, row: Row) -> tuple[str, tuple[int, ...]]:
+        """Return the row's answer as it is written after ``left``, and the tokens that end it."""
+        text = self.backbone.text
+        ends = () if text.end is None else (text.end,)
+        if self._is_chat(row) and text.chat is not None:
+            turn = self._talk(row).last()
+            return turn.said, text.turn_end if turn.end else ends
+        return self._ended(left, self.completion(row))
+
+    def _ended(self, left: str, answer: str) -> tuple[str, tuple[int, ...]]:
+        """Return an answer as it follows ``left``, and the tokens that end it."""
+        text = self.backbone.text
+        if self.template.answer is not None:
+            answer = self.template.answer.read(answer)
+            return self.following(left, answer), text.turn_end
+        return self.following(left, answer), () if text.end is None else (text.end,)
 
     def _room(self, room: int, before: str) -> int:
         """Return the most tokens a row may have, with the text ``before`` it."""
         return self.limit(room - self.task.decoding.max_new_tokens, before)
 
     def _fill_row(self, row: Row, room: int, before: str = "") -> FilledTemplate:
-        limit, given = self._room(room, before), row
-        while self._is_chat(row) and len(self._values(row)["messages"]) > limit:
-            said = len(self.backbone.text.ids(self._values(row)["messages"]))
-            shorter = without_first_turns(row.fields["messages"]) if said > limit else None
+        left = room - self.task.decoding.max_new_tokens
+        if "messages" not in self.template.fields:
+            return self.fill(self._values(row), left, row.where, before)
+        return self._fill_chat(row, self._asked(row), left, before)
+
+    def _fill_chat(
+        self, row: Row, talk: Conversation, room: int, before: str = ""
+    ) -> FilledTemplate:
+        """Fill the template with a conversation up to an answer.
+
+        One that is too long loses its first turns, and then words of the longest message that is
+        left, the system's last; never what the chat template writes around them.
+        """
+        plain = [name for name in self.template.fields if name != "messages"]
+        values = field_texts(self.backbone, row, plain, self.task.input_window)
+        messages, shortened = talk.messages, False
+        limit = self.limit(room, before)
+        while True:
+            known = {f"messages[{n}]": turn["content"] for n, turn in enumerate(messages)}
+            system = [
+                f"messages[{n}]" for n, turn in enumerate(messages) if turn["role"] == "system"
+            ]
+
+            def compose(texts: Mapping[str, str], messages: Any = messages) -> dict[str, str]:
+                own = [
+                    {**turn, "content": texts[f"messages[{n}]"]} for n, turn in enumerate(messages)
+                ]
+                prompt = replace(talk, messages=own).asked()
+                return {**texts, "messages": self._written(prompt)}
+
+            shorter = without_first_turns(messages)
             if shorter is None:
                 break
-            row = Row({**row.fields, "messages": shorter}, row.where, row.task)
-        left = room - self.task.decoding.max_new_tokens
-        filled = self.fill(self._values(row), left, row.where, before)
-        return filled if row is given else replace(filled, truncated=True)
+            whole = fill_template(
+                self.backbone,
+                self.template,
+                {**values, **known},
+                room=self.backbone.longest + 10**9,
+                side="left",
+                where=row.where,
+                before=before,
+                compose=compose,
+            )
+            if len(whole.ids) <= limit:
+                return replace(whole, truncated=shortened)
+            messages, shortened = shorter, True
+        filled = self.fill(
+            {**values, **known}, room, row.where, before, compose=compose, spared=system
+        )
+        return replace(filled, truncated=filled.truncated or shortened)
 
     def windows(self, row: Row, room: int, before: str = "") -> list[Row]:
         """Return the row, or a row for each window of its long field.
@@ -155,19 +247,15 @@ class TextExamples(Bound):
         row = next((part for part in parts if self.wording.holds(part)), parts[0])
         filled = self._fill_row(row, room)
         return replace(
-            self._with_answer(filled, self._following(filled.left, row)), windows=len(parts)
+            self._with_answer(filled, *self._answer(filled.left, row)), windows=len(parts)
         )
 
-    def _with_answer(self, filled: FilledTemplate, text: str) -> Encoded:
-        """Return a filled row followed by a text and the end token, both as targets."""
+    def _with_answer(self, filled: FilledTemplate, text: str, end: Sequence[int]) -> Encoded:
+        """Return a filled row followed by a text and the tokens that end it, all as targets."""
         answer = answer_ids(self.backbone, filled.left, text)
         longest = self.task.decoding.max_new_tokens
         truncated = len(answer) > longest
-        answer = answer[:longest]
-        if (
-            self.backbone.text.end is not None and not truncated
-        ):  # a truncated answer does not end here
-            answer = [*answer, self.backbone.text.end]
+        answer = answer[:longest] if truncated else [*answer, *end]  # what is cut does not end here
         targets = tuple((0, j) for j in range(-1, len(answer) - 1))
         example = Example(filled.ids, filled.slot, (tuple(answer[:-1]),), targets, tuple(answer))
         return Encoded(example, len(answer), truncated or filled.truncated)
@@ -177,23 +265,29 @@ class TextExamples(Bound):
 
         One that is too long loses its first turns.
         """
-        messages, truncated = self._window_messages(row.fields["messages"]), False
+        talk, truncated = self._talk(row), False
         limit = min(self.task.max_length, room)
         while True:
-            said = encode_conversation(self.backbone, messages, row.where)
-            own = {**row.fields, "messages": said.before}
+            said = encode_conversation(self.backbone, talk)
+            own = {**row.fields, "messages": self._written(said.before)}
             values = {name: str(own[name]) for name in self.template.fields}
             filled = fill_template(
-                self.backbone, self.template, values, room=room, side="left", where=row.where
+                self.backbone,
+                self.template,
+                values,
+                room=limit + 10**9,
+                side="left",
+                where=row.where,
             )
             if len(filled.ids) + len(said.ids) <= limit:
                 break
-            shorter = without_first_turns(messages)
-            if shorter is None:  # a single turn is truncated as any other row
-                last = Row({**row.fields, "messages": messages}, row.where, row.task)
+            shorter = without_first_turns(talk.messages)
+            if shorter is None or not _learned(shorter):  # as the last turn alone is truncated
+                last_one = talk.messages[: _learned(talk.messages)[-1] + 1]
+                last = Row({**row.fields, "messages": last_one}, row.where, row.task)
                 filled = self._fill_row(last, room)
-                return self._with_answer(filled, self._following(filled.left, last))
-            messages, truncated = shorter, True
+                return self._with_answer(filled, *self._answer(filled.left, last))
+            talk, truncated = replace(talk, messages=shorter), True
         targets = tuple((0, place - 1) for place in said.said)
         answers = tuple(said.ids[place] for place in said.said)
         example = Example(filled.ids, filled.slot, (said.ids[:-1],), targets, answers)
@@ -201,8 +295,17 @@ class TextExamples(Bound):
 
     def demonstration(self, row: Row) -> str:
         """Return the row's prompt and answer, ended so that another row may follow."""
-        prompt = self.plain_text(self._values(row))
-        answer = self._following(prompt, row)
-        if self._uses_chat_template(row):
-            return f"{prompt}{answer}{self.backbone.text.tokenizer.eos_token or ''}\n"
+        prompt, text = self.plain_text(self._values(row)), self.backbone.text
+        answer, _ = self._answer(prompt, row)
+        if self._is_chat(row) and text.chat is not None:
+            return f"{prompt}{answer}{text.after_turn}"
         return f"{prompt}{answer}{self.template.after}"
+
+
+def _learned(messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return which messages are learned: the assistant's, but for those of ``weight`` 0."""
+    return [
+        number
+        for number, turn in enumerate(messages)
+        if turn["role"] == "assistant" and turn.get("weight") != 0
+    ]

@@ -84,12 +84,12 @@ class Generator(TextExamples):
 
     def gold_answer(self, row: Row) -> str | list[str]:
         """Return the row's answer, or all of them where it has several."""
-        references = list(self.wording.references(row))
+        references = list(self.references(row))
         return references[0] if len(references) == 1 else references
 
     def is_right(self, row: Row, answer: Any) -> bool | None:
         """Return whether a text equals one of the row's answers, as the task compares texts."""
-        return self.wording.matches(str(answer), self.wording.references(row))
+        return self.wording.matches(str(answer), self.references(row))
 
     def predict(
         self,
@@ -139,7 +139,7 @@ class Generator(TextExamples):
             ids, part = [inputs.ids[i] for i in group], inputs.injection.of_rows(group)
             found = decode(self.backbone, ids, part, decoding, lead=inputs.lead)
             for i, text in zip(group, found, strict=True):
-                texts[i] = text.strip()
+                texts[i] = self.answer_of(text)
             report(group)
         return texts, inputs.truncated
 
@@ -154,7 +154,7 @@ class Generator(TextExamples):
         items = []
         for row, text in answered:
             filled = self._fill_row(row, room, before)
-            items.append(self._with_answer(filled, self.following(filled.left, text)))
+            items.append(self._with_answer(filled, *self._ended(filled.left, text)))
         means = [-math.inf] * len(items)
         for group, logits in infer(self.backbone, injection, [item.example for item in items]):
             losses = self._entropies(logits, [items[i] for i in group], 0.0).tolist()
@@ -198,7 +198,7 @@ class Generator(TextExamples):
 
         ``windowed`` counts the rows that were read in windows.
         """
-        references = [self.wording.references(row) for row in rows]
+        references = [self.references(row) for row in rows]
         scores = self.wording.measure([str(p["text"]) for p in predictions], references, seed)
         if self.wording.windowed is None:
             return scores
