@@ -21,7 +21,7 @@ PAGE = Path(__file__).with_name("api.md")
 GROUPS = {
     "Tune and use": "tune load Prompt evaluate Evaluation Answered compare Comparison Entry "
     "load_prompt Ensemble",
-    "Rows": "as_rows read_rows Row BadRows Data",
+    "Rows": "as_rows read_rows check Checked Problem Row BadRows Data",
     "More from a prompt": "compress augment Augmented multitask average concatenate fit similarity "
     "to_peft from_peft",
     "Tasks": "Classify Multilabel Relate Tag Score Generate Translate Summarize Answer Chat Rank",

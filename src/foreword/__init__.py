@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from foreword.compression.compress import compress as compress
     from foreword.compression.self_study import SelfStudy as SelfStudy
     from foreword.data.bad_rows import BadRows as BadRows
+    from foreword.data.check import Checked as Checked
+    from foreword.data.check import Problem as Problem
     from foreword.data.read import read_rows as read_rows
     from foreword.data.row import Row as Row
     from foreword.data.rows import as_rows as as_rows
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     from foreword.tasks.tag import Tag as Tag
     from foreword.tasks.translate import Translate as Translate
     from foreword.terminal import Terminal as Terminal
+    from foreword.training.check import check as check
     from foreword.training.find_rate import find_rate as find_rate
     from foreword.training.presets import preset as preset
     from foreword.training.register import register as register
@@ -99,6 +102,7 @@ _HOMES = {
     "BadRows": "data.bad_rows",
     "Cartridge": "methods.cartridge",
     "Chat": "tasks.chat",
+    "Checked": "data.check",
     "Classify": "tasks.classify",
     "Comparison": "evaluation.comparison",
     "Context": "methods.context",
@@ -124,6 +128,7 @@ _HOMES = {
     "Prefix": "methods.prefix",
     "Pretrained": "recurrent.pretrain",
     "Pretraining": "recurrent.streams",
+    "Problem": "data.check",
     "Prompt": "prompt.prompt",
     "Rank": "tasks.rank",
     "Relate": "tasks.relate",
@@ -146,6 +151,7 @@ _HOMES = {
     "as_rows": "data.rows",
     "augment": "augmentation.augment",
     "average": "compose.merge",
+    "check": "training.check",
     "compare": "evaluation.comparison",
     "compare_runs": "evaluation.compare",
     "compress": "compression.compress",

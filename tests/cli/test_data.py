@@ -51,6 +51,58 @@ def test_check_counts_tokens_of_a_model(world: Any, tmp_path: Path, cli: Cli) ->
     assert told["problems"][0]["kind"] == "long"
 
 
+def test_check_for_a_task_without_a_model(tmp_path: Path, cli: Cli) -> None:
+    train = write(tmp_path / "t.jsonl", *FINE * 3, ("x", "good "))
+    dev = write(tmp_path / "d.jsonl", ("an unseen one", "fine"))
+    answer = cli("data", "check", "--train", train, "--dev", dev, "--task", "classify", "--json")
+    told = {(each["kind"], each["split"]): each for each in answer.json["problems"]}
+    assert (answer.status, told["refused", "dev"]["count"]) == (2, 1)
+    assert told["refused", "dev"]["places"][0].startswith(f"{dev}:1: unknown label 'fine'; ")
+    assert told["labels alike", "train"]["level"] == "warning"
+    assert told["few rows of a class", "train"]["places"] == ["'good ' has 1"]
+    line = refused_in(cli("data", "check", train, "--task", "classify", "--template", "{txt}"))
+    assert line.startswith(f"foreword: {train}:1: no field 'txt'")
+    assert "name its column with --columns txt=COLUMN; 1 kind(s) of error in all" in line
+    assert cli("data", "check", train, "--task", "score").status == 2
+    assert "--task clasify: unknown" in cli("data", "check", train, "--task", "clasify").err
+    named = cli(
+        "data", "check", train, "--task", "classify", "--labels", "good=-1", "bad", "--json"
+    )
+    assert named.json["problems"][0]["places"][0].startswith(f"{train}:13: unknown label 'good '")
+
+
+def refused_in(answer: Any) -> str:
+    assert answer.status == 2
+    return str(answer.err.splitlines()[-1])
+
+
+def test_check_for_a_task_on_a_model_says_what_train_says(
+    world: Any, tmp_path: Path, cli: Cli
+) -> None:
+    train = write(tmp_path / "t.jsonl", *FINE * 3)
+    flags = ["--template", "{text} :", "--labels", "good=film", "bad=film"]
+    told = cli("data", "check", train, "--task", "classify", "--model", world.path("model"), *flags)
+    trained = cli(*world.train(tmp_path / "p", "--train", str(train), *flags))
+    why = refused_in(trained).removeprefix("foreword: ")
+    assert "share the word" in why
+    assert refused_in(told) == f"foreword: {why}; 1 kind(s) of error in all; mend the rows"
+    short = ["--template", "{text} :", "--max-length", "3", "--json"]
+    fine = cli("data", "check", train, "--task", "classify", "--model", world.path("model"), *short)
+    assert fine.status == 0
+    told = cli(*world.train(tmp_path / "p.safetensors", "--train", str(train), *short[:-1]))
+    (cut,) = [each["count"] for each in fine.json["problems"] if each["kind"] == "cut"]
+    assert f"{cut} of 12 training rows were too long and were cut" in told.err
+
+
+def test_check_names_the_delimiter_that_is_not_the_files_own(tmp_path: Path, cli: Cli) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text;label\na;x\nb;y\n")
+    answer = cli("data", "check", path)
+    assert answer.status == 0
+    assert f"{path}: is read with a semicolon between cells" in answer.out
+    assert "semicolon" not in cli("data", "check", path, "--delimiter", "semicolon").out
+
+
 def test_clean_writes_what_is_right_and_a_dry_run_nothing(tmp_path: Path, cli: Cli) -> None:
     path = write(tmp_path / "f.jsonl", *FINE, ("A film!", "good"), ("cafe\u0301", "good"))
     out = tmp_path / "g.jsonl"

@@ -63,7 +63,7 @@ def test_no_large_library_is_imported_to_look_at_things(tmp_path: Path) -> None:
     """One process runs all of them; what one imports shows in all that follow."""
     prompts = Path(__file__).parent.parent / "prompts_0_1"
     rows = tmp_path / "rows.jsonl"
-    lines = [{"text": f"text {n}", "label": "ab"[n % 2]} for n in range(40)]
+    lines = [{"text": f"text {n}", "label": "ab"[n % 2], "number": n} for n in range(40)]
     rows.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     looks = [
         ["--version"],
@@ -78,6 +78,8 @@ def test_no_large_library_is_imported_to_look_at_things(tmp_path: Path) -> None:
         ),
         ["library", str(prompts), "--similarity"],
         ["data", "check", str(rows)],
+        ["data", "check", str(rows), "--task", "classify", "--template", "{text}"],
+        ["data", "check", str(rows), "--task", "score", "--label-field", "number"],
         ["data", "clean", str(rows), "--out", str(tmp_path / "clean.jsonl")],
         ["data", "split", str(rows), "--out", str(tmp_path / "split")],
     ]

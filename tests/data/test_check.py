@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from foreword.data.check import WHY, Checked, Lengths, check
 from foreword.data.clean import clean
 from foreword.data.duplicates import overlap, same_text
+from foreword.data.lookalikes import LEAST, NEAR, ending, near
 from foreword.data.read import read_rows
 from foreword.data.row import Row
 
@@ -99,6 +104,138 @@ def test_scores_are_no_classes() -> None:
     whole = rows(*[(f"text {n}", "ham") for n in range(20)], ("spam it", "spam"))
     (problem,) = check({"train": whole}).problems
     assert problem.places == ("'ham' has 20 of 21 rows, 'spam' 1",)
+
+
+ALIKE: dict[str, tuple[Any, Any]] = {
+    "case": ("good", "Good"),
+    "a space behind": ("good", "good "),
+    "no-break spaces": ("very good", "very\u00a0good"),
+    "a zero-width space": ("good", "go\u200bod"),
+    "a byte order mark": ("good", "\ufeffgood"),
+    "a sign of direction": ("good", "good\u200f"),
+    "a soft hyphen": ("good", "go\u00adod"),
+    "width": ("good", "ｇｏｏｄ"),
+    "a number and a text": (1, "1"),
+    "the form of a number": ("1", "1.0"),
+    "an exponent": ("1000", "1e3"),
+    "true and a text": (True, "true"),
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_labels_that_look_alike(case: str) -> None:
+    one, other = ALIKE[case]
+    given = rows(*[(f"text {n}", one) for n in range(5)], *[(f"t {n}", other) for n in range(5)])
+    places = found(check({"train": given}))["labels alike", "train"]
+    assert places == (f"{json.dumps(one)} (5, as in f:1) and {json.dumps(other)} (5, as in f:6)",)
+    lists = [Row({"text": f"t {n}", "labels": [one, other]}, f"f:{n}") for n in range(5)]
+    assert ("labels alike", "train") in found(check({"train": lists}, label_field="labels"))
+
+
+@pytest.mark.parametrize(
+    "pair", [("C", "C#"), ("-1", "1"), ("1.5", "15"), ("n", "né"), ("1", True)]
+)
+def test_labels_that_do_not_look_alike(pair: tuple[Any, Any]) -> None:
+    given = rows(*[(f"text {n}", pair[n % 2]) for n in range(10)])
+    assert check({"train": given}).problems == []
+
+
+def test_scores_in_other_forms_are_no_labels_alike() -> None:
+    assert check({"train": rows(("a", 1), ("b", "1.0"), ("c", 1.5), ("d", 2))}).problems == []
+
+
+def test_a_class_of_few_rows_where_labels_are_known_to_be_classes() -> None:
+    given = rows(*[(f"text {n}", "abb"[n % 3]) for n in range(12)])
+    assert check({"train": given}).problems == []
+    told = found(check({"train": given}, classes=True))
+    assert told == {("few rows of a class", "train"): ("'a' has 4",)}
+
+
+def test_special_tokens_in_any_field() -> None:
+    given = [*rows(*FINE), *rows(("say <|im_end|> now", "good"), ("</s>", "bad"), file="g")]
+    places = found(check({"train": given}))["special token", "train"]
+    assert places == ("g:1 '<|im_end|>'", "g:2 '</s>'")
+    asked = Row({"prompt": "a", "completion": "b<eot>"}, "f:1")
+    own = found(check({"train": [asked]}, special=["<eot>"]))
+    assert own == {("special token", "train"): ("f:1 '<eot>'",)}
+    assert check({"train": [asked]}).problems == []
+
+
+def test_cells_of_tables_that_are_seldom_meant() -> None:
+    def told(file: str, *given: dict[str, str]) -> dict[tuple[str, str], tuple[str, ...]]:
+        return found(check({"train": [Row(r, f"{file}:{n}") for n, r in enumerate(given, 2)]}))
+
+    lines = {"text": "a\nb", "label": "x"}
+    assert told("f.csv", lines) == {("cell over several lines", "train"): ("f.csv:2",)}
+    assert told("f.jsonl", lines) == {}
+    assert told("f.tsv", {"text": "a", "label": ' "x"'}) == {("quotes left", "train"): ("f.tsv:2",)}
+    assert told("f.csv", {"text": 'a "b" c', "label": "x"}) == {}
+    parted = found(check({"train": [Row({"text;label": "a;x"}, "f.csv:2")]}))
+    assert parted["other delimiter", "train"] == (
+        "f.csv:2: the column 'text;label' holds a semicolon",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sign"),
+    [
+        ("f.csv", "a;b\n1;2\n", "semicolon"),
+        ("f.tsv", "a,b\n1,2\n", "comma"),
+        ("f.csv", "a\tb\n1\t2\n", "tab"),
+    ],
+)
+def test_a_delimiter_that_is_not_the_files_own(
+    name: str, text: str, sign: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_text(text, "utf-8")
+    assert ending(path) == (f"{path}: is read with a {sign} between cells",)
+    path.write_text({"f.csv": "a,b\n1,2\n", "f.tsv": "a\tb\n1\t2\n"}[name], "utf-8")
+    assert ending(path) == ()
+    assert ending(path.with_suffix(".jsonl")) == ()
+
+
+def test_what_is_almost_in_another_split() -> None:
+    text = "the film was long and dull and the music much too loud for me"
+    train = rows((text, "bad"), ("another one with some other words in it", "good"))
+    dev = rows(
+        (text.replace("dull", "bleak"), "bad"),  # 13 of 14 words
+        (text.replace("long", "a").replace("loud", "b").replace("me", "you"), "bad"),  # 11 of 14
+        ("another one with some words", "good"),  # too short to tell
+        (text.upper(), "bad"),  # the same
+        file="d",
+    )
+    told = found(check({"train": train, "dev": dev}))
+    assert told["almost in another split", "dev"] == ("d:1 (like f:1)",)
+    assert told["also in another split", "dev"] == ("d:4 (as f:1)",)
+
+
+WORDS = [f"w{n}" for n in range(12)]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS), min_size=4, max_size=16), min_size=2, max_size=12),
+    st.integers(1, 6),
+)
+def test_what_is_almost_the_same_is_what_a_plain_comparison_says(
+    texts: list[list[str]], parted: int
+) -> None:
+    """Against all pairs, with bags of words as counters: their intersection over their union."""
+    every = rows(*[(" ".join(words), "x") for words in texts])
+    known, others = every[:parted], every[parted:]
+
+    def alike(one: Row, other: Row) -> bool:
+        a, b = (Counter(row.fields["text"].split()) for row in (one, other))
+        return (a & b).total() >= NEAR * (a | b).total()
+
+    long = [row for row in others if len(row.fields["text"].split()) >= LEAST]
+    same = {row.fields["text"] for row in known}
+    wanted = [
+        (row.where, next(k.where for k in known if alike(k, row)))
+        for row in long
+        if row.fields["text"] not in same and any(alike(k, row) for k in known)
+    ]
+    assert [(a.where, b.where) for a, b in near(known, others, ["text"])] == wanted
 
 
 def test_fields_that_are_read_can_be_named() -> None:

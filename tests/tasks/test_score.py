@@ -26,7 +26,8 @@ from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.score import Score, number_of, spread
+from foreword.tasks.rules import number_of
+from foreword.tasks.score import Score, spread
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from plain import next_logits, twin

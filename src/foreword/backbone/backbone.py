@@ -13,9 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from foreword.backbone.example import Example
 from foreword.backbone.inside.views import frozen_view
 from foreword.backbone.load.fingerprint import fingerprint
+from foreword.backbone.load.folder import open_outline
 from foreword.backbone.load.quantize import check_kind
 from foreword.backbone.load.quantize import quantize as quantize_model
-from foreword.backbone.load.sources import Architecture, open_source
+from foreword.backbone.load.sources import Architecture, folder_of, open_source
 from foreword.backbone.run import examples as run
 from foreword.backbone.run import probes
 from foreword.backbone.run.gradient_checkpointing import recompute_layers
@@ -93,6 +94,15 @@ class Backbone(Network):
             quantized=quantize,
             in_place=True,
         )
+
+    @staticmethod
+    def outline(name: str = "smollm2") -> Backbone:
+        """Open a model without its weights: its tokenizer, and what its configuration says.
+
+        Rows can be laid out on it, and not run. Raises UserError as :meth:`load` does.
+        """
+        model, tokenizer, kind = open_outline(folder_of(name), name)
+        return Backbone(model, tokenizer, architecture=kind, name=name, in_place=True)
 
     def __repr__(self) -> str:
         numbers = sum(parameter.numel() for parameter in self.model.parameters())

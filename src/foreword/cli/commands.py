@@ -18,7 +18,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "predict": ("predict:predict", "Answer texts, or the rows of a file."),
     },
     "Rows": {
-        "data check": ("data:check", "Say what files of rows hold and what is wrong with them."),
+        "data check": (
+            "check:check",
+            "Say what files of rows hold and what is wrong with them.",
+        ),
         "data clean": ("data:clean", "Write the rows of a file that are worth training on."),
         "data split": ("data:split", "Divide a file into train, dev and test."),
         "augment": ("augment:augment", "Write new rows of each label."),

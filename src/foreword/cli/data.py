@@ -1,21 +1,16 @@
-"""The commands on files of rows: check, clean and split; no model is needed."""
+"""The commands that clean and split files of rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from foreword.cli.common import Json
-from foreword.cli.completion import File
 from foreword.cli.reading import USUAL_TABLE, ReadTable
-from foreword.cli.terminal import CommandTerminal
 from foreword.data.bad_rows import BadRows
-from foreword.data.check import WHY, Checked, Lengths
-from foreword.data.check import check as find
 from foreword.data.clean import clean as clean_rows
 from foreword.data.formats import TABLES
 from foreword.data.row import Row
@@ -35,67 +30,6 @@ Fields = Annotated[
 ]
 LabelField = Annotated[str, Parameter(help="the field that holds the label")]
 Overwrite = Annotated[bool, Parameter(name="--force", help="replace files")]
-Part = Annotated[File | None, Parameter(help="rows of that split")]
-
-
-def check(
-    files: Annotated[
-        list[File] | None, Parameter(help="files of rows; the first is trained on")
-    ] = None,
-    /,
-    *,
-    train: Part = None,
-    dev: Part = None,
-    test: Part = None,
-    reading: ReadTable = USUAL_TABLE,
-    fields: Fields = None,
-    label_field: LabelField = "label",
-    model: Annotated[File | None, Parameter(help="count its tokens, and not characters")] = None,
-    max_length: Annotated[int, Parameter(help="tokens from which a row is long")] = 512,
-    as_json: Json = False,
-) -> None:
-    """Say what files of rows hold and what is wrong with them; exit with 2 where that is an error.
-
-    Files given as --train, --dev and --test, or in this order, are compared with one another.
-    """
-    named = {n: f for n, f in (("train", train), ("dev", dev), ("test", test)) if f is not None}
-    for file in files or ():
-        if file in named:
-            raise UserError(f"{file}: is given twice; name each file once")
-        named[file] = file
-    if not named:
-        raise UserError("give files of rows to check, or --train F --dev F --test F")
-    bad = {name: BadRows() for name in named}
-    read = {name: reading.read(file, on_bad=bad[name]) for name, file in named.items()}
-    for name, rows in read.items():
-        bad[name].check(rows)
-    _check_fields(next(iter(read.values())), fields)
-    lengths = None
-    if model is not None:
-        from foreword.backbone.backbone import Backbone
-
-        text = Backbone.load(model).text
-        lengths = Lengths(lambda words: len(text.ids(words)), "tokens", max_length)
-    with CommandTerminal().bar("checking", sum(map(len, read.values()))) as move:
-        found = find(
-            read,
-            fields=fields,
-            label_field=label_field,
-            lengths=lengths,
-            unread={name: each.places for name, each in bad.items()},
-            progress=move,
-        )
-    if as_json:
-        console.emit(_plain(found))
-    else:
-        _print(found)
-    errors = [problem for problem in found.problems if problem.level == "error"]
-    if errors:
-        first = errors[0]
-        raise UserError(
-            f"{first.places[0]}: {first.kind}; {len(errors)} kind(s) of error in all; mend the "
-            "rows, or see what foreword data clean F --out G --dry-run would do"
-        )
 
 
 def clean(
@@ -123,7 +57,7 @@ def clean(
     bad = BadRows()
     rows = reading.read(file, on_bad=bad)
     bad.check(rows)
-    _check_fields(rows, fields)
+    check_fields(rows, fields)
     known = [row for other in without or () for row in reading.read(other)]
     if Path(file).exists() and out.exists() and out.samefile(file):
         raise UserError(f"{out}: is what is read; write the clean rows to another file with --out")
@@ -177,7 +111,7 @@ def split(
     With --per-label K, train and dev have K rows of each label (few-shot learning).
     """
     rows = reading.read(file)
-    _check_fields(rows, fields)
+    check_fields(rows, fields)
     by = label_field if label_field in rows[0].fields else None
     if by is None and (label_field != "label" or per_label is not None):
         hint = nearest(label_field, rows[0].fields)
@@ -205,7 +139,8 @@ def split(
         console.line(f"{paths[name]}: {len(own)} rows")
 
 
-def _check_fields(rows: Sequence[Row], fields: Sequence[str] | None) -> None:
+def check_fields(rows: Sequence[Row], fields: Sequence[str] | None) -> None:
+    """Raise UserError for a name of ``--fields`` that the first row has not."""
     for name in fields or ():
         if name not in rows[0].fields:
             hint = nearest(name, rows[0].fields)
@@ -226,52 +161,3 @@ def _write(files: dict[Path, list[Row]], like: str, force: bool) -> None:
 def _counted(places: Sequence[str]) -> str:
     more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
     return f"{len(places)} ({', '.join(places[:SHOWN])}{more})"
-
-
-def _plain(found: Checked) -> dict[str, Any]:
-    problems = [
-        {
-            "kind": each.kind,
-            "level": each.level,
-            "why": WHY[each.kind][1],
-            "split": each.split,
-            "count": len(each.places),
-            "places": list(each.places[:SHOWN]),
-        }
-        for each in found.problems
-    ]
-    counts = {
-        f"{level}s": sum(each.level == level for each in found.problems)
-        for level in ("error", "warning")
-    }
-    return {"splits": dict(found.splits), "problems": problems, **counts}
-
-
-def _print(found: Checked) -> None:
-    screen = console.out()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", overflow="fold")
-    units = {about["length"]["unit"] for about in found.splits.values()}
-    for name in ("rows", "labels", "median", "95%", "longest"):
-        table.add_column(name, justify="right")
-    for name, about in found.splits.items():
-        sizes = [str(about["length"][key]) for key in ("median", "95%", "longest")]
-        table.add_row(name, str(about["rows"]), str(len(about.get("labels", {})) or ""), *sizes)
-    screen.print(table)
-    first = next(iter(found.splits.values()))
-    console.line(
-        f"lengths in {', '.join(units)}; shape {first['shape']}; {', '.join(first['fields'])}"
-    )
-    if "labels" in first:
-        few = list(first["labels"].items())
-        told = ", ".join(f"{label} {count}" for label, count in few[:8])
-        screen.print(f"labels: {told}{f' and {len(few) - 8} more' if len(few) > 8 else ''}")
-    for each in found.problems:
-        console.line(f"\n{each.level}: {each.kind} in {each.split}: {len(each.places)}")
-        console.line(f"  {WHY[each.kind][1]}")
-        for place in each.places[:SHOWN]:
-            console.line(f"  {place}")
-        if len(each.places) > SHOWN:
-            console.line(f"  and {len(each.places) - SHOWN} more")
-    if not found.problems:
-        console.line("nothing is wrong")

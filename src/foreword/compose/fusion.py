@@ -13,7 +13,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Mixture
 from foreword.prompt.prompt import Prompt
-from foreword.tasks.score import number_of
+from foreword.tasks.rules import number_of
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int], None]

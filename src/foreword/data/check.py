@@ -9,12 +9,22 @@ from __future__ import annotations
 import statistics
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from foreword.data.clean import conflicting, control, empty_fields, repeated, scores
 from foreword.data.duplicates import inputs_of, key_of
+from foreword.data.lookalikes import (
+    ENDS,
+    alike,
+    few,
+    near,
+    other_delimiter,
+    over_lines,
+    quoted,
+    with_ends,
+)
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
@@ -33,10 +43,22 @@ WHY: dict[str, tuple[Literal["error", "warning"], str]] = {
     "label not in train": ("error", "a label that the training has never seen is refused"),
     "wrong shape": ("error", "the row is not of the shape that the first row shows"),
     "half a character": ("error", "half of a surrogate pair; no tokenizer takes it"),
+    "refused": ("error", "a training of this task stops at it"),
+    "labels alike": ("warning", "to a training they are different labels; write each in one way"),
+    "few rows of a class": ("warning", "fewer than 5; it is hardly learned, and hardly scored"),
+    "other delimiter": ("warning", "name the sign between cells with --delimiter if it is not it"),
+    "quotes left": (
+        "warning",
+        "a cell is quoted from its first sign on; take out the space",
+    ),
+    "cell over several lines": ("warning", "a quote that stands alone joins rows to one cell"),
+    "special token": ("warning", "a model takes it for an end of a text or a turn, not for text"),
+    "cut": ("warning", "longer than the model or --max-length takes; what is cut is not read"),
     "not NFC": ("warning", "letters written as several signs become other tokens"),
     "control character": ("warning", "signs that are not seen and are read all the same"),
     "duplicate": ("warning", "said before in this split, but for case, spacing, punctuation"),
     "also in another split": ("warning", "what was seen in training is no test; scores flatter"),
+    "almost in another split": ("warning", "four words in five are the same; scores may flatter"),
     "label in train only": ("warning", "the other splits do not say whether it is learned"),
     "long": ("warning", "what is too long for the model or --max-length is cut"),
     "imbalance": ("warning", "accuracy says little of a class so rare; look at macro F1"),
@@ -74,20 +96,29 @@ class Checked:
     splits: Mapping[str, Mapping[str, Any]]
     problems: Sequence[Problem]
 
+    def noting(self, kind: str, places: Mapping[str, tuple[str, ...]]) -> Checked:
+        """Return the same with places of one more problem, by their splits."""
+        more = [Problem(kind, split, found) for split, found in places.items()]
+        return Checked(self.splits, in_order([*self.problems, *more]))
+
 
 def check(
     splits: Mapping[str, Sequence[Row]],
     *,
     fields: Sequence[str] | None = None,
     label_field: str = "label",
+    classes: bool = False,
+    special: Sequence[str] = ENDS,
     lengths: Lengths | None = None,
     unread: Mapping[str, Sequence[str]] | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Checked:
     """Describe splits of one set of data and find what is wrong; the first one is trained on.
 
-    ``fields`` are those that are read; without, all that hold no answer. ``unread`` are the places
-    in each split of rows that could not be read. ``progress`` is told how many more rows are done.
+    ``fields`` are those that are read; without, all that hold no answer. With ``classes`` the
+    labels are known to be classes, of which each should have some rows. ``special`` are tokens that
+    no text should hold. ``unread`` are the places in each split of rows that could not be read.
+    ``progress`` is told how many more rows are done.
     """
     lengths = lengths or Lengths()
     first = next(iter(splits.values()))
@@ -98,14 +129,43 @@ def check(
         problems.append(Problem("unreadable", name, tuple((unread or {}).get(name, ()))))
         measured = [sum(map(lengths.count, _texts(row, names))) for row in rows]
         about[name] = _described(rows, measured, lengths.unit, label_field)
-        problems += _within(name, rows, names, label_field)
+        problems += _within(name, rows, names, label_field, special)
         long = [r.where for r, size in zip(rows, measured, strict=True) if size > lengths.most]
         problems.append(Problem("long", name, tuple(long)))
         progress(len(rows))
     problems += _between(splits, names, label_field)
+    train = next(iter(splits))
+    if classes:
+        labels = [str(label) for label, _ in _answers(splits[train], label_field)]
+        problems.append(Problem("few rows of a class", train, few(labels)))
+    return Checked(about, in_order(problems))
+
+
+REFUSALS = (
+    *("missing field", "empty", "wrong shape", "half a character", "label not in train"),
+    *("refused", "long"),
+)
+"""Problems that the rules of a task say better, where it is known."""
+
+
+def with_refusals(
+    found: Checked, refused: Mapping[str, Sequence[str]], cut: Mapping[str, Sequence[str]]
+) -> Checked:
+    """Put the errors by which a training would refuse rows of each split in the place of guesses.
+
+    ``cut`` are the places of rows that are too long, in splits of which that is known.
+    """
+    kept = [each for each in found.problems if each.kind not in REFUSALS]
+    kept += [each for each in found.problems if each.kind == "long" and each.split not in cut]
+    kept += [Problem("refused", name, tuple(errors)) for name, errors in refused.items()]
+    kept += [Problem("cut", name, tuple(places)) for name, places in cut.items()]
+    return Checked(found.splits, in_order(kept))
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Return the problems that have places, errors first."""
     order = list(WHY)
-    found = [problem for problem in problems if problem.places]
-    return Checked(about, sorted(found, key=lambda problem: order.index(problem.kind)))
+    return sorted((p for p in problems if p.places), key=lambda each: order.index(each.kind))
 
 
 def _described(
@@ -130,7 +190,11 @@ def _described(
 
 
 def _within(
-    split: str, rows: Sequence[Row], names: Sequence[str], label_field: str
+    split: str,
+    rows: Sequence[Row],
+    names: Sequence[str],
+    label_field: str,
+    special: Sequence[str],
 ) -> Iterator[Problem]:
     """Find what is wrong in one split."""
 
@@ -152,6 +216,10 @@ def _within(
         "control character",
         lambda row: any(control(s) and not "\ud800" <= s <= "\udfff" for s in joined[row.where]),
     )
+    yield Problem("special token", split, with_ends(joined, special))
+    yield Problem("cell over several lines", split, over_lines(rows))
+    yield Problem("quotes left", split, quoted(rows))
+    yield Problem("other delimiter", split, other_delimiter(rows))
     said = [row for row in rows if not empty_fields(row, needed)]
     if labelled:
         groups = conflicting(said, names, label_field).values()
@@ -171,6 +239,9 @@ def _between(
     """Find what is wrong with splits beside one another, of which the first is trained on."""
     seen: dict[tuple[str, ...], Row] = {}
     train = next(iter(splits))
+    every = [pair for rows in splits.values() for pair in _answers(rows, label_field)]
+    if not scores(str(label) for label, _ in every):
+        yield Problem("labels alike", train, alike(every))
     known = Counter(_labels(splits[train], label_field))
     elsewhere: set[str] = set()
     for split, rows in splits.items():
@@ -178,6 +249,10 @@ def _between(
         again = [f"{row.where} (as {seen[key].where})" for key, row in keys if key in seen]
         yield Problem("also in another split", split, tuple(again))
         seen = {**dict(keys), **seen}
+        if split != train:
+            pairs = near(splits[train], rows, names)
+            places = tuple(f"{row.where} (like {known.where})" for row, known in pairs)
+            yield Problem("almost in another split", split, places)
         if split == train or not known or scores(known):
             continue
         labels = [(_label(row, label_field), row.where) for row in rows]
@@ -219,7 +294,20 @@ def _texts(row: Row, names: Sequence[str]) -> list[str]:
 
 def _label(row: Row, field: str) -> str:
     value = row.fields.get(field)
-    return "" if value is None or isinstance(value, list | dict) else str(value).strip()
+    blank = value is None or isinstance(value, list | dict) or not str(value).strip()
+    return "" if blank else str(value)
+
+
+def _answers(rows: Sequence[Row], field: str) -> list[tuple[Any, str]]:
+    """Return the labels of rows as they were read, those in lists too, with their places."""
+    given = [(row.fields.get(field), row.where) for row in rows]
+    listed = [(value if isinstance(value, list) else [value], where) for value, where in given]
+    return [
+        (label, where)
+        for labels, where in listed
+        for label in labels
+        if isinstance(label, str | int | float) and str(label).strip()
+    ]
 
 
 def _labels(rows: Sequence[Row], field: str) -> list[str]:

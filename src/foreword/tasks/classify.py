@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
 from foreword.data.row import Row
-from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.labels.calibrate import Calibration
@@ -19,6 +18,7 @@ from foreword.tasks.labels.from_rows import ShowingTask, choose_label_words
 from foreword.tasks.labels.labelling import check_headline
 from foreword.tasks.labels.one_label import LEVELS, OneLabel, balance, check_weights
 from foreword.tasks.labels.verbalizer import normalize
+from foreword.tasks.rules import labels_in
 from foreword.tasks.templates.demonstrations import Choice
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.words import words_of
@@ -139,12 +139,6 @@ class Classify(ShowingTask):
             check_weights(weights, labelling.names)
         aids = ZeroShotAids(self.calibration, self.shown or (), self.demos == "nearest")
         return Classifier(self, backbone, labelling, self.labels, aids)
-
-
-def labels_in(rows: Sequence[Row], field: str) -> list[str]:
-    """Return the label of each row; raises UserError for a row without one."""
-    require(rows, [field], mend="name its column with `label_field`")
-    return [str(row.fields[field]) for row in rows]
 
 
 def template_for(

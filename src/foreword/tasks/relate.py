@@ -13,13 +13,13 @@ from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.metrics.relations import official_f1, relations, split_direction
-from foreword.tasks.classify import labels_in
 from foreword.tasks.labels.calibrate import Calibration
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.examples import ZeroShotAids
 from foreword.tasks.labels.from_rows import ShowingTask
 from foreword.tasks.labels.one_label import OneLabel
 from foreword.tasks.labels.verbalizer import normalize
+from foreword.tasks.rules import labels_in
 from foreword.tasks.templates.demonstrations import Choice
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.words import words_of

@@ -13,13 +13,13 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
 from foreword.data.row import Row
-from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.metrics.regression import regression
 from foreword.tasks.base import Encoded, Task
 from foreword.tasks.classify import template_for
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling
+from foreword.tasks.rules import number_of
 from foreword.tasks.templates.layout import Side
 
 
@@ -180,22 +180,6 @@ class Anchors(Labelling):
         """Return Pearson's and Spearman's correlation, RMSE and MAE."""
         gold = [self.number(row) for row in rows]
         return regression(gold, [float(p["score"]) for p in predictions], seed=seed)
-
-
-def number_of(row: Row, field: str) -> float:
-    """Return a row's number; raises UserError, ``FILE:LINE: ...``, where there is none."""
-    require([row], [field], mend="name its column with `label_field`")
-    value = row.fields[field]
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise UserError(
-            f'{row.where}: field "{field}" is {value!r}, expected a number; mend the row, or use '
-            "`task=classify`"
-        )
-    return number
 
 
 def spread(low: float, high: float) -> dict[str, float]:

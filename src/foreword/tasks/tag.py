@@ -20,8 +20,9 @@ from foreword.metrics.resample import Floats
 from foreword.metrics.spans import follows, is_bio, span_scores, spans, tagging
 from foreword.tasks.base import Encoded, mean
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.labelling import Labelling, LabelTask, check_label
+from foreword.tasks.labels.labelling import Labelling, LabelTask
 from foreword.tasks.labels.verbalizer import normalize
+from foreword.tasks.rules import check_label
 from foreword.tasks.templates.layout import with_space
 from foreword.tasks.templates.template import Template
 from foreword.tasks.words import words_of

@@ -80,6 +80,20 @@ def open_folder(
     return _model(folder, name, config, kind, dtype, report), tokenizer, kind
 
 
+def open_outline(
+    folder: Path, name: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Architecture]:
+    """Return the model that a folder describes, without its weights, and its tokenizer.
+
+    Raises UserError as :func:`open_folder` does, but for weights.
+    """
+    config = read_config(folder, name)
+    kind = architecture_of(config)
+    with torch.device("meta"), one_line_errors(name):
+        model: PreTrainedModel = _LOADERS[kind].from_config(config, trust_remote_code=False)
+    return model.train(False), _tokenizer(folder, name), kind
+
+
 def architecture_of(config: PreTrainedConfig) -> Architecture:
     """Return the architecture of a model from its config.
 

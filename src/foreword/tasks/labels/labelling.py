@@ -142,12 +142,3 @@ def check_headline(name: str, known: Iterable[str]) -> None:
     """Raise UserError for an unknown headline score."""
     if name not in known:
         raise UserError(f"`headline={name}`: unknown; {nearest(name, known)}")
-
-
-def check_label(row: Row, label: str, names: Sequence[str]) -> None:
-    """Raise UserError for a label that is not among the names."""
-    if label not in names:
-        raise UserError(
-            f"{row.where}: unknown label '{label}'; {nearest(label, names)}; "
-            f"mend the row, or name the label in `labels`"
-        )

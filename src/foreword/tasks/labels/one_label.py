@@ -16,7 +16,8 @@ from foreword.metrics import classification as scored
 from foreword.metrics.certainty import certainty
 from foreword.metrics.resample import Floats
 from foreword.tasks.base import Encoded, mean
-from foreword.tasks.labels.labelling import Labelling, check_label
+from foreword.tasks.labels.labelling import Labelling
+from foreword.tasks.rules import check_label
 
 Level = Callable[[Floats, Floats, Floats], float]
 """A score in percent points of how many rows of each label are right, have it and are given it."""

@@ -1,0 +1,137 @@
+"""What a task asks of a row, as far as its settings say: for tasks, and for checks without a model.
+
+Nothing large is imported here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from foreword.data.row import Row
+from foreword.data.shapes import check_references, require
+from foreword.errors import UserError, nearest
+from foreword.tasks.fields import fields_named
+from foreword.tasks.registry import TASKS
+from foreword.tasks.templates.template import Template
+
+TEXT_SETTINGS = ("text_field", "prompt_field", "source_field", "token_field")
+ANSWER_SETTINGS = ("label_field", "labels_field", "tag_field", "completion_field", "target_field")
+"""Settings that name the field that is read, and the one that is learned; a task has one each."""
+
+
+def labels_in(rows: Sequence[Row], field: str) -> list[str]:
+    """Return the label of each row; raises UserError for a row without one."""
+    require(rows, [field], mend="name its column with `label_field`")
+    return [str(row.fields[field]) for row in rows]
+
+
+def check_label(row: Row, label: str, names: Sequence[str]) -> None:
+    """Raise UserError for a label that is not among the names."""
+    if label not in names:
+        raise UserError(
+            f"{row.where}: unknown label '{label}'; {nearest(label, names)}; "
+            f"mend the row, or name the label in `labels`"
+        )
+
+
+def number_of(row: Row, field: str) -> float:
+    """Return a row's number; raises UserError, ``FILE:LINE: ...``, where there is none."""
+    require([row], [field], mend="name its column with `label_field`")
+    value = row.fields[field]
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(
+            f'{row.where}: field "{field}" is {value!r}, expected a number; mend the row, or use '
+            "`task=classify`"
+        )
+    return number
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The fields that a task reads and learns, and what each row must hold of them.
+
+    ``inputs`` are all fields that may be read, ``read`` is the one that is usual, ``answer`` the
+    one that is learned, None where the rows say which. ``names`` are the labels that there are,
+    where the settings name them.
+    """
+
+    task: str
+    inputs: tuple[str, ...]
+    read: str | None
+    answer: str | None
+    template: Template | None
+    names: tuple[str, ...] = ()
+
+    @property
+    def numbers(self) -> bool:
+        """Whether the answer is a number."""
+        return self.task == "score"
+
+    @property
+    def one_label(self) -> bool:
+        """Whether a row has one label, of classes or a number."""
+        return _answer_setting(self.task) == "label_field"
+
+    @property
+    def writes(self) -> bool:
+        """Whether the answer is a text in a field."""
+        return _answer_setting(self.task) in ("completion_field", "target_field")
+
+    def knowing(self, train: Sequence[Row]) -> Rules:
+        """Return the rules for rows that are scored after a training on others."""
+        if self.names or self.numbers or not (self.one_label and self.answer):
+            return self
+        return replace(self, names=tuple(sorted(set(labels_in(train, self.answer)))))
+
+    def checked(self, row: Row) -> Row:
+        """Return the row; raises UserError where a training would refuse it."""
+        if self.template is not None:
+            self.template.check(row.fields, row.where, shows=_shows(self.task))
+        texts = [n for n in self.inputs if n in row.fields]
+        if self.template is None and not texts and "messages" not in row.fields and self.read:
+            texts = [self.read]
+        require([row], [n for n in texts if not isinstance(row.fields.get(n), list)])
+        if self.numbers and self.answer:
+            number_of(row, self.answer)
+        elif self.one_label and self.answer:
+            (label,) = labels_in([row], self.answer)
+            if self.names:
+                check_label(row, label, self.names)
+        elif self.writes and self.answer and "messages" not in row.fields:
+            require([row], [self.answer])
+            check_references(row)
+        return row
+
+
+def rules_of(task: str, given: Mapping[str, Any]) -> Rules:
+    """Return what a task asks of rows, by its name and the settings that are given.
+
+    Raises UserError for an unknown task or setting, and for a template that cannot be read.
+    """
+    if task not in TASKS:
+        raise UserError(f"`task={task}`: unknown; {nearest(task, TASKS)}")
+    settings = {each.name: each.default for each in TASKS.settings(task)} | dict(given)
+    template = None if settings["template"] is None else Template.parse(settings["template"])
+    text = next((name for name in TEXT_SETTINGS if name in settings), None)
+    setting = _answer_setting(task)
+    answer = settings[setting] if setting else None
+    inputs = [name for name in fields_named(settings, text) if name != answer]
+    names = tuple(map(str, settings.get("labels") or ()))
+    read = settings[text] if text else None
+    return Rules(task, tuple(inputs), read, answer, template, names)
+
+
+def _answer_setting(task: str) -> str | None:
+    known = {each.name for each in TASKS.settings(task)}
+    return next((name for name in ANSWER_SETTINGS if name in known), None)
+
+
+def _shows(task: str) -> bool:
+    return any(each.name == "shown" for each in TASKS.settings(task))
