@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from foreword.data.row import Row
-from foreword.data.shapes import check_references, require
+from foreword.data.shapes import references_of, require
 from foreword.errors import UserError, nearest
 from foreword.tasks.fields import fields_named
 from foreword.tasks.registry import TASKS
@@ -106,7 +106,7 @@ class Rules:
                 check_label(row, label, self.names)
         elif self.writes and self.answer and "messages" not in row.fields:
             require([row], [self.answer])
-            check_references(row)
+            references_of(row)
         return row
 
 
