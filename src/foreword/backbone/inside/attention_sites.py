@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from foreword.backbone.attention.interface import NAME, PassContext
+from foreword.backbone.attention.interface import PassContext, probing
 from foreword.injection import KV
 
 Role = Literal["self", "encoder", "cross"]
@@ -22,7 +22,8 @@ class Site:
 
     ``role`` is "self" in a model of one stack and in a decoder, "encoder" in the encoder of an
     encoder-decoder, "cross" where a decoder reads the encoder. ``layer`` counts from 0 within a
-    role. ``window`` is the reach of sliding-window attention in tokens, None where it is full.
+    role. ``window`` is the reach of sliding-window attention in tokens, or the size of a chunk,
+    None where it is full; it is what the module, or else its mask, was made for.
     A ``recurrent`` layer asks for no keys, and goes on from the last position before its tokens.
     """
 
@@ -51,7 +52,6 @@ def find_sites(model: PreTrainedModel) -> Mapping[str, Site]:
     """
     if not model._can_set_attn_implementation():
         return {}
-    model.set_attn_implementation(NAME)
     names = {module: name for name, module in model.named_modules()}
     found: dict[str, Site] = {}
     two_stacks = bool(model.config.is_encoder_decoder)
@@ -74,6 +74,6 @@ def find_sites(model: PreTrainedModel) -> Mapping[str, Site]:
     inputs = {"input_ids": torch.arange(3, 7, device=model.device)[None]}
     if two_stacks:
         inputs["decoder_input_ids"] = inputs["input_ids"][:, :2]
-    with torch.no_grad():
+    with torch.no_grad(), probing(model):
         model(**inputs, foreword=PassContext(record=record))
     return found
