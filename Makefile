@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 
 export HF_HUB_OFFLINE = 1
 
-.PHONY: setup demo test test-all seeds test-portable check mutants clean
+.PHONY: setup demo test test-all seeds test-portable fuzz check mutants clean
 
 setup: $(READY)
 
@@ -45,6 +45,11 @@ PORTABLE = MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=defa
 test-portable: $(READY)
 	$(PORTABLE) OMP_NUM_THREADS=1 $(PYTEST)
 	$(PORTABLE) OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+
+# Fuzzed cases of all commands, counted by command and outcome: some 20 minutes.
+CASES = 20000
+fuzz: $(READY)
+	$(BIN)/python tests/fuzzing/counted.py --cases $(CASES)
 
 check: $(READY)
 	$(BIN)/ruff check .
