@@ -84,6 +84,8 @@ def augment(
         if file is not None
     }
     loaded = on_backbone(chosen, prompt, model, loading)
+    rows = reading.usable(rows, loaded.bound)
+    others = {name: reading.usable(own, loaded.bound) for name, own in others.items()}
     for own in others.values():
         loaded.bound.check(own, answers=True)
     kind: Method = Prefix() if method == "prefix" else Soft()

@@ -93,7 +93,8 @@ def compare(
     read_records(out)  # what is wrong with it is said before the first run
     seed = made.training.seed
     reading, fields = Reading.of(made.plain), fields_of(made.task)
-    train = reading.rows(data, fields=fields)
+    check = made.task.check_answer
+    train = reading.rows(data, fields=fields, check=check)
     if made.plain["test"] is None:
         by = made.task.label_field
         labelled = by is not None and all(by in row.fields for row in train)
@@ -102,12 +103,12 @@ def compare(
             f"no test rows given: {len(test)} of the training rows are held out for scoring"
         )
     else:
-        test = reading.rows(made.plain["test"], TEST, fields=fields)
+        test = reading.rows(made.plain["test"], TEST, fields=fields, check=check)
     test = test if test_rows is None else first(test, test_rows, seed)
     dev = None
     if made.plain["dev"] is not None:
         n = made.plain["dev_rows"]
-        dev = reading.rows(made.plain["dev"], DEV, fields=fields, n=n, seed=seed)
+        dev = reading.rows(made.plain["dev"], DEV, fields=fields, check=check, n=n, seed=seed)
     rows = {
         (each.plain["rows"], each.plain["per_label"]): Data(
             train, test, dev, each.plain["rows"], each.plain["per_label"]

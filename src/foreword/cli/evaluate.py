@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -18,15 +18,20 @@ from foreword.cli.common import (
     on_backbone,
 )
 from foreword.cli.completion import File
-from foreword.cli.reading import USUAL, Read
+from foreword.cli.reading import USUAL, Read, Reading
 from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import parse_windows
 from foreword.data.folder import TEST
 from foreword.data.formats import TABLES
+from foreword.data.row import Row
+from foreword.data.sample import first
 from foreword.data.write import check_writable, write_rows
 from foreword.errors import UserError
 from foreword.metrics.titles import FURTHER
 from foreword.report import console, tables
+
+if TYPE_CHECKING:
+    from foreword.tasks.base import Bound
 
 
 def evaluate(
@@ -66,12 +71,14 @@ def evaluate(
     if errors is not None:
         check_writable(errors)
     loaded = load_prompt(prompt)
-    chosen = reading.rows(data, TEST, fields=fields_of(loaded.task), n=rows, seed=seed)
+    n = None if reading.skip_bad else rows
+    chosen = reading.rows(data, TEST, fields=fields_of(loaded.task), n=n, seed=seed)
     if errors is not None:
         check_writable(errors, (row.fields for row in chosen))
     result: Mapping[str, Any]
     if sizes is None:
         tuned = on_backbone(loaded, prompt, model, loading, force=force)
+        chosen = _usable(reading, chosen, tuned.bound, rows, seed)
         result = do(tuned, chosen, baselines=baselines, seed=seed, report=CommandTerminal())
         if errors is not None:
             table = errors.suffix.lower() in TABLES
@@ -82,6 +89,7 @@ def evaluate(
             result = {**result, "errors": {"file": str(errors), "rows": len(wrong)}}
     else:
         one = on_backbone(Prompt.load(prompt), prompt, model, loading, force=force)
+        chosen = _usable(reading, chosen, one.bound, rows, seed)
         result = over_windows(one, chosen, sizes, seed=seed, report=CommandTerminal())
     if as_json:
         console.emit(result)
@@ -93,6 +101,14 @@ def evaluate(
             console.line(said)
     else:
         console.out().print(tables.curve(result))
+
+
+def _usable(reading: Reading, rows: list[Row], bound: Bound, n: int | None, seed: int) -> list[Row]:
+    """Leave out rows that a prompt cannot be scored on, and take the first ``n`` of the others."""
+    if not reading.skip_bad:
+        return rows
+    kept = reading.usable(rows, bound)
+    return kept if n is None else first(kept, n, seed)
 
 
 def _print(result: Mapping[str, Any]) -> None:

@@ -34,6 +34,9 @@ foreword --help lists all commands."""
 LIGHT = ("data", "info", "library", "plot")
 """Commands that need none of the large libraries, or seldom."""
 
+MENDS_OF_ROWS = ("remove the row", "mend the row", "fill the row")
+"""What errors of single rows advise."""
+
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 1 for a bug, 2 for a user's mistake, 130 and 143 for signals.
@@ -109,7 +112,12 @@ def _in_one_line(error: UserError, words: Sequence[str]) -> str:
     from foreword.cli.advice import NAMED, flags_of, with_flags
 
     line = " ".join(str(error).splitlines())
-    return with_flags(line, flags_of(app, words), error.field) if NAMED.search(line) else line
+    of_row = any(mend in line for mend in MENDS_OF_ROWS) and "--skip-bad" not in words
+    if not (of_row or NAMED.search(line)):
+        return line
+    known = flags_of(app, words)
+    skip = ", or leave such rows out with --skip-bad" if of_row and "--skip-bad" in known else ""
+    return with_flags(line, known, error.field) + skip
 
 
 def _told(world: World, status: int, why: str, bug: Exception | None = None) -> int:

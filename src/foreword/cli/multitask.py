@@ -135,7 +135,8 @@ def _member(name: str, made: Settings) -> Member:
     def rows(key: str, split: Sequence[str] | None, n: int | None = None) -> list[Row] | None:
         if wanted[key] is None:
             return None
-        return reading.rows(wanted[key], split, fields=fields, n=n, seed=seed)
+        check = made.task.check_answer
+        return reading.rows(wanted[key], split, fields=fields, check=check, n=n, seed=seed)
 
     by = made.task.label_field
     every = rows("train", None) or []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from cyclopts import Parameter
 
@@ -17,6 +17,9 @@ from foreword.data.row import Row
 from foreword.data.sample import first
 from foreword.data.shapes import canonical, require
 from foreword.reporter import SILENT, Reporter
+
+if TYPE_CHECKING:
+    from foreword.tasks.base import Bound
 
 
 @dataclass(frozen=True)
@@ -82,23 +85,42 @@ class Reading(Table):
         split: Sequence[str] | None = None,
         *,
         fields: Sequence[str] = (),
+        check: Callable[[Row], None] = lambda row: None,
         n: int | None = None,
         seed: int = 0,
     ) -> list[Row]:
         """Read all rows, or the first ``n`` after shuffling with the seed.
 
         ``split`` has the names that the split of a data set may have, DEV or TEST. Where bad rows
-        are left out, these are also the ones in which a field of ``fields`` is empty.
+        are left out, these are also the ones in which a field of ``fields`` is empty, and those for
+        which ``check`` raises UserError.
         """
         if self.skip_bad:
             bad = BadRows()
             rows = self.read(source, split, on_bad=bad)
             rows = canonical(rows, on_bad=bad)[1]
-            rows = list(convert(rows, lambda row: _filled(row, fields), bad))
+            rows = list(convert(rows, lambda row: _filled(row, fields, check), bad))
             say(bad, rows)
         else:
             rows = self.read(source, split)
         return rows if n is None else first(rows, n, seed)
+
+    def usable(self, rows: Sequence[Row], bound: Bound) -> list[Row]:
+        """Leave out rows that a task cannot learn or score, where bad rows are, and say which.
+
+        Only a task with its labels knows these: a label that it has not, a text that is too long.
+        """
+        if not self.skip_bad:
+            return list(rows)
+
+        def checked(row: Row) -> Row:
+            bound.check([row], answers=True)
+            return row
+
+        bad = BadRows()
+        kept = list(convert(rows, checked, bad))
+        say(bad, kept)
+        return kept
 
 
 Read = Annotated[Reading, Parameter(name="*", group=DATA)]
@@ -114,6 +136,7 @@ def say(bad: BadRows, kept: object) -> None:
         CommandTerminal().line(line)
 
 
-def _filled(row: Row, fields: Sequence[str]) -> Row:
+def _filled(row: Row, fields: Sequence[str], check: Callable[[Row], None]) -> Row:
     require([row], [name for name in fields if name in row.fields])
+    check(row)
     return row

@@ -72,7 +72,8 @@ def train(
     reading, fields = Reading.of(wanted), fields_of(made.task)
     seed = made.training.seed
     by = made.task.label_field
-    every = reading.rows(wanted["train"], fields=fields)
+    check = made.task.check_answer
+    every = reading.rows(wanted["train"], fields=fields, check=check)
     rows = draw(every, wanted["rows"], wanted["per_label"], seed, by)
     if find_lr:
         find_rate.run(made, rows, world, as_json)
@@ -80,14 +81,15 @@ def train(
     out = Path(wanted["out"])
     dev = others(every, rows, wanted["per_label"], seed, by)
     if wanted["dev"] is not None:
-        dev = reading.rows(wanted["dev"], DEV, fields=fields, n=wanted["dev_rows"], seed=seed)
+        n = wanted["dev_rows"]
+        dev = reading.rows(wanted["dev"], DEV, fields=fields, check=check, n=n, seed=seed)
     elif dev is not None:
         console.say(
             f"no dev rows given: {len(dev)} others are taken, {wanted['per_label']} a label"
         )
     test = None
     if wanted["test"] is not None:
-        test = reading.rows(wanted["test"], TEST, fields=fields)
+        test = reading.rows(wanted["test"], TEST, fields=fields, check=check)
     tracked = trackers(wanted["report_to"] or (), out)
     device = world.device(wanted["device"])
     with world.first_alone() as alone:
@@ -97,6 +99,11 @@ def train(
     backbone = made.backbone(device)
     if wanted["shard"]:
         world = _sharded(backbone, world)
+    if reading.skip_bad:
+        rows = as_rows(rows)
+        bound = made.task.complete(rows, backbone).bind(backbone)
+        rows = reading.usable(rows, bound)
+        dev, test = (each and reading.usable(as_rows(each), bound) for each in (dev, test))
     if test is not None:
         rows, test = as_rows(rows), as_rows(test)
         made.task.complete(rows, backbone).bind(backbone).check(test, answers=True)

@@ -75,7 +75,13 @@ def iterate_rows(
 ) -> Iterator[Row]:
     """Yield what :func:`read_rows` returns; of a file of JSON lines, one line is in memory."""
     sign = None if delimiter is None else parse_delimiter(delimiter)
-    options: dict[str, Any] = {"delimiter": sign, "on_bad": on_bad, "report": report}
+    bad: list[UserError] = []
+
+    def take(error: UserError) -> None:
+        on_bad(error)
+        bad.append(error)
+
+    options: dict[str, Any] = {"delimiter": sign, "on_bad": take, "report": report}
     none = True
     try:
         for row in _records(source, split, options):
@@ -88,7 +94,7 @@ def iterate_rows(
         reason = error.strerror or first_line(error)
         raise UserError(f"{source}: cannot be read ({reason}); check the file") from None
     if none:
-        raise UserError(f"{source}: no rows; write at least one")
+        raise bad[0] if bad else UserError(f"{source}: no rows; write at least one")
 
 
 def _records(

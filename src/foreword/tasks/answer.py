@@ -44,6 +44,10 @@ class Answer(TextTask):
     )
     decoding: Decoding = field(default_factory=lambda: Decoding(max_new_tokens=32, stop=("\n",)))
 
+    def check_answer(self, row: Row) -> None:
+        """Raise UserError for a row without an answer in its passage."""
+        _check(row, True)
+
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Answer:
         """Return the task with a template, where none is given."""
         if self.template is not None:

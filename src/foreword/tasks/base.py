@@ -119,6 +119,9 @@ class Task(ABC):
         answer = "label" if self.answer_setting is None else getattr(self, self.answer_setting)
         return text or "text", answer or "label"
 
+    def check_answer(self, row: Row) -> None:  # noqa: B027
+        """Raise UserError for a row whose answer cannot be read, whatever the others' are."""
+
     @abstractmethod
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Task:
         """Return the task with unset settings filled in from the rows: labels, a template."""

@@ -72,6 +72,10 @@ class Multilabel(LabelTask):
     text_setting: ClassVar[str] = "text_field"
     answer_setting: ClassVar[str] = "labels_field"
 
+    def check_answer(self, row: Row) -> None:
+        """Raise UserError for a row without a list of labels."""
+        labels_of(row, self.labels_field)
+
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Multilabel:
         """Return the task with the labels of the rows and a template, where none are given."""
         template = template_for(self.template, self.text_field, rows[0], backbone, "Labels")

@@ -58,6 +58,10 @@ class Score(Task):
         """The anchors' numbers, in ascending order."""
         return tuple(f"{number:g}" for number in sorted((self.anchors or {}).values()))
 
+    def check_answer(self, row: Row) -> None:
+        """Raise UserError for a row without a number."""
+        number_of(row, self.label_field)
+
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Score:
         """Return the task with the range of the rows and a template, where none is given."""
         template = template_for(self.template, self.text_field, rows[0], backbone, "Score")

@@ -85,6 +85,10 @@ class Tag(LabelTask):
     text_setting: ClassVar[str] = "token_field"
     answer_setting: ClassVar[str] = "tag_field"
 
+    def check_answer(self, row: Row) -> None:
+        """Raise UserError for a row without tags."""
+        tags_of(row, self.tag_field)
+
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Tag:
         """Return the task with the tags of the rows and templates, where none are given."""
         template, each, labels = self.template, self.word_template, self.labels
