@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from foreword.compression.compress import compress as compress
     from foreword.compression.self_study import SelfStudy as SelfStudy
     from foreword.data.bad_rows import BadRows as BadRows
-    from foreword.data.check import Checked as Checked
-    from foreword.data.check import Problem as Problem
+    from foreword.data.problems import Checked as Checked
+    from foreword.data.problems import Problem as Problem
     from foreword.data.read import read_rows as read_rows
     from foreword.data.row import Row as Row
     from foreword.data.rows import as_rows as as_rows
@@ -102,7 +102,7 @@ _HOMES = {
     "BadRows": "data.bad_rows",
     "Cartridge": "methods.cartridge",
     "Chat": "tasks.chat",
-    "Checked": "data.check",
+    "Checked": "data.problems",
     "Classify": "tasks.classify",
     "Comparison": "evaluation.comparison",
     "Context": "methods.context",
@@ -128,7 +128,7 @@ _HOMES = {
     "Prefix": "methods.prefix",
     "Pretrained": "recurrent.pretrain",
     "Pretraining": "recurrent.streams",
-    "Problem": "data.check",
+    "Problem": "data.problems",
     "Prompt": "prompt.prompt",
     "Rank": "tasks.rank",
     "Relate": "tasks.relate",

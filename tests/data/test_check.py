@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreword.data.check import WHY, Checked, Lengths, check
+from foreword.data.check import Lengths, check
 from foreword.data.clean import clean
 from foreword.data.duplicates import overlap, same_text
 from foreword.data.lookalikes import LEAST, NEAR, ending, near
+from foreword.data.problems import WHY, Checked
 from foreword.data.read import read_rows
 from foreword.data.row import Row
 

@@ -18,9 +18,9 @@ from foreword.cli.reading import USUAL_TABLE, ReadTable
 from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import ESCAPED, parse_labels, unescaped
 from foreword.data.bad_rows import BadRows, convert
-from foreword.data.check import WHY, Checked, with_refusals
 from foreword.data.check import check as find
 from foreword.data.lookalikes import ending
+from foreword.data.problems import WHY, Checked, with_refusals
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError

@@ -1,19 +1,16 @@
-"""Check rows before they are learned from: what is there, and what is wrong, with places.
-
-An *error* is what a training refuses, or what no answer can be right for. A *warning* is what
-makes scores worse, or better than they should be, and may be meant.
-"""
+"""Check rows before they are learned from: what is there, and what is wrong, with places."""
 
 from __future__ import annotations
 
+import re
 import statistics
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from foreword.data.clean import conflicting, control, empty_fields, repeated, scores
+from foreword.data.clean import conflicting, empty_fields, repeated, scores
 from foreword.data.duplicates import inputs_of, key_of
 from foreword.data.lookalikes import (
     ENDS,
@@ -25,6 +22,7 @@ from foreword.data.lookalikes import (
     quoted,
     with_ends,
 )
+from foreword.data.problems import Checked, Problem, in_order
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
@@ -35,49 +33,9 @@ LONG_CHARACTERS = 2048
 IMBALANCED = 0.8
 """The share of a class from which on naming it for every row looks like a good score."""
 
-WHY: dict[str, tuple[Literal["error", "warning"], str]] = {
-    "unreadable": ("error", "such as a line with other cells than the header, or no valid JSON"),
-    "missing field": ("error", "the first row has it; a training stops at such a row"),
-    "empty": ("error", "a training stops at a field without text"),
-    "label conflict": ("error", "the same text with other labels; not all of them can be right"),
-    "label not in train": ("error", "a label that the training has never seen is refused"),
-    "wrong shape": ("error", "the row is not of the shape that the first row shows"),
-    "half a character": ("error", "half of a surrogate pair; no tokenizer takes it"),
-    "refused": ("error", "a training of this task stops at it"),
-    "labels alike": ("warning", "to a training they are different labels; write each in one way"),
-    "few rows of a class": ("warning", "fewer than 5; it is hardly learned, and hardly scored"),
-    "other delimiter": ("warning", "name the sign between cells with --delimiter if it is not it"),
-    "quotes left": (
-        "warning",
-        "a cell is quoted from its first sign on; take out the space",
-    ),
-    "cell over several lines": ("warning", "a quote that stands alone joins rows to one cell"),
-    "special token": ("warning", "a model takes it for an end of a text or a turn, not for text"),
-    "cut": ("warning", "longer than the model or --max-length takes; what is cut is not read"),
-    "not NFC": ("warning", "letters written as several signs become other tokens"),
-    "control character": ("warning", "signs that are not seen and are read all the same"),
-    "duplicate": ("warning", "said before in this split, but for case, spacing, punctuation"),
-    "also in another split": ("warning", "what was seen in training is no test; scores flatter"),
-    "almost in another split": ("warning", "four words in five are the same; scores may flatter"),
-    "label in train only": ("warning", "the other splits do not say whether it is learned"),
-    "long": ("warning", "what is too long for the model or --max-length is cut"),
-    "imbalance": ("warning", "accuracy says little of a class so rare; look at macro F1"),
-}
-"""Each kind of problem: how bad it is, and why."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A kind of problem, where it is (``FILE:LINE``, or a label), and in which split."""
-
-    kind: str
-    split: str
-    places: tuple[str, ...]
-
-    @property
-    def level(self) -> Literal["error", "warning"]:
-        """Whether it is an error or a warning."""
-        return WHY[self.kind][0]
+HALF = re.compile("[\ud800-\udfff]")
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Halves of surrogate pairs, and control characters but for new lines and tabs."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +45,6 @@ class Lengths:
     count: Callable[[str], int] = len
     unit: str = "characters"
     most: int = LONG_CHARACTERS
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What the splits hold, by their names, and the problems that were found."""
-
-    splits: Mapping[str, Mapping[str, Any]]
-    problems: Sequence[Problem]
-
-    def noting(self, kind: str, places: Mapping[str, tuple[str, ...]]) -> Checked:
-        """Return the same with places of one more problem, by their splits."""
-        more = [Problem(kind, split, found) for split, found in places.items()]
-        return Checked(self.splits, in_order([*self.problems, *more]))
 
 
 def check(
@@ -139,33 +84,6 @@ def check(
         labels = [str(label) for label, _ in _answers(splits[train], label_field)]
         problems.append(Problem("few rows of a class", train, few(labels)))
     return Checked(about, in_order(problems))
-
-
-REFUSALS = (
-    *("missing field", "empty", "wrong shape", "half a character", "label not in train"),
-    *("refused", "long"),
-)
-"""Problems that the rules of a task say better, where it is known."""
-
-
-def with_refusals(
-    found: Checked, refused: Mapping[str, Sequence[str]], cut: Mapping[str, Sequence[str]]
-) -> Checked:
-    """Put the errors by which a training would refuse rows of each split in the place of guesses.
-
-    ``cut`` are the places of rows that are too long, in splits of which that is known.
-    """
-    kept = [each for each in found.problems if each.kind not in REFUSALS]
-    kept += [each for each in found.problems if each.kind == "long" and each.split not in cut]
-    kept += [Problem("refused", name, tuple(errors)) for name, errors in refused.items()]
-    kept += [Problem("cut", name, tuple(places)) for name, places in cut.items()]
-    return Checked(found.splits, in_order(kept))
-
-
-def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """Return the problems that have places, errors first."""
-    order = list(WHY)
-    return sorted((p for p in problems if p.places), key=lambda each: order.index(each.kind))
 
 
 def _described(
@@ -209,12 +127,12 @@ def _within(
     joined = {row.where: "".join(_texts(row, tuple(row.fields))) for row in rows}
     yield those(
         "half a character",
-        lambda row: any("\ud800" <= sign <= "\udfff" for sign in joined[row.where]),
+        lambda row: HALF.search(joined[row.where]),
     )
     yield those("not NFC", lambda row: not unicodedata.is_normalized("NFC", joined[row.where]))
     yield those(
         "control character",
-        lambda row: any(control(s) and not "\ud800" <= s <= "\udfff" for s in joined[row.where]),
+        lambda row: CONTROL.search(joined[row.where]),
     )
     yield Problem("special token", split, with_ends(joined, special))
     yield Problem("cell over several lines", split, over_lines(rows))

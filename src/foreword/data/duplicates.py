@@ -50,6 +50,7 @@ _MEANS = re.compile(
 """Punctuation that tells one text from another, in a text without capitals."""
 
 
+@functools.lru_cache(maxsize=2**16)
 def same_text(text: str) -> str:
     """Reduce a text to what makes it another text: no case, spacing, punctuation or controls.
 

@@ -127,21 +127,26 @@ def near(
     k / (n + m - k) is ``NEAR`` or more (Jaccard). Candidates share one of their rarest words
     (Bayardo et al. 2007, "Scaling up all pairs similarity search").
     """
-    bags = [_bag(row, fields) for row in (*known, *rows)]
-    rare = Counter(word for bag in bags for word in bag)
-    ordered = [sorted(bag, key=lambda word: (rare[word], word)) for bag in bags]
-    index: dict[str, list[int]] = defaultdict(list)
-    keys = [key_of(row, fields) for row in known]
-    for number, words in enumerate(ordered[: len(known)]):
-        for word in words[: _prefix(words)]:
-            index[word].append(number)
-    same = set(keys)
-    for number, row in enumerate(rows, start=len(known)):
-        words, bag = ordered[number], bags[number]
-        if len(bag) < LEAST or key_of(row, fields) in same:
+    first: dict[frozenset[str], int] = {}
+    for number, row in enumerate(known):
+        first.setdefault(_bag(row, fields), number)
+    bags = [_bag(row, fields) for row in rows]
+    rare = Counter(word for bag in (*first, *bags) for word in bag)
+
+    def rarest(bag: frozenset[str]) -> list[str]:
+        words = sorted(bag, key=lambda word: (rare[word], word))
+        return words[: len(words) - math.ceil(NEAR * len(words)) + 1] if words else []
+
+    index: dict[str, list[frozenset[str]]] = defaultdict(list)
+    for bag in first:
+        for word in rarest(bag):
+            index[word].append(bag)
+    same = {key_of(row, fields) for row in known}
+    for row, bag in zip(rows, bags, strict=True):
+        if not bag or key_of(row, fields) in same:
             continue
-        candidates = {n for word in words[: _prefix(words)] for n in index.get(word, ())}
-        found = [n for n in candidates if _share(bag, bags[n]) >= NEAR]
+        others = {other for word in rarest(bag) for other in index.get(word, ())}
+        found = [first[other] for other in others if _share(bag, other) >= NEAR]
         if found:
             yield row, known[min(found)]
 
@@ -154,10 +159,6 @@ def _bag(row: Row, fields: Sequence[str]) -> frozenset[str]:
         seen[word] += 1
         made.append(f"{word}/{seen[word]}" if seen[word] > 1 else word)
     return frozenset(made) if len(made) >= LEAST else frozenset()
-
-
-def _prefix(words: Sequence[str]) -> int:
-    return len(words) - math.ceil(NEAR * len(words)) + 1 if words else 0
 
 
 def _share(one: frozenset[str], other: frozenset[str]) -> float:

@@ -9,9 +9,10 @@ from typing import Any
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.bad_rows import BadRows, convert
-from foreword.data.check import Checked, Lengths, with_refusals
+from foreword.data.check import Lengths
 from foreword.data.check import check as check_rows
 from foreword.data.lookalikes import ENDS
+from foreword.data.problems import Checked, with_refusals
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
 from foreword.data.shapes import canonical
