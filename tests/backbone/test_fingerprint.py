@@ -9,7 +9,12 @@ import torch
 from tiny_files import LOADERS, tiny_folder, tiny_model, tiny_tokenizer
 from transformers import AutoTokenizer, PreTrainedModel
 
+from foreword.backbone.backbone import Backbone
 from foreword.backbone.load.fingerprint import fingerprint
+from foreword.errors import UserError
+from foreword.injection import Injection
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.classify import Classify
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +90,29 @@ def test_the_tokenizer_counts(model: PreTrainedModel) -> None:
     backend.pre_tokenizer = None  # the same vocabulary, read differently
     hashes = {fingerprint(model, one) for one in (plain, added, special, fewer_merges)}
     assert len(hashes) == 4
+
+
+def test_a_model_is_known_again_in_any_dtype(tmp_path: Path) -> None:
+    """Float16 rounds otherwise, whether the prompt or the model that is at hand is in it."""
+    tiny_folder(tmp_path / "a")
+    tiny_folder(tmp_path / "b", "masked", "bert")
+    base = {
+        dtype: Backbone.load(str(tmp_path / "a"), dtype=dtype)
+        for dtype in ("float32", "bfloat16", "float16")
+    }
+    small = Backbone.load(str(tmp_path / "a"), dtype="float16", quantize="int8")
+    hashes = {name: each.fingerprint for name, each in base.items()}
+    assert hashes["float16"] != hashes["float32"] == hashes["bfloat16"]
+    for each in (*base.values(), small):
+        assert all(map(each.has_fingerprint, hashes.values()))
+    other = Backbone.load(str(tmp_path / "b"), dtype="float16")
+    assert not any(map(other.has_fingerprint, hashes.values()))
+    width = base["float32"].width
+    for made, used in (("float16", "float32"), ("float32", "float16"), ("float16", "bfloat16")):
+        about = {"name": "a", "architecture": "causal", "fingerprint": hashes[made]}
+        held = Injection(embeds=torch.zeros(1, width), leading=1)
+        prompt = Prompt(held, Classify(template="{text}", labels={"a": "a", "b": "b"}), about)
+        path = prompt.save(tmp_path / f"{made}-{used}.safetensors")
+        assert Prompt.load(path, base[used]).on is base[used]
+        with pytest.raises(UserError, match=r"was tuned on a .* and this is .*b in float16 \("):
+            Prompt.load(path, other)

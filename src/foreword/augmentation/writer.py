@@ -81,7 +81,7 @@ def tune_writer(
             {**made, "trained": there.method.get("trained")} == there.method
             and data == {"train": digest(learned), "dev": digest(held)}
             and there.task == task
-            and there.backbone["fingerprint"] == backbone.fingerprint
+            and backbone.has_fingerprint(there.backbone["fingerprint"])
         ):
             report.line(f"{path}: is there already")
             return there.on_backbone(backbone)

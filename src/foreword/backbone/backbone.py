@@ -53,6 +53,7 @@ class Backbone(Network):
         model = model.train(False).requires_grad_(False) if in_place else frozen_view(model)
         if quantized is not None:
             self.fingerprint = fingerprint(model, tokenizer)  # of the weights as they were
+            self.fingerprint_in_half = fingerprint(model, tokenizer, torch.float16)
             quantize_model(model, quantized)
         self.quantized = quantized
         self.sharded = False
@@ -116,6 +117,29 @@ class Backbone(Network):
     def fingerprint(self) -> str:
         """A hash of the configuration, the tokenizer and sampled weights."""
         return fingerprint(self.model, self.text.tokenizer)
+
+    @cached_property
+    def fingerprint_in_half(self) -> str:
+        """The hash that these weights have in float16, which rounds otherwise."""
+        return fingerprint(self.model, self.text.tokenizer, torch.float16)
+
+    @cached_property
+    def fingerprints_of_file(self) -> tuple[str, str]:
+        """Both hashes of the weights as the model's own file has them, which is read again."""
+        source = open_source(self.name, architecture=self.architecture, device="cpu")
+        held = source.model, source.tokenizer
+        return fingerprint(*held), fingerprint(*held, torch.float16)
+
+    def has_fingerprint(self, wanted: str) -> bool:
+        """Whether this is the model with a fingerprint, in whatever dtype that was taken."""
+        if wanted in (self.fingerprint, self.fingerprint_in_half):
+            return True
+        if self.dtype == torch.float32:
+            return False
+        try:
+            return wanted in self.fingerprints_of_file
+        except UserError:  # it did not come from a file
+            return False
 
     @property
     def ends(self) -> tuple[int, ...]:

@@ -18,6 +18,8 @@ from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.files import file_to_write
+from foreword.prompt.file import read_file
+from foreword.prompt.texts import in_one_line
 from foreword.report import comparison, console
 from foreword.reporter import Reporter
 
@@ -92,6 +94,8 @@ def compose(
         for entry, score in zip(entries, judged.alone, strict=False):
             entry["dev"] = {judged.metric: score, "rows": judged.rows}
     made.save(out)  # what follows takes its time
+    if texts := read_file(Path(out)).facts()["texts"]:
+        report.line(f"{out} holds texts of rows, as the prompts do ({in_one_line(texts)})")
     if tested is not None:
         for entry, peer in zip(entries, _peers(parts, made), strict=True):
             name = Path(entry["file"]).name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from foreword.cli.common import Json, PromptFile
 from foreword.prompt.file import read_file
+from foreword.prompt.texts import in_one_line
 from foreword.report import console
 from foreword.report.facts import facts
 
@@ -16,4 +17,5 @@ def info(prompt: PromptFile, *, as_json: Json = False) -> None:
         shapes = {name: list(array.shape) for name, array in file.arrays.items()}
         console.emit({**held, "tensors": shapes})
         return
-    console.out().print(facts(held))
+    texts = in_one_line(held["texts"])
+    console.out().print(facts({**held, "texts": f"{texts} in clear" if held["texts"] else texts}))

@@ -205,8 +205,8 @@ def _as_prompt(
     data: dict[str, Any] = {
         "parts": [{k: v for k, v in p.data.items() if k not in LARGE} for p in prompts]
     }
-    if "demonstrations" in first.data:
-        data["demonstrations"] = first.data["demonstrations"]
+    kept = ("demonstrations", "no_texts")
+    data |= {name: first.data[name] for name in kept if name in first.data}
     return Prompt(
         injection=injection.map(lambda tensor: tensor.clone()),
         task=first.task,

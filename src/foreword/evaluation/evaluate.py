@@ -69,6 +69,11 @@ def evaluate(
         if texts:
             shown = bare(f"{len(texts)} demonstrations", "".join(texts))
             result["baselines"]["demonstrations"] = {**shown, "shots": len(texts)}
+        elif prompt.data.get("no_texts"):
+            report.line(
+                "no baseline with demonstrations in context: the prompt was tuned with `no_texts`, "
+                "so its file holds none"
+            )
     return replace(found, plain=result)
 
 

@@ -32,6 +32,7 @@ from foreword.tasks.registry import name_of as task_name
 from foreword.terminal import usual_reporter
 from foreword.training.configure import configure, make_task
 from foreword.training.examples import encode
+from foreword.training.log import log_path
 from foreword.training.loop import Loop
 from foreword.training.provenance import (
     about_backbone,
@@ -44,7 +45,7 @@ from foreword.training.provenance import (
 from foreword.training.run_state import check_out
 from foreword.training.settings import Training, check_rate
 from foreword.training.several_tasks import MixedObjective
-from foreword.training.tune import follow, rows_for
+from foreword.training.tune import follow, rows_for, say_texts
 
 OWN = ("shared", "multitask")
 """Names of files of the run itself, which no task may have."""
@@ -141,7 +142,7 @@ def multitask(
     run = Loop(backbone, objective, trainable, examples, training, method.rate)
     about = about_method(method, run.learner.parameters, training)
     about["multitask"] = {**plain(sharing), "tasks": names}
-    data = [about_data(bound, method, own, dev, training.seed) for bound, own, dev in made]
+    data = [about_data(bound, method, own, dev, training) for bound, own, dev in made]
     config = {
         "method": about,
         "tasks": {
@@ -182,6 +183,7 @@ def multitask(
             scores = evaluate(found, test, seed=training.seed, name=name, report=report)
             found = with_scores(found, "test", scores)
         found.save(files[name])
+        say_texts(files[name], log_path(target), found, report)
         prompts[name] = found
     common = None if shared is None else prompt(shared, 0, None)
     if common is not None:

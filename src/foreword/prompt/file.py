@@ -22,6 +22,7 @@ from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.prompt.checks import Array, check_fields, check_keys, check_values
 from foreword.prompt.schema import KEY, LARGE
+from foreword.prompt.texts import texts_in
 from foreword.tasks.registry import TASKS
 
 MAX_HEADER = 16 * 2**20
@@ -71,6 +72,7 @@ class PromptFile:
             return self._facts_of_several()
         sizes = [a.shape[-2] for n, a in self.arrays.items() if n.startswith(("embeds", "kv."))]
         return {
+            "texts": texts_in(self.meta),
             "scores": self.meta["scores"],
             "method": self.meta["method"],
             "task": self.task,
@@ -84,7 +86,8 @@ class PromptFile:
 
     def _facts_of_several(self) -> dict[str, Any]:
         own = [member.facts() for member in self.members]
-        made: dict[str, Any] = {"weights": self.meta["weights"]}
+        texts = texts_in(self.meta)
+        made: dict[str, Any] = {"texts": texts, "weights": self.meta["weights"]}
         for number, each in enumerate(own, 1):
             made[f"prompt {number}"] = {
                 name: each[name] for name in ("method", "virtual tokens", "parameters", "scores")

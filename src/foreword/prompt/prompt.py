@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
@@ -81,7 +82,7 @@ class Prompt:
             backbone = shared_backbone(name, self.backbone["architecture"])
         except UserError as error:
             raise UserError(f"{self.where}: no model to run it on ({error}); {instead}") from None
-        if backbone.fingerprint != self.backbone["fingerprint"]:
+        if not backbone.has_fingerprint(self.backbone["fingerprint"]):
             raise UserError(
                 f"{self.where}: was tuned on {name} ({self.backbone['fingerprint'][:19]}), and the "
                 f"model of that name is another one now ({backbone.fingerprint[:19]}); {instead}"
@@ -215,10 +216,11 @@ class Prompt:
     ) -> Prompt:
         """Return the prompt with a backbone in hand; raises UserError where it does not fit."""
         where = self.where if where is None else where
-        if self.backbone["fingerprint"] != backbone.fingerprint and not force:
+        if not force and not backbone.has_fingerprint(self.backbone["fingerprint"]):
+            half = " in float16" if backbone.dtype == torch.float16 else ""
             raise UserError(
                 f"{where}: was tuned on {self.backbone['name']} "
-                f"({self.backbone['fingerprint'][:19]}), and this is {backbone.name} "
+                f"({self.backbone['fingerprint'][:19]}), and this is {backbone.name}{half} "
                 f"({backbone.fingerprint[:19]}); load that model, or use `force` to try anyway"
             )
         check_fit(where, self.injection, backbone)

@@ -18,6 +18,7 @@ from foreword.injection import Injection
 from foreword.methods.base import Method
 from foreword.methods.registry import name_of
 from foreword.prompt.prompt import Prompt
+from foreword.prompt.texts import check_without_texts, without_start_texts
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import name_of as task_name
 from foreword.tasks.templates.demonstrations import choose_demonstrations
@@ -28,9 +29,10 @@ def about_method(
     method: Method, parameters: Sequence[Tensor], training: Training
 ) -> dict[str, Any]:
     """Describe a method, how many numbers it trains, and the settings of its training."""
+    settings = plain(method)
     return {
         "name": name_of(method),
-        **plain(method),
+        **(without_start_texts(settings) if training.no_texts else settings),
         "trained": sum(parameter.numel() for parameter in parameters),
         "training": plain(training),
     }
@@ -42,18 +44,26 @@ def about_task(task: Task) -> dict[str, Any]:
 
 
 def about_data(
-    bound: Bound, method: Method, train: Sequence[Row], dev: Sequence[Row], seed: int
+    bound: Bound, method: Method, train: Sequence[Row], dev: Sequence[Row], training: Training
 ) -> dict[str, Any]:
     """Describe the data: counts and hashes, and rows as text for the baseline in context.
 
+    With ``no_texts`` there are no rows as text. Raises UserError for a task that needs some.
+
     ``in_train`` counts dev rows whose text is in train.
     """
+    if training.no_texts:
+        check_without_texts(bound.task)
     most = None if method.shots is None else min(method.shots, len(train))
-    shots = choose_demonstrations(bound, train, most, seed) if most != 0 else []
+    if training.no_texts or most == 0:
+        shots: Sequence[Row] = ()
+    else:
+        shots = choose_demonstrations(bound, train, most, training.seed)
     return {
         "train": about_rows(train),
         "dev": {**about_rows(dev), "in_train": len(overlap(dev, train, bound.fields))},
         "demonstrations": [bound.demonstration(row) for row in shots],
+        **({"no_texts": True} if training.no_texts else {}),
         **({"marks": marks(train, bound.fields)} if len(train) <= MARKED else {}),
     }
 

@@ -148,6 +148,8 @@ class Training:
     the inverse square root of the step ("inverse-sqrt", Vaswani et al. 2017, arXiv:1706.03762),
     stays, or is halved after every evaluation without a better dev score ("plateau").
 
+    ``no_texts`` leaves texts of rows out of the prompt file and the log (prompt/texts.py).
+
     Regularisers, all off at 0 (regularise.py): ``dropout`` leaves out virtual tokens and positions
     of a prefix, ``l2_start`` holds parameters to where they started, ``mixup`` mixes rows, and
     ``weight_decay`` is AdamW's (Loshchilov and Hutter 2019, arXiv:1711.05101).
@@ -177,6 +179,9 @@ class Training:
     checkpointing: bool = setting(False, help="recompute activations: less memory, more time")
     cache_gb: float = setting(
         2.0, help="gigabytes of lower layers' states kept in memory; more goes to a file"
+    )
+    no_texts: bool = setting(
+        False, help="leave texts of rows out of the prompt file and the log of the run"
     )
     compile: Compile = setting("auto", help="fuse each layer's small operations: auto, on or off")
 

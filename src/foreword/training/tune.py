@@ -20,6 +20,7 @@ from foreword.errors import UserError
 from foreword.methods.base import Method, Trainable
 from foreword.methods.registry import name_of
 from foreword.prompt.prompt import Prompt
+from foreword.prompt.texts import check_without_texts, in_one_line, texts_in
 from foreword.reporter import SILENT, Reporter, Reporters
 from foreword.tasks.base import Bound, Objective, Task
 from foreword.tasks.registry import name_of as task_name
@@ -140,10 +141,12 @@ def tune_prompt(
     )
     task, trainable, dev_rows = bound.task, run.trainable, run.examples.dev_rows
     about = about_method(method, run.learner.parameters, training)
-    data = about_data(bound, method, run.examples.of_task(0), dev_rows, training.seed)
+    data = about_data(bound, method, run.examples.of_task(0), dev_rows, training)
     if again := data["dev"]["in_train"]:
         report.line(f"{again} of {len(dev_rows)} dev rows are in train too: their score flatters")
     if replay is not None:
+        if training.no_texts:
+            check_without_texts(replay.task)
         data["replay"] = {
             **about_rows(replay.rows),
             "share": replay.share,
@@ -164,9 +167,19 @@ def tune_prompt(
     )
     if target is not None and world.first:
         prompt.save(target)
+        say_texts(target, log_path(target), prompt, report)
         run.state.forget()
     world.wait()  # the file is there when any process goes on
     return prompt
+
+
+def say_texts(file: Path, log: Path, prompt: Prompt, report: Reporter) -> None:
+    """Say in one line what texts stand in files that were written, as they may be given away."""
+    if texts := texts_in(prompt.metadata()):
+        report.line(
+            f"{file} and {log.name} hold texts of your rows ({in_one_line(texts)}); `no_texts` "
+            "leaves them out"
+        )
 
 
 def follow(

@@ -37,13 +37,18 @@ _PROBE = (
 )
 
 
-def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+def fingerprint(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    through: torch.dtype = torch.float32,
+) -> str:
     """Hash what identifies a backbone: its config, its tokenizer and its weights.
 
     Of the config, the hash covers what differs from its class's defaults; of the tokenizer, its
     vocabulary, its special tokens and the ids of a fixed text; of each tensor, its name, shape
     and 64 evenly spaced elements. Elements are rounded to bfloat16, so a model loaded in
-    bfloat16 has the same hash (in float16 it may not: rounding differs). A change to elements
+    bfloat16 has the same hash. In float16 it may not, as rounding differs: ``through`` float16
+    gives the hash that it has there. A change to elements
     that are not sampled is not noticed: the hash tells models apart, and does not protect
     against tampering.
 
@@ -51,7 +56,8 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
         "sha256:" and 32 hex digits.
     """
     digest = hashlib.sha256()
-    for part in (_config_part(model.config), _tokenizer_part(tokenizer), _weights_part(model)):
+    weights = _weights_part(model, through)
+    for part in (_config_part(model.config), _tokenizer_part(tokenizer), weights):
         digest.update(hashlib.sha256(part).digest())
     return f"sha256:{digest.hexdigest()[:32]}"
 
@@ -87,20 +93,21 @@ def _tokenizer_part(tokenizer: PreTrainedTokenizerBase) -> bytes:
     )
 
 
-def _weights_part(model: PreTrainedModel) -> bytes:
+def _weights_part(model: PreTrainedModel, through: torch.dtype) -> bytes:
     tensors = sorted(model.state_dict().items())
     names = _json([(name, list(tensor.shape)) for name, tensor in tensors])
-    samples = torch.cat([_sample(tensor) for _, tensor in tensors])  # one copy off the accelerator
+    # one copy off the accelerator
+    samples = torch.cat([_sample(tensor, through) for _, tensor in tensors])
     return names + samples.cpu().view(torch.int16).numpy().astype("<i2").tobytes()
 
 
-def _sample(tensor: torch.Tensor) -> torch.Tensor:
+def _sample(tensor: torch.Tensor, through: torch.dtype) -> torch.Tensor:
     flat = tensor.detach().flatten()
     if flat.numel() > _SAMPLES:
         last = flat.numel() - 1
         steps = torch.arange(_SAMPLES, device=flat.device)
         flat = flat[steps * last // (_SAMPLES - 1)]
-    return flat.to(torch.bfloat16)
+    return flat.to(through).to(torch.bfloat16)
 
 
 def _json(value: Any) -> bytes:

@@ -75,7 +75,7 @@ def prompt_files(folder: Path, what: str) -> list[Path]:
 def read_on_backbone(path: Path, backbone: Backbone) -> Injection:
     """Read a prompt of this very backbone, onto its device."""
     meta, injection = opened(path)
-    if meta["backbone"]["fingerprint"] != backbone.fingerprint:
+    if not backbone.has_fingerprint(meta["backbone"]["fingerprint"]):
         raise UserError(
             f"{path}: was tuned on {meta['backbone']['name']}, and this is {backbone.name}; "
             "start with a prompt of the same model"
