@@ -179,7 +179,8 @@ class Backbone(Network):
         if self.sharded:
             raise UserError("`shard`: layers that are spread cannot be changed; leave it out")
         # The view keeps these of the frozen model.
-        _ = self.fingerprint, self.can_pack, self.can_prefill
+        self.check_runs()
+        _ = self.fingerprint, self.can_pack, self.can_prefill, self.can_pad
         view = self.changed_by(part)
         if part.patches or part.weights:
             view.compilable = "what is tuned stands inside the layers"
@@ -215,7 +216,7 @@ class Backbone(Network):
         if self.stack is None or self.quantized or self.has_two_stacks:
             why = "is quantized" if self.quantized else "has no one list of layers to spread"
             raise UserError(f"`shard`: {type(self.model).__name__} {why}; leave out one of the two")
-        _ = self.fingerprint  # of the whole weights
+        _ = self.fingerprint, self._why_not, self.can_pad  # of the whole weights
         shard_layers(self.stack.layers, self.device)
         self.sharded = True
 
@@ -232,7 +233,12 @@ class Backbone(Network):
 
         Targets come in the order of the examples and of each one's ``targets``. The first
         ``lead`` tokens, which all examples must share, are run once where that is exact.
+
+        Raises UserError for a model that does not run as others of its architecture.
         """
+        self.check_runs()
+        if not self.can_pad:
+            return run.one_by_one(self, examples, injection)
         return run.states(self, examples, injection, lead, layers, pack=self.can_pack)
 
     def lower_states(
@@ -265,6 +271,23 @@ class Backbone(Network):
             return None
         return run.prefill(self, injection, lead)
 
+    def check_runs(self) -> None:
+        """Raise UserError for a model that does not run as others of its architecture."""
+        if self._why_not is not None:
+            raise UserError(
+                f"{type(self.model).__name__} is run otherwise than other {self.architecture} "
+                f"models, and cannot be used ({self._why_not}); give another model"
+            )
+
+    @cached_property
+    def _why_not(self) -> str | None:
+        return probes.why_not(self)
+
+    @cached_property
+    def can_pad(self) -> bool:
+        """Whether the states of a row are the same beside rows of other lengths."""
+        return probes.can_pad(self)
+
     # Savings that are exact for this model ---------------------------------------------------
 
     @cached_property
@@ -275,11 +298,12 @@ class Backbone(Network):
     @cached_property
     def can_pack(self) -> bool:
         """Whether rows may lie end to end in one row of tokens, separated by attention alone."""
+        self.check_runs()
         return probes.can_pack(self)
 
     def can_skip_lower_layers(self, longest: int) -> bool:
         """Whether upper layers may run on stored states of rows of up to ``longest`` tokens."""
-        if self.stack is None or len(self.stack.layers) < 2 or self.sharded:
+        if self.stack is None or len(self.stack.layers) < 2 or self.sharded or not self.can_pad:
             return False
         return self._can_split and (not self.is_causal or self.fits_window(longest))
 

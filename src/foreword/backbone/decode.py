@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedModel,
     StoppingCriteriaList,
 )
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import MoEModelOutput
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decoding_rules import (
@@ -84,7 +84,8 @@ def decode(
     ``lead`` are tokens of every row that the injection has read already. ``seeds`` are those of
     the rows' draws, by default made of ``decoding.seed`` and the row.
 
-    Raises UserError on masked models, which do not continue text.
+    Raises UserError on masked models, which do not continue text, and on encoder-decoders that do
+    not run as others do.
     """
     decoding.check()
     if not backbone.can_generate:
@@ -100,6 +101,13 @@ def decode(
             texts = decode(backbone, some, part, decoding, lead=lead, seeds=drawn)
             found_by.update(zip(own, texts, strict=True))
         return [found_by[i] for i in range(len(rows))]
+    if backbone.has_two_stacks:
+        backbone.check_runs()
+    if backbone.has_two_stacks and len(rows) > 1 and not backbone.can_pad:
+        return [
+            decode(backbone, [row], mixture.of_rows([n]), decoding, seeds=[seeds[n]])[0]
+            for n, row in enumerate(rows)
+        ]
     ready = prepare(backbone.with_changes(mixture), rows, mixture, decoding)
     rules = LogitsProcessorList()
     if decoding.repetition_penalty != 1:
@@ -151,7 +159,7 @@ def prepare(
     if backbone.has_two_stacks:
         encoded, mask = encode(backbone, rows, mixture, context)
         view = generating_view(backbone.model, used)
-        output = BaseModelOutput(last_hidden_state=encoded)
+        output = MoEModelOutput(last_hidden_state=encoded)  # some ask for its router
         return Ready(view, {"encoder_outputs": output, "attention_mask": mask}, 1)
     rows, _ = with_leading(backbone, rows, mixture)
     longest = max(map(len, rows))

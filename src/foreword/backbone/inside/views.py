@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import MoEModelOutput
 from transformers.utils.generic import ModelOutput
 
 from foreword.backbone.attention.interface import PassContext
@@ -95,7 +95,7 @@ def head(
         modules[held_by(model, output_embeddings(model))] = narrow
     view = with_modules(model, modules)
     if model.config.is_encoder_decoder:
-        encoded = BaseModelOutput(last_hidden_state=hidden)
+        encoded = MoEModelOutput(last_hidden_state=hidden)
         answer = view(encoder_outputs=encoded, decoder_inputs_embeds=hidden)
     else:
         answer = view(inputs_embeds=hidden)

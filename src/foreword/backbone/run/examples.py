@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foreword.backbone.example import Batch, Example, Line, batch
 from foreword.backbone.run import encoder_decoder, single_stack
 from foreword.backbone.run.inputs import virtual
-from foreword.backbone.run.layers import LayerRange
+from foreword.backbone.run.layers import WHOLE, LayerRange
 from foreword.backbone.run.network import Network
 from foreword.injection import KV, Injection, Mixture, in_turn
 
@@ -36,6 +36,30 @@ def states(
         return encoder_decoder.states(network, examples, mixture, layers=layers)
     laid, read = _run(network, examples, injection, lead, layers, pack)
     return read.at(laid.places)
+
+
+def one_by_one(
+    network: Network, examples: Sequence[Example], injection: Injection | Mixture
+) -> Tensor:
+    """Run each branch of each example in a pass of its own, as :func:`states` runs all of them.
+
+    For models whose rows see what stands beside them.
+    """
+    mixture = Mixture.of(injection, len(examples))
+    found: list[Tensor] = []
+    for number, example in enumerate(examples):
+        own = mixture.of_rows([number])
+        by_target: dict[tuple[int, int], Tensor] = {}
+        for b, branch in enumerate(example.branches):
+            targets = [target for target in example.targets if target[0] == b]
+            if targets:
+                alone = replace(
+                    example, branches=(branch,), targets=tuple((0, j) for _, j in targets)
+                )
+                read = states(network, [alone], own, 0, WHOLE, pack=False)
+                by_target |= zip(targets, read, strict=True)
+        found += [by_target[target] for target in example.targets]
+    return torch.stack(found)
 
 
 def lower_states(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.modeling_outputs import MoEModelOutputWithPastAndCrossAttentions
 from transformers.utils.generic import ModelOutput
 
 from foreword.backbone.inside.views import head, held_by, output_embeddings
@@ -104,7 +104,7 @@ class LMHead:
         two = self.model.config.is_encoder_decoder
         base = self.model.base_model
         if two and base is self.model:
-            return BaseModelOutputWithPastAndCrossAttentions
+            return MoEModelOutputWithPastAndCrossAttentions
         ids = torch.tensor([[3, 1]], device=self.model.device)
         with torch.no_grad():
             return type(base(input_ids=ids, **({"decoder_input_ids": ids} if two else {})))

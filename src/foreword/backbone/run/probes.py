@@ -10,6 +10,7 @@ from foreword.backbone.run.examples import lower_states, prefill, states
 from foreword.backbone.run.layers import WHOLE, LayerRange
 from foreword.backbone.run.lm_head import agree
 from foreword.backbone.run.network import Network
+from foreword.errors import UserError
 from foreword.injection import NOTHING, Mixture
 
 
@@ -43,6 +44,36 @@ def can_pack(network: Network) -> bool:
     padded = single_stack.run_padded(network, rows, mixture).at([(0, 3), (1, 1)])
     packed = single_stack.run_packed(network, rows, mixture).at([(0, 3), (1, 1)])
     return agree(padded, packed)
+
+
+@torch.no_grad()
+def can_pad(network: Network) -> bool:
+    """Try whether a row's states are the same beside a longer one, whose padding it is given.
+
+    False of models that mix all tokens of a row (FNet, ConvBERT), or part experts among all tokens
+    of a pass. A causal model never sees what follows.
+    """
+    if network.is_causal:
+        return True
+    short, long = (Example(ids, 2, ((1,),), ((0, 0),)) for ids in ((3, 4), (4, 2, 3, 1, 4) * 3))
+    together = states(network, [long, short], NOTHING, 0, WHOLE, pack=False)[1:]
+    alone = states(network, [short], NOTHING, 0, WHOLE, pack=False)
+    bound = 1e-5 if alone.dtype in (torch.float32, torch.float64) else 1e-2
+    return bool((together - alone).abs().max() <= bound * alone.abs().max())
+
+
+def why_not(network: Network) -> str | None:
+    """Run one short row, and tell in a few words why a model cannot be run; None where it can."""
+    branch, target = ((1,), (0, 0)) if network.fills_masks else ((), (0, -1))
+    try:
+        with torch.no_grad():
+            row = Example((3, 4), 2, (branch,), (target,))
+            network.logits(states(network, [row], NOTHING, 0, WHOLE, pack=False))
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of any kind: the model's code is another's
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    return None
 
 
 @torch.no_grad()

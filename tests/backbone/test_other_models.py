@@ -1,0 +1,166 @@
+"""Models that are built otherwise than most: run exactly, or refused in one line."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from families import GQA, Family, backbone
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding, decode
+from foreword.backbone.example import Example
+from foreword.errors import UserError
+from foreword.injection import NOTHING, Injection, Mixture
+from plain import twin
+
+GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 99}
+TWO = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "decoder_start_token_id": 0,
+}
+SWITCH = {
+    "d_model": 32,
+    "d_ff": 64,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "num_sparse_encoder_layers": 1,
+    "num_sparse_decoder_layers": 1,
+    "num_heads": 4,
+    "d_kv": 8,
+    "num_experts": 2,
+    "expert_capacity": 4,
+    "decoder_start_token_id": 0,
+}
+BAMBA = {
+    "num_key_value_heads": 2,
+    "attn_layer_indices": [1],
+    "mamba_n_heads": 8,
+    "mamba_d_head": 8,
+    "mamba_d_state": 8,
+    "mamba_n_groups": 1,
+    "mamba_chunk_size": 4,
+}
+LLAMA4 = {**GQA, "intermediate_size_mlp": 64, "num_local_experts": 2, "no_rope_layers": [1, 1, 0]}
+LANDMARKS = {"num_landmarks": 4, "segment_means_seq_len": 64}
+FSMT = {**TWO, "src_vocab_size": 160, "tgt_vocab_size": 160, "langs": ["en", "de"]}
+OTHERS = {
+    f.name: f
+    for f in (
+        Family("fnet", "masked", {"tpu_short_seq_length": 64}),
+        Family("convbert", "masked", {"embedding_size": 32}),
+        Family("yoso", "masked"),
+        Family("ibert", "masked"),
+        Family("nystromformer", "masked", LANDMARKS),
+        Family("ctrl", "causal", {**GPT, "dff": 64}),
+        Family("openai-gpt", "causal", GPT),
+        Family("bamba", "causal", BAMBA),
+        Family("llama4_text", "causal", LLAMA4),
+        Family("switch_transformers", "encoder-decoder", SWITCH),
+        Family("nllb-moe", "encoder-decoder", {**TWO, "num_experts": 4, "expert_capacity": 4}),
+        Family("fsmt", "encoder-decoder", FSMT),
+        Family("bert", "masked"),
+    )
+}
+ROWS = (tuple(range(30, 50)), (88, 12, 47), (5, 133, 64, 29, 101))
+LEAD = (17, 20, 33)
+
+
+@cache
+def get(name: str) -> Backbone:
+    return backbone(OTHERS[name])
+
+
+@pytest.mark.parametrize("name", ["fnet", "convbert", "yoso", "bert"])
+@torch.no_grad()
+def test_the_padding_beside_a_longer_row_changes_no_score(name: str) -> None:
+    """FNet mixes all places of a row, ConvBERT and YOSO look at what stands beside a token."""
+    base, model = get(name), twin(get(name))
+    assert base.can_pad == (name == "bert")
+    assert not base.can_skip_lower_layers(9) or name == "bert"
+    targets = ((1, 1), (0, 0), (1, 0))
+    asked = [Example(row, 2, ((2,), (2, 2)), targets) for row in ROWS]
+    found = base.logits(base.states(asked)).view(3, 3, -1)
+    for row, logits in zip(ROWS, found, strict=True):
+        one = model(torch.tensor([[*row[:2], 2, *row[2:]]])).logits[0]
+        two = model(torch.tensor([[*row[:2], 2, 2, *row[2:]]])).logits[0]
+        expected = torch.stack([two[3], one[2], two[2]])
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+
+
+def test_rows_without_padding_keep_their_prompts_and_gradients() -> None:
+    base = get("fnet")
+    soft = torch.randn(2, base.width, generator=torch.Generator().manual_seed(0))
+    embeds = soft.clone().requires_grad_()
+    asked = [Example(row, 2, ((2,),), ((0, 0),)) for row in ROWS]
+    mixture = Mixture((NOTHING, Injection(embeds=embeds, leading=2)), (0, 1, 0))
+    found = base.logits(base.states(asked, mixture))
+    found[1].logsumexp(0).backward()
+    assert embeds.grad is not None
+    assert float(embeds.grad.abs().sum()) > 0
+    read = torch.cat([soft, base.embed((*ROWS[1][:2], 2, *ROWS[1][2:]))])
+    with torch.no_grad():
+        expected = twin(base)(inputs_embeds=read[None]).logits[0, 4]
+    torch.testing.assert_close(found[1].detach(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["ctrl", "openai-gpt", "bamba"])
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_soft_prompt_goes_before_generated_text(name: str, beams: int) -> None:
+    """Their ``generate`` takes no embeddings."""
+    base, how = get(name), Decoding(max_new_tokens=5, beams=beams)
+    with torch.no_grad():
+        soft = Injection(embeds=base.embed(LEAD), leading=3)
+    found = decode(base, ROWS, soft, how)
+    assert found == [decode(base, [(*LEAD, *row)], NOTHING, how)[0] for row in ROWS]
+
+
+@torch.no_grad()
+def test_experts_that_rows_of_a_pass_share_are_given_one_row() -> None:
+    """Switch: an expert takes so many tokens of a pass, whichever rows they are of."""
+    base, model = get("switch_transformers"), twin(get("switch_transformers"))
+    asked = [Example(row, len(row), ((5,),), ((0, 0),)) for row in ROWS]
+    found = base.logits(base.states(asked))
+    for row, logits in zip(ROWS, found, strict=True):
+        said = torch.tensor([[0, 5]])
+        expected = model(torch.tensor([list(row)]), decoder_input_ids=said).logits[0, -1]
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["switch_transformers", "nllb-moe"])
+def test_encoder_decoders_of_experts_generate_alone_as_in_a_batch(name: str) -> None:
+    base, how = get(name), Decoding(max_new_tokens=5)
+    with torch.no_grad():
+        soft = Injection(embeds=base.embed(LEAD), leading=3)
+    for injection in (NOTHING, soft):
+        found = decode(base, ROWS, injection, how)
+        assert found == [decode(base, [row], injection, how)[0] for row in ROWS]
+
+
+@pytest.mark.parametrize("name", ["llama4_text", "fsmt", "nystromformer"])
+def test_what_does_not_run_as_others_is_refused_in_one_line(name: str) -> None:
+    base = get(name)
+    branch: tuple[int, ...] = (2,) if base.fills_masks else ()
+    asked = [Example(row, len(row), (branch,), ((0, len(branch) - 1),)) for row in ROWS]
+    kind = type(base.model).__name__
+    calls: list[Any] = [lambda: base.states(asked)]
+    if name == "fsmt":
+        calls.append(lambda: decode(base, ROWS, NOTHING, Decoding(max_new_tokens=2)))
+    for call in calls:
+        with pytest.raises(UserError, match=f"^{kind} is run otherwise than other ") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ibert", "fsmt", "llama4_text"])
+def test_what_takes_no_embeddings_refuses_virtual_tokens(name: str) -> None:
+    with pytest.raises(UserError, match=f"^{name} cannot take virtual tokens"):
+        get(name).embed(LEAD)
