@@ -375,6 +375,16 @@ def test_a_folder_is_read_as_its_files_are() -> None:
     )
 
 
+def test_a_folder_reads_the_files_that_have_no_other_name() -> None:
+    Path("set").mkdir()
+    for name in ("zh_train", "train_notes"):
+        Path(f"set/{name}.jsonl").write_text('{"text": "x", "label": "y"}\n', "utf-8")
+    assert len(read_rows("set")) == 2
+    Path("set/train.csv").write_text(CSV, encoding="utf-8")
+    assert wheres(read_rows("set")) == ["set/train.csv:2", "set/train.csv:3"]
+    assert wheres(read_rows("set:zh_train")) == ["set/zh_train.jsonl:1"]
+
+
 def test_a_folder_says_what_it_is_read_from() -> None:
     class Lines(Reporter):
         heard: ClassVar[list[str]] = []

@@ -35,7 +35,7 @@ _ALIKE = {
 }
 
 _MEANS = re.compile(
-    rf"""
+    rf"""(?=[\W_])(?:                                  # no letter begins any of these
     (?<=\d)[\W_]+(?=\d)                              # 1.5, 12:30, 3-5, and 1 2 that is not 12
     | (?<![\w{_DASHES}])[{_DASHES}](?=[^\w\s]?[^\w\s]?\d)  # -3, -.5, -$3
     | (?<![\w.])[.](?=\d)                            # .5
@@ -44,7 +44,7 @@ _MEANS = re.compile(
     | (?<=\w)\#(?!\w)                               # C#
     | !(?==) | (?<!\w)!(?=\w)                       # a != b, !a
     | [:;=][-'^]?(?:[][)(|\\]|/(?!/)|[dpo](?!\w)) | </(?=3)
-    """,
+    )""",
     re.VERBOSE,
 )
 """Punctuation that tells one text from another, in a text without capitals."""
@@ -64,9 +64,14 @@ def same_text(text: str) -> str:
     folded = unicodedata.normalize("NFC", text).casefold().translate(_ALIKE)
     kept, at = "", 0
     for match in _MEANS.finditer(folded):
-        kept += "".join(filter(_tells, folded[at : match.start()])) + _signs(match[0])
+        kept += _telling(folded[at : match.start()]) + _signs(match[0])
         at = match.end()
-    return kept + "".join(filter(_tells, folded[at:])) or text.strip()
+    return kept + _telling(folded[at:]) or text.strip()
+
+
+def _telling(text: str) -> str:
+    """Leave out spaces, punctuation and controls."""
+    return re.sub(r"[\W_]", lambda sign: sign[0] if _tells(sign[0]) else "", "".join(text.split()))
 
 
 def _signs(piece: str) -> str:

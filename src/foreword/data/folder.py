@@ -40,9 +40,9 @@ def read_files(
     """Read all files of the first of ``splits`` that a folder has, one after the other.
 
     A file is of a split that its name, or a folder's that it is in, has as a word; if none is of
-    any, all are of train. The README.md of a data set may name the files instead. Without
-    ``explicit``, rows to score may be the only split that there is. ``options`` are those of
-    ``read_file``.
+    any, all are of train. Beside ``train.csv`` or its numbered parts, ``zh_train.csv`` is not read.
+    The README.md of a data set may name the files instead. Without ``explicit``, rows to score may
+    be the only split that there is. ``options`` are those of ``read_file``.
 
     Raises UserError for a folder without such files, and for a split of files of several formats.
     """
@@ -58,6 +58,7 @@ def read_files(
     chosen = next((parts[name] for name in wanted if name in parts), None)
     if chosen is None:
         chosen = [file for file in files if explicit and splits[0] == file.name.split(".")[0]]
+    chosen = [file for file in chosen if _is_plain(file)] or chosen
     if not chosen:
         raise UserError(f"{source}: no split '{splits[0]}'; {nearest(splits[0], parts)}")
     names = [str(Path(source) / file.relative_to(path)) for file in chosen]
@@ -108,6 +109,12 @@ def _split_of(file: Path) -> str | None:
             if word in CALLED:
                 return CALLED[word]
     return None
+
+
+def _is_plain(file: Path) -> bool:
+    """Tell whether a file's name says its split and its number alone, unlike ``zh_train.csv``."""
+    words = re.split(r"[^a-z]+", file.name.lower().split(".")[0])
+    return any(word in CALLED for word in words) and {*words} <= {*CALLED, "of", ""}
 
 
 def _configured(source: str | Path, path: Path) -> Parts:
