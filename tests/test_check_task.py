@@ -143,6 +143,21 @@ def test_rows_that_are_cut_and_classes_of_few_rows() -> None:
     assert places["few rows of a class"] == ("'a' has 1",)
 
 
+@pytest.mark.parametrize(
+    ("task", "one", "other"),
+    [
+        (fw.Generate(), {"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "c"}),
+        (fw.Score(), {"text": "a", "label": 1}, {"text": "a", "label": 2}),
+    ],
+)
+def test_other_answers_that_are_no_classes_are_no_conflict(
+    task: Task, one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    told = fw.check([one, other, {**one, next(iter(one)): "d"}], task=task, model=get())
+    assert told.problems == []
+    assert "labels" not in told.splits["train"]
+
+
 def test_a_model_by_name_is_opened_without_its_weights(tmp_path: Path) -> None:
     base = get()
     base.model.save_pretrained(tmp_path)

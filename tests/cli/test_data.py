@@ -64,6 +64,10 @@ def test_check_for_a_task_without_a_model(tmp_path: Path, cli: Cli) -> None:
     assert line.startswith(f"foreword: {train}:1: no field 'txt'")
     assert "name its column with --columns txt=COLUMN; 1 kind(s) of error in all" in line
     assert cli("data", "check", train, "--task", "score").status == 2
+    other = write(tmp_path / "o.jsonl", ("a film", "1"), ("A film", "2"))
+    assert cli("data", "check", other).status == 2  # one text, two labels
+    for task in (["score"], ["generate", "--prompt-field", "text", "--completion-field", "label"]):
+        assert cli("data", "check", other, "--task", *task).out.endswith("nothing is wrong\n")
     assert "--task clasify: unknown" in cli("data", "check", train, "--task", "clasify").err
     named = cli(
         "data", "check", train, "--task", "classify", "--labels", "good=-1", "bad", "--json"

@@ -18,6 +18,7 @@ from foreword.cli.reading import USUAL_TABLE, ReadTable
 from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import ESCAPED, parse_labels, unescaped
 from foreword.data.bad_rows import BadRows, convert
+from foreword.data.check import NO_FIELD
 from foreword.data.check import check as find
 from foreword.data.lookalikes import ending
 from foreword.data.problems import WHY, Checked, with_refusals
@@ -143,8 +144,8 @@ def _by_rules(
     found = find(
         {name: each or read[name] for name, each in rows.items()},
         fields=[name for name in rules.inputs if name in first[0].fields] or None,
-        label_field=rules.answer or "label",
-        classes=rules.one_label and not rules.numbers,
+        label_field=(rules.answer if rules.classes else None) or NO_FIELD,
+        classes=rules.one_label and rules.classes,
         unread=unread,
     )
     refused = {name: [str(error) for error in each.errors] for name, each in errors.items()}

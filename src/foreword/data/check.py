@@ -30,6 +30,9 @@ from foreword.errors import UserError
 LONG_CHARACTERS = 2048
 """Characters beyond which a row is long where tokens are not counted: about 512 of them."""
 
+NO_FIELD = ""
+"""The field of labels where rows have none: answers that are texts or numbers are no classes."""
+
 IMBALANCED = 0.8
 """The share of a class from which on naming it for every row looks like a good score."""
 

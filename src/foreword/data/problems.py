@@ -28,7 +28,7 @@ WHY: dict[str, tuple[Literal["error", "warning"], str]] = {
     ),
     "cell over several lines": ("warning", "a quote that stands alone joins rows to one cell"),
     "special token": ("warning", "a model takes it for an end of a text or a turn, not for text"),
-    "cut": ("warning", "longer than the model or --max-length takes; what is cut is not read"),
+    "cut": ("warning", "beyond --max-length, or an answer beyond --max-new-tokens: not read"),
     "not NFC": ("warning", "letters written as several signs become other tokens"),
     "control character": ("warning", "signs that are not seen and are read all the same"),
     "duplicate": ("warning", "said before in this split, but for case, spacing, punctuation"),

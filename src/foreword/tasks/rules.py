@@ -80,6 +80,11 @@ class Rules:
         return _answer_setting(self.task) == "label_field"
 
     @property
+    def classes(self) -> bool:
+        """Whether the answer is one class, or several."""
+        return not (self.numbers or self.writes or _answer_setting(self.task) is None)
+
+    @property
     def writes(self) -> bool:
         """Whether the answer is a text in a field."""
         return _answer_setting(self.task) in ("completion_field", "target_field")

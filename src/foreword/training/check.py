@@ -9,7 +9,7 @@ from typing import Any
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.bad_rows import BadRows, convert
-from foreword.data.check import Lengths
+from foreword.data.check import NO_FIELD, Lengths
 from foreword.data.check import check as check_rows
 from foreword.data.lookalikes import ENDS
 from foreword.data.problems import Checked, with_refusals
@@ -91,11 +91,12 @@ def check_for(
     if bound is not None and several:
         rows = {name: _with_lists(bound, task.pair[1], own) for name, own in rows.items()}
     tokenizer = backbone.text.tokenizer
+    classes = task.fusion == "labels" or several
     found = check_rows(
         {name: own or splits[name] for name, own in rows.items()},
         fields=None if bound is None else bound.fields,
-        label_field=task.pair[1],
-        classes=task.fusion == "labels" or (several and task.fusion is None),
+        label_field=task.pair[1] if classes else NO_FIELD,
+        classes=classes,
         special=[*dict.fromkeys((*tokenizer.all_special_tokens, *ENDS))],
         lengths=in_tokens(backbone, task.max_length),
         unread=unread,
