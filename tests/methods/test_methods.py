@@ -10,6 +10,7 @@ import torch
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
+from chat_templates import chat_backbone
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone, by_mechanism, tokenizer
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.tokenizer import Text
@@ -83,6 +84,20 @@ def test_a_length_keeps_the_end_of_the_text_repeated() -> None:
     assert start("text", 2, text="it was good") == words[-2:]
     size = 2 * len(words) + 1
     assert start("text", size, text="it was good") == (words * 3)[-size:]
+
+
+@pytest.mark.parametrize("length", [1, 2, 4, 5, 6, 13, None])
+def test_the_first_token_stands_in_front_of_a_start_alone(length: int | None) -> None:
+    """However often the text is repeated; one that is cut from the front has none."""
+    base = chat_backbone("llama3")
+    task, words = bound().changed(backbone=base), base.text.ids("it was good")
+    found = start("text", length, text="it was good", task=task)
+    bos, size = base.text.around[0], length or len(words) + 1
+    if size > len(words):
+        assert found[:1] == list(bos)
+        assert found[1:] == (words * 9)[-size + 1 :]
+    else:
+        assert found == words[-size:]
 
 
 def test_demonstrations_are_rows_with_their_answers_from_every_class() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from chat_templates import CHATS, chat_backbone
+from families import backbone as tiny
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.data.row import Row
@@ -19,6 +20,7 @@ from foreword.tasks.chat import Chat
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.texts.generator import Generator
+from toys import FAMILIES
 
 
 def user(text: Any, **more: Any) -> dict[str, Any]:
@@ -303,7 +305,7 @@ def test_turns_that_are_refused(turn: Any, why: str) -> None:
     [
         ({"train_on_input": True}, "train_on_input is True, and only the assistant's words are"),
         ({"train_on_inputs": 1}, "train_on_inputs is 1"),
-        ({"functions": [{"name": "f"}]}, 'field "functions" is not read; write them as `tools`'),
+        ({"functions": [{"name": "f"}]}, 'field "functions" is not read; write them as "tools"'),
         ({"tools": "f()"}, 'field "tools" is text, expected a list of objects'),
         ({"tools": {"a": 1}}, 'field "tools" is an object, expected a list of objects'),
         ({"system": 3}, "system is a number, expected text"),
@@ -351,6 +353,14 @@ def test_a_system_message_beside_the_turns() -> None:
         row([system("x"), user("a"), assistant("b")], system="y")
 
 
+def test_a_prompt_and_a_completion_of_turns_are_one_conversation() -> None:
+    given = {"prompt": [SAYS, user("a")], "completion": [assistant("b")], "id": 3}
+    (made,) = as_rows([given])
+    assert made.fields == {"messages": [SAYS, user("a"), assistant("b")], "id": 3}
+    (made,) = as_rows([{"prompt": [user("a")]}], targets=False)
+    assert made.fields == {"messages": [user("a")]}
+
+
 def test_tool_calls_and_tools_are_written_and_learned() -> None:
     tools = [{"type": "function", "function": {"name": "film", "parameters": {}}}]
     text = {"type": "function", "function": {"name": "film", "arguments": '{"a": 1}'}}
@@ -385,7 +395,7 @@ def test_tool_calls_and_tools_are_written_and_learned() -> None:
             "write messages[1].tool_calls",
         ),
         ("llama3", [user("a"), assistant("b", reasoning_content="c")], {}, "[1].reasoning_content"),
-        ("llama3", [user("a"), assistant("b")], {"tools": [CALL]}, "not write the row's `tools`"),
+        ("llama3", [user("a"), assistant("b")], {"tools": [CALL]}, 'not write the row\'s "tools"'),
         (
             "mistral",
             [user("a"), assistant("b"), SAYS, assistant("c")],
@@ -401,6 +411,21 @@ def test_what_a_template_does_not_write_is_refused(
         with pytest.raises(UserError, match=r"^row 1: the model's chat template ") as raised:
             bound(name, turns=how).train_example(row(messages, **more), 4096)
         assert why in str(raised.value)
+
+
+def test_without_a_chat_template_none_is_said_to_refuse() -> None:
+    base = tiny(FAMILIES["llama"])
+    task = Chat(template="{messages}").bind(base)
+    for given, what in (
+        (row([user("a"), assistant("", tool_calls=[CALL])]), "messages[1].tool_calls"),
+        (row([user("a", name="Ann"), assistant("b")]), "messages[0].name"),
+        (row([user("a"), assistant("b")], tools=[CALL]), 'the row\'s "tools"'),
+    ):
+        with pytest.raises(UserError) as raised:
+            task.train_example(given, 512)
+        assert f"row 1: {what} is for a chat template, which the model's tokenizer lacks" in str(
+            raised.value
+        )
 
 
 def test_thoughts_are_learned_as_the_template_writes_them() -> None:

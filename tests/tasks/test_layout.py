@@ -222,3 +222,19 @@ def test_a_row_of_nothing_but_unknown_signs_is_named(name: str) -> None:
     task = Generate("{prompt}").bind(base)
     with pytest.raises(UserError, match=r"F:1: the row has no tokens, and the template no text"):
         task.predict([Row({"prompt": "~~"}, "F:1")], NOTHING)
+
+
+@pytest.mark.parametrize("room", range(4, 9))
+def test_no_letter_of_a_word_that_is_cut_is_left(room: int) -> None:
+    """Pieces of words read otherwise alone in WordPiece, so that a cut falls between words."""
+    words = ["[UNK]", "un", "##af", "##ford", "##able", "film", "un", "a", "##n", "ford", "f"]
+    inner = Tokenizer(models.WordPiece({w: n for n, w in enumerate(words)}, unk_token="[UNK]"))  # type: ignore[call-arg]
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
+    made = Text(PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]"))
+    text = "film unaffordable film an unaffordable"
+    ids = made.ids(text)
+    left = made.ending(text, room)
+    assert left.strip() in ("unaffordable", "an unaffordable", "film an unaffordable")
+    assert made.ids(left) == ids[len(ids) - len(made.ids(left)) :]
+    assert room - 3 <= len(made.ids(left)) <= room
+    assert made.beginning(text, room) == text[: len(made.beginning(text, room))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from foreword.data.lists import listed
 from foreword.data.row import Row, kind
@@ -30,9 +30,9 @@ TEMPLATE_KEYS = ("tool_calls", "name", "reasoning_content", "thinking")
 """What a turn may hold for the chat template to write; refused where the template does not."""
 
 _UNREAD = {
-    "function_call": "write it as `tool_calls`",
+    "function_call": 'write it as "tool_calls"',
     "refusal": "write it as the content",
-    "reasoning": "write it as `reasoning_content`",
+    "reasoning": 'write it as "reasoning_content"',
     "images": "text alone is read; remove it, or the row",
     "videos": "text alone is read; remove it, or the row",
     "audio": "text alone is read; remove it, or the row",
@@ -70,6 +70,15 @@ def conversation(row: Row, field: str, *, targets: bool) -> dict[str, Any]:
         )
     tools = _tools(row)
     return {"messages": messages, **({"tools": tools} if tools else {})}
+
+
+def is_turns(value: Any) -> TypeGuard[list[Any]]:
+    """Whether the value of a field is turns of a conversation, and no text."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(each, Mapping) and "role" in each for each in value)
+    )
 
 
 def _turn(row: Row, field: str, name: str, turn: Any) -> dict[str, Any]:
@@ -209,7 +218,7 @@ def _check_row(row: Row) -> None:
             )
     if row.fields.get("functions"):
         raise UserError(
-            f'{row.where}: field "functions" is not read; write them as `tools`', field="functions"
+            f'{row.where}: field "functions" is not read; write them as "tools"', field="functions"
         )
 
 

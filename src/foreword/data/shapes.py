@@ -5,7 +5,8 @@ shape (fields of the row)     becomes
 ============================  ==========================================================
 `text,label`                  itself
 `text_a,text_b,label`         itself
-`prompt,completion`           itself; `references`, where present, is a list of texts
+`prompt,completion`           itself; `references`, where present, is a list of texts;
+                              `messages`, where both are lists of turns (TRL)
 `instruction,input,output`    `prompt`, `completion` (Alpaca; `input` may be absent)
 `messages`                    itself: `[{"role": ..., "content": ...}, ...]`
 `conversations`               `messages` (ShareGPT: `[{"from": ..., "value": ...}]`)
@@ -23,7 +24,7 @@ from functools import partial
 from typing import Any
 
 from foreword.data.bad_rows import OnBad, convert, refuse
-from foreword.data.conversations import conversation
+from foreword.data.conversations import conversation, is_turns
 from foreword.data.lists import listed
 from foreword.data.row import Row, kind
 from foreword.data.text_fields import check_text
@@ -115,7 +116,12 @@ def references_of(row: Row) -> list[str] | None:
     return references
 
 
-def _completion(row: Row, _: bool) -> Mapping[str, Any]:
+def _completion(row: Row, targets: bool) -> Mapping[str, Any]:
+    prompt, completion = (row.fields.get(name) for name in ("prompt", "completion"))
+    if is_turns(prompt) and (completion is None or is_turns(completion)):
+        rest = {k: v for k, v in row.fields.items() if k not in ("prompt", "completion")}
+        whole = Row({**rest, "messages": [*prompt, *(completion or [])]}, row.where, row.task)
+        return _messages(whole, targets)
     references = references_of(row)
     return row.fields if references is None else {**row.fields, "references": references}
 

@@ -47,7 +47,7 @@ def start_ids(
     label"). ``demonstrations``: ``shots`` rows with their answers, spread over the classes (Li
     and Liang 2021, section 6.5, start from real words). With ``length``, text is repeated to at
     least that many tokens and its last ones are kept, so that whole demonstrations stand next to
-    the row; without, all of it is used.
+    the row; without, all of it is used. The tokenizer's first tokens stand in front alone.
     """
     chance = random.Random(seed)
     tokens = task.backbone.text
@@ -67,7 +67,9 @@ def start_ids(
     own = tokens.ids(source)
     if not own:
         raise UserError(f"start '{start}': the text is empty; give `start_text`")
-    ids = [*tokens.around[0], *own]
-    if length is None:
-        return ids
-    return (ids * -(-length // len(ids)))[-length:]
+    first = list(tokens.around[0])
+    if length is None or length == len(first) + len(own):
+        return [*first, *own]
+    first = first if length > len(first) + len(own) else []
+    rest = length - len(first)
+    return [*first, *(own * -(-rest // len(own)))[-rest:]]

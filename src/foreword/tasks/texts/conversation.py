@@ -58,17 +58,24 @@ class Conversation:
         """Raise UserError for what the row holds and the chat template does not write."""
         chat = self.text.chat
         if self.tools and (chat is None or not self._writes_tools()):
-            raise self._wrong("does not write the row's `tools`; remove them")
+            raise self._unwritten('the row\'s "tools"', "remove them")
         for number, turn in enumerate(self.messages):
             keys = [key for key in TEMPLATE_KEYS if key in turn]
             if turn["role"] == "tool" and "name" in keys:
                 keys.remove("name")
             for key in keys:
                 if chat is None or not self._reads(number, key):
-                    raise self._wrong(
-                        f"does not write messages[{number}].{key}; remove it, or put it into the "
-                        "content"
+                    raise self._unwritten(
+                        f"messages[{number}].{key}", "remove it, or put it into the content"
                     )
+
+    def _unwritten(self, what: str, mend: str) -> UserError:
+        if self.text.chat is None:
+            return UserError(
+                f"{self.where}: {what} is for a chat template, which the model's tokenizer lacks; "
+                f"{mend}"
+            )
+        return self._wrong(f"does not write {what}; {mend}")
 
     def _wrong(self, what: str) -> UserError:
         return UserError(f"{self.where}: the model's chat template {what}")

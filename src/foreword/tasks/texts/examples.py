@@ -83,7 +83,7 @@ class TextExamples(Bound):
         if answers and not (learned if self.wording.every_turn else last in learned):
             every = "no turn" if self.wording.every_turn else "not the last turn"
             raise UserError(
-                f"{row.where}: {every} is to be learned, since `weight` is 0; remove the row"
+                f"{row.where}: {every} is to be learned, since its weight is 0; remove the row"
                 + ("" if self.wording.every_turn else ", or learn others with `turns` all")
             )
 
