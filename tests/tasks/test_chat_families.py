@@ -6,6 +6,8 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chat_templates import CHATS, chat_backbone
 from families import backbone as tiny
@@ -367,8 +369,8 @@ def test_tool_calls_and_tools_are_written_and_learned() -> None:
     talk = [user("it?"), assistant(None, tool_calls=[text]), {"role": "tool", "content": "bad"}]
     plain = [user("it?"), assistant("", tool_calls=[CALL]), talk[2], assistant("so bad")]
     whole = written("qwen2", plain, tools=tools)
-    for given in (tools, str(tools).replace("'", '"')):
-        made = row([*talk, assistant("so bad")], tools=given)
+    for form in (tools, str(tools).replace("'", '"')):
+        made = row([*talk, assistant("so bad")], tools=form)
         assert made.fields["messages"][1]["tool_calls"] == [CALL]
         ids, places = learned(bound("qwen2", turns="all"), made)
         assert ids == whole[: len(ids)]
@@ -416,13 +418,13 @@ def test_what_a_template_does_not_write_is_refused(
 def test_without_a_chat_template_none_is_said_to_refuse() -> None:
     base = tiny(FAMILIES["llama"])
     task = Chat(template="{messages}").bind(base)
-    for given, what in (
+    for odd, what in (
         (row([user("a"), assistant("", tool_calls=[CALL])]), "messages[1].tool_calls"),
         (row([user("a", name="Ann"), assistant("b")]), "messages[0].name"),
         (row([user("a"), assistant("b")], tools=[CALL]), 'the row\'s "tools"'),
     ):
         with pytest.raises(UserError) as raised:
-            task.train_example(given, 512)
+            task.train_example(odd, 512)
         assert f"row 1: {what} is for a chat template, which the model's tokenizer lacks" in str(
             raised.value
         )
@@ -473,3 +475,61 @@ def test_a_template_that_fails_in_its_own_way_is_one_line(template: str) -> None
     with pytest.raises(UserError, match="chat template does not take these roles"):
         Generate(template="[user]{text}").bind(own)
     assert own.ends
+
+
+ODD = st.one_of(
+    st.sampled_from([None, 0, 1, True, "", " ", "a", "so 😀", "<|im_end|>", [], {}, 1.5, [CALL]]),
+    st.lists(st.sampled_from(["a", {"type": "text", "text": "b"}, {"type": "image"}, None])),
+)
+ODD_TURN = st.one_of(
+    ODD,
+    st.dictionaries(
+        st.sampled_from(
+            ["role", "content", "from", "value", "weight", "loss", "tool_calls", "name"]
+        ),
+        ODD | st.sampled_from(["user", "assistant", "system", "tool"]),
+    ),
+    st.builds(
+        lambda role, content, more: {"role": role, "content": content, **more},
+        st.sampled_from(["user", "assistant", "system", "tool", "developer"]),
+        st.text(max_size=6) | ODD,
+        st.dictionaries(st.sampled_from(["weight", "name", "reasoning_content"]), ODD, max_size=1),
+    ),
+)
+PLAIN_TURN = st.sampled_from([user("so? "), user("😀"), assistant("bad"), assistant("a", weight=0)])
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(sorted(CHATS)),
+    st.sampled_from(["messages", "conversations"]),
+    st.lists(PLAIN_TURN | PLAIN_TURN | PLAIN_TURN | ODD_TURN, max_size=4),
+    st.dictionaries(st.sampled_from(["tools", "system", "functions"]), ODD, max_size=1),
+    st.sampled_from(["last", "all"]),
+)
+def test_every_conversation_is_learned_or_refused_in_one_line(
+    name: str, field: str, talk: list[Any], more: dict[str, Any], how: Any
+) -> None:
+    """What is learned is a beginning of what transformers writes, and is read the same twice."""
+    refusal = ""
+    try:
+        (made,) = as_rows([{field: [*talk, assistant("good")], **more}])
+        task = bound(name, turns=how)
+        task.check([made], answers=True)
+        ids, places = learned(task, made)
+    except UserError as error:
+        refusal = str(error)
+    if refusal:
+        assert refusal.startswith("row 1: ")
+        assert "\n" not in refusal
+        return
+    assert as_rows([made]) == [made]
+    messages, tools = made.fields["messages"], made.fields.get("tools")
+    whole = written(name, messages, tools=tools)
+    asked = written(name, messages[:-1], asks=True, tools=tools) if messages[1:] else []
+    if how == "all" or whole[: len(asked)] == asked:
+        assert ids == whole[: len(ids)]
+    else:  # the last turn changes those before it, so that it is asked for otherwise
+        assert ids[: len(asked)] == asked
+    assert ids[-1] == chat_backbone(name).text.turn_end[-1]
+    assert places[-1] == len(ids) - 1

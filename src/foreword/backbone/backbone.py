@@ -148,7 +148,8 @@ class Backbone(Network):
         The tokenizer's end of text, the end of a turn in its chat template, and all that the
         model's ``generation_config`` names.
         """
-        named = getattr(self.model.generation_config, "eos_token_id", None)
+        known = getattr(self.model, "generation_config", None)
+        named = getattr(known, "eos_token_id", None)
         own = [self.text.tokenizer.eos_token_id]
         with suppress(NoEmbeddingError):  # which the model cannot write
             own += self.text.turn_end[-1:]

@@ -70,7 +70,10 @@ class TextFusion:
         for group in buckets(sizes, ROWS_TOKENS):
             texts = continued(backbone, inputs, weights, group, decoding)
             for i, text in zip(group, texts, strict=True):
-                found[i] = {"text": text.strip(), "cut": any(each.truncated[i] for each in inputs)}
+                found[i] = {
+                    "text": bounds[0].answer_of(text),
+                    "cut": any(each.truncated[i] for each in inputs),
+                }
             if poll.progress is not None:
                 poll.progress(len(group))
         return found

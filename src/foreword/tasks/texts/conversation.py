@@ -164,7 +164,9 @@ class Conversation:
         found = self.turn(number)
         if found is not None and found.said:
             return found
-        return Turn(self.prompt(number), self.messages[-1]["content"], self.text.turn_mark or "")
+        chat, said = self.text.chat, self.messages[-1]["content"]
+        opening = "" if chat is None else chat.opening
+        return Turn(self.prompt(number), opening + said, self.text.turn_mark or "")
 
 
 def encode_conversation(backbone: Backbone, talk: Conversation) -> EncodedConversation:
