@@ -20,6 +20,7 @@ import contract
 from families import RECURRENT, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
+from foreword.backbone.decoding_rules import row_seed
 from foreword.backbone.example import Example
 from foreword.backbone.load.recurrent_model import RecurrentConfig, RecurrentForCausalLM
 from foreword.backbone.tokenizer import Text
@@ -325,20 +326,19 @@ def test_beams_and_samples_are_those_of_generate_without_a_cache(name: str, how:
     base, model = talking(name), twin(get(name))
     options: dict[str, Any] = {"num_beams": 3}
     decoding = Decoding(max_new_tokens=NEW, beams=3)
-    rows = list(ROWS)
-    if how == "sampling":  # one row, as each draws its own numbers
+    if how == "sampling":
         options = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
-        decoding, rows = Decoding(max_new_tokens=NEW, temperature=0.7, top_p=0.9), rows[:1]
+        decoding = Decoding(max_new_tokens=NEW, temperature=0.7, top_p=0.9)
     config = GenerationConfig(
         max_new_tokens=NEW, eos_token_id=1, pad_token_id=0, use_cache=False, **options
     )
     expected = []
-    for row in rows:
-        torch.manual_seed(0)
+    for row in ROWS:
+        torch.manual_seed(row_seed(0, (*LEAD, *row)))
         ids = torch.tensor([[*LEAD, *row]])
         whole = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
         expected.append(base.text.decode(whole[0, ids.shape[1] :].tolist()))
-    assert decode(base, rows, states_after(name, LEAD), decoding) == expected
+    assert decode(base, ROWS, states_after(name, LEAD), decoding, lead=LEAD) == expected
 
 
 def test_decoding_reads_every_token_once() -> None:
