@@ -172,6 +172,14 @@ def test_a_model_by_name_is_opened_without_its_weights(tmp_path: Path) -> None:
         fw.check(rows, length=3)
 
 
+def test_a_model_that_cannot_be_looked_at_without_numbers_is_opened_whole(tmp_path: Path) -> None:
+    base = get("gpt2")
+    base.model.save_pretrained(tmp_path)
+    base.text.tokenizer.save_pretrained(tmp_path)
+    task, rows = GOOD["classify"]
+    assert fw.check(rows, task=task, model=tmp_path) == fw.check(rows, task=task, model=base)
+
+
 def test_what_needs_the_models_answers_is_left_out() -> None:
     task = fw.Classify("{demos:2}{text} :", verbalizer="search", demos="nearest")
     splits = {"train": as_rows(GOOD["classify"][1])}

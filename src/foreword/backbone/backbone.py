@@ -100,10 +100,14 @@ class Backbone(Network):
     def outline(name: str = "smollm2") -> Backbone:
         """Open a model without its weights: its tokenizer, and what its configuration says.
 
-        Rows can be laid out on it, and not run. Raises UserError as :meth:`load` does.
+        Rows can be laid out on it, and not run. A model whose code needs numbers to look at is
+        opened whole. Raises UserError as :meth:`load` does.
         """
         model, tokenizer, kind = open_outline(folder_of(name), name)
-        return Backbone(model, tokenizer, architecture=kind, name=name, in_place=True)
+        try:
+            return Backbone(model, tokenizer, architecture=kind, name=name, in_place=True)
+        except RuntimeError:  # such as GPT-2, which asks whether a mask is full
+            return Backbone.load(name, device="cpu")
 
     def __repr__(self) -> str:
         numbers = sum(parameter.numel() for parameter in self.model.parameters())
