@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 from foreword.backbone.backbone import Backbone
+from foreword.cli.commands import app
 from foreword.cli.main import run
 from toys import get, rows, write
 
@@ -63,7 +64,10 @@ class World:
 
 @contextlib.contextmanager
 def world() -> Iterator[World]:
-    """Make a world; while it lasts, a model is opened once for each way to open it."""
+    """Make a world; while it lasts, a model is opened once for each way to open it.
+
+    The same words are parsed once: that takes longer than what most commands do.
+    """
     load = Backbone.load
 
     @lru_cache(maxsize=8)
@@ -73,7 +77,20 @@ def world() -> Iterator[World]:
     def once(name: str = "smollm2", *, report: Any = None, **options: Any) -> Backbone:
         return opened(str(name), tuple(sorted(options.items())))
 
-    with tempfile.TemporaryDirectory() as name, patch.object(Backbone, "load", once):
+    parse = app.parse_args
+
+    @lru_cache(maxsize=4096)
+    def parsed(words: tuple[str, ...], options: tuple[tuple[str, Any], ...]) -> Any:
+        return parse(list(words), **dict(options))
+
+    def parse_once(words: list[str], **options: Any) -> Any:
+        return parsed(tuple(words), tuple(options.items()))
+
+    with (
+        tempfile.TemporaryDirectory() as name,
+        patch.object(Backbone, "load", once),
+        patch.object(type(app), "parse_args", staticmethod(parse_once)),
+    ):
         made = World(Path(name))
         base = get()
         base.model.save_pretrained(made["model"])
