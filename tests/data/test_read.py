@@ -779,3 +779,19 @@ def test_real_sets(source: str, count: int, shape: str) -> None:
     name, rows = canonical(read_rows(path))
     assert (name, len(rows)) == (shape, count)
     assert rows[-1].where.endswith(f":{count}")
+
+
+def test_a_formula_that_was_never_computed_is_no_empty_cell(tmp_path: Path) -> None:
+    """Found by fuzzing: what openpyxl or pandas write has formulas without their values."""
+    from openpyxl import Workbook
+
+    book = Workbook()
+    assert book.active is not None
+    for row in (["text", "label"], ["a", ""], ["=1+1", "b"]):
+        book.active.append(row)
+    book.save(tmp_path / "f.xlsx")
+    with pytest.raises(UserError, match=r"f\.xlsx:3: a formula here has no value"):
+        read_rows(tmp_path / "f.xlsx")
+    book.active["A3"] = "1+1"
+    book.save(tmp_path / "f.xlsx")
+    assert [row.fields["text"] for row in read_rows(tmp_path / "f.xlsx")] == ["a", "1+1"]

@@ -39,13 +39,39 @@ def read_spreadsheet(path: Path, name: str, *, on_bad: OnBad) -> Iterator[Row]:
             sheet.reset_dimensions()  # which some programs write wrongly
             rows = [[as_text(cell) for cell in row] for row in sheet.iter_rows()]
             book.close()
+            bare = None if all(map(all, rows)) else _formula_without_value(path, rows)
     except (zipfile.BadZipFile, KeyError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name}: not a whole .xlsx file ({reason}); {AS_CSV}") from None
+    if bare is not None:
+        raise UserError(
+            f"{name}:{bare}: a formula here has no value, since the program that wrote the file "
+            "computes none; open it in Excel or LibreOffice and save it, or write the value"
+        )
     width = max(map(len, rows), default=0)
     padded = ((n, [*row, *[""] * (width - len(row))]) for n, row in enumerate(rows, start=1))
     mend = "name the column of each cell"
     return under_header(padded, name, mend=mend, on_bad=on_bad)
+
+
+def _formula_without_value(path: Path, rows: list[list[str]]) -> int | None:
+    """Return the first row with a formula that was read as an empty cell, None if there is none."""
+    import openpyxl
+
+    with zipfile.ZipFile(path) as parts:
+        sheets = [parts.read(name) for name in parts.namelist() if "/worksheets/" in name]
+    if not any(b"<f>" in sheet or b"<f " in sheet for sheet in sheets):
+        return None
+    book = openpyxl.load_workbook(path, read_only=True)
+    sheet = book.worksheets[0]
+    sheet.reset_dimensions()
+    found = None
+    for number, (row, texts) in enumerate(zip(sheet.iter_rows(), rows, strict=False), start=1):
+        if any(c.data_type == "f" and not text for c, text in zip(row, texts, strict=False)):
+            found = number
+            break
+    book.close()
+    return found
 
 
 def as_text(cell: Any) -> str:
