@@ -24,8 +24,9 @@ from foreword.backbone.attention.interface import NAME
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.load.sources import folder_of
 from foreword.injection import KV, NOTHING, Injection
-from foreword.tasks.base import Bound, Encoded
+from foreword.tasks.base import Bound
 from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.objective import Encoded
 from foreword.training.settings import Training
 
 LENGTH = 20

@@ -15,7 +15,8 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.injection import Injection
 from foreword.reporter import SILENT
-from foreword.tasks.base import Bound, Encoded
+from foreword.tasks.base import Bound
+from foreword.tasks.objective import Encoded
 from foreword.training.examples import encode
 from foreword.training.loop import Loop
 from foreword.training.settings import Compile, Training

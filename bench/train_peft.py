@@ -16,8 +16,9 @@ from train_foreword import CLIP, RATE, ForewordSide
 from transformers import PreTrainedModel
 
 from foreword.errors import UserError
-from foreword.tasks.base import Bound, Encoded
+from foreword.tasks.base import Bound
 from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.objective import Encoded
 
 _CONFIGS = {"soft": PromptTuningConfig, "prefix": PrefixTuningConfig}
 

@@ -43,10 +43,11 @@ from foreword.methods.registry import METHODS
 from foreword.methods.soft import Soft, SoftPrompt
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Reporters
-from foreword.tasks.base import Bound, Encoded
+from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.objective import Encoded
 from foreword.training import checkpoint
 from foreword.training.log import log_path
 from foreword.training.settings import Training

@@ -33,9 +33,9 @@ from foreword.data.row import Row
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import Reporter
-from foreword.tasks.base import Encoded
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.objective import Encoded
 from foreword.training.settings import Training
 from foreword.training.tune import tune_prompt
 from processes import until

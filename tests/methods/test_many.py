@@ -27,9 +27,10 @@ from foreword.multitask_learning.separate import (
     check_shared_pass,
     mix_injections,
 )
-from foreword.tasks.base import Bound, Objective
+from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.objective import Objective
 from foreword.training.several_tasks import MixedObjective
 from toys import TASK, get, rows
 

@@ -12,9 +12,9 @@ from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
-from foreword.tasks.base import Encoded, Objective
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.objective import Encoded, Objective
 from foreword.training.several_tasks import MixedObjective, Replay
 from toys import TASK, get, rows
 

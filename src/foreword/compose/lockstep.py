@@ -18,7 +18,7 @@ from foreword.engine.passes import LOGITS, buckets, infer
 from foreword.errors import UserError
 from foreword.injection import Mixture
 from foreword.prompt.prompt import Prompt
-from foreword.tasks.base import Encoded
+from foreword.tasks.objective import Encoded
 from foreword.tasks.templates.layout import room_for
 from foreword.tasks.texts.generator import ROWS_TOKENS, DecodingInputs, Generator
 from foreword.tasks.texts.spec import TextTask

@@ -14,7 +14,8 @@ from foreword.backbone.example import Example
 from foreword.data.row import Row
 from foreword.engine.passes import infer, states_of
 from foreword.injection import Injection
-from foreword.tasks.base import Bound, Encoded, mean, sum_by_row
+from foreword.tasks.base import Bound
+from foreword.tasks.objective import Encoded, mean, sum_by_row
 from foreword.tasks.templates.layout import room_for
 
 

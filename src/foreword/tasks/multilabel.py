@@ -21,11 +21,11 @@ from foreword.errors import UserError
 from foreword.metrics.classification import macro_f1
 from foreword.metrics.multilabel import multilabel
 from foreword.metrics.resample import Floats
-from foreword.tasks.base import Encoded
 from foreword.tasks.classify import template_for
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling, LabelTask, check_headline
 from foreword.tasks.labels.verbalizer import normalize
+from foreword.tasks.objective import Encoded
 from foreword.tasks.rules import check_label
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.words import words_of

@@ -20,8 +20,9 @@ from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.metrics.ranking import ranking, ranks
-from foreword.tasks.base import Bound, Encoded, Task
+from foreword.tasks.base import Bound, Task
 from foreword.tasks.candidates import Candidates, candidates_of
+from foreword.tasks.objective import Encoded
 from foreword.tasks.progress import report_by_row
 from foreword.tasks.templates.layout import (
     FilledTemplate,

@@ -15,10 +15,11 @@ from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.metrics.regression import regression
-from foreword.tasks.base import Encoded, Task
+from foreword.tasks.base import Task
 from foreword.tasks.classify import template_for
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling
+from foreword.tasks.objective import Encoded
 from foreword.tasks.rules import number_of
 from foreword.tasks.templates.layout import Side
 

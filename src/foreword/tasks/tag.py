@@ -18,10 +18,10 @@ from foreword.data.text_fields import check_text
 from foreword.errors import UserError
 from foreword.metrics.resample import Floats
 from foreword.metrics.spans import follows, is_bio, span_scores, spans, tagging
-from foreword.tasks.base import Encoded, mean
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling, LabelTask
 from foreword.tasks.labels.verbalizer import normalize
+from foreword.tasks.objective import Encoded, mean
 from foreword.tasks.rules import check_label
 from foreword.tasks.templates.layout import with_space
 from foreword.tasks.templates.template import Template

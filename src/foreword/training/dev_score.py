@@ -11,7 +11,7 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.engine.passes import infer
 from foreword.methods.base import Trainable
-from foreword.tasks.base import Objective
+from foreword.tasks.objective import Objective
 from foreword.training.examples import Examples
 from foreword.training.step import NotFiniteError
 from foreword.training.world import World

@@ -14,7 +14,7 @@ from foreword.engine.passes import token_budget
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.reporter import Reporter
-from foreword.tasks.base import Encoded, Objective
+from foreword.tasks.objective import Encoded, Objective
 from foreword.tasks.templates.layout import room_for
 from foreword.training.settings import Training
 

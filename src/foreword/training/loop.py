@@ -10,7 +10,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.errors import UserError
 from foreword.methods.base import Trainable
 from foreword.reporter import Reporter
-from foreword.tasks.base import Objective
+from foreword.tasks.objective import Objective
 from foreword.training.dev_score import dev_scores
 from foreword.training.examples import Examples
 from foreword.training.interrupt import Interrupted, interruptible

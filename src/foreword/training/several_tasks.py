@@ -10,7 +10,8 @@ from torch import Tensor
 
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.tasks.base import Bound, Encoded, Objective, Task
+from foreword.tasks.base import Bound, Task
+from foreword.tasks.objective import Encoded, Objective
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from foreword.engine.passes import differentiate
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.methods.base import Trainable
-from foreword.tasks.base import Encoded, Objective
+from foreword.tasks.objective import Encoded, Objective
 from foreword.training.examples import Examples
 from foreword.training.regularise import Anchor, dropped
 from foreword.training.settings import Training

@@ -22,7 +22,8 @@ from foreword.methods.registry import name_of
 from foreword.prompt.prompt import Prompt
 from foreword.prompt.texts import check_without_texts, in_one_line, texts_in
 from foreword.reporter import SILENT, Reporter, Reporters
-from foreword.tasks.base import Bound, Objective, Task
+from foreword.tasks.base import Bound, Task
+from foreword.tasks.objective import Objective
 from foreword.tasks.registry import name_of as task_name
 from foreword.terminal import usual_reporter
 from foreword.training import checkpoint

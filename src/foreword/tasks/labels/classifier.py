@@ -12,9 +12,10 @@ from foreword.backbone.example import Example
 from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.injection import Injection, Mixture
-from foreword.tasks.base import Encoded, Task
+from foreword.tasks.base import Task
 from foreword.tasks.labels.calibrate import BLANKS, add_blanks, calibrate
 from foreword.tasks.labels.examples import LabelExamples
+from foreword.tasks.objective import Encoded
 from foreword.tasks.templates.layout import room_for
 
 

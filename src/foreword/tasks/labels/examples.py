@@ -13,12 +13,13 @@ from foreword.backbone.tokenizer import reading
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
-from foreword.tasks.base import Bound, Encoded, Task
+from foreword.tasks.base import Bound, Task
 from foreword.tasks.labels.calibrate import Calibration
 from foreword.tasks.labels.head_scores import Headed
 from foreword.tasks.labels.label_tree import LabelTree
 from foreword.tasks.labels.labelling import Labelling, Words
 from foreword.tasks.labels.verbalizer import Cloze, Plan, TokenPath, normalize, token_paths
+from foreword.tasks.objective import Encoded
 from foreword.tasks.templates.demonstrations import DemonstrationPool
 from foreword.tasks.templates.layout import FilledTemplate, answer_ids, field_texts
 from foreword.tasks.templates.template import Slot, Template, VirtualTokens

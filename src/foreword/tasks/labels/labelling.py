@@ -10,7 +10,8 @@ from torch import Tensor
 
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
-from foreword.tasks.base import Encoded, Task, mean
+from foreword.tasks.base import Task
+from foreword.tasks.objective import Encoded, mean
 
 Words = Mapping[str, str | Sequence[str]]
 """Each label's word or words."""

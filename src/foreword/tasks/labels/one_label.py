@@ -15,8 +15,8 @@ from foreword.errors import UserError, nearest
 from foreword.metrics import classification as scored
 from foreword.metrics.certainty import certainty
 from foreword.metrics.resample import Floats
-from foreword.tasks.base import Encoded, mean
 from foreword.tasks.labels.labelling import Labelling
+from foreword.tasks.objective import Encoded, mean
 from foreword.tasks.rules import check_label
 
 Level = Callable[[Floats, Floats, Floats], float]

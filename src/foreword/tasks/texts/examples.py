@@ -12,7 +12,8 @@ from foreword.backbone.tokenizer import reading
 from foreword.data.row import Row
 from foreword.data.shapes import canonical, require
 from foreword.errors import UserError
-from foreword.tasks.base import Bound, Encoded
+from foreword.tasks.base import Bound
+from foreword.tasks.objective import Encoded
 from foreword.tasks.templates.layout import (
     FilledTemplate,
     answer_ids,

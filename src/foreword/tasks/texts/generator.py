@@ -16,7 +16,7 @@ from foreword.backbone.example import Example, common_lead
 from foreword.data.row import Row
 from foreword.engine.passes import buckets, infer, share
 from foreword.injection import Injection, Mixture
-from foreword.tasks.base import Encoded, sum_by_row
+from foreword.tasks.objective import Encoded, sum_by_row
 from foreword.tasks.progress import report_by_row
 from foreword.tasks.templates.layout import room_for
 from foreword.tasks.texts.examples import TextExamples
