@@ -135,7 +135,7 @@ def test_a_character_of_many_bytes_is_not_cut_in_two() -> None:
     made = backbone(FAMILIES["causal"])
     made.text = Text(_bytes())
     assert len(made.text.ids("é")) == 2
-    for room in range(1, 9):
+    for room in range(2, 9):
         found = laid(made, "{t}", room, t="éééé é")
         assert "\ufffd" not in made.text.decode(list(found.ids))
         assert len(found.ids) <= room
@@ -213,6 +213,12 @@ def test_room_is_what_the_longest_part_of_a_mixture_leaves() -> None:
     short, long = Injection(positions=3), Injection(positions=5, leading=2)
     assert room_for(base, short) == base.longest - 3
     assert room_for(base, Mixture((short, long), (0, 1))) == base.longest - 7
+
+
+def test_a_row_that_is_cut_to_nothing_is_named() -> None:
+    with pytest.raises(UserError, match=r"F:1: there is no room for any token of the row; raise"):
+        laid(get("causal"), "{t}", 0, t="a good film")
+    assert laid(get("causal"), "{t}", 1, t="a good film").ids == (*ids("a"),)
 
 
 @pytest.mark.parametrize("name", ["causal", "encoder-decoder"])

@@ -60,10 +60,12 @@ def fill_template(
             filling[template.demos.name] = "".join(shown)
         with reading(where):
             filled = _once(backbone, template, filling, before, truncated)
-        if not (filled.ids or truncated) and not backbone.fills_masks:
+        if not (filled.ids or backbone.fills_masks):
             raise UserError(
-                f"{where}: the row has no tokens, and the template no text of its own; add some, "
-                "such as 'Label:'"
+                f"{where}: there is no room for any token of the row; raise `max_length`"
+                if truncated
+                else f"{where}: the row has no tokens, and the template no text of its own; add "
+                "some, such as 'Label:'"
             )
         excess = len(filled.ids) - room
         if excess <= 0:
