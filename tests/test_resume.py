@@ -28,7 +28,7 @@ from foreword.training.interrupt import Interrupted
 from foreword.training.log import log_path
 from processes import PATIENCE, process
 from quick import first
-from toys import TASK, TRAINING, Lines, Recorder, at_line, get, rows, scripted, toy_run
+from toys import TASK, TRAINING, Lines, Recorder, at_line, get, on_the_run, rows, scripted, toy_run
 
 OUT = "p.safetensors"
 STEPS = 9
@@ -192,7 +192,7 @@ def test_resuming_takes_only_the_steps_that_are_left(
     said: list[str] = []
     recorder = Recorder()
     toy_run(out, resume=True, report=Reporters([Lines(said), recorder]))
-    assert said == ["resuming at step 6 of 9"]
+    assert on_the_run(said) == ["resuming at step 6 of 9"]
     assert recorder.heard[0] == ("start", 9, 6)
     assert [entry[:2] for entry in recorder.heard[1:]] == [
         ("step", 7),
@@ -235,7 +235,7 @@ def test_other_methods_resume_to_the_same_bytes(
 def test_without_a_checkpoint_a_resumed_run_starts_anew(tmp_path: Path, whole: bytes) -> None:
     said: list[str] = []
     toy_run(tmp_path / OUT, resume=True, report=Lines(said))
-    assert said == ["nothing to resume: no checkpoint; starting anew"]
+    assert on_the_run(said) == ["nothing to resume: no checkpoint; starting anew"]
     assert (tmp_path / OUT).read_bytes() == whole
     check_log(tmp_path / OUT)
 
@@ -247,7 +247,7 @@ def test_a_checkpoint_that_is_not_resumed_is_dropped_and_that_is_said(
     stopped_run(out, monkeypatch, checkpoint, "write", 2, True)
     said: list[str] = []
     toy_run(out, report=Lines(said))
-    assert ["use `resume`" in line for line in said] == [True]
+    assert ["use `resume`" in line for line in on_the_run(said)] == [True]
     assert out.read_bytes() == whole
     check_log(out)
 
@@ -370,7 +370,7 @@ def test_ctrl_c_saves_the_step_and_resuming_goes_on(
     assert not out.exists()
     said: list[str] = []
     toy_run(out, resume=True, report=Lines(said))
-    assert said == [f"resuming at step {step} of 9"]
+    assert on_the_run(said) == [f"resuming at step {step} of 9"]
     assert out.read_bytes() == whole
     check_log(out)
 

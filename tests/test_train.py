@@ -56,7 +56,19 @@ from foreword.training.world import World
 from plain import twin
 from quick import first
 from teaching import SEED
-from toys import TASK, TRAINING, Counts, Lines, Recorder, get, rows, scripted, toy_run, write
+from toys import (
+    TASK,
+    TRAINING,
+    Counts,
+    Lines,
+    Recorder,
+    get,
+    on_the_run,
+    rows,
+    scripted,
+    toy_run,
+    write,
+)
 
 OUT = "p.safetensors"
 
@@ -141,7 +153,7 @@ def test_few_dev_rows_are_scored_between_steps_and_all_at_the_end(tmp_path: Path
     dev, training = rows(40, 100, "dev.jsonl"), replace(TRAINING, dev_sample=10)
     report = Reporters([recorder, counts, Lines(said)])
     prompt = toy_run(out, dev=dev, training=training, report=report)
-    assert said == [
+    assert on_the_run(said) == [
         "10 of 40 dev rows are scored between steps (`dev_sample`), all of them at the end"
     ]
     assert counts.heard["dev rows"] == (40, [40])

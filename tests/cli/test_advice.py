@@ -65,13 +65,14 @@ def test_a_score_out_of_range_is_told_by_what_eval_can_do(
     toy_run(path, task=Score(template="{text} :"), train=given, dev=given)
     data.write_text(json.dumps({"text": "a film", "label": 9}))
     why = f"{data}:1: 9 is outside the range of 0 to 2; mend the row"
+    leave = "or leave such rows out with --skip-bad"
     command = ["eval", path, "--data", data, "--model", world.path("model"), "--force"]
-    assert refused(cli(*command)).endswith(why)
+    assert refused(cli(*command)).endswith(f"{why}, {leave}")
     more = ["--task", "score", "--low", "0", "--high", "2", "--dev", str(data)]
     trained = cli(
         *world.train(tmp_path / "q", "--train", write(tmp_path / "t.jsonl", given), *more)
     )
-    assert refused(trained).endswith(f"{why}, or widen --low and --high")
+    assert refused(trained).endswith(f"{why}, or widen --low and --high, {leave}")
 
 
 def test_an_unknown_label_is_told_by_what_eval_can_do(world: Any, cli: Any, tmp_path: Path) -> None:
@@ -79,5 +80,6 @@ def test_an_unknown_label_is_told_by_what_eval_can_do(world: Any, cli: Any, tmp_
     data.write_text(json.dumps({"text": "a film", "label": "godo"}))
     line = refused(cli("eval", world.path("p.safetensors"), "--data", data))
     assert line.endswith(
-        "unknown label 'godo'; did you mean 'good'? (known: bad, good); mend the row"
+        "unknown label 'godo'; did you mean 'good'? (known: bad, good); mend the row, "
+        "or leave such rows out with --skip-bad"
     )
