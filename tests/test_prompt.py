@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas
 import pytest
@@ -25,9 +25,11 @@ from torch import Tensor
 from families import CAUSAL, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
+from foreword.backbone.load.folder import Architecture
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import KV, Injection
+from foreword.prompt.checks import ARCHITECTURES
 from foreword.prompt.file import MAX_HEADER
 from foreword.prompt.prompt import Prompt
 from foreword.prompt.schema import KEY
@@ -339,6 +341,10 @@ def test_a_missing_key_is_named(good: Path, name: str) -> None:
         ({"task": {"name": "classify", "template": 3}}, "setting 'template' is 3"),
         ({"task": {"name": "classify", "labels": {"a": 1}}}, "setting 'labels'"),
         ({"backbone": {"name": "x", "architecture": "causal"}}, "lacks 'fingerprint'"),
+        (
+            {"backbone": {"name": "x", "architecture": "Iausal", "fingerprint": "y"}},
+            "unknown architecture 'Iausal'; did you mean 'causal'",
+        ),
         ({"backbone": {"name": 1, "architecture": "x", "fingerprint": "y"}}, "lacks 'name'"),
     ],
 )
@@ -497,6 +503,10 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
         prompt(soft()).save(good)
     assert good.read_bytes() == before
     assert list(good.parent.iterdir()) == [good]
+
+
+def test_architectures_are_those_of_models() -> None:
+    assert get_args(Architecture) == ARCHITECTURES
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def split(data: st.DataObject, world: World) -> Case:
 
     def right(answer: Answer) -> None:
         read = same_rows(table, file)
-        sign = table.sign if table.sign in ";\t" else ","
+        sign = written if (written := _sign(table)) in (";", "\t") else ","
         parts = [row for part in sorted(out.iterdir()) for row in plain_rows(part, sign)]
         assert len(parts) == len(read)
         told = json.loads(answer.out)

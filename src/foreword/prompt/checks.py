@@ -28,6 +28,8 @@ _FIELDS = {
     "scores",
 }
 _OPTIONAL = {"patches"}
+ARCHITECTURES = ("causal", "masked", "encoder-decoder")
+"""Those of :mod:`foreword.backbone.load.folder`, which takes a second to import."""
 
 
 def check_keys(where: str, meta: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
@@ -96,6 +98,8 @@ def _check_kinds(where: str, meta: Mapping[str, Any]) -> None:
     for name in ("name", "architecture", "fingerprint"):
         if not isinstance(meta["backbone"].get(name), str):
             raise UserError(f"{where}: metadata 'backbone' lacks '{name}'")
+    if (found := meta["backbone"]["architecture"]) not in ARCHITECTURES:
+        raise UserError(f"{where}: unknown architecture '{found}'; {nearest(found, ARCHITECTURES)}")
     kind = meta["task"].get("name")
     if not isinstance(kind, str) or kind not in TASKS:
         raise UserError(f"{where}: unknown task '{kind}'; {nearest(str(kind), TASKS)}")
