@@ -82,10 +82,12 @@ class TextExamples(Bound):
         """Raise UserError for a conversation whose turns to learn are all of ``weight`` 0."""
         learned, last = _learned(row.fields["messages"]), len(row.fields["messages"]) - 1
         if answers and not (learned if self.wording.every_turn else last in learned):
-            every = "no turn" if self.wording.every_turn else "not the last turn"
+            whole = self.wording.every_turn
             raise UserError(
-                f"{row.where}: {every} is to be learned, since its weight is 0; remove the row"
-                + ("" if self.wording.every_turn else ", or learn others with `turns` all")
+                f"{row.where}: nothing is left to learn, since "
+                + ("every turn of the assistant has" if whole else "the last turn has")
+                + " weight 0; remove the row"
+                + ("" if whole else ", or learn the other turns with `turns` all")
             )
 
     def _talk(self, row: Row, messages: Sequence[Mapping[str, Any]] | None = None) -> Conversation:
