@@ -19,7 +19,7 @@ from foreword.data.problems import WHY, Checked
 from foreword.data.read import read_rows
 from foreword.data.row import Row
 
-SHARED = Path("/work/shared/data")
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 FINE = [("a film", "good"), ("no film", "bad"), ("an old film", "good"), ("a dull one", "bad")]
 
 

@@ -35,7 +35,7 @@ from plain import next_logits, twin
 FAMILIES = {f.name: f for f in (CAUSAL[0], CAUSAL[12], SEQ2SEQ[0], MASKED[0])}
 NUMBERS = [0.0, 3.8, 5.0, 2.25]
 TEXTS = ["a good film", "it was", "bad film and a good film :", "film 0123"]
-STSB = Path("/work/shared/data/stsb")
+STSB = Path(__file__).parents[2].parent / "shared" / "data" / "stsb"
 
 
 @cache
