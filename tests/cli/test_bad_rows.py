@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_comparison import command, here  # noqa: F401
+from test_comparison import command, here  # noqa: F401  (a fixture)
 from test_mistakes import refused
 
 from foreword.data.row import Row

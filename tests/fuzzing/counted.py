@@ -39,7 +39,7 @@ def outcome(case: Case) -> tuple[str, Answer, str]:
         return ("refused", answer, "") if lines else ("fault", answer, "refused without a line")
     try:
         case.check(answer)
-    except Exception as error:
+    except Exception as error:  # whatever a check raises is what is wrong
         place = traceback.extract_tb(error.__traceback__)[-1]
         return "fault", answer, f"{type(error).__name__} at {place.name}:{place.lineno}: {error}"
     return "accepted", answer, ""
@@ -68,11 +68,11 @@ def fuzz(cases: int, start: int, place: World, counts: Counts) -> dict[str, tupl
         )
         @given(st.data())
         def run(data: st.DataObject) -> None:
-            case = make(data, place)  # noqa: B023
+            case = make(data, place)  # noqa: B023  (it is run before the loop goes on)
             came, _, wrong = outcome(case)
             counts[case.command, came] += 1
             if came == "fault":
-                key = f"{kind}: {wrong[:160]}"  # noqa: B023
+                key = f"{kind}: {wrong[:160]}"  # noqa: B023  (as above)
                 if key not in faults or len(str(case.words)) < len(str(faults[key][1].words)):
                     faults[key] = wrong, case
 

@@ -30,7 +30,7 @@ _TYPES = (
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: Any = {}  # noqa: RUF012
+    yaml_implicit_resolvers: Any = {}  # noqa: RUF012  (PyYAML's own name and place)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]

@@ -44,8 +44,9 @@ def call_apart(function: Callable[..., object], *arguments: Any, folder: Path) -
 def _context() -> ForkServerContext | SpawnContext:
     """Return how processes begin here; where that is a server, it is ready.
 
-    The server imports what a run needs and starts no thread, without which a fork would not be
-    safe. Elsewhere than on Linux system libraries forbid even that.
+    The server imports what a run needs and computes nothing: OpenMP's threads, once started, would
+    be missing in a fork. (OpenBLAS, which starts its own on import, starts them anew in a fork.)
+    Elsewhere than on Linux system libraries may not be forked at all.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")

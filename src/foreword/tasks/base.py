@@ -56,7 +56,7 @@ class Task(ABC):
         answer = "label" if self.answer_setting is None else getattr(self, self.answer_setting)
         return text or "text", answer or "label"
 
-    def check_answer(self, row: Row) -> None:  # noqa: B027
+    def check_answer(self, row: Row) -> None:  # noqa: B027  (most tasks check nothing)
         """Raise UserError for a row whose answer cannot be read, whatever the others' are."""
 
     @abstractmethod
