@@ -26,7 +26,7 @@ GROUPS = {
     "to_peft from_peft",
     "Tasks": "Classify Multilabel Relate Tag Score Generate Translate Summarize Answer Chat Rank",
     "Methods": "Prefix Soft PTuning Deep Context Cartridge Attempt Adapter Lora IA3 Head Full "
-    "Several FromFile ZeroShot Demonstrations",
+    "Several FromFile ZeroShot Demonstrations Probe",
     "Settings of runs": "Training Decoding preset find_rate Augment SelfStudy Member Sharing "
     "compare_runs Run Model",
     "scikit-learn": "sklearn.PromptClassifier",

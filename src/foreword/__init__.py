@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from foreword.evaluation.runs import Data as Data
     from foreword.evaluation.runs import Demonstrations as Demonstrations
     from foreword.evaluation.runs import Model as Model
+    from foreword.evaluation.runs import Probe as Probe
     from foreword.evaluation.runs import Run as Run
     from foreword.evaluation.runs import ZeroShot as ZeroShot
     from foreword.export.peft import from_peft as from_peft
@@ -128,6 +129,7 @@ _HOMES = {
     "Prefix": "methods.prefix",
     "Pretrained": "recurrent.pretrain",
     "Pretraining": "recurrent.streams",
+    "Probe": "evaluation.runs",
     "Problem": "data.problems",
     "Prompt": "prompt.prompt",
     "Rank": "tasks.rank",

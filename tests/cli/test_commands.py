@@ -254,6 +254,14 @@ def test_eval_json_has_the_scores_and_the_baselines(world: Any, cli: Cli) -> Non
     assert {"accuracy", "macro_f1", "rows", "baselines", "cut"} <= result.keys()
     assert list(result["baselines"]) == ["zero-shot", "demonstrations"]
     assert {"accuracy", "macro_f1", "rows"} <= result["baselines"]["zero-shot"].keys()
+    rows = ("--baselines", "--train", world.path("train.jsonl"))
+    probe = one_object(cli(*arguments, *rows, "--json").out)["baselines"]["probe"]
+    assert probe["model"] == "logistic regression"
+    shown = cli(*arguments, *rows)
+    fits("\n".join(shown.out.splitlines()[1:]))
+    for part in ("logistic regression on states", "of 100 rows"):
+        assert part in shown.out
+    assert "give the rows that the prompt was tuned on with --train" in cli(*arguments, rows[0]).err
     alone = one_object(cli(*arguments, "--json", "--rows", "5").out)
     assert alone["rows"] == 5
     assert "baselines" not in alone
@@ -418,7 +426,14 @@ def test_the_demo_tunes_scores_and_answers(
     out = tmp_path / "out" / "support.safetensors"
     answer = cli("demo", "--out", out)
     assert answer.status == 0, answer.err
-    for part in ("prompt", "zero-shot", "10 demonstrations in context", *demo.LINES, str(out)):
+    for part in (
+        "prompt",
+        "zero-shot",
+        "10 demonstrations in context",
+        "regression on states",
+        *demo.LINES,
+        str(out),
+    ):
         assert part in answer.out
     result = one_object(cli("demo", "--out", out, "--json").out)
     assert {"accuracy", "baselines", "out", "seconds", "answers"} <= result.keys()

@@ -38,7 +38,7 @@ def compare(
     methods: Annotated[
         str,
         Parameter(
-            help="names with commas between: zero-shot,demonstrations,soft,prefix+lora",
+            help="names with commas between: zero-shot,demonstrations,probe,prefix+lora",
             group="Method",
         ),
     ],

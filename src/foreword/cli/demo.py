@@ -59,7 +59,8 @@ def demo(
         out=out,
         report=report,
     )
-    scores = evaluate(prompt, rows / "test.jsonl", baselines=True, report=report)
+    train = rows / "train.jsonl"
+    scores = evaluate(prompt, rows / "test.jsonl", baselines=True, train=train, report=report)
     prompt = with_scores(prompt, "test", scores)
     prompt.save(out)
     answers = list(zip(LINES, prompt.predict(LINES), strict=True))
@@ -69,6 +70,7 @@ def demo(
         return
     screen = console.out()
     screen.print(tables.scores(scores, "prompt"))
+    console.say_leads(scores)
     screen.print()
     for line, label in answers:
         console.line(f"{label:>17}  {line}")

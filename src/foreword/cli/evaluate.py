@@ -41,6 +41,10 @@ def evaluate(
     baselines: Annotated[
         bool, Parameter(help="score the frozen model without the prompt too")
     ] = False,
+    train: Annotated[
+        File | None,
+        Parameter(help="the rows that it was tuned on: a baseline learns from them as well"),
+    ] = None,
     rows: Annotated[int | None, Parameter(help="the first N after shuffling with the seed")] = None,
     errors: Annotated[
         Path | None,
@@ -65,8 +69,9 @@ def evaluate(
     from foreword.tasks.fields import fields_of
 
     sizes = None if windows is None else parse_windows(windows)
-    for name, given in (("--baselines", baselines), ("--errors", errors is not None)):
-        if sizes is not None and given:
+    others = {"--baselines": baselines, "--train": train, "--errors": errors}
+    for name, given in others.items():
+        if sizes is not None and given not in (None, False):
             raise UserError(f"--windows scores the prompt alone; leave out {name}")
     if errors is not None:
         check_writable(errors)
@@ -79,7 +84,12 @@ def evaluate(
     if sizes is None:
         tuned = on_backbone(loaded, prompt, model, loading, force=force)
         chosen = _usable(reading, chosen, tuned.bound, rows, seed)
-        result = do(tuned, chosen, baselines=baselines, seed=seed, report=CommandTerminal())
+        learned = None
+        if train is not None:
+            learned = reading.rows(train, fields=fields_of(loaded.task))
+            learned = reading.usable(learned, tuned.bound)
+        report = CommandTerminal()
+        result = do(tuned, chosen, baselines=baselines, train=learned, seed=seed, report=report)
         if errors is not None:
             table = errors.suffix.lower() in TABLES
             wrong = wrong_rows(result, tuned.bound, as_table=table)
@@ -118,6 +128,7 @@ def _print(result: Mapping[str, Any]) -> None:
     if result.get("windowed"):
         console.line(f"{result['windowed']} rows were read in windows; the likeliest answer counts")
     screen.print(tables.scores(result, "prompt"))
+    console.say_leads(result)
     console.warn_of_leaks(result)
     if FURTHER.keys() & result.keys():
         screen.print()

@@ -25,7 +25,7 @@ ALL = "--help-all"
 
 KINDS: Mapping[str, Collection[str]] = {"task": TASKS, "method": METHODS}
 
-UNTRAINED = ("zero-shot", "demonstrations")
+UNTRAINED = ("zero-shot", "demonstrations", "probe")
 """What a comparison calls methods too, and has no settings here."""
 
 

@@ -108,9 +108,14 @@ def marks(rows: Sequence[Row], fields: Sequence[str]) -> str:
 
 def marked(rows: Sequence[Row], fields: Sequence[str], known: str) -> int:
     """Count the rows of which all fields say the same as those of a row of these ``marks``."""
+    return len(with_marks(rows, fields, known))
+
+
+def with_marks(rows: Sequence[Row], fields: Sequence[str], known: str) -> list[Row]:
+    """Return the rows of which all fields say the same as those of a row of these ``marks``."""
     held = base64.b64decode(known)
     among = {held[at : at + MARK] for at in range(0, len(held), MARK)}
-    return sum(_mark(row, fields) in among for row in rows)
+    return [row for row in rows if _mark(row, fields) in among]
 
 
 def _mark(row: Row, fields: Sequence[str]) -> bytes:

@@ -24,13 +24,15 @@ from foreword.config.values import hash_of
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.apart import call_apart
-from foreword.evaluation.evaluate import evaluate, score
+from foreword.evaluation.evaluate import evaluate, probe, score
+from foreword.evaluation.evaluation import Evaluation
 from foreword.evaluation.records import Record, append_record, ensure_folder, read_records
-from foreword.evaluation.runs import Demonstrations, Run, ZeroShot
+from foreword.evaluation.runs import Demonstrations, Probe, Run, Untrained
 from foreword.files import write_whole
 from foreword.injection import NOTHING
 from foreword.reporter import SILENT, Reporter, duration
 from foreword.tasks.base import Bound
+from foreword.tasks.labels.examples import LabelExamples
 from foreword.tasks.templates.demonstrations import choose_demonstrations
 from foreword.terminal import Terminal
 from foreword.training.interrupt import Interrupted
@@ -134,7 +136,10 @@ def perform(run: Run, folder: Path) -> Record:
     backbone, bound, rows, held, test = prepare_run(run)
     seed, task, report = run.training.seed, bound.task, Terminal()
     parameters, size, seconds = 0, 0, 0.0
-    if isinstance(run.method, ZeroShot | Demonstrations):
+    if isinstance(run.method, Probe):
+        scores = _probe(run, bound.task.fill_from_rows(backbone, rows, seed).bind(backbone), rows)
+        parameters = scores.plain["parameters"]
+    elif isinstance(run.method, Untrained):
         bound, before = task.fill_from_rows(backbone, rows, seed).bind(backbone), ""
         if isinstance(run.method, Demonstrations):
             bound.check(rows, answers=True)
@@ -168,6 +173,12 @@ def perform(run: Run, folder: Path) -> Record:
         "seconds": round(seconds, 2),
         "peak_mib": round(_peak(backbone) / 2**20, 1),
     }
+
+
+def _probe(run: Run, bound: Bound, rows: Sequence[Row]) -> Evaluation:
+    if not isinstance(bound, LabelExamples):
+        raise UserError("a probe predicts labels or numbers; leave `probe` out of the methods")
+    return probe(bound, rows, run.data.test, run.training.seed, Terminal())
 
 
 def run_apart(run: Run, folder: Path) -> Record:

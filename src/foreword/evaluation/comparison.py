@@ -19,9 +19,9 @@ from foreword.evaluation.records import Record, read_records, summarise
 from foreword.evaluation.runs import (
     UNTRAINED,
     Data,
-    Demonstrations,
     Model,
     Run,
+    Untrained,
     ZeroShot,
     distinct,
 )
@@ -36,7 +36,7 @@ from foreword.terminal import usual_reporter
 from foreword.training.configure import WHERE, make_task, method_from, take, training_from
 from foreword.training.settings import Training
 
-Comparable = Method | ZeroShot | Demonstrations
+Comparable = Method | Untrained
 
 
 @dataclass(frozen=True)
@@ -159,12 +159,12 @@ def compare(
 ) -> Comparison:
     """Tune and score methods on the same rows, each run in a process of its own.
 
-    ``methods`` are names (``"zero-shot"``, ``"demonstrations"``, ``"soft"``, ``"prefix+lora"``), or
-    configurations by the names that they shall have. ``train``, ``test`` and ``dev`` are whatever
-    holds rows; without ``test`` a fifth of the training rows is held out for it. ``rows`` or
-    ``per_label`` take so many of them for training, anew for each of the ``seeds``. The others are
-    as in :func:`tune`; a setting goes to every method that has it, and one whose value is a list is
-    swept: ``length=[1, 5, 20]``.
+    ``methods`` are names (``"zero-shot"``, ``"demonstrations"``, ``"probe"``, ``"soft"``,
+    ``"prefix+lora"``), or configurations by the names that they shall have. ``train``, ``test`` and
+    ``dev`` are whatever holds rows; without ``test`` a fifth of the training rows is held out for
+    it. ``rows`` or ``per_label`` take so many of them for training, anew for each of the ``seeds``.
+    The others are as in :func:`tune`; a setting goes to every method that has it, and one whose
+    value is a list is swept: ``length=[1, 5, 20]``.
 
     A run that has ended is a line of ``out`` and is not done again. In a script the call stands
     below ``if __name__ == "__main__":``, as with all that starts processes.
@@ -266,7 +266,7 @@ def methods_from(
 def _comparable(name: str, given: dict[str, Any]) -> Comparable:
     """Make what a comparison calls a method, taking its settings out of ``given``."""
     if name in UNTRAINED:
-        made: ZeroShot | Demonstrations = take(UNTRAINED[name], given, WHERE)
+        made: Untrained = take(UNTRAINED[name], given, WHERE)
         return made
     for part in name.split("+"):
         if part not in METHODS:

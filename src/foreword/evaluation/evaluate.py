@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from foreword.config.values import plain
-from foreword.data.duplicates import marked, marks
+from foreword.data.duplicates import marked, marks, with_marks
 from foreword.data.folder import TEST
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
@@ -18,6 +18,8 @@ from foreword.prompt.answerer import Answerer
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Bound
+from foreword.tasks.labels.examples import LabelExamples
+from foreword.tasks.labels.probe import LinearProbe
 from foreword.tasks.registry import name_of
 from foreword.terminal import usual_reporter
 
@@ -35,11 +37,15 @@ def evaluate(
     """Score a prompt, or an ensemble, on rows with the task's metrics and 95% bootstrap intervals.
 
     With ``baselines`` the frozen model is scored on the same rows too: ``zero-shot`` with the
-    template alone (virtual tokens left out), and ``demonstrations`` with rows that the prompt
-    remembers from its training data as plain text in front. ``cut`` counts the rows that were
-    too long and lost text. ``in_train`` counts those whose text is among the rows of ``train`` or,
-    without, among those that the prompt was tuned on, where its file tells. ``name`` is what
-    ``report`` counts its rows as; by default they are counted where people see it.
+    template alone (virtual tokens left out), ``demonstrations`` with rows that the prompt
+    remembers from its training data as plain text in front, and, for tasks of labels or numbers,
+    ``probe``: scikit-learn's logistic (or ridge) regression on its states. That one learns from the
+    rows of ``train``, of these from those that the prompt was tuned on, where its file tells.
+
+    ``cut`` counts the rows that were too long and lost text. ``in_train`` counts those whose text
+    is among the rows of ``train`` or, without, among those that the prompt was tuned on, where its
+    file tells. ``name`` is what ``report`` counts its rows as; by default they are counted where
+    people see it.
     """
     report = usual_reporter() if report is None else report
     if not hasattr(prompt, "answers"):
@@ -48,33 +54,80 @@ def evaluate(
     bound = prompt.bound
     rows = as_rows(data, split=TEST, fields=bound.pair, report=report)
     bound.check(rows, answers=True)
-    frozen = bound.zero_shot()
-
-    def bare(name: str, before: str = "") -> dict[str, Any]:
-        with report.bar(name, len(rows)) as progress:
-            found = score(frozen, rows, NOTHING, before=before, seed=seed, progress=progress)
-        return dict(found)
-
+    learned = None if train is None else as_rows(train, fields=bound.pair)
     with report.bar(name, len(rows)) as progress:
         found = compare_answers(bound, rows, prompt.answers(rows, progress=progress), seed)
     result = dict(found)
-    known = prompt.data.get("marks")
-    if train is not None:
-        known = marks(as_rows(train, fields=bound.pair), bound.fields)
+    known = prompt.data.get("marks") if learned is None else marks(learned, bound.fields)
     if known is not None:
         result["in_train"] = marked(rows, bound.fields, known)
-    if baselines:
-        result["baselines"] = {"zero-shot": bare("zero-shot")}
-        texts = prompt.data.get("demonstrations") or []
-        if texts:
-            shown = bare(f"{len(texts)} demonstrations", "".join(texts))
-            result["baselines"]["demonstrations"] = {**shown, "shots": len(texts)}
-        elif prompt.data.get("no_texts"):
-            report.line(
-                "no baseline with demonstrations in context: the prompt was tuned with `no_texts`, "
-                "so its file holds none"
-            )
+    if not baselines:
+        return replace(found, plain=result)
+    beside = _baselines(prompt, rows, learned, seed, report)
+    found = replace(found, baselines=beside)
+    plain_baselines = result["baselines"] = {n: dict(each) for n, each in beside.items()}
+    for other, values in plain_baselines.items():
+        if (lead := found.lead(other, seed)) is not None:
+            values["lead"] = {"value": round(lead.value, 2), "interval": lead.bounds()}
     return replace(found, plain=result)
+
+
+def _baselines(
+    prompt: Answerer, rows: Sequence[Row], train: Sequence[Row] | None, seed: int, report: Reporter
+) -> dict[str, Evaluation]:
+    """Score the frozen model on rows: alone, with demonstrations, and under a linear model."""
+    bound = prompt.bound
+    frozen = bound.zero_shot()
+
+    def bare(name: str, before: str = "") -> Evaluation:
+        with report.bar(name, len(rows)) as progress:
+            return score(frozen, rows, NOTHING, before=before, seed=seed, progress=progress)
+
+    found = {"zero-shot": bare("zero-shot")}
+    texts = prompt.data.get("demonstrations") or []
+    if texts:
+        shown = bare(f"{len(texts)} demonstrations", "".join(texts))
+        found["demonstrations"] = replace(shown, plain={**shown.plain, "shots": len(texts)})
+    elif prompt.data.get("no_texts"):
+        report.line(
+            "no baseline with demonstrations in context: the prompt was tuned with `no_texts`, "
+            "so its file holds none"
+        )
+    if not isinstance(bound, LabelExamples):
+        return found
+    if train is None:
+        report.line(
+            "no probe (a logistic regression on the frozen model's states) among the baselines: "
+            "give the rows that the prompt was tuned on with `train`"
+        )
+        return found
+    return {**found, "probe": probe(bound, _rows_of_run(prompt, train, report), rows, seed, report)}
+
+
+def _rows_of_run(prompt: Answerer, train: Sequence[Row], report: Reporter) -> Sequence[Row]:
+    """Return those of the rows that a prompt was tuned on, or all where that cannot be told."""
+    known = prompt.data.get("marks")
+    own = train if known is None else with_marks(train, prompt.bound.fields, known)
+    tuned = prompt.data.get("train", {}).get("rows")
+    used = own or train
+    if tuned is not None and len(used) != tuned:
+        report.line(f"the probe learns from {len(used)} rows; the prompt was tuned on {tuned}")
+    return used
+
+
+def probe(
+    bound: LabelExamples,
+    train: Sequence[Row],
+    rows: Sequence[Row],
+    seed: int = 0,
+    report: Reporter = SILENT,
+) -> Evaluation:
+    """Fit a linear model on the frozen model's states of training rows, and score it on rows."""
+    with report.bar("probe", len(train) + len(rows)) as progress:
+        fitted = LinearProbe.fit(bound, train, progress)
+        found = compare_answers(bound, rows, fitted.predict(rows, progress), seed)
+    about = {"model": fitted.name, "parameters": fitted.parameters, "train_rows": len(train)}
+    return replace(found, plain={**found.plain, **about})
 
 
 def over_windows(

@@ -8,6 +8,7 @@ from typing import Any
 
 from foreword.data.row import Row
 from foreword.html import html_table
+from foreword.metrics.resample import Interval, bootstrap
 from foreword.report.tables import html_of
 from foreword.report.tables import scores as scores_table
 
@@ -39,13 +40,15 @@ class Answered:
 class Evaluation(Mapping[str, Any]):
     """Scores of a task on rows, and the rows with their answers.
 
-    ``headline`` names the score that counts most, ``rows`` are the rows in their order. As a
-    mapping it is the plain values that ``--json`` prints.
+    ``headline`` names the score that counts most, ``rows`` are the rows in their order, and
+    ``baselines`` what else was scored on them, by name. As a mapping it is the plain values that
+    ``--json`` prints.
     """
 
     headline: str
     plain: Mapping[str, Any]
     rows: Sequence[Answered]
+    baselines: Mapping[str, Evaluation] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> Any:
         return self.plain[key]
@@ -116,11 +119,15 @@ class Evaluation(Mapping[str, Any]):
         """How many rows have a text of the training rows; None where these are not known."""
         return self.plain.get("in_train")
 
-    @property
-    def baselines(self) -> Mapping[str, Mapping[str, Any]]:
-        """The scores of the frozen model by itself, by name; empty where not asked for."""
-        baselines: Mapping[str, Mapping[str, Any]] = self.plain.get("baselines", {})
-        return baselines
+    def lead(self, baseline: str, seed: int = 0) -> Interval | None:
+        """Return how many more of 100 rows are answered right than by a baseline.
+
+        Rows are drawn in pairs, one answered by each. None where answers are more or less right.
+        """
+        pairs = zip(self.rows, self.baselines[baseline].rows, strict=True)
+        gains = [(own.right, other.right) for own, other in pairs]
+        known = [float(a) - float(b) for a, b in gains if a is not None and b is not None]
+        return bootstrap(known, seed) if known else None
 
     @property
     def per_label(self) -> Mapping[str, Mapping[str, float]] | None:

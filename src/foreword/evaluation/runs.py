@@ -32,9 +32,18 @@ class Demonstrations:
     shots: int | None = None
 
 
-UNTRAINED: dict[str, type[ZeroShot] | type[Demonstrations]] = {
+@dataclass(frozen=True)
+class Probe:
+    """Scikit-learn's logistic regression on the frozen model's states; of numbers, a ridge one."""
+
+
+Untrained = ZeroShot | Demonstrations | Probe
+"""What is compared without tuning a prompt."""
+
+UNTRAINED: dict[str, type[Untrained]] = {
     "zero-shot": ZeroShot,
     "demonstrations": Demonstrations,
+    "probe": Probe,
 }
 
 
@@ -108,7 +117,7 @@ class Run:
     """A method on a model, a task and data; the seed is that of ``training``."""
 
     name: str
-    method: Method | ZeroShot | Demonstrations
+    method: Method | Untrained
     training: Training
     model: Model
     task: Task
@@ -116,7 +125,7 @@ class Run:
 
     def identity(self, data: Record) -> Record:
         """Return all that the results depend on, as plain values; ``data`` describes the rows."""
-        trained = not isinstance(self.method, ZeroShot | Demonstrations)
+        trained = not isinstance(self.method, Untrained)
         return {
             "method": self.name,
             "seed": self.training.seed,

@@ -72,6 +72,19 @@ def _plain(value: object) -> object:
     return dict(value) if isinstance(value, Mapping) else str(value)
 
 
+def say_leads(result: Mapping[str, Any]) -> None:
+    """Say how much better or worse the prompt is than the linear model on states, if any."""
+    probe = result.get("baselines", {}).get("probe", {})
+    if "lead" in probe:
+        bounds = [probe["lead"]["value"], *probe["lead"]["interval"]]
+        above = bounds[0] >= 0
+        value, low, high = bounds if above else (-bounds[0], -bounds[2], -bounds[1])
+        line(
+            f"{'above' if above else 'below'} {probe['model']} by {value:.1f} "
+            f"({low:.1f} to {high:.1f}) of 100 rows"
+        )
+
+
 def warn_of_leaks(result: Mapping[str, Any]) -> None:
     """Warn of rows that were scored and are in the training rows too, where there are some."""
     if result.get("in_train"):

@@ -23,14 +23,20 @@ def scores(result: Mapping[str, Any], name: str, titles: Mapping[str, str] = MAI
         table.add_column(title(metric), justify="right")
     entries = {name: result}
     for key, value in result.get("baselines", {}).items():
-        shots = value.get("shots")
-        entries[f"{shots} {key} in context" if shots else key] = value
+        entries[_called(key, value)] = value
     for label, values in entries.items():
         cells = []
         for metric in shown:
             cells.append(with_interval(metric, values[metric], values["intervals"][metric]))
         table.add_row(label, *cells)
     return table
+
+
+def _called(name: str, values: Mapping[str, Any]) -> str:
+    """Return what a baseline is called in a table."""
+    if "shots" in values:
+        return f"{values['shots']} {name} in context"
+    return f"{values['model']} on states" if "model" in values else name
 
 
 def html_of(table: Table) -> str:

@@ -204,6 +204,16 @@ class ManyLabels(Labelling):
             "probabilities": by_label,
         }
 
+    def linear_targets(self, items: Sequence[Encoded]) -> NDArray[Any]:
+        """Return which labels rows have, as 0 and 1: (rows, labels)."""
+        return self._held(items).numpy().astype(int)
+
+    def linear_answer(self, outputs: NDArray[Any]) -> dict[str, Any]:
+        """Return the labels that are more likely than not, and all probabilities."""
+        by_label = dict(zip(self.labels, outputs[0].tolist(), strict=False))  # none is not learned
+        names = [name for name, chance in by_label.items() if chance >= 0.5]
+        return {"labels": names, "probabilities": by_label}
+
     def score(
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
     ) -> dict[str, Any]:

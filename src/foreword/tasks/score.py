@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
@@ -178,6 +180,14 @@ class Anchors(Labelling):
         """Return the expected number."""
         chances = zip(scores[0].exp().tolist(), self.numbers, strict=True)
         return {"score": sum(p * number for p, number in chances)}
+
+    def linear_targets(self, items: Sequence[Encoded]) -> NDArray[Any]:
+        """Return the rows' numbers: (rows,)."""
+        return np.array([item.number for item in items], float)
+
+    def linear_answer(self, outputs: NDArray[Any]) -> dict[str, Any]:
+        """Return the number, within the range."""
+        return {"score": float(np.clip(outputs[0], self.numbers[0], self.numbers[-1]))}
 
     def score(
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int

@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from foreword.data.row import Row
@@ -131,6 +134,14 @@ class Labelling(ABC):
     @abstractmethod
     def answer_of(self, scores: Tensor) -> dict[str, Any]:
         """Return a row's answer from its log-probabilities: (slots, labels)."""
+
+    def linear_targets(self, items: Sequence[Encoded]) -> NDArray[Any]:
+        """Return what a linear model on states learns: a class for each slot, (slots,)."""
+        return np.array([label for item in items for label in item.golds])
+
+    def linear_answer(self, outputs: NDArray[Any]) -> dict[str, Any]:
+        """Return a row's answer from what such a model says: probabilities, (slots, labels)."""
+        return self.answer_of(torch.from_numpy(np.log(np.maximum(outputs, 1e-30))))
 
     @abstractmethod
     def score(
