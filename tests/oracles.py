@@ -156,9 +156,9 @@ def by_hand(base: Backbone, injection: Injection, example: Example) -> Tensor:
         model.get_parameter(name).data.copy_(tensor)
     patch_by_hooks(model, injection.patches)
     if injection.head is not None:
-        return (injection.head.weight @ last_state(base, model, example) + injection.head.bias)[
-            None
-        ]
+        assert injection.head.scale is None
+        weight, bias = injection.head.weight, injection.head.bias
+        return (weight @ last_state(base, model, example) + bias)[None]
     if injection.embeds is not None:
         return embeddings_in_front(base, injection, example)
     return scores(base, model, example, injection)

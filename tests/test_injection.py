@@ -17,6 +17,13 @@ SITES = st.lists(
 MODULES = st.lists(st.sampled_from(["h", "h.0", "h.0.0", "h.1.down", "up.keys"]), unique=True)
 
 
+HEADS = {
+    "none": None,
+    "linear": ClassHead(torch.randn(2, 4), torch.randn(2)),
+    "cosine": ClassHead(torch.randn(2, 4), torch.randn(2), torch.tensor(20.0)),
+}
+
+
 def injections() -> st.SearchStrategy[Injection]:
     def made(
         sites: list[str],
@@ -25,7 +32,7 @@ def injections() -> st.SearchStrategy[Injection]:
         positions: int,
         patched: list[str],
         weighted: list[str],
-        headed: bool,
+        headed: str,
     ) -> Injection:
         full = Patch(*(torch.randn(4, 2), torch.randn(2, 3)), *(torch.randn(n) for n in (2, 4, 4)))
         plain = Patch(torch.randn(4, 1), torch.randn(1, 3), reads="h.0.attn", activation="tanh")
@@ -39,7 +46,7 @@ def injections() -> st.SearchStrategy[Injection]:
                 module: (plain, full, scale)[n % 2 : 2 + n % 2] for n, module in enumerate(patched)
             },
             weights={name: torch.randn(2) for name in weighted},
-            head=ClassHead(torch.randn(2, 4), torch.randn(2)) if headed else None,
+            head=HEADS[headed],
         )
 
     return st.builds(
@@ -50,7 +57,7 @@ def injections() -> st.SearchStrategy[Injection]:
         st.integers(0, 9),
         MODULES,
         SITES,
-        st.booleans(),
+        st.sampled_from(list(HEADS)),
     )
 
 

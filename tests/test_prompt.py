@@ -353,6 +353,7 @@ def test_metadata_that_is_wrong_is_named(good: Path, change: dict[str, Any], wha
 
 
 KEYS, VALUES = "kv.layer.keys", "kv.layer.values"
+HEAD = {"head.weight": drawn(3, 32), "head.bias": drawn(3)}
 
 
 @pytest.mark.parametrize(
@@ -367,6 +368,9 @@ KEYS, VALUES = "kv.layer.keys", "kv.layer.values"
         ({KEYS: drawn(2, 3, 8), VALUES: drawn(2, 4, 8)}, "heads and lengths must agree"),
         ({KEYS: drawn(2, 3, 8), VALUES: drawn(1, 3, 8)}, "heads and lengths must agree"),
         ({KEYS: drawn(3, 8), VALUES: drawn(3, 8)}, r"has shape \(3, 8\), not 3 dimensions"),
+        ({"head.scale": torch.tensor(20.0)}, "'head.scale' stands without 'head.weight'"),
+        ({**HEAD, "head.scale": torch.ones(3)}, r"'head.scale' has shape \(3,\), not 0 dim"),
+        ({**HEAD, "head.scale": torch.tensor(torch.nan)}, "'head.scale' holds NaN"),
         ({"embeds": drawn(32)}, r"has shape \(32,\), not 2 dimensions"),
         ({"embeds": torch.tensor(1.0)}, r"has shape \(\), not 2 dimensions"),
         ({"embeds": torch.ones(3, 32, dtype=torch.int64)}, "holds int64, not float32"),

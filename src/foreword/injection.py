@@ -84,10 +84,38 @@ PATCH_TENSORS = ("down", "up", "down_bias", "up_bias", "gate")
 
 @dataclass(frozen=True, eq=False)
 class ClassHead:
-    """A linear layer that scores C classes from a target's last hidden state."""
+    """Scores of C classes from a target's last hidden state x: ``weight @ x + bias``.
+
+    With ``scale`` they are ``scale * cos(weight, x) + bias``, the cosine of each class's row with
+    x; the scale is one over what is called the temperature.
+    """
 
     weight: Tensor  # (C, width)
     bias: Tensor  # (C,)
+    scale: Tensor | None = None  # ()
+
+    def parts(self) -> dict[str, Tensor]:
+        """Return the tensors that there are, by their field's name."""
+        found = {name: getattr(self, name) for name in HEAD_TENSORS}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> ClassHead:
+        """Return the same head with ``function`` applied to every tensor."""
+        return ClassHead(**{name: function(tensor) for name, tensor in self.parts().items()})
+
+    def scores(self, states: Tensor) -> Tensor:
+        """Score the classes, on the states' device: (N, width) -> (N, C)."""
+        import torch.nn.functional as F
+
+        own = self.map(lambda tensor: tensor.to(states.device))
+        states = states.to(own.weight.dtype)
+        if own.scale is None:
+            return F.linear(states, own.weight, own.bias)
+        cosines = F.linear(F.normalize(states, dim=-1), F.normalize(own.weight, dim=-1))
+        return own.scale * cosines + own.bias
+
+
+HEAD_TENSORS = ("weight", "bias", "scale")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -144,8 +172,8 @@ class Injection:
         for parameter, tensor in self.weights.items():
             yield f"weights.{parameter}", tensor
         if self.head is not None:
-            yield "head.weight", self.head.weight
-            yield "head.bias", self.head.bias
+            for name, tensor in self.head.parts().items():
+                yield f"head.{name}", tensor
 
     def changes_like(self, other: Injection) -> bool:
         """Whether both change the model alike, whatever else its rows read."""
@@ -163,14 +191,13 @@ class Injection:
             made: dict[str, Any] = {n: function(t) for n, t in patch.parts().items()}
             return replace(patch, **made)
 
-        head = self.head
         return replace(
             self,
             embeds=None if self.embeds is None else function(self.embeds),
             kv={s: KV(function(kv.keys), function(kv.values)) for s, kv in self.kv.items()},
             patches={m: tuple(map(patched, patches)) for m, patches in self.patches.items()},
             weights={n: function(tensor) for n, tensor in self.weights.items()},
-            head=None if head is None else ClassHead(function(head.weight), function(head.bias)),
+            head=None if self.head is None else self.head.map(function),
         )
 
     def joined(self, other: Injection) -> Injection:
@@ -218,6 +245,7 @@ class Injection:
             own: dict[str, Any] = {n: tensors[at[n]] for n in at if at[n] in tensors}
             patches.setdefault(place.rpartition(".")[0], []).append(Patch(**own, **about))
         start = "weights."
+        head = {n: tensors[f"head.{n}"] for n in HEAD_TENSORS if f"head.{n}" in tensors}
         return Injection(
             embeds=tensors.get("embeds"),
             leading=settings["leading"],
@@ -225,11 +253,7 @@ class Injection:
             positions=settings["positions"],
             patches={module: tuple(own) for module, own in patches.items()},
             weights={n[len(start) :]: t for n, t in tensors.items() if n.startswith(start)},
-            head=(
-                ClassHead(tensors["head.weight"], tensors["head.bias"])
-                if "head.weight" in tensors
-                else None
-            ),
+            head=ClassHead(**head) if head else None,
         )
 
 

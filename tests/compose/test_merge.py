@@ -32,6 +32,7 @@ from plain import twin
 
 SOFT, LONGER = Soft(length=3), Soft(length=5, start="vocabulary")
 PREFIX, OTHER = Prefix(length=3), Prefix(length=5, start="random")
+COSINE = HeadMethod(head_form="cosine")
 LORA, FLATTER = Lora(rank=4), Lora(rank=2, init="gaussian")
 
 
@@ -124,7 +125,9 @@ def test_the_task_and_the_history_are_the_first_ones() -> None:
 # Averages ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [SOFT, PREFIX, Several((Deep(length=2), HeadMethod())), Full()])
+@pytest.mark.parametrize(
+    "method", [SOFT, PREFIX, COSINE, Several((Deep(length=2), HeadMethod())), Full()]
+)
 def test_tensors_are_averaged_number_by_number(method: Any) -> None:
     parts = [prompt(method), prompt(method, 1), prompt(method, 2)]
     made = average(parts, (0.2, 0.5, 0.3)).injection

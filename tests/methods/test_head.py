@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from families import REACHED, UNREACHED, backbone, by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.errors import UserError
-from foreword.injection import Injection
+from foreword.injection import ClassHead, Injection
 from foreword.methods.base import Method
 from foreword.methods.head import Head
 from foreword.methods.parts.several import Several
@@ -26,8 +27,10 @@ from plain import twin
 
 FAMILIES = {family.name: family for family in [*REACHED, *UNREACHED]}
 FEW = ("llama", "gpt2", "bert", "albert", "t5", "bloom")
+COSINE = Head(head_form="cosine", head_temperature=0.1)
 METHODS: dict[str, Method] = {
     "head": Head(),
+    "cosine": COSINE,
     "prefix+head": Several((Prefix(length=3), Head())),
     "soft+head": Several((Soft(length=3), Head())),
 }
@@ -44,7 +47,7 @@ def get(name: str) -> Backbone:
     return backbone(FAMILIES[name])
 
 
-def linear_on_states(base: Backbone, injection: Injection, example: Example) -> Tensor:
+def layer_on_states(base: Backbone, injection: Injection, example: Example) -> Tensor:
     """Take the last hidden state of a plain model at the answer's place through the layer."""
     assert injection.head is not None
     model = twin(base)
@@ -60,12 +63,35 @@ def linear_on_states(base: Backbone, injection: Injection, example: Example) -> 
     else:
         states = model.base_model(torch.tensor([ids])).last_hidden_state[0]
         place = example.slot - (base.architecture == "causal")
-    return (injection.head.weight @ states[place] + injection.head.bias)[None]
+    return by_formula(injection.head, states[place])[None]
+
+
+def by_formula(head: ClassHead, state: Tensor) -> Tensor:
+    if head.scale is None:
+        return head.weight @ state + head.bias
+    lengths = head.weight.norm(dim=1) * state.norm()
+    return head.scale * (head.weight @ state) / lengths + head.bias
 
 
 @pytest.mark.parametrize("name", by_mechanism(FAMILIES))
-def test_a_head_equals_a_linear_layer_on_the_last_state(name: str) -> None:
-    contract.equals_a_plain_oracle(Head(), get(name), linear_on_states)
+def test_a_head_equals_a_layer_on_the_last_state(name: str) -> None:
+    contract.equals_a_plain_oracle(Head(), get(name), layer_on_states)
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_a_cosine_head_equals_scaled_cosines(name: str) -> None:
+    contract.equals_a_plain_oracle(COSINE, get(name), layer_on_states)
+
+
+def test_the_temperature_is_trained_and_stays_above_zero() -> None:
+    base = get("llama")
+    _, made = contract.built(COSINE, base)
+    with torch.no_grad():
+        assert made().head.scale == pytest.approx(10)
+        made.get_parameter("log_scale").sub_(100)
+        assert made().head.scale > 0
+    with pytest.raises(UserError, match="`head_temperature=0`: give one above 0"):
+        contract.built(replace(COSINE, head_temperature=0.0), base)
 
 
 @pytest.mark.parametrize(("method", "name"), by_mechanism(CARRIED))

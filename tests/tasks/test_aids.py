@@ -15,9 +15,10 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
-from foreword.injection import NOTHING, ClassHead, Injection, Mixture
+from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.base import Method
-from foreword.methods.head import Head, start_from_words
+from foreword.methods.head import Head
+from foreword.methods.parts.head_starts import words as words_head
 from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
@@ -279,15 +280,15 @@ def test_a_head_of_words_gives_the_verbalizers_scores(name: str) -> None:
 def test_scores_that_are_not_linear_are_refused() -> None:
     bound = task("bert").bind(get("bert"))
     with pytest.raises(UserError, match="transforms or caps"):
-        start_from_words(bound)
+        words_head(bound, None)
     with pytest.raises(UserError, match="has no label words"):
-        start_from_words(Rank(template="{history}").bind(get()))
+        words_head(Rank(template="{history}").bind(get()), None)
 
 
 def test_a_head_may_begin_as_the_words_of_a_score() -> None:
     bound = Score(template="{text} :", anchors={" good": 1.0, " bad": 0.0}).bind(get())
     given = [Row({"text": "a film"}, "F:1"), Row({"text": "it was"}, "F:2")]
-    injection = Injection(head=ClassHead(*start_from_words(bound)))
+    injection = Injection(head=words_head(bound, None))
     expected = [answer["score"] for answer in bound.predict(given, NOTHING)]
     found = [answer["score"] for answer in bound.with_head().predict(given, injection)]
     assert found == pytest.approx(expected, abs=1e-5)

@@ -74,7 +74,7 @@ def _partner(where: str, name: str, patches: Mapping[str, Any]) -> str | None:
     """Return the tensor without which this one is of no use; raises UserError for unknown ones."""
     if name == "embeds" or re.fullmatch(r"weights\..+", name):
         return None
-    if name in ("head.weight", "head.bias"):
+    if name in ("head.weight", "head.bias", "head.scale"):
         return "head.bias" if name == "head.weight" else "head.weight"
     if site := re.fullmatch(r"kv\.(.+)\.(keys|values)", name):
         return f"kv.{site[1]}.{'values' if site[2] == 'keys' else 'keys'}"
@@ -147,6 +147,8 @@ def check_values(where: str, injection: Injection) -> None:
 def _ranks(name: str) -> tuple[int, ...]:
     """Return how many dimensions a tensor can have; nothing where it can have any number."""
     kind, last = name.partition(".")[0], name.rpartition(".")[2]
+    if name == "head.scale":
+        return (0,)
     if kind == "weights":
         return ()
     if kind == "kv":

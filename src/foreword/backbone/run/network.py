@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Self, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -190,8 +189,7 @@ class Network:
         Under an injection with a head they are those of its classes: (N, C).
         """
         if self.head is not None:
-            weight, bias = self.head.weight.to(states.device), self.head.bias.to(states.device)
-            return F.linear(states.to(weight.dtype), weight, bias)
+            return self.head.scores(states)
         if tokens is not None:
             self.check_scored(tokens)
         return self._lm_head.scores(states, tokens)
