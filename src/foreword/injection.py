@@ -130,6 +130,9 @@ class Injection:
     positions that ``kv`` takes up before a row's first token, in models that count positions.
     Modules that ``kv`` does not name see nothing, at unchanged positions.
 
+    ``bos`` counts the positions, from the first on, that stand for the special tokens with which
+    the tokenizer begins a text. Rows behind them begin without these tokens (``backbone.example``).
+
     ``patches`` maps the name of a module to what is added to its output, ``weights`` the name of
     a parameter to what stands in its place; ``head`` scores classes in place of the vocabulary.
     """
@@ -141,6 +144,7 @@ class Injection:
     patches: Mapping[str, tuple[Patch, ...]] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     head: ClassHead | None = None
+    bos: int = 0
 
     def __repr__(self) -> str:
         parts = {
@@ -223,11 +227,14 @@ class Injection:
             patches=patches,
             weights={**self.weights, **other.weights},
             head=other.head if self.head is None else self.head,
+            bos=self.bos or other.bos,
         )
 
     def settings(self) -> dict[str, Any]:
         """Return what is no tensor, as plain values, for :meth:`from_tensors`."""
         made: dict[str, Any] = {"leading": self.leading, "positions": self.positions}
+        if self.bos:
+            made["bos"] = self.bos
         patches = {
             f"{module}.{number}": patch.settings()
             for module, own in self.patches.items()
@@ -254,6 +261,7 @@ class Injection:
             patches={module: tuple(own) for module, own in patches.items()},
             weights={n[len(start) :]: t for n, t in tensors.items() if n.startswith(start)},
             head=ClassHead(**head) if head else None,
+            bos=settings.get("bos", 0),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +373,7 @@ def test_export_and_import_give_the_prompt_back(
         "format": "peft",
         "opened": f"model = peft.AutoPeftModelForCausalLM.from_pretrained('{folder}')",
         "template": "{text} :",
+        "add_special_tokens": True,
     }
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert config["peft_type"] == (kind or "PREFIX_TUNING")
@@ -387,6 +389,16 @@ def test_export_and_import_give_the_prompt_back(
     ):
         assert name == other
         assert torch.equal(one, two)
+
+
+def test_export_says_that_rows_have_no_bos(world: Any, cli: Cli, tmp_path: Path) -> None:
+    prompt, path = Prompt.load(world.path("p.safetensors")), tmp_path / "begins.safetensors"
+    plain = cli("export", world.path("p.safetensors"), tmp_path / "plain")
+    assert "add_special_tokens" not in plain.out
+    replace(prompt, injection=replace(prompt.injection, bos=1)).save(path)
+    assert "add_special_tokens=False" in cli("export", path, tmp_path / "one").out
+    answer = cli("export", path, tmp_path / "two", "--json")
+    assert one_object(answer.out)["add_special_tokens"] is False
 
 
 def test_export_compares_with_a_model_where_one_is_given(

@@ -61,7 +61,7 @@ def test_it_starts_as_the_text_of_the_demonstrations_in_front(name: str) -> None
 def test_positions_belong_to_the_demonstrations_that_they_were_read_of() -> None:
     base, task, made = get("llama"), bound("llama"), built(SHOWN)
     shown = [task.demonstration(row) for row in choose_demonstrations(task, ROWS, 3, 0)]
-    ids = start_ids("demonstrations", task, ROWS, length=None, text=None, shots=3, seed=0)
+    ids, _ = start_ids("demonstrations", task, ROWS, length=None, text=None, shots=3, seed=0)
     assert made.owners.tolist() == sorted(made.owners.tolist())
     for number, text in enumerate(shown):
         own = [i for i, owner in zip(ids, made.owners.tolist(), strict=True) if owner == number]

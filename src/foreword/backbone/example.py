@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from foreword.injection import Injection, Mixture
+
 
 @dataclass(frozen=True)
 class Example:
@@ -17,6 +19,8 @@ class Example:
     decoder reads after its start token. All branches share the row's pass where the model
     permits it. A target ``(b, j)`` names token j of branch b, and j = -1 the token before it.
     ``answers`` holds, target by target, what the task expects there; the backbone ignores it.
+    The first ``bos`` tokens are the special ones with which the tokenizer of a causal model begins
+    a text.
     """
 
     ids: tuple[int, ...]
@@ -24,6 +28,7 @@ class Example:
     branches: tuple[tuple[int, ...], ...]
     targets: tuple[tuple[int, int], ...]
     answers: tuple[int, ...] = ()
+    bos: int = 0
 
     @property
     def length(self) -> int:
@@ -33,6 +38,21 @@ class Example:
     def after(self, lead: int) -> Example:
         """Return the example without its first ``lead`` tokens, which were run elsewhere."""
         return replace(self, ids=self.ids[lead:], slot=self.slot - lead)
+
+
+def behind(examples: Sequence[Example], injection: Injection | Mixture) -> list[Example]:
+    """Return examples as rows that follow an injection, so that a text begins once.
+
+    Where the injection begins with the tokenizer's special tokens, its rows go without theirs; one
+    that has no other token keeps them, since there must be something to read.
+    """
+    mixture = Mixture.of(injection, len(examples))
+    return [
+        replace(example.after(example.bos), bos=0)
+        if mixture.parts[part].bos and len(example.ids) > example.bos
+        else example
+        for example, part in zip(examples, mixture.rows, strict=True)
+    ]
 
 
 def common_lead(examples: Iterable[Example]) -> tuple[int, ...]:

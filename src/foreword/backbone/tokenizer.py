@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -29,6 +29,11 @@ def reading(where: str) -> Iterator[None]:
         raise NoEmbeddingError(error.message, error.where or where) from None
 
 
+def begins_with(ids: Sequence[int], first: Sequence[int]) -> bool:
+    """Whether a text writes the tokenizer's first tokens itself, which then stand once."""
+    return bool(first) and tuple(ids[: len(first)]) == tuple(first)
+
+
 _WORD = 32
 """The most tokens of a word that are left out so that a text begins with a whole one."""
 
@@ -50,6 +55,11 @@ class Text:
         Raises UserError for a token without an embedding, and for text that has no tokens.
         """
         return self._read(text, around=False) if text else []
+
+    def body(self, text: str) -> list[int]:
+        """Return the ids of ``text`` without the tokenizer's first tokens, if it writes these."""
+        ids, first = self.ids(text), self.around[0]
+        return ids[len(first) :] if begins_with(ids, first) else ids
 
     def _read(self, text: str, *, around: bool) -> list[int]:
         try:

@@ -63,15 +63,21 @@ def export(
         loaded = on_backbone(loaded, prompt, model, loading, force=force)
     written = target.write(loaded, out)
     opened = target.opened(loaded, written) if isinstance(target, OpenedFormat) else None
-    template = loaded.task.template
+    template, bos = loaded.task.template, loaded.injection.bos
     if as_json:
-        console.emit({"out": str(written), "format": to, "opened": opened, "template": template})
+        about = {"out": str(written), "format": to, "opened": opened, "template": template}
+        console.emit({**about, "add_special_tokens": not bos})
         return
     console.line(f"{written}: written for {to}")
     if opened is not None:
         console.line(f"next, in Python: {opened}")
     if template is not None:
         console.line(f"its input is laid out as {in_words(template)}")
+    if bos:
+        console.line(
+            "its input has no token that begins a text, which the prompt has (BOS): tokenize it "
+            "with add_special_tokens=False"
+        )
 
 
 def import_(

@@ -57,6 +57,7 @@ def _append(one: Injection, other: Injection) -> Injection:
         leading=one.leading + other.leading,
         kv=in_turn(one.kv, other.kv),
         positions=max(one.positions, other.positions),
+        bos=one.bos or other.bos,
     )
 
 
@@ -89,6 +90,12 @@ def average(prompts: Sequence[Prompt], weights: Sequence[float] | None = None) -
                 f"prompt {number} has {part.leading} leading virtual tokens and {part.positions} "
                 f"positions, and prompt 1 {parts[0].leading} and {parts[0].positions}; average "
                 "prompts of one length, or use `how=ensemble`"
+            )
+        if part.bos != parts[0].bos:
+            began, other = (number, 1) if part.bos else (1, number)
+            raise UserError(
+                f"prompt {began} begins with the tokenizer's first tokens, so that its rows go "
+                f"without them, and prompt {other} does not; use `how=ensemble`"
             )
     _check_heads(prompts)
     means = {

@@ -126,7 +126,9 @@ def compress(
     measures["ratio"] = round(len(ids) / method.length, 2)
     measures["questions"] = {"train": len(learned), "dev": len(dev), "test": len(held)}
     truncated = _prefill(backbone, ids[: method.length], text)
-    for name, each in (("", prompt.injection), ("_truncated", truncated), ("_none", NOTHING)):
+    first = backbone.text.around[0]
+    none = _prefill(backbone, first, text) if first else NOTHING
+    for name, each in (("", prompt.injection), ("_truncated", truncated), ("_none", none)):
         with report.bar("comparing", len(held)) as progress:
             found = distilled.agreement(each, held, progress)
         measures |= {f"{key}{name}": round(value, 4) for key, value in found.items()}
@@ -141,7 +143,7 @@ def compress(
 
 
 def _prefill(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
-    """Return the keys and values of the ids.
+    """Return the keys and values of the ids, which begin with the tokenizer's first tokens.
 
     Raises UserError if the model has none, or the ids leave no room for a question.
     """
@@ -158,7 +160,7 @@ def _prefill(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
             f"{backbone.name} cannot hold a text of {len(ids)} tokens as keys and values: "
             "compress needs a causal model whose attention reaches all of them"
         )
-    return found
+    return replace(found, bos=len(backbone.text.around[0]))
 
 
 def _read_questions(
@@ -219,9 +221,11 @@ def _measure_costs(
 
     def seconds(text: Sequence[int], injection: Injection) -> float:
         began = time.perf_counter()
-        read = backbone.prefill(NOTHING, text, len(text) + ROOM) if text else injection
-        assert read is not None, "it was read before"
-        states_of(backbone, read, question)
+        if text:
+            read = backbone.prefill(NOTHING, text, len(text) + ROOM)
+            assert read is not None, "it was read before"
+            injection = replace(read, bos=injection.bos)
+        states_of(backbone, injection, question)
         return time.perf_counter() - began
 
     return {

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.example import Example
+from foreword.backbone.example import Example, behind
 from foreword.data.row import Row
 from foreword.engine.passes import infer, states_of
 from foreword.injection import Injection
@@ -40,15 +40,17 @@ class Distillation:
         rows: Sequence[Row],
         progress: Callable[[int], None] = lambda rows: None,
     ) -> None:
-        self.task, self.room = task, room_for(task.backbone, teacher)
+        self.task, self.teacher = task, teacher
+        self.room = room_for(task.backbone, teacher)
         examples = [self.train_example(row, self.room).example for row in rows]
         found = states_of(task.backbone, teacher, examples, progress)
         self.states: Mapping[Example, Tensor] = dict(zip(examples, found, strict=True))
 
     def train_example(self, row: Row, room: int) -> Encoded:
-        """Return the row with every token as a target, truncated as it is for the teacher."""
+        """Return the row with every token as a target, laid out as it is for the teacher."""
         item = self.task.train_example(row, self.room)
-        whole = (*item.example.ids, *item.example.branches[0])
+        (read,) = behind([item.example], self.teacher)
+        whole = (*read.ids, *read.branches[0])
         targets = tuple((0, place) for place in range(-1, len(whole) - 1))
         example = Example(whole[:1], 1, (whole[1:],), targets)
         return replace(item, example=example, gold=len(targets))

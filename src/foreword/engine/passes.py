@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.example import Example, common_lead
+from foreword.backbone.example import Example, behind, common_lead
 from foreword.backbone.run.layers import WHOLE, LayerRange
 from foreword.engine.mixup import Mix
 from foreword.injection import NOTHING, Injection, Mixture
@@ -188,7 +188,7 @@ def _read(
             for view, group, states in _read(backbone, injection.of_rows(own), chosen, budget):
                 yield view, [own[i] for i in group], states
         return
-    backbone = backbone.with_changes(injection)
+    backbone, examples = backbone.with_changes(injection), behind(examples, injection)
     lead = () if isinstance(injection, Mixture) else common_lead(examples)
     longest = max((example.length for example in examples), default=0)
     if given is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.load.sources import name_in_transformers
 from foreword.config.settings import setting
 from foreword.errors import UserError
-from foreword.export.peft_folder import read_config, write_adapter
+from foreword.export.peft_folder import read_bos, read_config, write_adapter
 from foreword.export.peft_ia3 import ia3_from_peft, ia3_to_peft
 from foreword.export.peft_lora import lora_from_peft, lora_to_peft
 from foreword.export.peft_prompt import (
@@ -101,7 +101,9 @@ def to_peft(prompt: Prompt, folder: str | Path, *, kind: str | None = None) -> P
     (n, 2 L H D) in the order K_0, V_0, K_1, V_1 ..., keys after the rotary embedding. With a
     backbone in hand its layers are compared; without, the numbers in the names of the attention
     modules tell the layers. Low-rank updates become LORA, rescaled states IA3. The base model is
-    named as transformers opens it: of the packaged one that is its hub id.
+    named as transformers opens it: of the packaged one that is its hub id. Behind a prompt that
+    begins with the tokenizer's first tokens (``Injection.bos``) PEFT's rows must go without them:
+    ``tokenizer(text, add_special_tokens=False)``.
 
     Raises UserError for what PEFT cannot represent exactly, and where the folder holds something.
     """
@@ -126,7 +128,7 @@ def to_peft(prompt: Prompt, folder: str | Path, *, kind: str | None = None) -> P
         "task_type": TASK_TYPES[prompt.backbone["architecture"]][0],
         **own,
     }
-    return write_adapter(Path(folder), config, tensors)
+    return write_adapter(Path(folder), config, tensors, injection.bos)
 
 
 def base_of(prompt: Prompt) -> str:
@@ -177,8 +179,9 @@ def from_peft(folder: str | Path, backbone: Backbone, task: Task) -> Prompt:
         known = ", ".join(known for layout in LAYOUTS.values() for known in layout.kinds)
         raise UserError(f"{folder}: is a PEFT adapter of type {kind}; {known} can be imported")
     version = config.get("peft_version")
+    injection = LAYOUTS[method].read(folder, config, backbone, task)
     return Prompt(
-        injection=LAYOUTS[method].read(folder, config, backbone, task),
+        injection=replace(injection, bos=read_bos(folder)),
         task=task,
         backbone={
             "name": backbone.name,

@@ -22,13 +22,21 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 TENSOR = "prompt_embeddings"
 """The one tensor of a prompt."""
+BESIDE = "foreword.json"
+"""What PEFT has no place for, and leaves alone."""
 
 
-def write_adapter(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
-    """Write settings and tensors, whole or not at all, to a folder that holds nothing."""
+def write_adapter(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], bos: int = 0
+) -> Path:
+    """Write settings and tensors, whole or not at all, to a folder that holds nothing.
+
+    ``bos`` (``Injection.bos``) stands in a file beside them, for an import to find.
+    """
     text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True)
     content = save(dict(tensors), metadata={"format": "pt"})
-    return _write_folder(folder, {CONFIG: text.encode(), WEIGHTS: content})
+    written = {CONFIG: text.encode(), WEIGHTS: content}
+    return _write_folder(folder, written | ({BESIDE: b'{"bos": %d}' % bos} if bos else {}))
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
@@ -54,6 +62,17 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
+def read_bos(folder: Path) -> int:
+    """Read ``Injection.bos``: 0 where PEFT wrote the folder; raises UserError for no count."""
+    path = folder / BESIDE
+    if not path.exists():
+        return 0
+    found = _read_object(path).get("bos")
+    if type(found) is not int or found < 0:
+        raise UserError(f"{path}: 'bos' is {found!r}, not a count")
+    return found
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Read the settings; raises UserError where there are none."""
     path = folder / CONFIG
@@ -63,6 +82,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         inner = sorted(found.parent.name for found in folder.glob(f"*/{CONFIG}"))
         hint = f"; did you mean {folder / inner[0]}?" if inner else ""
         raise UserError(f"{folder}: is no PEFT adapter, it lacks {CONFIG}{hint}")
+    return _read_object(path)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

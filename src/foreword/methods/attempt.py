@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import behind
 from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
@@ -113,8 +114,8 @@ def _query(task: Bound, target: Injection, rows: Sequence[Row]) -> Tensor:
     room = room_for(backbone, target)
     total = torch.zeros(backbone.width, device=backbone.device)
     for row in rows:
-        ids = task.train_example(row, room).example.ids
-        real = [token for token in ids if token < backbone.vocabulary]
+        (example,) = behind([task.train_example(row, room).example], target)
+        real = [token for token in example.ids if token < backbone.vocabulary]
         total += backbone.embed(real).float().amax(0)
     return total / len(rows)
 

@@ -60,11 +60,12 @@ class Cartridge:
                 "model's positions hold"
             )
         kv = read_kv(task.backbone, ids[: self.length], sites)
-        return PrefixWithSink(PrefixKV.on(task.backbone, kv), self.sink)
+        bos = len(task.backbone.text.around[0])
+        return PrefixWithSink(PrefixKV.on(task.backbone, kv, bos), self.sink)
 
 
 def text_ids(backbone: Backbone, path: Path) -> list[int]:
-    """Return a text file's tokens after the tokenizer's own first ones.
+    """Return a text file's tokens after the tokenizer's own first ones, which stand once.
 
     Raises UserError for a file that cannot be read as text.
     """
@@ -75,7 +76,7 @@ def text_ids(backbone: Backbone, path: Path) -> list[int]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: is no UTF-8 text; convert it first") from None
     with reading(str(path)):
-        return [*backbone.text.around[0], *backbone.text.ids(text)]
+        return [*backbone.text.around[0], *backbone.text.body(text)]
 
 
 def check_length(path: Path, ids: Sequence[int], length: int) -> None:
@@ -95,13 +96,14 @@ class PrefixWithSink(Trainable):
     def __init__(self, prefix: PrefixKV, sink: int) -> None:
         super().__init__()
         whole = prefix()
-        self.positions = whole.positions
+        self.positions, self.bos = whole.positions, whole.bos
         self.sunk = _part(whole, slice(sink)).requires_grad_(False)
         self.rest = _part(whole, slice(sink, None))
 
     def forward(self) -> Injection:
         """Return all positions in one prefix."""
-        return Injection(kv=in_turn(self.sunk().kv, self.rest().kv), positions=self.positions)
+        kv = in_turn(self.sunk().kv, self.rest().kv)
+        return Injection(kv=kv, positions=self.positions, bos=self.bos)
 
 
 def _part(whole: Injection, places: slice) -> PrefixKV:

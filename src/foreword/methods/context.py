@@ -63,9 +63,8 @@ class Context:
         check_template(task)
         shown = [task.demonstration(row) for row in self._chosen(task, rows, seed)]
         pieces = _tokens(task.backbone, shown)
-        prefix = PrefixKV.on(
-            task.backbone, read_kv(task.backbone, list(itertools.chain(*pieces)), sites)
-        )
+        kv = read_kv(task.backbone, list(itertools.chain(*pieces)), sites)
+        prefix = PrefixKV.on(task.backbone, kv, len(pieces[0]))
         owners = [n - 1 for n, piece in enumerate(pieces) for _ in piece]
         hidden: Sequence[tuple[int, ...]] = [()] * len(rows)
         if self.leave_one_out:

@@ -56,9 +56,8 @@ class Soft:
             return self._as_another(task, rows, seed)
         if task.virtual:
             return SoftPrompt(torch.cat(self._placed(task, rows, seed)), leading=0)
-        return SoftPrompt(
-            self._embeddings(task, rows, length, self.start_text, seed), leading=length
-        )
+        embeds, bos = self._embeddings(task, rows, length, seed)
+        return SoftPrompt(embeds, leading=length, bos=bos)
 
     def _as_another(self, task: Bound, rows: Sequence[Row], seed: int) -> SoftPrompt:
         asked = task.virtual or self.length
@@ -74,11 +73,13 @@ class Soft:
                     f"{where}: has {len(embeds)} virtual tokens, and {asked} are asked for; "
                     f"ask for {len(embeds)}, or choose another start"
                 )
-            return Injection(embeds=embeds, leading=0 if task.virtual else len(embeds))
+            if task.virtual:
+                return Injection(embeds=embeds)
+            return Injection(embeds=embeds, leading=len(embeds), bos=injection.bos)
 
         found, notes = choose_start(self.start, task, rows, seed, fitting)
         assert found.embeds is not None
-        return SoftPrompt(found.embeds, found.leading, notes)
+        return SoftPrompt(found.embeds, found.leading, found.bos, notes)
 
     def _placed(self, task: Bound, rows: Sequence[Row], seed: int) -> list[Tensor]:
         made = []
@@ -86,33 +87,44 @@ class Soft:
             if text is not None:
                 made.append(task.backbone.embed(task.backbone.text.ids(text)).float())
             else:
-                made.append(self._embeddings(task, rows, size, self.start_text, seed + number))
+                made.append(self._embeddings(task, rows, size, seed + number, inside=True)[0])
         return made
 
     def _embeddings(
-        self, task: Bound, rows: Sequence[Row], length: int, text: str | None, seed: int
-    ) -> Tensor:
+        self, task: Bound, rows: Sequence[Row], length: int, seed: int, *, inside: bool = False
+    ) -> tuple[Tensor, int]:
+        """Return where virtual tokens start, (length, width), and how many of them are BOS."""
         backbone = task.backbone
         if self.start == "random":
             spread = backbone.embed(range(backbone.vocabulary)).float().std()
             noise = torch.Generator().manual_seed(seed)
             drawn = torch.randn(length, backbone.width, generator=noise).to(backbone.device)
-            return torch.mul(drawn, spread)
-        ids = start_ids(
-            self.start, task, rows, length=length, text=text, shots=self.shots, seed=seed
+            return torch.mul(drawn, spread), 0
+        ids, bos = start_ids(
+            self.start,
+            task,
+            rows,
+            length=length,
+            text=self.start_text,
+            shots=self.shots,
+            seed=seed,
+            inside=inside,
         )
-        return backbone.embed(ids).float()
+        return backbone.embed(ids).float(), bos
 
 
 class SoftPrompt(Trainable):
     """The embeddings of a soft prompt: (n, width)."""
 
-    def __init__(self, embeds: Tensor, leading: int, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, embeds: Tensor, leading: int, bos: int = 0, notes: Sequence[str] = ()
+    ) -> None:
         super().__init__()
+        self.bos = bos
         self.notes = notes
         self.embeds = nn.Parameter(embeds.detach().clone())
         self.leading = leading
 
     def forward(self) -> Injection:
         """Return the embeddings as they are."""
-        return Injection(embeds=self.embeds, leading=self.leading)
+        return Injection(embeds=self.embeds, leading=self.leading, bos=self.bos)

@@ -27,7 +27,7 @@ _FIELDS = {
     "versions",
     "scores",
 }
-_OPTIONAL = {"patches"}
+_OPTIONAL = {"bos", "patches"}
 ARCHITECTURES = ("causal", "masked", "encoder-decoder")
 """Those of :mod:`foreword.backbone.load.folder`, which takes a second to import."""
 
@@ -86,9 +86,9 @@ def _partner(where: str, name: str, patches: Mapping[str, Any]) -> str | None:
 
 
 def _check_kinds(where: str, meta: Mapping[str, Any]) -> None:
-    for name in ("leading", "positions"):
-        if not isinstance(meta[name], int) or isinstance(meta[name], bool) or meta[name] < 0:
-            raise UserError(f"{where}: metadata '{name}' is {meta[name]!r}, not a count")
+    for name in ("leading", "positions", "bos"):
+        if type(count := meta.get(name, 0)) is not int or count < 0:
+            raise UserError(f"{where}: metadata '{name}' is {count!r}, not a count")
     for name in ("method", "task", "backbone", "data", "versions", "scores"):
         if not isinstance(meta[name], dict):
             raise UserError(f"{where}: metadata '{name}' is not an object")

@@ -81,11 +81,13 @@ class Task(ABC):
 class Bound(ABC):
     """A task bound to a backbone: an ``Objective`` to train on, which also answers rows.
 
-    Knows nothing of methods: it runs whatever injection it is given.
+    Knows nothing of methods: it runs whatever injection it is given. ``begun`` says that a method
+    starts behind another that begins with the tokenizer's first tokens.
     """
 
     tokens: tuple[int, ...] | None = None
     classes: int = 0
+    begun: bool = False
 
     def __init__(self, task: Task, backbone: Backbone, template: str) -> None:
         self.task = task

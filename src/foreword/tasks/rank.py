@@ -154,9 +154,8 @@ class Ranker(Bound):
         targets = tuple((b, j) for b, path in enumerate(paths) for j in range(-1, len(path) - 1))
         answers = tuple(token for path in paths for token in path)
         self.backbone.check_scored(answers)
-        return Example(
-            filled.ids, filled.slot, tuple(path[:-1] for path in paths), targets, answers
-        )
+        branches = tuple(path[:-1] for path in paths)
+        return Example(filled.ids, filled.slot, branches, targets, answers, filled.bos)
 
     def train_example(self, row: Row, room: int) -> Encoded:
         """Return the row with all its candidates; the bits of ``gold`` are the right ones."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.example import common_lead
+from foreword.backbone.example import behind, common_lead
 from foreword.data.row import Row
 from foreword.data.sample import stratified
 from foreword.engine.lower_layers import LowerLayers
@@ -64,8 +64,8 @@ def encode(
     Raises UserError for rows that ``mixup`` cannot mix.
     """
     room = room_for(backbone, outline)
-    train_items = [objective.train_example(row, room) for row in train]
-    dev_items = [objective.dev_example(row, room) for row in dev]
+    train_items = _behind([objective.train_example(row, room) for row in train], outline)
+    dev_items = _behind([objective.dev_example(row, room) for row in dev], outline)
     for name, items in (("training", train_items), ("dev", dev_items)):
         cut = sum(item.truncated for item in items)
         if cut:
@@ -99,6 +99,14 @@ def encode(
         budget=budget,
         counts=counts or {"": len(train)},
     )
+
+
+def _behind(items: Sequence[Encoded], outline: Injection | Mixture) -> list[Encoded]:
+    """Return items as rows that follow the injection, of several that of their task."""
+    if isinstance(outline, Mixture):
+        outline = outline.of_rows([item.task for item in items])
+    examples = behind([item.example for item in items], outline)
+    return [replace(i, example=e) for i, e in zip(items, examples, strict=True)]
 
 
 def _sample(

@@ -19,8 +19,8 @@ def dropped(
     The choice is drawn anew in every step and is the same for all of its rows and layers (token
     dropout, as in context tuning: Lu et al. 2025, arXiv:2507.04221). Keys that stay keep the
     positions they were read at, and rows begin where they would; of leading virtual tokens the
-    others close up; those in a template are set to zero. One of each always stays. Patches,
-    weights and heads are left alone.
+    others close up; those in a template are set to zero. One of each always stays, and so do the
+    tokenizer's first tokens (``Injection.bos``). Patches, weights and heads are left alone.
     """
     if isinstance(injection, Mixture):
         parts = tuple(_dropped(part, share, chance) for part in injection.parts)
@@ -34,6 +34,7 @@ def _dropped(injection: Injection, share: float, chance: torch.Generator) -> Inj
     def places(size: int) -> Tensor:
         if size not in kept:
             kept[size] = _kept(size, share, chance)
+            kept[size][: injection.bos] = True
         return kept[size]
 
     made = injection

@@ -65,17 +65,17 @@ def start_prefix(
         found, notes = choose_start(
             start, task, rows, seed, partial(_prefix_of, sites=sites, length=length)
         )
-        prefix = PrefixKV(found.kv, found.positions, notes)
+        prefix = PrefixKV(found.kv, found.positions, found.bos, notes)
     elif start == "random":
         prefix = PrefixKV.on(backbone, _draw(task, sites, length or USUAL, seed))
     else:
-        ids = start_ids(start, task, rows, length=length, text=text, shots=shots, seed=seed)
+        ids, bos = start_ids(start, task, rows, length=length, text=text, shots=shots, seed=seed)
         if len(ids) >= backbone.longest:
             raise UserError(
                 f"the start's text has {len(ids)} tokens and the model "
                 f"{backbone.longest} positions; use fewer `shots` or give `length`"
             )
-        prefix = PrefixKV.on(backbone, read_kv(backbone, ids, sites))
+        prefix = PrefixKV.on(backbone, read_kv(backbone, ids, sites), bos)
         if start == "demonstrations" and length is None:
             prefix.notes = labels_not_shown(
                 task, rows, choose_demonstrations(task, rows, shots, seed)
@@ -139,31 +139,41 @@ def _prefix_of(
             f"{'one length' if length is None else f'`length={length}`'} is asked for; leave that "
             "out, or choose another start"
         )
-    return Injection(kv=kv, positions=injection.positions)
+    bos = injection.bos if kv.keys() == injection.kv.keys() else 0
+    return Injection(kv=kv, positions=injection.positions, bos=bos)
 
 
 class PrefixKV(Trainable):
     """Keys (H, P, D) and values (H, P, D') by attention module."""
 
-    def __init__(self, kv: Mapping[str, KV], positions: int, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, kv: Mapping[str, KV], positions: int, bos: int = 0, notes: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.sites = list(kv)
-        self.positions = positions
+        self.positions, self.bos = positions, bos
         self.notes = notes
         self.keys = nn.ParameterList([as_float32(kv[s].keys) for s in self.sites])
         self.values = nn.ParameterList([as_float32(kv[s].values) for s in self.sites])
 
     @staticmethod
-    def on(backbone: Backbone, kv: Mapping[str, KV]) -> PrefixKV:
-        """Make a prefix, which takes up positions where the model counts them."""
+    def on(backbone: Backbone, kv: Mapping[str, KV], bos: int = 0) -> PrefixKV:
+        """Make a prefix, which takes up positions where the model counts them.
+
+        Its ``bos`` first positions stand for those of a row where it holds all that the model
+        keeps of a text. Where it does not, as in the upper layers alone, rows keep their own.
+        """
+        whole = kv.keys() == backbone.sites.keys() and bos > 0 and backbone.can_prefill
         kept = {name: backbone.sites[name].kept(each) for name, each in kv.items()}
         length = next(iter(kept.values())).keys.shape[1]
-        return PrefixKV(kept, length if backbone.positions_follow_prefix else 0)
+        positions = length if backbone.positions_follow_prefix else 0
+        return PrefixKV(kept, positions, bos if whole else 0)
 
     def forward(self) -> Injection:
         """Return the keys and values as they are."""
         pairs = zip(self.sites, self.keys, self.values, strict=True)
-        return Injection(kv={s: KV(k, v) for s, k, v in pairs}, positions=self.positions)
+        kv = {s: KV(k, v) for s, k, v in pairs}
+        return Injection(kv=kv, positions=self.positions, bos=self.bos)
 
 
 class Reparameterized(Trainable):

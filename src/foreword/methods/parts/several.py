@@ -47,6 +47,13 @@ class Several:
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Together:
         """Build all parts; raises UserError where two of them fill the same place."""
         parts = [method.build(task, rows, seed) for method in self.methods]
+        with torch.no_grad():
+            held: list[Injection] = [part() for part in parts]
+        if any(each.kv and each.bos for each in held):  # and virtual tokens stand behind those
+            begun = task.changed(begun=True)
+            for n, each in enumerate(held):
+                if each.embeds is not None:
+                    parts[n] = self.methods[n].build(begun, rows, seed)
         made = Together(parts, [method.rate for method in self.methods])
         with torch.no_grad():
             try:

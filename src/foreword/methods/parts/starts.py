@@ -39,15 +39,20 @@ def start_ids(
     text: str | None,
     shots: int | None,
     seed: int,
-) -> list[int]:
-    """Return the real tokens to start from, for every start but "random".
+    inside: bool = False,
+) -> tuple[list[int], int]:
+    """Return the real tokens to start from, for every start but "random", and ``Injection.bos``.
 
     ``vocabulary``: tokens drawn at random (Lester et al. 2021, section 3.2). ``text``: the text
     given, or the task's own description. ``labels``: the words of the labels (ibid., "class
     label"). ``demonstrations``: ``shots`` rows with their answers, spread over the classes (Li
     and Liang 2021, section 6.5, start from real words). With ``length``, text is repeated to at
     least that many tokens and its last ones are kept, so that whole demonstrations stand next to
-    the row; without, all of it is used. The tokenizer's first tokens stand in front alone.
+    the row; without, all of it is used.
+
+    The tokenizer's first tokens stand in front alone, also of a text that is cut, and rows of a
+    causal model go without theirs. Models of other architectures number the positions of a row
+    from 0: their rows keep them, and a text that is cut has none. ``inside`` a row there are none.
     """
     chance = random.Random(seed)
     tokens = task.backbone.text
@@ -55,7 +60,7 @@ def start_ids(
         special = set(tokens.tokenizer.all_special_ids)
         known = min(len(tokens.tokenizer), task.backbone.vocabulary)
         plain = [i for i in range(known) if i not in special]
-        return chance.choices(plain, k=length or USUAL)
+        return chance.choices(plain, k=length or USUAL), 0
     if start == "text":
         source = task.instruction() if text is None else text
     elif start == "labels":
@@ -64,12 +69,14 @@ def start_ids(
             raise UserError("start 'labels' needs a task with labels; use 'text'")
     else:
         source = "".join(map(task.demonstration, choose_demonstrations(task, rows, shots, seed)))
-    own = tokens.ids(source)
+    own = tokens.body(source)
     if not own:
         raise UserError(f"start '{start}': the text is empty; give `start_text`")
-    first = list(tokens.around[0])
-    if length is None or length == len(first) + len(own):
-        return [*first, *own]
-    first = first if length > len(first) + len(own) else []
-    rest = length - len(first)
-    return [*first, *(own * -(-rest // len(own)))[-rest:]]
+    causal = task.backbone.is_causal
+    first = () if inside or task.begun else tokens.around[0]
+    if length is not None:
+        least = len(first) + (1 if causal else len(own))
+        first = first if length >= least else ()
+        rest = length - len(first)
+        own = (own * -(-rest // len(own)))[-rest:]
+    return [*first, *own], len(first) if causal else 0

@@ -210,7 +210,9 @@ class LabelExamples(Bound):
             targets += [(len(branches) + b, len(left) + j) for b, j in plan.targets]
             branches += [(*left, *path, *right) for path in plan.branches or ((),)]
         answers = plan.answers * len(slots)
-        return Example(filled.ids, filled.slot, tuple(branches), tuple(targets), answers)
+        return Example(
+            filled.ids, filled.slot, tuple(branches), tuple(targets), answers, filled.bos
+        )
 
     def train_example(self, row: Row, room: int) -> Encoded:
         """Return the row with the nodes of its gold label's words, or with all nodes."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.tokenizer import reading
+from foreword.backbone.tokenizer import begins_with, reading
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
@@ -23,13 +23,14 @@ class FilledTemplate:
 
     ``slot`` is the index of the answer. ``left`` is the literal text right before it, after which
     the answer is tokenized; a space at its end belongs to the answer. ``truncated`` tells whether
-    a field was shortened or a demonstration left out.
+    a field was shortened or a demonstration left out. ``bos`` is as in ``Example``.
     """
 
     ids: tuple[int, ...]
     slot: int
     left: str
     truncated: bool
+    bos: int = 0
 
 
 def fill_template(
@@ -140,7 +141,7 @@ def _once(
             left = piece
             piece = piece.rstrip(" ")
         own = backbone.text.ids(piece)
-        ids += own[len(first) :] if index == 0 and ids and _begins(own, first) else own
+        ids += own[len(first) :] if index == 0 and ids and begins_with(own, first) else own
     if backbone.has_two_stacks:
         slot = len(ids)
     if not backbone.is_causal:
@@ -150,12 +151,8 @@ def _once(
             f"template {template.source!r}: text after [mask] is never seen by a causal model; "
             "put [mask] at the end, or use a masked model"
         )
-    return FilledTemplate(tuple(ids), slot, left, truncated)
-
-
-def _begins(ids: Sequence[int], first: Sequence[int]) -> bool:
-    """Whether a text writes the tokenizer's first tokens itself, which then stand once."""
-    return bool(first) and tuple(ids[: len(first)]) == tuple(first)
+    bos = len(first) if backbone.is_causal and begins_with(ids, first) else 0
+    return FilledTemplate(tuple(ids), slot, left, truncated, bos)
 
 
 def virtual_count(backbone: Backbone, soft: VirtualTokens) -> int:

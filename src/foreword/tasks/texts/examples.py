@@ -260,7 +260,8 @@ class TextExamples(Bound):
         truncated = len(answer) > longest
         answer = answer[:longest] if truncated else [*answer, *end]  # what is cut does not end here
         targets = tuple((0, j) for j in range(-1, len(answer) - 1))
-        example = Example(filled.ids, filled.slot, (tuple(answer[:-1]),), targets, tuple(answer))
+        branches, answers = (tuple(answer[:-1]),), tuple(answer)
+        example = Example(filled.ids, filled.slot, branches, targets, answers, filled.bos)
         return Encoded(example, len(answer), truncated or filled.truncated)
 
     def _conversation(self, row: Row, room: int) -> Encoded:
@@ -293,7 +294,8 @@ class TextExamples(Bound):
             talk, truncated = replace(talk, messages=shorter), True
         targets = tuple((0, place - 1) for place in said.said)
         answers = tuple(said.ids[place] for place in said.said)
-        example = Example(filled.ids, filled.slot, (said.ids[:-1],), targets, answers)
+        branches = (said.ids[:-1],)
+        example = Example(filled.ids, filled.slot, branches, targets, answers, filled.bos)
         return Encoded(example, len(answers), truncated or filled.truncated)
 
     def demonstration(self, row: Row) -> str:

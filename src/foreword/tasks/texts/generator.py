@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foreword.backbone.decode import Decoding, decode
-from foreword.backbone.example import Example, common_lead
+from foreword.backbone.example import Example, behind, common_lead
 from foreword.data.row import Row
 from foreword.engine.passes import buckets, infer, share
 from foreword.injection import Injection, Mixture
@@ -171,7 +171,8 @@ class Generator(TextExamples):
         self.check(rows, answers=False)
         room = room_for(self.backbone, injection)
         filled = [self._fill_row(row, room, before) for row in rows]
-        examples = [Example(each.ids, each.slot, ((),), ()) for each in filled]
+        whole = [Example(each.ids, each.slot, ((),), (), (), each.bos) for each in filled]
+        examples = behind(whole, injection)
         more = self.task.decoding.max_new_tokens
         longest = max((e.length for e in examples), default=0) + more
         mixture = Mixture.of(injection, len(rows))
