@@ -188,6 +188,25 @@ def doomed_run(out: Path, line: int, resume: bool) -> None:
     toy_run(out, resume=resume)
 
 
+def doomed_answers(arguments: list[str], at_once: int, row: int) -> None:
+    """Run ``predict`` in parts of so many rows, and be killed before a row's answer is written."""
+    from foreword.cli.main import run
+    from foreword.evaluation import answer_file
+
+    torch.set_num_threads(1)
+    answer_file.AT_ONCE = at_once
+    written, left = answer_file.answer_columns, [row]
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if not left[0]:
+            die()
+        return written(*arguments, **options)
+
+    answer_file.answer_columns = counted  # type: ignore[assignment]
+    os._exit(run(arguments))
+
+
 def command(arguments: list[str], errors: Path, pause_at: int) -> None:
     """Run a command line and exit as it does; pause after a step, until ``release`` is called."""
     from foreword.cli.main import run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 
 from foreword.data.read import read_rows
 from foreword.evaluation import answer_file
-from toys import rows, write
+from processes import PATIENCE, process
+from quick import first
+from toys import doomed_answers, rows, write
 
 Cli = Callable[..., Any]
 N = 11
@@ -71,6 +74,27 @@ def test_what_is_stopped_ends_in_the_same_bytes(
     assert out.read_bytes() == whole.read_bytes()
     assert not partial.exists()
     assert [row.fields["text"] for row in read_rows(out)] == [r.fields["text"] for r in rows(N)]
+
+
+@pytest.mark.parametrize("row", first(1, [6, 1, 5, N]))
+def test_a_process_that_is_killed_is_gone_on_with_to_the_same_bytes(
+    row: int, world: Any, cli: Cli, data: Path, tmp_path: Path
+) -> None:
+    whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
+    assert cli(*command(world, data, whole)).status == 0
+    asked = command(world, data, out)
+    killed = process(doomed_answers, list(map(str, asked)), answer_file.AT_ONCE, row)
+    killed.join(PATIENCE)
+    assert killed.exitcode == -signal.SIGKILL
+    done = (row - 1) // 4 * 4
+    partial = out.with_name("out.csv.partial")
+    assert len(partial.read_bytes().splitlines()) == 1 + done
+    assert not out.exists()
+    again = cli(*asked)
+    assert again.status == 0, again.err
+    assert (f"{done} of {N} rows are answered already" in again.err) == bool(done)
+    assert out.read_bytes() == whole.read_bytes()
+    assert not partial.exists()
 
 
 @pytest.mark.parametrize("torn", [1, 30, 300])
