@@ -7,13 +7,15 @@ import datetime
 import io
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foreword.data.read import read_rows
+from foreword.data import encodings, tables
+from foreword.data.read import iterate_rows, read_rows
+from foreword.data.row import Row
 from foreword.data.tables import cells, find_delimiter, parse_delimiter
 from foreword.errors import UserError
 from foreword.reporter import Reporter
@@ -208,6 +210,39 @@ def test_what_csv_writes_is_read_as_it_was(rows: list[list[str]], sign: str) -> 
     assert [row for _, row in cells(file.getvalue(), sign)] == rows
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.text('a ",\n\r;', max_size=40), st.integers(1, 9), st.booleans())
+def test_cells_of_a_text_in_parts_are_those_of_the_whole(text: str, n: int, quoted: bool) -> None:
+    parts = [text[start : start + n] for start in range(0, len(text), n)]
+    assert list(cells(parts, ",", quoted=quoted)) == list(cells(text, ",", quoted=quoted))
+
+
+class Counted(Row):
+    """A row that counts how many there are at once."""
+
+    alive: ClassVar[set[int]] = set()
+    most: ClassVar[int] = 0
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        Counted.alive.add(id(self))
+        Counted.most = max(Counted.most, len(Counted.alive))
+
+    def __del__(self) -> None:
+        Counted.alive.discard(id(self))
+
+
+def test_a_table_is_read_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "Row", Counted)
+    monkeypatch.setattr(encodings, "PART", 100)
+    path = tmp_path / "a.csv"
+    path.write_text("id,text\n" + "".join(f'{n},"ä\n{n}"\n' for n in range(500)), "utf-8")
+    assert [row.fields["id"] for row in iterate_rows(path)] == [str(n) for n in range(500)]
+    assert 1 <= Counted.most <= 3
+    largest = max(len(part) for part in encodings.read_parts(path, "a.csv")[0]())
+    assert largest <= 100
+
+
 @pytest.mark.parametrize(
     ("text", "sign"),
     [
@@ -220,7 +255,7 @@ def test_what_csv_writes_is_read_as_it_was(rows: list[list[str]], sign: str) -> 
     ],
 )
 def test_the_header_and_most_rows_decide(text: str, sign: str | None) -> None:
-    assert find_delimiter(text) == sign
+    assert find_delimiter(lambda: [text]) == sign
 
 
 def test_one_column_needs_no_quotes(tmp_path: Path) -> None:

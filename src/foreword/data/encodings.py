@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeAlias
 
 from foreword.errors import UserError
+
+Parts: TypeAlias = Callable[[], Iterable[str]]
+"""What reads a text in parts, from the beginning at each call."""
+
+PART = 1 << 18
+"""Bytes of a file that are read at once."""
 
 MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -54,6 +63,34 @@ def decode(data: bytes, name: str, *, western: bool = False) -> tuple[str, str]:
     if not text.strip():
         raise UserError(f"{name}: the file is empty; write at least one row")
     return text, encoding
+
+
+def read_parts(path: Path, name: str, *, western: bool = False) -> tuple[Parts, str]:
+    """Return what reads the text of a file, and its encoding; of UTF-8 and UTF-16 a part is held.
+
+    The arguments, and what is raised, are those of :func:`decode`.
+    """
+    mark = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            mark = next((mark for mark in MARKS if file.peek(len(mark)).startswith(mark)), b"")
+    encoding = MARKS.get(mark, "utf-8")
+
+    def parts() -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder(encoding)()
+        with path.open("rb") as file:
+            file.seek(len(mark))
+            while data := file.read(PART):
+                yield decoder.decode(data)
+        yield decoder.decode(b"", final=True)
+
+    try:
+        if path.is_file() and sum(bool(part.strip()) for part in parts()):
+            return parts, encoding
+    except UnicodeDecodeError:
+        pass
+    text, encoding = decode(path.read_bytes(), name, western=western)
+    return lambda: [text], encoding
 
 
 def has_mark(data: bytes) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.data.bad_rows import OnBad, refuse
-from foreword.data.encodings import MARKS, decode
+from foreword.data.encodings import MARKS, decode, read_parts
 from foreword.data.nested import questions
 from foreword.data.row import Row, kind
 from foreword.data.spreadsheet import AS_CSV, read_spreadsheet
@@ -53,6 +53,10 @@ def read_file(
         raise UserError(f"{name}: cannot tell its format from the ending '{suffix}'; {hint}")
     if suffix in LINES and not zipped and delimiter is None:
         return json_lines(_lines_of(path, name), name, on_bad=on_bad)
+    if suffix in TABLES and not zipped:
+        parts, encoding = read_parts(path, name, western=True)
+        _say_guessed(encoding, name, report)
+        return read_table(parts, name, delimiter=delimiter, on_bad=on_bad, report=report)
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if zipped else data
@@ -73,18 +77,22 @@ def read_text(
     """Read the rows of a file's bytes; without its ``suffix``, the first sign tells the format."""
     western = suffix is None or suffix in TABLES
     text, encoding = decode(data, name, western=western)
-    if encoding == "windows-1252":
-        report.line(f"{name}: is not UTF-8; read as Windows-1252, as Excel for Windows saves CSV")
+    _say_guessed(encoding, name, report)
     if suffix is None:
         suffix = {"{": ".jsonl", "[": ".json"}.get(text.lstrip()[0], ".csv")
     if suffix in TABLES:
-        return read_table(text, name, delimiter=delimiter, on_bad=on_bad, report=report)
+        return read_table(lambda: [text], name, delimiter=delimiter, on_bad=on_bad, report=report)
     if delimiter is not None:
         raise UserError(f"{name}: `delimiter` is for CSV and TSV files; leave it out")
     if suffix == ".json":
         return _json(text, name)
     # Not str.splitlines: U+2028 and its like may stand inside a JSON string.
     return json_lines(text.split("\n"), name, on_bad=on_bad)
+
+
+def _say_guessed(encoding: str, name: str, report: Reporter) -> None:
+    if encoding == "windows-1252":
+        report.line(f"{name}: is not UTF-8; read as Windows-1252, as Excel for Windows saves CSV")
 
 
 def _suffix(name: str) -> tuple[str, bool]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.data.duplicates import key_of
-from foreword.data.encodings import decode
+from foreword.data.encodings import read_parts
 from foreword.data.row import Row
 from foreword.data.tables import DELIMITERS, find_delimiter
 
@@ -105,7 +105,7 @@ def ending(path: Path) -> tuple[str, ...]:
     usual = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
     if usual is None or not path.is_file():
         return ()
-    found = find_delimiter(decode(path.read_bytes(), str(path), western=True)[0])
+    found = find_delimiter(read_parts(path, str(path), western=True)[0])
     if found in (None, usual):
         return ()
     return (f"{path}: is read with a {DELIMITERS.get(found or '', repr(found))} between cells",)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 from foreword.data.bad_rows import OnBad
+from foreword.data.encodings import Parts
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.reporter import SILENT, Reporter
@@ -21,32 +23,44 @@ _LINE_END = re.compile("\r\n|\n|\r")
 _EXCEL = re.compile('\ufeff?"?sep=(.)"?(?:\r\n|\n|\r)')
 """The line with which Excel is told the delimiter of a file."""
 
+EXCEL = 16
+"""Signs of a text among which such a line ends."""
+
 
 def read_table(
-    text: str, name: str, *, delimiter: str | None, on_bad: OnBad, report: Reporter = SILENT
+    text: Parts, name: str, *, delimiter: str | None, on_bad: OnBad, report: Reporter = SILENT
 ) -> Iterator[Row]:
     """Read rows of cells under a header; all cells are texts. ``delimiter`` None finds it.
 
-    Where quotes make rows uneven, and without them all rows have as many cells, they are text.
+    The text is read once to see how its rows are written, and once more for the rows, of which one
+    is in memory. Where quotes make rows uneven, and without them all rows have as many cells, they
+    are text.
     ``on_bad`` is given the error of each row that has other cells than the header; ``report`` hears
     of what may be meant otherwise: cells over several lines, and one column that may be several.
     """
     sign = delimiter or find_delimiter(text)
-    rows = list(_stray_quotes_as_text(cells(text, sign), text, sign, name, report))
-    if not _even(rows) and _even(plain := list(cells(text, sign, quoted=False))):
+
+    def quoted(hears: Reporter) -> Iterator[tuple[int, list[str]]]:
+        return _stray_quotes_as_text(_scan(text(), sign), sign, name, hears)
+
+    def plain() -> Iterator[tuple[int, list[str]]]:
+        return cells(text(), sign, quoted=False)
+
+    rows = partial(quoted, SILENT)
+    if not _even(quoted(report)) and _even(plain()):
         rows = plain
-    if other := _other_delimiter(text, rows):
+    if other := _other_delimiter(rows()):
         one = len(other) == 1 and other.isprintable()
         mend = f"give `delimiter={other}`" if one else "write a tab in its place"
         report.line(f"{name}: read as one column; if {other!r} parts its cells, {mend}")
     called = DELIMITERS.get(sign or ",", f"'{sign}'")
     mend = f"fill the row, or quote a cell that holds a {called}"
-    return under_header(_without_margins(rows), name, mend=mend, on_bad=on_bad)
+    _, header = next(_filled(rows()), (1, []))
+    return under_header(_without_margins(rows(), header), name, mend=mend, on_bad=on_bad)
 
 
 def _stray_quotes_as_text(
-    rows: Iterable[tuple[int, list[str]]],
-    text: str,
+    rows: Iterable[tuple[int, list[str], str]],
     sign: str | None,
     name: str,
     report: Reporter,
@@ -56,16 +70,14 @@ def _stray_quotes_as_text(
     This is so between tabs, which texts seldom hold, and where the row has other cells than the
     header. In other tables "Hello, you" with a line break in it looks the same, and stays.
     """
-    lines: list[str] = []
     width, doubtful = 0, []
-    for line, row in rows:
+    for line, row, written in rows:
         width = width or (len(row) if any(map(str.strip, row)) else 0)
         more = sum(len(_LINE_END.findall(cell)) for cell in row)
         if not more:
             yield line, row
             continue
-        lines = lines or _LINE_END.split(text)
-        inside = enumerate(lines[line - 1 : line + more], start=line)
+        inside = enumerate(_LINE_END.split(written)[: more + 1], start=line)
         parts = [(n, next(cells(each, sign))[1]) for n, each in inside if each.strip()]
         whole = all(len(part) == width for _, part in parts)
         if whole and (sign == "\t" or len(row) != width):
@@ -79,9 +91,10 @@ def _stray_quotes_as_text(
         report.line(f"{doubtful[0]}{others}; if its quotes are text, double and quote them")
 
 
-def _without_margins(rows: Sequence[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
+def _without_margins(
+    rows: Iterable[tuple[int, list[str]]], header: Sequence[str]
+) -> Iterator[tuple[int, list[str]]]:
     """Leave out the spaces behind delimiters, or before them, where all of the header have one."""
-    _, header = next(_filled(rows), (1, []))
     left = len(header) > 1 and all(cell.startswith(" ") for cell in header[1:])
     right = len(header) > 1 and all(cell.endswith(" ") for cell in header[:-1])
     for line, row in rows:
@@ -92,11 +105,12 @@ def _without_margins(rows: Sequence[tuple[int, list[str]]]) -> Iterator[tuple[in
         yield line, row
 
 
-def _other_delimiter(text: str, rows: Sequence[tuple[int, list[str]]]) -> str | None:
+def _other_delimiter(rows: Iterable[tuple[int, list[str]]]) -> str | None:
     """Return signs that part the only column, in the header and in all rows that are looked at."""
-    columns = [row[0] for _, row in islice(_filled(rows), SAMPLE) if len(row) == 1]
-    if len(columns) < 2 or len(columns) < len(list(islice(_filled(rows), SAMPLE))):
+    sample = [row for _, row in islice(_filled(rows), SAMPLE)]
+    if len(sample) < 2 or any(len(row) > 1 for row in sample):
         return None
+    columns = [row[0] for row in sample]
     for found in re.finditer(r"([^\w\s\"'.-])\1*|[\t\x00-\x08\x1f]", columns[0]):
         if {cell.count(found[0]) for cell in columns} == {columns[0].count(found[0])}:
             return found[0]
@@ -154,13 +168,13 @@ def parse_delimiter(word: str) -> str:
     return sign
 
 
-def find_delimiter(text: str) -> str | None:
+def find_delimiter(text: Parts) -> str | None:
     """Return the sign that parts the header and most rows into as many cells; None for no sign."""
-    if said := _EXCEL.match(text):
+    if said := _EXCEL.match(_grown("", iter(text()), EXCEL)[0]):
         return said[1]
 
     def shape(sign: str) -> tuple[bool, float, int, int]:
-        rows = [row for _, row in islice(_filled(cells(text, sign)), SAMPLE)]
+        rows = [row for _, row in islice(_filled(cells(text(), sign)), SAMPLE)]
         header, *widths = [len(row) for row in rows] or [1]
         same = sum(width == header for width in widths) / max(1, len(widths))
         open_quotes = sum(cell.lstrip(" ").startswith('"') for row in rows for cell in row)
@@ -179,9 +193,9 @@ def _filled(rows: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, Se
 
 
 def cells(
-    text: str, delimiter: str | None, *, quoted: bool = True
+    text: str | Iterable[str], delimiter: str | None, *, quoted: bool = True
 ) -> Iterator[tuple[int, list[str]]]:
-    r"""Yield the cells of each row, with the line that it starts on.
+    r"""Yield the cells of each row, with the line that it starts on; a text may come in parts.
 
     A cell is quoted if its first sign is a quote, and the quote that ends it stands before a
     delimiter or the end of a line; spaces around the quotes are no part of it. Quotes inside it are
@@ -191,6 +205,16 @@ def cells(
     >>> [row for _, row in cells('"a;b";"c" d\n"e;f', ";")]
     [['a;b', '"c" d'], ['"e', 'f']]
     """
+    return ((line, row) for line, row, _ in _scan(text, delimiter, quoted=quoted))
+
+
+def _scan(
+    text: str | Iterable[str], delimiter: str | None, *, quoted: bool = True
+) -> Iterator[tuple[int, list[str], str]]:
+    """Yield the line, the cells and the text of each row; no more of the text is held than needed.
+
+    A row is cut out where its end is certain: behind it stands another sign, and no quote is open.
+    """
     sign = "" if delimiter is None else re.escape(delimiter)
     end = rf"(?=[\r\n{sign}]|\Z)"
     pad = "" if delimiter == " " else " *+"
@@ -199,21 +223,40 @@ def cells(
         rf'{quote}(?P<doubled>(?:[^"]++|"")*+)"{pad}{end}|{quote}(?P<single>[^\r\n]*?)"{pad}{end}'
         rf"|[^\r\n{sign}]*"
     )
+    unended = re.compile(rf'{quote}(?:[^"]++|"")*+\Z')
+    parts = iter([text] if isinstance(text, str) else text)
+    held, whole = _grown("", parts, EXCEL)
     at, line = 0, 1
-    if said := _EXCEL.match(text):
+    if said := _EXCEL.match(held):
         at, line = said.end(), 2
-    while at < len(text):
-        start, row = at, []
+    while not (whole and at == len(held)):
+        start, row, certain = at, [], True
         while True:
-            match = cell.match(text, at)
+            match = cell.match(held, at)
             assert match is not None, "the last of its ways matches anything"
             inside = match["doubled"] if match["single"] is None else match["single"]
             row.append(match[0] if inside is None else inside.replace('""', '"'))
+            certain = certain and (match["doubled"] is not None or not unended.match(held, at))
             at = match.end()
-            if at == len(text) or text[at] != delimiter:
+            if at == len(held) or held[at] != delimiter:
                 break
             at += 1
-        if broken := _LINE_END.match(text, at):
+        if broken := _LINE_END.match(held, at):
             at = broken.end()
-        yield line, row
-        line += len(_LINE_END.findall(text, start, at))
+        if not whole and (not certain or at == len(held)):
+            held, whole = _grown(held[start:], parts, 2 * (len(held) - start))
+            at = 0
+            continue
+        yield line, row, held[start:at]
+        line += len(_LINE_END.findall(held, start, at))
+
+
+def _grown(text: str, parts: Iterator[str], least: int) -> tuple[str, bool]:
+    """Return a text with parts behind it, at least so long, and whether there are no more."""
+    held, size = [text], len(text)
+    for part in parts:
+        held.append(part)
+        size += len(part)
+        if size > least:
+            return "".join(held), False
+    return "".join(held), True

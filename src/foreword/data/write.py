@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foreword.data.encodings import decode, has_mark
+from foreword.data.encodings import has_mark, read_parts
 from foreword.data.formats import TABLES
 from foreword.data.tables import find_delimiter
 from foreword.errors import UserError, nearest
@@ -92,9 +92,9 @@ def dialect_of(path: Path) -> tuple[str, bytes]:
         return ",", codecs.BOM_UTF8
     if suffix not in TABLES or not path.is_file():
         return ",", b""
-    data = path.read_bytes()
-    text, encoding = decode(data, str(path), western=True)
-    excel = has_mark(data) or encoding != "utf-8"
+    text, encoding = read_parts(path, str(path), western=True)
+    with path.open("rb") as file:
+        excel = has_mark(file.read(4)) or encoding != "utf-8"
     return ";" if find_delimiter(text) == ";" else ",", codecs.BOM_UTF8 if excel else b""
 
 
