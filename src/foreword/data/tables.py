@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 
@@ -46,7 +46,7 @@ def read_table(
     def plain() -> Iterator[tuple[int, list[str]]]:
         return cells(text(), sign, quoted=False)
 
-    rows = partial(quoted, SILENT)
+    rows: Callable[[], Iterator[tuple[int, list[str]]]] = partial(quoted, SILENT)
     if not _even(quoted(report)) and _even(plain()):
         rows = plain
     if other := _other_delimiter(rows()):
