@@ -77,7 +77,7 @@ def test_pages_give_commands_flags_that_they_have() -> None:
     seen = set()
     for page in PAGES:
         for command in commands(page):
-            name = command[: 2 if command[0] == "data" else 1]
+            name = command[: 2 if " ".join(command[:2]) in COMMANDS else 1]
             flags = {word.partition("=")[0] for word in command if re.match("--[a-z]", word)}
             assert flags <= names(*name) | {*HELP, "--version"}, (page.name, command)
             seen.add(command[0])

@@ -35,6 +35,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Prompt files": {
         "info": ("info:info", "Show what a prompt file holds."),
+        "labels": ("labels:labels", "Show a prompt's labels, add one, take one away."),
+        "labels add": ("labels:add", "Add a label to a prompt without training."),
+        "labels remove": ("labels:remove", "Take a label away from a prompt."),
         "library": ("library:library", "Show the prompts in a folder, and which are alike."),
         "compose": ("compose:compose", "Make one prompt of several."),
         "export": ("exchange:export", "Write a prompt for another program."),
@@ -59,17 +62,20 @@ for _number, (_title, _commands) in enumerate(GROUPS.items()):
     _group = Group(_title, sort_key=_number)
     for _place, (_name, (_path, _help)) in enumerate(_commands.items()):
         _above, _, _below = _name.rpartition(" ")
+        if _above in COMMANDS:  # an App of its own, which has them already
+            continue
         if _above and _above not in app:
             app.command(
                 App(name=_above, help="Check, clean and split files of rows.", group=_group)
             )
+        _own = {} if f"{_name} add" in COMMANDS else {"help_flags": HELP}  # an App has its flags
         (app[_above] if _above else app).command(
             f"foreword.cli.{_path}",
             name=_below,
             help=_help,
             group=_group,
             sort_key=_place,
-            help_flags=HELP,
+            **_own,
         )
 
 app.command(

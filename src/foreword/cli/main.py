@@ -31,7 +31,7 @@ On rows of your own, such as a CSV file with the columns text and label:
 foreword --help lists all commands."""
 """What is printed where no command is given."""
 
-LIGHT = ("data", "info", "library", "plot")
+LIGHT = ("data", "info", "labels", "library", "plot")
 """Commands that need none of the large libraries, or seldom."""
 
 MENDS_OF_ROWS = ("remove the row", "mend the row", "fill the row")

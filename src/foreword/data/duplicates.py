@@ -118,6 +118,14 @@ def with_marks(rows: Sequence[Row], fields: Sequence[str], known: str) -> list[R
     return [row for row in rows if _mark(row, fields) in among]
 
 
+def joined_marks(known: str, rows: Sequence[Row], fields: Sequence[str]) -> str:
+    """Return ``marks`` of rows together with those that are known."""
+    held = base64.b64decode(known)
+    among = {held[at : at + MARK] for at in range(0, len(held), MARK)}
+    found = sorted(among | {_mark(row, fields) for row in rows})
+    return base64.b64encode(b"".join(found)).decode()
+
+
 def _mark(row: Row, fields: Sequence[str]) -> bytes:
     return hashlib.sha256(json.dumps(key_of(row, fields)).encode()).digest()[:MARK]
 

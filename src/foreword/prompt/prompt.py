@@ -16,10 +16,11 @@ from foreword.backbone.decode import Decoding
 from foreword.backbone.shared import shared_backbone
 from foreword.config.values import from_plain, plain
 from foreword.data.row import Row
-from foreword.data.rows import Rows
+from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.html import html_table
 from foreword.injection import Injection
+from foreword.prompt.labels import add_label, remove_label
 from foreword.prompt.predict import predict
 from foreword.prompt.schema import SCHEMA
 from foreword.prompt.tensors import check_fit, opened, write_tensors
@@ -130,6 +131,36 @@ class Prompt:
         changed = from_plain(Decoding, {**plain(usual), **settings}, "decoding")
         task: Any = self.task  # a frozen dataclass, as all tasks are
         return replace(self, task=replace(task, decoding=changed))
+
+    def add_label(
+        self,
+        label: str,
+        words: str | Sequence[str] | None = None,
+        *,
+        description: str | None = None,
+        rows: Rows | None = None,
+    ) -> Prompt:
+        """Return the prompt with one more label, without training.
+
+        A prompt that scores label words needs only these: ``words``, or those of the label's name.
+        A head needs one more row of weights. It is fitted on a few ``rows`` of the label (rows of
+        other labels may be among them, and make it better), or on a ``description``, or on the
+        name; what the other labels score stays as it is.
+
+        Raises UserError for a label that is there already, for words that the model could not tell
+        from those of another label, and for rows that cannot be used.
+        """
+        given = None if rows is None else as_rows(rows, fields=self.bound.pair)
+        made: Prompt = add_label(self, label, words, description, given)
+        return made
+
+    def remove_label(self, label: str) -> Prompt:
+        """Return the prompt without a label, which it then gives to no row.
+
+        Raises UserError for an unknown label, and where fewer than two would be left.
+        """
+        made: Prompt = remove_label(self, label)
+        return made
 
     def __repr__(self) -> str:
         method = self.method.get("name", "?")

@@ -72,8 +72,14 @@ class Relate(ShowingTask):
             things = f"{{{self.head_field}}} and {{{self.tail_field}}}"
             template = f"{{{self.text_field}}}\n{things} are{answer}"
         if labels is None:
-            labels = {name: phrase(name) for name in sorted(set(labels_in(rows, self.label_field)))}
+            names = sorted(set(labels_in(rows, self.label_field)))
+            labels = {name: self.words_for(name) for name in names}
         return replace(self, template=template, labels=normalize(labels))
+
+    @staticmethod
+    def words_for(label: str) -> str:
+        """Return the words of a relation's name."""
+        return phrase(label)
 
     def bind(self, backbone: Backbone) -> Classifier:
         """Return the task on a backbone; labels and template must be known by now."""

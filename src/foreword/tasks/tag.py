@@ -98,8 +98,13 @@ class Tag(LabelTask):
             each = "\n{left}{word}:" + (" [mask]" if backbone.fills_masks else "")
         if labels is None:
             tags = {tag for row in rows for tag in tags_of(row, self.tag_field)}
-            labels = {tag: tag_words(tag) for tag in sorted(tags)}
+            labels = {tag: self.words_for(tag) for tag in sorted(tags)}
         return replace(self, template=template, word_template=each, labels=normalize(labels))
+
+    @staticmethod
+    def words_for(label: str) -> str:
+        """Return the words of a tag's name."""
+        return tag_words(label)
 
     def bind(self, backbone: Backbone) -> Classifier:
         """Return the task on a backbone; labels and templates must be known by now."""

@@ -15,6 +15,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 from foreword.tasks.base import Task
 from foreword.tasks.objective import Encoded, mean
+from foreword.tasks.words import words_of
 
 Words = Mapping[str, str | Sequence[str]]
 """Each label's word or words."""
@@ -31,6 +32,11 @@ class LabelTask(Task):
     def class_names(self) -> tuple[str, ...]:
         """The labels, in the order of their names."""
         return tuple(sorted(self.labels or ()))
+
+    @staticmethod
+    def words_for(label: str) -> str:
+        """Return the words of a label for which none are given."""
+        return words_of(label)
 
 
 class Labelling(ABC):
