@@ -13,6 +13,7 @@ from _pytest.mark import ParameterSet
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
@@ -119,6 +120,13 @@ UNREACHED = [
 RECURRENT = [
     Family(cell, "causal", {"cell": cell}, RecurrentConfig.model_type) for cell in ("lstm", "gru")
 ]
+ENCODERS = [  # what predicts no tokens; each a base model alone
+    Family("bert-encoder", "encoder", model_type="bert"),
+    Family("roberta-encoder", "encoder", {"max_position_embeddings": 130}, "roberta"),
+    Family("modernbert-encoder", "encoder", {"cls_token_id": 1, "sep_token_id": 1}, "modernbert"),
+    Family("xlm-roberta-encoder", "encoder", {"max_position_embeddings": 130}, "xlm-roberta"),
+    Family("qwen3-encoder", "encoder", GQA, "qwen3"),
+]
 REACHED = [*CAUSAL, *MASKED, *SEQ2SEQ]
 MECHANISMS = ("llama", "gpt2", "bert", "t5", "mistral-window")
 """One family of every kind of attention, positions and stacks."""
@@ -126,6 +134,7 @@ CLASSES = {
     "causal": AutoModelForCausalLM,
     "masked": AutoModelForMaskedLM,
     "encoder-decoder": AutoModelForSeq2SeqLM,
+    "encoder": AutoModel,
 }
 
 

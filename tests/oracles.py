@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from families import REACHED, UNREACHED, WINDOWED, Family, backbone
+from families import ENCODERS, REACHED, UNREACHED, WINDOWED, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.injection import NOTHING, Injection, Patch
 from plain import twin
 
-FAMILIES: dict[str, Family] = {f.name: f for f in [*REACHED, *UNREACHED]} | {
+FAMILIES: dict[str, Family] = {f.name: f for f in [*REACHED, *UNREACHED, *ENCODERS]} | {
     f"{f.name}-window": f for f in WINDOWED
 }
 FEW = ("llama", "gpt2", "bert", "albert", "t5", "mistral-window", "bloom", "qwen3_moe")
@@ -39,7 +39,21 @@ def get(name: str) -> Backbone:
 def in_double(base: Backbone) -> Backbone:
     """The same model in float64, where two ways to one number do not part by rounding."""
     model = deepcopy(base.model).double()
-    return Backbone(model, base.text.tokenizer, architecture=base.architecture, name=base.name)
+    return Backbone(
+        model,
+        base.text.tokenizer,
+        architecture=base.architecture,
+        name=base.name,
+        pooling=base.pooling,
+    )
+
+
+def pooled(base: Backbone, states: Tensor) -> Tensor:
+    """What an encoder gives for a row, of the states of its own tokens: (T, width) -> (width,)."""
+    assert base.pooling is not None
+    found = {"mean": states.sum(0) / len(states), "cls": states[0], "last": states[-1]}
+    made = found[str(base.pooling.mode)]
+    return made / made.square().sum().sqrt() if base.pooling.normalize else made
 
 
 def scores(
@@ -62,7 +76,11 @@ def scores(
                 kept.update(kv.keys[None], kv.values[None], base.sites[name].layer)
             positions = torch.arange(ids.shape[1])[None] + injection.positions
             read = {"past_key_values": kept, "position_ids": positions}
-        found.append(model(input_ids=ids, **read).logits[0, example.slot + j])
+        out = model(input_ids=ids, **read)
+        if base.architecture == "encoder":
+            found.append(pooled(base, out.last_hidden_state[0]))
+        else:
+            found.append(out.logits[0, example.slot + j])
     return torch.stack(found)
 
 
@@ -80,6 +98,9 @@ def embeddings_in_front(base: Backbone, injection: Injection, example: Example) 
         if base.architecture == "encoder-decoder":
             said = torch.tensor([[model.config.decoder_start_token_id, *branch]])
             found.append(model(inputs_embeds=row, decoder_input_ids=said).logits[0, 1 + j])
+        elif base.architecture == "encoder":
+            own = model(inputs_embeds=row).last_hidden_state[0, len(lead) :]
+            found.append(pooled(base, own))
         else:
             at = len(lead) + example.slot + j
             found.append(model(inputs_embeds=row).logits[0, at])
@@ -140,6 +161,8 @@ def last_state(base: Backbone, model: PreTrainedModel, example: Example) -> Tens
     ids = torch.tensor([[*head, *hole, *tail]])
     if base.architecture != "encoder-decoder":
         states = model.base_model(ids).last_hidden_state[0]
+        if base.architecture == "encoder":
+            return pooled(base, states)
         return states[example.slot - (base.architecture == "causal")]
     start = torch.tensor([[model.config.decoder_start_token_id]])
     out = model(input_ids=ids, decoder_input_ids=start, output_hidden_states=True)

@@ -19,6 +19,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.shared import backbone_of
 from foreword.methods.base import Method
 from foreword.reporter import SILENT, Reporter
+from foreword.tasks.classify import asking
 from foreword.tasks.words import words_of
 from foreword.terminal import usual_reporter
 from foreword.training.tune import tune
@@ -161,7 +162,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.template is not None or len(columns) == 1:
             return self.template
         lines = "\n".join(f"{{{name}}}" for name in columns)
-        return f"{lines}\nLabel:{' [mask]' if backbone.fills_masks else ''}"
+        return asking(backbone, lines, "Label")
 
     def _words(self) -> dict[str, str | Sequence[str]]:
         """Return the words of each class by its name."""

@@ -105,13 +105,13 @@ def test_the_config_says_what_a_model_is(config: PreTrainedConfig, kind: str) ->
     assert architecture_of(config) == kind
 
 
-def test_a_model_without_tokens_is_refused() -> None:
-    with pytest.raises(UserError, match="a vit model predicts no tokens"):
+def test_a_model_without_text_is_refused() -> None:
+    with pytest.raises(UserError, match="a vit model reads no text"):
         architecture_of(ViTConfig())
 
 
 def test_an_architecture_that_the_type_lacks_is_refused(folder: Path) -> None:
-    assert "no such form (it has: causal)" in refusal(folder, architecture="masked")
+    assert "no such form (it has: causal, encoder)" in refusal(folder, architecture="masked")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_weights_without_a_language_model_head_are_refused(
 ) -> None:
     BertModel(tiny_model("masked", "bert").config).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    assert "its weights lack cls.predictions" in refusal(tmp_path)
+    assert "its weights lack cls.predictions" in refusal(tmp_path, architecture="masked")
     assert "REPORT" not in capsys.readouterr().err
 
 

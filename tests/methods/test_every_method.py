@@ -67,13 +67,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", METHODS)
 @pytest.mark.parametrize(
     "name",
-    ["llama", *(pytest.param(n, marks=pytest.mark.slow) for n in ("gpt2", "bert", "t5"))],
+    [
+        "llama",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("gpt2", "bert", "t5", *(f.name for f in families.ENCODERS))
+        ),
+    ],
 )
 def test_a_method_keeps_the_contract(kind: str, name: str, folder: Path, tmp_path: Path) -> None:
     base = get(name)
     made = method(kind, folder, base)
     injection = contract.trained(made, base)()
-    if base.architecture == "causal" or not injection.kv:
+    if base.is_causal or not injection.kv:
         contract.equals_a_plain_oracle(made, base, by_hand)
     contract.gradient_reaches_every_parameter(made, base)
     contract.a_file_gives_the_same_prompt(made, base, tmp_path)

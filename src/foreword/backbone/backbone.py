@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foreword.backbone.example import Example
+from foreword.backbone.example import POOLED, Example
 from foreword.backbone.inside.views import frozen_view
 from foreword.backbone.load.fingerprint import fingerprint
 from foreword.backbone.load.folder import open_outline
+from foreword.backbone.load.pooling import Pooling
 from foreword.backbone.load.quantize import check_kind
 from foreword.backbone.load.quantize import quantize as quantize_model
-from foreword.backbone.load.sources import Architecture, folder_of, open_source
+from foreword.backbone.load.sources import Architecture, folder_of, open_source, pooling_of
 from foreword.backbone.run import examples as run
 from foreword.backbone.run import probes
 from foreword.backbone.run.gradient_checkpointing import recompute_layers
 from foreword.backbone.run.layers import WHOLE, LayerRange, no_compiler
-from foreword.backbone.run.network import Network
+from foreword.backbone.run.network import Network, pooling_for, sees_the_past_alone
 from foreword.backbone.run.sharding import shard_layers
 from foreword.backbone.tokenizer import NoEmbeddingError, Text
 from foreword.errors import UserError
@@ -47,17 +48,27 @@ class Backbone(Network):
         *,
         architecture: Architecture,
         name: str,
+        pooling: Pooling | None = None,
         quantized: str | None = None,
         in_place: bool = False,
     ) -> None:
         model = model.train(False).requires_grad_(False) if in_place else frozen_view(model)
         if quantized is not None:
-            self.fingerprint = fingerprint(model, tokenizer)  # of the weights as they were
-            self.fingerprint_in_half = fingerprint(model, tokenizer, torch.float16)
+            if architecture == "encoder":
+                pooling = pooling_for(pooling, causal=sees_the_past_alone(model))
+            self.pooling = pooling
+            self.fingerprint = self._hash(model, tokenizer)  # of the weights as they were
+            self.fingerprint_in_half = self._hash(model, tokenizer, torch.float16)
             quantize_model(model, quantized)
         self.quantized = quantized
         self.sharded = False
-        super().__init__(model, architecture=architecture, name=name, pad=tokenizer.pad_token_id)
+        super().__init__(
+            model,
+            architecture=architecture,
+            name=name,
+            pad=tokenizer.pad_token_id,
+            pooling=pooling,
+        )
         self.text = Text(tokenizer, self.vocabulary)
 
     @staticmethod
@@ -65,6 +76,7 @@ class Backbone(Network):
         name: str = "smollm2",
         *,
         architecture: Architecture | str = "auto",
+        pooling: str = "auto",
         dtype: str = "auto",
         device: str = "auto",
         quantize: str | None = None,
@@ -72,6 +84,8 @@ class Backbone(Network):
     ) -> Backbone:
         """Open the packaged model (``smollm2``), a folder, a ``.gguf`` file or a hub id.
 
+        ``architecture`` "encoder" opens any model of one stack without what predicts tokens; its
+        ``pooling`` of a row is "mean", "cls" or "last", or "auto": what its folder says.
         ``quantize`` "int8" or "int4" shrinks its linear layers once they are loaded; prompts
         tuned on either form may be used on the other, as with ``dtype``. ``report`` shows a bar
         while the weights are read.
@@ -83,6 +97,7 @@ class Backbone(Network):
         source = open_source(
             name,
             architecture=architecture,  # type: ignore[arg-type]
+            pooling=pooling,
             dtype=dtype,
             device=device,
             report=report,
@@ -92,6 +107,7 @@ class Backbone(Network):
             source.tokenizer,
             architecture=source.architecture,
             name=source.name,
+            pooling=source.pooling,
             quantized=quantize,
             in_place=True,
         )
@@ -103,9 +119,13 @@ class Backbone(Network):
         Rows can be laid out on it, and not run. A model whose code needs numbers to look at is
         opened whole. Raises UserError as :meth:`load` does.
         """
-        model, tokenizer, kind = open_outline(folder_of(name), name)
+        folder = folder_of(name)
+        model, tokenizer, kind = open_outline(folder, name)
+        pooling = pooling_of(folder, name, kind)
         try:
-            return Backbone(model, tokenizer, architecture=kind, name=name, in_place=True)
+            return Backbone(
+                model, tokenizer, architecture=kind, name=name, pooling=pooling, in_place=True
+            )
         except RuntimeError:  # such as GPT-2, which asks whether a mask is full
             return Backbone.load(name, device="cpu")
 
@@ -120,19 +140,29 @@ class Backbone(Network):
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the configuration, the tokenizer and sampled weights."""
-        return fingerprint(self.model, self.text.tokenizer)
+        return self._hash(self.model, self.text.tokenizer)
 
     @cached_property
     def fingerprint_in_half(self) -> str:
         """The hash that these weights have in float16, which rounds otherwise."""
-        return fingerprint(self.model, self.text.tokenizer, torch.float16)
+        return self._hash(self.model, self.text.tokenizer, torch.float16)
 
     @cached_property
     def fingerprints_of_file(self) -> tuple[str, str]:
         """Both hashes of the weights as the model's own file has them, which is read again."""
         source = open_source(self.name, architecture=self.architecture, device="cpu")
         held = source.model, source.tokenizer
-        return fingerprint(*held), fingerprint(*held, torch.float16)
+        return self._hash(*held), self._hash(*held, torch.float16)
+
+    def _hash(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        through: torch.dtype = torch.float32,
+    ) -> str:
+        """Return the fingerprint of a model and of how its states are pooled."""
+        pooled = None if self.pooling is None else (self.pooling.mode, self.pooling.normalize)
+        return fingerprint(model, tokenizer, through, pooled)
 
     def has_fingerprint(self, wanted: str) -> bool:
         """Whether this is the model with a fingerprint, in whatever dtype that was taken."""
@@ -165,7 +195,8 @@ class Backbone(Network):
     def state_width(self) -> int:
         """The size of a last hidden state; some models have embeddings of another width."""
         with torch.no_grad():
-            return self.states([Example((3, 1), 2, ((),), ((0, -1),))]).shape[1]
+            target = (0, POOLED) if self.is_encoder else (0, -1)
+            return self.states([Example((3, 1), 2, ((),), (target,))]).shape[1]
 
     # How the model runs ----------------------------------------------------------------------
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Final
 
 from foreword.injection import Injection, Mixture
+
+POOLED: Final = -(2**31)
+"""The token of a target that names a whole row: an encoder's pooled state of it."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Example:
     end), on a masked model the mask tokens that fill the hole, on an encoder-decoder what the
     decoder reads after its start token. All branches share the row's pass where the model
     permits it. A target ``(b, j)`` names token j of branch b, and j = -1 the token before it.
+    On an encoder, which has one branch, j = ``POOLED`` names the row's pooled state.
     ``answers`` holds, target by target, what the task expects there; the backbone ignores it.
     The first ``bos`` tokens are the special ones with which the tokenizer of a causal model begins
     a text.
@@ -58,10 +63,12 @@ def behind(examples: Sequence[Example], injection: Injection | Mixture) -> list[
 def common_lead(examples: Iterable[Example]) -> tuple[int, ...]:
     """Return the longest run of tokens with which every example starts.
 
-    At least one token of each row is left, since its scores may be wanted.
+    At least one token of each row is left, since its scores may be wanted. A pooled state is of
+    all tokens, so that no lead can be left out.
     """
-    rows = [example.ids for example in examples]
-    if not rows:
+    listed = list(examples)
+    rows = [example.ids for example in listed]
+    if not rows or any(j == POOLED for example in listed for _, j in example.targets):
         return ()
     low, high = min(rows), max(rows)
     limit = min(map(len, rows)) - 1
@@ -119,7 +126,7 @@ def lines(example: Example, *, tree: bool) -> tuple[list[Line], list[tuple[int, 
     head, tail = example.ids[: example.slot], example.ids[example.slot :]
     if not tree or len(example.branches) == 1:
         whole = [Line((*head, *branch, *tail)) for branch in example.branches]
-        return whole, [(b, len(head) + j) for b, j in example.targets]
+        return whole, [(b, j if j == POOLED else len(head) + j) for b, j in example.targets]
     made, size = tree_of(example.branches), len(head)
     parents = (*range(-1, size - 1), *(size + parent for parent in made.parents))
     places = [(0, size + (made.places[b][j] if j >= 0 else -1)) for b, j in example.targets]

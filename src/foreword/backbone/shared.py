@@ -10,12 +10,14 @@ from foreword.backbone.backbone import Backbone
 from foreword.errors import UserError
 
 _LOCK = Lock()
-_IN_USE: WeakValueDictionary[tuple[str, str, float], Backbone] = WeakValueDictionary()
+_IN_USE: WeakValueDictionary[tuple[str, str, str, float], Backbone] = WeakValueDictionary()
 _latest: list[Backbone] = []
 """The model that was asked for last, which stays in memory between two uses."""
 
 
-def shared_backbone(name: str | Path, architecture: str = "auto") -> Backbone:
+def shared_backbone(
+    name: str | Path, architecture: str = "auto", pooling: str = "auto"
+) -> Backbone:
     """Open a model as ``Backbone.load`` does, or return the copy of it that is in use.
 
     A copy that nobody uses is freed when another model is opened. A folder or a file that has
@@ -25,10 +27,19 @@ def shared_backbone(name: str | Path, architecture: str = "auto") -> Backbone:
     """
     with _LOCK:
         stamp = _changed(Path(name).expanduser())
-        known = [b for (n, _, s), b in _IN_USE.items() if (n, s) == (str(name), stamp)]
-        fitting = [b for b in known if architecture in ("auto", b.architecture)]
-        found = fitting[0] if fitting else Backbone.load(str(name), architecture=architecture)
-        _IN_USE[str(name), found.architecture, stamp] = found
+        fitting = [
+            backbone
+            for (own, kind, mode, changed), backbone in _IN_USE.items()
+            if (own, changed) == (str(name), stamp)
+            and architecture in ("auto", kind)
+            and pooling in ("auto", mode)
+        ]
+        if fitting:
+            found = fitting[0]
+        else:
+            found = Backbone.load(str(name), architecture=architecture, pooling=pooling)
+        mode = "" if found.pooling is None else str(found.pooling.mode)
+        _IN_USE[str(name), found.architecture, mode, stamp] = found
         _latest[:] = [found]
         return found
 

@@ -48,7 +48,7 @@ class Loading:
     ] = None
     threads: Annotated[int | None, Parameter(help="threads of the CPU; else one a core")] = None
 
-    def load(self, name: str, architecture: str = "auto") -> Backbone:
+    def load(self, name: str, architecture: str = "auto", pooling: str = "auto") -> Backbone:
         """Load the model of this name."""
         if self.threads is not None:
             use_threads(self.threads)
@@ -57,6 +57,7 @@ class Loading:
         return Backbone.load(
             name,
             architecture=architecture,
+            pooling=pooling,
             dtype=self.dtype,
             device=self.device,
             quantize=self.quantize,
@@ -71,7 +72,8 @@ USUALLY = Loading()
 def backbone_of(tuned: Answerer, model: str | None, loading: Loading) -> Backbone:
     """Load the model that a prompt names, or another one that is given."""
     name = tuned.backbone["name"] if model is None else model
-    return loading.load(name, tuned.backbone["architecture"])
+    kind, pooling = tuned.backbone["architecture"], tuned.backbone.get("pooling", "auto")
+    return loading.load(name, kind, pooling)
 
 
 def on_backbone(

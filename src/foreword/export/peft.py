@@ -32,6 +32,7 @@ AUTO = {
     "causal": "AutoPeftModelForCausalLM",
     "masked": "AutoPeftModelForFeatureExtraction",
     "encoder-decoder": "AutoPeftModelForSeq2SeqLM",
+    "encoder": "AutoPeftModelForFeatureExtraction",
 }
 """PEFT's class that opens an adapter and the model that it names, by architecture."""
 

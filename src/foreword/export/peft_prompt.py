@@ -22,6 +22,7 @@ TASK_TYPES = {
     "causal": ("CAUSAL_LM", "FEATURE_EXTRACTION"),
     "masked": ("FEATURE_EXTRACTION",),
     "encoder-decoder": ("SEQ_2_SEQ_LM",),
+    "encoder": ("FEATURE_EXTRACTION",),
 }
 """PEFT's names of what an architecture can be used for; the first one is written."""
 
@@ -48,6 +49,7 @@ _READ = {  # what sizes the tensor, or is about the encoder or the start that it
 }
 _NO_PREFIX = {
     "masked": "on a masked model PEFT counts the positions of a prefix and Foreword does not",
+    "encoder": "on an encoder PEFT counts the positions of a prefix and Foreword may not",
     "encoder-decoder": "PEFT gives an encoder-decoder's prefix to the decoder's self-attention "
     "alone and counts its positions; Foreword gives it to all attention and does not",
 }
@@ -156,7 +158,7 @@ def prefix_from_peft(
     folder: Path, config: Mapping[str, Any], backbone: Backbone, task: Task
 ) -> Injection:
     """Read a prefix; raises UserError for a tensor or a model that it does not fit."""
-    if not backbone.is_causal:
+    if backbone.architecture != "causal":
         _check_task_type(folder, config, backbone)
         reason = _NO_PREFIX[backbone.architecture]
         raise UserError(f"{folder}: cannot be imported: {reason}")

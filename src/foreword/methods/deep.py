@@ -17,6 +17,7 @@ from foreword.tasks.base import Bound
 ATTENTION: Mapping[str, Mapping[str, Role]] = {
     "causal": {"decoder": "self"},
     "masked": {"encoder": "self"},
+    "encoder": {"encoder": "self"},
     "encoder-decoder": {"encoder": "encoder", "decoder": "self", "cross": "cross"},
 }
 """The kinds of attention of each architecture, by the names that a user knows."""

@@ -29,7 +29,8 @@ class Head:
 
     ``head_start`` "words" begins as the label words' output embeddings, the mean one of a label of
     several tokens: beside ``soft`` that is WARP (Hambardzumyan et al. 2021, arXiv:2101.00121), a
-    trained verbalizer that first gives the manual one's scores. "prototypes" begins as the nearest
+    trained verbalizer that first gives the manual one's scores. On an encoder they are the label
+    words' encodings. "prototypes" begins as the nearest
     class mean of the training rows in the frozen model (after Cui et al. 2022, arXiv:2203.09770,
     without their learned projection), a few-shot classifier before any step.
     """

@@ -28,7 +28,7 @@ _FIELDS = {
     "scores",
 }
 _OPTIONAL = {"bos", "patches"}
-ARCHITECTURES = ("causal", "masked", "encoder-decoder")
+ARCHITECTURES = ("causal", "masked", "encoder-decoder", "encoder")
 """Those of :mod:`foreword.backbone.load.folder`, which takes a second to import."""
 
 

@@ -80,7 +80,9 @@ class Prompt:
         """Open the model that the prompt was tuned on, by its name."""
         name, instead = self.backbone["name"], "give the right one: Prompt.load(F, backbone=...)"
         try:
-            backbone = shared_backbone(name, self.backbone["architecture"])
+            backbone = shared_backbone(
+                name, self.backbone["architecture"], self.backbone.get("pooling", "auto")
+            )
         except UserError as error:
             raise UserError(f"{self.where}: no model to run it on ({error}); {instead}") from None
         if not backbone.has_fingerprint(self.backbone["fingerprint"]):

@@ -239,6 +239,13 @@ class Bound(ABC):
         """Return the tokens of each label's words at the answer's position, if it has labels."""
         return {}
 
+    def label_encodings(self) -> Tensor | None:
+        """Return an encoder's states of its labels, in the order of their names: (labels, width).
+
+        None for a task without labels, and on a model that is no encoder.
+        """
+        return None
+
     def class_of(self, row: Row) -> str | None:
         """Return the row's class, by which demonstrations are balanced, or None."""
         return None

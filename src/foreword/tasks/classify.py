@@ -21,6 +21,7 @@ from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.rules import labels_in
 from foreword.tasks.templates.demonstrations import Choice
 from foreword.tasks.templates.layout import Side
+from foreword.tasks.templates.template import literal
 from foreword.tasks.words import words_of
 
 
@@ -158,6 +159,15 @@ def template_for(
                 f"({', '.join(row.fields)})",
                 field=text_field,
             )
-        body = "\n".join(f"{{{name}}}" for name in known)
-        return f"{body}\n{asked}:{' [mask]' if backbone.fills_masks else ''}"
+        return asking(backbone, "\n".join(f"{{{name}}}" for name in known), asked)
     return template.replace("{text}", f"{{{text_field}}}")
+
+
+def asking(backbone: Backbone, body: str, asked: str) -> str:
+    """Return a template that shows ``body`` and asks for an answer.
+
+    An encoder is asked for nothing, and reads the body after the prompt of its folder.
+    """
+    if backbone.pooling is not None:
+        return literal(backbone.pooling.prompt) + body
+    return f"{body}\n{asked}:{' [mask]' if backbone.fills_masks else ''}"

@@ -103,9 +103,9 @@ class Ranker(Bound):
         if task.template is None:
             raise UserError("a ranking needs a template; give one, or rows with a 'history'")
         if not backbone.can_generate:
+            kind = "an encoder" if backbone.is_encoder else "a masked model"
             raise UserError(
-                f"{backbone.name} is a masked model, which has no likelihood of a text; use a "
-                "causal one"
+                f"{backbone.name} is {kind}, which has no likelihood of a text; use a causal one"
             )
         if task.negatives < 1:
             raise UserError(f"`negatives={task.negatives}`: give 1 or more")

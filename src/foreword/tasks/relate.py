@@ -22,6 +22,7 @@ from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.rules import labels_in
 from foreword.tasks.templates.demonstrations import Choice
 from foreword.tasks.templates.layout import Side
+from foreword.tasks.templates.template import literal
 from foreword.tasks.words import words_of
 
 
@@ -71,6 +72,9 @@ class Relate(ShowingTask):
             answer = " [mask]." if backbone.fills_masks else ""
             things = f"{{{self.head_field}}} and {{{self.tail_field}}}"
             template = f"{{{self.text_field}}}\n{things} are{answer}"
+            if backbone.pooling is not None:
+                body = f"{{{self.text_field}}}\n{things}"
+                template = literal(backbone.pooling.prompt) + body
         if labels is None:
             names = sorted(set(labels_in(rows, self.label_field)))
             labels = {name: self.words_for(name) for name in names}

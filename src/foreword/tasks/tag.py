@@ -108,6 +108,10 @@ class Tag(LabelTask):
 
     def bind(self, backbone: Backbone) -> Classifier:
         """Return the task on a backbone; labels and templates must be known by now."""
+        if backbone.is_encoder:
+            raise UserError(
+                f"{backbone.name} is an encoder, which writes no tags; use a language model"
+            )
         if self.word_template is None:
             raise UserError("a tagging needs a word_template; give one, or rows")
         if Template.parse(self.word_template).soft:

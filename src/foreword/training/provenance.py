@@ -78,12 +78,14 @@ def about_rows(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def about_backbone(backbone: Backbone) -> dict[str, str]:
-    """Describe a backbone: its name, architecture and fingerprint, and how it is quantised."""
+    """Describe a backbone: its name and architecture, how it pools or is quantised, and a hash."""
     about = {
         "name": backbone.name,
         "architecture": backbone.architecture,
         "fingerprint": backbone.fingerprint,
     }
+    if backbone.pooling is not None:
+        about["pooling"] = str(backbone.pooling.mode)
     return about if backbone.quantized is None else {**about, "quantize": backbone.quantized}
 
 

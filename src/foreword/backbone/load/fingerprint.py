@@ -41,6 +41,7 @@ def fingerprint(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     through: torch.dtype = torch.float32,
+    pooled: object = None,
 ) -> str:
     """Hash what identifies a backbone: its config, its tokenizer and its weights.
 
@@ -48,16 +49,19 @@ def fingerprint(
     vocabulary, its special tokens and the ids of a fixed text; of each tensor, its name, shape
     and 64 evenly spaced elements. Elements are rounded to bfloat16, so a model loaded in
     bfloat16 has the same hash. In float16 it may not, as rounding differs: ``through`` float16
-    gives the hash that it has there. A change to elements
-    that are not sampled is not noticed: the hash tells models apart, and does not protect
-    against tampering.
+    gives the hash that it has there. ``pooled`` says how an encoder's states become one. A change
+    to elements that are not sampled is not noticed: the hash tells models apart, and does not
+    protect against tampering.
 
     Returns:
         "sha256:" and 32 hex digits.
     """
     digest = hashlib.sha256()
     weights = _weights_part(model, through)
-    for part in (_config_part(model.config), _tokenizer_part(tokenizer), weights):
+    parts = [_config_part(model.config), _tokenizer_part(tokenizer), weights]
+    if pooled is not None:
+        parts.append(_json(pooled))
+    for part in parts:
         digest.update(hashlib.sha256(part).digest())
     return f"sha256:{digest.hexdigest()[:32]}"
 

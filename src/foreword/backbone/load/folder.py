@@ -12,6 +12,7 @@ import torch
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
@@ -24,14 +25,16 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_MAPPING_NAMES,
 )
 
+from foreword.backbone.load.pooling import is_sentence_encoder
 from foreword.backbone.load.quiet import bars_to, one_line_errors, without_load_report
 from foreword.backbone.load.recurrent_model import RecurrentConfig, RecurrentForCausalLM
 from foreword.errors import UserError
 from foreword.reporter import SILENT, Reporter
 
-Architecture = Literal["causal", "masked", "encoder-decoder"]
+Architecture = Literal["causal", "masked", "encoder-decoder", "encoder"]
 
 _TABLES: Mapping[Architecture, Mapping[str, str]] = {
     "causal": {
@@ -40,11 +43,17 @@ _TABLES: Mapping[Architecture, Mapping[str, str]] = {
     },
     "masked": MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     "encoder-decoder": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    "encoder": {
+        kind: name
+        for kind, name in MODEL_MAPPING_NAMES.items()
+        if isinstance(name, str) and kind not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    },
 }
 _LOADERS: Mapping[Architecture, Any] = {
     "causal": AutoModelForCausalLM,
     "masked": AutoModelForMaskedLM,
     "encoder-decoder": AutoModelForSeq2SeqLM,
+    "encoder": AutoModel,
 }
 ALIGNMENT = 64
 """Bytes to which torch aligns what it allocates."""
@@ -69,7 +78,7 @@ def open_folder(
         UserError: the folder is not a whole model of that architecture.
     """
     config = read_config(folder, name)
-    kind = architecture_of(config) if architecture == "auto" else architecture
+    kind = _kind(folder, config) if architecture == "auto" else architecture
     if config.model_type not in _TABLES[kind]:
         forms = [form for form, table in _TABLES.items() if config.model_type in table]
         raise UserError(
@@ -88,10 +97,16 @@ def open_outline(
     Raises UserError as :func:`open_folder` does, but for weights.
     """
     config = read_config(folder, name)
-    kind = architecture_of(config)
+    kind = _kind(folder, config)
     with torch.device("meta"), one_line_errors(name):
         model: PreTrainedModel = _LOADERS[kind].from_config(config, trust_remote_code=False)
+    _drop_pooler(model, kind)
     return model.train(False), _tokenizer(folder, name), kind
+
+
+def _kind(folder: Path, config: PreTrainedConfig) -> Architecture:
+    """Return the architecture of a folder's model: by its config, unless it was saved to pool."""
+    return "encoder" if is_sentence_encoder(folder) else architecture_of(config)
 
 
 def architecture_of(config: PreTrainedConfig) -> Architecture:
@@ -99,25 +114,29 @@ def architecture_of(config: PreTrainedConfig) -> Architecture:
 
     `is_encoder_decoder` decides first, then the saved class where only one of transformers' tables
     lists it, then the model type's table. A type that both the causal and the masked table list is
-    an encoder that can be run as a decoder, and `is_decoder` says whether it is.
+    an encoder that can be run as a decoder, and `is_decoder` says whether it is. What predicts no
+    tokens is an "encoder".
 
     Raises:
-        UserError: no table lists the model type.
+        UserError: no table lists the model type as one that reads text.
     """
     if config.is_encoder_decoder:
         return "encoder-decoder"
     for saved in config.architectures or []:
         listed = [kind for kind, table in _TABLES.items() if saved in table.values()]
-        if len(listed) == 1:
+        decoder = listed == ["encoder"] and config.to_dict().get("is_decoder")
+        if len(listed) == 1 and not decoder:
             return listed[0]
     causal, masked = (config.model_type in _TABLES[kind] for kind in ("causal", "masked"))
     if causal and masked:
         return "causal" if config.to_dict().get("is_decoder") else "masked"
     if causal or masked:
         return "causal" if causal else "masked"
+    if config.model_type in _TABLES["encoder"] and hasattr(config, "vocab_size"):
+        return "encoder"
     raise UserError(
-        f"a {config.model_type} model predicts no tokens; foreword needs a causal, masked or "
-        "encoder-decoder language model, such as smollm2"
+        f"a {config.model_type} model reads no text; foreword needs a language model, such as "
+        "smollm2, or an encoder of texts"
     )
 
 
@@ -196,9 +215,10 @@ def _model(
             f"cannot load {name!r}: {key} is {list(found)} in the weights and {list(expected)} "
             "by its config.json"
         )
-    if info["missing_keys"]:
+    missing = set(info["missing_keys"]) - _drop_pooler(model, kind)
+    if missing:
         raise UserError(
-            f"cannot load {name!r} as {kind}: its weights lack {_some(info['missing_keys'])}; "
+            f"cannot load {name!r} as {kind}: its weights lack {_some(missing)}; "
             "it was saved without them, so they would be random"
         )
     if info["unexpected_keys"]:
@@ -207,6 +227,18 @@ def _model(
     loaded: PreTrainedModel = model
     _align(loaded)
     return loaded
+
+
+def _drop_pooler(model: PreTrainedModel, kind: Architecture) -> set[str]:
+    """Take away a layer that an encoder's last states do not go through; return its weights' names.
+
+    Many folders lack its weights.
+    """
+    pooler = getattr(model, "pooler", None)
+    if kind != "encoder" or not isinstance(pooler, torch.nn.Module):
+        return set()
+    setattr(model, "pooler", None)  # noqa: B010  (declared as a module)
+    return {f"pooler.{key}" for key, _ in pooler.named_parameters()}
 
 
 def _align(model: PreTrainedModel) -> None:

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from foreword.backbone.load.folder import architecture_of, has_tokenizer, has_weights, read_config
+from foreword.backbone.load.pooling import pooling_files
 from foreword.errors import UserError
 
 _FILES = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "model*.safetensors"]
@@ -76,4 +77,7 @@ def _download(name: str) -> Path:
     print(f"downloading {name!r} from the hub", file=sys.stderr, flush=True)
     # the small file first: a model that cannot be used is refused before its weights come
     architecture_of(read_config(Path(hf_hub_download(name, "config.json")).parent, name))
-    return Path(snapshot_download(name, allow_patterns=_FILES, ignore_patterns=["*/*"]))
+    folder = Path(snapshot_download(name, allow_patterns=_FILES, ignore_patterns=["*/*"]))
+    for path in pooling_files(folder):
+        hf_hub_download(name, path)
+    return folder

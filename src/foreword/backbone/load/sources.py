@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from foreword.backbone.load.folder import Architecture, open_folder
 from foreword.backbone.load.gguf import unpack
 from foreword.backbone.load.hub import hub_folder
+from foreword.backbone.load.pooling import Pooling, read_pooling
 from foreword.errors import UserError, nearest
 from foreword.reporter import SILENT, Reporter
 
@@ -40,12 +41,14 @@ class Source:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     architecture: Architecture
+    pooling: Pooling | None = None  # of an encoder
 
 
 def open_source(
     name: str,
     *,
     architecture: Architecture | Literal["auto"] = "auto",
+    pooling: str = "auto",
     dtype: str = "auto",
     device: str = "auto",
     report: Reporter = SILENT,
@@ -55,6 +58,7 @@ def open_source(
     Args:
         name: looked up in that order; only a hub id is ever downloaded, and stderr says so.
         architecture: "auto" takes what the config says (`architecture_of`).
+        pooling: of an encoder, "mean", "cls" or "last"; "auto" takes what the folder says.
         dtype: "auto", "float32", "bfloat16" or "float16"; "auto" is the checkpoint's own on an
             accelerator and float32 on the CPU, where half precision is many times slower.
         device: "auto" (the first of cuda, mps, cpu that is there), "cpu", "cuda", "cuda:N", "mps".
@@ -68,10 +72,26 @@ def open_source(
         raise UserError(f"unknown architecture {architecture!r}: {nearest(architecture, known)}")
     place = find_device(device)
     number = _dtype(dtype, place)
-    model, tokenizer, kind = open_folder(folder_of(name), name, architecture, number, report)
+    folder = folder_of(name)
+    model, tokenizer, kind = open_folder(folder, name, architecture, number, report)
     torch.nn.Module.to(model, place)
     model.requires_grad_(False)
-    return Source(name, model, tokenizer, kind)
+    return Source(name, model, tokenizer, kind, pooling_of(folder, name, kind, pooling))
+
+
+def pooling_of(folder: Path, name: str, kind: Architecture, mode: str = "auto") -> Pooling | None:
+    """Return how a model of a folder pools; None where it predicts tokens.
+
+    Raises UserError for an unknown mode, and for one of a model that predicts tokens.
+    """
+    if kind == "encoder":
+        return read_pooling(folder, name, mode)
+    if mode != "auto":
+        raise UserError(
+            f"`pooling={mode}`: {name!r} is opened as {kind}, which predicts tokens and pools "
+            "nothing; leave it out, or give `architecture=encoder` too"
+        )
+    return None
 
 
 def folder_of(name: str) -> Path:

@@ -14,6 +14,7 @@ from foreword.backbone.run import encoder_decoder, single_stack
 from foreword.backbone.run.inputs import virtual
 from foreword.backbone.run.layers import WHOLE, LayerRange
 from foreword.backbone.run.network import Network
+from foreword.backbone.run.pooled import states_at
 from foreword.injection import KV, Injection, Mixture, in_turn
 
 
@@ -35,7 +36,7 @@ def states(
         mixture = Mixture.of(injection, len(examples))
         return encoder_decoder.states(network, examples, mixture, layers=layers)
     laid, read = _run(network, examples, injection, lead, layers, pack)
-    return read.at(laid.places)
+    return states_at(network, laid, read)
 
 
 def one_by_one(

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Self, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -22,6 +23,7 @@ from foreword.backbone.inside.attention_sites import Role, Site, find_sites
 from foreword.backbone.inside.layer_parts import LayerPart, find_layer_parts
 from foreword.backbone.inside.patched import patch_model
 from foreword.backbone.inside.views import output_embeddings
+from foreword.backbone.load.pooling import Pooling
 from foreword.backbone.load.sources import Architecture
 from foreword.backbone.run.embeddings import Embeddings, positions_of
 from foreword.backbone.run.layers import Stack
@@ -34,19 +36,34 @@ from foreword.injection import ClassHead, Injection, Mixture
 class Network:
     """A frozen model with its attention sites, its layers, its embeddings and its LM head.
 
-    ``architecture`` is "causal", "masked" or "encoder-decoder". ``vocabulary`` is the number of
+    ``is_causal`` says whether each token sees those before it alone.
+
+    ``architecture`` is "causal", "masked", "encoder-decoder" or "encoder", which predicts no tokens
+    and has ``pooling``, how its states become one. ``vocabulary`` is the number of
     rows of the input embedding, ``width`` their size, ``pad`` the token that rows are padded
     with. ``head`` scores classes in place of the vocabulary, and ``changed`` says that the model
     runs under an injection's changes (:meth:`changed_by`).
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, architecture: Architecture, name: str, pad: int | None
+        self,
+        model: PreTrainedModel,
+        *,
+        architecture: Architecture,
+        name: str,
+        pad: int | None,
+        pooling: Pooling | None = None,
     ) -> None:
         self.model = model
         self.architecture = architecture
         self.name = name
         self.sites = find_sites(model)
+        self.is_causal = architecture == "causal" or (
+            architecture == "encoder" and sees_the_past_alone(model)
+        )
+        self.pooling = (
+            pooling_for(pooling, causal=self.is_causal) if architecture == "encoder" else None
+        )
         self.head: ClassHead | None = None
         self.changed = False
         self._lm_head = LMHead(model)
@@ -58,11 +75,6 @@ class Network:
         self.pad = (pad + 1) % self.vocabulary if self.is_causal else pad
 
     # What the model is -----------------------------------------------------------------------
-
-    @property
-    def is_causal(self) -> bool:
-        """Whether each token sees those before it alone."""
-        return self.architecture == "causal"
 
     @property
     def fills_masks(self) -> bool:
@@ -77,7 +89,12 @@ class Network:
     @property
     def can_generate(self) -> bool:
         """Whether it can continue a text token by token."""
-        return not self.fills_masks
+        return not (self.fills_masks or self.is_encoder)
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it predicts no tokens, and gives states alone."""
+        return self.architecture == "encoder"
 
     @property
     def device(self) -> torch.device:
@@ -100,7 +117,9 @@ class Network:
     @property
     def longest(self) -> int:
         """The number of positions that the model was trained for."""
-        return positions_of(self.model, self.vocabulary)
+        positions = positions_of(self.model, self.vocabulary)
+        trained = None if self.pooling is None else self.pooling.longest
+        return positions if trained is None else min(positions, trained)
 
     @cached_property
     def accepted(self) -> set[str]:
@@ -183,13 +202,21 @@ class Network:
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
 
+    def features(self, pooled: Tensor) -> Tensor:
+        """Return an encoder's pooled states as it gives them, of length 1 where it does so."""
+        assert self.pooling is not None
+        return F.normalize(pooled, dim=-1) if self.pooling.normalize else pooled
+
     def logits(self, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
         """Return the scores of vocabulary tokens: (N, width) -> (N, tokens), all for None.
 
-        Under an injection with a head they are those of its classes: (N, C).
+        Under an injection with a head they are those of its classes: (N, C). An encoder has no
+        scores of its own, and gives the states themselves: (N, width).
         """
         if self.head is not None:
             return self.head.scores(states)
+        if self.is_encoder:
+            return states
         if tokens is not None:
             self.check_scored(tokens)
         return self._lm_head.scores(states, tokens)
@@ -208,3 +235,19 @@ class Network:
         None for a model whose scores are no product of the two.
         """
         return self._lm_head.inputs(states)
+
+
+@torch.no_grad()
+def sees_the_past_alone(model: PreTrainedModel) -> bool:
+    """Try whether a token's state is the same whatever follows it."""
+    ids = torch.tensor([[3, 4, 5], [3, 4, 6]], device=model.device)
+    first, second = model.base_model(input_ids=ids).last_hidden_state[:, 0]
+    return bool(torch.equal(first, second))
+
+
+def pooling_for(given: Pooling | None, *, causal: bool) -> Pooling:
+    """Return how an encoder pools, its last token where that alone has seen all."""
+    pooling = given or Pooling()
+    if pooling.mode is not None:
+        return pooling
+    return replace(pooling, mode="last" if causal else "mean")

@@ -105,7 +105,7 @@ def run_padded(
     parts = torch.tensor(list(mixture.rows))[:, None]
     inputs: dict[str, Any] = model_inputs(network, pad_right(network, rows), parts, mixture)
     length = max(map(len, rows))
-    if network.fills_masks:
+    if not network.is_causal:
         inputs["attention_mask"] = padding(rows, length).to(here)
     elif "position_ids" in network.accepted:
         steps = torch.arange(length, device=here)

@@ -17,6 +17,7 @@ from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING, ClassHead
 from foreword.tasks.base import Bound
+from foreword.tasks.labels.similar import SCALE
 from foreword.tasks.templates.layout import room_for
 
 
@@ -31,9 +32,14 @@ def random_head(task: Bound, scale: float | None, seed: int) -> ClassHead:
 def words(task: Bound, scale: float | None) -> ClassHead:
     """Return the mean output embedding and bias of each label's tokens.
 
+    On an encoder they are the encodings of the label words, which score as these do without a head.
     A cosine head has the embeddings as its vectors. Raises UserError where the task has no label
     words, or the model scores them otherwise.
     """
+    encodings = task.label_encodings()
+    if encodings is not None:
+        weight = (SCALE if scale is None else 1.0) * F.normalize(encodings, dim=1)
+        return _head(weight, weight.new_zeros(len(weight)), scale, task.backbone)
     paths = task.label_paths()
     if not paths:
         raise UserError("`head_start=words`: the task has no label words; leave it out")

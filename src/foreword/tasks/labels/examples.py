@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
+
+from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
@@ -18,6 +20,7 @@ from foreword.tasks.labels.calibrate import Calibration
 from foreword.tasks.labels.head_scores import Headed
 from foreword.tasks.labels.label_tree import LabelTree
 from foreword.tasks.labels.labelling import Labelling, Words
+from foreword.tasks.labels.similar import Similar, encode_labels
 from foreword.tasks.labels.verbalizer import Cloze, Plan, TokenPath, normalize, token_paths
 from foreword.tasks.objective import Encoded
 from foreword.tasks.templates.demonstrations import DemonstrationPool
@@ -60,8 +63,9 @@ class LabelExamples(Bound):
         self.aids = aids or ZeroShotAids()
         self.slot_template = Template.parse(labelling.slot_template)
         masked = backbone.fills_masks
-        if labelling.vocabulary and masked:
-            raise UserError("loss 'vocabulary' is not for masked models; leave it out")
+        if labelling.vocabulary and (masked or backbone.is_encoder):
+            kind = "masked models" if masked else "encoders"
+            raise UserError(f"loss 'vocabulary' is not for {kind}; leave it out")
         self.words = normalize(words)
         self.labels = list(self.words)
         last = self.slot_template if self.slot_template.parts else self.template
@@ -96,11 +100,14 @@ class LabelExamples(Bound):
         return "" if isinstance(before, VirtualTokens) else "."
 
     @cached_property
-    def verbalizer(self) -> LabelTree | Cloze | Headed:
-        """The label words as tokens, or with a head the labels alone."""
-        masked = self.backbone.fills_masks
+    def verbalizer(self) -> LabelTree | Cloze | Headed | Similar:
+        """The label words as tokens, or encoded on an encoder; with a head the labels alone."""
+        masked, encoder = self.backbone.fills_masks, self.backbone.is_encoder
         if self.headed:
-            return Headed(tuple(self.labels), self.mask() if masked else None)
+            return Headed(tuple(self.labels), self.mask() if masked else None, encoder)
+        if encoder:
+            encode = partial(encode_labels, self.backbone, list(self.words.values()))
+            return Similar(len(self.labels), encode)
         paths = token_paths(self.words, self.spell)
         if masked:
             return Cloze(tuple(paths), len(self.labels), self.mask())
@@ -121,8 +128,16 @@ class LabelExamples(Bound):
         """The tokens of the label words, None if the whole vocabulary is needed."""
         return self.verbalizer.tokens
 
+    def label_encodings(self) -> Tensor | None:
+        """Return an encoder's states of the labels' words, in the order of the labels' names."""
+        if not self.backbone.is_encoder:
+            return None
+        return encode_labels(self.backbone, [self.words[label] for label in sorted(self.words)])
+
     def label_paths(self) -> Mapping[str, Sequence[TokenPath]]:
-        """Return the tokens of each label's words at the answer's position."""
+        """Return the tokens of each label's words at the answer's position; none on an encoder."""
+        if self.backbone.is_encoder:
+            return {}
         return {label: [self.spell(word) for word in own] for label, own in self.words.items()}
 
     # Rows --------------------------------------------------------------------------------------

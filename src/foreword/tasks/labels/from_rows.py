@@ -65,6 +65,11 @@ def choose_label_words(
     bound: Classifier, search: str, rows: Sequence[Row], report: Reporter
 ) -> Mapping[str, Sequence[str]]:
     """Return each label's words by one of ``SEARCHES``, and report them."""
+    if bound.backbone.is_encoder:
+        raise UserError(
+            f"`verbalizer={search}` chooses among the words that a model predicts, and "
+            f"{bound.backbone.name} is an encoder, which predicts none; leave it out"
+        )
     bound.check(rows, answers=True)
     words = SEARCHES[search](bound, rows)
     listed = "; ".join(f"{label} ={','.join(own)}" for label, own in words.items())

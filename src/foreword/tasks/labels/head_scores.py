@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foreword.backbone.example import Example
+from foreword.tasks.labels.similar import WHOLE_ROW
 from foreword.tasks.labels.verbalizer import Plan
 
 
@@ -18,18 +19,22 @@ from foreword.tasks.labels.verbalizer import Plan
 class Headed:
     """One target a row, whose last hidden state a linear head maps to scores of the labels.
 
-    The target is the last token before the answer, and on masked models (``mask``) one mask
-    token in its place. Scores of the head are (rows, labels), those of no vocabulary. Its rows
-    stand in the order of the labels' names, since a file does not keep the order of labels.
+    The target is the last token before the answer, on masked models (``mask``) one mask token in
+    its place, and on encoders (``pooled``) the whole row. Scores of the head are (rows, labels),
+    those of no vocabulary. Its rows stand in the order of the labels' names, since a file does
+    not keep the order of labels.
     """
 
     names: tuple[str, ...]
     mask: int | None
+    pooled: bool = False
     tokens = None
 
     @cached_property
     def everything(self) -> Plan:
         """The plan with the single target."""
+        if self.pooled:
+            return WHOLE_ROW
         if self.mask is None:
             return Plan(((),), ((0, -1),), ())
         return Plan(((self.mask,),), ((0, 0),), ())

@@ -114,7 +114,7 @@ def _once(
     backbone: Backbone, template: Template, texts: Mapping[str, str], before: str, truncated: bool
 ) -> FilledTemplate:
     pieces = template.fill(texts)
-    chat = template.chat and backbone.is_causal and not before
+    chat = template.chat and backbone.is_causal and not (before or backbone.is_encoder)
     if before and template.chat and pieces and isinstance(pieces[0], str):
         pieces[0] = pieces[0].removeprefix(backbone.text.first)
     if before:
@@ -144,7 +144,7 @@ def _once(
         ids += own[len(first) :] if index == 0 and ids and begins_with(own, first) else own
     if backbone.has_two_stacks:
         slot = len(ids)
-    if not backbone.is_causal:
+    if backbone.is_encoder or not backbone.is_causal:
         ids += last
     elif slot != len(ids):
         raise UserError(

@@ -65,6 +65,12 @@ class Role:
 
 Piece = str | Field | VirtualTokens | Slot | Demos | Role
 
+
+def literal(text: str) -> str:
+    """Return a text as a template writes it, its braces and brackets doubled."""
+    return re.sub(r"[{}\[\]]", lambda found: found[0] * 2, text)
+
+
 _TOKEN = re.compile(
     r"(?P<escape>\{\{|\}\}|\[\[|\]\])"
     r"|\{(?P<field>[^{}\[\]]*)\}"

@@ -44,7 +44,8 @@ class TextExamples(Bound):
         if task.template is None:
             raise UserError("a generation needs a template; give one, or rows with a 'prompt'")
         if not backbone.can_generate:
-            raise UserError(f"{backbone.name} is a masked model and cannot generate")
+            kind = "an encoder" if backbone.is_encoder else "a masked model"
+            raise UserError(f"{backbone.name} is {kind} and cannot generate; give a causal model")
         task.decoding.check()
         if not 0 <= task.label_smoothing < 1:
             raise UserError(
