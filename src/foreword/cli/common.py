@@ -34,6 +34,10 @@ PromptFile = Annotated[Path, Parameter(help="a prompt file")]
 Model = Annotated[
     File | None, Parameter(help="instead of the model that the prompt names", group=MODEL)
 ]
+MinProbability = Annotated[
+    str | None,
+    Parameter(help="leave answers blank that are less sure; auto: as fitted by eval --out"),
+]
 Force = Annotated[bool, Parameter(help="run on another model than the prompt's own", group=MODEL)]
 
 

@@ -18,6 +18,7 @@ from foreword.cli.common import (
     on_backbone,
 )
 from foreword.cli.completion import File
+from foreword.cli.panels import OUTPUT
 from foreword.cli.reading import USUAL, Read, Reading
 from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import parse_windows
@@ -27,6 +28,7 @@ from foreword.data.row import Row
 from foreword.data.sample import first
 from foreword.data.write import check_writable, write_rows
 from foreword.errors import UserError
+from foreword.files import file_to_write
 from foreword.metrics.titles import FURTHER
 from foreword.report import console, tables
 
@@ -46,6 +48,16 @@ def evaluate(
         Parameter(help="the rows that it was tuned on: a baseline learns from them as well"),
     ] = None,
     rows: Annotated[int | None, Parameter(help="the first N after shuffling with the seed")] = None,
+    unknown: Annotated[
+        File | None, Parameter(help="rows that belong to no label: how well they are told apart")
+    ] = None,
+    min_probability: Annotated[
+        str | None, Parameter(help="what is answered from here on; auto: as kept; fit: by the rows")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        Parameter(help="write the prompt with the probability that is fitted", group=OUTPUT),
+    ] = None,
     errors: Annotated[
         Path | None,
         Parameter(help="the rows that are answered wrongly: a .csv, .tsv or .jsonl file"),
@@ -69,7 +81,20 @@ def evaluate(
     from foreword.tasks.fields import fields_of
 
     sizes = None if windows is None else parse_windows(windows)
-    others = {"--baselines": baselines, "--train": train, "--errors": errors}
+    if out is not None:
+        file_to_write(out)
+        if min_probability not in (None, "fit"):
+            raise UserError(
+                "--out keeps the probability that is fitted; leave out --min-probability"
+            )
+        min_probability = "fit"
+    others = {
+        "--baselines": baselines,
+        "--train": train,
+        "--errors": errors,
+        "--unknown": unknown,
+        "--min-probability": min_probability,
+    }
     for name, given in others.items():
         if sizes is not None and given not in (None, False):
             raise UserError(f"--windows scores the prompt alone; leave out {name}")
@@ -88,8 +113,21 @@ def evaluate(
         if train is not None:
             learned = reading.rows(train, fields=fields_of(loaded.task))
             learned = reading.usable(learned, tuned.bound)
-        report = CommandTerminal()
-        result = do(tuned, chosen, baselines=baselines, train=learned, seed=seed, report=report)
+        strangers = None if unknown is None else reading.rows(unknown, TEST)
+        if out is not None and not isinstance(tuned, Prompt):
+            raise UserError(f"{prompt}: an ensemble keeps no probability; leave out --out")
+        result = do(
+            tuned,
+            chosen,
+            baselines=baselines,
+            train=learned,
+            unknown=strangers,
+            min_probability=min_probability,
+            seed=seed,
+            report=CommandTerminal(),
+        )
+        if out is not None and isinstance(tuned, Prompt):
+            tuned.with_min_probability(result["abstaining"]["min_probability"]).save(out)
         if errors is not None:
             table = errors.suffix.lower() in TABLES
             wrong = wrong_rows(result, tuned.bound, as_table=table)
@@ -109,6 +147,8 @@ def evaluate(
         _print(result)
         if errors is not None:
             console.line(said)
+        if out is not None:
+            console.line(f"{out}: the prompt with this probability, for --min-probability auto")
     else:
         console.out().print(tables.curve(result))
 
@@ -129,6 +169,9 @@ def _print(result: Mapping[str, Any]) -> None:
         console.line(f"{result['windowed']} rows were read in windows; the likeliest answer counts")
     screen.print(tables.scores(result, "prompt"))
     console.say_leads(result)
+    if "abstaining" in result:
+        screen.print()
+        screen.print(tables.abstaining(result["abstaining"]))
     console.warn_of_leaks(result)
     if FURTHER.keys() & result.keys():
         screen.print()

@@ -15,6 +15,7 @@ from foreword.cli.common import (
     Force,
     Json,
     Loaded,
+    MinProbability,
     Model,
     PromptFile,
     on_backbone,
@@ -47,9 +48,7 @@ def predict(
     out: Annotated[
         Path | None, Parameter(help="the rows with their answers: a .csv, .tsv or .jsonl file")
     ] = None,
-    min_probability: Annotated[
-        float | None, Parameter(help="leave answers blank that are less sure than this")
-    ] = None,
+    min_probability: MinProbability = None,
     reading: Read = USUAL,
     model: Model = None,
     loading: Loaded = USUALLY,
@@ -65,8 +64,8 @@ def predict(
     if (data is None) == (not texts):
         raise UserError("give texts to answer, or --data F")
     from foreword.compose.ensemble import load_prompt
-    from foreword.evaluation.answer_columns import check_min_probability
     from foreword.evaluation.answer_file import answer_file
+    from foreword.prompt.abstain import least_of
     from foreword.prompt.predict import rows_of
 
     if out is not None:
@@ -83,7 +82,7 @@ def predict(
             check_writable(out, (row.fields for row in read))
         deque(read, maxlen=0)  # to its end, for a row that cannot be read
     tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
-    check_min_probability(tuned.bound, min_probability)
+    least = least_of(tuned, min_probability)
     if texts:
         rows = rows_of(texts, tuned.bound)
     unread.check(rows or again)
@@ -91,7 +90,7 @@ def predict(
     lines: list[dict[str, Any]] = []
     found: list[Prediction | None] = []
     if out is None:
-        answered, lines, found = _answered(tuned, rows, reading.named, min_probability, bad)
+        answered, lines, found = _answered(tuned, rows, reading.named, least, bad)
     else:
         later: OnBad = BadRows() if reading.skip_bad else refuse  # of rows that are told already
         answered = answer_file(
@@ -101,7 +100,7 @@ def predict(
             settings=_settings(prompt, tuned.bound, skip_bad=reading.skip_bad),
             like=data,
             columns=reading.named,
-            least=min_probability,
+            least=least,
             bad=bad,
             hear=lines.append if as_json else None,
             report=CommandTerminal(),
@@ -113,9 +112,9 @@ def predict(
         console.say(f"column '{name}' is there already; the new one is '{other}'")
     if answered.cut:
         console.say(f"{answered.cut} of {answered.rows} rows were too long and were cut")
-    if min_probability is not None:
-        least, given = min_probability, answered.rows - answered.unanswered
-        console.say(f"{answered.blank} of {given} answers are below {least} and left blank")
+    if least is not None:
+        given, limit = answered.rows - answered.unanswered, f"{round(least, 4)}"
+        console.say(f"{answered.blank} of {given} answers are below {limit} and left blank")
     if as_json:
         about = {"rows": answered.rows, "cut": answered.cut, "blank": answered.blank, "out": out}
         skipped = [*unread.reasons, *unanswered.reasons]
@@ -123,7 +122,7 @@ def predict(
     elif out is not None:
         console.say(f"{out}: {answered.rows} rows")
     else:
-        _show(found, tuned.bound, min_probability)
+        _show(found, tuned.bound, least)
 
 
 def _answered(
@@ -134,8 +133,9 @@ def _answered(
     bad: BadRows | None,
 ) -> tuple[Answered, list[dict[str, Any]], list[Prediction | None]]:
     """Answer rows in memory; return what came of them, as lines and as answers."""
-    from foreword.evaluation.answer_columns import answer_rows, is_unsure, with_answers
+    from foreword.evaluation.answer_columns import answer_rows, with_answers
     from foreword.evaluation.answer_file import Answered
+    from foreword.prompt.abstain import is_unsure
 
     on_bad = refuse if bad is None else bad
     with CommandTerminal().bar("predicting", len(rows)) as progress:
@@ -161,7 +161,7 @@ def _settings(prompt: str | Path, bound: Bound, *, skip_bad: bool) -> dict[str, 
 
 def _show(found: Sequence[Prediction | None], bound: Bound, least: float | None) -> None:
     """Print one line for each answer."""
-    from foreword.evaluation.answer_columns import is_unsure
+    from foreword.prompt.abstain import is_unsure
 
     for answer in found:
         if answer is None:

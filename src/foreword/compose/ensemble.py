@@ -100,11 +100,19 @@ class Ensemble:
         inputs: str | Mapping[str, Any] | Rows,
         *,
         probabilities: bool = False,
+        min_probability: float | str | None = None,
         report: Reporter | None = None,
         **decoding: Any,
     ) -> Any:
         """Answer one text or row, or a list of answers for many, as :meth:`Prompt.predict` does."""
-        return predict(self, inputs, probabilities=probabilities, report=report, **decoding)
+        return predict(
+            self,
+            inputs,
+            probabilities=probabilities,
+            min_probability=min_probability,
+            report=report,
+            **decoding,
+        )
 
     def decoding(self, **settings: Any) -> Ensemble:
         """Return it with other settings of :class:`Decoding` for all members."""

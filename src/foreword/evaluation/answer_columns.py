@@ -11,6 +11,7 @@ from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.evaluation.evaluation import Evaluation
+from foreword.prompt.abstain import is_unsure
 from foreword.prompt.answerer import Answerer
 from foreword.tasks.base import Bound
 
@@ -43,22 +44,6 @@ def usable_row(row: Row, bound: Bound, columns: Mapping[str, str] | None = None)
     shaped = canonical([renamed], targets=False)[1]
     bound.check(shaped, answers=False)
     return shaped[0]
-
-
-def check_min_probability(bound: Bound, least: float | None) -> None:
-    """Raise UserError for a number that is no probability, and for answers that have none."""
-    if least is None:
-        return
-    if not 0 <= least <= 1:
-        raise UserError(f"`min_probability={least}`: give a probability, from 0 to 1")
-    if bound.answer != "label":
-        raise UserError("`min_probability` is for tasks that give a row one label; leave it out")
-
-
-def is_unsure(bound: Bound, prediction: Prediction, least: float | None) -> bool:
-    """Tell whether the probability of an answer is below the ``least`` that is asked for."""
-    probability = bound.probability(prediction)
-    return least is not None and probability is not None and probability < least
 
 
 def with_answers(

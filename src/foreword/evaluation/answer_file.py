@@ -20,10 +20,10 @@ from foreword.evaluation.answer_columns import (
     answer_columns,
     answer_rows,
     free_name,
-    is_unsure,
     usable_row,
 )
 from foreword.files import file_to_write
+from foreword.prompt.abstain import is_unsure
 from foreword.prompt.answerer import Answerer
 from foreword.reporter import SILENT, Reporter
 

@@ -12,8 +12,10 @@ from foreword.data.folder import TEST
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
+from foreword.evaluation.abstain import FIT, abstain
 from foreword.evaluation.evaluation import Answered, Evaluation, without_tables
 from foreword.injection import NOTHING, Injection
+from foreword.prompt.abstain import least_of
 from foreword.prompt.answerer import Answerer
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Reporter
@@ -30,6 +32,8 @@ def evaluate(
     *,
     baselines: bool = False,
     train: Rows | None = None,
+    unknown: Rows | None = None,
+    min_probability: float | str | None = None,
     seed: int = 0,
     name: str = "prompt",
     report: Reporter | None = None,
@@ -42,6 +46,11 @@ def evaluate(
     ``probe``: scikit-learn's logistic (or ridge) regression on its states. That one learns from the
     rows of ``train``, of these from those that the prompt was tuned on, where its file tells.
 
+    With ``min_probability``, or ``unknown`` rows that belong to no label, ``abstaining`` says what
+    is answered from that probability on (abstain.py): a number, "auto" (the one that the prompt
+    keeps) or "fit" (the one that 95% of the right answers reach); by default the first that is
+    there of the last two.
+
     ``cut`` counts the rows that were too long and lost text. ``in_train`` counts those whose text
     is among the rows of ``train`` or, without, among those that the prompt was tuned on, where its
     file tells. ``name`` is what ``report`` counts its rows as; by default they are counted where
@@ -52,6 +61,8 @@ def evaluate(
         kind = type(prompt).__name__
         raise UserError(f"`prompt` is of type {kind}; give what tune or Prompt.load gives")
     bound = prompt.bound
+    if min_probability not in (None, FIT):
+        least_of(prompt, min_probability)  # what is wrong with it is said before the answers
     rows = as_rows(data, split=TEST, fields=bound.pair, report=report)
     bound.check(rows, answers=True)
     learned = None if train is None else as_rows(train, fields=bound.pair)
@@ -61,6 +72,10 @@ def evaluate(
     known = prompt.data.get("marks") if learned is None else marks(learned, bound.fields)
     if known is not None:
         result["in_train"] = marked(rows, bound.fields, known)
+    if unknown is not None or min_probability is not None:
+        result["abstaining"] = abstain(
+            prompt, found.rows, min_probability, unknown, seed=seed, report=report
+        )
     if not baselines:
         return replace(found, plain=result)
     beside = _baselines(prompt, rows, learned, seed, report)

@@ -37,6 +37,14 @@ FURTHER: Mapping[str, str] = {
 }
 """Scores of a second table, below the first."""
 
+ABSTAINING: Mapping[str, str] = {
+    "coverage": "rows that are answered",
+    "answered_accuracy": "of these, right",
+    "auroc": "AUROC, known against unknown",
+    "false_acceptance": "unknown rows that are answered",
+}
+"""Scores of a prompt that leaves unsure answers blank, from top to bottom."""
+
 IN_UNITS = ("rmse", "mae")
 """Errors in the unit of the numbers themselves; all other scores are in percent points."""
 

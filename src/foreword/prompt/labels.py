@@ -117,9 +117,10 @@ def _words(given: str | Sequence[str]) -> Sequence[str]:
 
 
 def _noting(prompt: Prompt, change: Mapping[str, str]) -> Prompt:
-    """Return the prompt with a line of its history; its old scores were of other labels."""
+    """Return the prompt with a line of its history, without what was fitted on other labels."""
     history = [*prompt.data.get("labels", ()), dict(change)]
-    return replace(prompt, data={**prompt.data, "labels": history})
+    data = {name: value for name, value in prompt.data.items() if name != "min_probability"}
+    return replace(prompt, data={**data, "labels": history})
 
 
 # A row of a head ---------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows, records_of, shaped_like
 from foreword.data.values import plain
 from foreword.errors import UserError
+from foreword.prompt.abstain import is_unsure, least_of
 from foreword.prompt.answerer import Answerer
 from foreword.reporter import Reporter
 from foreword.tasks.base import Bound
@@ -21,6 +22,7 @@ def predict(
     inputs: str | Mapping[str, Any] | Rows,
     *,
     probabilities: bool = False,
+    min_probability: float | str | None = None,
     report: Reporter | None = None,
     **decoding: Any,
 ) -> Any:
@@ -29,22 +31,30 @@ def predict(
     A string is always a text, for a template of one field, and a ``Path`` a file of rows. A pandas
     or polars DataFrame, or a Series of texts, gives a Series, of pandas with the same index. With
     ``probabilities`` an answer is the probability of every label, by its name, and a DataFrame
-    gives a DataFrame. ``decoding`` are settings of :class:`Decoding` for tasks that write texts,
-    such as ``max_new_tokens=20``. ``report`` counts the rows; by default they are counted where
-    people see it.
+    gives a DataFrame. With ``min_probability`` an answer that is less sure is None; "auto" asks for
+    the probability that the prompt keeps. ``decoding`` are settings of :class:`Decoding` for tasks
+    that write texts, such as ``max_new_tokens=20``. ``report`` counts the rows; by default they are
+    counted where people see it.
 
     Raises UserError for what is none of these, for rows that lack a field, and where answers have
     no probabilities.
     """
     answerer = tuned.decoding(**decoding) if decoding else tuned
-    bound = answerer.bound
+    bound, least = answerer.bound, least_of(answerer, min_probability)
+    if least is not None and probabilities:
+        raise UserError("`min_probability` leaves answers out, not probabilities; give one of both")
+
+    def value(prediction: Mapping[str, Any]) -> Any:
+        unsure = is_unsure(bound, prediction, least)
+        return None if unsure else _value(prediction, bound, probabilities)
+
     if isinstance(inputs, str | Mapping | Row):
         rows = rows_of([inputs], bound, "input {}" if isinstance(inputs, Row) else "input")
-        return _value(answerer.answers(rows)[0], bound, probabilities)
+        return value(answerer.answers(rows)[0])
     rows = rows_of(inputs, bound)
     with (usual_reporter() if report is None else report).bar("predicting", len(rows)) as progress:
         found = answerer.answers(rows, progress=progress)
-    values = [_value(each, bound, probabilities) for each in found]
+    values = [value(each) for each in found]
     return shaped_like(inputs, values, bound.answer)
 
 

@@ -20,6 +20,7 @@ from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.html import html_table
 from foreword.injection import Injection
+from foreword.prompt.abstain import least_of
 from foreword.prompt.labels import add_label, remove_label
 from foreword.prompt.predict import predict
 from foreword.prompt.schema import SCHEMA
@@ -104,6 +105,7 @@ class Prompt:
         inputs: str | Mapping[str, Any] | Rows,
         *,
         probabilities: bool = False,
+        min_probability: float | str | None = None,
         report: Reporter | None = None,
         **decoding: Any,
     ) -> Any:
@@ -112,14 +114,23 @@ class Prompt:
         A string is always a text, for a template of one field, and a ``Path`` a file of rows. A
         pandas or polars DataFrame, or a Series of texts, gives a Series, of pandas with the same
         index. With ``probabilities`` an answer is the probability of every label, by its name, and
-        a DataFrame gives a DataFrame. ``decoding`` are settings of :class:`Decoding` for tasks that
+        a DataFrame gives a DataFrame. With ``min_probability`` an answer that is less sure is None;
+        "auto" asks for the one that it keeps (:meth:`with_min_probability`).
+        ``decoding`` are settings of :class:`Decoding` for tasks that
         write texts, such as ``max_new_tokens=20``. ``report`` counts the rows; by default they are
         counted where people see it.
 
         Raises UserError for what is none of these, for rows that lack a field, and where answers
         have no probabilities.
         """
-        return predict(self, inputs, probabilities=probabilities, report=report, **decoding)
+        return predict(
+            self,
+            inputs,
+            probabilities=probabilities,
+            min_probability=min_probability,
+            report=report,
+            **decoding,
+        )
 
     def decoding(self, **settings: Any) -> Prompt:
         """Return the prompt with other settings of :class:`Decoding`, such as ``beams=4``.
@@ -163,6 +174,15 @@ class Prompt:
         """
         made: Prompt = remove_label(self, label)
         return made
+
+    def with_min_probability(self, least: float) -> Prompt:
+        """Return the prompt with the probability that ``min_probability="auto"`` asks for.
+
+        ``evaluate(prompt, dev, min_probability="fit")["abstaining"]["min_probability"]`` is one.
+        """
+        checked = least_of(self, least)
+        made = replace(self, data={**self.data, "min_probability": checked})
+        return made.bound_as(self.bound)
 
     def __repr__(self) -> str:
         method = self.method.get("name", "?")

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from foreword.html import html_table
-from foreword.metrics.titles import IN_UNITS, MAIN, title
+from foreword.metrics.titles import ABSTAINING, IN_UNITS, MAIN, title
 
 BAR = 40
 """Columns of the longest bar in a picture."""
@@ -37,6 +37,18 @@ def _called(name: str, values: Mapping[str, Any]) -> str:
     if "shots" in values:
         return f"{values['shots']} {name} in context"
     return f"{values['model']} on states" if "model" in values else name
+
+
+def abstaining(result: Mapping[str, Any]) -> Table:
+    """Lay out what is answered from a probability on, a line a score."""
+    why = " (95% of the right ones)" if result["fitted"] else ""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(f"answers from {result['min_probability']:.4f} on{why}")
+    table.add_column("%", justify="right")
+    for metric, name in ABSTAINING.items():
+        if metric in result:
+            table.add_row(name, with_interval(metric, result[metric], result["intervals"][metric]))
+    return table
 
 
 def html_of(table: Table) -> str:

@@ -1,0 +1,42 @@
+"""``eval --unknown`` and ``--min-probability``, of ``eval`` and ``predict``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foreword.backbone.backbone import Backbone
+from toys import get, rows, toy_run, write
+
+Cli = Callable[..., Any]
+
+
+def test_what_belongs_to_no_label_is_told_apart_and_left_blank(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backbone, "load", lambda name, **_: get())
+    prompt, kept = tmp_path / "p.safetensors", tmp_path / "kept.safetensors"
+    toy_run(None).save(prompt)
+    data, strange = write(tmp_path / "d.jsonl", rows(20, 200)), tmp_path / "u.jsonl"
+    strange.write_text("".join(json.dumps({"text": f"it {n} it"}) + "\n" for n in range(8)))
+    wrong = cli("predict", prompt, "a film", "--min-probability", "auto")
+    assert (wrong.status, "--min-probability auto: the prompt keeps" in wrong.err) == (2, True)
+    shown = cli("eval", prompt, "--data", data, "--unknown", strange, "--out", kept)
+    assert shown.status == 0, shown.err
+    for part in ("AUROC, known against unknown", "rows that are answered", f"{kept}: the prompt"):
+        assert part in shown.out
+    assert max(map(len, shown.out.splitlines()[1:-1])) <= 80
+    asked = ["--data", data, "--unknown", strange, "--json"]
+    found = cli("eval", kept, *asked).json["abstaining"]
+    assert not found["fitted"]
+    assert found["unknown_rows"] == 8
+    answer = cli("predict", kept, "--data", data, "--min-probability", "auto", "--json").json
+    assert answer["blank"] == round(20 * (1 - found["coverage"] / 100))
+    both = cli("eval", kept, "--data", data, "--min-probability", "0.5", "--out", kept)
+    assert "--out keeps the probability that is fitted" in both.err
+    alone = cli("eval", kept, "--data", data, "--windows", "4", "--unknown", strange)
+    assert "leave out --unknown" in alone.err
