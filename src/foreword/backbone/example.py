@@ -22,7 +22,7 @@ class Example:
     end), on a masked model the mask tokens that fill the hole, on an encoder-decoder what the
     decoder reads after its start token. All branches share the row's pass where the model
     permits it. A target ``(b, j)`` names token j of branch b, and j = -1 the token before it.
-    On an encoder, which has one branch, j = ``POOLED`` names the row's pooled state.
+    On an encoder j = ``POOLED`` names the pooled state of the row with branch b alone.
     ``answers`` holds, target by target, what the task expects there; the backbone ignores it.
     The first ``bos`` tokens are the special ones with which the tokenizer of a causal model begins
     a text.
@@ -121,10 +121,11 @@ def lines(example: Example, *, tree: bool) -> tuple[list[Line], list[tuple[int, 
     """Lay an example out as sequences; return them and each target as (line, token).
 
     With ``tree`` the branches are merged into one tree of tokens after the row, so that each
-    shared beginning is run once; else every branch makes a sequence of its own.
+    shared beginning is run once; else, and where a pooled state is wanted, every branch makes a
+    sequence of its own.
     """
     head, tail = example.ids[: example.slot], example.ids[example.slot :]
-    if not tree or len(example.branches) == 1:
+    if not tree or len(example.branches) == 1 or any(j == POOLED for _, j in example.targets):
         whole = [Line((*head, *branch, *tail)) for branch in example.branches]
         return whole, [(b, j if j == POOLED else len(head) + j) for b, j in example.targets]
     made, size = tree_of(example.branches), len(head)

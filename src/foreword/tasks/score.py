@@ -21,6 +21,7 @@ from foreword.tasks.base import Task
 from foreword.tasks.classify import template_for
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling
+from foreword.tasks.labels.similar_pair import SimilarPair
 from foreword.tasks.objective import Encoded
 from foreword.tasks.rules import number_of
 from foreword.tasks.templates.layout import Side
@@ -34,6 +35,8 @@ class Score(Task):
     numbers spread from ``low`` to ``high``, which are the rows' own range where they are not
     given. Rows of more than ``max_length`` tokens lose text on the side ``truncate``; of
     each field no more than its first ``input_window`` tokens are read.
+
+    On an encoder the score of two texts is how alike they are (labels/similar_pair.py).
     """
 
     template: str | None = setting(
@@ -94,7 +97,10 @@ class Score(Task):
         ordered = sorted(self.anchors.items(), key=lambda pair: pair[1])
         words = {str(number): word for word, number in ordered}
         labelling = Anchors(tuple(words), self.label_field, tuple(numbers))
-        return Classifier(self, backbone, labelling, words)
+        made = Classifier(self, backbone, labelling, words)
+        if backbone.is_encoder and len(made.fields) == 2:
+            return SimilarPair(self, backbone, labelling, words)
+        return made
 
 
 @dataclass(frozen=True)
