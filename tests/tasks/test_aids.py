@@ -333,7 +333,7 @@ def test_such_heads_are_trained_beside_others(start: Any, method: Method) -> Non
 
 def test_prototypes_need_rows_of_every_class() -> None:
     given = [row for row in rows(8) if row.fields["label"] == "good"]
-    with pytest.raises(UserError, match="and the training rows have 1"):
+    with pytest.raises(UserError, match="there are none for bad"):
         Head(head_start="prototypes").build(task("llama").bind(get()), given, 0)
 
 

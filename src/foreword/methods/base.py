@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -90,3 +90,15 @@ class Method(Protocol):
 
         Raises UserError where the backbone cannot carry the method.
         """
+
+
+@runtime_checkable
+class StartsBeside(Method, Protocol):
+    """A method whose start depends on what is trained beside it, which is built before it."""
+
+    starts_beside: Literal[True]
+
+    def build(
+        self, task: Bound, rows: Sequence[Row], seed: int, beside: Trainable | None = None
+    ) -> Trainable:
+        """Make the parameters, as :meth:`Method.build` does; ``beside`` are all other methods'."""

@@ -41,7 +41,8 @@ class Deep:
     )
     start: str = setting(
         "vocabulary",
-        help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts",
+        help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts; "
+        "of keys and values also zero",
     )
     start_text: str | None = setting(None, help="the text of start 'text'")
     shots: int | None = setting(

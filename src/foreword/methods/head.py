@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import ClassHead, Injection
 from foreword.methods.base import Trainable, as_float32
-from foreword.methods.parts.head_starts import prototypes, random_head, words
+from foreword.methods.parts.head_starts import fitted, random_head, words
 from foreword.tasks.base import Bound
 
 
@@ -30,18 +30,22 @@ class Head:
     ``head_start`` "words" begins as the label words' output embeddings, the mean one of a label of
     several tokens: beside ``soft`` that is WARP (Hambardzumyan et al. 2021, arXiv:2101.00121), a
     trained verbalizer that first gives the manual one's scores. On an encoder they are the label
-    words' encodings. "prototypes" begins as the nearest
-    class mean of the training rows in the frozen model (after Cui et al. 2022, arXiv:2203.09770,
-    without their learned projection), a few-shot classifier before any step.
+    words' encodings. The other starts are classifiers fitted to the training rows' states, under
+    the start of what is trained beside the head, so that training begins at their answers (as in
+    Kumar et al. 2022, arXiv:2202.10054): "prototypes" is the nearest class mean (after Cui et al.
+    2022, arXiv:2203.09770, without their learned projection), "ridge" a ridge regression with the
+    penalty that is best for rows left out, and "logistic" a logistic regression. Labels that a row
+    may have several of are fitted one by one.
     """
 
     rate: float = setting(1e-3, help="learning rate")
     shots: int | None = setting(
         None, help="demonstrations to start from; else 4, or one of each label if these are short"
     )
-    head_start: Literal["random", "words", "prototypes"] = setting(
+    head_start: Literal["random", "words", "prototypes", "ridge", "logistic"] = setting(
         "random",
-        help="what a head starts from: random, words (of the labels) or prototypes (of classes)",
+        help="what a head starts from: random, words (of the labels), or fitted to the rows' "
+        "states: prototypes (means of classes), ridge or logistic regression",
     )
     head_form: Literal["linear", "cosine"] = setting(
         "linear", help="a head's scores: a linear layer, or the cosine with a vector of each class"
@@ -50,8 +54,15 @@ class Head:
         0.05, help="what a cosine head's cosines are divided by at first"
     )
 
-    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> HeadTensors:
-        """Start the layer; raises UserError where the task has not what the start needs."""
+    starts_beside: ClassVar[Literal[True]] = True
+
+    def build(
+        self, task: Bound, rows: Sequence[Row], seed: int, beside: Trainable | None = None
+    ) -> HeadTensors:
+        """Start the layer, on what is trained ``beside`` it.
+
+        Raises UserError where the task has not what the start needs.
+        """
         if not task.classes:
             raise UserError(
                 "`method=head`: the task has no classes to score; leave it out, or use "
@@ -62,9 +73,9 @@ class Head:
         scale = 1 / self.head_temperature if self.head_form == "cosine" else None
         if self.head_start == "words":
             return HeadTensors(words(task, scale))
-        if self.head_start == "prototypes":
-            return HeadTensors(prototypes(task, rows, scale))
-        return HeadTensors(random_head(task, scale, seed))
+        if self.head_start == "random":
+            return HeadTensors(random_head(task, scale, seed))
+        return HeadTensors(fitted(self.head_start, task, rows, scale, beside))
 
 
 class HeadTensors(Trainable):

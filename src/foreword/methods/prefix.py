@@ -34,7 +34,8 @@ class Prefix:
     )
     start: str = setting(
         "demonstrations",
-        help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts",
+        help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts; "
+        "of keys and values also zero",
         common=True,
     )
     start_text: str | None = setting(None, help="the text of start 'text'")

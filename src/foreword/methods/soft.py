@@ -30,7 +30,8 @@ class Soft:
     length: int | None = setting(None, help="number of virtual tokens")
     start: str = setting(
         "text",
-        help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts",
+        help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts; "
+        "of keys and values also zero",
     )
     start_text: str | None = setting(None, help="the text of start 'text'")
     shots: int | None = setting(

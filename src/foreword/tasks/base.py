@@ -250,6 +250,19 @@ class Bound(ABC):
         """Return the row's class, by which demonstrations are balanced, or None."""
         return None
 
+    @property
+    def class_order(self) -> tuple[str, ...]:
+        """The classes in the order of a head's scores; empty without classes."""
+        return ()
+
+    def class_shares(self, items: Sequence[Encoded]) -> tuple[Tensor, int | None]:
+        """Return how much of each class is right at every target: (targets, classes).
+
+        Rows add up to 1, in the order of ``class_order``. Where a row may have any number of
+        classes they are 0 or 1, and the second is the place of the one that stands for none.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def demonstration(self, row: Row) -> str:
         """Return the row with its answer, as text to put before other rows."""

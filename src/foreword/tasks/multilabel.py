@@ -131,6 +131,11 @@ class ManyLabels(Labelling):
         """The labels that a row may have."""
         return tuple(name for name in self.names if name != self.none)
 
+    @property
+    def no_label(self) -> str | None:
+        """The label of rows without a label."""
+        return self.none
+
     def check(self, row: Row, *, answers: bool) -> None:
         """Raise UserError unless the labels are a list of known ones without repeats."""
         if not answers:
@@ -168,6 +173,11 @@ class ManyLabels(Labelling):
         """Return each label's log-odds against ``none``: (rows, names) -> (rows, labels)."""
         own = [number for number, name in enumerate(self.names) if name != self.none]
         return scores[:, own] - scores[:, [self.names.index(self.none)]]
+
+    def shares(self, item: Encoded) -> list[list[float]]:
+        """Return 1 for each of the row's labels, and 0 for ``none``."""
+        own = {self.labels[number] for number in item.golds}
+        return [[float(name in own) for name in self.names]]
 
     def _held(self, items: Sequence[Encoded]) -> Tensor:
         """Return the gold labels as 0 and 1: (rows, labels)."""

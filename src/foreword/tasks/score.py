@@ -170,6 +170,10 @@ class Anchors(Labelling):
         target[above - 1] = 1 - target[above]
         return target
 
+    def shares(self, item: Encoded) -> list[list[float]]:
+        """Return those of the two anchors around the row's number."""
+        return [self._target(item.number)]
+
     def losses(self, scores: Tensor, items: Sequence[Encoded]) -> Tensor:
         """Return the cross entropy to each row's two anchors: (rows,)."""
         target = [self._target(item.number) for item in items]

@@ -15,10 +15,26 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
-from foreword.injection import NOTHING, ClassHead
+from foreword.injection import NOTHING, ClassHead, Injection, Mixture
+from foreword.methods.base import Trainable
+from foreword.methods.parts.probes import (
+    KnownStates,
+    cosine_prototypes,
+    logistic,
+    prototypes,
+    ridge,
+)
 from foreword.tasks.base import Bound
 from foreword.tasks.labels.similar import SCALE
+from foreword.tasks.score import Score
+from foreword.tasks.templates.demonstrations import choose_demonstrations
 from foreword.tasks.templates.layout import room_for
+
+FITTED = {"prototypes": prototypes, "ridge": ridge, "logistic": logistic}
+"""Starts that are fitted to the training rows, by their names."""
+
+MOST_ROWS = 2048
+"""Rows whose states a start is fitted to."""
 
 
 def random_head(task: Bound, scale: float | None, seed: int) -> ClassHead:
@@ -39,7 +55,8 @@ def words(task: Bound, scale: float | None) -> ClassHead:
     encodings = task.label_encodings()
     if encodings is not None:
         weight = (SCALE if scale is None else 1.0) * F.normalize(encodings, dim=1)
-        return _head(weight, weight.new_zeros(len(weight)), scale, task.backbone)
+        weight = weight.to(task.backbone.device)
+        return _head(weight, weight.new_zeros(len(weight)), scale)
     paths = task.label_paths()
     if not paths:
         raise UserError("`head_start=words`: the task has no label words; leave it out")
@@ -73,48 +90,68 @@ def output(backbone: Backbone, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
     return weight.contiguous(), bias
 
 
-def prototypes(task: Bound, rows: Sequence[Row], scale: float | None) -> ClassHead:
-    """Return a head that scores rows by their nearness to the classes' means.
-
-    With features z of mean 0 and variance 1 over the rows, and c a class's mean, a linear score is
-    ``-|z - c|^2 / width`` up to what is the same for all classes: ``(2 c z - |c|^2) / width``.
-    The vectors of a cosine head are the means of the states at length 1.
-
-    Raises UserError where a class has no row, or rows have no class of their own.
-    """
-    plain = task.without_prompt().with_head()
-    room = room_for(plain.backbone, NOTHING)
-    examples = [plain.dev_example(row, room).example for row in rows]
-    classes = [str(task.class_of(row)) for row in rows]
-    names = sorted(set(classes))
-    if any(len(example.targets) != 1 for example in examples) or len(names) != task.classes:
-        raise UserError(
-            f"`head_start=prototypes` needs rows of one class each, and of every class: there are "
-            f"{task.classes}, and the training rows have {len(names)}"
-        )
-    states = torch.cat(states_of(plain.backbone, NOTHING, examples)).float()  # (N, width)
-    own = torch.tensor([names.index(name) for name in classes])
-    if scale is not None:
-        centres = _means(F.normalize(states), own)
-        return _head(F.normalize(centres), centres.new_zeros(len(names)), scale, task.backbone)
-    mean, spread = states.mean(0), states.std(0, correction=0).clamp(min=1e-6)
-    centres = _means((states - mean) / spread, own)  # (C, width)
-    weight = 2 * centres / spread / len(mean)
-    bias = -centres.square().sum(1) / len(mean) - weight @ mean
-    return _head(weight, bias, None, task.backbone)
-
-
-def _means(features: Tensor, own: Tensor) -> Tensor:
-    """Return the mean of each class's rows: (N, width), (N,) -> (C, width)."""
-    return torch.stack([features[own == n].mean(0) for n in range(int(own.max()) + 1)])
-
-
-def _head(
-    weight: Tensor, bias: Tensor, scale: float | None, backbone: Backbone | None = None
+def fitted(
+    start: str, task: Bound, rows: Sequence[Row], scale: float | None, beside: Trainable | None
 ) -> ClassHead:
+    """Return a head that is fitted to the states of the rows: one of ``FITTED``.
+
+    The states are those of the first step: under what is trained ``beside`` it, if anything is.
+    Raises UserError where a class has no row, and for a form or a task that the start has not.
+    """
+    if scale is not None and start != "prototypes":
+        raise UserError(f"`head_start={start}`: is a linear layer; use `head_form=linear`")
+    if start == "ridge" and isinstance(task.task, Score):
+        raise UserError(
+            "`head_start=ridge`: a score is the mean of its anchors under their probabilities, "
+            "which is no linear layer; use `head_start=logistic`"
+        )
+    known = states_of_rows(start, task, rows, beside)
+    device = task.backbone.device
+    if scale is not None:
+        centres = cosine_prototypes(known).float().to(device)
+        return _head(centres, centres.new_zeros(len(centres)), scale)
+    weight, bias = FITTED[start](known)
+    return ClassHead(weight.float().to(device), bias.float().to(device))
+
+
+def states_of_rows(
+    start: str, task: Bound, rows: Sequence[Row], beside: Trainable | None
+) -> KnownStates:
+    """Return the rows' states at the place of the answer, and their classes.
+
+    Of many rows ``MOST_ROWS`` are taken, class by class in turn.
+    """
+    if len(rows) > MOST_ROWS:
+        place = {id(row): number for number, row in enumerate(rows)}
+        chosen = choose_demonstrations(task, rows, MOST_ROWS, 0)
+        numbers = sorted(place[id(row)] for row in chosen)
+    else:
+        numbers = list(range(len(rows)))
+    headed = (task.without_prompt() if beside is None else task).with_head()
+    with torch.no_grad():
+        injection: Injection | Mixture = NOTHING
+        if beside is not None:
+            injection = beside.training_on(numbers, torch.Generator().manual_seed(0))
+        room = room_for(headed.backbone, injection)
+        items = [headed.dev_example(rows[number], room) for number in numbers]
+        states = states_of(headed.backbone, injection, [item.example for item in items])
+    shares, none = headed.class_shares(items)
+    held = shares.sum(0)
+    lacking = [
+        name
+        for place, name in enumerate(headed.class_order)
+        if place != none and (held[place] == 0 or (none is not None and held[place] == len(shares)))
+    ]
+    if lacking:
+        raise UserError(
+            f"`head_start={start}` needs rows with every label, and without it where rows have "
+            f"several: there are none for {', '.join(lacking)}; use `head_start=random`"
+        )
+    return KnownStates(torch.cat(states).double(), shares.double(), none)
+
+
+def _head(weight: Tensor, bias: Tensor, scale: float | None) -> ClassHead:
     """Return a linear head, or with a scale a cosine one, whose bias is 0."""
-    if backbone is not None:
-        weight, bias = weight.to(backbone.device), bias.to(backbone.device)
     if scale is None:
         return ClassHead(weight, bias)
     return ClassHead(weight, torch.zeros_like(bias), weight.new_tensor(scale))

@@ -17,7 +17,7 @@ from foreword.errors import UserError
 from foreword.injection import KV, Injection
 from foreword.methods.base import Trainable, as_float32
 from foreword.methods.parts.start_from_prompt import choose_start
-from foreword.methods.parts.starts import STARTS, USUAL, check_start, start_ids
+from foreword.methods.parts.starts import PREFIX_STARTS, USUAL, check_start, start_ids
 from foreword.tasks.base import Bound
 from foreword.tasks.templates.demonstrations import choose_demonstrations, labels_not_shown
 
@@ -52,7 +52,7 @@ def start_prefix(
     """Start a prefix at these sites; raises UserError for a start or a size that cannot be."""
     backbone, start, length = task.backbone, settings.start, settings.length
     text, shots, reparameterize = settings.start_text, settings.shots, settings.reparameterize
-    check_start(start, text)
+    check_start(start, text, PREFIX_STARTS)
     check_template(task)
     if length is not None and not 1 <= length < backbone.longest:
         raise UserError(
@@ -61,13 +61,15 @@ def start_prefix(
         )
     if reparameterize is not None and reparameterize < 1:
         raise UserError(f"`reparameterize={reparameterize}`: give a width of at least 1")
-    if start not in STARTS:
+    if start not in PREFIX_STARTS:
         found, notes = choose_start(
             start, task, rows, seed, partial(_prefix_of, sites=sites, length=length)
         )
         prefix = PrefixKV(found.kv, found.positions, found.bos, notes)
     elif start == "random":
         prefix = PrefixKV.on(backbone, _draw(task, sites, length or USUAL, seed))
+    elif start == "zero":
+        prefix = PrefixKV.on(backbone, _zero(_draw(task, sites, length or USUAL, seed)))
     else:
         ids, bos = start_ids(start, task, rows, length=length, text=text, shots=shots, seed=seed)
         if len(ids) >= backbone.longest:
@@ -117,6 +119,21 @@ def _draw(task: Bound, sites: Sequence[Site], length: int, seed: int) -> dict[st
 
     like = read_kv(backbone, ids, sites)
     return {name: KV(draw(kv.keys), draw(kv.values)) for name, kv in like.items()}
+
+
+def _zero(drawn: Mapping[str, KV]) -> dict[str, KV]:
+    """Return values of zero, which add nothing, and keys near zero, which no query prefers.
+
+    A position then takes about the attention of a token whose score is 0, and gives nothing for it.
+    PEFT's start "zero" has keys of zero too; but positions that are alike have the same gradients,
+    and stay one position however many they are. So keys are a tenth of what is drawn, less its
+    mean.
+    """
+
+    def small(keys: Tensor) -> Tensor:
+        return 0.1 * (keys - keys.mean(1, keepdim=True))
+
+    return {name: KV(small(kv.keys), torch.zeros_like(kv.values)) for name, kv in drawn.items()}
 
 
 def _prefix_of(

@@ -13,7 +13,7 @@ from foreword.config.values import from_plain
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
-from foreword.methods.base import Method, Trainable
+from foreword.methods.base import Method, StartsBeside, Trainable
 from foreword.methods.registry import kinds, name_of
 from foreword.tasks.base import Bound
 
@@ -46,20 +46,30 @@ class Several:
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Together:
         """Build all parts; raises UserError where two of them fill the same place."""
-        parts = [method.build(task, rows, seed) for method in self.methods]
+        first = [n for n, each in enumerate(self.methods) if not isinstance(each, StartsBeside)]
+        parts = {n: self.methods[n].build(task, rows, seed) for n in first}
         with torch.no_grad():
-            held: list[Injection] = [part() for part in parts]
-        if any(each.kv and each.bos for each in held):  # and virtual tokens stand behind those
+            held: dict[int, Injection] = {n: part() for n, part in parts.items()}
+        if any(each.kv and each.bos for each in held.values()):  # virtual tokens stand behind those
             begun = task.changed(begun=True)
-            for n, each in enumerate(held):
+            for n, each in held.items():
                 if each.embeds is not None:
                     parts[n] = self.methods[n].build(begun, rows, seed)
-        made = Together(parts, [method.rate for method in self.methods])
+        beside = self._together(parts) if parts else None
+        for n, method in enumerate(self.methods):
+            if isinstance(method, StartsBeside):
+                parts[n] = method.build(task, rows, seed, beside)
+        return self._together(parts)
+
+    def _together(self, parts: Mapping[int, Trainable]) -> Together:
+        """Join some parts, by their numbers; raises UserError where they fill the same place."""
+        numbers = sorted(parts)
+        made = Together([parts[n] for n in numbers], [self.methods[n].rate for n in numbers])
         with torch.no_grad():
             try:
                 made()
             except ValueError as error:
-                names = " and ".join(type(method).__name__.lower() for method in self.methods)
+                names = " and ".join(type(self.methods[n]).__name__.lower() for n in numbers)
                 raise UserError(
                     f"{names} cannot stand together: both bring {error}; leave one out"
                 ) from None

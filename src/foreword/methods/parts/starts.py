@@ -12,18 +12,19 @@ from foreword.tasks.base import Bound
 from foreword.tasks.templates.demonstrations import choose_demonstrations
 
 STARTS = ("random", "vocabulary", "text", "labels", "demonstrations")
-"""Starts by name; any other is the path of a prompt, or of a folder of them
-(start_from_prompt.py)."""
+PREFIX_STARTS = (*STARTS, "zero")
+"""Starts by name, those of a prefix with one more; any other is the path of a prompt, or of a
+folder of them (start_from_prompt.py)."""
 
 USUAL = 20
 """Virtual tokens or positions, where neither a length nor a text says how many."""
 
 
-def check_start(start: str, text: str | None) -> None:
+def check_start(start: str, text: str | None, known: Sequence[str] = STARTS) -> None:
     """Raise UserError for an unknown start, or a text that the start would not use."""
-    if start not in STARTS and not Path(start).exists():
+    if start not in known and not Path(start).exists():
         raise UserError(
-            f"unknown start '{start}'; {nearest(start, STARTS)}, or the path of a prompt or of a "
+            f"unknown start '{start}'; {nearest(start, known)}, or the path of a prompt or of a "
             "folder of prompts"
         )
     if text is not None and start != "text":

@@ -54,6 +54,19 @@ class Classifier(LabelExamples):
         """Return the class by which demonstrations are balanced."""
         return self.labelling.class_of(row)
 
+    @property
+    def class_order(self) -> tuple[str, ...]:
+        """The labels in the order of their names."""
+        return tuple(sorted(self.labels))
+
+    def class_shares(self, items: Sequence[Encoded]) -> tuple[Tensor, int | None]:
+        """Return how much of each label is right at every slot: (slots, labels)."""
+        order = self.class_order
+        place = [self.labels.index(name) for name in order]
+        shares = torch.tensor([own for item in items for own in self.labelling.shares(item)])
+        none = self.labelling.no_label
+        return shares[:, place], None if none is None else order.index(none)
+
     # Learning ----------------------------------------------------------------------------------
 
     def units(self, item: Encoded) -> int:

@@ -72,6 +72,11 @@ class Labelling(ABC):
         """Whether the loss needs the gold label's score alone, so that only its words are read."""
         return False
 
+    @property
+    def no_label(self) -> str | None:
+        """The label that stands for none, where a row may have any number of them."""
+        return None
+
     def instruction(self, words: Sequence[str]) -> str:
         """Return a sentence that describes the task, with a word for each label."""
         *most, last = words
@@ -112,6 +117,10 @@ class Labelling(ABC):
     @abstractmethod
     def class_of(self, row: Row) -> str | None:
         """Return the class by which demonstrations are balanced, or None."""
+
+    def shares(self, item: Encoded) -> list[list[float]]:
+        """Return how much of each label is right at each slot, as ``Bound.class_shares`` does."""
+        return [[float(n == gold) for n in range(len(self.names))] for gold in item.golds]
 
     def units(self, item: Encoded) -> int:
         """Return how many a row counts as in the mean loss."""
