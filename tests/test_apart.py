@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,6 +19,41 @@ from processes import PATIENCE, Stuck, left_over, process, until
 def test_the_exit_status_is_returned(tmp_path: Path) -> None:
     assert call_apart(os._exit, 7, folder=tmp_path) == 7
     assert call_apart(os.getpid, folder=tmp_path) == 0
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A script without a guard, which leaves a trace where it is run."""
+    path, made = tmp_path / "script.py", ModuleType("__main__")
+    path.write_text(f"open({str(tmp_path / 'trace')!r}, 'w').close()\nfrom os import _exit\n")
+    made.__file__, made.__spec__ = str(path), None
+    monkeypatch.setitem(sys.modules, "__main__", made)
+    return made
+
+
+def test_a_script_is_not_run_by_the_processes_of_its_calls(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    assert call_apart(os._exit, 7, folder=tmp_path) == 7
+    assert not (tmp_path / "trace").exists()
+    assert sys.modules["__main__"] is script
+
+
+def test_a_script_that_defines_what_is_called_is_run(script: ModuleType, tmp_path: Path) -> None:
+    exec("def ends(status):\n    import os\n    os._exit(status)", vars(script))
+    with Path(str(script.__file__)).open("a") as file:
+        file.write("def ends(status):\n    _exit(status)\n")
+    assert call_apart(vars(script)["ends"], 7, folder=tmp_path) == 7
+    assert (tmp_path / "trace").exists()
+
+
+def test_a_call_while_the_script_is_run_says_where_it_belongs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(SystemExit, match=r"put the call in it below `if __name__ ==") as caught:
+        call_apart(os._exit, 7, folder=tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def call_stuck(folder: Path) -> None:

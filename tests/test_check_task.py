@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import foreword as fw
+from families import by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
@@ -158,13 +159,15 @@ def test_other_answers_that_are_no_classes_are_no_conflict(
     assert "labels" not in told.splits["train"]
 
 
-def test_a_model_by_name_is_opened_without_its_weights(tmp_path: Path) -> None:
-    base = get()
+@pytest.mark.parametrize("name", by_mechanism(["llama", "gpt2", "qwen3_moe", "gpt_oss"]))
+def test_a_model_by_name_is_opened_without_its_weights(name: str, tmp_path: Path) -> None:
+    base = get(name)
     base.model.save_pretrained(tmp_path)
     base.text.tokenizer.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     outline = Backbone.outline(str(tmp_path))
     assert (outline.longest, outline.vocabulary) == (base.longest, base.vocabulary)
+    assert (outline.window, list(outline.sites)) == (base.window, list(base.sites))
     assert outline.device.type == "meta"
     task, rows = GOOD["classify"]
     assert fw.check(rows, task=task, model=tmp_path) == fw.check(rows, task=task, model=base)
@@ -172,12 +175,23 @@ def test_a_model_by_name_is_opened_without_its_weights(tmp_path: Path) -> None:
         fw.check(rows, length=3)
 
 
-def test_a_model_that_cannot_be_looked_at_without_numbers_is_opened_whole(tmp_path: Path) -> None:
-    base = get("gpt2")
+def test_a_model_that_cannot_be_looked_at_without_numbers_is_opened_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = get()
     base.model.save_pretrained(tmp_path)
     base.text.tokenizer.save_pretrained(tmp_path)
+
+    def asks(self: Any, *given: Any, **options: Any) -> Any:
+        self.embed_tokens.weight.sum().item()
+        return forward(self, *given, **options)
+
+    kind = type(base.model.base_model)
+    forward = kind.forward
     task, rows = GOOD["classify"]
-    assert fw.check(rows, task=task, model=tmp_path) == fw.check(rows, task=task, model=base)
+    expected = fw.check(rows, task=task, model=base)
+    monkeypatch.setattr(kind, "forward", asks)
+    assert fw.check(rows, task=task, model=tmp_path) == expected
 
 
 def test_what_needs_the_models_answers_is_left_out() -> None:

@@ -46,7 +46,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Do runs in this process, and give the names of those that were done."""
     done: list[str] = []
 
-    def do(run: Run, folder: Path) -> Record:
+    def do(run: Run, folder: Path, hears: Any) -> Record:
         done.append(f"{run.name}/{run.training.seed}")
         try:
             return perform(run, tmp_path)
@@ -179,10 +179,10 @@ def test_ctrl_c_says_what_is_kept(
 ) -> None:
     do = foreword.evaluation.compare.run_apart
 
-    def stopped(run: Run, folder: Path) -> Record:
+    def stopped(run: Run, folder: Path, hears: Any) -> Record:
         if run.name == "soft":
             raise KeyboardInterrupt
-        return do(run, folder)
+        return do(run, folder, hears)
 
     monkeypatch.setattr(foreword.evaluation.compare, "run_apart", stopped)
     with pytest.raises(KeyboardInterrupt, match="2 of 3 runs done; the same command goes on"):

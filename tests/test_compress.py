@@ -17,6 +17,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.methods.cartridge import Cartridge
 from foreword.prompt.prompt import Prompt
+from foreword.reporter import SILENT
 from foreword.tasks.generate import Generate
 from foreword.training.settings import Training
 from oracles import get
@@ -78,30 +79,42 @@ def test_the_baseline_is_the_texts_own_beginning(
 
 def test_it_comes_closer_to_the_text_than_its_beginning(manual: Path) -> None:
     found = pressed(manual, questions=questions(answers=False)).report
-    assert found["kl"] < 0.8 * found["kl_truncated"]
-    assert found["kl_truncated"] < found["kl_none"]
-    assert found["tokens"] == len(get("llama").text.ids(text()))
-    assert found["ratio"] == pytest.approx(found["tokens"] / 6, abs=0.01)
-    assert sum(found["questions"].values()) <= 24
-    assert found["bytes_full"] / found["bytes"] == pytest.approx(found["tokens"] / 6)
-    assert found["answers_full"] == 100  # answered from the text, and by the same again
-    assert found["first_token_seconds"] > 0
+    own, full = found.cartridge, found.full
+    assert own.kl is not None
+    assert found.truncated.kl is not None
+    assert found.none.kl is not None
+    assert own.kl < 0.8 * found.truncated.kl
+    assert found.truncated.kl < found.none.kl
+    assert found.tokens == len(get("llama").text.ids(text()))
+    assert found.ratio == pytest.approx(found.tokens / 6, abs=0.01)
+    assert found.questions.train + found.questions.dev + found.questions.test <= 24
+    assert own.bytes
+    assert full.bytes
+    assert full.bytes / own.bytes == pytest.approx(found.tokens / 6)
+    assert full.answers == 100  # answered from the text, and by the same again
+    assert own.first_token_seconds
+    assert own.first_token_seconds > 0
+    plain = found.to_dict()
+    assert list(plain)[:4] == ["tokens", "length", "ratio", "questions"]
+    assert (plain["kl"], plain["kl_none"]) == (own.kl, found.none.kl)
+    assert (plain["answers_full"], plain["bytes_full"]) == (full.answers, full.bytes)
+    assert plain["intervals"]["answers"] == list(own.interval or ())
 
 
 def test_the_file_answers_in_the_texts_place(manual: Path) -> None:
     made = pressed(manual, questions=questions())
     loaded = Prompt.load(manual.with_name("c.safetensors"), get("llama"))
     assert loaded.predict(["film it"]) == made.prompt.predict(["film it"])
-    assert loaded.scores["compress"] == made.report
+    assert loaded.scores["compress"] == made.report.to_dict()
     assert loaded.method["name"] == "cartridge"
 
 
 def test_questions_of_ones_own_are_scored_by_their_answers(manual: Path) -> None:
     test = [Row({"prompt": "film it was", "completion": "never said"}, "T:1")]
     found = pressed(manual, questions=questions(), test=test).report
-    assert found["reference"] == "given"
-    assert found["questions"]["test"] == 1
-    assert found["answers_full"] == 0
+    assert found.reference == "given"
+    assert found.questions.test == 1
+    assert found.full.answers == 0
 
 
 def test_a_model_asks_itself_and_keeps_what_it_has_asked(manual: Path) -> None:
@@ -187,3 +200,21 @@ def test_a_model_that_cannot_hold_a_text(manual: Path, name: str) -> None:
     method = Cartridge(str(manual), 6)
     with pytest.raises(UserError):
         compress(get(name), method, manual.with_name("c.safetensors"), task=TASK)
+
+
+def test_the_method_is_named_as_elsewhere(manual: Path) -> None:
+    once = Training(epochs=1)
+    made = pressed(manual, questions=questions(12), training=once)
+    path = manual.with_name("c.safetensors")
+    named = {"text": str(manual), "length": 6, "rate": 2e-2}
+    given: dict[str, Any] = {"questions": questions(12), "training": once}
+    given |= {"task": TASK, "study": STUDY, "report": SILENT}
+    again = compress(get("llama"), "cartridge", path, **given, **named)
+    assert again.report.cartridge.kl == made.report.cartridge.kl
+    for method, more, line in (
+        ("soft", {"length": 3}, "a text is compressed by `method=cartridge`"),
+        ("cartridge", {**named, "depth": 2}, "`depth` is no setting of the method"),
+        ("cartrige", named, "did you mean 'cartridge'"),
+    ):
+        with pytest.raises(UserError, match=line):
+            compress(get("llama"), method, path, **given, **more)

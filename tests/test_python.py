@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from foreword.backbone.shared import shared_backbone
 from foreword.cli.main import run
 from foreword.data.row import Row
 from foreword.errors import UserError
+from foreword.evaluation.answer_columns import answer_rows, usable_row
 from foreword.evaluation.evaluate import with_scores
+from foreword.prompt.predict import rows_of
 from foreword.reporter import SILENT
 from foreword.training.configure import configure
 from toys import TASK, get, rows, toy_run
@@ -131,6 +134,40 @@ def test_answers_have_the_shape_of_what_was_asked(prompt: fw.Prompt) -> None:
         series = prompt.predict(asked)
         assert isinstance(series, polars.Series)
         assert (series.to_list(), series.name) == (many, "label")
+
+
+def test_an_iterator_is_answered_as_it_is_read(
+    prompt: fw.Prompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foreword.prompt.predict.AT_ONCE", 2)
+    texts, read = ["a film", "it was bad", "good", "bad film", "it"], []
+
+    def given() -> Iterator[str]:
+        for text in texts:
+            read.append(text)
+            yield text
+
+    answers = prompt.predict(given())
+    assert (iter(answers) is answers, read) == (True, [])
+    first = next(answers)
+    assert read == texts[:2]
+    assert [first, *answers] == prompt.predict(texts)
+    rows = ({"review": text} for text in texts)
+    assert list(prompt.predict(rows)) == prompt.predict(texts)
+    chances = list(prompt.predict(iter(texts[:2]), probabilities=True))
+    assert chances == prompt.predict(texts[:2], probabilities=True)
+    wrong = prompt.predict({"x": text} for text in texts[:1])
+    with pytest.raises(fw.UserError, match="input 1: "):
+        next(wrong)
+
+
+def test_each_row_to_answer_is_of_its_own_shape(prompt: fw.Prompt) -> None:
+    """As ``predict --data`` reads them, one after the other."""
+    mixed = [{"review": "a film"}, {"review": "it", "prompt": "x", "completion": "y"}]
+    mixed += [{"review": "it", "instruction": "a", "input": "b"}, {"review": "a", "text": "c"}]
+    rows = [Row(fields, f"input {n}") for n, fields in enumerate(mixed, 1)]
+    assert rows_of(mixed, prompt.bound) == [usable_row(row, prompt.bound) for row in rows]
+    assert prompt.predict(mixed) == [answer["label"] for answer in answer_rows(prompt, rows)]  # type: ignore[index]
 
 
 def test_probabilities_take_one_argument(prompt: fw.Prompt) -> None:

@@ -10,6 +10,7 @@ import pytest
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
+from foreword.export.registry import EXPORTS
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.multitask_learning.multitask import Member, multitask
@@ -98,7 +99,32 @@ def test_eval_says_why_there_is_no_baseline_in_context(tmp_path: Path) -> None:
     said: list[str] = []
     found = evaluate(prompt, ROWS, baselines=True, report=Lines(said))
     assert set(found.plain["baselines"]) == {"zero-shot"}
-    assert [line for line in said if "was tuned with `no_texts`" in line]
+    assert [line for line in said if "was written without texts of its rows (`no_texts`)" in line]
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_texts_are_taken_out_of_a_prompt_that_is_there(start: str, tmp_path: Path) -> None:
+    held, bare = tmp_path / "held.safetensors", tmp_path / "bare.safetensors"
+    kept, _ = run(held, ONCE, STARTS[start][0])
+    assert EXPORTS["without-texts"]().write(Prompt.load(held), bare) == bare
+    assert SECRET.encode() not in bare.read_bytes()
+    assert read_file(bare).facts()["texts"] == {}
+    again = Prompt.load(bare, get())
+    texts = ["a film", "it"]
+    asked = {"probabilities": True}
+    assert again.predict(texts, **asked) == kept.predict(texts, **asked)
+    said: list[str] = []
+    found = evaluate(again, ROWS, baselines=True, report=Lines(said))
+    assert "demonstrations" not in found.plain["baselines"]
+    assert [line for line in said if "(`no_texts`)" in line]
+    assert again.without_texts().metadata() == again.metadata()
+
+
+def test_a_prompt_that_answers_by_texts_keeps_them(tmp_path: Path) -> None:
+    shows = Classify(template="{demos:2}{text} :", labels=TASK.labels)
+    prompt, _ = run(tmp_path / "p.safetensors", ONCE, Soft(length=2), task=shows)
+    with pytest.raises(UserError, match=r"`no_texts`: the template shows rows at {demos:N}"):
+        prompt.without_texts()
 
 
 def test_several_tasks_leave_them_out_too(tmp_path: Path) -> None:

@@ -23,8 +23,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     >>> nearest("sfot", ["soft", "prefix"])
     "did you mean 'soft'? (known: soft, prefix)"
+    >>> nearest("lora", ["soft", "prefix"]), nearest("lora", ["soft"]), nearest("lora", [])
+    ('known are: soft, prefix', 'known is: soft', 'none is known')
     """
     names = list(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}(known: {', '.join(names)})"
+    listed = ", ".join(names)
+    if close := difflib.get_close_matches(word, names, n=1):
+        return f"did you mean '{close[0]}'? (known: {listed})"
+    if not names:
+        return "none is known"
+    return f"known {'are' if names[1:] else 'is'}: {listed}"

@@ -179,12 +179,14 @@ def test_rows_are_turned_round_with_their_rarest_words() -> None:
 def test_scores_without_and_with_the_new_rows(prompt: Prompt) -> None:
     dev, new = rows(6, 100, "dev.jsonl"), rows(4, 200, "new.jsonl")
     found = gain(prompt, rows(12), new, dev, rows(8, 300))
-    assert found["scored"] == "test"
+    assert found.scored == "test"
     same = {**evaluate(prompt, rows(8, 300)), "in_train": 0}
-    assert found["without"] == same  # the prompt was tuned so: the same run again
+    assert dict(found.without_new) == same  # the prompt was tuned so: the same run again
     more = toy_run(None, method=Head(rate=0.05), train=[*rows(12), *new], dev=dev, training=LONGER)
-    assert found["with"] == {**evaluate(more, rows(8, 300)), "in_train": 0}
-    assert gain(prompt, rows(12), new, dev, None)["scored"] == "dev"
+    assert dict(found.with_new) == {**evaluate(more, rows(8, 300)), "in_train": 0}
+    assert gain(prompt, rows(12), new, dev, None).scored == "dev"
+    plain = found.to_dict()
+    assert plain == {"scored": "test", "without": same, "with": dict(found.with_new)}
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,50 @@ BAMBA = {
     "mamba_chunk_size": 4,
 }
 LLAMA4 = {**GQA, "intermediate_size_mlp": 64, "num_local_experts": 2, "no_rope_layers": [1, 1, 0]}
+MAMBA = {"num_key_value_heads": 2, "mamba_d_state": 4, "mamba_dt_rank": 2}
+LINEAR = {
+    **GQA,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+}
+FALCON = {
+    "num_key_value_heads": 2,
+    "mamba_d_ssm": 32,
+    "mamba_n_heads": 4,
+    "mamba_d_head": 8,
+    "mamba_n_groups": 1,
+    "mamba_d_state": 8,
+    "mamba_chunk_size": 4,
+    "lm_head_multiplier": 0.5,
+}
+NEMOTRON = {
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "layers_block_type": ["mamba", "attention", "mamba"],
+    "mamba_num_heads": 4,
+    "mamba_head_dim": 8,
+    "n_groups": 1,
+    "ssm_state_size": 8,
+    "chunk_size": 4,
+}
+MIX = ["linear_attention", "full_attention", "linear_attention"]
+HYBRIDS = [
+    Family("jamba", "causal", {**MAMBA, "attn_layer_period": 3, "attn_layer_offset": 1}),
+    Family("qwen3_next", "causal", {**LINEAR, "layer_types": MIX}),
+    Family("lfm2", "causal", {"num_key_value_heads": 2, "layer_types": ["conv", MIX[1], "conv"]}),
+    Family("falcon_h1", "causal", FALCON),
+    Family("nemotron_h", "causal", NEMOTRON),
+]
+UNRUNNABLE = [
+    Family("jamba", "causal", MAMBA),  # none of its three layers attends
+    Family("qwen3_next", "causal", LINEAR),
+]
 LANDMARKS = {"num_landmarks": 4, "segment_means_seq_len": 64}
 FSMT = {**TWO, "src_vocab_size": 160, "tgt_vocab_size": 160, "langs": ["en", "de"]}
 OTHERS = {
@@ -164,3 +208,31 @@ def test_what_does_not_run_as_others_is_refused_in_one_line(name: str) -> None:
 def test_what_takes_no_embeddings_refuses_virtual_tokens(name: str) -> None:
     with pytest.raises(UserError, match=f"^{name} cannot take virtual tokens"):
         get(name).embed(LEAD)
+
+
+@pytest.mark.parametrize("family", HYBRIDS, ids=lambda family: family.name)
+@torch.no_grad()
+def test_hybrids_run_as_they_are_alone_and_behind_a_prefix(family: Family) -> None:
+    """Layers without attention see what stands before a row, so rows are not cut up or packed."""
+    base = backbone(family)
+    asked = [Example(row, len(row), ((),), ((0, -1),)) for row in ROWS]
+    model = twin(base)
+    for lead in ((), LEAD):
+        soft = Injection(embeds=base.embed(lead), leading=3) if lead else NOTHING
+        found = base.logits(base.states(asked, soft))
+        expected = [model(torch.tensor([[*lead, *row]])).logits[0, -1] for row in ROWS]
+        torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=0)
+    assert not base.can_pack
+    assert not base.can_prefill
+    assert not base.can_skip_lower_layers(9)
+    assert base.need_sites()
+
+
+@pytest.mark.parametrize("family", UNRUNNABLE, ids=lambda family: family.name)
+def test_what_cannot_be_looked_at_is_refused_in_one_line(family: Family) -> None:
+    base = backbone(family)
+    with pytest.raises(UserError, match="is run otherwise than other causal models") as caught:
+        base.check_runs()
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="its attention cannot be run through transformers'"):
+        base.need_sites()

@@ -273,7 +273,7 @@ def test_ratios_and_what_was_not_reached(bench: Any) -> None:
     ("given", "line"),
     [
         (["--systems", "peft-sfot"], "--systems peft-sfot: unknown; did you mean 'peft-soft'?"),
-        (["--systems", "balanced"], "--systems balanced: unknown; (known: "),
+        (["--systems", "balanced"], "--systems balanced: unknown; known are: "),
         (["--systems", "odd"], "preset 'odd': 'colour' is no setting of its method"),
         (["--rows", "0"], "--rows is 0; it must be at least 1"),
         (["--rows", "41", "--systems", "peft-soft"], "41 rows asked for; choose from 1 to 40"),

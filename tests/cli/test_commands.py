@@ -164,10 +164,10 @@ def test_a_run_file_gives_settings_and_flags_win(
         "out": str(out),
     }
     lines = [f"{k}: {json.dumps(v)}" for k, v in settings.items()] + ["lr: 1e-3"]
-    lines += ["labels:", '  good: " good"', '  bad: [" bad", " a bad film"]']
+    lines += ["labels:", '  good: "good"', '  bad: [bad, " a bad film"]']
     if suffix == "toml":
         lines = [f"{k} = {json.dumps(v)}" for k, v in settings.items()] + ["lr = 1e-3"]
-        lines += ["[labels]", 'good = " good"', 'bad = [" bad", " a bad film"]']
+        lines += ["[labels]", 'good = "good"', 'bad = ["bad", " a bad film"]']
     file = tmp_path / f"run.{suffix}"
     file.write_text("\n".join(lines))
     answer = cli("train", "--config", file, "--epochs", "1", "--json")

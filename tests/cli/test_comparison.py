@@ -24,6 +24,7 @@ from foreword.evaluation.runs import Demonstrations, Run, ZeroShot
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.report import comparison, console
+from foreword.reporter import Reporter
 from foreword.training.settings import Training
 from quick import first
 from toys import rows, write
@@ -37,10 +38,10 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Do runs in this process, and give the names of those that were done."""
     done: list[str] = []
 
-    def do(run: Run, folder: Path) -> Record:
+    def do(run: Run, folder: Path, hears: Callable[[], Reporter]) -> Record:
         done.append(f"{run.name}/{run.training.seed}")
         try:
-            return perform(run, tmp_path)
+            return perform(run, tmp_path, hears())
         except UserError as error:
             return {"error": str(error)}
 
@@ -81,6 +82,16 @@ def test_runs_in_processes_of_their_own(world: World, cli: Cli, tmp_path: Path) 
     assert method["score"] == expected["baselines"]["zero-shot"]["accuracy"]
     assert method["peak_mib"] > 10
     assert [path.name for path in tmp_path.iterdir()] == ["c.jsonl"]
+
+
+def test_what_a_run_notes_names_flags(
+    world: World, cli: Cli, here: list[str], tmp_path: Path
+) -> None:
+    more = ("--methods", "prefix", "--shots", "1")
+    answer = cli(*command(world, tmp_path / "c.jsonl", *more))
+    assert answer.status == 0, answer.err
+    assert "1 are not shown; --shots 2 shows each once" in answer.err
+    assert "`" not in answer.err
 
 
 def test_the_object_on_stdout(world: World, cli: Cli, here: list[str], tmp_path: Path) -> None:
@@ -324,7 +335,7 @@ def test_numbers_are_compared_by_pearson(
 def test_ctrl_c_is_one_line(
     world: World, cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def stopped(run: Run, folder: Path) -> Record:
+    def stopped(run: Run, folder: Path, hears: Any) -> Record:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(foreword.evaluation.compare, "run_apart", stopped)

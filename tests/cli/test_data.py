@@ -105,6 +105,12 @@ def test_check_names_the_delimiter_that_is_not_the_files_own(tmp_path: Path, cli
     assert answer.status == 0
     assert f"{path}: is read with a semicolon between cells" in answer.out
     assert "semicolon" not in cli("data", "check", path, "--delimiter", "semicolon").out
+    path.write_text("text~label\na~x\nb~y\n")
+    answer = cli("data", "check", path)
+    assert f"{path}:2: the only column 'text~label' holds '~' in all rows" in answer.out
+    assert "holds '~'" not in cli("data", "check", path, "--delimiter", "~").out
+    path.write_text("text\na~x\nb~y\n")
+    assert "holds '~'" not in cli("data", "check", path).out
 
 
 def test_clean_writes_what_is_right_and_a_dry_run_nothing(tmp_path: Path, cli: Cli) -> None:
@@ -194,3 +200,48 @@ def test_mistakes_are_one_line(name: str, tmp_path: Path, cli: Cli) -> None:
     refused(cli("data", *filled), *parts)
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "there" / "train.jsonl").read_text() == "kept"
+
+
+TALK = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes", "weight": 0}]
+ANSWERS_REFUSED = {
+    "multilabel": ({"text": "a", "labels": "['warm',"}, 'field "labels" is a list written as text'),
+    "multilabel twice": ({"text": "a", "labels": ["x", "x"]}, "label 'x' stands twice"),
+    "multilabel none": ({"text": "a", "labels": ["none"]}, "stands for no label at all"),
+    "tag": ({"tokens": ["a", "b"], "tags": ["O"]}, "2 words and 1 tags"),
+    "tag bio": ({"tokens": ["a", "b"], "tags": ["B-X", "I-Y"]}, "tag 2 is 'I-Y' after 'B-X'"),
+    "tag blank": ({"tokens": ["a", " "], "tags": ["O", "O"]}, "word 2 is empty"),
+    "rank": ({"history": "a", "candidates": ["x", "y"], "answer": "z"}, "not among the candidates"),
+    "rank one": ({"history": "a", "candidates": ["x"], "answer": "x"}, "nothing to choose"),
+    "chat": ({"messages": TALK}, "the last turn has weight 0"),
+    "answer": ({"context": "a", "question": "b", "answers": ["c"]}, "is not in the passage"),
+    "relate": ({"text": "a", "head": "b", "tail": "a", "label": "x"}, "does not occur in the text"),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERS_REFUSED)
+def test_answers_are_checked_without_a_model(case: str, tmp_path: Path, cli: Cli) -> None:
+    row, line = ANSWERS_REFUSED[case]
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    answer = cli("data", "check", path, "--task", case.split()[0])
+    assert line in refused_in(answer), answer.err
+    assert refused_in(answer).startswith(f"foreword: {path}:1: ")
+
+
+def test_labels_of_several_that_the_training_has_not_seen(tmp_path: Path, cli: Cli) -> None:
+    train, dev = tmp_path / "t.jsonl", tmp_path / "d.jsonl"
+    for task, fields in (("multilabel", ("text", "labels")), ("tag", ("tokens", "tags"))):
+        train.write_text(json.dumps({fields[0]: "a b", fields[1]: ["x", "y"]}) + "\n")
+        dev.write_text(json.dumps({fields[0]: "a b", fields[1]: ["x", "z"]}) + "\n")
+        answer = cli("data", "check", train, dev, "--task", task)
+        assert f"{dev}:1: unknown label 'z'" in refused_in(answer)
+
+
+def test_a_list_that_is_cut_off_is_named_though_no_task_is(tmp_path: Path, cli: Cli) -> None:
+    path = tmp_path / "t.csv"
+    rows = ["text,label,more", "\"[laughs, cries] a film\",'warm',\"['a']\""]
+    rows += ["it,\"['warm',\",\"['a', 'b\""]
+    path.write_text("\n".join(rows) + "\n")
+    answer = cli("data", "check", path, "--json")
+    (found,) = [each for each in answer.json["problems"] if each["kind"] == "broken list"]
+    assert found["places"] == [f"{path}:3 'label'", f"{path}:3 'more'"]

@@ -112,7 +112,7 @@ MISTAKES = {
     "train --trian x": "Unknown option: --trian. Did you mean --train? See foreword train --help",
     "trian": "trian: unknown command; did you mean 'train'? (known: demo, train, eval",
     "data chek x": "data chek: unknown command; did you mean 'check'? (known: check, clean",
-    "import a b --format nope": "--format nope: unknown; (known: peft)",
+    "import a b --format nope": "--format nope: unknown; known are: peft, without-texts",
 }
 
 
@@ -135,7 +135,7 @@ COMPLETED = {
     "foreword train --device c": ["cpu", "cuda"],
     "foreword eval p --quantize ": ["int8", "int4"],
     "foreword train --train ro": ["rows.jsonl"],
-    "foreword export p o --to ": ["peft"],
+    "foreword export p o --to ": ["peft", "without-texts"],
     "foreword compose --how e": ["ensemble"],
 }
 

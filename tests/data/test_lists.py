@@ -16,11 +16,9 @@ from foreword.data.lists import parsed
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
-from foreword.tasks.answer import answers_of
 from foreword.tasks.candidates import candidates_of
 from foreword.tasks.generate import references
-from foreword.tasks.multilabel import labels_of
-from foreword.tasks.tag import texts_of
+from foreword.tasks.gold import answers_of, labels_of, texts_of
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), max_size=4)
 

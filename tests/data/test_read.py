@@ -233,7 +233,7 @@ MISTAKES = [
         "a.txt",
         b"hello",
         "a.txt: cannot tell its format from the ending '.txt'; "
-        "(known: .jsonl, .ndjson, .json, .csv, .tsv, .xlsx, .parquet)",
+        "known are: .jsonl, .ndjson, .json, .csv, .tsv, .xlsx, .parquet",
     ),
     (
         "a.jsonlines",
@@ -476,9 +476,9 @@ def test_saved_folder_names_its_labels(datasets: Any) -> None:
     assert fields(read_rows("several", split="dev")) == expected
     assert fields(read_rows("one")) == expected  # a single part needs no split to be named
     assert complaint(lambda: read_rows("one", split="train")) == (
-        "one: no split 'train'; (known: dev)"
+        "one: no split 'train'; known is: dev"
     )
-    assert complaint(lambda: read_rows("several")) == "several: no split 'train'; (known: dev)"
+    assert complaint(lambda: read_rows("several")) == "several: no split 'train'; known is: dev"
 
 
 @pytest.mark.parametrize("source", ["glue/sst2", "owner/name/configuration"])
@@ -540,7 +540,7 @@ def test_the_split_of_a_data_set_goes_by_what_its_rows_are_for(
     assert fields(read_rows("owner/name/configuration:validation")) == parts["validation"]
     del loaded["validation"]
     assert complaint(lambda: read_rows("owner/name", split=DEV)) == (
-        "owner/name: no split 'validation'; (known: train, test); "
+        "owner/name: no split 'validation'; known are: train, test; "
         "name one, such as owner/name:train"
     )
 
@@ -722,7 +722,7 @@ def test_shape_mistakes(given: list[dict[str, Any]], line: str) -> None:
 # Required fields ---------------------------------------------------------------------------------
 
 UNFIT = [
-    ({}, "a:2: missing field 'text'; (known: )"),
+    ({}, "a:2: missing field 'text'; none is known"),
     ({"tekst": "x"}, "a:2: missing field 'text'; did you mean 'tekst'? (known: tekst)"),
     ({"text": ""}, 'a:2: field "text" is empty; fill it or remove the row'),
     ({"text": " \n\u3000"}, 'a:2: field "text" is empty; fill it or remove the row'),

@@ -14,7 +14,7 @@ from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
-from foreword.tasks.answer import answers_of
+from foreword.tasks.gold import answers_of
 
 
 @pytest.fixture(autouse=True)

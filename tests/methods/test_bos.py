@@ -357,7 +357,9 @@ def test_a_compressed_text_is_compared_with_texts_that_begin_once(tmp_path: Path
     for front, name in ((whole[:9], "kl"), (whole[:9], "kl_truncated"), (BOS, "kl_none")):
         parts = [after(*front, *row[:n]) for n in places]
         apart = [(f.exp() * (f - p)).sum() for f, p in zip(full, parts, strict=True)]
-        assert made.report[name] == pytest.approx(float(torch.stack(apart).mean()), abs=1e-4)
+        assert made.report.to_dict()[name] == pytest.approx(
+            float(torch.stack(apart).mean()), abs=1e-4
+        )
 
 
 # Files and other prompts --------------------------------------------------------------------------

@@ -18,16 +18,22 @@ from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
+from foreword.methods.base import Method
+from foreword.methods.head import Head
+from foreword.methods.ia3 import IA3
 from foreword.methods.parts.prefixes import PrefixKV, Reparameterized
 from foreword.methods.parts.starts import start_ids
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS, name_of
 from foreword.methods.soft import Soft
+from foreword.reporter import SILENT
 from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.templates.demonstrations import choose_demonstrations, labels_not_shown
+from foreword.training.settings import Training
+from foreword.training.tune import prepare
 
 FAMILIES = {f.name: f for f in [*CAUSAL, MASKED[0], *SEQ2SEQ]}
 LABELS = {"good": " good", "bad": (" bad", " a bad film"), "fine": " good film"}
@@ -333,6 +339,14 @@ def test_prefixes_that_cannot_be_are_refused(method: Prefix, what: str) -> None:
 def test_a_prefix_has_no_place_in_a_template() -> None:
     with pytest.raises(UserError, match=r"the template places virtual tokens, .* `method=soft`"):
         Prefix().build(bound(template="[soft:2]{text}:"), ROWS, 0)
+
+
+@pytest.mark.parametrize("method", [IA3(), Head(), Prefix()])
+def test_virtual_tokens_of_a_template_need_a_method_that_has_some(method: Method) -> None:
+    task = Classify(template="[soft:2]{text}:", labels=LABELS)
+    line = r"virtual tokens, which .*; use `method=soft` or ptuning, or leave \[soft:...\] out of"
+    with pytest.raises(UserError, match=line):
+        prepare(get("llama"), task, method, ROWS, ROWS, Training(), SILENT)
 
 
 def test_text_beyond_the_models_positions_is_refused_with_its_length() -> None:

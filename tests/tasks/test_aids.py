@@ -32,7 +32,7 @@ from foreword.tasks.templates.demonstrations import draw_pool, mean_states
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from plain import twin
-from toys import Lines, get, rows
+from toys import Counts, Lines, get, rows
 
 FEW = ("llama", "gpt2", "bert", "t5")
 WORDS = {"good": " good", "bad": " bad"}
@@ -143,6 +143,26 @@ def test_the_nearest_is_by_the_cosine_of_mean_states() -> None:
     near = torch.cosine_similarity(pool - pool.mean(0), mean(asked) - pool.mean(0))
     want = [bound.demonstration(given[int(n)]) for n in near.argsort(descending=True)[:2]]
     assert bound.demos_before([Row({"text": asked}, "")])[0] == want[::-1]
+
+
+@pytest.mark.parametrize("verbalizer", ["search", "refine", "autoprompt"])
+def test_what_is_read_before_a_training_is_counted(verbalizer: str) -> None:
+    given, counts = rows(12), Counts()
+    task("llama", verbalizer=verbalizer).fill_from_rows(get(), given, 0, counts)
+    total, moves = counts.heard["choosing label words"]
+    assert total == sum(moves) == (24 if verbalizer == "search" else 12)
+
+
+def test_demonstrations_are_embedded_once_and_counted() -> None:
+    bound, counts = drawn("llama", rows(10), demos="nearest"), Counts()
+    expected = drawn("llama", rows(10), demos="nearest").demos_before(rows(3, 50))
+    for _ in range(2):
+        bound.embed_demonstrations(counts)
+    total, moves = counts.heard["reading demonstrations"]
+    assert total == sum(moves) == 10
+    assert bound.demos_before(rows(3, 50)) == expected
+    drawn("llama", rows(10)).embed_demonstrations(other := Counts())
+    assert not other.heard
 
 
 def test_a_long_row_loses_demonstrations_before_its_own_text() -> None:

@@ -11,7 +11,8 @@ from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
-from foreword.tasks.answer import Answer, answers_of
+from foreword.tasks.answer import Answer
+from foreword.tasks.gold import answers_of
 from foreword.tasks.texts.generator import Generator
 from foreword.tasks.texts.windows import windows
 from toys import get

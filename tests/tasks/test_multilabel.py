@@ -21,8 +21,9 @@ from foreword.injection import NOTHING
 from foreword.methods.head import Head
 from foreword.methods.soft import Soft
 from foreword.tasks.classify import Classify
+from foreword.tasks.gold import labels_of
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.multilabel import Multilabel, choose_thresholds, labels_of
+from foreword.tasks.multilabel import Multilabel, choose_thresholds
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 

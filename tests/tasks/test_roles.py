@@ -263,7 +263,7 @@ def test_candidates_are_the_assistants_too() -> None:
         (PLAIN, "[user]{text}[assistant][mask][user]so", "[user] follows the answer's message"),
         (PLAIN, "[user]{text}[mask][assistant]so", "[mask] stands in a [user] message"),
         (PLAIN, "[user]{text}[system]so", "[system] is not the first message"),
-        (PLAIN, "[robot]{text}", "unknown [robot]; (known: mask, soft, system, user, assistant)"),
+        (PLAIN, "[robot]{text}", "unknown [robot]; known are: mask, soft, system, user, assistant"),
         (PLAIN, "[usr]{text}", "did you mean 'user'?"),
         (PLAIN, "[user]see: {demos:2}{text}", "put it right before [user]"),
         (PLAIN, "[user]{text}{demos:2}[assistant]", "put it right before [user]"),

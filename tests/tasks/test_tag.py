@@ -19,8 +19,9 @@ from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.metrics.spans import follows
+from foreword.tasks.gold import texts_of
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.tag import Tag, best_bio_path, join_words, left_contexts, tag_words, texts_of
+from foreword.tasks.tag import Tag, best_bio_path, join_words, left_contexts, tag_words
 from plain import next_logits, twin
 
 FAMILIES = {f.name: f for f in [CAUSAL[0], CAUSAL[4], CAUSAL[12], MASKED[0], MASKED[1], *SEQ2SEQ]}

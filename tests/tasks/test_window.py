@@ -122,11 +122,13 @@ def test_a_prompt_keeps_its_window_and_the_curve_ends_at_all(family: str, tmp_pa
     kept = type(made).load(tmp_path / "p.safetensors", base)
     assert vars(kept.task)["input_window"] == 3
     told = over_windows(kept, rows(12), [3, 50, None])
-    assert told["metric"] == "accuracy"
-    within, beyond, whole = told["curve"]
-    assert within["window"] == 3
-    assert within["accuracy"] == evaluate(kept, rows(12))["accuracy"]
-    assert {**beyond, "window": None} == whole
+    assert (told.metric, told.rows) == ("accuracy", 12)
+    within, beyond, whole = told.points
+    assert [each.window for each in told.points] == [3, 50, None]
+    assert within.scores.score == evaluate(kept, rows(12)).score
+    assert dict(beyond.scores) == dict(whole.scores)
+    plain = told.to_dict()
+    assert plain["curve"][0] == {"window": 3, **within.scores.without_tables()}
 
 
 def test_a_window_of_nothing_is_a_mistake() -> None:

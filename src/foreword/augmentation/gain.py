@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from foreword.config.values import from_plain
 from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
+from foreword.evaluation.evaluation import Evaluation
 from foreword.methods.parts.several import rebuild_method
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import Reporter
 from foreword.terminal import usual_reporter
 from foreword.training.settings import Training
 from foreword.training.tune import tune_prompt
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The scores of a method on the ``scored`` rows, tuned without and with new rows."""
+
+    scored: Literal["dev", "test"]
+    without_new: Evaluation
+    with_new: Evaluation
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as ``--json`` prints them."""
+        scores = {"without": dict(self.without_new), "with": dict(self.with_new)}
+        return {"scored": self.scored, **scores}
 
 
 def gain(
@@ -24,7 +40,7 @@ def gain(
     test: Rows | None,
     *,
     report: Reporter | None = None,
-) -> dict[str, Any]:
+) -> Gain:
     """Tune the prompt's method without and with the new rows, and return both scores.
 
     Each run chooses its best state on ``dev`` and is scored on ``test``, or on ``dev`` without one.
@@ -35,7 +51,7 @@ def gain(
     method = rebuild_method(prompt.method, "the prompt's method")
     training = from_plain(Training, prompt.method["training"], "the prompt's training")
     backbone = prompt.bound.backbone
-    pair, scores = prompt.bound.pair, {}
+    pair, scores = prompt.bound.pair, []
     old = as_rows(train, fields=pair)
     for name, rows in (("without", old), ("with", [*old, *as_rows(new, fields=pair)])):
         report.line(f"{name} the new rows: {len(rows)} to train on")
@@ -48,5 +64,6 @@ def gain(
             training=training,
             report=report,
         )
-        scores[name] = evaluate(made, dev if test is None else test, train=rows, report=report)
-    return {"scored": "dev" if test is None else "test", **scores}
+        asked = dev if test is None else test
+        scores.append(evaluate(made, asked, train=rows, report=report))
+    return Gain("dev" if test is None else "test", *scores)

@@ -126,7 +126,7 @@ class Backbone(Network):
             return Backbone(
                 model, tokenizer, architecture=kind, name=name, pooling=pooling, in_place=True
             )
-        except RuntimeError:  # such as GPT-2, which asks whether a mask is full
+        except (RuntimeError, NotImplementedError):  # its code asks for numbers
             return Backbone.load(name, device="cpu")
 
     def __repr__(self) -> str:

@@ -105,7 +105,7 @@ def augment(
     if "dev" in others:
         report["gain"] = gain(
             loaded, rows, out, others["dev"], others.get("test"), report=CommandTerminal()
-        )
+        ).to_dict()
     report["seconds"] = round(time.monotonic() - began, 2)
     if as_json:
         console.emit(report)

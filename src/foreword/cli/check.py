@@ -136,10 +136,10 @@ def _by_rules(
     rules = rules_of(settings.get("task", "classify"), own)
     errors: dict[str, BadRows] = {name: BadRows() for name in read}
     rows = {name: canonical(each, on_bad=errors[name])[1] for name, each in read.items()}
+    rules = rules.knowing(next(iter(rows.values())))  # the labels of what is trained on
     for name, each in rows.items():
         rows[name] = list(convert(each, rules.checked, errors[name]))
         progress(len(read[name]))
-        rules = rules.knowing(rows[name])  # the labels of the first, which is trained on
     first = next(iter(rows.values())) or next(iter(read.values()))
     found = find(
         {name: each or read[name] for name, each in rows.items()},

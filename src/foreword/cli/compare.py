@@ -130,7 +130,7 @@ def compare(
         for each in swept
         if number == seed or not isinstance(each.methods[name], ZeroShot)  # which no seed changes
     ]
-    found = summarise(compare_runs(distinct(runs), out, CommandTerminal()))
+    found = summarise(compare_runs(distinct(runs), out, CommandTerminal(), CommandTerminal))
     found = [{n: with_flags(v) if n == "error" else v for n, v in e.items()} for e in found]
     headline = next((each["headline"] for each in found if each["score"] is not None), None)
     if plot is not None and headline is not None:

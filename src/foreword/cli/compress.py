@@ -94,7 +94,7 @@ def compress(
     )
     report: dict[str, Any] = {
         "out": str(out),
-        **found.report,
+        **found.report.to_dict(),
         "seconds": round(time.monotonic() - began, 2),
     }
     if as_json:

@@ -138,7 +138,8 @@ def evaluate(
     else:
         one = on_backbone(Prompt.load(prompt), prompt, model, loading, force=force)
         chosen = _usable(reading, chosen, one.bound, rows, seed)
-        result = over_windows(one, chosen, sizes, seed=seed, report=CommandTerminal())
+        curve = over_windows(one, chosen, sizes, seed=seed, report=CommandTerminal())
+        result = curve.to_dict()
     if as_json:
         console.emit(result)
         return

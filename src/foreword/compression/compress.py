@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -13,6 +13,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.backbone.shared import backbone_of
 from foreword.compression.distil import Distillation
+from foreword.compression.measures import InFront, Measures, Questions
 from foreword.compression.self_study import SelfStudy, ask_questions
 from foreword.data.folder import TEST
 from foreword.data.row import Row
@@ -30,6 +31,7 @@ from foreword.tasks.generate import Generate
 from foreword.tasks.templates.layout import room_for
 from foreword.tasks.texts.generator import Generator
 from foreword.terminal import usual_reporter
+from foreword.training.configure import method_from
 from foreword.training.settings import Training
 from foreword.training.tune import tune_prompt
 
@@ -46,25 +48,15 @@ TIMINGS = 3
 
 @dataclass(frozen=True)
 class Compressed:
-    """A cartridge, and how close it comes to its text.
-
-    ``report`` has, on questions that were held back: ``kl`` and ``top1``, the divergence from the
-    full text in nats per token, and how often both predict the same next token; ``kl_truncated``
-    and ``top1_truncated`` are those of the text cut to as many positions, ``kl_none`` and
-    ``top1_none`` those without the text. ``answers``, ``answers_truncated`` and ``answers_full``
-    are ROUGE-L of the answers, with ``intervals``, against the ``reference``: the given answers,
-    or else those under the full text. ``bytes`` and ``bytes_full`` are the sizes of the keys and
-    values, ``first_token_seconds`` and ``first_token_seconds_full`` the time to the first token of
-    an answer. ``tokens`` of text are compressed to ``length`` positions.
-    """
+    """A cartridge, and how close it comes to its text, on questions that were held back."""
 
     prompt: Prompt
-    report: dict[str, Any]
+    report: Measures
 
 
 def compress(
     backbone: Backbone | str | Path,
-    method: Cartridge,
+    method: Cartridge | str,
     out: str | Path,
     *,
     task: Generate | None = None,
@@ -74,8 +66,12 @@ def compress(
     training: Training | None = None,
     resume: bool = False,
     report: Reporter | None = None,
+    **settings: Any,
 ) -> Compressed:
     """Tune a cartridge to answer as the model does after the whole text; write it to ``out``.
+
+    A ``method`` that is named takes ``settings``: ``compress(model, "cartridge", out, text=FILE,
+    length=256)``.
 
     It learns from questions that the model asks itself (self_study.py), kept beside ``out``, or
     from ``questions``: rows of the task, with or without answers. The report is on questions that
@@ -85,6 +81,7 @@ def compress(
     values, a text that is too short or too long, and too few questions; Interrupted after Ctrl-C.
     """
     report = usual_reporter() if report is None else report
+    method = _method(method, settings)
     backbone, training = backbone_of(backbone), training or Training()
     target, text = Path(out), Path(method.text or "")
     file_to_write(target)
@@ -122,24 +119,49 @@ def compress(
         report=report,
         objective=lambda bound: distilled,
     )
-    measures: dict[str, Any] = {"tokens": len(ids), "length": method.length}
-    measures["ratio"] = round(len(ids) / method.length, 2)
-    measures["questions"] = {"train": len(learned), "dev": len(dev), "test": len(held)}
+    own = prompt.injection
     truncated = _prefill(backbone, ids[: method.length], text)
     first = backbone.text.around[0]
     none = _prefill(backbone, first, text) if first else NOTHING
-    for name, each in (("", prompt.injection), ("_truncated", truncated), ("_none", none)):
-        with report.bar("comparing", len(held)) as progress:
-            found = distilled.agreement(each, held, progress)
-        measures |= {f"{key}{name}": round(value, 4) for key, value in found.items()}
+    near = [_agreement(distilled, each, held, report) for each in (own, truncated, none)]
+    said = [_score_answers(bound, held, each, report) for each in (own, truncated, full)]
+    costs = [
+        _measure_costs(bound, (), own, held[0]),
+        _measure_costs(bound, ids, full, held[0]),
+    ]
     given = test if test is not None else questions
-    measures["reference"] = "full text" if given is None else "given"
-    parts = {"answers": prompt.injection, "answers_truncated": truncated, "answers_full": full}
-    measures |= _score_answers(bound, held, parts, report)
-    measures |= _measure_costs(bound, ids, held[0], prompt.injection, full)
-    prompt = replace(prompt, scores={**prompt.scores, "compress": measures})
+    measures = Measures(
+        tokens=len(ids),
+        length=method.length,
+        questions=Questions(len(learned), len(dev), len(held)),
+        reference="full text" if given is None else "given",
+        cartridge=InFront(**near[0], **said[0], **costs[0]),
+        truncated=InFront(**near[1], **said[1]),
+        none=InFront(**near[2]),
+        full=InFront(**said[2], **costs[1]),
+    )
+    prompt = replace(prompt, scores={**prompt.scores, "compress": measures.to_dict()})
     prompt.save(target)
     return Compressed(prompt, measures)
+
+
+def _method(method: Cartridge | str, settings: dict[str, Any]) -> Cartridge:
+    """Return the method, one that is named with its settings; raises UserError for any other."""
+    made = method_from(method, settings, "settings") if isinstance(method, str) else method
+    if not isinstance(made, Cartridge):
+        raise UserError(f"`method={method}`: a text is compressed by `method=cartridge`")
+    if left := settings.keys() - {"rate"}:  # which is left, as a training has it too
+        raise UserError(f"`{min(left)}` is no setting of the method; leave it out")
+    return replace(made, rate=settings["rate"]) if "rate" in settings else made
+
+
+def _agreement(
+    distilled: Distillation, injection: Injection, rows: Sequence[Row], report: Reporter
+) -> dict[str, Any]:
+    """Return the divergence from the full text, and how often both go on alike."""
+    with report.bar("comparing", len(rows)) as progress:
+        found = distilled.agreement(injection, rows, progress)
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 def _prefill(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
@@ -197,43 +219,38 @@ def _hold_out(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
 
 
 def _score_answers(
-    bound: Generator, rows: Sequence[Row], parts: Mapping[str, Injection], report: Reporter
+    bound: Generator, rows: Sequence[Row], injection: Injection, report: Reporter
 ) -> dict[str, Any]:
-    """Return ROUGE-L of the answers under each injection, and the intervals."""
-    made: dict[str, Any] = {}
-    intervals = {}
-    for name, injection in parts.items():
-        with report.bar("answering", len(rows)) as progress:
-            found = bound.predict(rows, injection, progress=progress)
-        scores = generation(
-            [str(answer["text"]) for answer in found], [[bound.completion(row)] for row in rows]
-        )
-        made[name], intervals[name] = scores["rouge_l"], scores["intervals"]["rouge_l"]
-    return {**made, "intervals": intervals}
+    """Return ROUGE-L of the answers under an injection, and its interval."""
+    with report.bar("answering", len(rows)) as progress:
+        found = bound.predict(rows, injection, progress=progress)
+    scores = generation(
+        [str(answer["text"]) for answer in found], [[bound.completion(row)] for row in rows]
+    )
+    return {"answers": scores["rouge_l"], "interval": tuple(scores["intervals"]["rouge_l"])}
 
 
 def _measure_costs(
-    bound: Generator, ids: Sequence[int], row: Row, cartridge: Injection, full: Injection
+    bound: Generator, text: Sequence[int], injection: Injection, row: Row
 ) -> dict[str, Any]:
-    """Return the sizes of the keys and values, and the times to the first token of an answer."""
-    backbone = bound.backbone
-    question = [bound.dev_example(row, room_for(backbone, full)).example]
+    """Return the size of the keys and values, and the time to the first token of an answer.
 
-    def seconds(text: Sequence[int], injection: Injection) -> float:
-        began = time.perf_counter()
+    The time to read a ``text`` into them is part of it, where there is one.
+    """
+    backbone = bound.backbone
+    question = [bound.dev_example(row, room_for(backbone, injection)).example]
+
+    def seconds() -> float:
+        began, held = time.perf_counter(), injection
         if text:
             read = backbone.prefill(NOTHING, text, len(text) + ROOM)
             assert read is not None, "it was read before"
-            injection = replace(read, bos=injection.bos)
-        states_of(backbone, injection, question)
+            held = replace(read, bos=injection.bos)
+        states_of(backbone, held, question)
         return time.perf_counter() - began
 
-    return {
-        "bytes": _size(cartridge),
-        "bytes_full": _size(full),
-        "first_token_seconds": round(median(seconds((), cartridge) for _ in range(TIMINGS)), 4),
-        "first_token_seconds_full": round(median(seconds(ids, full) for _ in range(TIMINGS)), 4),
-    }
+    took = median(seconds() for _ in range(TIMINGS))
+    return {"bytes": _size(injection), "first_token_seconds": round(took, 4)}
 
 
 def _size(injection: Injection) -> int:

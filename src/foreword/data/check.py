@@ -15,6 +15,7 @@ from foreword.data.duplicates import inputs_of, key_of
 from foreword.data.lookalikes import (
     ENDS,
     alike,
+    broken_lists,
     few,
     near,
     other_delimiter,
@@ -140,6 +141,7 @@ def _within(
     yield Problem("special token", split, with_ends(joined, special))
     yield Problem("cell over several lines", split, over_lines(rows))
     yield Problem("quotes left", split, quoted(rows))
+    yield Problem("broken list", split, broken_lists(rows, label_field))
     yield Problem("other delimiter", split, other_delimiter(rows))
     said = [row for row in rows if not empty_fields(row, needed)]
     if labelled:

@@ -16,6 +16,11 @@ _PIECE = re.compile(
     r"""|(?P<closes>,\s*dtype=[^)]*\)|[\])}])|(?P<between>[,:])|\s+""",
     re.DOTALL,
 )
+_CUT_OFF = re.compile(
+    r"""\[\s*(?:'[^']*|"[^"]*|(?:'[^']*'|"[^"]*")\s*,(?:.*[^\]\s])?)\s*""", re.DOTALL
+)
+"""A list of texts that does not end: in the middle of the first one, or behind a comma."""
+
 _PLAINLY = re.compile(r"""\[(?:['"\d][^\[\]]*|(?!\s)[^\[\]]*,[^\[\]]*)(?<!\s)\]""", re.DOTALL)
 
 
@@ -38,6 +43,16 @@ def parsed(text: str) -> list[Any] | dict[str, Any] | None:
     return made if isinstance(made, list | dict) else None
 
 
+def is_broken(text: str) -> bool:
+    """Tell whether a text is plainly a list and cannot be read, as one that is cut off.
+
+    >>> [is_broken(text) for text in ("['warm',", "['wa", "[a, b]", "['a']", "[sic] a, b")]
+    [True, True, True, False, False]
+    """
+    text = text.strip()
+    return parsed(text) is None and bool(_PLAINLY.fullmatch(text) or _CUT_OFF.fullmatch(text))
+
+
 def listed(row: Row, field: str) -> Any:
     """Return the value of a row's field, where it is a text that is a list, the list.
 
@@ -48,7 +63,7 @@ def listed(row: Row, field: str) -> Any:
     if not isinstance(value, str):
         return value
     made = parsed(value)
-    if made is None and _PLAINLY.fullmatch(value.strip()):
+    if is_broken(value):
         raise UserError(
             f'{row.where}: field "{field}" is a list written as text that cannot be read; write it '
             'as ["a", "b"]',

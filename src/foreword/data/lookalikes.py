@@ -11,10 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from foreword.data import tables
 from foreword.data.duplicates import key_of
 from foreword.data.encodings import read_parts
+from foreword.data.lists import is_broken, parsed
 from foreword.data.row import Row
-from foreword.data.tables import DELIMITERS, find_delimiter
+from foreword.data.tables import DELIMITERS, SAMPLE, find_delimiter
 
 NEAR = 0.8
 """The share of their words that two texts have in common from which on they are almost alike."""
@@ -90,14 +92,44 @@ def quoted(rows: Sequence[Row]) -> tuple[str, ...]:
     )
 
 
-def other_delimiter(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Name the columns of a table whose names hold a sign that may part cells."""
+LISTS = ("labels", "tags", "tokens", "candidates", "references", "answers", "messages")
+"""Fields that usually hold lists."""
+
+
+def broken_lists(rows: Sequence[Row], label_field: str) -> tuple[str, ...]:
+    """Name the rows with a text that is plainly a list and cannot be read.
+
+    Looked at are the labels, fields that usually hold lists, and those in which others are some.
+    """
+    cells = [
+        (row.where, name, value)
+        for row in rows
+        for name, value in row.fields.items()
+        if isinstance(value, str) and value.lstrip().startswith("[")
+    ]
+    lists = {*LISTS, label_field}
+    lists |= {name for _, name, cell in cells if isinstance(parsed(cell), list)}
     return tuple(
+        f"{where} '{name}'" for where, name, cell in cells if name in lists and is_broken(cell)
+    )
+
+
+def other_delimiter(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Name the columns of a table whose names, or all cells, hold a sign that may part cells."""
+    if not _TABLE.search(rows[0].where):
+        return ()
+    places = [
         f"{rows[0].where}: the column '{name}' holds a {called}"
         for name in rows[0].fields
         for sign, called in DELIMITERS.items()
-        if _TABLE.search(rows[0].where) and sign in str(name)
-    )
+        if sign in str(name)
+    ]
+    (only, *others) = rows[0].fields
+    if not others and not places:
+        cells = ([str(row.fields.get(only, ""))] for row in rows[:SAMPLE])
+        if sign := tables.other_delimiter([[str(only)], *cells]):
+            places.append(f"{rows[0].where}: the only column '{only}' holds {sign!r} in all rows")
+    return tuple(places)
 
 
 def ending(path: Path) -> tuple[str, ...]:

@@ -18,6 +18,10 @@ WHY: dict[str, tuple[Literal["error", "warning"], str]] = {
     "label not in train": ("error", "a label that the training has never seen is refused"),
     "wrong shape": ("error", "the row is not of the shape that the first row shows"),
     "half a character": ("error", "half of a surrogate pair; no tokenizer takes it"),
+    "broken list": (
+        "warning",
+        'a list that was cut off, or whose texts are in no quotes; write it as ["a", "b"]',
+    ),
     "refused": ("error", "a training of this task stops at it"),
     "labels alike": ("warning", "to a training they are different labels; write each in one way"),
     "few rows of a class": ("warning", "fewer than 5; it is hardly learned, and hardly scored"),

@@ -43,26 +43,39 @@ def canonical(
 ) -> tuple[str, list[Row]]:
     """Name the rows' shape and bring them to its canonical fields; other fields stay.
 
-    The first row's keys decide. With `targets=False` (rows to predict on) a shape's label or
-    completion may be absent, and a conversation may end with its user; rows that have their answers
-    are read as they are to be learned.
+    The first row's keys decide. With `targets=False` (rows to predict on) each row's own do, as
+    rows may come one by one; the shape is the first one's. A shape's label or completion may be
+    absent, and a conversation may end with its user; rows that have their answers are read as they
+    are to be learned.
 
     ``on_bad`` is given the error of a later row that lacks the shape's fields, and of a row with
     malformed messages; by default it raises it.
     """
     if not rows:
         return "fields", []
+    first = _shape_of(rows[0], targets=targets)
+    make = partial(_converted, first, targets) if targets else _to_answer
+    return first or "fields", list(convert(rows, make, on_bad))
+
+
+def _shape_of(row: Row, *, targets: bool) -> str | None:
+    """Name the shape of a row, the first whose fields it has; those of its answer come first."""
     for answered in (True,) if targets else (True, False):
         for name, shape in _SHAPES.items():
-            if rows[0].fields.keys() >= {*shape.inputs, *(shape.targets if answered else ())}:
-                needed = shape.inputs + (shape.targets if targets else ())
-                make = partial(_converted, shape, needed, targets)
-                return name, list(convert(rows, make, on_bad))
-    return "fields", list(rows)
+            if row.fields.keys() >= {*shape.inputs, *(shape.targets if answered else ())}:
+                return name
+    return None
 
 
-def _converted(shape: _Shape, needed: Sequence[str], targets: bool, row: Row) -> Row:
-    _have(row, needed)
+def _to_answer(row: Row) -> Row:
+    return _converted(_shape_of(row, targets=False), False, row)
+
+
+def _converted(name: str | None, targets: bool, row: Row) -> Row:
+    if name is None:
+        return row
+    shape = _SHAPES[name]
+    _have(row, shape.inputs + (shape.targets if targets else ()))
     return Row(shape.convert(row, targets), row.where, row.task)
 
 

@@ -49,7 +49,7 @@ def read_table(
     rows: Callable[[], Iterator[tuple[int, list[str]]]] = partial(quoted, SILENT)
     if not _even(quoted(report)) and _even(plain()):
         rows = plain
-    if other := _other_delimiter(rows()):
+    if other := other_delimiter(row for _, row in islice(_filled(rows()), SAMPLE)):
         one = len(other) == 1 and other.isprintable()
         mend = f"give `delimiter={other}`" if one else "write a tab in its place"
         report.line(f"{name}: read as one column; if {other!r} parts its cells, {mend}")
@@ -105,9 +105,9 @@ def _without_margins(
         yield line, row
 
 
-def _other_delimiter(rows: Iterable[tuple[int, list[str]]]) -> str | None:
-    """Return signs that part the only column, in the header and in all rows that are looked at."""
-    sample = [row for _, row in islice(_filled(rows), SAMPLE)]
+def other_delimiter(rows: Iterable[Sequence[str]]) -> str | None:
+    """Return signs that part the only column into as many cells in the header and in all rows."""
+    sample = list(rows)
     if len(sample) < 2 or any(len(row) > 1 for row in sample):
         return None
     columns = [row[0] for row in sample]

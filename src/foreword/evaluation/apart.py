@@ -15,22 +15,27 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
 def call_apart(function: Callable[..., object], *arguments: Any, folder: Path) -> int:
     """Call a function in a process of its own; return that process's exit status.
 
-    The process ends with this one, however this one ends, and ``folder`` is then removed.
+    The process ends with this one, however this one ends, and ``folder`` is then removed. It runs
+    the script that called only where the call needs what that defines.
     """
-    context = _context()
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(GUARD)
+    with _without_script():
+        context = _context()
     call = pickle.dumps((function, arguments))  # only unpickled, with all imports, under watch
     process = context.Process(target=_begin, args=(folder, call))
-    with _hold_ctrl_c():
+    with _hold_ctrl_c(), nullcontext() if b"__main__" in call else _without_script():
         process.start()
     try:
         process.join()
@@ -39,6 +44,24 @@ def call_apart(function: Callable[..., object], *arguments: Any, folder: Path) -
         process.join()
     assert process.exitcode is not None
     return process.exitcode
+
+
+GUARD = (
+    "foreword: runs that need what a script defines begin by running the script; put the call in "
+    'it below `if __name__ == "__main__":`, or the definitions into a module'
+)
+"""What ends a script that calls while it is run for such a call."""
+
+
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Start processes that do not run the script of this one."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _context() -> ForkServerContext | SpawnContext:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -39,12 +39,17 @@ from foreword.training.interrupt import Interrupted
 from foreword.training.tune import tune_prompt
 
 
-def compare_runs(runs: Sequence[Run], out: str | Path, report: Reporter = SILENT) -> list[Record]:
+def compare_runs(
+    runs: Sequence[Run],
+    out: str | Path,
+    report: Reporter = SILENT,
+    hears: Callable[[], Reporter] = Terminal,
+) -> list[Record]:
     """Perform the runs that the file ``out`` lacks, and return the records of all runs.
 
     A record has ``method``, ``seed`` and ``settings``, and the results (see ``perform``), or
     ``error``, one line. Runs that failed are tried again. ``report`` gets a line about each run,
-    with an estimate of the time left.
+    with an estimate of the time left; ``hears`` makes what hears of each one in its own process.
 
     Raises UserError if ``out`` cannot be used, or for a mistake in what all methods share, such as
     a row; and KeyboardInterrupt after Ctrl-C, with a line about how to continue.
@@ -67,7 +72,7 @@ def compare_runs(runs: Sequence[Run], out: str | Path, report: Reporter = SILENT
         report.line(f"{title}: run {done + 1} of {len(runs)}")
         began = time.monotonic()
         try:
-            result = run_apart(run, ensure_folder(path))
+            result = run_apart(run, ensure_folder(path), hears)
         except KeyboardInterrupt as error:  # or SIGTERM
             raise type(error)(
                 f"stopped with {done} of {len(runs)} runs done; the same command goes on"
@@ -103,7 +108,9 @@ class SharedError(UserError):
     """A mistake in what all methods share: the rows, the task, the model."""
 
 
-def prepare_run(run: Run) -> tuple[Backbone, Bound, list[Row], Sequence[Row] | None, list[Row]]:
+def prepare_run(
+    run: Run, report: Reporter = SILENT
+) -> tuple[Backbone, Bound, list[Row], Sequence[Row] | None, list[Row]]:
     """Return the model, the task bound to it, and the training, dev and test rows, all checked.
 
     Raises SharedError for a mistake in any of these.
@@ -114,7 +121,7 @@ def prepare_run(run: Run) -> tuple[Backbone, Bound, list[Row], Sequence[Row] | N
             dtype=run.model.dtype,
             device=run.model.device,
             quantize=run.model.quantize,
-            report=Terminal(),
+            report=report,
         )
         bound = run.task.complete(run.data.train, backbone).bind(backbone)
         rows = run.data.chosen(bound.task, run.training.seed)
@@ -126,18 +133,19 @@ def prepare_run(run: Run) -> tuple[Backbone, Bound, list[Row], Sequence[Row] | N
     return backbone, bound, rows, held, run.data.test
 
 
-def perform(run: Run, folder: Path) -> Record:
+def perform(run: Run, folder: Path, report: Reporter = SILENT) -> Record:
     """Tune, save in ``folder`` to measure the size, and score; return the results.
 
     They are ``score`` and ``interval`` of the task's ``headline``, all ``scores``, ``parameters``
     (how many numbers are trained), ``bytes`` of the file, ``seconds`` of tuning, and ``peak_mib``,
     the peak memory of this process (on a GPU, of its tensors).
     """
-    backbone, bound, rows, held, test = prepare_run(run)
-    seed, task, report = run.training.seed, bound.task, Terminal()
+    backbone, bound, rows, held, test = prepare_run(run, report)
+    seed, task = run.training.seed, bound.task
     parameters, size, seconds = 0, 0, 0.0
     if isinstance(run.method, Probe):
-        scores = _probe(run, bound.task.fill_from_rows(backbone, rows, seed).bind(backbone), rows)
+        filled = bound.task.fill_from_rows(backbone, rows, seed).bind(backbone)
+        scores = _probe(run, filled, rows, report)
         parameters = scores.plain["parameters"]
     elif isinstance(run.method, Untrained):
         bound, before = task.fill_from_rows(backbone, rows, seed).bind(backbone), ""
@@ -175,16 +183,16 @@ def perform(run: Run, folder: Path) -> Record:
     }
 
 
-def _probe(run: Run, bound: Bound, rows: Sequence[Row]) -> Evaluation:
+def _probe(run: Run, bound: Bound, rows: Sequence[Row], report: Reporter) -> Evaluation:
     if not isinstance(bound, LabelExamples):
         raise UserError("a probe predicts labels or numbers; leave `probe` out of the methods")
-    return probe(bound, rows, run.data.test, run.training.seed, Terminal())
+    return probe(bound, rows, run.data.test, run.training.seed, report)
 
 
-def run_apart(run: Run, folder: Path) -> Record:
+def run_apart(run: Run, folder: Path, hears: Callable[[], Reporter] = Terminal) -> Record:
     """Perform a run in a separate process; return its results, or ``error``, one line."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as name:
-        status = call_apart(_child, run, Path(name), folder=Path(name))
+        status = call_apart(_child, run, Path(name), hears, folder=Path(name))
         answer = Path(name) / "answer.json"
         if answer.exists():
             found: Record = json.loads(answer.read_text("utf-8"))
@@ -194,9 +202,9 @@ def run_apart(run: Run, folder: Path) -> Record:
     return {"error": f"its process ended early, with exit status {status}"}
 
 
-def _child(run: Run, folder: Path) -> None:
+def _child(run: Run, folder: Path, hears: Callable[[], Reporter]) -> None:
     try:
-        result = perform(run, folder)
+        result = perform(run, folder, hears())
     except UserError as error:
         why = "unusable" if isinstance(error, SharedError) else "error"
         result = {why: " ".join(str(error).splitlines())}

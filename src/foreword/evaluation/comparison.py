@@ -29,10 +29,10 @@ from foreword.html import html_table
 from foreword.methods.base import Method
 from foreword.methods.registry import METHODS
 from foreword.report import comparison as report_of
-from foreword.reporter import Reporter
+from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Task
 from foreword.tasks.registry import TASKS
-from foreword.terminal import usual_reporter
+from foreword.terminal import Terminal, usual_reporter
 from foreword.training.configure import WHERE, make_task, method_from, take, training_from
 from foreword.training.settings import Training
 
@@ -166,8 +166,8 @@ def compare(
     The others are as in :func:`tune`; a setting goes to every method that has it, and one whose
     value is a list is swept: ``length=[1, 5, 20]``.
 
-    A run that has ended is a line of ``out`` and is not done again. In a script the call stands
-    below ``if __name__ == "__main__":``, as with all that starts processes.
+    A run that has ended is a line of ``out`` and is not done again. In a script that defines
+    methods or tasks of its own the call stands below ``if __name__ == "__main__":``.
 
     Raises UserError for wrong settings and rows; a method that cannot run says why in its entry.
     """
@@ -203,7 +203,8 @@ def compare(
         for its_task, own, how in chosen
         if number == seed or not isinstance(own[name], ZeroShot)  # which no seed changes
     ]
-    return Comparison.of(compare_runs(distinct(runs), out, report))
+    hears = Reporter if report is SILENT else Terminal
+    return Comparison.of(compare_runs(distinct(runs), out, report, hears))
 
 
 def _grid(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from foreword.config.values import plain
@@ -105,8 +105,8 @@ def _baselines(
         found["demonstrations"] = replace(shown, plain={**shown.plain, "shots": len(texts)})
     elif prompt.data.get("no_texts"):
         report.line(
-            "no baseline with demonstrations in context: the prompt was tuned with `no_texts`, "
-            "so its file holds none"
+            "no baseline with demonstrations in context: the prompt's file was written without "
+            "texts of its rows (`no_texts`)"
         )
     if not isinstance(bound, LabelExamples):
         return found
@@ -145,6 +145,28 @@ def probe(
     return replace(found, plain={**found.plain, **about})
 
 
+@dataclass(frozen=True)
+class Windowed:
+    """Scores of a prompt that reads the first ``window`` tokens of each field; None is all."""
+
+    window: int | None
+    scores: Evaluation
+
+
+@dataclass(frozen=True)
+class WindowCurve:
+    """The score ``metric`` of the same number of ``rows`` for several windows, in their order."""
+
+    metric: str
+    rows: int
+    points: tuple[Windowed, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as ``--json`` prints them, without tables."""
+        curve = [{"window": each.window, **each.scores.without_tables()} for each in self.points]
+        return {"metric": self.metric, "rows": self.rows, "curve": curve}
+
+
 def over_windows(
     prompt: Prompt,
     data: Rows,
@@ -152,11 +174,10 @@ def over_windows(
     *,
     seed: int = 0,
     report: Reporter = SILENT,
-) -> dict[str, Any]:
+) -> WindowCurve:
     """Score a prompt that reads only the first tokens of each field, for several numbers of them.
 
-    The answer has the ``metric`` and, for each window in ``curve``, what ``evaluate`` gives without
-    its tables; None is a window without end.
+    None is a window without end. Raises UserError for a task that reads whole fields.
     """
     rows = as_rows(data, split=TEST, fields=prompt.bound.pair)
     task: Any = prompt.task  # a frozen dataclass, as all tasks are
@@ -167,8 +188,8 @@ def over_windows(
         name = f"first {window}" if window else "all"
         within = replace(prompt, task=replace(task, input_window=window))
         found = evaluate(within, rows, seed=seed, name=name, report=report)
-        curve.append({"window": window, **found.without_tables()})
-    return {"metric": prompt.bound.headline, "rows": len(rows), "curve": curve}
+        curve.append(Windowed(window, found))
+    return WindowCurve(prompt.bound.headline, len(rows), tuple(curve))
 
 
 def score(

@@ -9,4 +9,10 @@ from foreword.config.registry import Registry
 if TYPE_CHECKING:
     from foreword.export.base import Format
 
-EXPORTS: Registry[Format] = Registry("export format", {"peft": "foreword.export.peft:Peft"})
+EXPORTS: Registry[Format] = Registry(
+    "export format",
+    {
+        "peft": "foreword.export.peft:Peft",
+        "without-texts": "foreword.export.without_texts:WithoutTexts",
+    },
+)

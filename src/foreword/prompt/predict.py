@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from foreword.prompt.answerer import Answerer
 from foreword.reporter import Reporter
 from foreword.tasks.base import Bound
 from foreword.terminal import usual_reporter
+
+AT_ONCE = 256
+"""Rows of an iterator that are read and answered together."""
 
 
 def predict(
@@ -29,12 +33,13 @@ def predict(
     """Answer one text or row with one answer, and many with a list: labels, texts or numbers.
 
     A string is always a text, for a template of one field, and a ``Path`` a file of rows. A pandas
-    or polars DataFrame, or a Series of texts, gives a Series, of pandas with the same index. With
-    ``probabilities`` an answer is the probability of every label, by its name, and a DataFrame
-    gives a DataFrame. With ``min_probability`` an answer that is less sure is None; "auto" asks for
-    the probability that the prompt keeps. ``decoding`` are settings of :class:`Decoding` for tasks
-    that write texts, such as ``max_new_tokens=20``. ``report`` counts the rows; by default they are
-    counted where people see it.
+    or polars DataFrame, or a Series of texts, gives a Series, of pandas with the same index. An
+    iterator, such as a generator of texts or rows, gives an iterator of answers, for which some
+    hundred rows are read at a time. With ``probabilities`` an answer is the probability of every
+    label, by its name, and a DataFrame gives a DataFrame. With ``min_probability`` an answer that
+    is less sure is None; "auto" asks for the probability that the prompt keeps. ``decoding`` are
+    settings of :class:`Decoding` for tasks that write texts, such as ``max_new_tokens=20``.
+    ``report`` counts the rows; by default they are counted where people see it.
 
     Raises UserError for what is none of these, for rows that lack a field, and where answers have
     no probabilities.
@@ -51,11 +56,25 @@ def predict(
     if isinstance(inputs, str | Mapping | Row):
         rows = rows_of([inputs], bound, "input {}" if isinstance(inputs, Row) else "input")
         return value(answerer.answers(rows)[0])
+    if isinstance(inputs, Iterator):
+        return _lazily(answerer, inputs, value)
     rows = rows_of(inputs, bound)
     with (usual_reporter() if report is None else report).bar("predicting", len(rows)) as progress:
         found = answerer.answers(rows, progress=progress)
     values = [value(each) for each in found]
     return shaped_like(inputs, values, bound.answer)
+
+
+def _lazily(
+    answerer: Answerer, inputs: Iterator[Any], value: Callable[[Mapping[str, Any]], Any]
+) -> Iterator[Any]:
+    """Yield the answers to rows that are read as they are wanted."""
+    done = 0
+    while part := list(islice(inputs, AT_ONCE)):
+        rows = rows_of(part, answerer.bound, start=done + 1)
+        for each in answerer.answers(rows):
+            yield value(each)
+        done += len(part)
 
 
 def _value(prediction: Mapping[str, Any], bound: Bound, probabilities: bool) -> Any:
@@ -67,15 +86,16 @@ def _value(prediction: Mapping[str, Any], bound: Bound, probabilities: bool) -> 
     return prediction["probabilities"]
 
 
-def rows_of(inputs: Rows, bound: Bound, name: str = "input {}") -> list[Row]:
+def rows_of(inputs: Rows, bound: Bound, name: str = "input {}", start: int = 1) -> list[Row]:
     """Return rows of texts, or of whatever holds rows with the template's fields.
 
-    ``name`` is what a row that comes from no file is called, with its number at {}.
+    ``name`` is what a row that comes from no file is called, with its number at {}, which counts
+    from ``start``.
     """
     if isinstance(inputs, Path):
         return as_rows(inputs, targets=False)
     rows = []
-    for number, given in enumerate(records_of(inputs, bound.pair), 1):
+    for number, given in enumerate(records_of(inputs, bound.pair), start):
         where = name.format(number)
         given = {_one_field(where, bound): given} if isinstance(given, str) else given
         rows.append(Row(plain(given), where) if isinstance(given, Mapping) else given)

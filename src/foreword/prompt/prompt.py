@@ -25,6 +25,7 @@ from foreword.prompt.labels import add_label, remove_label
 from foreword.prompt.predict import predict
 from foreword.prompt.schema import SCHEMA
 from foreword.prompt.tensors import check_fit, opened, write_tensors
+from foreword.prompt.texts import without_texts
 from foreword.reporter import Reporter
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import TASKS, name_of
@@ -113,12 +114,13 @@ class Prompt:
 
         A string is always a text, for a template of one field, and a ``Path`` a file of rows. A
         pandas or polars DataFrame, or a Series of texts, gives a Series, of pandas with the same
-        index. With ``probabilities`` an answer is the probability of every label, by its name, and
-        a DataFrame gives a DataFrame. With ``min_probability`` an answer that is less sure is None;
-        "auto" asks for the one that it keeps (:meth:`with_min_probability`).
-        ``decoding`` are settings of :class:`Decoding` for tasks that
-        write texts, such as ``max_new_tokens=20``. ``report`` counts the rows; by default they are
-        counted where people see it.
+        index. An iterator, such as a generator of texts or rows, gives an iterator of answers, for
+        which some hundred rows are read at a time. With ``probabilities`` an answer is the
+        probability of every label, by its name, and a DataFrame gives a DataFrame. With
+        ``min_probability`` an answer that is less sure is None; "auto" asks for the one that it
+        keeps (:meth:`with_min_probability`). ``decoding`` are settings of :class:`Decoding` for
+        tasks that write texts, such as ``max_new_tokens=20``. ``report`` counts the rows; by
+        default they are counted where people see it.
 
         Raises UserError for what is none of these, for rows that lack a field, and where answers
         have no probabilities.
@@ -215,6 +217,15 @@ class Prompt:
     def save(self, path: str | Path) -> Path:
         """Write the file, whole or not at all; raises UserError where that cannot be done."""
         return write_tensors(Path(path), self.metadata(), self.tensors())
+
+    def without_texts(self) -> Prompt:
+        """Return the prompt without the texts of rows that its file would hold, to give it away.
+
+        It answers the same; a baseline with demonstrations in context is not there any more.
+
+        Raises UserError for a task that answers by such texts.
+        """
+        return replace(self, **without_texts(self.metadata(), self.task))
 
     def metadata(self) -> dict[str, Any]:
         """Return what stands in its file beside the tensors."""

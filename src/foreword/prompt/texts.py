@@ -58,6 +58,18 @@ def without_start_texts(value: Any) -> Any:
     return [without_start_texts(v) for v in value] if isinstance(value, list | tuple) else value
 
 
+def without_texts(meta: Mapping[str, Any], task: Any) -> dict[str, Any]:
+    """Return what a file says of its method and its data, without texts of rows.
+
+    Raises UserError for a task whose answers need some.
+    """
+    check_without_texts(task)
+    return {
+        "method": without_start_texts(meta["method"]),
+        "data": {**meta["data"], "demonstrations": [], "no_texts": True},
+    }
+
+
 def check_without_texts(task: Any) -> None:
     """Raise UserError for a task whose answers need the texts that its settings hold."""
     if getattr(task, "shown", None):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.config.settings import setting
-from foreword.data.lists import parsed
-from foreword.data.row import Row, kind
-from foreword.data.shapes import require
-from foreword.errors import UserError, nearest
+from foreword.data.row import Row
+from foreword.errors import UserError
 from foreword.metrics.answers import answers as measured
 from foreword.metrics.answers import matches
 from foreword.metrics.words import code
+from foreword.tasks.gold import answers_of, check_in_passage, found_in
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator
 from foreword.tasks.texts.spec import TextTask, Wording
@@ -85,49 +84,6 @@ class Answer(TextTask):
         )
 
 
-def answers_of(row: Row) -> list[str]:
-    """Return a row's answers: a list of texts, or one text; or SQuAD's objects with a ``text``.
-
-    Raises UserError, ``FILE:LINE: ...``, where there are none.
-    """
-    if "answers" not in row.fields:
-        hint = nearest("answers", row.fields)
-        raise UserError(f"{row.where}: missing field 'answers'; {hint}")
-    given = row.fields["answers"]
-    written = parsed(given) if isinstance(given, str) else None
-    if isinstance(written, Mapping) or (written and not isinstance(written[0], int | float)):
-        given = written
-    given = given.get("text") if isinstance(given, Mapping) else given
-    answers = [given] if isinstance(given, str) else given
-    if isinstance(answers, list):
-        answers = [each.get("text") if isinstance(each, Mapping) else each for each in answers]
-    listed = answers if isinstance(answers, list | tuple) else ()
-    wrong = "write it as one" if listed is not answers else ""
-    for each in listed:
-        if not isinstance(each, str):
-            wrong = f"it holds {kind(each)}; write that as text"
-    if wrong:
-        raise UserError(
-            f'{row.where}: field "answers" is {kind(row.fields["answers"])}, expected a list of '
-            f"texts; {wrong}"
-        )
-    kept = [each for each in listed if each.strip()]
-    if not kept:
-        raise UserError(f'{row.where}: field "answers" is empty; fill it or remove the row')
-    return kept
-
-
-def found_in(row: Row) -> list[str]:
-    """Return the answers of a row that occur in its passage."""
-    return [each for each in answers_of(row) if each in str(row.fields["context"])]
-
-
 def _check(row: Row, answers: bool) -> None:
-    if not answers:
-        return
-    require([row], ["context"])
-    if not found_in(row):
-        raise UserError(
-            f"{row.where}: the answer {answers_of(row)[0]!r} is not in the passage; mend the row, "
-            "or use `task=generate`"
-        )
+    if answers:
+        check_in_passage(row)

@@ -14,19 +14,17 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
-from foreword.data.lists import listed
-from foreword.data.row import Row, kind
-from foreword.data.text_fields import check_text
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.metrics.classification import macro_f1
 from foreword.metrics.multilabel import multilabel
 from foreword.metrics.resample import Floats
 from foreword.tasks.classify import template_for
+from foreword.tasks.gold import check_labels, labels_of
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling, LabelTask, check_headline
 from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.objective import Encoded
-from foreword.tasks.rules import check_label
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.words import words_of
 
@@ -140,16 +138,7 @@ class ManyLabels(Labelling):
         """Raise UserError unless the labels are a list of known ones without repeats."""
         if not answers:
             return
-        given = labels_of(row, self.field)
-        for label in given:
-            if label == self.none:
-                raise UserError(
-                    f"{row.where}: unknown label '{label}', which stands for no label at all; "
-                    "write [] in its place, or name another with `none`"
-                )
-            check_label(row, label, self.labels)
-            if given.count(label) > 1:
-                raise UserError(f"{row.where}: label '{label}' stands twice; leave one out")
+        check_labels(row, self.field, self.none, self.labels)
 
     def gold(self, row: Row) -> tuple[int, ...]:
         """Return the indices of the row's labels, ``none`` not counted."""
@@ -236,25 +225,6 @@ class ManyLabels(Labelling):
             probabilities=chances,
             seed=seed,
         )
-
-
-def labels_of(row: Row, field: str) -> list[str]:
-    """Return a row's labels, of a list or of one text with commas; UserError for anything else.
-
-    A list may be written as text, as pandas and JSON do.
-    """
-    given = listed(row, field) if field in row.fields else None
-    if isinstance(given, str):
-        return [part.strip() for part in given.split(",") if part.strip()]
-    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
-        missing = field not in row.fields
-        what = "is missing" if missing else f"is {kind(given)}"
-        if isinstance(given, list):
-            what = "holds what is no text"
-        raise UserError(f'{row.where}: field "{field}" {what}; give a list of labels, or []')
-    for number, label in enumerate(given):
-        check_text(row, f"{field}[{number}]", label)
-    return list(given)
 
 
 def check_threshold(name: str, value: float, names: Sequence[str]) -> None:

@@ -10,9 +10,8 @@ from typing import Any, ClassVar, Literal
 from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
 from foreword.data.row import Row
-from foreword.data.shapes import require
-from foreword.errors import UserError
 from foreword.metrics.relations import official_f1, relations, split_direction
+from foreword.tasks.gold import check_ends
 from foreword.tasks.labels.calibrate import Calibration
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.examples import ZeroShotAids
@@ -109,13 +108,7 @@ class Relate(ShowingTask):
 
     def _usable(self, row: Row) -> None:
         """Raise UserError if head or tail are missing, or do not occur in the text."""
-        require([row], [self.text_field, self.head_field, self.tail_field])
-        for name in (self.head_field, self.tail_field):
-            if str(row.fields[name]) not in str(row.fields[self.text_field]):
-                raise UserError(
-                    f"{row.where}: {name} {str(row.fields[name])!r} does not occur in the text; "
-                    "write it as it stands there"
-                )
+        check_ends(row, self.text_field, self.head_field, self.tail_field)
 
 
 def phrase(label: str) -> str:

@@ -6,13 +6,16 @@ Nothing large is imported here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from foreword.data.bad_rows import convert
 from foreword.data.row import Row
 from foreword.data.shapes import references_of, require
 from foreword.errors import UserError, nearest
+from foreword.tasks import gold
+from foreword.tasks.candidates import candidates_of
 from foreword.tasks.fields import fields_named
 from foreword.tasks.registry import TASKS
 from foreword.tasks.templates.template import Template
@@ -26,15 +29,6 @@ def labels_in(rows: Sequence[Row], field: str) -> list[str]:
     """Return the label of each row; raises UserError for a row without one."""
     require(rows, [field], mend="name its column with `label_field`")
     return [str(row.fields[field]) for row in rows]
-
-
-def check_label(row: Row, label: str, names: Sequence[str]) -> None:
-    """Raise UserError for a label that is not among the names."""
-    if label not in names:
-        raise UserError(
-            f"{row.where}: unknown label '{label}'; {nearest(label, names)}; "
-            f"mend the row, or name the label in `labels`"
-        )
 
 
 def number_of(row: Row, field: str) -> float:
@@ -68,6 +62,7 @@ class Rules:
     answer: str | None
     template: Template | None
     names: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def numbers(self) -> bool:
@@ -91,9 +86,12 @@ class Rules:
 
     def knowing(self, train: Sequence[Row]) -> Rules:
         """Return the rules for rows that are scored after a training on others."""
-        if self.names or self.numbers or not (self.one_label and self.answer):
+        read = LABELS.get(_answer_setting(self.task) or "")
+        name = self.answer
+        if self.names or self.numbers or read is None or name is None:
             return self
-        return replace(self, names=tuple(sorted(set(labels_in(train, self.answer)))))
+        every = convert(train, lambda row: read(row, name), lambda error: None)
+        return replace(self, names=tuple(sorted({label for own in every for label in own})))
 
     def checked(self, row: Row) -> Row:
         """Return the row; raises UserError where a training would refuse it."""
@@ -108,11 +106,61 @@ class Rules:
         elif self.one_label and self.answer:
             (label,) = labels_in([row], self.answer)
             if self.names:
-                check_label(row, label, self.names)
+                gold.check_label(row, label, self.names)
         elif self.writes and self.answer and "messages" not in row.fields:
             require([row], [self.answer])
             references_of(row)
+        elif self.writes and isinstance(row.fields.get("messages"), list):
+            gold.check_learned(row, every=False)
+        if (check := ROW_CHECKS.get(self.task)) is not None:
+            check(row, self)
         return row
+
+
+LABELS: Mapping[str, Callable[[Row, str], Sequence[str]]] = {
+    "label_field": lambda row, field: labels_in([row], field),
+    "labels_field": gold.labels_of,
+    "tag_field": gold.tags_of,
+}
+"""How the labels of a row are read, by the setting that names their field."""
+
+
+def _check_labels(row: Row, rules: Rules) -> None:
+    gold.check_labels(row, str(rules.answer), rules.settings["none"], rules.names)
+
+
+def _check_tags(row: Row, rules: Rules) -> None:
+    gold.tags_of(row, str(rules.answer))
+    gold.check_tags(row, str(rules.read), str(rules.answer), rules.names)
+
+
+def _check_candidates(row: Row, rules: Rules) -> None:
+    if "candidates" in row.fields:
+        candidates_of(row, (), 0)
+    elif rules.settings["catalogue"] is None:
+        require([row], ["answer"])
+
+
+def _check_turns(row: Row, rules: Rules) -> None:
+    require([row], [] if isinstance(row.fields.get("messages"), list) else ["messages"])
+    if isinstance(row.fields["messages"], list):
+        gold.check_learned(row, every=rules.settings["turns"] == "all")
+
+
+def _check_ends(row: Row, rules: Rules) -> None:
+    names = [rules.settings[name] for name in ("text_field", "head_field", "tail_field")]
+    gold.check_ends(row, *names)
+
+
+ROW_CHECKS: Mapping[str, Callable[[Row, Rules], None]] = {
+    "answer": lambda row, rules: gold.check_in_passage(row),
+    "chat": _check_turns,
+    "multilabel": _check_labels,
+    "rank": _check_candidates,
+    "relate": _check_ends,
+    "tag": _check_tags,
+}
+"""What else a task asks of a row, by its name."""
 
 
 def rules_of(task: str, given: Mapping[str, Any]) -> Rules:
@@ -130,7 +178,7 @@ def rules_of(task: str, given: Mapping[str, Any]) -> Rules:
     inputs = [name for name in fields_named(settings, text) if name != answer]
     names = tuple(map(str, settings.get("labels") or ()))
     read = settings[text] if text else None
-    return Rules(task, tuple(inputs), read, answer, template, names)
+    return Rules(task, tuple(inputs), read, answer, template, names, settings)
 
 
 def _answer_setting(task: str) -> str | None:

@@ -12,17 +12,15 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
-from foreword.data.lists import listed
-from foreword.data.row import Row, kind
-from foreword.data.text_fields import check_text
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.metrics.resample import Floats
 from foreword.metrics.spans import follows, is_bio, span_scores, spans, tagging
+from foreword.tasks.gold import check_tags, tags_of, texts_of, words_in
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling, LabelTask
 from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.objective import Encoded, mean
-from foreword.tasks.rules import check_label
 from foreword.tasks.templates.layout import with_space
 from foreword.tasks.templates.template import Template
 from foreword.tasks.words import words_of
@@ -153,28 +151,12 @@ class Tags(Labelling):
 
     def check(self, row: Row, *, answers: bool) -> None:
         """Raise UserError for empty words, and for unknown, invalid, missing or extra tags."""
-        words = texts_of(row, self.tokens)
-        for number, word in enumerate(words, 1):
-            if not word.strip():
-                raise UserError(f"{row.where}: word {number} is empty; remove it with its tag")
+        words_in(row, self.tokens)
         known = {**row.fields, "word": "", "left": ""}
         Template.parse(self.slot_template).check(known, row.where)
         if not answers:
             return
-        tags = texts_of(row, self.field)
-        if len(tags) != len(words):
-            raise UserError(
-                f"{row.where}: {len(words)} words and {len(tags)} tags; give every word one tag"
-            )
-        before = "O"
-        for number, tag in enumerate(tags, 1):
-            check_label(row, tag, self.names)
-            if is_bio(self.names) and not follows(before, tag):
-                raise UserError(
-                    f"{row.where}: tag {number} is '{tag}' after '{before}'; a span begins with "
-                    f"'B-{tag[2:]}'"
-                )
-            before = tag
+        check_tags(row, self.tokens, self.field, self.names)
 
     def gold(self, row: Row) -> tuple[int, ...]:
         """Return the indices of the words' tags."""
@@ -247,29 +229,6 @@ class Tags(Labelling):
         """Return accuracy and macro F1 of words, and for BIO tags the scores of spans."""
         gold = [texts_of(row, self.field) for row in rows]
         return tagging(gold, [p["tags"] for p in predictions], self.names, seed=seed)
-
-
-def texts_of(row: Row, field: str) -> list[str]:
-    """Return a row's words or tags, from a list or a text; UserError for anything else."""
-    if field not in row.fields:
-        raise UserError(f"{row.where}: missing field '{field}'; it has {', '.join(row.fields)}")
-    given = listed(row, field)
-    if isinstance(given, str):
-        given = given.split()
-    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
-        what = "holds what is no text" if isinstance(given, list) else f"is {kind(given)}"
-        raise UserError(f'{row.where}: field "{field}" {what}; give a list of texts')
-    if not given:
-        raise UserError(f'{row.where}: field "{field}" is empty; fill it or remove the row')
-    return given
-
-
-def tags_of(row: Row, field: str) -> list[str]:
-    """Return a row's tags; raises UserError for blank ones too."""
-    tags = texts_of(row, field)
-    for number, tag in enumerate(tags):
-        check_text(row, f"{field}[{number}]", tag)
-    return tags
 
 
 def tag_words(tag: str) -> str:

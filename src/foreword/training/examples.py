@@ -64,8 +64,17 @@ def encode(
     Raises UserError for rows that ``mixup`` cannot mix.
     """
     room = room_for(backbone, outline)
-    train_items = _behind([objective.train_example(row, room) for row in train], outline)
-    dev_items = _behind([objective.dev_example(row, room) for row in dev], outline)
+    with report.bar("laying out", len(train) + len(dev)) as progress:
+
+        def laid_out(lay_out: Callable[[Row, int], Encoded], rows: Sequence[Row]) -> list[Encoded]:
+            made = []
+            for row in rows:
+                made.append(lay_out(row, room))
+                progress(1)
+            return _behind(made, outline)
+
+        train_items = laid_out(objective.train_example, train)
+        dev_items = laid_out(objective.dev_example, dev)
     for name, items in (("training", train_items), ("dev", dev_items)):
         cut = sum(item.truncated for item in items)
         if cut:

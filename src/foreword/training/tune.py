@@ -17,12 +17,14 @@ from foreword.data.row import Row
 from foreword.data.rows import TAKEN, Rows, as_rows
 from foreword.data.sample import hold_out
 from foreword.errors import UserError
+from foreword.injection import Mixture
 from foreword.methods.base import Method, Trainable
 from foreword.methods.registry import name_of
 from foreword.prompt.prompt import Prompt
 from foreword.prompt.texts import check_without_texts, in_one_line, texts_in
 from foreword.reporter import SILENT, Reporter, Reporters
 from foreword.tasks.base import Bound, Task
+from foreword.tasks.labels.examples import LabelExamples
 from foreword.tasks.objective import Objective
 from foreword.tasks.registry import name_of as task_name
 from foreword.terminal import usual_reporter
@@ -239,7 +241,15 @@ def prepare(
     bound = task.bind(backbone)
     bound.check(train_rows, answers=True)
     bound.check(dev_rows, answers=True)
+    if isinstance(bound, LabelExamples):
+        bound.embed_demonstrations(report)
     trainable = method.build(bound, train_rows, training.seed)
+    parts = Mixture.of(trainable.outline, 1).parts
+    if bound.virtual and all(part.embeds is None for part in parts):
+        raise UserError(
+            f"the template places {bound.virtual} virtual tokens, which `method={name_of(method)}` "
+            "does not have; use `method=soft` or ptuning, or leave [soft:...] out of the template"
+        )
     for part in trainable.modules():
         for note in part.notes if isinstance(part, Trainable) else ():
             report.line(note)

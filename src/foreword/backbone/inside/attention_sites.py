@@ -42,16 +42,18 @@ class Site:
         return KV(kv.keys[:, -1:], kv.values[:, -1:]) if self.recurrent else kv
 
 
-def find_sites(model: PreTrainedModel) -> Mapping[str, Site]:
-    """Set ``model`` to the one attention function and list the modules that call it, in order.
+def find_sites(model: PreTrainedModel) -> tuple[Mapping[str, Site], str]:
+    """Set ``model`` to the one attention function; list the modules that call it, and why none do.
 
-    A model whose attention does not go through transformers' interface gives an empty mapping.
+    A model whose attention does not go through transformers' interface has none, and so has one
+    that cannot be run so; it keeps its own attention. On the meta device what it raises is raised.
     A module that is called more than once in a pass (ALBERT shares one among all its layers)
     is one site. Encoder (4 tokens), decoder (2 tokens) and cross attention (2 queries, 4 keys)
     are told apart by the lengths that arrive.
     """
     if not model._can_set_attn_implementation():
-        return {}
+        return {}, "its attention does not go through transformers' attention interface"
+    own = model.config._attn_implementation
     names = {module: name for name, module in model.named_modules()}
     found: dict[str, Site] = {}
     two_stacks = bool(model.config.is_encoder_decoder)
@@ -74,6 +76,15 @@ def find_sites(model: PreTrainedModel) -> Mapping[str, Site]:
     inputs = {"input_ids": torch.arange(3, 7, device=model.device)[None]}
     if two_stacks:
         inputs["decoder_input_ids"] = inputs["input_ids"][:, :2]
-    with torch.no_grad(), probing(model):
-        model(**inputs, foreword=PassContext(record=record))
-    return found
+    try:
+        with torch.no_grad(), probing(model):
+            model(**inputs, foreword=PassContext(record=record))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of any kind: the model's code is another's
+        if model.device.type == "meta":
+            raise
+        model.set_attn_implementation(own or "eager")
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        return {}, f"its attention cannot be run through transformers' interface ({why})"
+    return found, "it has no attention"

@@ -59,8 +59,18 @@ class _Given(nn.Module):
     def __init__(self, instead_of: nn.Module, output: ModelOutput) -> None:
         super().__init__()
         self.output = output
+        object.__setattr__(self, "_base", instead_of)  # no child: what it holds is not run
         for name, _ in instead_of.named_children():
             self._modules[name] = self
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a number that the head reads off the base model, such as a scale."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "_base":
+                raise
+            return getattr(self._base, name)
 
     def forward(self, *args: Any, **kwargs: Any) -> ModelOutput:
         return self.output

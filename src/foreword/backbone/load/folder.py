@@ -99,8 +99,13 @@ def open_outline(
     config = read_config(folder, name)
     kind = _kind(folder, config)
     with torch.device("meta"), one_line_errors(name):
-        model: PreTrainedModel = _LOADERS[kind].from_config(config, trust_remote_code=False)
+        model: PreTrainedModel = _LOADERS[kind].from_config(
+            config,
+            trust_remote_code=False,
+            dtype=torch.bfloat16,  # the products of experts have no other shape on meta
+        )
     _drop_pooler(model, kind)
+    model.config.pad_token_id = None  # by which models look whether a row holds padding
     return model.train(False), _tokenizer(folder, name), kind
 
 

@@ -57,7 +57,7 @@ class Network:
         self.model = model
         self.architecture = architecture
         self.name = name
-        self.sites = find_sites(model)
+        self.sites, self._why_no_sites = find_sites(model)
         self.is_causal = architecture == "causal" or (
             architecture == "encoder" and sees_the_past_alone(model)
         )
@@ -160,8 +160,8 @@ class Network:
         found = [site for site in self.sites.values() if site.role in roles]
         if not found:
             raise UserError(
-                f"{type(self.model).__name__} cannot take a prefix: its attention does not go "
-                "through transformers' attention interface; `method=soft` works on it"
+                f"{type(self.model).__name__} cannot take a prefix: {self._why_no_sites}; "
+                "`method=soft` works on it"
             )
         return found
 

@@ -21,7 +21,7 @@ def can_prefill(network: Network, *, pack: bool) -> bool:
     True of causal models whose sites hold all that they have read; false of bidirectional
     models, and where no attention site is reached.
     """
-    if not network.is_causal or not network.sites:
+    if not network.is_causal or not network.sites or _goes_around(network):
         return False
     whole = Example((3, 1, 2, 4), 4, ((),), ((0, -1),))
     prefilled = prefill(network, NOTHING, (3, 1))
@@ -37,13 +37,28 @@ def can_pack(network: Network) -> bool:
 
     True of causal transformers that take positions and have no other way from token to token.
     """
-    if not network.positions_follow_prefix or not network.sites:
+    if not network.positions_follow_prefix or not network.sites or _goes_around(network):
         return False
     rows = [Line((3, 1, 2, 4)), Line((4, 2))]
     mixture = Mixture((NOTHING,), (0, 0))
     padded = single_stack.run_padded(network, rows, mixture).at([(0, 3), (1, 1)])
     packed = single_stack.run_packed(network, rows, mixture).at([(0, 3), (1, 1)])
     return agree(padded, packed)
+
+
+def _goes_around(network: Network) -> bool:
+    """Try whether a token sees others by another way than attention: a convolution, a recurrence.
+
+    Of two packed rows the second one's states may not depend on the first at all, however little.
+    """
+    if not network.positions_follow_prefix:
+        return False
+    mixture = Mixture((NOTHING,), (0, 0))
+    one, other = (
+        single_stack.run_packed(network, [Line(first), Line((4, 2))], mixture).at([(1, 1)])
+        for first in ((3, 1, 2, 4), (1, 4, 3, 3))
+    )
+    return not bool((one - other).abs().max() <= 1e-5 * one.abs().max())
 
 
 @torch.no_grad()
@@ -85,6 +100,8 @@ def can_split(network: Network, *, pack: bool) -> bool:
         return states(network, rows, NOTHING, 0, WHOLE, pack=pack)
 
     if network.stack is None or not network.stack.passes(whole):
+        return False
+    if network.is_causal and network.sites and _goes_around(network):
         return False
     lead, below = lower_states(network, rows, NOTHING, 1, 1, pack=pack)
     given = tuple(each.to(network.device) for each in (lead, *below))

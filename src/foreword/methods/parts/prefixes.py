@@ -90,7 +90,7 @@ def check_template(task: Bound) -> None:
     if task.virtual:
         raise UserError(
             "the template places virtual tokens, which a prefix does not have; "
-            "use `method=soft` or ptuning"
+            "use `method=soft` or ptuning, or leave [soft:...] out of the template"
         )
 
 

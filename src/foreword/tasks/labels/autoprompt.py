@@ -14,7 +14,7 @@ from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.labels.search import opening, word_of_token
+from foreword.tasks.labels.search import Progress, opening, word_of_token
 
 WORDS_PER_LABEL = 3
 """The most words of a label."""
@@ -23,7 +23,9 @@ SCORES_AT_ONCE = 2**24
 """The most scores computed at once while the LM head's inputs are captured."""
 
 
-def autoprompt(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+def autoprompt(
+    task: Classifier, rows: Sequence[Row], progress: Progress
+) -> dict[str, tuple[str, ...]]:
     """Return up to ``WORDS`` words a label, by AutoPrompt's two steps.
 
     Shin et al. 2020, arXiv:2010.15980, section 2.3: a logistic classifier learns a row's label from
@@ -37,7 +39,8 @@ def autoprompt(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ..
             raise UserError(
                 f"`verbalizer=autoprompt`: label '{name}' has no training row; add some"
             )
-    states = torch.cat(states_of(task.backbone, NOTHING, [opening(task, row) for row in rows]))
+    examples = [opening(task, row) for row in rows]
+    states = torch.cat(states_of(task.backbone, NOTHING, examples, progress))
     inner, table = _lm_head_inputs(task.backbone, states)
     return assign_words(task, log_odds(directions(inner, gold), table))
 

@@ -15,6 +15,7 @@ from foreword.backbone.tokenizer import reading
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
+from foreword.reporter import Reporter
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.labels.calibrate import Calibration
 from foreword.tasks.labels.head_scores import Headed
@@ -174,6 +175,11 @@ class LabelExamples(Bound):
             self.labelling.check(row, answers=True)
         texts = {self.key(row): self.demonstration(row) for row in rows}
         return DemonstrationPool(self.backbone, texts, self.template.demos.count, self.aids.nearest)
+
+    def embed_demonstrations(self, report: Reporter) -> None:
+        """Embed the rows of which the nearest are shown, where they are; ``report`` counts them."""
+        if self._demonstrations is not None:
+            self._demonstrations.embed(report)
 
     def demos_before(self, rows: Sequence[Row]) -> list[list[str]]:
         """Return the demonstrations to put before each row."""

@@ -14,7 +14,7 @@ from foreword.reporter import SILENT, Reporter
 from foreword.tasks.labels.autoprompt import autoprompt
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import LabelTask
-from foreword.tasks.labels.search import refine_label_words, search_label_words
+from foreword.tasks.labels.search import Progress, refine_label_words, search_label_words
 from foreword.tasks.templates.demonstrations import Choice, draw_pool
 from foreword.tasks.templates.template import Template
 
@@ -52,13 +52,13 @@ class ShowingTask(LabelTask):
         return replace(self, shown=shown)  # type: ignore[type-var]
 
 
-Words = Callable[[Classifier, Sequence[Row]], Mapping[str, Sequence[str]]]
-SEARCHES: Mapping[str, Words] = {
-    "search": search_label_words,
-    "refine": refine_label_words,
-    "autoprompt": autoprompt,
+Words = Callable[[Classifier, Sequence[Row], Progress], Mapping[str, Sequence[str]]]
+SEARCHES: Mapping[str, tuple[Words, int]] = {
+    "search": (search_label_words, 2),
+    "refine": (refine_label_words, 1),
+    "autoprompt": (autoprompt, 1),
 }
-"""How label words are chosen by the training rows."""
+"""How label words are chosen by the training rows, and how often these are read."""
 
 
 def choose_label_words(
@@ -71,7 +71,9 @@ def choose_label_words(
             f"{bound.backbone.name} is an encoder, which predicts none; leave it out"
         )
     bound.check(rows, answers=True)
-    words = SEARCHES[search](bound, rows)
+    choose, passes = SEARCHES[search]
+    with report.bar("choosing label words", passes * len(rows)) as progress:
+        words = choose(bound, rows, progress)
     listed = "; ".join(f"{label} ={','.join(own)}" for label, own in words.items())
     report.line(f"label words: {listed}")
     return words

@@ -15,9 +15,9 @@ from foreword.errors import UserError, nearest
 from foreword.metrics import classification as scored
 from foreword.metrics.certainty import certainty
 from foreword.metrics.resample import Floats
+from foreword.tasks.gold import check_label
 from foreword.tasks.labels.labelling import Labelling
 from foreword.tasks.objective import Encoded, mean
-from foreword.tasks.rules import check_label
 
 Level = Callable[[Floats, Floats, Floats], float]
 """A score in percent points of how many rows of each label are right, have it and are given it."""

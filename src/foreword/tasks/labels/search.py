@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,11 +21,16 @@ from foreword.tasks.templates.layout import room_for
 TRIALS = 20_000
 """The most combinations to try exhaustively; beyond it words are improved label by label."""
 
+Progress = Callable[[int], None]
+"""Is told how many more rows are read."""
+
 TOP = 100
 """The most words to consider per label; fewer if there are too many combinations."""
 
 
-def search_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+def search_label_words(
+    task: Classifier, rows: Sequence[Row], progress: Progress
+) -> dict[str, tuple[str, ...]]:
     """Return one word per label by LM-BFF's search with the frozen model.
 
     Gao et al. 2021, arXiv:2012.15723, section 5.1: for each label the words of the highest
@@ -41,6 +46,7 @@ def search_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple
         for index, row in zip(group, scores, strict=True):
             label = int(gold[index])
             sums[label] = sums[label] + row if label in sums else row
+        progress(len(group))
     for number, name in enumerate(task.labels):
         if number not in sums:
             raise UserError(f"`verbalizer=search`: label '{name}' has no training row; add some")
@@ -54,6 +60,7 @@ def search_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple
     table = torch.zeros(len(rows), len(tokens))
     for group, logits in infer(task.backbone, NOTHING, examples, tokens=tokens):
         table[group] = logits.float().cpu()
+        progress(len(group))
     chosen = choose_words(table, gold, [[column[token] for token in own] for own in lists])
     return {label: (words[tokens[n]],) for label, n in zip(task.labels, chosen, strict=True)}
 
@@ -94,7 +101,9 @@ def choose_words(table: Tensor, gold: Tensor, lists: Sequence[Sequence[int]]) ->
             return chosen
 
 
-def refine_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+def refine_label_words(
+    task: Classifier, rows: Sequence[Row], progress: Progress
+) -> dict[str, tuple[str, ...]]:
     """Return the words of each label that the model finds likely at the answer's position.
 
     After Hu et al. 2022, arXiv:2108.02035, section 3.3: of a word's probability on average over
@@ -109,8 +118,9 @@ def refine_label_words(task: Classifier, rows: Sequence[Row]) -> dict[str, tuple
     paths = {key: path for key, path in paths.items() if path and len(owners[path]) == 1}
     examples = [opening(task, row) for row in rows]
     prior = torch.zeros(task.backbone.vocabulary)
-    for _, logits in infer(task.backbone, NOTHING, examples):
+    for group, logits in infer(task.backbone, NOTHING, examples):
         prior += logits.float().softmax(1).sum(0).cpu()
+        progress(len(group))
     start = len(_decoder_start(task))
     known = {key: float(prior[path[start]]) for key, path in paths.items()}
     least = sorted(known.values())[len(known) // 2] if known else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -18,6 +18,7 @@ from foreword.data.row import Row
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING
+from foreword.reporter import Reporter
 from foreword.tasks.base import Bound
 
 USUAL = 4
@@ -62,10 +63,19 @@ class DemonstrationPool:
             shown.append([texts[n] for n in (chosen[::-1] if self.nearest else chosen)])
         return shown
 
+    def embed(self, report: Reporter) -> None:
+        """Embed the pool now, where the nearest are shown; ``report`` counts its rows."""
+        if self.nearest and "_pool" not in vars(self):
+            with report.bar("reading demonstrations", len(self.texts)) as progress:
+                vars(self)["_pool"] = self._embedded(progress)
+
     @cached_property
     def _pool(self) -> tuple[Tensor, Tensor]:
         """The rows as centred unit vectors, (N, width), and their mean before centring."""
-        states = mean_states(self.backbone, list(self.texts))
+        return self._embedded(lambda rows: None)
+
+    def _embedded(self, progress: Callable[[int], None]) -> tuple[Tensor, Tensor]:
+        states = mean_states(self.backbone, list(self.texts), progress)
         mean = states.mean(0)
         return F.normalize(states - mean, dim=1), mean
 
@@ -80,7 +90,9 @@ class DemonstrationPool:
         return [(-(pool @ vectors[row])).argsort(stable=True).tolist() for row in rows]
 
 
-def mean_states(backbone: Backbone, texts: Sequence[str]) -> Tensor:
+def mean_states(
+    backbone: Backbone, texts: Sequence[str], progress: Callable[[int], None] = lambda rows: None
+) -> Tensor:
     """Return the mean last hidden state of each text's tokens in the frozen model: (N, width).
 
     Of an encoder-decoder it is the decoder's first state, after the encoder has read the text.
@@ -96,7 +108,7 @@ def mean_states(backbone: Backbone, texts: Sequence[str]) -> Tensor:
         head, rest = (*first, own[0]), tuple(own[1:])
         targets = tuple((0, n - 1) for n in range(len(own)))
         examples.append(Example((*head, *last), len(head), (rest,), targets))
-    all_states = states_of(backbone, NOTHING, examples)
+    all_states = states_of(backbone, NOTHING, examples, progress)
     return torch.stack([states.float().mean(0) for states in all_states])
 
 

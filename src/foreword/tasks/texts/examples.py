@@ -13,6 +13,7 @@ from foreword.data.row import Row
 from foreword.data.shapes import canonical, require
 from foreword.errors import UserError
 from foreword.tasks.base import Bound
+from foreword.tasks.gold import check_learned, learned_turns
 from foreword.tasks.objective import Encoded
 from foreword.tasks.templates.layout import (
     FilledTemplate,
@@ -76,20 +77,9 @@ class TextExamples(Bound):
             require([row], [name for name in own if name != "messages" or not self._is_chat(row)])
             if self._is_chat(row):
                 (row,) = canonical([row], targets=answers)[1]
-                self._check_learned(row, answers)
+                if answers:
+                    check_learned(row, every=self.wording.every_turn)
             self.wording.check(row, answers)
-
-    def _check_learned(self, row: Row, answers: bool) -> None:
-        """Raise UserError for a conversation whose turns to learn are all of ``weight`` 0."""
-        learned, last = _learned(row.fields["messages"]), len(row.fields["messages"]) - 1
-        if answers and not (learned if self.wording.every_turn else last in learned):
-            whole = self.wording.every_turn
-            raise UserError(
-                f"{row.where}: nothing is left to learn, since "
-                + ("every turn of the assistant has" if whole else "the last turn has")
-                + " weight 0; remove the row"
-                + ("" if whole else ", or learn the other turns with `turns` all")
-            )
 
     def _talk(self, row: Row, messages: Sequence[Mapping[str, Any]] | None = None) -> Conversation:
         """Return a row's conversation, or the part of it that is given.
@@ -287,8 +277,8 @@ class TextExamples(Bound):
             if len(filled.ids) + len(said.ids) <= limit:
                 break
             shorter = without_first_turns(talk.messages)
-            if shorter is None or not _learned(shorter):  # as the last turn alone is truncated
-                last_one = talk.messages[: _learned(talk.messages)[-1] + 1]
+            if shorter is None or not learned_turns(shorter):  # as the last turn alone is truncated
+                last_one = talk.messages[: learned_turns(talk.messages)[-1] + 1]
                 last = Row({**row.fields, "messages": last_one}, row.where, row.task)
                 filled = self._fill_row(last, room)
                 return self._with_answer(filled, *self._answer(filled.left, last))
@@ -306,12 +296,3 @@ class TextExamples(Bound):
         if self._is_chat(row) and text.chat is not None:
             return f"{prompt}{answer}{text.after_turn}"
         return f"{prompt}{answer}{self.template.after}"
-
-
-def _learned(messages: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return which messages are learned: the assistant's, but for those of ``weight`` 0."""
-    return [
-        number
-        for number, turn in enumerate(messages)
-        if turn["role"] == "assistant" and turn.get("weight") != 0
-    ]
