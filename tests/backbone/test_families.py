@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
-from families import MASKED, backbone
+from families import MASKED, backbone, by_mechanism
 from foreword.backbone.example import Example
 from foreword.backbone.inside.attention_sites import Site
 from foreword.errors import UserError
@@ -266,8 +266,13 @@ def test_a_mixture_of_branching_rows_equals_single_rows(name: str) -> None:
 # Branches --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("injected", ["nothing", "prefix", "soft"])
+@pytest.mark.parametrize(
+    ("injected", "name"),
+    [
+        *(("prefix", name) for name in FAMILIES),
+        *by_mechanism((how, name) for how in ("nothing", "soft") for name in FAMILIES),
+    ],
+)
 def test_branches_equal_a_run_for_each(name: str, injected: str) -> None:
     base = get(name)
     injection = {

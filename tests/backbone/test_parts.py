@@ -58,8 +58,10 @@ def test_others_are_not(name: str) -> None:
     assert not get(name).can_pack
 
 
-@pytest.mark.parametrize("layer", [1, 2])
-@pytest.mark.parametrize("name", PARTED)
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [*((1, name) for name in PARTED), *by_mechanism((2, name) for name in PARTED)],
+)
 def test_upper_layers_on_stored_states_equal_all_layers(name: str, layer: int) -> None:
     base = get(name)
     injection = upper(base, layer)

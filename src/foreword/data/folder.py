@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from foreword.data.formats import KNOWN, is_data_name, read_file
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
@@ -125,8 +123,12 @@ def _configured(source: str | Path, path: Path) -> Parts:
     readme = path / "README.md"
     text = readme.read_text("utf-8", errors="replace") if readme.is_file() else ""
     head = re.match(r"---\s*\n(.*?)\n---\s*(?:\n|\Z)", text, re.DOTALL)
+    if head is None:
+        return {}
+    import yaml  # a tenth of the time of --help, which reads no data
+
     try:
-        about = yaml.safe_load(head[1]) if head else None
+        about = yaml.safe_load(head[1])
     except (yaml.YAMLError, ValueError):
         about = None
     given = about.get("configs") if isinstance(about, Mapping) else None
