@@ -5,20 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from foreword.notebook import Notebook, in_notebook
 from foreword.reporter import Count, Reporter
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 SILENCE = 2.0
 """Seconds without a word, after which a line says how far something is; no terminal shows bars."""
@@ -120,16 +115,7 @@ class Terminal(Reporter):
         if not self.console.is_terminal:
             return
         if self.live is None:
-            self.live = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=18),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[left]}"),
-                console=self.console,
-                transient=True,
-            )
+            self.live = _bars(self.console)
             self.live.start()
         total = count.total or None
         count.task = self.live.add_task(
@@ -152,6 +138,27 @@ class Terminal(Reporter):
         if not self.live.tasks:
             self.live.stop()
             self.live = None
+
+
+def _bars(on: Console) -> Progress:
+    from rich.progress import (  # help and short commands show no bars
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=18),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        console=on,
+        transient=True,
+    )
 
 
 class _Count(Count):

@@ -23,6 +23,8 @@ LARGE = (
     "accelerate",
     "huggingface_hub",
     "sacrebleu",
+    "yaml",
+    "rich.progress",
 )
 
 SCRIPT = """
