@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from foreword.cli.yaml_file import parse_yaml
 from foreword.errors import UserError
 from foreword.tasks.words import as_word
 
@@ -16,6 +15,8 @@ def read_label_words(path: Path) -> dict[str, list[str]]:
     one that several labels have is left out. Raises UserError, with the line where there is one,
     for a file of another form and a label without words of its own.
     """
+    from foreword.cli.yaml_file import parse_yaml  # it takes its time, and help needs none
+
     try:
         read = parse_yaml(path.read_text("utf-8"), path)
     except OSError as error:

@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args, get_origin
 
 from foreword.cli.flags import FLAGS, RUN
 from foreword.cli.words import ESCAPED, RENAMED, unescaped
-from foreword.cli.yaml_file import parse_yaml
 from foreword.errors import UserError, nearest
 
 
@@ -22,7 +21,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """Read a YAML or TOML file that is a mapping; raises UserError for any other."""
     try:
         text = path.read_text("utf-8")
-        read = tomllib.loads(text) if path.suffix == ".toml" else parse_yaml(text, path)
+        if path.suffix == ".toml":
+            read: Any = tomllib.loads(text)
+        else:
+            from foreword.cli.yaml_file import parse_yaml
+
+            read = parse_yaml(text, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except RecursionError:
