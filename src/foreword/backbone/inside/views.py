@@ -53,7 +53,7 @@ class StandIn(nn.Module):
             return getattr(self.within, name)
 
 
-class _Given(nn.Module):
+class Given(nn.Module):
     """Stands for a module and for each of its parts, and answers with what is already known."""
 
     def __init__(self, instead_of: nn.Module, output: ModelOutput) -> None:
@@ -73,6 +73,7 @@ class _Given(nn.Module):
             return getattr(self._base, name)
 
     def forward(self, *args: Any, **kwargs: Any) -> ModelOutput:
+        """Return the answer, whatever is asked."""
         return self.output
 
 
@@ -99,7 +100,7 @@ def head(
         raise NotImplementedError(f"{type(model).__name__} has no base model below its head")
     modules: dict[str, nn.Module | None] = {
         **model._modules,
-        name: _Given(base, output(last_hidden_state=hidden)),
+        name: Given(base, output(last_hidden_state=hidden)),
     }
     if narrow is not None:
         modules[held_by(model, output_embeddings(model))] = narrow

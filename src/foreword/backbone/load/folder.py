@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -25,6 +26,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
     MODEL_MAPPING_NAMES,
 )
 
@@ -55,6 +58,8 @@ _LOADERS: Mapping[Architecture, Any] = {
     "encoder-decoder": AutoModelForSeq2SeqLM,
     "encoder": AutoModel,
 }
+_CLASSIFIERS = set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values())
+_TAGGERS = set(MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values())
 ALIGNMENT = 64
 """Bytes to which torch aligns what it allocates."""
 
@@ -99,7 +104,7 @@ def open_outline(
     config = read_config(folder, name)
     kind = _kind(folder, config)
     with torch.device("meta"), one_line_errors(name):
-        model: PreTrainedModel = _LOADERS[kind].from_config(
+        model: PreTrainedModel = _loader(config, kind, name).from_config(
             config,
             trust_remote_code=False,
             dtype=torch.bfloat16,  # the products of experts have no other shape on meta
@@ -112,6 +117,20 @@ def open_outline(
 def _kind(folder: Path, config: PreTrainedConfig) -> Architecture:
     """Return the architecture of a folder's model: by its config, unless it was saved to pool."""
     return "encoder" if is_sentence_encoder(folder) else architecture_of(config)
+
+
+def _loader(config: PreTrainedConfig, kind: Architecture, name: str) -> Any:
+    """Return what loads a model; one that was saved with a trained head is loaded with it.
+
+    Raises UserError for a head that labels tokens.
+    """
+    saved = set(config.architectures or ()) if kind == "encoder" else set()
+    if saved & _TAGGERS:
+        raise UserError(
+            f"cannot load {name!r}: it has a trained head that labels tokens, which foreword does "
+            "not run; save the model without it (`model.base_model.save_pretrained`)"
+        )
+    return AutoModelForSequenceClassification if saved & _CLASSIFIERS else _LOADERS[kind]
 
 
 def architecture_of(config: PreTrainedConfig) -> Architecture:
@@ -128,6 +147,8 @@ def architecture_of(config: PreTrainedConfig) -> Architecture:
     if config.is_encoder_decoder:
         return "encoder-decoder"
     for saved in config.architectures or []:
+        if saved in (*_CLASSIFIERS, *_TAGGERS):
+            return "encoder"
         listed = [kind for kind, table in _TABLES.items() if saved in table.values()]
         decoder = listed == ["encoder"] and config.to_dict().get("is_decoder")
         if len(listed) == 1 and not decoder:
@@ -205,7 +226,7 @@ def _model(
         )
     opening = bars_to(report, f"opening {Path(name).name}")
     with opening, without_load_report(), one_line_errors(name):
-        model, info = _LOADERS[kind].from_pretrained(
+        model, info = _loader(config, kind, name).from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -240,7 +261,11 @@ def _drop_pooler(model: PreTrainedModel, kind: Architecture) -> set[str]:
     Many folders lack its weights.
     """
     pooler = getattr(model, "pooler", None)
-    if kind != "encoder" or not isinstance(pooler, torch.nn.Module):
+    if (
+        kind != "encoder"
+        or model.base_model is not model
+        or not isinstance(pooler, torch.nn.Module)
+    ):
         return set()
     setattr(model, "pooler", None)  # noqa: B010  (declared as a module)
     return {f"pooler.{key}" for key, _ in pooler.named_parameters()}

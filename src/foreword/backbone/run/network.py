@@ -28,6 +28,7 @@ from foreword.backbone.load.sources import Architecture
 from foreword.backbone.run.embeddings import Embeddings, positions_of
 from foreword.backbone.run.layers import Stack
 from foreword.backbone.run.lm_head import LMHead
+from foreword.backbone.run.own_head import features, find_own_head
 from foreword.backbone.run.prefixes import prefixes_for
 from foreword.errors import UserError
 from foreword.injection import ClassHead, Injection, Mixture
@@ -39,10 +40,10 @@ class Network:
     ``is_causal`` says whether each token sees those before it alone.
 
     ``architecture`` is "causal", "masked", "encoder-decoder" or "encoder", which predicts no tokens
-    and has ``pooling``, how its states become one. ``vocabulary`` is the number of
-    rows of the input embedding, ``width`` their size, ``pad`` the token that rows are padded
-    with. ``head`` scores classes in place of the vocabulary, and ``changed`` says that the model
-    runs under an injection's changes (:meth:`changed_by`).
+    and has ``pooling``, how its states become one, and ``own_head`` if it was saved with one.
+    ``vocabulary`` is the number of rows of the input embedding, ``width`` their size, ``pad`` the
+    token that rows are padded with. ``head`` scores classes in place of the vocabulary, and
+    ``changed`` says that the model runs under an injection's changes (:meth:`changed_by`).
     """
 
     def __init__(
@@ -61,6 +62,9 @@ class Network:
         self.is_causal = architecture == "causal" or (
             architecture == "encoder" and sees_the_past_alone(model)
         )
+        self.own_head = find_own_head(model, name) if architecture == "encoder" else None
+        if self.own_head is not None:
+            pooling = replace(pooling or Pooling(), mode=self.own_head.mode)
         self.pooling = (
             pooling_for(pooling, causal=self.is_causal) if architecture == "encoder" else None
         )
@@ -203,8 +207,13 @@ class Network:
         return tensor.to(self.device, non_blocking=True)
 
     def features(self, pooled: Tensor) -> Tensor:
-        """Return an encoder's pooled states as it gives them, of length 1 where it does so."""
+        """Return an encoder's pooled states as it gives them, of length 1 where it does so.
+
+        Those of a text classifier are what its own last layer reads.
+        """
         assert self.pooling is not None
+        if self.own_head is not None:
+            pooled = features(self.model, self.own_head.path, pooled)
         return F.normalize(pooled, dim=-1) if self.pooling.normalize else pooled
 
     def logits(self, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:

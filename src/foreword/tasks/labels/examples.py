@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self
 
 from torch import Tensor
@@ -15,13 +15,14 @@ from foreword.backbone.tokenizer import reading
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
+from foreword.injection import ClassHead
 from foreword.reporter import Reporter
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.labels.calibrate import Calibration
 from foreword.tasks.labels.head_scores import Headed
 from foreword.tasks.labels.label_tree import LabelTree
 from foreword.tasks.labels.labelling import Labelling, Words
-from foreword.tasks.labels.similar import Similar, encode_labels
+from foreword.tasks.labels.similar import FrozenHead, by_names, encode_labels
 from foreword.tasks.labels.verbalizer import Cloze, Plan, TokenPath, normalize, token_paths
 from foreword.tasks.objective import Encoded
 from foreword.tasks.templates.demonstrations import DemonstrationPool
@@ -62,6 +63,7 @@ class LabelExamples(Bound):
         self.labelling = labelling
         self.can_show = aids is not None
         self.aids = aids or ZeroShotAids()
+        self.head_left_out = False
         self.slot_template = Template.parse(labelling.slot_template)
         masked = backbone.fills_masks
         if labelling.vocabulary and (masked or backbone.is_encoder):
@@ -101,14 +103,13 @@ class LabelExamples(Bound):
         return "" if isinstance(before, VirtualTokens) else "."
 
     @cached_property
-    def verbalizer(self) -> LabelTree | Cloze | Headed | Similar:
+    def verbalizer(self) -> LabelTree | Cloze | Headed | FrozenHead:
         """The label words as tokens, or encoded on an encoder; with a head the labels alone."""
         masked, encoder = self.backbone.fills_masks, self.backbone.is_encoder
         if self.headed:
             return Headed(tuple(self.labels), self.mask() if masked else None, encoder)
         if encoder:
-            encode = partial(encode_labels, self.backbone, list(self.words.values()))
-            return Similar(len(self.labels), encode)
+            return FrozenHead(len(self.labels), self._frozen_head)
         paths = token_paths(self.words, self.spell)
         if masked:
             return Cloze(tuple(paths), len(self.labels), self.mask())
@@ -128,6 +129,26 @@ class LabelExamples(Bound):
     def tokens(self) -> tuple[int, ...] | None:  # type: ignore[override]
         """The tokens of the label words, None if the whole vocabulary is needed."""
         return self.verbalizer.tokens
+
+    def _frozen_head(self) -> ClassHead:
+        """Return the encoder's own head, or else one by the labels' names.
+
+        The model under a prompt with a head is asked by names where its own head has other labels.
+        """
+        own, words = self.backbone.own_head, list(self.words.values())
+        if own is None:
+            return by_names(self.backbone, words)
+        names = [(label, *(word.strip() for word in self.words[label])) for label in self.labels]
+        try:
+            return own.scores(names, self.backbone.name, self.labelling.no_label)
+        except UserError:
+            if not self.head_left_out:
+                raise
+            return by_names(self.backbone, words)
+
+    def zero_shot(self) -> Self:
+        """Return the task for the frozen model alone: no virtual tokens, and no head."""
+        return super().zero_shot().changed(head_left_out=self.headed)
 
     def label_encodings(self) -> Tensor | None:
         """Return an encoder's states of the labels' words, in the order of the labels' names."""

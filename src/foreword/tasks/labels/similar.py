@@ -1,4 +1,4 @@
-"""Labels scored by how alike a row and their names are, on an encoder without a trained head."""
+"""Labels scored on an encoder without training a head: by its own head, or by their names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import POOLED, Example
 from foreword.engine.passes import states_of
-from foreword.injection import NOTHING
+from foreword.injection import NOTHING, ClassHead
 from foreword.tasks.labels.verbalizer import Plan
 
 SCALE = 20.0
@@ -27,15 +27,15 @@ WHOLE_ROW = Plan(((),), ((0, POOLED),), ())
 
 
 @dataclass(frozen=True, eq=False)
-class Similar:
-    """Scores ``SCALE * cos(x, y)`` of a row's pooled state x and the encoding y of each label.
+class FrozenHead:
+    """Labels scored by a head that stays as it is, whatever the rows run under.
 
-    ``encode`` gives the encodings, (labels, width), in the frozen model, whatever the rows run
-    under. They are taken when they are first needed.
+    It is the encoder's own, or scores ``SCALE * cos(x, y)`` of a row's pooled state x and the
+    encoding y of each label. ``make`` gives it when it is first needed.
     """
 
     labels: int
-    encode: Callable[[], Tensor]
+    make: Callable[[], ClassHead]
     tokens = None
     everything = WHOLE_ROW
 
@@ -45,18 +45,23 @@ class Similar:
         return (WHOLE_ROW,) * self.labels
 
     @cached_property
-    def _encoded(self) -> Tensor:
-        return F.normalize(self.encode().float(), dim=1)
+    def _head(self) -> ClassHead:
+        return self.make()
 
     def scores(self, states: Tensor, examples: Sequence[Example]) -> Tensor:
         """Return log-probabilities of the labels: (rows, width) -> (rows, labels)."""
-        cosines = F.normalize(states.float(), dim=1) @ self._encoded.to(states.device).T
-        return F.log_softmax(SCALE * cosines, 1)
+        return F.log_softmax(self._head.scores(states).float(), 1)
 
     def losses(self, states: Tensor, examples: Sequence[Example], gold: Sequence[int]) -> Tensor:
         """Return minus the log-probability of each row's label: (rows,)."""
         target = torch.tensor(list(gold), device=states.device)
         return F.nll_loss(self.scores(states, examples), target, reduction="none")
+
+
+def by_names(backbone: Backbone, words: Sequence[Sequence[str]]) -> ClassHead:
+    """Return the head that scores labels by how alike a row and their words are."""
+    encoded = encode_labels(backbone, words)
+    return ClassHead(encoded, encoded.new_zeros(len(encoded)), encoded.new_tensor(SCALE))
 
 
 def encode(backbone: Backbone, texts: Sequence[str]) -> Tensor:

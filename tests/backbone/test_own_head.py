@@ -1,0 +1,90 @@
+"""Folders with a trained head: their own answers, as transformers' pipeline gives them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
+
+import foreword as fw
+from families import GQA, SMALL, tokenizer
+from foreword.errors import UserError
+from foreword.injection import NOTHING
+
+KINDS: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "qwen3": GQA,
+    "roberta": {"max_position_embeddings": 130},
+    "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64},
+    "modernbert": {"cls_token_id": 1, "sep_token_id": 1, "classifier_pooling": "mean"},
+    "albert": {"embedding_size": 16},
+    "deberta-v2": {},
+}
+NAMES = {0: "good", 1: "bad", 2: "so so"}
+TEXTS = ["a good film", "it was bad and a bad film :"]
+ROWS = [
+    fw.Row({"text": text, "label": label}, "r")
+    for text, label in zip(TEXTS * 3, [*NAMES.values()] * 2, strict=True)
+]
+
+
+def saved(folder: Path, kind: str, **more: Any) -> str:
+    """A tiny classifier whose answers differ from text to text."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **{**SMALL, **KINDS[kind], "id2label": NAMES, **more})
+    model = AutoModelForSequenceClassification.from_config(config)
+    for parameter in model.parameters():
+        parameter.data.mul_(3).add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[] if k in ("bert", "qwen3") else pytest.mark.slow) for k in KINDS],
+)
+def test_the_untouched_model_answers_as_a_pipeline_does(kind: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path, kind)
+    base = fw.load(folder)
+    assert base.architecture == "encoder"
+    bound = fw.Classify().complete(ROWS, base).bind(base)
+    answers = bound.predict([fw.Row({"text": text}, "r") for text in TEXTS], NOTHING)
+    asked = pipeline("text-classification", folder, top_k=None)(TEXTS)
+    for answer, expected in zip(answers, asked, strict=True):
+        chances = {each["label"]: each["score"] for each in expected}
+        assert answer["probabilities"] == pytest.approx(chances, rel=1e-3, abs=1e-5)
+
+
+def test_several_labels_are_scored_apart_as_a_pipeline_does(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "bert", problem_type="multi_label_classification")
+    base, labels = fw.load(folder), {name: name for name in NAMES.values()}
+    rows = [fw.Row({"text": text, "labels": []}, "r") for text in TEXTS]
+    bound = fw.Multilabel(labels=labels).complete(rows, base).bind(base)
+    asked = pipeline("text-classification", folder, top_k=None)(TEXTS)
+    for answer, expected in zip(bound.predict(rows, NOTHING), asked, strict=True):
+        chances = {each["label"]: each["score"] for each in expected}
+        assert answer["probabilities"] == pytest.approx(chances, rel=1e-3, abs=1e-5)
+
+
+def test_a_prefix_learns_against_the_models_own_head(tmp_path: Path) -> None:
+    base = fw.load(saved(tmp_path, "bert"))
+    prompt = fw.tune(base, "classify", "prefix", ROWS, ROWS, epochs=1)
+    assert prompt.injection.head is None
+    again = fw.Prompt.load(prompt.save(tmp_path / "p.safetensors"))
+    assert again.predict(TEXTS, probabilities=True) == prompt.predict(TEXTS, probabilities=True)
+
+
+def test_a_head_is_never_left_out_in_silence(tmp_path: Path) -> None:
+    base = fw.load(saved(tmp_path / "m", "bert"))
+    others = [fw.Row({"text": text, "label": text[:2]}, "r") for text in TEXTS * 2]
+    task = fw.Classify(labels={"a ": "good", "it": "bad"})
+    assert len(task.complete(others, base).bind(base).predict(others, NOTHING)) == 4
+    with pytest.raises(UserError, match="a trained head for good, bad, so so, and the task has"):
+        fw.Classify().complete(others, base).bind(base).predict(others, NOTHING)
+    fw.tune(base, "classify", "head", others, others, epochs=1)  # a head of its own
+    with pytest.raises(UserError, match="its trained head gives one number"):
+        fw.load(saved(tmp_path / "n", "bert", id2label={0: "x"}, problem_type="regression"))
