@@ -88,3 +88,10 @@ def test_a_head_is_never_left_out_in_silence(tmp_path: Path) -> None:
     fw.tune(base, "classify", "head", others, others, epochs=1)  # a head of its own
     with pytest.raises(UserError, match="its trained head gives one number"):
         fw.load(saved(tmp_path / "n", "bert", id2label={0: "x"}, problem_type="regression"))
+
+
+def test_a_pooling_beside_a_head_that_reads_another_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "bert")
+    assert fw.load(folder, pooling="cls").fingerprint == fw.load(folder).fingerprint
+    with pytest.raises(UserError, match=r"`pooling=mean`: the trained head of .* reads `cls`"):
+        fw.load(folder, pooling="mean")

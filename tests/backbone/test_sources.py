@@ -85,7 +85,7 @@ def test_a_bar_counts_the_weights_that_are_read(folder: Path) -> None:
     ("config", "kind"),
     [
         (LlamaConfig(architectures=None), "causal"),
-        (LlamaConfig(architectures=["LlamaForSequenceClassification"]), "causal"),
+        (LlamaConfig(architectures=["LlamaForSequenceClassification"]), "encoder"),
         (T5Config(), "encoder-decoder"),
         (BertConfig(architectures=["BertForMaskedLM"]), "masked"),
         (BertConfig(architectures=["BertForPreTraining"]), "masked"),

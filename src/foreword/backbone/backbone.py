@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from foreword.backbone.run import probes
 from foreword.backbone.run.gradient_checkpointing import recompute_layers
 from foreword.backbone.run.layers import WHOLE, LayerRange, no_compiler
 from foreword.backbone.run.network import Network, pooling_for, sees_the_past_alone
+from foreword.backbone.run.own_head import check_pooling, find_own_head
 from foreword.backbone.run.sharding import shard_layers
 from foreword.backbone.tokenizer import NoEmbeddingError, Text
 from foreword.errors import UserError
@@ -55,7 +57,8 @@ class Backbone(Network):
         model = model.train(False).requires_grad_(False) if in_place else frozen_view(model)
         if quantized is not None:
             if architecture == "encoder":
-                pooling = pooling_for(pooling, causal=sees_the_past_alone(model))
+                own = find_own_head(model, name)
+                pooling = pooling_for(pooling, causal=sees_the_past_alone(model), own=own)
             self.pooling = pooling
             self.fingerprint = self._hash(model, tokenizer)  # of the weights as they were
             self.fingerprint_in_half = self._hash(model, tokenizer, torch.float16)
@@ -63,11 +66,7 @@ class Backbone(Network):
         self.quantized = quantized
         self.sharded = False
         super().__init__(
-            model,
-            architecture=architecture,
-            name=name,
-            pad=tokenizer.pad_token_id,
-            pooling=pooling,
+            model, architecture=architecture, name=name, pad=tokenizer.pad_token_id, pooling=pooling
         )
         self.text = Text(tokenizer, self.vocabulary)
 
@@ -96,13 +95,13 @@ class Backbone(Network):
             check_kind(quantize)
         source = open_source(
             name,
-            architecture=architecture,  # type: ignore[arg-type]
+            architecture=architecture,
             pooling=pooling,
             dtype=dtype,
             device=device,
             report=report,
         )
-        return Backbone(
+        made = Backbone(
             source.model,
             source.tokenizer,
             architecture=source.architecture,
@@ -111,23 +110,25 @@ class Backbone(Network):
             quantized=quantize,
             in_place=True,
         )
+        check_pooling(made.own_head, pooling, name)
+        return made
 
     @staticmethod
-    def outline(name: str = "smollm2") -> Backbone:
+    def outline(
+        name: str = "smollm2", *, architecture: str = "auto", pooling: str = "auto"
+    ) -> Backbone:
         """Open a model without its weights: its tokenizer, and what its configuration says.
 
         Rows can be laid out on it, and not run. A model whose code needs numbers to look at is
         opened whole. Raises UserError as :meth:`load` does.
         """
         folder = folder_of(name)
-        model, tokenizer, kind = open_outline(folder, name)
-        pooling = pooling_of(folder, name, kind)
+        model, tokenizer, kind = open_outline(folder, name, architecture)
+        how: Any = {"architecture": kind, "pooling": pooling_of(folder, name, kind, pooling)}
         try:
-            return Backbone(
-                model, tokenizer, architecture=kind, name=name, pooling=pooling, in_place=True
-            )
+            return Backbone(model, tokenizer, name=name, in_place=True, **how)
         except (RuntimeError, NotImplementedError):  # its code asks for numbers
-            return Backbone.load(name, device="cpu")
+            return Backbone.load(name, architecture=architecture, pooling=pooling, device="cpu")
 
     def __repr__(self) -> str:
         numbers = sum(parameter.numel() for parameter in self.model.parameters())

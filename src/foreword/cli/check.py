@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -16,7 +16,7 @@ from foreword.cli.data import Fields, check_fields
 from foreword.cli.flags import flags_of, given, owned, parameters
 from foreword.cli.reading import USUAL_TABLE, ReadTable
 from foreword.cli.terminal import CommandTerminal
-from foreword.cli.words import ESCAPED, parse_labels, unescaped
+from foreword.cli.words import ESCAPED, flag, parse_labels, unescaped
 from foreword.data.bad_rows import BadRows, convert
 from foreword.data.check import NO_FIELD
 from foreword.data.check import check as find
@@ -27,15 +27,23 @@ from foreword.data.shapes import canonical
 from foreword.errors import UserError
 from foreword.report import console
 
+if TYPE_CHECKING:
+    from foreword.backbone.backbone import Backbone
+
 SHOWN = 3
 """Places of a problem that are named."""
 
-ALONE = ("model", "label_field", "max_length")
+OF_MODEL = ("model", "architecture", "pooling")
+"""Settings of the model that rows are laid out for."""
+
+ALONE = (*OF_MODEL, "label_field", "max_length")
 """Settings that rows can be checked by where no task is named."""
 
 CheckFlags = parameters(
     "CheckFlags",
-    flags_of((o, s) for o, s in owned() if o[0] == "task" or s.name in ("task", "model")).values(),
+    flags_of(
+        (o, s) for o, s in owned() if o[0] == "task" or s.name in ("task", *OF_MODEL)
+    ).values(),
 )
 NO_FLAGS = CheckFlags()
 Part = Annotated[File | None, Parameter(help="rows of that split")]
@@ -69,6 +77,9 @@ def check(
     if not named:
         raise UserError("give files of rows to check, or --train F --dev F --test F")
     settings = given(flags)
+    for name in OF_MODEL[1:]:
+        if name in settings and "model" not in settings:
+            raise UserError(f"{flag(name)} says how a model is opened; give --model too")
     bad = {name: BadRows() for name in named}
     read = {name: reading.read(file, on_bad=bad[name]) for name, file in named.items()}
     for name, rows in read.items():
@@ -110,10 +121,9 @@ def _plainly(
     """Check rows of which no task is known."""
     lengths = None
     if "model" in settings:
-        from foreword.backbone.backbone import Backbone
         from foreword.training.check import in_tokens
 
-        backbone = Backbone.outline(settings["model"])
+        backbone = _outline(settings)
         lengths = in_tokens(backbone, settings.get("max_length", 512))
     label = settings.get("label_field", "label")
     return find(read, fields=fields, label_field=label, lengths=lengths, **about)
@@ -156,12 +166,20 @@ def _by_training(
     read: Mapping[str, list[Row]], settings: Mapping[str, Any], about: Mapping[str, Any]
 ) -> Checked:
     """Check rows for a task on a model, by what the training itself would refuse."""
-    from foreword.backbone.backbone import Backbone
     from foreword.cli.settings import task_alone
     from foreword.training.check import check_for
 
     plain, task = task_alone(CheckFlags(**settings))
-    return check_for(task, Backbone.outline(plain["model"]), read, **about)
+    return check_for(task, _outline(plain), read, **about)
+
+
+def _outline(settings: Mapping[str, Any]) -> Backbone:
+    """Open the model that is named, without its weights."""
+    from foreword.backbone.backbone import Backbone
+
+    usual = {"architecture": "auto", "pooling": "auto"}
+    how = {name: settings.get(name, each) for name, each in usual.items()}
+    return Backbone.outline(settings["model"], **how)
 
 
 def _plain(found: Checked) -> dict[str, Any]:

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     Dtype = str
     Device = str
     Quantize = str
+    Architecture = str
+    Pooling = str
 else:
-    Dtype, Device, Quantize = (completed(RUN[n].values) for n in ("dtype", "device", "quantize"))
+    Dtype, Device, Quantize, Architecture, Pooling = (
+        completed(RUN[n].values) for n in ("dtype", "device", "quantize", "architecture", "pooling")
+    )
 
 Json = Annotated[bool, Parameter(name="--json", help="one JSON object on stdout", group=OUTPUT)]
 Resume = Annotated[bool, Parameter(help="go on where the run stopped", group=TRAINING)]
@@ -51,17 +55,31 @@ class Loading:
         Quantize | None, Parameter(help="int8 or int4: smaller weights in the model")
     ] = None
     threads: Annotated[int | None, Parameter(help="threads of the CPU; else one a core")] = None
+    architecture: Annotated[
+        Architecture,
+        Parameter(
+            help="what the model is run as: auto (as the prompt or the folder says), causal, "
+            "masked, encoder-decoder or encoder"
+        ),
+    ] = "auto"
+    pooling: Annotated[
+        Pooling,
+        Parameter(
+            help="how an encoder's states become one: auto (as the prompt or the folder says), "
+            "mean, cls or last"
+        ),
+    ] = "auto"
 
     def load(self, name: str, architecture: str = "auto", pooling: str = "auto") -> Backbone:
-        """Load the model of this name."""
+        """Load the model of this name, as the flags say and else as is usual for it."""
         if self.threads is not None:
             use_threads(self.threads)
         from foreword.backbone.backbone import Backbone
 
         return Backbone.load(
             name,
-            architecture=architecture,
-            pooling=pooling,
+            architecture=architecture if self.architecture == "auto" else self.architecture,
+            pooling=pooling if self.pooling == "auto" else self.pooling,
             dtype=self.dtype,
             device=self.device,
             quantize=self.quantize,

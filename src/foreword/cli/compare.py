@@ -27,6 +27,9 @@ from foreword.tasks.registry import name_of
 OTHERS = ("train", "method", "preset", "out", "report_to", "shard", *CONTINUAL)
 """Settings that a comparison has not, or names otherwise."""
 
+OF_MODEL = ("dtype", "device", "quantize", "architecture", "pooling")
+"""Settings of how the model is opened."""
+
 Shared = parameters("Shared", map(with_values, without(OTHERS)))
 """The settings that all methods share, or those that have them; most may have several values."""
 
@@ -121,7 +124,7 @@ def compare(
             name,
             each.methods[name],
             replace(each.training, seed=number),
-            Model(*(each.plain[key] for key in ("model", "dtype", "device", "quantize"))),
+            Model(each.plain["model"], **{name: each.plain[name] for name in OF_MODEL}),
             each.task,
             rows[each.plain["rows"], each.plain["per_label"]],
         )

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 else:
     Format = completed(tuple(EXPORTS))
 
-TASK_ALONE = ("task", "model", "dtype", "device", "threads")
+OF_MODEL = ("dtype", "device", "architecture", "pooling")
+TASK_ALONE = ("task", "model", "threads", *OF_MODEL)
 """Settings of a run that an import has, beside those of its task."""
 
 TaskFlags = parameters(
@@ -97,7 +98,7 @@ def import_(
     if not isinstance(source, ImportFormat):
         raise UserError(f"--format {kind}: Foreword writes this format and does not read it")
     wanted, task = task_alone(flags)
-    backbone = Backbone.load(wanted["model"], dtype=wanted["dtype"], device=wanted["device"])
+    backbone = Backbone.load(wanted["model"], **{name: wanted[name] for name in OF_MODEL})
     saved = source.read(path, backbone, task).save(out)
     if as_json:
         console.emit({"out": str(saved)})

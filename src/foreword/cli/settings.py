@@ -52,6 +52,8 @@ class Settings:
         own = self.plain
         return Backbone.load(
             own["model"],
+            architecture=own["architecture"],
+            pooling=own["pooling"],
             dtype=own["dtype"],
             device=own["device"] if device is None else device,
             quantize=own["quantize"],

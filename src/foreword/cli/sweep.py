@@ -12,13 +12,13 @@ from foreword.cli.flags import FLAGS, RUN, Flag
 from foreword.cli.words import ESCAPED, flag, unescaped
 from foreword.errors import UserError, nearest
 
-OF_RUN = ("model", "dtype", "quantize", "rows", "per_label")
+OF_RUN = ("model", "dtype", "quantize", "architecture", "pooling", "rows", "per_label")
 """Settings of a run that may have several values; all others are shared by all runs."""
 
 ALONE = ("seed", "headline")
 """Settings with one value: runs of several seeds are one entry, and all entries have one score."""
 
-NAMES = ("start", "init", "model", "dtype", "quantize")
+NAMES = ("start", "init", "model", "dtype", "quantize", "architecture", "pooling")
 """Texts that name something, and so may be a list with commas; other texts are given anew."""
 
 

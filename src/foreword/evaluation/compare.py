@@ -118,6 +118,8 @@ def prepare_run(
     try:
         backbone = Backbone.load(
             run.model.name,
+            architecture=run.model.architecture,
+            pooling=run.model.pooling,
             dtype=run.model.dtype,
             device=run.model.device,
             quantize=run.model.quantize,
@@ -150,6 +152,8 @@ def perform(run: Run, folder: Path, report: Reporter = SILENT) -> Record:
     elif isinstance(run.method, Untrained):
         bound, before = task.fill_from_rows(backbone, rows, seed).bind(backbone), ""
         if isinstance(run.method, Demonstrations):
+            if backbone.is_encoder:
+                raise UserError(f"{backbone.name} is an encoder, which reads no demonstrations")
             bound.check(rows, answers=True)
             shown = choose_demonstrations(bound, rows, run.method.shots, seed)
             before = "".join(map(bound.demonstration, shown))

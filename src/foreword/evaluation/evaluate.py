@@ -100,7 +100,9 @@ def _baselines(
 
     found = {"zero-shot": bare("zero-shot")}
     texts = prompt.data.get("demonstrations") or []
-    if texts:
+    if texts and bound.backbone.is_encoder:
+        report.line("no baseline with demonstrations in context: an encoder reads none")
+    elif texts:
         shown = bare(f"{len(texts)} demonstrations", "".join(texts))
         found["demonstrations"] = replace(shown, plain={**shown.plain, "shots": len(texts)})
     elif prompt.data.get("no_texts"):

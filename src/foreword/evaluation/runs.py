@@ -110,6 +110,13 @@ class Model:
     dtype: str = "auto"
     device: str = "auto"
     quantize: str | None = None
+    architecture: str = "auto"
+    pooling: str = "auto"
+
+    def about(self) -> Record:
+        """Describe it; what a record of before has no word for is left out where it is usual."""
+        later = {"architecture", "pooling"}
+        return {n: v for n, v in plain(self).items() if n not in later or v != "auto"}
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ class Run:
             "settings": plain(self.method),
             "training": plain(self.training) if trained else None,
             "task": {"name": name_of(self.task), **plain(self.task)},
-            "model": plain(self.model),
+            "model": self.model.about(),
             "data": data,
         }
 

@@ -282,6 +282,12 @@ class Prompt:
         where = self.where if where is None else where
         if not force and not backbone.has_fingerprint(self.backbone["fingerprint"]):
             half = " in float16" if backbone.dtype == torch.float16 else ""
+            pooling, tuned = backbone.pooling, self.backbone.get("pooling")
+            if pooling is not None and tuned not in (None, own := str(pooling.mode)):
+                raise UserError(
+                    f"{where}: was tuned with `pooling={tuned}`, and this model is opened with "
+                    f"`pooling={own}`; leave it out, or use `force` to try anyway"
+                )
             raise UserError(
                 f"{where}: was tuned on {self.backbone['name']} "
                 f"({self.backbone['fingerprint'][:19]}), and this is {backbone.name}{half} "

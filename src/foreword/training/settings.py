@@ -65,6 +65,19 @@ class RunSettings:
         common=True,
         values=FILE,
     )
+    architecture: str = setting(
+        "auto",
+        help="what the model is run as: auto (as its folder says), causal, masked, "
+        "encoder-decoder, or encoder, which predicts no tokens",
+        panel="model",
+        values=("auto", "causal", "masked", "encoder-decoder", "encoder"),
+    )
+    pooling: str = setting(
+        "auto",
+        help="how an encoder's states become one: auto (as its folder says), mean, cls or last",
+        panel="model",
+        values=("auto", "mean", "cls", "last"),
+    )
     method: str = setting("prefix", help="what is tuned", panel="method", common=True)
     preset: str | None = setting(
         None,

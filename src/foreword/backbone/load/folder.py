@@ -34,7 +34,7 @@ from transformers.models.auto.modeling_auto import (
 from foreword.backbone.load.pooling import is_sentence_encoder
 from foreword.backbone.load.quiet import bars_to, one_line_errors, without_load_report
 from foreword.backbone.load.recurrent_model import RecurrentConfig, RecurrentForCausalLM
-from foreword.errors import UserError
+from foreword.errors import UserError, nearest
 from foreword.reporter import SILENT, Reporter
 
 Architecture = Literal["causal", "masked", "encoder-decoder", "encoder"]
@@ -69,7 +69,7 @@ _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.spm")
 def open_folder(
     folder: Path,
     name: str,
-    architecture: Architecture | Literal["auto"],
+    architecture: Architecture | str,
     dtype: torch.dtype | Literal["auto"],
     report: Reporter = SILENT,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Architecture]:
@@ -83,26 +83,20 @@ def open_folder(
         UserError: the folder is not a whole model of that architecture.
     """
     config = read_config(folder, name)
-    kind = _kind(folder, config) if architecture == "auto" else architecture
-    if config.model_type not in _TABLES[kind]:
-        forms = [form for form, table in _TABLES.items() if config.model_type in table]
-        raise UserError(
-            f"cannot load {name!r} as {kind}: a {config.model_type} model has no such form "
-            f"(it has: {', '.join(forms) or 'none that predicts tokens'})"
-        )
+    kind = _kind(folder, config, name, architecture)
     tokenizer = _tokenizer(folder, name)
     return _model(folder, name, config, kind, dtype, report), tokenizer, kind
 
 
 def open_outline(
-    folder: Path, name: str
+    folder: Path, name: str, architecture: Architecture | str = "auto"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Architecture]:
     """Return the model that a folder describes, without its weights, and its tokenizer.
 
     Raises UserError as :func:`open_folder` does, but for weights.
     """
     config = read_config(folder, name)
-    kind = _kind(folder, config)
+    kind = _kind(folder, config, name, architecture)
     with torch.device("meta"), one_line_errors(name):
         model: PreTrainedModel = _loader(config, kind, name).from_config(
             config,
@@ -114,9 +108,30 @@ def open_outline(
     return model.train(False), _tokenizer(folder, name), kind
 
 
-def _kind(folder: Path, config: PreTrainedConfig) -> Architecture:
-    """Return the architecture of a folder's model: by its config, unless it was saved to pool."""
-    return "encoder" if is_sentence_encoder(folder) else architecture_of(config)
+def _kind(
+    folder: Path, config: PreTrainedConfig, name: str, asked: Architecture | str
+) -> Architecture:
+    """Return the architecture of a folder's model: by its config, unless it was saved to pool.
+
+    Raises UserError for one that is asked for, and that is unknown or none of the model's.
+    """
+    if asked == "auto":
+        return "encoder" if is_sentence_encoder(folder) else architecture_of(config)
+    check_architecture(asked)
+    known = next(each for each in _TABLES if each == asked)
+    if config.model_type not in _TABLES[known]:
+        forms = [form for form, table in _TABLES.items() if config.model_type in table]
+        raise UserError(
+            f"cannot load {name!r} as {asked}: a {config.model_type} model has no such form "
+            f"(it has: {', '.join(forms) or 'none that predicts tokens'})"
+        )
+    return known
+
+
+def check_architecture(asked: str) -> None:
+    """Raise UserError for what is neither "auto" nor an architecture."""
+    if asked not in ("auto", *_TABLES):
+        raise UserError(f"unknown architecture {asked!r}: {nearest(asked, ['auto', *_TABLES])}")
 
 
 def _loader(config: PreTrainedConfig, kind: Architecture, name: str) -> Any:

@@ -53,14 +53,18 @@ def pooling_files(folder: Path) -> list[str]:
     return [f"{module.get('path', '')}/config.json" for module in pools]
 
 
+def check_mode(mode: str) -> None:
+    """Raise UserError for what is neither "auto" nor a mode of pooling."""
+    known = ("auto", *get_args(PoolingMode))
+    if mode not in known:
+        raise UserError(f"unknown pooling {mode!r}: {nearest(mode, known)}")
+
+
 def read_pooling(folder: Path, name: str, mode: str = "auto") -> Pooling:
     """Return what the files of sentence-transformers in a folder say; ``mode`` stands over theirs.
 
-    Raises UserError for an unknown mode, and for what is asked for there and not done here.
+    Raises UserError for what is asked for there and not done here.
     """
-    known = get_args(PoolingMode)
-    if mode != "auto" and mode not in known:
-        raise UserError(f"unknown pooling {mode!r}: {nearest(mode, ('auto', *known))}")
     modules = _modules(folder)
     for module in modules:
         if _kind(module) not in ("Transformer", "Pooling", "Normalize"):
@@ -73,7 +77,7 @@ def read_pooling(folder: Path, name: str, mode: str = "auto") -> Pooling:
         folder / str(module.get("path", "")) for module in modules if _kind(module) == "Pooling"
     ]
     own = _mode_of(pools[0], name, mode, prompted=bool(first)) if pools else None
-    chosen = next((each for each in known if each == mode), own)
+    chosen = next((each for each in get_args(PoolingMode) if each == mode), own)
     longest = _read(folder / "sentence_bert_config.json").get("max_seq_length")
     return Pooling(
         chosen,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foreword.backbone.load.folder import Architecture, open_folder
+from foreword.backbone.load.folder import Architecture, check_architecture, open_folder
 from foreword.backbone.load.gguf import unpack
 from foreword.backbone.load.hub import hub_folder
-from foreword.backbone.load.pooling import Pooling, read_pooling
+from foreword.backbone.load.pooling import Pooling, check_mode, read_pooling
 from foreword.errors import UserError, nearest
 from foreword.reporter import SILENT, Reporter
 
@@ -47,7 +47,7 @@ class Source:
 def open_source(
     name: str,
     *,
-    architecture: Architecture | Literal["auto"] = "auto",
+    architecture: Architecture | str = "auto",
     pooling: str = "auto",
     dtype: str = "auto",
     device: str = "auto",
@@ -67,9 +67,8 @@ def open_source(
     Raises:
         UserError: nothing loadable has that name, or an option is unknown or not available.
     """
-    if architecture != "auto" and architecture not in get_args(Architecture):
-        known = ["auto", *get_args(Architecture)]
-        raise UserError(f"unknown architecture {architecture!r}: {nearest(architecture, known)}")
+    check_architecture(architecture)
+    check_mode(pooling)
     place = find_device(device)
     number = _dtype(dtype, place)
     folder = folder_of(name)
@@ -84,6 +83,7 @@ def pooling_of(folder: Path, name: str, kind: Architecture, mode: str = "auto") 
 
     Raises UserError for an unknown mode, and for one of a model that predicts tokens.
     """
+    check_mode(mode)
     if kind == "encoder":
         return read_pooling(folder, name, mode)
     if mode != "auto":

@@ -28,7 +28,7 @@ from foreword.backbone.load.sources import Architecture
 from foreword.backbone.run.embeddings import Embeddings, positions_of
 from foreword.backbone.run.layers import Stack
 from foreword.backbone.run.lm_head import LMHead
-from foreword.backbone.run.own_head import features, find_own_head
+from foreword.backbone.run.own_head import OwnHead, features, find_own_head
 from foreword.backbone.run.prefixes import prefixes_for
 from foreword.errors import UserError
 from foreword.injection import ClassHead, Injection, Mixture
@@ -63,11 +63,9 @@ class Network:
             architecture == "encoder" and sees_the_past_alone(model)
         )
         self.own_head = find_own_head(model, name) if architecture == "encoder" else None
-        if self.own_head is not None:
-            pooling = replace(pooling or Pooling(), mode=self.own_head.mode)
-        self.pooling = (
-            pooling_for(pooling, causal=self.is_causal) if architecture == "encoder" else None
-        )
+        self.pooling: Pooling | None = None
+        if architecture == "encoder":
+            self.pooling = pooling_for(pooling, causal=self.is_causal, own=self.own_head)
         self.head: ClassHead | None = None
         self.changed = False
         self._lm_head = LMHead(model)
@@ -254,9 +252,11 @@ def sees_the_past_alone(model: PreTrainedModel) -> bool:
     return bool(torch.equal(first, second))
 
 
-def pooling_for(given: Pooling | None, *, causal: bool) -> Pooling:
-    """Return how an encoder pools, its last token where that alone has seen all."""
+def pooling_for(given: Pooling | None, *, causal: bool, own: OwnHead | None) -> Pooling:
+    """Return how an encoder pools: for its own head; else as given; else by what has seen all."""
     pooling = given or Pooling()
+    if own is not None:
+        return replace(pooling, mode=own.mode)
     if pooling.mode is not None:
         return pooling
     return replace(pooling, mode="last" if causal else "mean")

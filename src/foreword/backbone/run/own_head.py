@@ -98,6 +98,14 @@ def find_own_head(model: PreTrainedModel, name: str) -> OwnHead | None:
     )
 
 
+def check_pooling(head: OwnHead | None, asked: str, name: str) -> None:
+    """Raise UserError for a pooling that is asked for beside a head that was trained on another."""
+    if head is not None and asked not in ("auto", head.mode):
+        raise UserError(
+            f"`pooling={asked}`: the trained head of {name!r} reads `{head.mode}`; leave it out"
+        )
+
+
 def features(model: PreTrainedModel, path: str, pooled: Tensor) -> Tensor:
     """Run what stands between pooled states and the last layer: (N, width) -> (N, features).
 
