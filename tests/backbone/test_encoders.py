@@ -290,3 +290,11 @@ def test_what_writes_texts_says_that_an_encoder_cannot(task: str) -> None:
     rows = [fw.Row({**fields, **more, "messages": messages}, f"r:{n}") for n in range(4)]
     with pytest.raises(UserError, match="bert-encoder is an encoder and cannot generate"):
         fw.tune(backbone(ENCODERS[0]), task, "prefix", rows, rows)
+
+
+def test_a_folder_that_lowers_its_texts_reads_them_so(tmp_path: Path) -> None:
+    plain = fw.load(str(saved(tmp_path / "a", modules=PLAIN, pooling=CLS))).text
+    lower = {"sentence_bert_config": {"do_lower_case": True}}
+    text = fw.load(str(saved(tmp_path / "b", modules=PLAIN, pooling=CLS, **lower))).text
+    assert plain.ids("A GOOD film") != plain.ids("a good film")
+    assert text.ids("A GOOD film") == text.ids("a good film") == plain.ids("a good film")

@@ -13,6 +13,7 @@ import foreword as fw
 from families import GQA, SMALL, tokenizer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
+from foreword.reporter import Reporter
 
 KINDS: dict[str, dict[str, Any]] = {
     "bert": {},
@@ -29,6 +30,16 @@ ROWS = [
     fw.Row({"text": text, "label": label}, "r")
     for text, label in zip(TEXTS * 3, [*NAMES.values()] * 2, strict=True)
 ]
+
+
+class Lines(Reporter):
+    """A reporter that keeps the lines that it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def saved(folder: Path, kind: str, **more: Any) -> str:
@@ -95,3 +106,16 @@ def test_a_pooling_beside_a_head_that_reads_another_is_refused(tmp_path: Path) -
     assert fw.load(folder, pooling="cls").fingerprint == fw.load(folder).fingerprint
     with pytest.raises(UserError, match=r"`pooling=mean`: the trained head of .* reads `cls`"):
         fw.load(folder, pooling="mean")
+
+
+def test_the_untouched_model_goes_by_names_where_its_head_has_other_labels(tmp_path: Path) -> None:
+    base, heard = fw.load(saved(tmp_path, "bert")), Lines()
+    others = [fw.Row({"text": text, "label": text[:2]}, "r") for text in TEXTS * 2]
+    prompt = fw.tune(base, "classify", "head", others, others, epochs=1)
+    fw.evaluate(prompt, others, baselines=True, report=heard)
+    said = "zero-shot goes by the labels' names"
+    assert [line[: len(said)] for line in heard.lines].count(said) == 1
+    same = fw.tune(base, "classify", "head", ROWS, ROWS, epochs=1)
+    heard.lines.clear()
+    fw.evaluate(same, ROWS, baselines=True, report=heard)
+    assert not any(line.startswith(said) for line in heard.lines)

@@ -98,6 +98,12 @@ def _baselines(
         with report.bar(name, len(rows)) as progress:
             return score(frozen, rows, NOTHING, before=before, seed=seed, progress=progress)
 
+    has_own = bound.backbone.own_head is not None
+    if has_own and isinstance(frozen, LabelExamples) and frozen.own_head is None:
+        report.line(
+            f"zero-shot goes by the labels' names: {bound.backbone.name} has a trained head of its "
+            "own, and that is for other labels"
+        )
     found = {"zero-shot": bare("zero-shot")}
     texts = prompt.data.get("demonstrations") or []
     if texts and bound.backbone.is_encoder:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from tokenizers.normalizers import Lowercase, Sequence
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -31,7 +32,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING_NAMES,
 )
 
-from foreword.backbone.load.pooling import is_sentence_encoder
+from foreword.backbone.load.pooling import is_sentence_encoder, lowers_text
 from foreword.backbone.load.quiet import bars_to, one_line_errors, without_load_report
 from foreword.backbone.load.recurrent_model import RecurrentConfig, RecurrentForCausalLM
 from foreword.errors import UserError, nearest
@@ -84,7 +85,7 @@ def open_folder(
     """
     config = read_config(folder, name)
     kind = _kind(folder, config, name, architecture)
-    tokenizer = _tokenizer(folder, name)
+    tokenizer = _tokenizer(folder, name, kind)
     return _model(folder, name, config, kind, dtype, report), tokenizer, kind
 
 
@@ -105,7 +106,7 @@ def open_outline(
         )
     _drop_pooler(model, kind)
     model.config.pad_token_id = None  # by which models look whether a row holds padding
-    return model.train(False), _tokenizer(folder, name), kind
+    return model.train(False), _tokenizer(folder, name, kind), kind
 
 
 def _kind(
@@ -208,7 +209,7 @@ def read_config(folder: Path, name: str) -> PreTrainedConfig:
     return config
 
 
-def _tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
+def _tokenizer(folder: Path, name: str, kind: Architecture) -> PreTrainedTokenizerBase:
     missing = f"cannot load {name!r}: it has no tokenizer; save one beside the model"
     if not has_tokenizer(folder):
         raise UserError(missing)
@@ -223,6 +224,15 @@ def _tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
         tokenizer.pad_token = (
             tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
         )
+    if kind == "encoder" and lowers_text(folder):
+        inner: Any = getattr(tokenizer, "backend_tokenizer", None)
+        if inner is None:
+            raise UserError(
+                f"cannot load {name!r}: its texts are to be in lower case (`do_lower_case`), and "
+                "its tokenizer is of a kind that cannot do so; leave that setting out"
+            )
+        steps = [Lowercase(), *([] if inner.normalizer is None else [inner.normalizer])]
+        inner.normalizer = Sequence(steps)
     return tokenizer
 
 

@@ -47,6 +47,11 @@ def is_sentence_encoder(folder: Path) -> bool:
     return any(_kind(module) == "Pooling" for module in _modules(folder))
 
 
+def lowers_text(folder: Path) -> bool:
+    """Whether sentence-transformers gives the model's tokenizer all text in lower case."""
+    return _read(folder / "sentence_bert_config.json").get("do_lower_case") is True
+
+
 def pooling_files(folder: Path) -> list[str]:
     """Return the files of a sentence-transformers folder that stand in folders of their own."""
     pools = [module for module in _modules(folder) if _kind(module) == "Pooling"]

@@ -131,20 +131,27 @@ class LabelExamples(Bound):
         return self.verbalizer.tokens
 
     def _frozen_head(self) -> ClassHead:
-        """Return the encoder's own head, or else one by the labels' names.
+        """Return the encoder's own head, or else one by the labels' names."""
+        own = self.own_head
+        return by_names(self.backbone, list(self.words.values())) if own is None else own
 
-        The model under a prompt with a head is asked by names where its own head has other labels.
+    @cached_property
+    def own_head(self) -> ClassHead | None:
+        """The encoder's own head for the labels.
+
+        It is None where the encoder has none, and where the model under a prompt with a head has
+        one for other labels. Raises UserError for other labels that no head is trained for.
         """
-        own, words = self.backbone.own_head, list(self.words.values())
+        own = self.backbone.own_head
         if own is None:
-            return by_names(self.backbone, words)
+            return None
         names = [(label, *(word.strip() for word in self.words[label])) for label in self.labels]
         try:
             return own.scores(names, self.backbone.name, self.labelling.no_label)
         except UserError:
             if not self.head_left_out:
                 raise
-            return by_names(self.backbone, words)
+            return None
 
     def zero_shot(self) -> Self:
         """Return the task for the frozen model alone: no virtual tokens, and no head."""
