@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -298,3 +299,17 @@ def test_a_folder_that_lowers_its_texts_reads_them_so(tmp_path: Path) -> None:
     text = fw.load(str(saved(tmp_path / "b", modules=PLAIN, pooling=CLS, **lower))).text
     assert plain.ids("A GOOD film") != plain.ids("a good film")
     assert text.ids("A GOOD film") == text.ids("a good film") == plain.ids("a good film")
+
+
+def test_an_encoder_opened_as_what_it_is_not_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder, said = str(saved(tmp_path)), logging.Handler()
+    heard: list[str] = []
+    said.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addHandler(said)
+    try:
+        with pytest.raises(UserError, match="its weights lack"):
+            fw.load(folder, architecture="masked")
+    finally:
+        logger.removeHandler(said)
+    assert heard == []

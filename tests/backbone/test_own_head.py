@@ -119,3 +119,12 @@ def test_the_untouched_model_goes_by_names_where_its_head_has_other_labels(tmp_p
     heard.lines.clear()
     fw.evaluate(same, ROWS, baselines=True, report=heard)
     assert not any(line.startswith(said) for line in heard.lines)
+
+
+@pytest.mark.slow
+def test_quantized_a_classifier_pools_for_its_head_too(tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
+    folder = saved(tmp_path, "bert")
+    small, whole = fw.load(folder, quantize="int8"), fw.load(folder)
+    assert small.pooling == whole.pooling
+    assert small.fingerprint == whole.fingerprint

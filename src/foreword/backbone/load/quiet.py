@@ -62,7 +62,7 @@ def bars_to(report: Reporter, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_load_report() -> Iterator[None]:
-    """Silence the table of missing and unused weights, which the caller judges itself."""
+    """Silence what is said of missing and unused weights, which the caller judges itself."""
     # a filter and not a level: from WARNING up, this logger's level turns on another check's table
     logger = logging.getLogger("transformers.modeling_utils")
     logger.addFilter(_is_no_load_report)
@@ -73,7 +73,8 @@ def without_load_report() -> Iterator[None]:
 
 
 def _is_no_load_report(record: logging.LogRecord) -> bool:
-    return "LOAD REPORT" not in record.getMessage()
+    said = record.getMessage()
+    return "LOAD REPORT" not in said and "checkpoint seem corrupted" not in said
 
 
 @contextlib.contextmanager
