@@ -3,9 +3,9 @@
     python bench/encoders.py MODEL --data banking77=TRAIN.jsonl,TEST.jsonl --per-label 10
 
 On the same training rows, in turn: a logistic regression on the frozen states (as they are, and of
-mean 0 and variance 1), Foreword's methods, and with ``--peers PYTHON``, an interpreter that has
-them, SetFit and FastFit. Every finished run is a line of ``--out``, and the same command goes on
-after the last of them.
+mean 0 and variance 1), Foreword's methods, and with ``--setfit PYTHON`` and ``--fastfit PYTHON``,
+interpreters that have them, SetFit and FastFit. Every finished run is a line of ``--out``, and the
+same command goes on after the last of them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from foreword.tasks.labels.probe import LinearProbe, frozen_states
 
 NAMES = ("model", "data", "train", "seed", "system", "settings")
 KEPT = (*NAMES, "right", "rows", "seconds")
-PEERS = ("setfit", "fastfit")
 
 app = App(name="bench", help="Few rows and many labels.", version_flags=[])
 
@@ -56,7 +55,8 @@ def run(
     seeds: Annotated[int, Parameter(help="draws of training rows, from 0")] = 3,
     methods: Annotated[list[str], Parameter(help="of Foreword")] = ["prefix+head"],  # noqa: B006
     settings: Annotated[Path | None, Parameter(help="JSON: those of fw.tune")] = None,
-    peers: Annotated[Path | None, Parameter(help="a Python that has SetFit and FastFit")] = None,
+    setfit: Annotated[Path | None, Parameter(help="a Python that has SetFit")] = None,
+    fastfit: Annotated[Path | None, Parameter(help="a Python that has FastFit")] = None,
     threads: Annotated[int, Parameter(help="of the CPU")] = 2,
     out: Annotated[Path, Parameter(help="a line a run is added here")] = Path("out/encoders.jsonl"),
     as_json: Annotated[bool, Parameter(name="--json", negative="", help="on stdout")] = False,
@@ -64,6 +64,7 @@ def run(
     """Run what is not in the file yet, and report."""
     torch.set_num_threads(threads)
     given: dict[str, Any] = {} if settings is None else json.loads(settings.read_text("utf-8"))
+    peers = {name: at for name, at in (("setfit", setfit), ("fastfit", fastfit)) if at is not None}
     backbone = Backbone.load(model)
     held: list[Mapping[str, Any]] = []
     for seed in range(seeds):
@@ -80,13 +81,10 @@ def run(
                     for method in methods
                 },
             }
-            if peers is not None:
-                systems |= {
-                    peer: lambda peer=peer, few=few, rest=rest, seed=seed: peered(
-                        peers, peer, model, few, rest, seed, threads
-                    )
-                    for peer in PEERS
-                }
+            for peer, python in peers.items():
+                systems[peer] = lambda peer=peer, python=python, few=few, rest=rest, seed=seed: (
+                    peered(python, peer, model, few, rest, seed, threads)
+                )
             for system, answer in systems.items():
                 own = given if system in methods else {"template": given.get("template")}
                 asked = {
@@ -95,7 +93,7 @@ def run(
                     "train": len(few),
                     "seed": seed,
                     "system": system,
-                    "settings": {} if system in PEERS else own,
+                    "settings": {} if system in peers else own,
                 }
                 held.append(_once(out, {**asked, "rows": len(rest), "threads": threads}, answer))
     _report(held, as_json)
