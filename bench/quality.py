@@ -38,11 +38,19 @@ from foreword.data.sample import digest
 from foreword.errors import UserError, nearest
 from foreword.evaluation.records import append_record, read_records
 from foreword.report import console
+from foreword.reporter import Reporter
 
 ASKED = (*SYSTEMS, "fast", "balanced", "best")
 """The systems that are run unless others are asked for."""
 
 app = App(name="bench", help="Seconds to the same dev score.", version_flags=[])
+
+
+class Saying(Reporter):
+    """Says the lines of a run, and no more."""
+
+    def line(self, text: str) -> None:
+        console.say(text)
 
 
 @dataclass(frozen=True)
@@ -160,7 +168,7 @@ def _run_all(
                 made = PeftRun(name, backbone, attention, race, rows, seed)
             else:
                 chosen = system(name, setting.presets)
-                made = ForewordRun(chosen, backbone, race, rows, seed, console.say)
+                made = ForewordRun(chosen, backbone, race, rows, seed, Saying())
             with closing(made):
                 curve = trace(made, setting.scores, until, _Progress(where))
             wall = round(time.monotonic() - began, 1)

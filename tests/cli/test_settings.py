@@ -161,7 +161,8 @@ def test_a_run_file_holds_texts_as_they_are_written(tmp_path: Path) -> None:
     for own in (labels, more):
         lines = "".join(f"  {name or chr(39) * 2}: {word}\n" for name, word in own.items())
         file.write_text(f"labels:\n{lines}")
-        assert settings(Flags(), file).task == Classify(labels=own)
+        spaced = {name: f" {word}" for name, word in own.items()}  # as --labels has them
+        assert settings(Flags(), file).task == Classify(labels=spaced)
     file.write_text("labels: [yes, no, 12:30, 2024-01-02]\ntask: classify\n")
     assert set(settings(Flags(), file).task.labels or ()) == {"yes", "no", "12:30", "2024-01-02"}  # type: ignore[attr-defined]
     file.write_text("seed: 010\nepochs: 1_000\nlr: 1e-4\ncheckpointing: yes\ncompile: off\n")

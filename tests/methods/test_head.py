@@ -27,7 +27,7 @@ from plain import twin
 
 FAMILIES = {family.name: family for family in [*REACHED, *UNREACHED]}
 FEW = ("llama", "gpt2", "bert", "albert", "t5", "bloom")
-COSINE = Head(head_form="cosine", head_temperature=0.1)
+COSINE = Head(head_form="cosine", head_temperature=0.5)
 METHODS: dict[str, Method] = {
     "head": Head(),
     "cosine": COSINE,

@@ -71,7 +71,10 @@ def test_a_prefix_with_lora_equals_both_on_a_plain_model(name: str) -> None:
 def test_all_linear_is_what_peft_takes_for_it(name: str) -> None:
     _, trainable = contract.built(LORA, get(name))
     _, layers = injected(get(name), {"target_modules": "all-linear"})
-    assert trainable().patches.keys() == layers.keys()
+    pooler = {
+        layer for layer in layers if layer.startswith("pooler.")
+    }  # which a mean does not read
+    assert trainable().patches.keys() == layers.keys() - pooler
 
 
 @pytest.mark.parametrize("name", MIXTURES)

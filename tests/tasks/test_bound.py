@@ -79,9 +79,9 @@ def test_the_rows_to_show_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None
     read: list[int] = []
     original = demonstrations.mean_states
 
-    def counted(backbone: Backbone, texts: Sequence[str]) -> Tensor:
+    def counted(backbone: Backbone, texts: Sequence[str], *more: Any) -> Tensor:
         read.append(len(texts))
-        return original(backbone, texts)
+        return original(backbone, texts, *more)
 
     monkeypatch.setattr(demonstrations, "mean_states", counted)
     shown = [{"text": f"film {n}", "label": ("good", "bad")[n % 2]} for n in range(12)]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import Conv1D, PreTrainedConfig
 
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import POOLED, Example
 from foreword.backbone.inside.views import output_embeddings, with_modules
 from foreword.config.settings import setting
 from foreword.data.row import Row
@@ -77,6 +79,7 @@ class Lora:
             lora_alpha=self.alpha,
             use_rslora=self.rslora,
             target_modules=ALL if self.targets == (ALL,) else list(self.targets),
+            exclude_modules=_unread(backbone) if self.targets == (ALL,) else None,
             init_lora_weights=INITS[self.init],
         )
         sketch = _sketch(backbone.model)
@@ -129,6 +132,30 @@ class Lora:
         for target in self.targets if self.targets != (ALL,) else ():
             if not any(name == target or name.endswith(f".{target}") for name in names):
                 raise UserError(f"`targets={target}`: no such layer; {nearest(target, known)}")
+
+
+def _unread(backbone: Backbone) -> list[str] | None:
+    """Return an encoder's linear layers that its states do not hang on, such as a pooler's."""
+    if not backbone.is_encoder:
+        return None
+    layers = {name: module for name, module in backbone.model.named_modules() if _linear(module)}
+    marks = [torch.zeros((), requires_grad=True, device=backbone.device) for _ in layers]
+
+    def marked(mark: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        return lambda module, inputs, output: output + mark
+
+    hooks = [
+        module.register_forward_hook(marked(mark))
+        for module, mark in zip(layers.values(), marks, strict=True)
+    ]
+    try:
+        with torch.enable_grad():
+            states = backbone.states([Example((3, 1), 2, ((),), ((0, POOLED),))])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = torch.autograd.grad(states.sum(), marks, allow_unused=True)
+    return [name for name, own in zip(layers, found, strict=True) if own is None] or None
 
 
 def _linear(module: nn.Module) -> bool:
