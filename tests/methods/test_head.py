@@ -87,7 +87,7 @@ def test_the_temperature_is_trained_and_stays_above_zero() -> None:
     base = get("llama")
     _, made = contract.built(COSINE, base)
     with torch.no_grad():
-        assert made().head.scale == pytest.approx(10)
+        assert made().head.scale == pytest.approx(2)
         made.get_parameter("log_scale").sub_(100)
         assert made().head.scale > 0
     with pytest.raises(UserError, match="`head_temperature=0`: give one above 0"):
