@@ -202,7 +202,7 @@ def test_a_class_without_rows_is_named() -> None:
 def test_many_rows_are_sampled_class_by_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_starts, "MOST_ROWS", 2)
     bound = TASK.bind(get("llama"))
-    taken = head_starts.states_of_rows("ridge", bound, ROWS, None)
+    taken = head_starts.known_states("ridge", bound, ROWS, None)
     assert taken.shares.sum(0).tolist() == [1, 1]
 
 

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from foreword.data.duplicates import joined_marks
 from foreword.data.row import Row
-from foreword.engine.passes import states_of
 from foreword.errors import UserError, nearest
 from foreword.injection import ClassHead, Injection
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import LabelTask, Words
 from foreword.tasks.registry import name_of
-from foreword.tasks.templates.layout import room_for
+from foreword.tasks.states import states_of_rows
 from foreword.tasks.words import as_word
 
 Prompt = Any
@@ -199,9 +198,7 @@ def row_for(
     head = injection.head
     assert head is not None
     rows = [*new, *others]
-    room = room_for(bound.backbone, injection)
-    items = [bound.dev_example(row, room) for row in rows]
-    found = states_of(bound.backbone, injection, [item.example for item in items])
+    items, found = states_of_rows(bound, rows, injection)
     states = torch.cat(found).float()  # (rows, width)
     held = head.map(lambda tensor: tensor.detach().cpu().float())
     before = held.scores(states)  # (rows, C)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
-from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING, ClassHead, Injection, Mixture
 from foreword.methods.base import Trainable
@@ -27,8 +26,8 @@ from foreword.methods.parts.probes import (
 from foreword.tasks.base import Bound
 from foreword.tasks.labels.similar import SCALE
 from foreword.tasks.score import Score
+from foreword.tasks.states import states_of_rows
 from foreword.tasks.templates.demonstrations import choose_demonstrations
-from foreword.tasks.templates.layout import room_for
 
 FITTED = {"prototypes": prototypes, "ridge": ridge, "logistic": logistic}
 """Starts that are fitted to the training rows, by their names."""
@@ -105,7 +104,7 @@ def fitted(
             "`head_start=ridge`: a score is the mean of its anchors under their probabilities, "
             "which is no linear layer; use `head_start=logistic`"
         )
-    known = states_of_rows(start, task, rows, beside)
+    known = known_states(start, task, rows, beside)
     device = task.backbone.device
     if scale is not None:
         centres = cosine_prototypes(known).float().to(device)
@@ -114,7 +113,7 @@ def fitted(
     return ClassHead(weight.float().to(device), bias.float().to(device))
 
 
-def states_of_rows(
+def known_states(
     start: str, task: Bound, rows: Sequence[Row], beside: Trainable | None
 ) -> KnownStates:
     """Return the rows' states at the place of the answer, and their classes.
@@ -132,9 +131,7 @@ def states_of_rows(
         injection: Injection | Mixture = NOTHING
         if beside is not None:
             injection = beside.training_on(numbers, torch.Generator().manual_seed(0))
-        room = room_for(headed.backbone, injection)
-        items = [headed.dev_example(rows[number], room) for number in numbers]
-        states = states_of(headed.backbone, injection, [item.example for item in items])
+        items, states = states_of_rows(headed, [rows[n] for n in numbers], injection)
     shares, none = headed.class_shares(items)
     held = shares.sum(0)
     lacking = [

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreword.data.row import Row
-from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.tasks.labels.examples import LabelExamples
 from foreword.tasks.objective import Encoded
-from foreword.tasks.templates.layout import room_for
+from foreword.tasks.states import states_of_rows
 
 Progress = Callable[[int], None]
 
@@ -33,10 +32,7 @@ def frozen_states(
     Virtual tokens are left out. The states of a row are (slots, width): one at the answer's place,
     or one for each word that is tagged.
     """
-    plain = bound.without_prompt().with_head()
-    room = room_for(plain.backbone, NOTHING)
-    items = [plain.dev_example(row, room) for row in rows]
-    states = states_of(plain.backbone, NOTHING, [item.example for item in items], progress)
+    items, states = states_of_rows(bound.without_prompt().with_head(), rows, NOTHING, progress)
     return items, [each.float().numpy() for each in states]
 
 
