@@ -24,6 +24,7 @@ ORDER = [
     ["report", "recurrent"],
     ["evaluation"],
     ["multitask_learning", "compose", "compression", "augmentation", "sklearn"],
+    ["serve"],
     ["__init__"],
     ["cli"],
     ["__main__"],

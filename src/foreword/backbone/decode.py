@@ -87,6 +87,20 @@ def decode(
     Raises UserError on masked models, which do not continue text, and on encoder-decoders that do
     not run as others do.
     """
+    found = continuations(backbone, rows, injection, decoding, lead=lead, seeds=seeds)
+    return [completion(backbone, ids, decoding.stop) for ids in found]
+
+
+def continuations(
+    backbone: Backbone,
+    rows: Sequence[Sequence[int]],
+    injection: Injection | Mixture,
+    decoding: Decoding,
+    *,
+    lead: Sequence[int] = (),
+    seeds: Sequence[int] | None = None,
+) -> list[list[int]]:
+    """Return the tokens that :func:`decode` makes texts of, padded behind the end of each."""
     decoding.check()
     if not backbone.can_generate:
         raise UserError(f"{backbone.name} is a masked model and cannot generate; use a causal one")
@@ -94,18 +108,18 @@ def decode(
         seeds = [row_seed(decoding.seed, (*lead, *row)) for row in rows]
     mixture = Mixture.of(injection, len(rows))
     if len(kinds := mixture.groups_by_change()) > 1:
-        found_by: dict[int, str] = {}
+        found_by: dict[int, list[int]] = {}
         for own in kinds:
             some = [rows[i] for i in own]
             part, drawn = mixture.of_rows(own), [seeds[i] for i in own]
-            texts = decode(backbone, some, part, decoding, lead=lead, seeds=drawn)
-            found_by.update(zip(own, texts, strict=True))
+            written = continuations(backbone, some, part, decoding, lead=lead, seeds=drawn)
+            found_by.update(zip(own, written, strict=True))
         return [found_by[i] for i in range(len(rows))]
     if backbone.has_two_stacks:
         backbone.check_runs()
     if backbone.has_two_stacks and len(rows) > 1 and not backbone.can_pad:
         return [
-            decode(backbone, [row], mixture.of_rows([n]), decoding, seeds=[seeds[n]])[0]
+            continuations(backbone, [row], mixture.of_rows([n]), decoding, seeds=[seeds[n]])[0]
             for n, row in enumerate(rows)
         ]
     ready = prepare(backbone.with_changes(mixture), rows, mixture, decoding)
@@ -127,7 +141,8 @@ def decode(
             logits_processor=rules,
             stopping_criteria=stops,
         )
-    return [completion(backbone, ids, decoding.stop) for ids in found[:, ready.skipped :].tolist()]
+    said: list[list[int]] = found[:, ready.skipped :].tolist()
+    return said
 
 
 def completion(backbone: Backbone, ids: Sequence[int], stop: Sequence[str]) -> str:

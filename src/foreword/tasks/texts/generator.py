@@ -168,11 +168,7 @@ class Generator(TextExamples):
         self, rows: Sequence[Row], injection: Injection | Mixture, *, before: str = ""
     ) -> DecodingInputs:
         """Return the rows to continue; the lead that all of them share is read already."""
-        self.check(rows, answers=False)
-        room = room_for(self.backbone, injection)
-        filled = [self._fill_row(row, room, before) for row in rows]
-        whole = [Example(each.ids, each.slot, ((),), (), (), each.bos) for each in filled]
-        examples = behind(whole, injection)
+        examples, truncated = self.lay_out(rows, injection, before=before)
         more = self.task.decoding.max_new_tokens
         longest = max((e.length for e in examples), default=0) + more
         mixture = Mixture.of(injection, len(rows))
@@ -183,9 +179,19 @@ class Generator(TextExamples):
         return DecodingInputs(
             ids,
             Mixture(parts, mixture.rows),
-            [each.truncated for each in filled],
+            truncated,
             lead[: read[0].lead] if read else (),
         )
+
+    def lay_out(
+        self, rows: Sequence[Row], injection: Injection | Mixture, *, before: str = ""
+    ) -> tuple[list[Example], list[bool]]:
+        """Return rows as they are read before their answers, and whether each was truncated."""
+        self.check(rows, answers=False)
+        room = room_for(self.backbone, injection)
+        filled = [self._fill_row(row, room, before) for row in rows]
+        whole = [Example(each.ids, each.slot, ((),), (), (), each.bos) for each in filled]
+        return behind(whole, injection), [each.truncated for each in filled]
 
     def _decoding(self, before: str) -> Decoding:
         """Stop at the blank line between demonstrations, where there are some."""

@@ -1,0 +1,1 @@
+"""Serving: many prompts on one frozen model, their requests in one batch."""

@@ -1,0 +1,56 @@
+"""Requests that are decoded whole, group by group: beams, and models that cannot run packed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding, completion, continuations
+from foreword.backbone.decoding_rules import row_seed, until_end
+from foreword.errors import UserError
+from foreword.injection import Injection, Mixture
+from foreword.serve.request import Completion, Finish, Request, Sampling
+
+
+def check_whole(request: Request) -> None:
+    """Raise UserError for what only a model that runs packed can do, and no beams."""
+    asked = {"logprobs": request.sampling.logprobs is not None, "grammar": request.grammar}
+    for name, given in asked.items():
+        if given:
+            raise UserError(
+                f"`{name}`: needs a causal model whose rows can run packed, and no beams"
+            )
+
+
+def alike(requests: Sequence[Request]) -> list[Request]:
+    """Return the first request and those that can be decoded beside it."""
+    first = _rules(requests[0].sampling)
+    return [request for request in requests if _rules(request.sampling) == first]
+
+
+def decode_whole(backbone: Backbone, requests: Sequence[Request]) -> None:
+    """Decode requests that are :func:`alike` in one batch and end each of them."""
+    sampling = requests[0].sampling
+    parts: dict[int, Injection] = {id(r.injection): r.injection for r in requests}
+    place = {key: number for number, key in enumerate(parts)}
+    mixture = Mixture(tuple(parts.values()), [place[id(r.injection)] for r in requests])
+    seeds = [row_seed(r.sampling.seed, r.ids) for r in requests]
+    found = continuations(backbone, [r.ids for r in requests], mixture, sampling, seeds=seeds)
+    for request, ids in zip(requests, found, strict=True):
+        tokens = until_end(ids, backbone.ends)
+        text = completion(backbone, ids, sampling.stop)
+        ended = len(tokens) < sampling.max_new_tokens or text != backbone.text.decode(tokens)
+        finish: Finish = "stop" if ended else "length"
+        if request.ticket.cancelled:
+            text, tokens, finish = "", [], "cancelled"
+        seconds = time.monotonic() - request.since
+        made = Completion(text, tuple(tokens), (), finish, len(request.ids), seconds)
+        request.end(text, made)
+
+
+def _rules(sampling: Sampling) -> tuple[object, ...]:
+    """Return all that decides but the seed, which is each row's."""
+    names = [field.name for field in fields(Decoding) if field.name != "seed"]
+    return tuple(getattr(sampling, name) for name in names)
