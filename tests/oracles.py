@@ -51,7 +51,10 @@ def in_double(base: Backbone) -> Backbone:
 def pooled(base: Backbone, states: Tensor) -> Tensor:
     """What an encoder gives for a row, of the states of its own tokens: (T, width) -> (width,)."""
     assert base.pooling is not None
-    found = {"mean": states.sum(0) / len(states), "cls": states[0], "last": states[-1]}
+    count = len(states)
+    found = {"mean": states.sum(0) / count, "cls": states[0], "last": states[-1]}
+    heavier = sum(n * state for n, state in enumerate(states, 1))
+    found["weightedmean"] = torch.as_tensor(heavier / (count * (count + 1) / 2))
     made = found[str(base.pooling.mode)]
     return made / made.square().sum().sqrt() if base.pooling.normalize else made
 

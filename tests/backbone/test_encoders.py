@@ -30,7 +30,7 @@ from plain import twin
 
 BOUND = {"rtol": 1e-5, "atol": 1e-6}
 """Rows are of float64, but Qwen3 computes norms and positions in float32."""
-MODES = ("mean", "cls", "last")
+MODES = ("mean", "weightedmean", "cls", "last")
 PARTED = ["bert-encoder", "qwen3-encoder"]
 """One that sees a whole row, and one whose rows are packed."""
 
@@ -84,7 +84,7 @@ def test_virtual_tokens_stand_before_a_row_and_do_not_count(name: str, mode: str
     for ids in placed:
         read = table[torch.tensor([160, 161, 162, *ids])][None]
         states = model(inputs_embeds=read).last_hidden_state[0, 3:]
-        if mode == "mean":
+        if "mean" in mode:
             states = states[torch.tensor(ids) < base.vocabulary]
         expected.append(pooled(base, states))
     states = found(base, soft, placed)
@@ -205,9 +205,9 @@ def test_any_model_of_one_stack_opens_as_an_encoder(tmp_path: Path) -> None:
     ("files", "asked", "said"),
     [
         (
-            {"modules": PLAIN, "pooling": {"pooling_mode_weightedmean_tokens": True}},
+            {"modules": PLAIN, "pooling": {"pooling_mode_max_tokens": True}},
             {},
-            "its pooling is weightedmean_tokens, and foreword has mean, cls, last; choose one",
+            "its pooling is max_tokens, and foreword has mean, weightedmean, cls, last; choose one",
         ),
         (
             {"modules": PLAIN, "pooling": {**CLS, "pooling_mode_mean_tokens": True}},

@@ -43,7 +43,10 @@ def test_flags_say_how_a_model_is_opened_and_a_prompt_keeps_it(
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (("--pooling", "max"), "unknown pooling 'max': known are: auto, mean, cls, last"),
+        (
+            ("--pooling", "max"),
+            "unknown pooling 'max': known are: auto, mean, weightedmean, cls, last",
+        ),
         (("--pooling", "mean"), "predicts tokens and pools nothing; leave it out, or give --arch"),
         (("--architecture", "encodr"), "unknown architecture 'encodr': did you mean 'encoder'?"),
         (("--architecture", "encoder", "--task", "generate"), "is an encoder"),

@@ -84,7 +84,7 @@ class Backbone(Network):
         """Open the packaged model (``smollm2``), a folder, a ``.gguf`` file or a hub id.
 
         ``architecture`` "encoder" opens any model of one stack without what predicts tokens; its
-        ``pooling`` of a row is "mean", "cls" or "last", or "auto": what its folder says.
+        ``pooling`` is "mean", "weightedmean", "cls", "last" or "auto": as its folder says.
         ``quantize`` "int8" or "int4" shrinks its linear layers once they are loaded; prompts
         tuned on either form may be used on the other, as with ``dtype``. ``report`` shows a bar
         while the weights are read.

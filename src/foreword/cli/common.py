@@ -66,7 +66,7 @@ class Loading:
         Pooling,
         Parameter(
             help="how an encoder's states become one: auto (as the prompt or the folder says), "
-            "mean, cls or last"
+            "mean, weightedmean, cls or last"
         ),
     ] = "auto"
 

@@ -74,9 +74,10 @@ class RunSettings:
     )
     pooling: str = setting(
         "auto",
-        help="how an encoder's states become one: auto (as its folder says), mean, cls or last",
+        help="how an encoder's states become one: auto (as its folder says), mean, weightedmean "
+        "(later tokens weigh more), cls or last",
         panel="model",
-        values=("auto", "mean", "cls", "last"),
+        values=("auto", "mean", "weightedmean", "cls", "last"),
     )
     method: str = setting("prefix", help="what is tuned", panel="method", common=True)
     preset: str | None = setting(

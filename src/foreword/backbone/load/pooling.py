@@ -9,11 +9,13 @@ from typing import Any, Literal, get_args
 
 from foreword.errors import UserError, nearest
 
-PoolingMode = Literal["mean", "cls", "last"]
+PoolingMode = Literal["mean", "weightedmean", "cls", "last"]
 
 _MODES: dict[str, PoolingMode] = {
     "mean_tokens": "mean",
     "mean": "mean",
+    "weightedmean_tokens": "weightedmean",
+    "weightedmean": "weightedmean",
     "cls_token": "cls",
     "cls": "cls",
     "lasttoken": "last",
@@ -28,11 +30,13 @@ _PASSAGE = ("passage", "document")
 class Pooling:
     """What an encoder gives for a text: one vector, out of the last states of its tokens.
 
-    ``mode`` "mean" is the mean over all tokens of the row but virtual ones, "cls" the state of
-    the first token and "last" that of the last; None leaves it to the model ("last" where tokens
-    see only those before them, else "mean"). With ``normalize`` its length is 1. ``prompt`` is
-    what the model was trained to read before a text, ``passage`` before a text that is searched
-    for; ``longest`` is the number of tokens that it was trained on.
+    ``mode`` "mean" is the mean over all tokens of the row but virtual ones, "weightedmean" the
+    same with weights 1, 2, 3, ... from the first to the last (SGPT, Muennighoff 2022,
+    arXiv:2202.08904), "cls" the state of the first token and "last" that of the last; None leaves
+    it to the model ("last" where tokens see only those before them, else "mean"). With
+    ``normalize`` its length is 1. ``prompt`` is what the model was trained to read before a text,
+    ``passage`` before a text that is searched for; ``longest`` is the number of tokens that it was
+    trained on.
     """
 
     mode: PoolingMode | None = None
@@ -113,7 +117,7 @@ def _mode_of(folder: Path, name: str, asked: str, *, prompted: bool) -> PoolingM
             f"cannot load {name!r}: its pooling is {' and '.join(modes) or 'none'}, "
             f"and foreword has {', '.join(get_args(PoolingMode))}; choose one with `pooling`"
         )
-    if prompted and about.get("include_prompt") is False and _MODES[modes[0]] == "mean":
+    if prompted and about.get("include_prompt") is False and "mean" in _MODES[modes[0]]:
         raise UserError(
             f"cannot load {name!r}: its pooling leaves the tokens of its prompt out of the mean, "
             "which foreword does not do; choose a `pooling`"

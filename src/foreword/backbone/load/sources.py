@@ -58,7 +58,7 @@ def open_source(
     Args:
         name: looked up in that order; only a hub id is ever downloaded, and stderr says so.
         architecture: "auto" takes what the config says (`architecture_of`).
-        pooling: of an encoder, "mean", "cls" or "last"; "auto" takes what the folder says.
+        pooling: of an encoder, a mode of :class:`Pooling`; "auto" takes what the folder says.
         dtype: "auto", "float32", "bfloat16" or "float16"; "auto" is the checkpoint's own on an
             accelerator and float32 on the CPU, where half precision is many times slower.
         device: "auto" (the first of cuda, mps, cpu that is there), "cpu", "cuda", "cuda:N", "mps".

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,12 +83,13 @@ def find_own_head(model: PreTrainedModel, name: str) -> OwnHead | None:
             "foreword runs heads that score two or more labels"
         )
     states, scores = model.base_model(input_ids=ids).last_hidden_state[0], model(ids).logits[0]
+    pooled: dict[PoolingMode, Tensor]
     pooled = {"cls": states[0], "last": states[-1], "mean": states.mean(0)}
     for path, layer in reversed(layers):
         weight = layer.weight.detach()
         bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
-        for mode in get_args(PoolingMode):
-            found = features(model, path, pooled[mode][None])
+        for mode, state in pooled.items():
+            found = features(model, path, state[None])
             if found.shape[1] == weight.shape[1] and agree(found[0] @ weight.T + bias, scores):
                 several = config.problem_type == "multi_label_classification"
                 return OwnHead(ClassHead(weight, bias), labels, mode, path, several)

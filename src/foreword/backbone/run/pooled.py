@@ -29,14 +29,16 @@ def _pooled(network: Network, laid: Batch, read: Read, lines: Sequence[int]) -> 
     """Return the pooled states of lines: (lines, width)."""
     assert network.pooling is not None, "only an encoder has pooled states"
     mode = network.pooling.mode
-    if mode == "mean":
-        return network.features(_means(network, laid, read, lines))
+    if mode in ("mean", "weightedmean"):
+        return network.features(_means(network, laid, read, lines, weighted=mode != "mean"))
     ends = [(line, 0 if mode == "cls" else read.sizes[line] - 1) for line in lines]
     return network.features(read.at(ends))
 
 
-def _means(network: Network, laid: Batch, read: Read, lines: Sequence[int]) -> Tensor:
-    """Return the mean state of each line's real tokens; those that a template adds do not count."""
+def _means(
+    network: Network, laid: Batch, read: Read, lines: Sequence[int], *, weighted: bool
+) -> Tensor:
+    """Return the mean state of each line's real tokens; virtual ones do not count."""
     index: list[int] = []
     sizes: list[int] = []
     for line in lines:
@@ -47,4 +49,13 @@ def _means(network: Network, laid: Batch, read: Read, lines: Sequence[int]) -> T
         index += own
         sizes.append(len(own))
     states = read.hidden[torch.tensor(index, device=read.hidden.device)]
-    return torch.stack([part.mean(0) for part in torch.split(states, sizes)])
+    parts = torch.split(states, sizes)
+    if not weighted:
+        return torch.stack([part.mean(0) for part in parts])
+    return torch.stack([_weights(part) @ part for part in parts])
+
+
+def _weights(states: Tensor) -> Tensor:
+    """Return weights of states (n, width), in the ratios 1 : 2 : ... : n, whose sum is 1: (n,)."""
+    counted = torch.arange(1, len(states) + 1, dtype=states.dtype, device=states.device)
+    return counted / counted.sum()
