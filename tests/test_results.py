@@ -169,3 +169,15 @@ def test_progress_shows_in_a_notebook(
     with Notebook().bar("<b>", 3) as move:
         move(1)
         assert shown.places[-1].startswith('&lt;b&gt; <progress value="1" max="3">')
+
+
+def test_bars_of_a_notebook_take_the_place_of_those_that_are_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown, reporter = Display(), Notebook()
+    monkeypatch.setitem(sys.modules, "IPython.display", shown)
+    for name in ("reading", "scoring"):
+        with reporter.bar(name, 2), reporter.bar("inside", 2) as move:
+            move(1)
+            assert sum(place.startswith("inside <progress") for place in shown.places) == 1
+    assert shown.places == ["", ""]

@@ -28,6 +28,8 @@ class Notebook(Reporter):
     def __init__(self) -> None:
         self.run: _Bar | None = None
         self.loss, self.dev = "", ""
+        self.free: list[Any] = []
+        """Outputs of the cell that are empty again, for bars to come."""
 
     def line(self, text: str) -> None:
         """Print a line."""
@@ -36,7 +38,7 @@ class Notebook(Reporter):
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show a bar that goes away when it is done."""
-        bar = _Bar(name, total)
+        bar = _Bar(name, total, place=self.free.pop() if self.free else None)
 
         def move(rows: int) -> None:
             bar.show(bar.done + rows)
@@ -44,7 +46,7 @@ class Notebook(Reporter):
         try:
             yield move
         finally:
-            bar.clear()
+            self.free.append(bar.clear())
 
     def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
         """Show the bar of a run."""
@@ -74,12 +76,12 @@ class Notebook(Reporter):
 class _Bar(Count):
     """A bar in a notebook: a name, how much is done, a note and the time left."""
 
-    def __init__(self, name: str, total: int, done: int = 0) -> None:
+    def __init__(self, name: str, total: int, done: int = 0, place: Any = None) -> None:
         from IPython.display import display
 
         super().__init__(name, total, done)
         self.shown = -APART
-        self.place = display(_Html(""), display_id=True)
+        self.place = display(_Html(""), display_id=True) if place is None else place
 
     def show(self, done: int, note: str = "", now: bool = False) -> None:
         """Move the bar, not more often than people see."""
@@ -91,9 +93,10 @@ class _Bar(Count):
         bar = f'<progress value="{done}" max="{self.total}"></progress>'
         self.place.update(_Html(f"{escape(self.name)} {bar} {said}"))
 
-    def clear(self) -> None:
-        """Take the bar away."""
+    def clear(self) -> Any:
+        """Take the bar away, and return the output of the cell that it was shown in."""
         self.place.update(_Html(""))
+        return self.place
 
 
 class _Html:
