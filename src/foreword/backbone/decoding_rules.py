@@ -54,9 +54,12 @@ class StopTexts(StoppingCriteria):
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         """Tell which rows end: (B,)."""
         written = input_ids[:, self.skipped :][:, -self.reach :].tolist()
-        texts = [self.text.decode(ids) for ids in written]
-        found = [any(stop in text for stop in self.stops) for text in texts]
-        return torch.tensor(found, device=input_ids.device)
+        return torch.tensor([self.ends(ids) for ids in written], device=input_ids.device)
+
+    def ends(self, written: Sequence[int]) -> bool:
+        """Tell whether the last of a completion's tokens hold one of the texts."""
+        text = self.text.decode(list(written[-self.reach :]))
+        return any(stop in text for stop in self.stops)
 
 
 class DrawsByRow(TorchFunctionMode):

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from dataclasses import fields
+from functools import partial
+from typing import Any, TypeVar
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.injection import NOTHING, Injection
+from foreword.injection import NOTHING, Injection, Mixture
 from foreword.prompt.answerer import Answerer
 from foreword.prompt.prompt import Prompt
+from foreword.serve.held import HeldPrompts
+from foreword.serve.loop import Loop
 from foreword.serve.request import Grammar, Piece, Request, Sampling, Ticket
-from foreword.serve.whole import alike, check_whole, decode_whole
+from foreword.serve.states import Reading, ReadingBackbone
+from foreword.serve.whole import alike, check_whole, decode_whole, read_whole
+from foreword.tasks.progress import report_by_row
 from foreword.tasks.registry import name_of
 from foreword.tasks.texts.generator import Generator
+
+Asked = TypeVar("Asked", Request, Reading)
 
 DEFAULT = Sampling()
 
@@ -37,16 +44,27 @@ class Engine:
         backbone: Backbone,
         *,
         slots: int = 128,
-        chunk: int = 256,
+        chunk: int = 512,
+        tokens: int = 2**15,
         memory: int = 2**30,
     ) -> None:
+        if backbone.can_generate:
+            backbone.check_runs()
+        _ = backbone.fingerprint, backbone.can_pad  # before other threads ask
+        packed = backbone.can_generate and not backbone.has_two_stacks
+        packed = packed and backbone.can_pack and backbone.can_prefill
         self.backbone = backbone
-        self.slots, self.chunk, self.memory = slots, chunk, memory
+        self._prompts = HeldPrompts(backbone, memory)
+        self._rows = Loop(backbone, self._prompts, slots, chunk, tokens) if packed else None
+        self._slots = slots
+        self._whole: list[Request] = []
+        self._readings: list[Reading] = []
+        self._inbox: list[Request | Reading | Callable[[], None]] = []
         self._wake = threading.Condition()
-        self._waiting: deque[Request] = deque()
-        self._closing = False
+        self._open, self._closing = True, False
+        self._requests = 0
+        self._reading = ReadingBackbone(backbone, self._submit)
         self._pool = ThreadPoolExecutor(slots, "foreword-answer")
-        self._counts = dict.fromkeys(("requests", "finished", "tokens_read", "tokens_written"), 0)
         self._thread = threading.Thread(target=self._loop, name="foreword-engine", daemon=True)
         self._thread.start()
 
@@ -57,7 +75,7 @@ class Engine:
         ids: Sequence[int],
         prompt: Prompt | Injection | None = None,
         sampling: Sampling = DEFAULT,
-        on_piece: Callable[[Piece], None] = lambda piece: None,
+        on_piece: Callable[[Piece], None] | None = None,
         *,
         grammar: Grammar | None = None,
     ) -> Ticket:
@@ -69,17 +87,26 @@ class Engine:
         Raises UserError for a row that has no tokens, unknown ones, or more than the model has
         room for, for settings out of range, and for a model that does not continue text.
         """
-        injection = _injection(prompt)
+        self._check_open()
+        return self._begin(ids, _injection(prompt), sampling, on_piece, grammar)
+
+    def _begin(
+        self,
+        ids: Sequence[int],
+        injection: Injection,
+        sampling: Sampling,
+        on_piece: Callable[[Piece], None] | None = None,
+        grammar: Grammar | None = None,
+    ) -> Ticket:
         self._check(ids, injection, sampling)
         since = time.monotonic()
         request = Request(tuple(ids), injection, sampling, on_piece, grammar, Ticket(), since)
-        check_whole(request)
-        with self._wake:
-            if self._closing:
-                raise UserError("the engine is closed")
-            self._waiting.append(request)
-            self._counts["requests"] += 1
-            self._wake.notify()
+        if self._rows is None or sampling.beams > 1:
+            check_whole(request)
+        elif (need := len(ids) + sampling.max_new_tokens) > self._rows.pool.tokens:
+            raise UserError(f"a row of {need} tokens needs more than all slots have (`tokens`)")
+        self._submit(request)
+        self._requests += 1
         return request.ticket
 
     def answer(
@@ -90,7 +117,45 @@ class Engine:
         progress: Callable[[int], None] | None = None,
     ) -> Future[list[dict[str, Any]]]:
         """Answer rows by the prompt's own task, one object each, as ``prompt.answers`` does."""
-        return self._pool.submit(prompt.answers, list(rows), progress=progress)
+        self._check_open()
+        return self._pool.submit(self._answers, prompt, list(rows), progress)
+
+    def _answers(
+        self, prompt: Answerer, rows: Sequence[Row], progress: Callable[[int], None] | None
+    ) -> list[dict[str, Any]]:
+        if not isinstance(prompt, Prompt):  # an ensemble asks its members itself
+            return prompt.answers(rows, progress=progress)
+        bound = self._here(prompt).bound.changed(backbone=self._reading)
+        if isinstance(bound, Generator):
+            bound = bound.changed(decode_rows=partial(self._decode_rows, bound))
+        return bound.predict(rows, prompt.injection, progress=progress)
+
+    def _decode_rows(
+        self,
+        bound: Generator,
+        rows: Sequence[Row],
+        injection: Injection | Mixture,
+        before: str,
+        owners: Sequence[int],
+        progress: Callable[[int], None] | None,
+    ) -> tuple[list[str], list[bool]]:
+        """Decode rows as ``Generator.decode_rows`` does, each as a request."""
+        examples, truncated = bound.lay_out(rows, injection, before=before)
+        mixture, decoding = Mixture.of(injection, len(rows)), bound.decoding(before)
+        how = Sampling(**{f.name: getattr(decoding, f.name) for f in fields(decoding)})
+        tickets = [
+            self._begin(example.ids, mixture.parts[part], how)
+            for example, part in zip(examples, mixture.rows, strict=True)
+        ]
+        report, texts = report_by_row(progress, owners), []
+        for number, ticket in enumerate(tickets):
+            texts.append(bound.answer_of(ticket.result().text))
+            report([number])
+        return texts, truncated
+
+    def _here(self, prompt: Prompt) -> Prompt:
+        """Return a prompt on the engine's backbone; raises UserError where it does not fit."""
+        return prompt if prompt.on is self.backbone else prompt.on_backbone(self.backbone)
 
     def lay_out(self, prompt: Prompt, row: Row) -> tuple[int, ...]:
         """Return the token ids of a row of a task that writes texts, for :meth:`generate`.
@@ -106,28 +171,74 @@ class Engine:
     # Prompts -----------------------------------------------------------------------------------
 
     def hold(self, prompt: Prompt | Injection) -> None:
-        """Load a prompt as keys and values, once, so that its first request need not wait."""
+        """Load a prompt as keys and values, once, so that its first request need not wait.
+
+        Raises UserError for one that does not fit the model.
+        """
+        self._do(lambda: self._prompts.get(_injection(prompt)))
 
     def release(self, prompt: Prompt | Injection) -> None:
         """Forget a prompt's keys and values; requests in flight finish on them."""
+        self._do(lambda: self._prompts.forget(_injection(prompt)))
+
+    def _do(self, work: Callable[[], object]) -> None:
+        """Let the engine's thread do something between steps, and wait for it."""
+        done: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                work()
+            except Exception as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        self._submit(run)
+        done.result()
 
     # The engine itself -------------------------------------------------------------------------
 
     def stats(self) -> Mapping[str, float]:
         """Return counts since the start and what is under way now, as plain numbers."""
-        with self._wake:
-            return {**self._counts, "waiting": len(self._waiting), "running": 0}
+        rows, prompts = self._rows, self._prompts
+        counts = {} if rows is None else rows.counts
+        waiting = len(self._inbox) + len(self._whole) + len(self._readings)
+        return {
+            **counts,
+            "requests": self._requests,
+            "waiting": waiting + (0 if rows is None else len(rows.waiting)),
+            "running": 0 if rows is None else len(rows.running),
+            "slot_tokens": 0 if rows is None else rows.pool.used,
+            "prompts": len(prompts),
+            "prompt_bytes": prompts.size,
+            "prompt_hits": prompts.hits,
+            "prompt_misses": prompts.misses,
+        }
 
     def close(self, drain: bool = True) -> None:
         """Take no more requests; return when all are finished, or without ``drain`` ended."""
+        self._open = False
+        if not drain and self._thread.is_alive():
+            self._submit(self._cancel_all)
+        self._pool.shutdown(cancel_futures=not drain)
         with self._wake:
             self._closing = True
-            if not drain:
-                for request in self._waiting:
-                    request.ticket.cancel()
             self._wake.notify()
         self._thread.join()
-        self._pool.shutdown(wait=drain, cancel_futures=not drain)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise UserError("the engine is closed")
+
+    def _cancel_all(self) -> None:
+        error = UserError("the engine is closed")
+        for request in self._whole:
+            request.fail(error)
+        for reading in self._readings:
+            reading.fail(error)
+        self._whole, self._readings = [], []
+        if self._rows is not None:
+            self._rows.end_all(error)
 
     def __enter__(self) -> Engine:
         return self
@@ -155,23 +266,65 @@ class Engine:
 
     # The loop ----------------------------------------------------------------------------------
 
+    def _submit(self, asked: Request | Reading | Callable[[], None]) -> None:
+        with self._wake:
+            if not self._thread.is_alive():
+                raise UserError("the engine is closed")
+            self._inbox.append(asked)
+            self._wake.notify()
+
+    @property
+    def _busy(self) -> bool:
+        waiting = bool(self._whole or self._readings or self._inbox)
+        return waiting or (self._rows is not None and self._rows.busy)
+
     def _loop(self) -> None:
         while True:
             with self._wake:
-                while not self._waiting and not self._closing:
+                while not self._busy and not self._closing:
                     self._wake.wait()
-                if not self._waiting:
+                if not self._busy:
                     return
-                group = alike(list(self._waiting)[: self.slots])
-                for request in group:
-                    self._waiting.remove(request)
-            try:
-                decode_whole(self.backbone, group)
-            except Exception as error:  # the engine lives on, whatever a request brings
-                for request in group:
-                    request.fail(error)
-            with self._wake:
-                self._counts["finished"] += len(group)
+                arrived, self._inbox = self._inbox, []
+            for each in arrived:
+                self._take(each)
+            if self._rows is not None and self._rows.busy:
+                self._rows.step()
+            self._run_whole()
+
+    def _take(self, asked: Request | Reading | Callable[[], None]) -> None:
+        if isinstance(asked, Request):
+            if self._rows is None or asked.sampling.beams > 1:
+                self._whole.append(asked)
+            else:
+                self._rows.waiting.append(asked)
+        elif not isinstance(asked, Reading):
+            asked()
+        elif self._rows is None:
+            self._readings.append(asked)
+        else:
+            self._rows.waiting.append(asked)
+
+    def _run_whole(self) -> None:
+        """Decode a group of those that are decoded whole, and run all readings of such a model."""
+        if self._whole:
+            group = alike(self._whole[: self._slots])
+            self._whole = [request for request in self._whole if request not in group]
+            self._try(group, lambda some: decode_whole(self.backbone, some))
+        if self._readings:
+            readings, self._readings = self._readings, []
+            self._try(readings, lambda some: read_whole(self.backbone, some))
+
+    def _try(self, asked: list[Asked], run: Callable[[list[Asked]], None]) -> None:
+        """Run several together, and where that fails one by one: a fault is that of its own."""
+        try:
+            run(asked)
+        except Exception as error:
+            if len(asked) == 1:
+                asked[0].fail(error)
+                return
+            for each in asked:
+                self._try([each], run)
 
 
 def _injection(prompt: Prompt | Injection | None) -> Injection:

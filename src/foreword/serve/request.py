@@ -144,16 +144,16 @@ class Request:
     ids: tuple[int, ...]
     injection: Injection
     sampling: Sampling
-    hear: Callable[[Piece], None]
+    hear: Callable[[Piece], None] | None
     grammar: Grammar | None
     ticket: Ticket
     since: float  # time.monotonic() of its arrival
 
-    def end(self, text: str, completion: Completion) -> None:
-        """Give out the last piece, of which ``text`` was not heard before, and the completion."""
-        piece = Piece(text, completion.tokens, completion.logprobs, completion.finish)
-        self.tell(piece)
-        self.ticket.finish(completion)
+    def end(self, completion: Completion) -> None:
+        """Give out a completion whole."""
+        made = completion
+        self.tell(Piece(made.text, made.tokens, made.logprobs, made.finish))
+        self.ticket.finish(made)
 
     def fail(self, error: BaseException) -> None:
         """Tell that it went wrong; the others go on."""
@@ -162,6 +162,8 @@ class Request:
 
     def tell(self, piece: Piece) -> None:
         """Hand on a piece; a request whose listener fails is cancelled."""
+        if self.hear is None:
+            return
         try:
             self.hear(piece)
         except Exception:  # of any kind: it is another's code

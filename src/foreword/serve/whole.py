@@ -6,16 +6,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields
 
+import torch
+from torch import Tensor
+
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, completion, continuations
 from foreword.backbone.decoding_rules import row_seed, until_end
+from foreword.engine.passes import buckets, token_budget
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.serve.request import Completion, Finish, Request, Sampling
+from foreword.serve.states import Reading
 
 
 def check_whole(request: Request) -> None:
-    """Raise UserError for what only a model that runs packed can do, and no beams."""
+    """Raise UserError for what is not there where requests are decoded whole."""
     asked = {"logprobs": request.sampling.logprobs is not None, "grammar": request.grammar}
     for name, given in asked.items():
         if given:
@@ -47,7 +52,34 @@ def decode_whole(backbone: Backbone, requests: Sequence[Request]) -> None:
             text, tokens, finish = "", [], "cancelled"
         seconds = time.monotonic() - request.since
         made = Completion(text, tuple(tokens), (), finish, len(request.ids), seconds)
-        request.end(text, made)
+        request.end(made)
+
+
+def read_whole(backbone: Backbone, readings: Sequence[Reading]) -> None:
+    """Run the examples of several readings together, one group after the other."""
+    examples = [example for reading in readings for example in reading.examples]
+    parts = [part for reading in readings for part in reading.mixture.parts]
+    rows: list[int] = []
+    before = 0
+    for reading in readings:
+        rows += [before + row for row in reading.mixture.rows]
+        before += len(reading.mixture.parts)
+    mixture = Mixture(tuple(parts), rows)
+    found: dict[int, Tensor] = {}
+    for own in mixture.groups_by_change():
+        view = backbone.with_changes(mixture.of_rows(own))
+        sizes = [examples[i].length for i in own]
+        for group in buckets(sizes, token_budget(backbone), padded=not backbone.can_pack):
+            some = [own[i] for i in group]
+            with torch.no_grad():
+                states = view.states([examples[i] for i in some], mixture.of_rows(some))
+            split = torch.split(states, [len(examples[i].targets) for i in some])
+            found.update(zip(some, split, strict=True))
+    first = 0
+    for reading in readings:
+        last = first + len(reading.examples)
+        reading.done.set_result(torch.cat([found[i] for i in range(first, last)]))
+        first = last
 
 
 def _rules(sampling: Sampling) -> tuple[object, ...]:

@@ -24,6 +24,7 @@ from transformers.masking_utils import sdpa_mask
 from foreword.backbone.attention.masks import additive
 from foreword.backbone.attention.packing import Packing
 from foreword.backbone.attention.shared_prefix import joint_attention
+from foreword.backbone.attention.slots import SlotPass
 
 NAME = "foreword"
 
@@ -57,14 +58,16 @@ class PassContext:
 
     ``kv`` holds the prefixes by module, or those of the one module that a layer runs. ``rows``
     (B,) tells which of the R prefixes each row sees, None where R is 1. With ``packing`` the
-    batch is one row of packed tokens, and B counts the rows in it. ``record`` is called with
-    every attention module's query, key, value and window.
+    batch is one row of packed tokens, and B counts the rows in it; with ``slots`` too, and what the
+    rows see besides is in those. ``record`` is called with every attention module's query, key,
+    value and window.
     """
 
     kv: Mapping[nn.Module, Prefixes] | Prefixes | None = field(default_factory=dict)
     rows: Tensor | None = None
     packing: Packing | None = None
     record: Recorder | None = None
+    slots: SlotPass | None = None
 
     def prefixes(self, module: nn.Module) -> Prefixes | None:
         """Return what a module sees before its tokens."""
@@ -98,9 +101,12 @@ def attention(
         foreword.record(module, query, key, value, window)
     prefixes = None if foreword is None else foreword.prefixes(module)
     transform = ScoreTransform(softcap, s_aux)
-    if foreword is not None and foreword.packing is not None:
+    if foreword is not None and (foreword.packing is not None or foreword.slots is not None):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, H, D)
+        if foreword.slots is not None:
+            return foreword.slots.attend(module, q, k, v, scale, transform)[None], None
+        assert foreword.packing is not None
         out = _packed(q, k, v, foreword.packing, prefixes, foreword.rows, scale, transform)
         return out[None], None
     if prefixes is None and softcap is None and s_aux is None:

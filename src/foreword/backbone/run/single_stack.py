@@ -87,7 +87,7 @@ def run_packed(
     states = None
     if layers.given:
         states = torch.cat([layers.given[0], *(layers.given[1 + row] for row in order)])[None]
-    hidden = _run(network, inputs, layers, states)[0]  # (N, width)
+    hidden = run_layers(network, inputs, layers, states)[0]  # (N, width)
     return Read(hidden, starts, [len(line.tokens) for line in laid], len(lead))
 
 
@@ -118,14 +118,15 @@ def run_padded(
     states = None
     if layers.given:
         states = pad_sequence(list(layers.given[1:]), batch_first=True)
-    hidden = _run(network, inputs, layers, states)  # (B, T, width)
+    hidden = run_layers(network, inputs, layers, states)  # (B, T, width)
     starts = [row * length + count for row, count in enumerate(counts)]
     return Read(hidden.flatten(0, 1), starts, [len(line.tokens) for line in laid])
 
 
-def _run(
+def run_layers(
     network: Network, inputs: dict[str, Any], layers: LayerRange, states: Tensor | None
 ) -> Tensor:
+    """Run a model of one stack on its inputs: (B, T, width)."""
     if "use_cache" in network.accepted:
         inputs["use_cache"] = False
     if network.stack is None:

@@ -107,7 +107,7 @@ class Generator(TextExamples):
         flat = [part for parts in windows for part in parts]
         mixture = Mixture.of(injection, len(rows)).of_rows(owners)
         under = mixture if isinstance(injection, Mixture) else injection
-        texts, truncated = self._decode_rows(flat, under, before, owners, progress)
+        texts, truncated = self.decode_rows(flat, under, before, owners, progress)
         several = [n for n, owner in enumerate(owners) if len(windows[owner]) > 1]
         likelihoods = dict.fromkeys(range(len(flat)), 0.0)
         if several:
@@ -121,7 +121,7 @@ class Generator(TextExamples):
             answers[owners[n]] = {"text": texts[n], "cut": truncated[n], **count}
         return answers
 
-    def _decode_rows(
+    def decode_rows(
         self,
         rows: Sequence[Row],
         injection: Injection | Mixture,
@@ -132,7 +132,7 @@ class Generator(TextExamples):
         """Decode each row; ``progress`` counts an owner with the last of its rows."""
         inputs = self.decoding_inputs(rows, injection, before=before)
         texts = [""] * len(rows)
-        decoding = self._decoding(before)
+        decoding = self.decoding(before)
         sizes = [len(ids) + decoding.max_new_tokens for ids in inputs.ids]
         report = report_by_row(progress, owners)
         for group in buckets(sizes, ROWS_TOKENS):
@@ -193,7 +193,7 @@ class Generator(TextExamples):
         whole = [Example(each.ids, each.slot, ((),), (), (), each.bos) for each in filled]
         return behind(whole, injection), [each.truncated for each in filled]
 
-    def _decoding(self, before: str) -> Decoding:
+    def decoding(self, before: str) -> Decoding:
         """Stop at the blank line between demonstrations, where there are some."""
         stop = self.task.decoding.stop
         return replace(self.task.decoding, stop=(*stop, "\n\n")) if before else self.task.decoding

@@ -1,0 +1,74 @@
+"""Choosing: the next token of each row from its scores, by the rules of its own request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
+
+from foreword.serve.request import Grammar, Sampling, TokenLogprob
+
+
+@dataclass(eq=False)
+class Chooser:
+    """What decides the tokens of one request. ``text`` are the tokens of its row, and its own."""
+
+    sampling: Sampling
+    grammar: Grammar | None
+    generator: torch.Generator | None  # None takes the likeliest token
+    text: list[int]
+
+    @property
+    def plain(self) -> bool:
+        """Whether the likeliest token is taken, by the model's own scores."""
+        penalty = self.sampling.repetition_penalty
+        return self.generator is None and self.grammar is None and penalty == 1
+
+    def choose(self, scores: Tensor) -> int:
+        """Return a token, by the scores (vocabulary,) of the model."""
+        how, row = self.sampling, scores[None]
+        if how.repetition_penalty != 1:
+            real = [token for token in self.text if token < len(scores)]
+            penalize = RepetitionPenaltyLogitsProcessor(float(how.repetition_penalty))
+            row = penalize(torch.tensor([real], device=scores.device), row)
+        if self.grammar is not None:
+            row = self.grammar.allow(row[0])[None]
+        if self.generator is None:
+            return int(row.argmax(1))
+        row = TemperatureLogitsWarper(float(how.temperature))(None, row)
+        if how.top_p < 1:
+            row = TopPLogitsWarper(how.top_p)(None, row)
+        return int(torch.multinomial(row.softmax(1), 1, generator=self.generator))
+
+    def logprob(self, scores: Tensor, token: int) -> TokenLogprob | None:
+        """Return what is told of a token's likelihood, if anything."""
+        count = self.sampling.logprobs
+        if count is None:
+            return None
+        logs = scores.log_softmax(0)
+        top = logs.topk(min(count, len(logs))) if count else None
+        pairs = () if top is None else zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return TokenLogprob(token, float(logs[token]), tuple(pairs))
+
+
+def choose(
+    logits: Tensor, choosers: Sequence[Chooser]
+) -> list[tuple[int, TokenLogprob | None] | Exception]:
+    """Choose each row's token, (B, vocabulary) -> B; an error is that of its row alone."""
+    scores = logits.float()
+    best, likeliest = scores.max(1)
+    numbers, tokens = (~best.isnan()).tolist(), likeliest.tolist()
+    found: list[tuple[int, TokenLogprob | None] | Exception] = []
+    for n, chooser in enumerate(choosers):
+        try:
+            if not numbers[n]:
+                raise ValueError("the model's scores of this row are not numbers")
+            token = tokens[n] if chooser.plain else chooser.choose(scores[n])
+            found.append((token, chooser.logprob(scores[n], token)))
+        except Exception as error:
+            found.append(error)
+    return found

@@ -1,0 +1,266 @@
+"""The loop's work: rows that wait take slots, and each step reads on in those that have one."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decoding_rules import row_seed
+from foreword.serve.choose import Chooser, choose
+from foreword.serve.held import HeldPrompts
+from foreword.serve.pool import Pool
+from foreword.serve.request import Completion, Finish, Piece, Request, TokenLogprob
+from foreword.serve.rows import Row, Turn, read
+from foreword.serve.states import Reading
+from foreword.serve.writer import Writer
+
+COUNTS = (
+    "finished",
+    "steps",
+    "rows",
+    "tokens_read",
+    "tokens_written",
+    "first_tokens",
+    "first_token_microseconds",
+)
+"""What a loop counts; ``rows`` are those of all its steps."""
+
+
+@dataclass(eq=False)
+class Writing:
+    """A request in its slot: its row, what chooses its tokens, and what was written so far."""
+
+    request: Request
+    row: Row
+    chooser: Chooser
+    writer: Writer
+    untold: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    told: int = 0  # of logprobs
+    seconds: float = 0.0  # until its first token
+
+
+@dataclass(eq=False)
+class Line:
+    """A line of a reading in its slot; ``number`` is its place there."""
+
+    reading: Reading
+    number: int
+    row: Row
+
+
+class Loop:
+    """All that the engine's thread works on. Nothing here may be called from another one."""
+
+    def __init__(
+        self, backbone: Backbone, prompts: HeldPrompts, slots: int, chunk: int, tokens: int
+    ) -> None:
+        self.backbone, self.prompts = backbone, prompts
+        self.slots, self.chunk = slots, chunk
+        self.pool = Pool(backbone, tokens)
+        self.waiting: deque[Request | Reading] = deque()
+        self.running: list[Writing | Line] = []
+        self.counts = dict.fromkeys(COUNTS, 0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to do."""
+        return bool(self.waiting or self.running)
+
+    def step(self) -> None:
+        """Let rows that wait take free slots, and read on in those that have one."""
+        self._end_cancelled()
+        self._admit()
+        groups: dict[int, list[Writing | Line]] = {}
+        for each in self.running:
+            groups.setdefault(id(each.row.held.view), []).append(each)
+        for group in groups.values():
+            chosen = self._chosen(group)
+            self._read(group[0].row.held.view, chosen)
+
+    # Slots -------------------------------------------------------------------------------------
+
+    def _end_cancelled(self) -> None:
+        for each in [each for each in self.running if isinstance(each, Writing)]:
+            if each.request.ticket.cancelled:
+                self._finish(each, "cancelled")
+        for request in [r for r in self.waiting if isinstance(r, Request)]:
+            if request.ticket.cancelled:
+                self.waiting.remove(request)
+                request.end(Completion("", (), (), "cancelled", len(request.ids)))
+
+    def _admit(self) -> None:
+        """Give slots to rows in the order in which they came."""
+        while self.waiting and len(self.running) < self.slots:
+            first = self.waiting[0]
+            try:
+                if isinstance(first, Request):
+                    entered = self._enter(first)
+                else:
+                    entered = self._enter_lines(first)
+            except Exception as error:
+                self._give_up(first, error)
+                continue
+            if not entered:
+                return
+            self.waiting.popleft()
+
+    def _enter(self, request: Request) -> bool:
+        held, how = self.prompts.get(request.injection), request.sampling
+        row = Row.begin(held, request.ids, self.pool, how.max_new_tokens)
+        if row is None:
+            return self._must_wait()
+        generator = None
+        if how.temperature > 0:
+            generator = torch.Generator(self.backbone.device)
+            generator.manual_seed(row_seed(how.seed, request.ids))
+        chooser = Chooser(how, request.grammar, generator, list(request.ids))
+        self.running.append(Writing(request, row, chooser, Writer(self.backbone, how.stop)))
+        return True
+
+    def _enter_lines(self, reading: Reading) -> bool:
+        """Give slots to lines of a reading; return whether all of them have one, or had it."""
+        while (number := reading.entered) < len(reading.laid.lines):
+            if len(self.running) >= self.slots:
+                return False
+            held = self.prompts.get(reading.injection(number))
+            line = reading.laid.lines[number]
+            row = Row.begin(held, line.tokens, self.pool, 0, line.parents, reading.wanted[number])
+            if row is None:
+                return self._must_wait()
+            self.running.append(Line(reading, number, row))
+            reading.entered += 1
+        return True
+
+    def _must_wait(self) -> bool:
+        if not self.running:
+            raise MemoryError("a row needs more tokens than all slots have (`tokens`)")
+        return False
+
+    # A pass ------------------------------------------------------------------------------------
+
+    def _chosen(self, group: Sequence[Writing | Line]) -> list[tuple[Writing | Line, Turn]]:
+        """Return the rows of the next pass: all that write, and a chunk of those still read."""
+        writing: list[Writing | Line] = []
+        reading: list[Writing | Line] = []
+        for each in group:
+            left = len(each.row.tokens) - each.row.read
+            (writing if left == 1 else reading).append(each)
+        chosen = [(e, Turn(e.row, e.row.read, e.row.read + 1)) for e in writing]
+        left = max(self.chunk - len(writing), self.chunk // 2, 1)
+        for each in reading:
+            stop = min(len(each.row.tokens), each.row.read + left)
+            if left and stop > each.row.read:
+                chosen.append((each, Turn(each.row, each.row.read, stop)))
+                left -= stop - each.row.read
+        return chosen
+
+    def _read(self, view: Backbone, chosen: Sequence[tuple[Writing | Line, Turn]]) -> None:
+        """Read in one pass; where that fails row by row, so that the fault is that of its row."""
+        for each, _ in chosen:
+            if isinstance(each, Writing):
+                each.row.wanted = [len(each.row.tokens) - 1]
+        try:
+            states = read(view, self.pool, [turn for _, turn in chosen])
+        except Exception as error:
+            if len(chosen) > 1:
+                for one in chosen:
+                    self._read(view, [one])
+                return
+            self._fail(chosen[0][0], error)
+            return
+        self.counts["steps"] += 1
+        self.counts["tokens_read"] += sum(turn.stop - turn.start for _, turn in chosen)
+        self.counts["rows"] += len(chosen)
+        ready: list[tuple[Writing, Tensor]] = []
+        for (each, turn), own in zip(chosen, states, strict=True):
+            each.row.read = turn.stop
+            if isinstance(each, Line):
+                lead = each.row.prefix.leading
+                each.reading.hear(each.number, [n - lead for n in turn.wanted], own)
+                if each.row.read == len(each.row.tokens):
+                    self._leave(each)
+            elif len(own):
+                ready.append((each, own))
+        if ready:
+            self._write(view, ready)
+
+    def _write(self, view: Backbone, ready: Sequence[tuple[Writing, Tensor]]) -> None:
+        """Choose the next token of rows whose last states are there."""
+        logits = view.logits(torch.cat([own for _, own in ready]))[:, : self.backbone.vocabulary]
+        found = choose(logits, [each.chooser for each, _ in ready])
+        for (each, _), made in zip(ready, found, strict=True):
+            if isinstance(made, Exception):
+                self._fail(each, made)
+                continue
+            try:
+                self._go_on(each, *made)
+            except Exception as error:
+                self._fail(each, error)
+
+    def _go_on(self, each: Writing, token: int, logprob: TokenLogprob | None) -> None:
+        if not each.writer.tokens:
+            each.seconds = time.monotonic() - each.request.since
+            self.counts["first_tokens"] += 1
+            self.counts["first_token_microseconds"] += int(1e6 * each.seconds)
+        self.counts["tokens_written"] += 1
+        if token in self.backbone.ends:
+            self._finish(each, "stop")
+            return
+        stopped = each.writer.add(token)
+        each.untold.append(token)
+        if logprob is not None:
+            each.logprobs.append(logprob)
+        if each.chooser.grammar is not None:
+            stopped = each.chooser.grammar.accept(token) or stopped
+        if stopped or len(each.writer.tokens) >= each.request.sampling.max_new_tokens:
+            self._finish(each, "stop" if stopped else "length")
+            return
+        each.row.tokens.append(token)
+        each.chooser.text.append(token)
+        if each.request.hear is not None and (text := each.writer.more()):
+            each.request.tell(Piece(text, *self._untold(each)))
+
+    def _untold(self, each: Writing) -> tuple[tuple[int, ...], tuple[TokenLogprob, ...]]:
+        tokens, logprobs = tuple(each.untold), tuple(each.logprobs[each.told :])
+        each.untold, each.told = [], len(each.logprobs)
+        return tokens, logprobs
+
+    def _finish(self, each: Writing, finish: Finish) -> None:
+        self._leave(each)
+        text = each.writer.whole()
+        piece = Piece(each.writer.rest(text), *self._untold(each), finish)
+        tokens, read = tuple(each.writer.tokens), len(each.request.ids)
+        made = Completion(text, tokens, tuple(each.logprobs), finish, read, each.seconds)
+        each.request.tell(piece)
+        each.request.ticket.finish(made)
+
+    def _fail(self, each: Writing | Line, error: Exception) -> None:
+        self._give_up(each.reading if isinstance(each, Line) else each.request, error)
+
+    def _give_up(self, asked: Request | Reading, error: BaseException) -> None:
+        """Tell of a fault, and take what was asked out of the queue and its slots."""
+        if asked in self.waiting:
+            self.waiting.remove(asked)
+        for each in list(self.running):
+            if asked is (each.reading if isinstance(each, Line) else each.request):
+                self._leave(each)
+        asked.fail(error)
+
+    def end_all(self, error: BaseException) -> None:
+        """Tell all that wait or run of a fault that is not theirs."""
+        for each in list(self.running):
+            self._give_up(each.reading if isinstance(each, Line) else each.request, error)
+        for asked in list(self.waiting):
+            self._give_up(asked, error)
+
+    def _leave(self, each: Writing | Line) -> None:
+        self.running.remove(each)
+        each.row.give_back(self.pool)
+        self.counts["finished"] += 1
