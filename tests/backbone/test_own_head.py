@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
 
 import foreword as fw
-from families import GQA, SMALL, tokenizer
+from families import ENCODERS, GQA, SMALL, backbone, tokenizer
 from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.reporter import Reporter
@@ -99,6 +99,26 @@ def test_a_head_is_never_left_out_in_silence(tmp_path: Path) -> None:
     fw.tune(base, "classify", "head", others, others, epochs=1)  # a head of its own
     with pytest.raises(UserError, match="its trained head gives one number"):
         fw.load(saved(tmp_path / "n", "bert", id2label={0: "x"}, problem_type="regression"))
+
+
+def test_a_head_begins_as_the_trained_one(tmp_path: Path) -> None:
+    base = fw.load(saved(tmp_path / "m", "bert"))
+    labels = {"b": "so so", "a": "bad", "c": "good"}  # in another order than the head's
+    rows = [fw.Row({"text": text, "label": label}, "r") for text in TEXTS for label in labels]
+    bound = fw.Classify(labels=labels).complete(rows, base).bind(base)
+    method = fw.Head(head_start="model")
+    under = method.build(bound, rows, 0)()
+    found = bound.with_head().predict(rows, under)
+    for one, other in zip(found, bound.predict(rows, NOTHING), strict=True):
+        assert one["probabilities"] == pytest.approx(other["probabilities"], rel=1e-4)
+    with pytest.raises(UserError, match="`head_start=model`: is a linear layer"):
+        fw.Head(head_start="model", head_form="cosine").build(bound, rows, 0)
+    others = fw.Classify(labels={"d": "fine", "e": "poor"}).complete(rows, base).bind(base)
+    with pytest.raises(UserError, match="a trained head for good, bad, so so, and the task has"):
+        method.build(others, rows, 0)
+    plain = backbone(ENCODERS[0])
+    with pytest.raises(UserError, match="bert-encoder has no trained head; use `head_start=log"):
+        method.build(fw.Classify().complete(rows, plain).bind(plain), rows, 0)
 
 
 def test_a_pooling_beside_a_head_that_reads_another_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import ClassHead, Injection
 from foreword.methods.base import Trainable, as_float32
-from foreword.methods.parts.head_starts import fitted, random_head, words
+from foreword.methods.parts.head_starts import fitted, random_head, trained, words
 from foreword.tasks.base import Bound
 
 
@@ -35,17 +35,17 @@ class Head:
     Kumar et al. 2022, arXiv:2202.10054): "prototypes" is the nearest class mean (after Cui et al.
     2022, arXiv:2203.09770, without their learned projection), "ridge" a ridge regression with the
     penalty that is best for rows left out, and "logistic" a logistic regression. Labels that a row
-    may have several of are fitted one by one.
+    may have several of are fitted one by one. "model" is the trained head of an encoder's folder.
     """
 
     rate: float = setting(1e-3, help="learning rate")
     shots: int | None = setting(
         None, help="demonstrations to start from; else 4, or one of each label if these are short"
     )
-    head_start: Literal["random", "words", "prototypes", "ridge", "logistic"] = setting(
+    head_start: Literal["random", "words", "model", "prototypes", "ridge", "logistic"] = setting(
         "random",
-        help="what a head starts from: random, words (of the labels), or fitted to the rows' "
-        "states: prototypes (means of classes), ridge or logistic regression",
+        help="what a head starts from: random, words (of the labels), model (its trained head), or "
+        "fitted to the rows' states: prototypes (means of classes), ridge or logistic regression",
     )
     head_form: Literal["linear", "cosine"] = setting(
         "linear", help="a head's scores: a linear layer, or the cosine with a vector of each class"
@@ -73,6 +73,8 @@ class Head:
         scale = 1 / self.head_temperature if self.head_form == "cosine" else None
         if self.head_start == "words":
             return HeadTensors(words(task, scale))
+        if self.head_start == "model":
+            return HeadTensors(trained(task, scale))
         if self.head_start == "random":
             return HeadTensors(random_head(task, scale, seed))
         return HeadTensors(fitted(self.head_start, task, rows, scale, beside))

@@ -12,7 +12,7 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.injection import Injection, Mixture
+from foreword.injection import ClassHead, Injection, Mixture
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.objective import Encoded, mean
 from foreword.tasks.templates.chat_roles import resolve_roles
@@ -243,6 +243,14 @@ class Bound(ABC):
         """Return an encoder's states of its labels, in the order of their names: (labels, width).
 
         None for a task without labels, and on a model that is no encoder.
+        """
+        return None
+
+    @property
+    def own_head(self) -> ClassHead | None:
+        """An encoder's trained head for the task's classes; None where its folder has none.
+
+        Its scores are in the order of ``class_order``. Raises UserError where it has other labels.
         """
         return None
 

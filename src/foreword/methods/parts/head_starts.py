@@ -68,6 +68,22 @@ def words(task: Bound, scale: float | None) -> ClassHead:
     return _head(torch.stack(weights), torch.stack(biases), scale)
 
 
+def trained(task: Bound, scale: float | None) -> ClassHead:
+    """Return the trained head of an encoder's folder, for the task's labels.
+
+    Raises UserError where there is none, and where it has other labels.
+    """
+    own = task.own_head
+    if own is None:
+        raise UserError(
+            f"`head_start=model`: {task.backbone.name} has no trained head; use "
+            "`head_start=logistic`"
+        )
+    if scale is not None:
+        raise UserError("`head_start=model`: is a linear layer; use `head_form=linear`")
+    return own
+
+
 @torch.no_grad()
 def output(backbone: Backbone, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Return the weights and biases by which last states give tokens' scores: (T, width), (T,).

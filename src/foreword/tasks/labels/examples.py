@@ -133,11 +133,15 @@ class LabelExamples(Bound):
     def _frozen_head(self) -> ClassHead:
         """Return the encoder's own head, or else one by the labels' names."""
         own = self.own_head
-        return by_names(self.backbone, list(self.words.values())) if own is None else own
+        if own is None:
+            return by_names(self.backbone, list(self.words.values()))
+        ordered = sorted(self.labels)
+        place = [ordered.index(label) for label in self.labels]
+        return ClassHead(own.weight[place], own.bias[place])
 
     @cached_property
-    def own_head(self) -> ClassHead | None:
-        """The encoder's own head for the labels.
+    def own_head(self) -> ClassHead | None:  # type: ignore[override]
+        """The encoder's own head for the labels, in the order of their names.
 
         It is None where the encoder has none, and where the model under a prompt with a head has
         one for other labels. Raises UserError for other labels that no head is trained for.
@@ -145,7 +149,8 @@ class LabelExamples(Bound):
         own = self.backbone.own_head
         if own is None:
             return None
-        names = [(label, *(word.strip() for word in self.words[label])) for label in self.labels]
+        ordered = sorted(self.labels)
+        names = [(label, *(word.strip() for word in self.words[label])) for label in ordered]
         try:
             return own.scores(names, self.backbone.name, self.labelling.no_label)
         except UserError:
