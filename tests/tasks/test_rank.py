@@ -14,7 +14,8 @@ from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.tasks.rank import CANDIDATES_AT_ONCE, Rank, Ranker
+from foreword.tasks.rank import Rank
+from foreword.tasks.texts.ranker import CANDIDATES_AT_ONCE, Ranker
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from plain import twin

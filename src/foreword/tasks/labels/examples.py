@@ -140,7 +140,7 @@ class LabelExamples(Bound):
         return ClassHead(own.weight[place], own.bias[place])
 
     @cached_property
-    def own_head(self) -> ClassHead | None:  # type: ignore[override]
+    def own_head(self) -> ClassHead | None:
         """The encoder's own head for the labels, in the order of their names.
 
         It is None where the encoder has none, and where the model under a prompt with a head has

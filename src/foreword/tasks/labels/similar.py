@@ -13,6 +13,7 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import POOLED, Example
 from foreword.engine.passes import states_of
+from foreword.errors import UserError
 from foreword.injection import NOTHING, ClassHead
 from foreword.tasks.labels.verbalizer import Plan
 
@@ -62,6 +63,27 @@ def by_names(backbone: Backbone, words: Sequence[Sequence[str]]) -> ClassHead:
     """Return the head that scores labels by how alike a row and their words are."""
     encoded = encode_labels(backbone, words)
     return ClassHead(encoded, encoded.new_zeros(len(encoded)), encoded.new_tensor(SCALE))
+
+
+def texts_alone(backbone: Backbone, texts: Sequence[Sequence[int]]) -> Example:
+    """Return texts as branches of one example, each of whose pooled states is a target.
+
+    A text is its tokens without the special ones around it.
+    """
+    first, last = backbone.text.around
+    branches = tuple(map(tuple, texts))
+    targets = tuple((number, POOLED) for number in range(len(texts)))
+    bos = len(first) if backbone.is_causal else 0
+    return Example((*first, *last), len(first), branches, targets, bos=bos)
+
+
+def refuse_before(backbone: Backbone, before: str) -> None:
+    """Raise UserError for a text before a row, which an encoder does not read."""
+    if before:
+        raise UserError(
+            f"{backbone.name} is an encoder, which reads no text before a row; leave the "
+            "demonstrations out"
+        )
 
 
 def encode(backbone: Backbone, texts: Sequence[str]) -> Tensor:

@@ -8,13 +8,14 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from foreword.backbone.example import POOLED, Example
+from foreword.backbone.example import Example
 from foreword.backbone.tokenizer import reading
 from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.labels.similar import refuse_before, texts_alone
 from foreword.tasks.objective import Encoded
 from foreword.tasks.templates.layout import room_for
 
@@ -61,11 +62,7 @@ class SimilarPair(Classifier):
         """Return each row's score, within the range."""
         if self.headed:
             return super().predict(rows, injection, before=before, progress=progress)
-        if before:
-            raise UserError(
-                f"{self.backbone.name} is an encoder, which reads no text before a row; leave the "
-                "demonstrations out"
-            )
+        refuse_before(self.backbone, before)
         self.check(rows, answers=False)
         room = room_for(self.backbone, injection)
         pairs = [self._pair(row, room) for row in rows]
@@ -109,10 +106,7 @@ class SimilarPair(Classifier):
             kept = [text.ids(value) for value in whole]
             if truncated := max(map(len, kept)) > most:
                 kept = [text.ids(cut(value, most)) for value in whole]
-        branches = tuple(tuple(ids[:most]) for ids in kept)
-        targets = ((0, POOLED), (1, POOLED))
-        bos = len(first) if self.backbone.is_causal else 0
-        return Example((*first, *last), len(first), branches, targets, bos=bos), truncated
+        return texts_alone(self.backbone, [ids[:most] for ids in kept]), truncated
 
 
 def _cosines(states: Tensor) -> Tensor:
