@@ -24,7 +24,7 @@ from foreword.methods.soft import Soft
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.templates.layout import room_for
-from foreword.training.regularise import Anchor, dropped
+from foreword.training.regularise import TEMPERATURE, Anchor, contrast, dropped, in_pairs
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from quick import first
@@ -207,16 +207,69 @@ def test_words_of_several_tokens_cannot_be_mixed(tmp_path: Path) -> None:
         tuned(tmp_path, Soft(length=3), Training(epochs=1, mixup=0.4))
 
 
+# Contrast --------------------------------------------------------------------------------------
+
+
+def test_rows_are_compared_as_written_out_by_hand() -> None:
+    states = torch.randn(6, 4, generator=chance(1), dtype=torch.float64)
+    labels = [0, 1, 0, 2, 1, 0]
+    found = contrast(states, labels)
+    for row in range(6):
+        others = [n for n in range(6) if n != row]
+        cosines = {n: F.cosine_similarity(states[row], states[n], dim=0) for n in others}
+        whole = torch.stack([torch.exp(c / TEMPERATURE) for c in cosines.values()]).sum()
+        own = [n for n in others if labels[n] == labels[row]]
+        each = [torch.log(torch.exp(cosines[n] / TEMPERATURE) / whole) for n in own]
+        expected = -sum(each) / len(own) if own else 0.0
+        assert float(found[row]) == pytest.approx(float(expected), rel=1e-4, abs=1e-6)
+    alone = torch.ones(1, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(contrast(alone, [0]).sum(), alone)
+    assert not gradient.any()
+
+
+def test_a_loss_on_states_is_added_with_its_gradient() -> None:
+    base = backbone(LLAMA)
+    task, trainable = contract.built(Soft(length=3), base)
+    items = [task.dev_example(row, 100) for row in contract.ROWS]
+    examples = [replace(item.example, targets=item.example.targets[:1]) for item in items]
+    labels = [item.gold for item in items]
+    found = differentiate(
+        base, trainable, examples, (), 100, 1000, lambda group, logits: 0 * logits.sum(),
+        on_states=lambda group, states: contrast(states, [labels[i] for i in group]).sum(),
+    )  # fmt: skip
+    (parameter,) = trainable.parameters()
+    gradient = parameter.grad
+    parameter.grad = None
+    loss = contrast(base.states(examples, trainable()), labels).sum()
+    loss.backward()
+    assert found == pytest.approx(float(loss.detach()), rel=1e-4)
+    torch.testing.assert_close(gradient, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_pairs_stand_together_and_every_row_once() -> None:
+    labels = [0, 1, 0, 2, 1, 0, 2, 2]
+    order = in_pairs([5, 1, 3, 0, 7, 4, 2, 6], labels)
+    assert order == (5, 0, 1, 4, 3, 7, 2, 6)
+
+
+def test_rows_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="`contrastive` compares rows that have one label"):
+        tuned(tmp_path, Soft(length=3), Training(contrastive=1.0))
+    with pytest.raises(UserError, match="mixup mixes the rows that contrastive compares"):
+        Training(contrastive=1.0, mixup=0.1).check()
+
+
 # In a run --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "training",
     first(
-        2,
+        3,
         [
             Training(dropout=0.3),
             Training(mixup=0.4),
+            Training(contrastive=1.0),
             Training(l2_start=0.1),
             Training(schedule="inverse-sqrt"),
             Training(schedule="plateau"),
@@ -225,7 +278,7 @@ def test_words_of_several_tokens_cannot_be_mixed(tmp_path: Path) -> None:
     ids=str,
 )
 def test_runs_repeat_and_differ_from_those_without(tmp_path: Path, training: Training) -> None:
-    method = Head(rate=1e-2) if training.mixup else Soft(length=4)
+    method = Head(rate=1e-2) if training.mixup or training.contrastive else Soft(length=4)
     shorter = replace(training, epochs=2, batch_size=3)
     one, two = (dict(tuned(tmp_path, method, shorter).tensors()) for _ in range(2))
     none = dict(tuned(tmp_path, method, Training(epochs=2, batch_size=3)).tensors())

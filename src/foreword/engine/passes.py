@@ -212,6 +212,7 @@ def differentiate(
     tokens: Sequence[int] | None = None,
     given: StoredStates | None = None,
     mix: Mix | None = None,
+    on_states: Callable[[list[int], Tensor], Tensor] | None = None,
 ) -> float:
     """Take the gradient of a loss summed over rows, in passes within the token budget.
 
@@ -222,8 +223,9 @@ def differentiate(
 
     ``loss`` maps rows and the logits of their targets (of ``tokens``, None for all) to their
     share of the loss; it is called with a few rows at a time where the vocabulary is large. With
-    ``mix``, rows are mixed with others of their pass, and each must have one target. Gradients
-    are added to the parameters' ``grad``; returns the loss.
+    ``mix``, rows are mixed with others of their pass, and each must have one target. ``on_states``
+    maps the rows of a pass and the states of their targets to a loss that is added. Gradients are
+    added to the parameters' ``grad``; returns the loss.
     """
     injection = make()
     frozen, backbone = backbone, backbone.with_changes(injection)
@@ -251,6 +253,10 @@ def differentiate(
                 part = loss(rows, backbone.logits(leaf[place], tokens))
             else:
                 part = _mixed(backbone, leaf[place], rows, loss, tokens, mix)
+            torch.autograd.backward(part)
+            total = total + part.detach()
+        if on_states is not None:
+            part = on_states(group, leaf)
             torch.autograd.backward(part)
             total = total + part.detach()
         if states.requires_grad:  # below a head alone they do not

@@ -204,6 +204,8 @@ def _check(
     check_rate(method.rate)
     if training.mixup:
         raise UserError("`mixup` would mix rows of different tasks; leave it out")
+    if training.contrastive:
+        raise UserError("`contrastive` would compare rows of different tasks; leave it out")
     if len(members) < 2:
         raise UserError("several tasks are trained together; give two, or use foreword train")
     for member in members:

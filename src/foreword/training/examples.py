@@ -61,7 +61,7 @@ def encode(
     ``class_of`` gives the class of a dev row, by which those that are scored between steps are
     drawn.
 
-    Raises UserError for rows that ``mixup`` cannot mix.
+    Raises UserError for rows that ``mixup`` cannot mix, or ``contrastive`` compare.
     """
     room = room_for(backbone, outline)
     with report.bar("laying out", len(train) + len(dev)) as progress:
@@ -90,6 +90,11 @@ def encode(
             "`mixup` mixes rows that are scored at one token each; give labels of one token, "
             "or use a head"
         )
+    if training.contrastive and not _comparable(train, train_items, class_of):
+        raise UserError(
+            "`contrastive` compares rows that have one label and are scored at one token each; use "
+            "a head (`method=prefix+head`) and a task of one label a row"
+        )
     budget = training.token_budget or token_budget(backbone)
     sample = _sample(dev, class_of, training, report)
     scored = [dev_items[n] for n in sample]
@@ -108,6 +113,14 @@ def encode(
         budget=budget,
         counts=counts or {"": len(train)},
     )
+
+
+def _comparable(
+    rows: Sequence[Row], items: Sequence[Encoded], class_of: Callable[[Row], str | None]
+) -> bool:
+    """Whether every row has one label and one target."""
+    single = all(len(item.golds) == len(item.example.targets) == 1 for item in items)
+    return single and all(class_of(row) is not None for row in rows)
 
 
 def _behind(items: Sequence[Encoded], outline: Injection | Mixture) -> list[Encoded]:

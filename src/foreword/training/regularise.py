@@ -1,4 +1,4 @@
-"""Regularisers of a step: what is left out, held back or mixed while a prompt is trained."""
+"""Regularisers of a step: what is left out, held back or compared while a prompt is trained."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreword.injection import KV, Injection, Mixture
@@ -59,6 +60,44 @@ def _kept(size: int, share: float, chance: torch.Generator) -> Tensor:
     if not bool(stay.any()):
         stay[drawn.argmax()] = True
     return stay
+
+
+TEMPERATURE = 0.1
+"""What cosines are divided by where rows are compared (that of Khosla et al. 2020)."""
+
+
+def contrast(states: Tensor, labels: Sequence[int]) -> Tensor:
+    """Return a loss that pulls the states of a label together: (rows, width) -> (rows,).
+
+    For each row it is minus the mean log-probability of the others of its label, under a softmax of
+    the cosines with all other rows over ``TEMPERATURE`` (the supervised contrastive loss: Khosla
+    et al. 2020, arXiv:2004.11362; beside cross entropy, Gunel et al. 2021, arXiv:2011.01403). A
+    row that is alone with its label has 0.
+    """
+    unit = F.normalize(states.float(), dim=1)
+    own = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    scores = (unit @ unit.T / TEMPERATURE).masked_fill(own, -1e9)
+    names = torch.tensor(list(labels), device=unit.device)
+    alike = (names[:, None] == names) & ~own
+    logs = scores.log_softmax(1).masked_fill(~alike, 0)
+    return -logs.sum(1) / alike.sum(1).clamp(min=1)
+
+
+def in_pairs(order: Sequence[int], labels: Sequence[int]) -> tuple[int, ...]:
+    """Return an order of rows in which each is followed by the next one of its label.
+
+    >>> in_pairs([0, 1, 2, 3, 4], labels=[7, 8, 8, 7, 7])
+    (0, 3, 1, 2, 4)
+    """
+    waiting: dict[int, list[int]] = {}
+    pairs: list[list[int]] = []
+    for row in order:
+        first = waiting.pop(labels[row], None)
+        if first is None:
+            first = waiting[labels[row]] = []
+            pairs.append(first)
+        first.append(row)
+    return tuple(row for pair in pairs for row in pair)
 
 
 class Anchor:

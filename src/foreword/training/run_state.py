@@ -19,6 +19,7 @@ from foreword.methods.base import Trainable
 from foreword.training import checkpoint
 from foreword.training.examples import Examples
 from foreword.training.log import log_path
+from foreword.training.regularise import in_pairs
 from foreword.training.settings import Training
 from foreword.training.world import World
 
@@ -31,6 +32,7 @@ class Order:
         self.counts = dict(enumerate(examples.counts.values()))
         self.size, self.seed = training.batch_size, training.seed
         self.per_epoch = -(-sum(self.counts.values()) // self.size)
+        self.labels = [item.gold for item in examples.train] if training.contrastive else None
         self._epoch = -1  # the epoch whose order is at hand
         self._rows: tuple[int, ...] = ()
 
@@ -40,6 +42,8 @@ class Order:
         if epoch != self._epoch:
             self._epoch = epoch
             self._rows = epoch_order(self.tasks, self.counts, self.seed, epoch)
+            if self.labels is not None:
+                self._rows = in_pairs(self._rows, self.labels)
         return self._rows[place * self.size : (place + 1) * self.size]
 
     def step_seed(self, step: int) -> int:

@@ -165,8 +165,10 @@ class Training:
     ``no_texts`` leaves texts of rows out of the prompt file and the log (prompt/texts.py).
 
     Regularisers, all off at 0 (regularise.py): ``dropout`` leaves out virtual tokens and positions
-    of a prefix, ``l2_start`` holds parameters to where they started, ``mixup`` mixes rows, and
-    ``weight_decay`` is AdamW's (Loshchilov and Hutter 2019, arXiv:1711.05101).
+    of a prefix, ``l2_start`` holds parameters to where they started, ``mixup`` mixes rows,
+    ``contrastive`` adds so much of a loss that compares the rows of a pass, whose batches then hold
+    rows of a label in pairs, and ``weight_decay`` is AdamW's (Loshchilov and Hutter 2019,
+    arXiv:1711.05101).
     """
 
     epochs: int = setting(4, help="passes over the training rows", common=True)
@@ -181,6 +183,9 @@ class Training:
     dropout: float = setting(0.0, help="probability of leaving out a virtual token in a step")
     l2_start: float = setting(0.0, help="strength of an L2 penalty on the distance from the start")
     mixup: float = setting(0.0, help="mix rows two by two, by Beta(alpha, alpha)")
+    contrastive: float = setting(
+        0.0, help="weight of a loss that pulls rows of a label together, and others apart"
+    )
     clip: float = setting(1.0, help="largest norm of a gradient")
     patience: int | None = setting(
         None, help="stop after this many evaluations without a better dev score"
@@ -223,7 +228,9 @@ class Training:
             raise UserError("clip must be above 0 and weight_decay not below")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout is {self.dropout}; give a probability, from 0 to below 1")
-        for name in ("l2_start", "mixup"):
+        if self.mixup and self.contrastive:
+            raise UserError("mixup mixes the rows that contrastive compares; give one of the two")
+        for name in ("l2_start", "mixup", "contrastive"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}; give 0 for none, or more")
 

@@ -18,7 +18,7 @@ from foreword.injection import Injection, Mixture
 from foreword.methods.base import Trainable
 from foreword.tasks.objective import Encoded, Objective
 from foreword.training.examples import Examples
-from foreword.training.regularise import Anchor, dropped
+from foreword.training.regularise import Anchor, contrast, dropped
 from foreword.training.settings import Training
 from foreword.training.world import World
 
@@ -109,6 +109,10 @@ class Learner:
                 own.setdefault(items[i].task, []).append(n)
             return torch.stack([losses[n].sum() / divide[t] for t, n in sorted(own.items())]).sum()
 
+        def alike(group: list[int], states: Tensor) -> Tensor:
+            losses = contrast(states, [items[i].gold for i in group])
+            return self.training.contrastive / len(chosen) * losses.sum()
+
         for settings in self.optimizer.param_groups:
             settings["lr"] = settings["base_rate"] * factor
         self.optimizer.zero_grad(set_to_none=True)
@@ -129,6 +133,7 @@ class Learner:
                 tokens=objective.tokens,
                 given=None if lower is None else lower.given(encoded),
                 mix=Mix.draw(mixup, chance) if mixup else None,
+                on_states=alike if self.training.contrastive else None,
             )
         self.world.reduce(self.parameters)
         self._as_alone(Counter(train[i].task for i in chosen))

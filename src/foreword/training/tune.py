@@ -259,6 +259,10 @@ def prepare(
     if replay is not None:
         if training.mixup:
             raise UserError("`mixup` would mix rows of different tasks; leave it or `replay` out")
+        if training.contrastive:
+            raise UserError(
+                "`contrastive` would compare rows of different tasks; leave it or `replay` out"
+            )
         counts = replay.counts(len(train_rows))
         old = replay.task.bind(backbone)
         old.check(replay.rows, answers=True)
