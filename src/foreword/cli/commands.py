@@ -33,6 +33,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "compress": ("compress:compress", "Press a long text into a short prefix."),
         "pretrain": ("pretrain:pretrain", "Make an LSTM or GRU language model of a text file."),
     },
+    "In use": {
+        "chat": ("chat:chat", "Talk with a prompt, or with the model alone."),
+        "serve": ("serve:serve", "Serve a folder of prompts over HTTP, as OpenAI's API."),
+    },
     "Prompt files": {
         "info": ("info:info", "Show what a prompt file holds."),
         "labels": ("labels:labels", "Show a prompt's labels, add one, take one away."),

@@ -11,8 +11,10 @@ DATA = "Data"
 TRAINING = "Training"
 MODEL = "Model"
 OUTPUT = "Output"
+ACCESS = "Access"
+LIMITS = "Limits"
 
-ORDER = (DATA, "Task", "Decoding", MODEL, "Method", TRAINING, "Continuing", OUTPUT)
+ORDER = (DATA, "Task", "Decoding", MODEL, "Method", TRAINING, "Continuing", ACCESS, LIMITS, OUTPUT)
 """Panels in the order of a page, by the first word of their titles; all others come first."""
 
 

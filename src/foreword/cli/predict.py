@@ -15,6 +15,7 @@ from foreword.cli.common import (
     Force,
     Json,
     Loaded,
+    Loading,
     MinProbability,
     Model,
     PromptFile,
@@ -49,6 +50,9 @@ def predict(
         Path | None, Parameter(help="the rows with their answers: a .csv, .tsv or .jsonl file")
     ] = None,
     min_probability: MinProbability = None,
+    interactive: Annotated[
+        bool, Parameter(help="answer line after line of what is typed, or comes in a pipe")
+    ] = False,
     reading: Read = USUAL,
     model: Model = None,
     loading: Loaded = USUALLY,
@@ -61,8 +65,13 @@ def predict(
     answer; rows that cannot be read are left out. With --out, answers are written as they come, to
     OUT.partial; after a stop the same command goes on.
     """
+    if interactive:
+        if texts or data is not None or out is not None or as_json:
+            raise UserError("--interactive reads lines; leave out texts, --data, --out and --json")
+        _converse(prompt, min_probability, model, loading, force=force)
+        return
     if (data is None) == (not texts):
-        raise UserError("give texts to answer, or --data F")
+        raise UserError("give texts to answer, or --data F, or --interactive")
     from foreword.compose.ensemble import load_prompt
     from foreword.evaluation.answer_file import answer_file
     from foreword.prompt.abstain import least_of
@@ -159,14 +168,28 @@ def _settings(prompt: str | Path, bound: Bound, *, skip_bad: bool) -> dict[str, 
     }
 
 
+def _converse(
+    prompt: Path, min_probability: str | None, model: str | None, loading: Loading, *, force: bool
+) -> None:
+    """Answer line after line."""
+    from foreword.cli.chat import interactive
+    from foreword.compose.ensemble import load_prompt
+    from foreword.prompt.abstain import least_of
+
+    tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
+    least = least_of(tuned, min_probability)
+    interactive(tuned, least, lambda answer: _line(answer, tuned.bound, least))
+
+
 def _show(found: Sequence[Prediction | None], bound: Bound, least: float | None) -> None:
     """Print one line for each answer."""
+    for answer in found:
+        console.line("-" if answer is None else _line(answer, bound, least))
+
+
+def _line(answer: Prediction, bound: Bound, least: float | None) -> str:
+    """Return an answer as a line."""
     from foreword.prompt.abstain import is_unsure
 
-    for answer in found:
-        if answer is None:
-            console.line("-")
-            continue
-        value, chances = answer[bound.answer], answer.get("probabilities", {})
-        line = tables.answer_line(value, chances)
-        console.line(f"-  (unsure: {line})" if is_unsure(bound, answer, least) else line)
+    line = tables.answer_line(answer[bound.answer], answer.get("probabilities", {}))
+    return f"-  (unsure: {line})" if is_unsure(bound, answer, least) else line

@@ -1,0 +1,194 @@
+"""``/v1/completions`` and ``/v1/chat/completions``: texts, whole or as a stream."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from foreword.serve.http.errors import ApiError
+from foreword.serve.http.generation import EventStream, Generation, Said
+from foreword.serve.http.logprobs import of_chat, of_text
+from foreword.serve.http.reading import StrictRoute
+from foreword.serve.http.schemas import ChatBody, CompletionBody, TextBody
+from foreword.serve.http.service import Ready, Service
+
+if TYPE_CHECKING:
+    from foreword.serve.texts import TextRequest
+
+
+def text_routes(service: Service) -> APIRouter:
+    """Return the routes of a server that write texts."""
+    router = APIRouter(route_class=StrictRoute)
+
+    @router.post("/v1/completions")
+    async def completions(request: Request, body: CompletionBody) -> Response:
+        """Continue a text, or several."""
+        texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        settings = _settings(service, body, "max_tokens")
+        if body.logprobs is not None:
+            settings["logprobs"] = body.logprobs
+
+        def lay_out(ready: Ready) -> tuple[str, list[TextRequest]]:
+            name, prompt = ready.prompt(body.model)
+            most = service.limits.tokens
+            return name, [ready.texts.completion(prompt, t, settings, most) for t in texts]
+
+        return await _answer(service, request, body, lay_out, len(texts), _AsText)
+
+    @router.post("/v1/chat/completions")
+    async def chat(request: Request, body: ChatBody) -> Response:
+        """Answer in a conversation."""
+        named = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
+        settings = _settings(service, body, named)
+        if body.top_logprobs is not None and not body.logprobs:
+            raise ApiError(400, "`top_logprobs` needs `logprobs`: true", param="top_logprobs")
+        if body.logprobs:
+            settings["logprobs"] = body.top_logprobs or 0
+
+        def lay_out(ready: Ready) -> tuple[str, list[TextRequest]]:
+            name, prompt = ready.prompt(body.model)
+            messages = [each.plain() for each in body.messages]
+            return name, [ready.texts.chat(prompt, messages, settings, service.limits.tokens)]
+
+        return await _answer(service, request, body, lay_out, 1, _AsChat)
+
+    return router
+
+
+def _settings(service: Service, body: TextBody, named: str) -> dict[str, Any]:
+    """Return the settings of a body; raises ApiError for more than the server allows."""
+    limits, settings = service.limits, body.settings()
+    if settings.get("max_new_tokens", 0) > limits.tokens:
+        raise ApiError(400, f"{named}: this server writes at most {limits.tokens}", param=named)
+    if (body.n or 1) > limits.choices:
+        raise ApiError(400, f"n: this server gives at most {limits.choices} choices", param="n")
+    if body.stream_options is not None and not body.stream:
+        raise ApiError(400, "stream_options: needs `stream`: true", param="stream_options")
+    return settings
+
+
+async def _answer(
+    service: Service,
+    request: Request,
+    body: TextBody,
+    lay_out: Callable[[Ready], tuple[str, list[TextRequest]]],
+    texts: int,
+    form: type[_Form],
+) -> Response:
+    """Ask the engine for what a body asks, and return the answer or its stream."""
+    ready = service.ready()
+    made = Generation(service, ready, request)
+    made.admit(texts * (body.n or 1))
+    made.passage.about["model"] = body.model[:200]
+    name, asked = await run_in_threadpool(lay_out, ready)
+    made.passage.about["model"] = name
+    await made.begin(asked, body.n or 1)
+    written = form(name, ready, logprobs=asked[0].sampling.logprobs is not None)
+    if body.stream:
+        usage = body.stream_options is not None and body.stream_options.include_usage
+        return EventStream(written.events(made, usage=usage))
+    choices = await made.whole()
+    return JSONResponse(
+        {
+            **written.head(form.kind),
+            "choices": [written.choice(each) for each in choices],
+            "usage": made.usage.plain(),
+        }
+    )
+
+
+class _Form:
+    """How an answer is written: once for all of its pieces."""
+
+    kind = part = prefix = ""
+
+    def __init__(self, name: str, ready: Ready, *, logprobs: bool) -> None:
+        self.name, self.text, self.logprobs = name, ready.backbone.text, logprobs
+        self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
+        self.print = ready.backbone.fingerprint[:23]
+
+    def head(self, kind: str) -> dict[str, Any]:
+        """Return what every object begins with."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.name,
+            "system_fingerprint": self.print,
+        }
+
+    def choice(self, said: Said) -> dict[str, Any]:
+        """Return a whole choice."""
+        raise NotImplementedError
+
+    def piece(self, said: Said) -> dict[str, Any]:
+        """Return a part of a choice."""
+        raise NotImplementedError
+
+    def first(self, choice: int) -> dict[str, Any] | None:
+        """Return what a choice begins with, if anything."""
+        return None
+
+    async def events(self, made: Generation, *, usage: bool) -> AsyncIterator[dict[str, Any]]:
+        """Yield the objects of a stream."""
+        more = {"usage": None} if usage else {}
+        begun: set[int] = set()
+        async for said in made.pieces():
+            own = [self.piece(said)]
+            if said.choice not in begun:
+                begun.add(said.choice)
+                first = self.first(said.choice)
+                own = own if first is None else [first, *own]
+            for each in own:
+                yield {**self.head(self.part), "choices": [each], **more}
+        if usage:
+            yield {**self.head(self.part), "choices": [], "usage": made.usage.plain()}
+
+
+class _AsText(_Form):
+    kind = part = "text_completion"
+    prefix = "cmpl"
+
+    def __init__(self, name: str, ready: Ready, *, logprobs: bool) -> None:
+        super().__init__(name, ready, logprobs=logprobs)
+        self.offsets: dict[int, int] = {}
+
+    def choice(self, said: Said) -> dict[str, Any]:
+        at = self.offsets.get(said.choice, 0)
+        found = of_text(self.text, said.logprobs, at) if self.logprobs else None
+        if found is not None:
+            self.offsets[said.choice] = at + sum(map(len, found["tokens"]))
+        return {
+            "text": said.text,
+            "index": said.choice,
+            "logprobs": found,
+            "finish_reason": said.finish,
+        }
+
+    piece = choice
+
+
+class _AsChat(_Form):
+    kind, part, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
+
+    def choice(self, said: Said) -> dict[str, Any]:
+        message = {"role": "assistant", "content": said.text, "refusal": None}
+        return {"index": said.choice, "message": message, **self._more(said)}
+
+    def piece(self, said: Said) -> dict[str, Any]:
+        delta = {"content": said.text} if said.text else {}
+        return {"index": said.choice, "delta": delta, **self._more(said)}
+
+    def first(self, choice: int) -> dict[str, Any] | None:
+        delta = {"role": "assistant", "content": ""}
+        return {"index": choice, "delta": delta, "logprobs": None, "finish_reason": None}
+
+    def _more(self, said: Said) -> dict[str, Any]:
+        found = of_chat(self.text, said.logprobs) if self.logprobs else None
+        return {"logprobs": found, "finish_reason": said.finish}

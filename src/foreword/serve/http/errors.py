@@ -1,0 +1,125 @@
+"""Errors as OpenAI's API writes them: ``{"error": {"message", "type", "param", "code"}}``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from foreword.errors import UserError
+
+KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+"""OpenAI's types of errors, by status; others below 500 are requests that are wrong."""
+
+AGAIN = {"Retry-After": "1"}
+
+
+class ApiError(HTTPException):
+    """What a client is told: a status, a sentence, the field that is wrong, and a word for it."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, dict(headers or {}))
+        self.param, self.code = param, code
+
+    def body(self) -> dict[str, Any]:
+        """Return it as a response's body."""
+        server = "server_error" if self.status_code >= 500 else "invalid_request_error"
+        return {
+            "error": {
+                "message": self.detail,
+                "type": KINDS.get(self.status_code, server),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def response(self) -> JSONResponse:
+        """Return it as a response."""
+        return JSONResponse(self.body(), self.status_code, self.headers)
+
+
+def of_user_error(error: UserError, param: str | None = None) -> ApiError:
+    """Return a mistake of a request, with the field that is wrong where it is known."""
+    from foreword.serve.names import RefusedPromptError, UnknownPromptError
+    from foreword.serve.texts import NoTextError, TooLongError
+
+    message = " ".join(str(error).split())
+    if isinstance(error, UnknownPromptError):
+        return ApiError(404, message, param="model", code="model_not_found")
+    if isinstance(error, RefusedPromptError):
+        return ApiError(422, message, param="model", code="prompt_refused")
+    if isinstance(error, NoTextError):
+        return ApiError(400, message, param="model", code="wrong_task")
+    if isinstance(error, TooLongError):
+        return ApiError(400, message, param=error.field, code="context_length_exceeded")
+    if (row := re.match(r"input(?: (\d+))?: ", message)) is not None:
+        param = f"inputs[{int(row[1] or 1) - 1}]" + (f".{error.field}" if error.field else "")
+    return ApiError(400, message, param=param or error.field)
+
+
+def overloaded(message: str) -> ApiError:
+    """Return that there are too many requests."""
+    return ApiError(429, message, code="queue_full", headers=AGAIN)
+
+
+def not_ready(message: str, code: str) -> ApiError:
+    """Return that the server cannot answer now."""
+    return ApiError(503, message, code=code, headers=AGAIN)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Let an app answer errors of all kinds in one form."""
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        if not isinstance(error, ApiError):
+            made = ApiError(error.status_code, str(error.detail), headers=error.headers)
+            if error.status_code == 404:
+                made.detail = f"there is nothing at {request.url.path[:200]}"
+            error = made
+        return error.response()
+
+    @app.exception_handler(UserError)
+    async def mistaken(request: Request, error: UserError) -> JSONResponse:
+        return of_user_error(error).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = place([part for part in first["loc"] if part != "body"])
+        kind = request.headers.get("content-type", "")
+        if first["loc"] == ("body",) and "json" not in kind:
+            message = (
+                "the body must be a JSON object, with the header Content-Type: application/json"
+            )
+        else:
+            message = f"{where}: {first['msg']}" if where else str(first["msg"])
+        return ApiError(400, message, param=where or None, code=str(first["type"])).response()
+
+
+def place(parts: Sequence[str | int]) -> str:
+    """Write where a value stands in a body.
+
+    >>> place(["messages", 0, "content"])
+    'messages[0].content'
+    """
+    written = ""
+    for part in parts:
+        if isinstance(part, int):
+            written += f"[{part}]"
+        elif re.fullmatch(r"[A-Za-z_]\w{0,40}", part, re.ASCII):
+            written += f".{part}" if written else part
+    return written

@@ -1,0 +1,188 @@
+"""What stands in front of every route: keys, limits, a request's id, and its line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from foreword.serve.http.errors import ApiError
+from foreword.serve.http.service import Service
+
+ADMIN = "/v1/prompts"
+GRACE = 30.0
+"""Seconds beyond the limit that a client has to read what was written."""
+
+
+def log_line(**values: Any) -> None:
+    """Write one JSON object on standard error."""
+    write_line(sys.stderr, **values)
+
+
+def write_line(stream: TextIO, **values: Any) -> None:
+    """Write one JSON object as a line."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    stream.write(json.dumps({"time": now, **values}, ensure_ascii=True) + "\n")
+    stream.flush()
+
+
+@dataclass
+class Passage:
+    """One request on its way: what is undone at its end, and what its line in the log says."""
+
+    id: str
+    since: float = field(default_factory=time.monotonic)
+    undone: ExitStack = field(default_factory=ExitStack)
+    about: dict[str, Any] = field(default_factory=dict)
+    status: int = 0
+    ended: bool = False
+
+
+def passage(scope: Scope) -> Passage:
+    """Return what is kept of a request."""
+    found: Passage = scope["foreword"]
+    return found
+
+
+class Guard:
+    """Lets requests through to an app, or not."""
+
+    def __init__(
+        self, app: ASGIApp, service: Service, log: Callable[..., None] | None = log_line
+    ) -> None:
+        self.app, self.service, self.log = app, service, log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, whatever happens on the way."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        own = Passage(
+            given if re.fullmatch(r"[\w-]{1,64}", given, re.ASCII) else secrets.token_hex(8)
+        )
+        scope["foreword"] = own
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own.status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = own.id
+            elif not message.get("more_body", False):
+                own.ended = True
+            await send(message)
+
+        limit = self.service.limits.seconds + GRACE
+        try:
+            async with asyncio.timeout(limit):
+                self._check_key(scope)
+                await self.app(scope, self._bounded(scope, receive), sending)
+        except ApiError as error:
+            await error.response()(scope, receive, sending)
+        except TimeoutError:
+            own.about["error"] = "too slow"
+            if not own.status:
+                late = ApiError(408, f"the request took more than {limit:g} seconds")
+                await late.response()(scope, receive, sending)
+        except Exception as error:  # a fault of the server's own
+            own.about["error"] = type(error).__name__
+            self._fault(error)
+            if not own.status:
+                await ApiError(500, "the server has a fault").response()(scope, receive, sending)
+        finally:
+            own.undone.close()
+            self._note(scope, own)
+
+    def _check_key(self, scope: Scope) -> None:
+        """Raise ApiError, 401, for a request without a key that it needs."""
+        path, access = scope["path"], self.service.access
+        if not path.startswith("/v1/"):
+            return
+        admin = path == ADMIN or path.startswith(f"{ADMIN}/")
+        if admin and not access.admin_keys:
+            return  # there is no such route
+        if not (admin or access.api_keys):
+            return
+        kind, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        given = kind.lower() == "bearer" and key.strip()
+        fits = given and (
+            access.admin_keys.fit(key.strip()) or (not admin and access.api_keys.fit(key.strip()))
+        )
+        if not fits:
+            what = "admin key" if admin else "API key"
+            raise ApiError(
+                401,
+                f"{'another' if given else 'an'} {what} is needed: Authorization: Bearer KEY",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
+        """Return ``receive`` for a body of limited size; raises ApiError, 413, beyond."""
+        limits = self.service.limits
+        upload = scope["path"] == ADMIN and not Headers(scope=scope).get(
+            "content-type", ""
+        ).startswith("application/json")
+        most = limits.upload if upload else limits.body
+        too_large = ApiError(413, f"the body is larger than {most} bytes", code="body_too_large")
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isdecimal() and int(length) > most:
+            raise too_large
+        seen = 0
+
+        async def bounded() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > most:
+                    raise too_large
+            return message
+
+        return bounded
+
+    def _note(self, scope: Scope, own: Passage) -> None:
+        """Count a request, and write its line."""
+        seconds = time.monotonic() - own.since
+        route = getattr(scope.get("route"), "path", "other")
+        metrics = self.service.metrics
+        prompt = own.about.get("model", "") if self.service.name_prompts else ""
+        status = own.status or 499  # the client left before there was an answer
+        metrics.requests.labels(route, str(status), prompt).inc()
+        metrics.seconds.labels(route).observe(seconds)
+        if not own.ended:
+            metrics.cancelled.inc()
+        if self.log is None:
+            return
+        about = {n: v for n, v in own.about.items() if n != "model" or self.service.name_prompts}
+        gone = {} if own.ended else {"left": True}
+        self.log(
+            level="info" if status < 500 else "error",
+            event="request",
+            request=own.id,
+            method=scope["method"],
+            route=route,
+            status=status,
+            seconds=round(seconds, 4),
+            **about,
+            **gone,
+        )
+
+    def _fault(self, error: Exception) -> None:
+        """Write where a fault arose, without the values that were there."""
+        if self.log is None:
+            return
+        import traceback
+
+        places = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
+        self.log(level="error", event="fault", kind=type(error).__name__, at=places[-8:])

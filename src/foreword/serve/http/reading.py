@@ -1,0 +1,37 @@
+"""Reading JSON bodies strictly: no NaN, no half of a character, no endless nesting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+
+from foreword.serve.http.errors import ApiError
+
+
+class StrictRequest(Request):
+    """A request whose JSON is read strictly."""
+
+    async def json(self) -> Any:
+        """Return the body's value; raises ApiError, 400, where it is not JSON."""
+        try:
+            return from_json(await self.body(), allow_inf_nan=False)
+        except ValueError as error:
+            why = " ".join(str(error).split())[:200].encode(errors="replace").decode()
+            raise ApiError(400, f"the body is not JSON: {why}", code="json_invalid") from None
+
+
+class StrictRoute(APIRoute):
+    """A route whose handler is given a :class:`StrictRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the usual handler, behind the strict request."""
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handler(StrictRequest(request.scope, request.receive))
+
+        return strict

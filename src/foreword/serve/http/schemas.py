@@ -1,0 +1,161 @@
+"""Bodies of requests. A field that is not there, or not supported, is refused by its name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Stop = Annotated[str, Field(min_length=1, max_length=200)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """A body in which nothing is guessed: no text for a number, and no unknown fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class StreamOptions(Strict):
+    """What a stream holds besides its pieces."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "presence_penalty": (None, 0),
+    "frequency_penalty": (None, 0),
+    "logit_bias": (None, {}),
+    "best_of": (None, 1),
+    "echo": (None, False),
+    "suffix": (None, ""),
+    "tools": (None, []),
+    "tool_choice": (None, "none", "auto"),
+    "functions": (None, []),
+    "function_call": (None, "none", "auto"),
+    "parallel_tool_calls": (None, True, False),
+    "response_format": (None, {"type": "text"}),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+    "prediction": (None,),
+    "reasoning_effort": (None, "none"),
+    "verbosity": (None, "medium"),
+    "web_search_options": (None,),
+    "store": (None, False),
+    "service_tier": (None, "auto", "default"),
+}
+"""Fields that are not supported, with the values under which they ask for nothing."""
+
+
+class TextBody(Strict):
+    """What asking for a completion and for an answer in a chat have in common."""
+
+    model: Text
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Seed | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = Field(None, description="is not used")
+    metadata: dict[str, str] | None = Field(None, description="is not used")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _supported(cls, given: Any) -> Any:
+        """Leave out fields that ask for nothing; raises ValueError for what is not there."""
+        if not isinstance(given, dict):
+            return given
+        kept = dict(given)
+        for name in NEUTRAL.keys() & kept.keys() - cls.model_fields.keys():
+            if not any(kept[name] == value for value in NEUTRAL[name]):
+                raise ValueError(f"`{name}` is not supported yet; leave it out")
+            del kept[name]
+        return kept
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of sampling that are given."""
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+        given = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "seed": self.seed,
+            "stop": None if stop is None else tuple(stop),
+            "max_new_tokens": self.max_tokens,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class CompletionBody(TextBody):
+    """A text to continue, or several."""
+
+    prompt: Text | Annotated[list[Text], Field(min_length=1)]
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+
+
+class ContentPart(Strict):
+    """A part of a message, of which only texts are read."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(Strict):
+    """A message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Annotated[list[ContentPart], Field(min_length=1)]
+    name: str | None = Field(None, description="is not used")
+
+    def plain(self) -> dict[str, str]:
+        """Return it as the library has messages."""
+        content = self.content
+        if not isinstance(content, str):
+            content = "".join(part.text for part in content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+
+
+class ChatBody(TextBody):
+    """A conversation that the assistant goes on with."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @field_validator("messages")
+    @classmethod
+    def _asks(cls, messages: list[Message]) -> list[Message]:
+        if messages[-1].role == "assistant":
+            raise ValueError("the last message must be the user's, which is answered")
+        return messages
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of sampling that are given."""
+        most = self.max_completion_tokens
+        return super().settings() | ({} if most is None else {"max_new_tokens": most})
+
+
+class PredictBody(Strict):
+    """Texts or rows that the prompt's own task answers."""
+
+    model: Text
+    inputs: str | dict[str, Any] | Annotated[list[str | dict[str, Any]], Field(min_length=1)]
+    min_probability: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] | None = None
+
+
+class PromptBody(Strict):
+    """A file in the folder of prompts that becomes the current version of a name."""
+
+    name: str
+    file: str
+
+
+class RollbackBody(Strict):
+    """The version that comes back; by default the one before the current one."""
+
+    version: Annotated[int, Field(ge=1)] | None = None

@@ -1,0 +1,135 @@
+"""Versions of prompt files: private copies in a hidden folder, which nothing changes or cuts off.
+
+A file that a user replaces is copied before it is read, so that what is served is never half of one
+file and half of another. A copy keeps the time of its file, by which it is known again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from foreword.errors import UserError
+
+HIDDEN = ".versions"
+"""The folder of copies, inside of the folder of prompts."""
+
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """By what a file is known to be unchanged, without reading it."""
+
+    changed: int  # nanoseconds
+    size: int
+    inode: int
+
+    def copies(self, other: Stamp | None) -> bool:
+        """Whether this is a copy of the other file, which has its time."""
+        return other is not None and (self.changed, self.size) == (other.changed, other.size)
+
+    @staticmethod
+    def of(path: Path) -> Stamp | None:
+        """Return the stamp of a regular file, links followed; None where there is none."""
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        regular = path.is_file()
+        return Stamp(found.st_mtime_ns, found.st_size, found.st_ino) if regular else None
+
+
+class Versions:
+    """The copies of a folder's prompts, by name and number.
+
+    Where the folder cannot be written to they stand in a temporary one, until :meth:`close`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.temporary: tempfile.TemporaryDirectory[str] | None = None
+        self.folder = folder / HIDDEN
+        try:
+            self.folder.mkdir(exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError:
+            self.temporary = tempfile.TemporaryDirectory(prefix="foreword-")
+            self.folder = Path(self.temporary.name)
+        for left in self.folder.glob(".new-*"):  # of a server that was killed
+            left.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove what is temporary."""
+        if self.temporary is not None:
+            self.temporary.cleanup()
+
+    def path(self, name: str, number: int) -> Path:
+        """Return where a version is kept."""
+        return self.folder / f"{name}@{number}{SUFFIX}"
+
+    def numbers(self, name: str) -> list[int]:
+        """Return the numbers of the versions that are kept, in order."""
+        pattern = re.compile(rf"{re.escape(name)}@([1-9]\d{{0,8}}){re.escape(SUFFIX)}")
+        found = (pattern.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def new(self) -> Path:
+        """Return an empty file to write a version to, before it has a name."""
+        handle, path = tempfile.mkstemp(prefix=".new-", suffix=SUFFIX, dir=self.folder)
+        os.close(handle)
+        return Path(path)
+
+    def copied(self, file: Path, stamp: Stamp) -> Path:
+        """Copy a file that has a stamp; raises UserError where it is changed meanwhile."""
+        made = self.new()
+        try:
+            shutil.copyfile(file, made)
+            if Stamp.of(file) != stamp:
+                raise UserError("is being written to; it is read again once it is whole")
+            os.utime(made, ns=(stamp.changed, stamp.changed))
+        except OSError as error:
+            made.unlink(missing_ok=True)
+            raise UserError(f"cannot be read ({error.strerror})") from None
+        except UserError:
+            made.unlink(missing_ok=True)
+            raise
+        return made
+
+    def keep(self, made: Path, name: str, number: int, older: int) -> None:
+        """Give a copy its name, and forget all but so many ``older`` versions."""
+        os.replace(made, self.path(name, number))
+        for each in self.numbers(name)[: -older - 1]:
+            self.path(name, each).unlink(missing_ok=True)
+
+    def remove(self, name: str) -> None:
+        """Remove all versions of a prompt."""
+        for number in self.numbers(name):
+            self.path(name, number).unlink(missing_ok=True)
+
+
+def publish(version: Path, file: Path) -> None:
+    """Write a version's content to the file that users see, whole, with the same stamp.
+
+    Raises UserError where that cannot be done.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        os.close(handle)
+    except OSError as error:
+        raise UserError(f"the folder of prompts cannot be written to ({error.strerror})") from None
+    try:
+        shutil.copyfile(version, temporary)
+        os.chmod(temporary, 0o644)
+        stamp = version.stat().st_mtime_ns
+        os.utime(temporary, ns=(stamp, stamp))
+        os.replace(temporary, file)
+    except OSError as error:
+        raise UserError(f"{file.name}: cannot be written ({error.strerror})") from None
+    finally:
+        with suppress(OSError):
+            os.unlink(temporary)
