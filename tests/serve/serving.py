@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -89,13 +89,27 @@ class Served:
     prompts: Mapping[str, Prompt]
     process: BaseProcess
     errors: Path
+    clients: dict[str, OpenAI] = field(default_factory=dict)
+    connections: dict[str | None, httpx2.Client] = field(default_factory=dict)
 
     def client(self, key: str = KEY) -> OpenAI:
-        return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+        """OpenAI's client, one for each key."""
+        if key not in self.clients:
+            self.clients[key] = OpenAI(
+                base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60
+            )
+        return self.clients[key]
 
     def http(self, key: str | None = KEY) -> httpx2.Client:
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=60)
+        """A client of HTTP, one for each key."""
+        if key not in self.connections:
+            headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+            self.connections[key] = httpx2.Client(base_url=self.url, headers=headers, timeout=60)
+        return self.connections[key]
+
+    def close(self) -> None:
+        for each in (*self.clients.values(), *self.connections.values()):
+            each.close()
 
     def log(self) -> str:
         return self.errors.read_text("utf-8")
@@ -149,7 +163,11 @@ def served(base: Path, *more: str, keys: bool = True) -> Iterator[Served]:
         said = errors.read_text()
         assert " serves " in said, said
         url = said.split(": listening")[0].split()[-1]
-        yield Served(url, folder, backbone, made, process, errors)
+        own = Served(url, folder, backbone, made, process, errors)
+        try:
+            yield own
+        finally:
+            own.close()
     finally:
         if process.is_alive():
             os.kill(process.pid or 0, signal.SIGKILL)

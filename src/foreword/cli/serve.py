@@ -17,7 +17,7 @@ from foreword.errors import UserError
 from foreword.serve.http.limits import Access, Keys, Limits
 
 if TYPE_CHECKING:
-    from foreword.serve.http.service import Ready
+    from foreword.serve.http.ready import Ready
 
 USUAL = Limits()
 

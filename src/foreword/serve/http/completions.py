@@ -15,8 +15,9 @@ from foreword.serve.http.errors import ApiError
 from foreword.serve.http.generation import EventStream, Generation, Said
 from foreword.serve.http.logprobs import of_chat, of_text
 from foreword.serve.http.reading import StrictRoute
+from foreword.serve.http.ready import Ready
 from foreword.serve.http.schemas import ChatBody, CompletionBody, TextBody
-from foreword.serve.http.service import Ready, Service
+from foreword.serve.http.service import Service
 
 if TYPE_CHECKING:
     from foreword.serve.texts import TextRequest

@@ -16,7 +16,8 @@ from fastapi.responses import StreamingResponse
 from foreword.errors import UserError
 from foreword.serve.http.errors import ApiError, not_ready, of_user_error
 from foreword.serve.http.guard import passage
-from foreword.serve.http.service import Ready, Service
+from foreword.serve.http.ready import Ready
+from foreword.serve.http.service import Service
 
 if TYPE_CHECKING:
     from foreword.serve.request import Finish, Piece, Ticket, TokenLogprob

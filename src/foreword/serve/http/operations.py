@@ -9,7 +9,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from foreword.serve.http.errors import AGAIN
-from foreword.serve.http.service import Ready, Service
+from foreword.serve.http.ready import Ready
+from foreword.serve.http.service import Service
 
 
 def operation_routes(service: Service) -> APIRouter:

@@ -15,8 +15,9 @@ from foreword.serve.http.errors import ApiError, not_ready
 from foreword.serve.http.generation import while_there
 from foreword.serve.http.guard import passage
 from foreword.serve.http.reading import StrictRoute
+from foreword.serve.http.ready import Ready
 from foreword.serve.http.schemas import PredictBody
-from foreword.serve.http.service import Ready, Service
+from foreword.serve.http.service import Service
 from foreword.tasks.registry import name_of
 
 if TYPE_CHECKING:

@@ -13,28 +13,12 @@ from typing import TYPE_CHECKING, Literal
 from foreword.serve.http.errors import not_ready, overloaded
 from foreword.serve.http.limits import Access, Limits
 from foreword.serve.http.metrics import Metrics
+from foreword.serve.http.ready import Ready
 
 if TYPE_CHECKING:
     from foreword.backbone.backbone import Backbone
     from foreword.prompt.answerer import Answerer
     from foreword.serve.engine import Engine
-    from foreword.serve.prompts import PromptFolder
-    from foreword.serve.texts import TextRequests
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A model that is loaded, and what answers on it."""
-
-    name: str
-    backbone: Backbone
-    prompts: PromptFolder
-    engine: Engine
-    texts: TextRequests
-
-    def prompt(self, asked: str) -> tuple[str, Answerer | None]:
-        """Return the whole name of what is asked for, and the prompt; None is the model alone."""
-        return (self.name, None) if asked == self.name else self.prompts.open(asked)
 
 
 @dataclass
