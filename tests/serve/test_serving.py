@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -12,17 +13,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import foreword.serve.held
-from families import CAUSAL, SEQ2SEQ, UNREACHED, WINDOWED, backbone
+from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, backbone
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.decode import continuations, decode
+from foreword.backbone.decode import Decoding, continuations, decode
 from foreword.backbone.decoding_rules import until_end
+from foreword.backbone.example import Example
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Patch
+from foreword.prompt.prompt import Prompt
 from foreword.serve.engine import Engine
 from foreword.serve.request import Piece, Sampling
+from foreword.tasks.base import Task
+from foreword.tasks.classify import Classify
+from foreword.tasks.generate import Generate
+from foreword.tasks.rank import Rank
 
 FAMILIES = {f.name: f for f in CAUSAL} | {"window": WINDOWED[1], "bloom": UNREACHED[0]}
-FAMILIES |= {"t5": SEQ2SEQ[0]}
+FAMILIES |= {"t5": SEQ2SEQ[0], "bert": MASKED[0]}
 PACKED = ("llama", "gpt2", "qwen2", "gemma2", "gpt_oss", "window")
 ROWS = ((23, 51, 140, 9, 77, 31, 105), (88, 12, 47), (5, 133, 64, 29, 101))
 
@@ -110,3 +118,202 @@ def test_a_row_that_is_longer_than_the_room_is_refused_in_one_line() -> None:
     refused = pytest.raises(UserError, match="a row of 12 tokens and 5 new ones")
     with Engine(backbone(CAUSAL[0], max_position_embeddings=16)) as engine, refused:
         engine.generate(range(3, 15), None, Sampling(max_new_tokens=5))
+
+
+# Choosing -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Sampling(max_new_tokens=6, temperature=0.9, top_p=0.8, seed=3),
+        Sampling(max_new_tokens=6, repetition_penalty=1.7),
+        Sampling(max_new_tokens=6, stop=("a", "9")),
+        Sampling(max_new_tokens=4, beams=2),
+    ],
+    ids=["drawn", "penalty", "stop", "beams"],
+)
+def test_tokens_are_chosen_as_decode_chooses_them(how: Sampling) -> None:
+    base, parts = get("llama"), prompts("llama")
+    with Engine(base, slots=2) as engine:
+        tickets = [engine.generate(row, parts[n + 1], how) for n, row in enumerate(ROWS)]
+        found = [ticket.result(20) for ticket in tickets]
+    assert [each.text for each in found] == [
+        decode(base, [row], parts[n + 1], how)[0] for n, row in enumerate(ROWS)
+    ]
+    for each in found:
+        short = len(each.tokens) < how.max_new_tokens
+        assert each.finish == "stop" if short else each.finish in ("stop", "length")
+
+
+def test_logprobs_are_those_of_the_model_and_belong_to_the_tokens() -> None:
+    base, row = get("llama"), ROWS[0]
+    how = Sampling(max_new_tokens=4, logprobs=3)
+    heard: list[Piece] = []
+    with Engine(base) as engine:
+        found = engine.generate(row, None, how, heard.append).result(20)
+    assert [each.token for each in found.logprobs] == list(found.tokens)
+    assert [each for piece in heard for each in piece.logprobs] == list(found.logprobs)
+    said: list[int] = []
+    for each in found.logprobs:
+        with torch.no_grad():
+            example = Example((*row, *said), len(row) + len(said), ((),), ((0, -1),))
+            logs = base.logits(base.states([example]))[0].log_softmax(0)
+        assert each.logprob == pytest.approx(float(logs[each.token]), abs=1e-4)
+        assert [token for token, _ in each.top] == logs.topk(3).indices.tolist()
+        said.append(each.token)
+
+
+class Only:
+    """A grammar of one text: its tokens, in their order."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self.left = list(tokens)
+
+    def allow(self, scores: torch.Tensor) -> torch.Tensor:
+        kept = torch.full_like(scores, -torch.inf)
+        kept[self.left[0]] = scores[self.left[0]]
+        return kept
+
+    def accept(self, token: int) -> bool:
+        assert token == self.left.pop(0)
+        return not self.left
+
+
+def test_a_grammar_says_what_may_come_and_when_it_ends() -> None:
+    with Engine(get("llama")) as engine:
+        bound = engine.generate(ROWS[0], None, Sampling(), grammar=Only([9, 4, 7]))
+        free = engine.generate(ROWS[0], None, Sampling(max_new_tokens=5))
+        assert (bound.result(20).tokens, bound.result().finish) == ((9, 4, 7), "stop")
+        assert list(free.result(20).tokens) == alone(
+            "llama", ROWS[0], NOTHING, Sampling(max_new_tokens=5)
+        )
+
+
+# Faults -------------------------------------------------------------------------------------------
+
+
+def test_a_fault_is_its_own_requests_and_the_others_are_answered() -> None:
+    base, how = get("llama"), Sampling(max_new_tokens=5)
+    site = next(iter(base.sites.values()))
+    nothing = torch.full((site.heads, 3, site.key_width), torch.nan)
+    bad = Injection(kv={name: KV(nothing, nothing) for name in base.sites}, positions=3)
+    wrong = Injection(kv={site.name: KV(torch.zeros(9, 8, 7), torch.zeros(9, 8, 7))}, positions=8)
+    other = Injection(patches={"no.such.module": (Patch(torch.zeros(2)),)})
+
+    class Breaks(Only):
+        def accept(self, token: int) -> bool:
+            raise ValueError("broken")
+
+    def hear(piece: Piece) -> None:
+        raise OSError("nobody listens")
+
+    heard: list[Piece] = []
+    with Engine(base, slots=4) as engine:
+        for _ in range(2):  # and again, in the slots that they had
+            good = [engine.generate(row, None, how) for row in ROWS]
+            faults = [engine.generate(ROWS[0], each, how) for each in (bad, wrong, other)]
+            faults.append(engine.generate(ROWS[0], None, how, heard.append, grammar=Breaks([5])))
+            deaf = engine.generate(ROWS[0], None, how, hear)
+            for fault in faults:
+                with pytest.raises(Exception, match=r"not numbers|size|shape|module|broken"):
+                    fault.result(20)
+            assert deaf.result(20).finish == "cancelled"
+            for row, ticket in zip(ROWS, good, strict=True):
+                assert list(ticket.result(20).tokens) == alone("llama", row, NOTHING, how)
+        assert heard[-1].finish == "error"
+        counts = engine.stats()
+        assert counts["running"] == counts["waiting"] == counts["slot_tokens"] == 0
+
+
+def test_a_cancelled_request_frees_its_slot() -> None:
+    base, how = get("llama"), Sampling(max_new_tokens=400)
+    with Engine(base, slots=1) as engine:
+        heard = threading.Event()
+        long = engine.generate(ROWS[0], prompts("llama")[1], how, lambda piece: heard.set())
+        waits = engine.generate(ROWS[0], None, how)
+        after = engine.generate(ROWS[1], None, Sampling(max_new_tokens=3))
+        assert heard.wait(20)
+        waits.cancel()
+        long.cancel()
+        assert waits.result(20).finish == "cancelled"
+        assert len(after.result(20).tokens) == 3
+        assert long.result(20).finish == "cancelled"
+        assert 0 < len(long.result().tokens) < 400
+
+
+def test_a_prompt_that_is_released_in_use_is_finished_on_and_not_kept() -> None:
+    base, how = get("llama"), Sampling(max_new_tokens=60)
+    with Engine(base, slots=2) as engine:
+        first = prompts("llama")[4]
+        heard = threading.Event()
+        ticket = engine.generate(ROWS[0], first, how, lambda piece: heard.set())
+        assert heard.wait(20)
+        engine.release(first)
+        assert engine.stats()["prompts"] == 0
+        found = list(ticket.result(20).tokens)
+    assert found == alone("llama", ROWS[0], first, how)
+
+
+def test_prompts_beyond_the_memory_are_loaded_again() -> None:
+    base, how = get("llama"), Sampling(max_new_tokens=3)
+    chosen = [prompts("llama")[n] for n in (3, 4)]
+    with Engine(base, memory=1) as engine:
+        for _ in range(2):
+            for prompt in chosen:
+                ids = list(engine.generate(ROWS[1], prompt, how).result(20).tokens)
+                assert ids == alone("llama", ROWS[1], prompt, how)
+        counts = engine.stats()
+    assert (counts["prompts"], counts["prompt_hits"], counts["prompt_misses"]) == (1, 0, 4)
+
+
+# Answers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llama", "window", "bloom", "bert"])
+def test_answers_are_those_of_the_prompts_own_tasks(name: str) -> None:
+    base = get(name)
+    mask = " [mask]" if name == "bert" else ""
+    text = Row({"text": "a good film", "history": "it was", "candidates": ["a film", "bad"]}, "r:1")
+    labels = {"good": " good", "bad": (" bad", " a bad film")}
+    tasks: list[Task] = [Classify(template=f"{{text}} :{mask}", labels=labels)]
+    if name != "bert":
+        tasks += [
+            Rank(template="{history} :"),
+            Generate(template="{text} :", decoding=Decoding(max_new_tokens=6)),
+        ]
+    about = {"name": name, "architecture": base.architecture, "fingerprint": base.fingerprint}
+    soft = Injection(embeds=base.embed([7, 8, 9]).clone(), leading=3)
+    asked = [
+        Prompt(injection, task, about, on=base)
+        for task in tasks
+        for injection in (soft, prompts(name)[-1])
+    ]
+    with Engine(base, slots=3, chunk=4) as engine:
+        futures = [engine.answer(prompt, [text] * 2) for prompt in asked]
+        found = [future.result(60) for future in futures]
+    for prompt, own in zip(asked, found, strict=True):
+        expected = prompt.answers([text])[0]
+        for each in own:
+            assert each.keys() == expected.keys()
+            for key, value in expected.items():
+                if isinstance(value, dict):
+                    assert each[key] == pytest.approx(value, abs=1e-4)
+                elif key != "scores":
+                    assert each[key] == value
+
+
+def test_an_engine_that_is_closed_finishes_what_it_has_or_ends_it() -> None:
+    base, how = get("llama"), Sampling(max_new_tokens=30)
+    engine = Engine(base, slots=1)
+    tickets = [engine.generate(row, None, how) for row in ROWS]
+    engine.close()
+    assert all(ticket.result(0).tokens for ticket in tickets)
+    with pytest.raises(UserError, match="closed"):
+        engine.generate(ROWS[0])
+    engine = Engine(base, slots=1)
+    tickets = [engine.generate(row, None, Sampling(max_new_tokens=400)) for row in ROWS]
+    engine.close(drain=False)
+    for ticket in tickets:
+        with pytest.raises(UserError, match="closed"):
+            ticket.result(0)

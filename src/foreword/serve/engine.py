@@ -288,9 +288,16 @@ class Engine:
                 arrived, self._inbox = self._inbox, []
             for each in arrived:
                 self._take(each)
-            if self._rows is not None and self._rows.busy:
-                self._rows.step()
+            self._step()
             self._run_whole()
+
+    def _step(self) -> None:
+        if self._rows is None or not self._rows.busy:
+            return
+        try:
+            self._rows.step()
+        except Exception as error:  # no request's own, so all of them are told
+            self._rows.end_all(error)
 
     def _take(self, asked: Request | Reading | Callable[[], None]) -> None:
         if isinstance(asked, Request):

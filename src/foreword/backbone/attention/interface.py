@@ -103,9 +103,10 @@ def attention(
     transform = ScoreTransform(softcap, s_aux)
     if foreword is not None and (foreword.packing is not None or foreword.slots is not None):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, H, D)
         if foreword.slots is not None:
-            return foreword.slots.attend(module, q, k, v, scale, transform)[None], None
+            found = foreword.slots.attend(module, query, key, value, scale, transform)
+            return found[None], None
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, H, D)
         assert foreword.packing is not None
         out = _packed(q, k, v, foreword.packing, prefixes, foreword.rows, scale, transform)
         return out[None], None

@@ -99,44 +99,43 @@ class SlotPass:
     def attend(
         self,
         module: nn.Module,
-        query: Tensor,  # (N, Hq, D)
-        key: Tensor,  # (N, H, D)
-        value: Tensor,  # (N, H, D')
+        query: Tensor,  # (1, Hq, N, D)
+        key: Tensor,  # (1, H, N, D)
+        value: Tensor,  # (1, H, N, D')
         scale: float,
         scores: Scores,
     ) -> Tensor:
         """Attend to the slots, and to the prefixes that are no part of them: (N, Hq, D')."""
         site = self.sites[module]
-        site.keys.index_copy_(0, self.written, key)
-        site.values.index_copy_(0, self.written, value)
+        site.keys.index_copy_(0, self.written, key[0].transpose(0, 1))
+        site.values.index_copy_(0, self.written, value[0].transpose(0, 1))
         heads, own = query.shape[1], key.shape[1]
         outs, sums = [], []
         for block in self.blocks:
-            seen = slice(block.first, block.first + block.rows * block.room)
-            k, v = (
-                held[seen].view(block.rows, block.room, *held.shape[1:])[:, : block.length]
-                for held in (site.keys, site.values)
-            )
-            q = query[block.start : block.stop]
+            place = block.first, block.rows, block.room, block.length
+            q = query[0, :, block.start : block.stop].transpose(0, 1)
             if block.places is not None:
                 q = q.new_zeros(block.rows, *q.shape[1:]).index_copy_(0, block.places, q)
             q = q.reshape(block.rows, own, heads // own, q.shape[2])  # by key heads
             mask = block.masks[site.window]
-            out, lse = _part(q, k.transpose(1, 2), v.transpose(1, 2), mask, scale, scores)
+            out, lse = _part(
+                q, _seen(site.keys, *place), _seen(site.values, *place), mask, scale, scores
+            )
             out, lse = out.reshape(block.rows, heads, -1), lse.reshape(block.rows, heads)
             if block.places is not None:
                 out, lse = out[block.places], lse[block.places]
             outs.append(out)
             sums.append(lse)
         for span in self.spans:
-            seen = slice(span.first, span.first + span.length)
-            k, v = (held[seen].transpose(0, 1)[None] for held in (site.keys, site.values))
-            q = query[span.start : span.stop].transpose(0, 1)[None]
-            out, lse = _part(q, k, v, span.masks[site.window], scale, scores, causal=True)
+            place = span.first, 1, 0, span.length
+            q, mask = query[:, :, span.start : span.stop], span.masks[site.window]
+            k, v = _seen(site.keys, *place), _seen(site.values, *place)
+            out, lse = _part(q, k, v, mask, scale, scores, causal=True)
             outs.append(out[0].transpose(0, 1))
             sums.append(lse[0].T)
         out, lse = torch.cat(outs), torch.cat(sums)
-        self._merge_prefixes(site, query, own, out, lse, scale, scores)
+        if self.prefixes:
+            self._merge_prefixes(site, query, own, out, lse, scale, scores)
         if scores.sinks is not None:
             out = out * torch.sigmoid(lse - scores.sinks)[..., None].to(out.dtype)
         return out
@@ -152,24 +151,42 @@ class SlotPass:
         scores: Scores,
     ) -> None:
         """Add what the prefixes bring to ``out`` and ``lse``, in place."""
-        tokens, outs, sums = [], [], []
-        for prefix in self.prefixes:
-            kv = prefix.kv.get(site.name)
-            if kv is None or not kv.keys.shape[1]:
-                continue
-            count, heads, width = len(prefix.tokens), query.shape[1], query.shape[2]
-            q = query[prefix.tokens].view(count, own, heads // own, width).transpose(0, 1)
-            q = q.reshape(1, own, count * heads // own, width)
-            part, part_lse = _part(q, kv.keys[None], kv.values[None], None, scale, scores)
-            part = part.view(own, count, heads // own, -1).transpose(0, 1)
-            outs.append(part.reshape(count, heads, -1))
-            sums.append(part_lse.view(own, count, -1).transpose(0, 1).reshape(count, heads))
-            tokens.append(prefix.tokens)
-        if tokens:
-            at, before, before_lse = torch.cat(tokens), torch.cat(outs), torch.cat(sums)
-            weight = torch.sigmoid(before_lse - lse[at])[..., None].to(out.dtype)
-            out[at] = torch.lerp(out[at], before, weight)
-            lse[at] = torch.logaddexp(before_lse, lse[at])
+        here = [prefix for prefix in self.prefixes if site.name in prefix.kv]
+        if not here:
+            return
+        at = torch.cat([prefix.tokens for prefix in here])
+        _, heads, _, width = query.shape
+        groups = heads // own
+        # By key heads, (H, n * groups, D), so that the rows of each prefix are a part of it.
+        q = query[0].index_select(1, at).view(own, groups, len(at), width).transpose(1, 2)
+        q = q.reshape(1, own, len(at) * groups, width)
+        outs, sums = [], []
+        start = 0
+        for prefix in here:
+            stop = start + len(prefix.tokens) * groups
+            kv = prefix.kv[site.name]
+            part, part_lse = _part(
+                q[:, :, start:stop], kv.keys[None], kv.values[None], None, scale, scores
+            )
+            outs.append(part)
+            sums.append(part_lse)
+            start = stop
+        before, before_lse = torch.cat(outs, 2)[0], torch.cat(sums, 2)[0]
+        before = before.view(own, len(at), groups, -1).transpose(0, 1).reshape(len(at), heads, -1)
+        before_lse = before_lse.view(own, len(at), groups).transpose(0, 1).reshape(len(at), heads)
+        sofar = lse.index_select(0, at)
+        weight = torch.sigmoid(before_lse - sofar)[..., None].to(out.dtype)
+        out.index_copy_(0, at, torch.lerp(out.index_select(0, at), before, weight))
+        if scores.sinks is not None:
+            lse.index_copy_(0, at, torch.logaddexp(before_lse, sofar))
+
+
+def _seen(held: Tensor, first: int, rows: int, room: int, length: int) -> Tensor:
+    """Return what slots hold, as heads of rows: (rows, H, length, D), not copied."""
+    _, heads, width = held.shape
+    token = heads * width
+    shape, strides = (rows, heads, length, width), (room * token, width, token, 1)
+    return held.as_strided(shape, strides, first * token)
 
 
 def _part(
