@@ -228,3 +228,26 @@ def test_masked_models_refuse(task: str, world: Any, cli: Cli, tmp_path: Path) -
     found = cli("train", *known, "--out", tmp_path / "p.safetensors")
     assert found.status == 2
     assert "is a masked model" in found.err.splitlines()[-1]
+
+
+def test_what_a_json_schema_is_refused_for_is_one_line(
+    world: Any, cli: Cli, tmp_path: Path
+) -> None:
+    schema, out = tmp_path / "schema.json", tmp_path / "p.safetensors"
+    schema.write_text('{"type": "integer"}', "utf-8")
+    rows = ROOT / "examples" / "generate" / "train.jsonl"
+    about = ["--train", str(rows), "--task", "generate", "--model", world.path("model")]
+    few = ["--length", "2", "--epochs", "1", "--rows", "4", "--out", str(out)]
+    wrong = cli("train", *about, *few, "--json-schema", str(tmp_path / "none.json"))
+    assert wrong.status == 2
+    assert "none.json: cannot be read (No such file" in wrong.err
+    made = cli("train", *about, *few, "--json-schema", str(schema))
+    assert made.status == 2  # its tokenizer has no braces
+    assert "--json-schema cannot be followed: the tokenizer has no tokens" in made.err
+    made = cli("train", *about, *few)
+    assert made.status == 0, made.err
+    schema.write_text('{"type": ', "utf-8")
+    found = cli("predict", str(out), "a film", "--json-schema", str(schema))
+    assert found.status == 2
+    assert found.err.startswith("foreword: --json-schema is no JSON (")
+    assert found.err.count("\n") == 1

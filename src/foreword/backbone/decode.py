@@ -26,9 +26,10 @@ from foreword.backbone.decoding_rules import (
     until_end,
 )
 from foreword.backbone.inside.views import generating_view
+from foreword.backbone.json_rule import FollowsSchema, JsonIsWhole, JsonSchema, check_json_schema
 from foreword.backbone.run.encoder_decoder import decoder_start, encode
 from foreword.backbone.run.inputs import embedder, with_leading
-from foreword.config.settings import setting
+from foreword.config.settings import FILE, setting
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 
@@ -41,8 +42,10 @@ class Decoding:
     are taken. A row is answered alike alone and in any batch. ``repetition_penalty`` counts the
     tokens of the row as the model reads it, each once, and those written so far; virtual tokens
     and learned keys and values are no text. ``stop`` strings end a completion and are not part of
-    it; they are looked for in the completion alone. The draws of sampling follow from ``seed`` and
-    the tokens of the row, so that rows that read alike are answered alike.
+    it; they are looked for in the completion alone. With ``json_schema``, the text of a JSON
+    schema, a completion is JSON that obeys it, unless ``max_new_tokens`` cut it off. The draws of
+    sampling follow from ``seed`` and the tokens of the row, so that rows that read alike are
+    answered alike.
     """
 
     max_new_tokens: int = setting(64, help="most tokens of a completion", panel="decoding")
@@ -58,6 +61,13 @@ class Decoding:
     )
     stop: tuple[str, ...] = setting((), help="texts that end a completion", panel="decoding")
     seed: int = setting(0, help="seed of rows, starts and order")
+    json_schema: str | None = setting(
+        None,
+        help="a file with the JSON schema that completions obey",
+        panel="decoding",
+        values=FILE,
+        optional=True,
+    )
 
     def check(self) -> None:
         """Raise UserError for values out of range."""
@@ -68,6 +78,10 @@ class Decoding:
             raise UserError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
         if self.repetition_penalty <= 0:
             raise UserError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
+        if self.json_schema is not None:
+            check_json_schema(self.json_schema)
+            if self.beams > 1:
+                raise UserError("`json_schema` goes without beams; leave one of the two out")
 
 
 def decode(
@@ -132,6 +146,11 @@ def continuations(
     stops = StoppingCriteriaList()
     if decoding.stop:
         stops.append(StopTexts(backbone.text, decoding.stop, ready.skipped))
+    if decoding.json_schema is not None:
+        schema = JsonSchema(decoding.json_schema, backbone.text.tokenizer, backbone.ends)
+        writers = [schema.begin() for _ in rows]
+        rules.append(FollowsSchema(writers))
+        stops.append(JsonIsWhole(writers))
     model: Any = ready.model
     draws = DrawsByRow(seeds, backbone.device) if decoding.temperature > 0 else nullcontext()
     with torch.no_grad(), draws:

@@ -24,6 +24,7 @@ from foreword.cli.common import (
 from foreword.cli.completion import File
 from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
+from foreword.cli.words import json_schema_of
 from foreword.data.bad_rows import BadRows, OnBad, refuse
 from foreword.data.folder import TEST
 from foreword.data.row import Row
@@ -50,6 +51,9 @@ def predict(
         Path | None, Parameter(help="the rows with their answers: a .csv, .tsv or .jsonl file")
     ] = None,
     min_probability: MinProbability = None,
+    json_schema: Annotated[
+        File | None, Parameter(help="a file with the JSON schema that answers obey")
+    ] = None,
     interactive: Annotated[
         bool, Parameter(help="answer line after line of what is typed, or comes in a pipe")
     ] = False,
@@ -91,6 +95,9 @@ def predict(
             check_writable(out, (row.fields for row in read))
         deque(read, maxlen=0)  # to its end, for a row that cannot be read
     tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
+    schema = None if json_schema is None else json_schema_of(json_schema)
+    if schema is not None:
+        tuned = tuned.decoding(json_schema=schema)
     least = least_of(tuned, min_probability)
     if texts:
         rows = rows_of(texts, tuned.bound)
@@ -106,7 +113,7 @@ def predict(
             tuned,
             lambda: reading.iterate(str(data), TEST, later) if again else rows,
             out,
-            settings=_settings(prompt, tuned.bound, skip_bad=reading.skip_bad),
+            settings=_settings(prompt, tuned.bound, schema, skip_bad=reading.skip_bad),
             like=data,
             columns=reading.named,
             least=least,
@@ -158,9 +165,13 @@ def _answered(
     return Answered(len(rows), cut, blank, len(rows) - len(answers), called), lines, found
 
 
-def _settings(prompt: str | Path, bound: Bound, *, skip_bad: bool) -> dict[str, Any]:
+def _settings(
+    prompt: str | Path, bound: Bound, schema: str | None, *, skip_bad: bool
+) -> dict[str, Any]:
     """Return what answers depend on, besides the rows, so that other ones are not continued."""
+    about = {} if schema is None else {"json_schema": schema}
     return {
+        **about,
         "prompt": hashlib.sha256(Path(prompt).read_bytes()).hexdigest(),
         "model": bound.backbone.fingerprint,
         "dtype": str(bound.backbone.dtype),

@@ -15,6 +15,7 @@ from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import (
     ESCAPED,
     flag,
+    json_schema_of,
     parse_anchors,
     parse_labels,
     parse_numbers,
@@ -156,6 +157,8 @@ def merged(flags: Any, file: Path | None) -> dict[str, Any]:
         value = getattr(flags, each.name)
         if value is not None:
             given[each.name] = unescaped(value) if each.name in ESCAPED else value
+    if isinstance(schema := given.get("json_schema"), str):
+        given["json_schema"] = json_schema_of(schema)
     return given
 
 

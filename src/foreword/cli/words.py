@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from foreword.errors import UserError
@@ -24,6 +25,21 @@ def unescaped(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("\\n", "\n")
     return [unescaped(each) for each in value]
+
+
+def json_schema_of(given: str) -> str:
+    """Return the text of a JSON schema: of the file of this name, or as it is given.
+
+    Raises UserError for a file that cannot be read.
+    """
+    if given.lstrip().startswith("{"):
+        return given
+    try:
+        return Path(given).read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"--json-schema {given}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"--json-schema {given}: is not UTF-8 text; save it so") from None
 
 
 def parse_labels(words: Sequence[str]) -> dict[str, Any]:

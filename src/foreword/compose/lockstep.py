@@ -49,6 +49,11 @@ class TextFusion:
                         f"prompt {number} decodes with {name} {getattr(decoding, name):g}; an "
                         "ensemble decodes greedily: tune its members without"
                     )
+            if decoding.json_schema is not None:
+                raise UserError(
+                    f"prompt {number} decodes with json_schema; an ensemble decodes freely: tune "
+                    "its members without"
+                )
             for name in ("max_new_tokens", "stop"):
                 if getattr(decoding, name) != getattr(own[0], name):
                     raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -137,12 +138,15 @@ class Prompt:
     def decoding(self, **settings: Any) -> Prompt:
         """Return the prompt with other settings of :class:`Decoding`, such as ``beams=4``.
 
-        Raises UserError for unknown ones, and for a task that writes no text.
+        A ``json_schema`` may be a dict. Raises UserError for unknown settings, and for a task that
+        writes no text.
         """
         usual = getattr(self.task, "decoding", None)
         if not isinstance(usual, Decoding):
             kind, names = name_of(self.task), ", ".join(f"`{name}`" for name in settings)
             raise UserError(f"a task of kind {kind} writes no text; leave out {names}")
+        if isinstance(settings.get("json_schema"), Mapping):
+            settings["json_schema"] = json.dumps(settings["json_schema"])
         changed = from_plain(Decoding, {**plain(usual), **settings}, "decoding")
         task: Any = self.task  # a frozen dataclass, as all tasks are
         return replace(self, task=replace(task, decoding=changed))
