@@ -72,11 +72,10 @@ def predict(
     if interactive:
         if texts or data is not None or out is not None or as_json:
             raise UserError("--interactive reads lines; leave out texts, --data, --out and --json")
-        _converse(prompt, min_probability, model, loading, force=force)
+        _converse(_opened(prompt, json_schema, model, loading, force=force), min_probability)
         return
     if (data is None) == (not texts):
         raise UserError("give texts to answer, or --data F, or --interactive")
-    from foreword.compose.ensemble import load_prompt
     from foreword.evaluation.answer_file import answer_file
     from foreword.prompt.abstain import least_of
     from foreword.prompt.predict import rows_of
@@ -94,10 +93,7 @@ def predict(
         if out is not None:
             check_writable(out, (row.fields for row in read))
         deque(read, maxlen=0)  # to its end, for a row that cannot be read
-    tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
-    schema = None if json_schema is None else json_schema_of(json_schema)
-    if schema is not None:
-        tuned = tuned.decoding(json_schema=schema)
+    tuned = _opened(prompt, json_schema, model, loading, force=force)
     least = least_of(tuned, min_probability)
     if texts:
         rows = rows_of(texts, tuned.bound)
@@ -113,7 +109,7 @@ def predict(
             tuned,
             lambda: reading.iterate(str(data), TEST, later) if again else rows,
             out,
-            settings=_settings(prompt, tuned.bound, schema, skip_bad=reading.skip_bad),
+            settings=_settings(prompt, tuned.bound, skip_bad=reading.skip_bad),
             like=data,
             columns=reading.named,
             least=least,
@@ -165,10 +161,9 @@ def _answered(
     return Answered(len(rows), cut, blank, len(rows) - len(answers), called), lines, found
 
 
-def _settings(
-    prompt: str | Path, bound: Bound, schema: str | None, *, skip_bad: bool
-) -> dict[str, Any]:
+def _settings(prompt: str | Path, bound: Bound, *, skip_bad: bool) -> dict[str, Any]:
     """Return what answers depend on, besides the rows, so that other ones are not continued."""
+    schema = getattr(getattr(bound.task, "decoding", None), "json_schema", None)
     about = {} if schema is None else {"json_schema": schema}
     return {
         **about,
@@ -179,15 +174,21 @@ def _settings(
     }
 
 
-def _converse(
-    prompt: Path, min_probability: str | None, model: str | None, loading: Loading, *, force: bool
-) -> None:
-    """Answer line after line."""
-    from foreword.cli.chat import interactive
+def _opened(
+    prompt: Path, schema: str | None, model: str | None, loading: Loading, *, force: bool
+) -> Answerer:
+    """Open a prompt on its model, to answer by a JSON schema if one is given."""
     from foreword.compose.ensemble import load_prompt
-    from foreword.prompt.abstain import least_of
 
     tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
+    return tuned if schema is None else tuned.decoding(json_schema=json_schema_of(schema))
+
+
+def _converse(tuned: Answerer, min_probability: str | None) -> None:
+    """Answer line after line."""
+    from foreword.cli.chat import interactive
+    from foreword.prompt.abstain import least_of
+
     least = least_of(tuned, min_probability)
     interactive(tuned, least, lambda answer: _line(answer, tuned.bound, least))
 
