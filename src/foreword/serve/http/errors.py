@@ -65,8 +65,10 @@ def of_user_error(error: UserError, param: str | None = None) -> ApiError:
         return ApiError(400, message, param="model", code="wrong_task")
     if isinstance(error, TooLongError):
         return ApiError(400, message, param=error.field, code="context_length_exceeded")
-    if (row := re.match(r"input(?: (\d+))?: ", message)) is not None:
-        param = f"inputs[{int(row[1] or 1) - 1}]" + (f".{error.field}" if error.field else "")
+    if (row := re.match(r"input (\d+)\b", message)) is not None:
+        param = f"inputs[{int(row[1]) - 1}]" + (f".{error.field}" if error.field else "")
+    elif (setting := re.match(r"`(\w+)[`=]", message)) is not None:
+        param = param or setting[1]
     return ApiError(400, message, param=param or error.field)
 
 

@@ -96,7 +96,7 @@ class Guard:
                 await late.response()(scope, receive, sending)
         except Exception as error:  # a fault of the server's own
             own.about["error"] = type(error).__name__
-            self._fault(error)
+            self._fault(own, error)
             if not own.status:
                 await ApiError(500, "the server has a fault").response()(scope, receive, sending)
         finally:
@@ -178,11 +178,13 @@ class Guard:
             **gone,
         )
 
-    def _fault(self, error: Exception) -> None:
+    def _fault(self, own: Passage, error: Exception) -> None:
         """Write where a fault arose, without the values that were there."""
         if self.log is None:
             return
         import traceback
 
         places = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
-        self.log(level="error", event="fault", kind=type(error).__name__, at=places[-8:])
+        self.log(
+            level="error", event="fault", request=own.id, kind=type(error).__name__, at=places[-8:]
+        )

@@ -6,6 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from foreword.serve.http.errors import ApiError
 from foreword.serve.http.reading import StrictRequest, StrictRoute
@@ -47,9 +49,11 @@ def prompt_routes(service: Service) -> APIRouter:
         """
         prompts = service.ready().prompts
         if request.headers.get("content-type", "").startswith("application/json"):
-            given = PromptBody.model_validate(
-                await StrictRequest(request.scope, request.receive).json()
-            )
+            body = await StrictRequest(request.scope, request.receive).json()
+            try:
+                given = PromptBody.model_validate(body)
+            except ValidationError as error:
+                raise RequestValidationError(error.errors()) from None
             source = await run_in_threadpool(prompts.inside, given.file)
             number = await run_in_threadpool(prompts.add, given.name, source)
             return {"id": given.name, "object": "prompt", "version": number}
