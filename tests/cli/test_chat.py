@@ -1,4 +1,4 @@
-"""``foreword chat`` and ``predict --interactive``: a line in, a line out, and turns that are kept."""
+"""``foreword chat`` and ``predict --interactive``: a line in, a line out, turns that are kept."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from serve.serving import ADMIN, KEY, Served
 HOSTILE: list[Any] = [
     None, True, 0, -1, 2**63, 10**30, 1e308, 0.5, "", " ", "\0", "a\u202e", "💥" * 9, "../../etc",
     "write", "talk", "sort", "model", "write@1", "write+soft", "x" * 3000, [], [[]], {}, {"": ""},
-    [None],    {"role": "user", "content": "a"}, [{"role": "user", "content": "a"}], ["a", 1], "{{7*7}}",
+    [None], {"role": "user", "content": "a"}, [{"role": "user", "content": "a"}], ["a", 1],
 ]  # fmt: skip
 PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/predict", "/v1/prompts", "/v1/models")
 FIELDS = (
@@ -84,10 +84,10 @@ def described(server: Served, count: int, number: int = 0) -> Iterator[int]:
             suppress_health_check=list(HealthCheck),
         )
         @given(case=operation.as_strategy())
-        def ask(case: Any, statuses: list[int] = statuses) -> None:
+        def ask(case: Any) -> None:
             found = case.call(base_url=server.url, headers=headers, timeout=120)
             assert found.status_code < 500, (case.as_curl_command(), found.text)
-            statuses.append(found.status_code)
+            statuses.append(found.status_code)  # noqa: B023
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
