@@ -81,6 +81,26 @@ def test_several_labels_are_scored_apart_as_a_pipeline_does(tmp_path: Path) -> N
         assert answer["probabilities"] == pytest.approx(chances, rel=1e-3, abs=1e-5)
 
 
+def test_a_head_of_one_number_scores_as_a_pipeline_does(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "bert", id2label={0: "x"}, problem_type="regression")
+    base = fw.load(folder)
+    rows = [fw.Row({"text": t, "label": n}, "r") for t, n in zip(TEXTS, (-90, 90), strict=True)]
+    bound = fw.Score(regression=True).complete(rows, base).bind(base)
+    found = [each["score"] for each in bound.predict(rows, NOTHING)]
+    asked = pipeline("text-classification", folder, function_to_apply="none")(TEXTS)
+    assert found == pytest.approx([each["score"] for each in asked], rel=1e-3)
+    assert found[0] != pytest.approx(found[1])
+    under = fw.Head(head_start="model").build(bound, rows, 0)()
+    again = [each["score"] for each in bound.with_head().predict(rows, under)]
+    assert again == pytest.approx(found, rel=1e-4)
+    prompt = fw.tune(base, fw.Score(regression=True), "prefix", rows * 2, rows, epochs=1)
+    assert prompt.injection.head is None
+    for task in (fw.Score(), fw.Classify(labels={"a": "a", "b": "b"})):
+        plain = task.complete(rows, base).bind(base)
+        with pytest.raises(UserError, match="gives one number; use `task=score` with `regr"):
+            plain.predict(rows, NOTHING)
+
+
 def test_a_prefix_learns_against_the_models_own_head(tmp_path: Path) -> None:
     base = fw.load(saved(tmp_path, "bert"))
     prompt = fw.tune(base, "classify", "prefix", ROWS, ROWS, epochs=1)
@@ -97,8 +117,8 @@ def test_a_head_is_never_left_out_in_silence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a trained head for good, bad, so so, and the task has"):
         fw.Classify().complete(others, base).bind(base).predict(others, NOTHING)
     fw.tune(base, "classify", "head", others, others, epochs=1)  # a head of its own
-    with pytest.raises(UserError, match="its trained head gives one number"):
-        fw.load(saved(tmp_path / "n", "bert", id2label={0: "x"}, problem_type="regression"))
+    with pytest.raises(UserError, match="its trained head gives 3 numbers, which no task reads"):
+        fw.load(saved(tmp_path / "n", "bert", problem_type="regression"))
 
 
 def test_a_head_begins_as_the_trained_one(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit, log_softmax, softmax
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from torch import Tensor
 
 import contract
@@ -24,12 +24,15 @@ from foreword.methods.parts.probes import KnownStates
 from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
+from foreword.prompt.prompt import Prompt
+from foreword.reporter import SILENT
 from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
 from foreword.tasks.multilabel import Multilabel
 from foreword.tasks.relate import Relate
 from foreword.tasks.score import Score
 from foreword.tasks.tag import Tag
+from foreword.training.tune import tune
 from oracles import get
 
 TEXTS = ["a good film", "bad", "it was so bad", "fine and good", "the film", "so good it was"]
@@ -145,6 +148,40 @@ def test_a_number_is_fitted_as_its_two_anchors() -> None:
     assert answers(bound, made, "score") == pytest.approx(want.tolist(), abs=2e-3)
     with pytest.raises(UserError, match="`head_start=ridge`: a score is the mean of its anchors"):
         built(Head(head_start="ridge"), task, rows)
+
+
+def test_a_number_is_fitted_as_the_best_ridge_regression() -> None:
+    numbers = [0.0, 1.0, 0.25, 2.0, 1.5, 0.5]
+    rows = [Row({"text": t, "label": n}, "F:1") for t, n in zip(TEXTS, numbers, strict=True)]
+    task = Score(template="{text} :", regression=True).complete(rows, get("llama"))
+    bound, made = built(Head(head_start="ridge"), task, rows)
+    assert made.head is not None
+    assert made.head.weight.shape[0] == 1
+    z = features(states(bound, rows=rows))
+    model = RidgeCV(alphas=probes.PENALTIES).fit(z, np.array(numbers) / 2)
+    want = 2 * model.predict(z).clip(0, 1)
+    assert answers(bound, made, "score") == pytest.approx(want.tolist(), abs=1e-3)
+    items = [bound.with_head().dev_example(row, 100) for row in rows]
+    logits = torch.tensor([[0.5], [0.25], [2.0], [0.0], [-1.0], [0.1]])
+    headed = bound.with_head()
+    errors = [(x - n / 2) ** 2 for x, n in zip(logits[:, 0].tolist(), numbers, strict=True)]
+    assert headed.losses(logits, items).tolist() == pytest.approx(errors)
+    scores = np.clip(2 * logits[:, 0].numpy(), 0, 2)
+    total, count = headed.dev_counts(logits, items)
+    assert (total, count) == (pytest.approx(-np.square(scores - numbers).sum()), 6)
+    for start in ("logistic", "words"):
+        with pytest.raises(UserError, match=f"`head_start={start}`: a head of one number has no"):
+            built(Head(head_start=start), task, rows)
+
+
+def test_a_number_is_learned_and_kept(tmp_path: Any) -> None:
+    rows = [Row({"text": t, "label": len(t)}, "F:1") for t in TEXTS]
+    settings = {"template": "{text} :", "regression": True, "head_start": "ridge", "epochs": 2}
+    prompt = tune(get("llama"), "score", "head", rows, rows, report=SILENT, **settings)
+    again = Prompt.load(prompt.save(tmp_path / "p.safetensors"), get("llama"))
+    assert again.predict(TEXTS) == prompt.predict(TEXTS)
+    task = prompt.bound
+    assert task.score(rows, task.predict(rows, prompt.injection), 0)["pearson"] > 0.9
 
 
 def test_tags_and_relations_are_classes_too() -> None:

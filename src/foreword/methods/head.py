@@ -35,7 +35,8 @@ class Head:
     Kumar et al. 2022, arXiv:2202.10054): "prototypes" is the nearest class mean (after Cui et al.
     2022, arXiv:2203.09770, without their learned projection), "ridge" a ridge regression with the
     penalty that is best for rows left out, and "logistic" a logistic regression. Labels that a row
-    may have several of are fitted one by one. "model" is the trained head of an encoder's folder.
+    may have several of are fitted one by one, and a score that is one number (``regression``) by
+    "ridge" alone. "model" is the trained head of an encoder's folder.
     """
 
     rate: float = setting(1e-3, help="learning rate")
@@ -67,6 +68,11 @@ class Head:
             raise UserError(
                 "`method=head`: the task has no classes to score; leave it out, or use "
                 "`task=classify`"
+            )
+        if task.classes == 1 and self.head_start not in ("random", "ridge", "model"):
+            raise UserError(
+                f"`head_start={self.head_start}`: a head of one number has no classes; use "
+                "`head_start=ridge`"
             )
         if not self.head_temperature > 0:
             raise UserError(f"`head_temperature={self.head_temperature:g}`: give one above 0")

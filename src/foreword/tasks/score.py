@@ -21,6 +21,7 @@ from foreword.tasks.base import Task
 from foreword.tasks.classify import template_for
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling
+from foreword.tasks.labels.regression import Regression
 from foreword.tasks.labels.similar_pair import SimilarPair
 from foreword.tasks.objective import Encoded
 from foreword.tasks.rules import number_of
@@ -36,7 +37,8 @@ class Score(Task):
     given. Rows of more than ``max_length`` tokens lose text on the side ``truncate``; of
     each field no more than its first ``input_window`` tokens are read.
 
-    On an encoder the score of two texts is how alike they are (labels/similar_pair.py).
+    On an encoder the score of two texts is how alike they are (labels/similar_pair.py). With a head
+    ``regression`` makes it one output (labels/regression.py).
     """
 
     template: str | None = setting(
@@ -46,6 +48,9 @@ class Score(Task):
     high: float | None = setting(None, help="the highest number of a score; else that of the rows")
     anchors: Mapping[str, float] | None = setting(
         None, help="number or word=number ...: the words that a score is read off"
+    )
+    regression: bool = setting(
+        False, help="a head gives the number itself, and not the chances of the anchors"
     )
     text_field: str = setting(
         "text", help="the field that {text} reads in the template", optional=True
@@ -97,6 +102,8 @@ class Score(Task):
         ordered = sorted(self.anchors.items(), key=lambda pair: pair[1])
         words = {str(number): word for word, number in ordered}
         labelling = Anchors(tuple(words), self.label_field, tuple(numbers))
+        if self.regression:
+            return Regression(self, backbone, labelling, words)
         made = Classifier(self, backbone, labelling, words)
         if backbone.is_encoder and len(made.fields) == 2:
             return SimilarPair(self, backbone, labelling, words)

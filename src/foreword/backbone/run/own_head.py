@@ -33,11 +33,21 @@ class OwnHead:
     path: str
     several: bool
 
+    @property
+    def is_number(self) -> bool:
+        """Whether it gives one number, and no labels."""
+        return len(self.labels) < 2
+
     def scores(self, labels: Sequence[Sequence[str]], name: str, none: str | None) -> ClassHead:
         """Return the head for the labels of a task, each by its names, in their order.
 
         ``none`` is the label that stands for no label. Raises UserError where they are others.
         """
+        if self.is_number:
+            raise UserError(
+                f"the trained head of {name} gives one number; use `task=score` with "
+                "`regression=true`, or train a head of its own with a method that ends in `+head`"
+            )
         if self.several != (none is not None):
             fitting = "task=multilabel" if self.several else "task=classify"
             raise UserError(f"the trained head of {name} is of `{fitting}`; train one with `head`")
@@ -77,10 +87,10 @@ def find_own_head(model: PreTrainedModel, name: str) -> OwnHead | None:
     ids = torch.tensor([[3, 4, 5, 6]], device=model.device)
     config: Any = model.config
     labels = tuple(str(config.id2label[number]) for number in range(config.num_labels))
-    if config.problem_type == "regression" or len(labels) < 2:
+    if config.problem_type == "regression" and len(labels) > 1:
         raise UserError(
-            f"cannot load {name!r}: its trained head gives one number, which no task reads; "
-            "foreword runs heads that score two or more labels"
+            f"cannot load {name!r}: its trained head gives {len(labels)} numbers, which no task "
+            "reads; foreword runs heads that score labels, or give one number"
         )
     states, scores = model.base_model(input_ids=ids).last_hidden_state[0], model(ids).logits[0]
     pooled: dict[PoolingMode, Tensor]

@@ -115,10 +115,10 @@ def fitted(
     """
     if scale is not None and start != "prototypes":
         raise UserError(f"`head_start={start}`: is a linear layer; use `head_form=linear`")
-    if start == "ridge" and isinstance(task.task, Score):
+    if start == "ridge" and isinstance(task.task, Score) and task.classes > 1:
         raise UserError(
             "`head_start=ridge`: a score is the mean of its anchors under their probabilities, "
-            "which is no linear layer; use `head_start=logistic`"
+            "which is no linear layer; use `head_start=logistic`, or `regression=true`"
         )
     known = known_states(start, task, rows, beside)
     device = task.backbone.device
@@ -149,6 +149,8 @@ def known_states(
             injection = beside.training_on(numbers, torch.Generator().manual_seed(0))
         items, states = states_of_rows(headed, [rows[n] for n in numbers], injection)
     shares, none = headed.class_shares(items)
+    if task.classes == 1:
+        return KnownStates(torch.cat(states).double(), shares.double(), number=True)
     held = shares.sum(0)
     lacking = [
         name

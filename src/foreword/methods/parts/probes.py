@@ -24,11 +24,12 @@ SCALES = np.logspace(-0.5, 2.5, 25)
 
 @dataclass(frozen=True, eq=False)
 class KnownStates:
-    """States of rows whose classes are known, in float64."""
+    """States of rows whose classes are known, in float64; or the ``number`` of each, (N, 1)."""
 
     states: Tensor  # (N, width)
     shares: Tensor  # (N, C)
     none: int | None = None
+    number: bool = False
 
     @property
     def labels(self) -> list[int]:
@@ -79,11 +80,12 @@ def cosine_prototypes(known: KnownStates) -> Tensor:
 
 
 def ridge(known: KnownStates) -> tuple[Tensor, Tensor]:
-    """Return a ridge regression on the classes' shares, as scores.
+    """Return a ridge regression on the classes' shares, as scores, or on the number.
 
     The penalty, and what the outputs are multiplied by to be log-odds, have the least cross entropy
     of the rows when each is left out. The outputs without a row's own influence have a closed form:
-    ``y - (y - f) / (1 - h)``, h the row's own entry in the hat matrix (Allen 1974, PRESS).
+    ``y - (y - f) / (1 - h)``, h the row's own entry in the hat matrix (Allen 1974, PRESS). Of a
+    number they have the least squared error.
     """
     features, _, _ = known.features()
     held = known.shares[:, known.labels]
@@ -99,8 +101,8 @@ def ridge(known: KnownStates) -> tuple[Tensor, Tensor]:
         rest = goal - middle - left @ (shrunk[:, None] * along)
         own = (left.square() @ shrunk + 1 / len(goal)).clamp(max=1 - 1e-9)
         outputs = goal - rest / (1 - own)[:, None]
-        for scale in SCALES:
-            loss = _cross_entropy(scale * outputs, held, alone=known.none is not None)
+        for scale in (1.0,) if known.number else SCALES:
+            loss = _loss(scale * outputs, held, known)
             best = min(best, (loss, float(penalty), float(scale)))
     _, penalty, scale = best
     weight = scale * (right.T @ ((size / (size.square() + penalty))[:, None] * along)).T
@@ -138,7 +140,10 @@ def _means(features: Tensor, shares: Tensor) -> Tensor:
     return shares.T @ features / shares.sum(0)[:, None]
 
 
-def _cross_entropy(scores: Tensor, held: Tensor, *, alone: bool) -> float:
-    if alone:
-        return float(F.binary_cross_entropy_with_logits(scores, held))
-    return float(-(held * F.log_softmax(scores, 1)).sum(1).mean())
+def _loss(outputs: Tensor, held: Tensor, known: KnownStates) -> float:
+    """Return the squared error of a number, or the cross entropy of scores."""
+    if known.number:
+        return float((outputs - held).square().mean())
+    if known.none is not None:
+        return float(F.binary_cross_entropy_with_logits(outputs, held))
+    return float(-(held * F.log_softmax(outputs, 1)).sum(1).mean())

@@ -138,7 +138,11 @@ class Classifier(LabelExamples):
             for n in range(count):
                 if owners[n] == part:
                     scores[n] = calibrate(scores[n], blank)
-        return [{**self.labelling.answer_of(scores[n]), "cut": truncated[n]} for n in range(count)]
+        return [{**self.answer_of(scores[n]), "cut": truncated[n]} for n in range(count)]
+
+    def answer_of(self, scores: Tensor) -> dict[str, Any]:
+        """Return a row's answer from its log-probabilities, (slots, labels), by the labelling."""
+        return self.labelling.answer_of(scores)
 
     def score(
         self, rows: Sequence[Row], predictions: Sequence[Mapping[str, Any]], seed: int
