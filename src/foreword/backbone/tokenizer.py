@@ -130,6 +130,21 @@ class Text:
         last = len(text) if stop == len(places) - 2 else min(places[stop][1], places[stop + 1][0])
         return text[first : max(first, last)]
 
+    def placed(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the ids of ``text``, and from where to where in it each one stands.
+
+        Raises UserError for a tokenizer that does not tell.
+        """
+        if not self.tokenizer.is_fast:
+            raise UserError(
+                "the tokenizer does not tell where a token stands; save the folder with a fast one "
+                "(`AutoTokenizer.from_pretrained(...).save_pretrained(...)`)"
+            )
+        read = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        return [self._checked(token) for token in read["input_ids"]], list(read["offset_mapping"])
+
     def continuation(self, left: str, text: str) -> list[int]:
         """Return the ids of ``text`` as they follow ``left``.
 

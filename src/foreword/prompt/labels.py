@@ -131,7 +131,7 @@ def _with_row(
     """Return the prompt with one more row in its head, and the rows of the new label."""
     old = prompt.bound
     assert isinstance(old, Classifier)
-    if old.labelling.slot_template:
+    if old.answer == "tags":
         raise UserError(f"{prompt.where}: tags words, and its head takes no further tag; tune it")
     bound = made.task.bind(old.backbone).with_head()
     assert isinstance(bound, Classifier)

@@ -19,10 +19,11 @@ from foreword.metrics.spans import follows, is_bio, span_scores, spans, tagging
 from foreword.tasks.gold import check_tags, tags_of, texts_of, words_in
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling, LabelTask
+from foreword.tasks.labels.token_tags import TokenTagger
 from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.objective import Encoded, mean
 from foreword.tasks.templates.layout import with_space
-from foreword.tasks.templates.template import Template
+from foreword.tasks.templates.template import Template, literal
 from foreword.tasks.words import words_of
 
 TAG_WORDS = {
@@ -64,7 +65,8 @@ class Tag(LabelTask):
     ``labels`` maps each tag to its word or words, None takes the tags that occur in the rows. Tags
     of the BIO scheme are decoded so that they are valid, and scored by their spans.
     A sentence is never cut: one that does not fit is refused. Words and tags are lists, or texts
-    that are parted at white space.
+    that are parted at white space. On an encoder there is no ``word_template``: a tag is scored on
+    the state of its word (labels/token_tags.py).
     """
 
     template: str | None = setting(
@@ -91,8 +93,9 @@ class Tag(LabelTask):
         """Return the task with the tags of the rows and templates, where none are given."""
         template, each, labels = self.template, self.word_template, self.labels
         if template is None:
-            template = f"{{{self.token_field}}}"
-        if each is None:
+            start = "" if backbone.pooling is None else literal(backbone.pooling.prompt)
+            template = f"{start}{{{self.token_field}}}"
+        if each is None and not backbone.is_encoder:
             each = "\n{left}{word}:" + (" [mask]" if backbone.fills_masks else "")
         if labels is None:
             tags = {tag for row in rows for tag in tags_of(row, self.tag_field)}
@@ -106,18 +109,22 @@ class Tag(LabelTask):
 
     def bind(self, backbone: Backbone) -> Classifier:
         """Return the task on a backbone; labels and templates must be known by now."""
+        names = tuple(self.labels or ())
+        metric = "span_f1" if is_bio(names) else "accuracy"
         if backbone.is_encoder:
-            raise UserError(
-                f"{backbone.name} is an encoder, which writes no tags; use a language model"
-            )
+            if self.word_template is not None:
+                raise UserError(
+                    f"`word_template`: {backbone.name} is an encoder, which reads the words "
+                    "themselves; leave it out"
+                )
+            read = Tags(names, self.token_field, self.tag_field, metric)
+            return TokenTagger(self, backbone, read, self.labels)
         if self.word_template is None:
             raise UserError("a tagging needs a word_template; give one, or rows")
         if Template.parse(self.word_template).soft:
             raise UserError("word_template: [soft] stands before all words; put it in `template`")
         if Template.parse(self.word_template).roles:
             raise UserError("word_template: roles stand before all words; put them in `template`")
-        names = tuple(self.labels or ())
-        metric = "span_f1" if is_bio(names) else "accuracy"
         labelling = Tags(names, self.token_field, self.tag_field, metric, self.word_template)
         return Classifier(self, backbone, labelling, self.labels)
 
