@@ -23,7 +23,7 @@ class Regression(Classifier):
     """
 
     @property
-    def classes(self) -> int:
+    def classes(self) -> int:  # type: ignore[override]
         """The outputs of a head: 1."""
         return 1
 
