@@ -21,6 +21,8 @@ from foreword.backbone.decode import Decoding, decode
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Mixture
 from foreword.reporter import SILENT
+from foreword.serve.engine import Engine
+from foreword.serve.request import Sampling
 from foreword.tasks.generate import Generate
 from quick import first
 from toys import rows
@@ -77,6 +79,20 @@ def test_rows_of_several_prompts_obey_it_together() -> None:
     found = decode(base, ROWS, Mixture(parts, [0, 1, 1]), UNDER)
     assert set(found) <= ALL
     assert found[1:] == decode(base, ROWS[1:], parts[1], UNDER)
+
+
+def test_the_engine_obeys_it_beside_rows_that_write_freely() -> None:
+    base, free = get(), Decoding(max_new_tokens=9)
+    under = Sampling(max_new_tokens=200, json_schema=UNDER.json_schema)
+    with Engine(base) as engine:
+        bound = [engine.generate(row, None, under) for row in ROWS]
+        loose = [engine.generate(row, None, Sampling(max_new_tokens=9)) for row in ROWS]
+        found = [ticket.result(60) for ticket in bound]
+        assert [each.text for each in found] == decode(base, ROWS, NOTHING, UNDER)
+        assert {each.finish for each in found} == {"stop"}
+        assert [t.result(60).text for t in loose] == decode(base, ROWS, NOTHING, free)
+        with pytest.raises(UserError, match="Invalid type: objekt"):
+            engine.generate(ROWS[0], None, Sampling(json_schema='{"type": "objekt"}'))
 
 
 def test_what_is_too_long_is_cut_off() -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.json_rule import JsonSchema
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
@@ -105,6 +106,9 @@ class Engine:
             check_whole(request)
         elif (need := len(ids) + sampling.max_new_tokens) > self._rows.pool.tokens:
             raise UserError(f"a row of {need} tokens needs more than all slots have (`tokens`)")
+        elif sampling.json_schema is not None and grammar is None:
+            text, ends = self.backbone.text, self.backbone.ends
+            request.grammar = JsonSchema(sampling.json_schema, text.tokenizer, ends).begin()
         self._submit(request)
         self._requests += 1
         return request.ticket

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -36,7 +37,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
     "parallel_tool_calls": (None, True, False),
-    "response_format": (None, {"type": "text"}),
     "modalities": (None, ["text"]),
     "audio": (None,),
     "prediction": (None,),
@@ -119,6 +119,34 @@ class Message(Strict):
         return {"role": "system" if self.role == "developer" else self.role, "content": content}
 
 
+class JsonSchemaFormat(Strict):
+    """A JSON schema by OpenAI's names; ``strict`` or not, answers obey it."""
+
+    name: str
+    schema_: dict[str, Any] = Field(alias="schema")
+    description: str | None = Field(None, description="is not used")
+    strict: bool | None = Field(None, description="is not used")
+
+
+class ResponseFormat(Strict):
+    """What an answer is: any text, any JSON object, or JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> ResponseFormat:
+        if (self.type == "json_schema") is (self.json_schema is None):
+            raise ValueError("`json_schema` goes with the type json_schema, and with no other")
+        return self
+
+    def schema_text(self) -> str | None:
+        """Return the JSON schema that answers obey, None where they may be any text."""
+        if self.type == "json_object":
+            return '{"type": "object"}'
+        return None if self.json_schema is None else json.dumps(self.json_schema.schema_)
+
+
 class ChatBody(TextBody):
     """A conversation that the assistant goes on with."""
 
@@ -126,6 +154,7 @@ class ChatBody(TextBody):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
 
     @field_validator("messages")
     @classmethod
@@ -136,8 +165,10 @@ class ChatBody(TextBody):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of sampling that are given."""
-        most = self.max_completion_tokens
-        return super().settings() | ({} if most is None else {"max_new_tokens": most})
+        schema = None if self.response_format is None else self.response_format.schema_text()
+        more = {"max_new_tokens": self.max_completion_tokens, "json_schema": schema}
+        given = {name: value for name, value in more.items() if value is not None}
+        return super().settings() | given
 
 
 class PredictBody(Strict):
