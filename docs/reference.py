@@ -32,6 +32,7 @@ GROUPS = {
     "scikit-learn": "sklearn.PromptClassifier",
     "Recurrent models": "pretrain Pretrained Pretraining",
     "Hearing how a run goes": "Reporter Terminal SILENT UserError",
+    "Serving": "Engine Sampling Piece",
     "Below the surface": "Backbone Injection Example register",
 }
 """Every public name, under the title that it stands below."""

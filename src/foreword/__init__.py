@@ -71,6 +71,9 @@ if TYPE_CHECKING:
     from foreword.recurrent.streams import Pretraining as Pretraining
     from foreword.reporter import SILENT as SILENT
     from foreword.reporter import Reporter as Reporter
+    from foreword.serve.engine import Engine as Engine
+    from foreword.serve.request import Piece as Piece
+    from foreword.serve.request import Sampling as Sampling
     from foreword.tasks.answer import Answer as Answer
     from foreword.tasks.chat import Chat as Chat
     from foreword.tasks.classify import Classify as Classify
@@ -111,6 +114,7 @@ _HOMES = {
     "Decoding": "backbone.decode",
     "Deep": "methods.deep",
     "Demonstrations": "evaluation.runs",
+    "Engine": "serve.engine",
     "Ensemble": "compose.ensemble",
     "Entry": "evaluation.comparison",
     "Evaluation": "evaluation.evaluation",
@@ -126,6 +130,7 @@ _HOMES = {
     "Model": "evaluation.runs",
     "Multilabel": "tasks.multilabel",
     "PTuning": "methods.ptuning",
+    "Piece": "serve.request",
     "Prefix": "methods.prefix",
     "Pretrained": "recurrent.pretrain",
     "Pretraining": "recurrent.streams",
@@ -138,6 +143,7 @@ _HOMES = {
     "Row": "data.row",
     "Run": "evaluation.runs",
     "SILENT": "reporter",
+    "Sampling": "serve.request",
     "Score": "tasks.score",
     "SelfStudy": "compression.self_study",
     "Several": "methods.parts.several",

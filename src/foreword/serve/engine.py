@@ -6,23 +6,21 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import fields
-from functools import partial
 from typing import Any, TypeVar
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.json_rule import JsonSchema
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.injection import NOTHING, Injection, Mixture
+from foreword.injection import NOTHING, Injection
 from foreword.prompt.answerer import Answerer
 from foreword.prompt.prompt import Prompt
+from foreword.serve.answers import answers
 from foreword.serve.held import HeldPrompts
 from foreword.serve.loop import Loop
 from foreword.serve.request import Grammar, Piece, Request, Sampling, Ticket
 from foreword.serve.states import Reading, ReadingBackbone
 from foreword.serve.whole import alike, check_whole, decode_whole, read_whole
-from foreword.tasks.progress import report_by_row
 from foreword.tasks.registry import name_of
 from foreword.tasks.texts.generator import Generator
 
@@ -122,44 +120,7 @@ class Engine:
     ) -> Future[list[dict[str, Any]]]:
         """Answer rows by the prompt's own task, one object each, as ``prompt.answers`` does."""
         self._check_open()
-        return self._pool.submit(self._answers, prompt, list(rows), progress)
-
-    def _answers(
-        self, prompt: Answerer, rows: Sequence[Row], progress: Callable[[int], None] | None
-    ) -> list[dict[str, Any]]:
-        if not isinstance(prompt, Prompt):  # an ensemble asks its members itself
-            return prompt.answers(rows, progress=progress)
-        bound = self._here(prompt).bound.changed(backbone=self._reading)
-        if isinstance(bound, Generator):
-            bound = bound.changed(decode_rows=partial(self._decode_rows, bound))
-        return bound.predict(rows, prompt.injection, progress=progress)
-
-    def _decode_rows(
-        self,
-        bound: Generator,
-        rows: Sequence[Row],
-        injection: Injection | Mixture,
-        before: str,
-        owners: Sequence[int],
-        progress: Callable[[int], None] | None,
-    ) -> tuple[list[str], list[bool]]:
-        """Decode rows as ``Generator.decode_rows`` does, each as a request."""
-        examples, truncated = bound.lay_out(rows, injection, before=before)
-        mixture, decoding = Mixture.of(injection, len(rows)), bound.decoding(before)
-        how = Sampling(**{f.name: getattr(decoding, f.name) for f in fields(decoding)})
-        tickets = [
-            self._begin(example.ids, mixture.parts[part], how)
-            for example, part in zip(examples, mixture.rows, strict=True)
-        ]
-        report, texts = report_by_row(progress, owners), []
-        for number, ticket in enumerate(tickets):
-            texts.append(bound.answer_of(ticket.result().text))
-            report([number])
-        return texts, truncated
-
-    def _here(self, prompt: Prompt) -> Prompt:
-        """Return a prompt on the engine's backbone; raises UserError where it does not fit."""
-        return prompt if prompt.on is self.backbone else prompt.on_backbone(self.backbone)
+        return self._pool.submit(answers, self._reading, self._begin, prompt, list(rows), progress)
 
     def lay_out(self, prompt: Prompt, row: Row) -> tuple[int, ...]:
         """Return the token ids of a row of a task that writes texts, for :meth:`generate`.
@@ -185,8 +146,16 @@ class Engine:
         """Forget a prompt's keys and values; requests in flight finish on them."""
         self._do(lambda: self._prompts.forget(_injection(prompt)))
 
+    def warm(self) -> None:
+        """Take the memory of all slots now, and not as rows come."""
+        if self._rows is not None:
+            self._do(self._rows.pool.touch)
+
     def _do(self, work: Callable[[], object]) -> None:
         """Let the engine's thread do something between steps, and wait for it."""
+        if threading.current_thread() is self._thread:  # who listens to a piece asks
+            work()
+            return
         done: Future[None] = Future()
 
         def run() -> None:

@@ -91,6 +91,13 @@ class Pool:
         """The tokens of all slots that are taken."""
         return sum(slab.room * (slab.count - len(slab.free)) for slab in self.slabs)
 
+    def touch(self) -> None:
+        """Take the memory of all slots that nothing was written to yet."""
+        for first, size in self._gaps:
+            for held in self.site_slots.values():
+                held.keys[first : first + size] = 0
+                held.values[first : first + size] = 0
+
     def take(self, need: int) -> Slot | None:
         """Take a slot for a row of ``need`` tokens; None while there is none."""
         room = min(room_for_tokens(need), self.tokens)

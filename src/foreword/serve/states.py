@@ -65,7 +65,7 @@ class ReadingBackbone(Backbone):
 
     def __init__(self, backbone: Backbone, submit: Callable[[Reading], None]) -> None:
         self.__dict__.update(vars(backbone))
-        self.submit = submit
+        self.own, self.submit = backbone, submit
 
     def states(
         self,
