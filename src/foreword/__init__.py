@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from foreword.injection import Injection as Injection
     from foreword.methods.adapter import Adapter as Adapter
     from foreword.methods.attempt import Attempt as Attempt
+    from foreword.methods.auto import Auto as Auto
     from foreword.methods.cartridge import Cartridge as Cartridge
     from foreword.methods.context import Context as Context
     from foreword.methods.deep import Deep as Deep
@@ -102,6 +103,7 @@ _HOMES = {
     "Attempt": "methods.attempt",
     "Augment": "augmentation.rounds",
     "Augmented": "augmentation.augment",
+    "Auto": "methods.auto",
     "Backbone": "backbone.backbone",
     "BadRows": "data.bad_rows",
     "Cartridge": "methods.cartridge",

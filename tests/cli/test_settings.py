@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,9 @@ from foreword.cli.run_file import read_mapping
 from foreword.cli.settings import settings, task_alone
 from foreword.cli.words import columns, parse_labels
 from foreword.errors import UserError
+from foreword.methods.auto import Auto
+from foreword.methods.head import Head
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import METHODS
 from foreword.methods.soft import Soft
@@ -47,7 +49,7 @@ def test_a_flag_says_whose_it_is() -> None:
     assert FLAGS["label_field"].panel == "Task"
     assert FLAGS["rate"].panel == "Training"
     assert FLAGS["rate"].help == "learning rate; else the method's own"
-    assert FLAGS["method"].help.endswith(f": {', '.join(METHODS)}")
+    assert FLAGS["method"].help.endswith(f": auto, {', '.join(METHODS)}")
     assert (FLAGS["rank"].default, FLAGS["bottleneck"].default) == ("8", "")
 
 
@@ -72,7 +74,7 @@ def test_a_flag_of_one_task_or_method_says_what_it_is_there() -> None:
 def test_without_settings_everything_is_as_its_configuration_says() -> None:
     made = settings(Flags(), None)
     assert made.task == Classify()
-    assert made.method == Prefix()
+    assert made.method == Auto()
     assert made.training == Training()
     assert made.plain == {name: each.default for name, each in RUN.items()}
 
@@ -97,7 +99,7 @@ def test_flags_win_over_the_run_file(suffix: str, tmp_path: Path) -> None:
     file.write_text("".join(f"{name}{sign} {value}\n" for name, value in given.items()))
     made = settings(Flags(epochs=1, checkpointing=False), file)
     assert made.training == Training(epochs=1, rate=0.5, batch_size=3)
-    assert made.method == Prefix(first_layer=2)
+    assert made.method == Auto(Prefix(first_layer=2))
 
 
 @pytest.mark.parametrize("number", ["1e-3", "0.001", "1.0e-3", "'1e-3'"])
@@ -232,23 +234,33 @@ def test_the_task_of_an_import_takes_its_own_settings_only() -> None:
 def test_a_preset_stands_under_what_is_given(name: str, tmp_path: Path) -> None:
     under = PRESETS[name]
     made = settings(Flags(preset=name), None)
-    method, training = preset(name)
-    assert made.method == replace(method, rate=Prefix().rate)  # which the training overrides
-    assert made.training == replace(training, rate=under["rate"])
-    training_of = ("method", "epochs", "batch_size")
-    own = {k: v for k, v in under.items() if k not in training_of}
-    assert method == Prefix(**own)
-    assert (training.epochs, training.batch_size) == (under["epochs"], under["batch_size"])
+    assert (
+        (made.method, made.training) == preset(name) == (Auto(rate_alone=1e-2), Training(**under))
+    )
+    alone = settings(Flags(preset=name, method="prefix"), None)
+    assert (alone.method, alone.training) == (Prefix(rate=1e-2), made.training)
+    both = settings(Flags(preset=name, method="prefix+head", shots=3), None)
+    assert both.method == Several((Prefix(shots=3), Head(shots=3)))
     file = tmp_path / "run.yaml"
     file.write_text(f"preset: {name}\nbatch-size: 3\nfirst-layer: 2\n")
     changed = settings(Flags(epochs=7), file)
     assert (changed.training.epochs, changed.training.batch_size) == (7, 3)
-    assert isinstance(changed.method, Prefix)
-    assert (changed.method.first_layer, changed.method.upper) == (2, None)
+    assert changed.method == Auto(Prefix(first_layer=2), rate_alone=1e-2)
+
+
+def test_without_a_method_settings_go_to_what_is_chosen_of() -> None:
+    given = Flags(shots=3, upper=0.5, head_start="ridge")
+    made = settings(given, None).method
+    assert made == Auto(Prefix(shots=3, upper=0.5), Head(shots=3, head_start="ridge"))
+    assert settings(Flags(method="auto"), None).method == Auto()
+    with pytest.raises(UserError, match="--rank is no setting of task classify with method auto"):
+        settings(Flags(rank=3), None)
+    with pytest.raises(UserError, match="unknown 'auto'"):
+        settings(Flags(method="auto+lora"), None)
 
 
 def test_a_preset_that_does_not_fit_is_refused() -> None:
     with pytest.raises(UserError, match="unknown preset 'balancd'; did you mean 'balanced'"):
         settings(Flags(preset="balancd"), None)
-    with pytest.raises(UserError, match="`preset=best` is for method prefix; leave out `method"):
+    with pytest.raises(UserError, match="`preset=best` is for method prefix or"):
         settings(Flags(preset="best", method="soft"), None)

@@ -11,28 +11,33 @@ import torch
 from torch import Tensor
 
 import contract
-from families import REACHED, UNREACHED, backbone, by_mechanism
+from families import ENCODERS, REACHED, UNREACHED, backbone, by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import ClassHead, Injection
-from foreword.methods.base import Method
+from foreword.methods.base import Method, settle
 from foreword.methods.head import Head
 from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
+from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.score import Score
 from plain import twin
 
 FAMILIES = {family.name: family for family in [*REACHED, *UNREACHED]}
+EVERY = {**FAMILIES, **{family.name: family for family in ENCODERS}}
 FEW = ("llama", "gpt2", "bert", "albert", "t5", "bloom")
-COSINE = Head(head_form="cosine", head_temperature=0.5)
+PLAIN = Head(head_start="random")
+COSINE = Head(head_start="random", head_form="cosine", head_temperature=0.5)
 METHODS: dict[str, Method] = {
-    "head": Head(),
+    "head": PLAIN,
     "cosine": COSINE,
-    "prefix+head": Several((Prefix(length=3), Head())),
-    "soft+head": Several((Soft(length=3), Head())),
+    "prefix+head": Several((Prefix(length=3), PLAIN)),
+    "soft+head": Several((Soft(length=3), PLAIN)),
 }
 CARRIED = [
     (method, name)
@@ -44,7 +49,7 @@ CARRIED = [
 
 @cache
 def get(name: str) -> Backbone:
-    return backbone(FAMILIES[name])
+    return backbone(EVERY[name])
 
 
 def layer_on_states(base: Backbone, injection: Injection, example: Example) -> Tensor:
@@ -128,6 +133,56 @@ def test_classes_keep_their_places_in_a_file(tmp_path: Path) -> None:
     assert orders == [["good", "bad", "fine"], ["bad", "fine", "good"]]
     answers = [p.bound.predict(contract.ROWS, p.injection) for p in (prompt, again)]
     assert answers[0] == answers[1]
+
+
+ROWS = [
+    Row({"text": f"a film {n}", "label": "good" if n % 2 else "bad"}, f"F:{n}") for n in range(8)
+]
+BESIDE = Several((Prefix(), Head()))
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "want"),
+    [
+        ("llama", Head(), ("ridge", "linear")),
+        ("bert", Head(), ("ridge", "linear")),
+        ("llama", Head(head_form="cosine"), ("prototypes", "cosine")),
+        ("llama", BESIDE, ("demonstrations", "prototypes", "linear")),
+        ("t5", BESIDE, ("demonstrations", "prototypes", "linear")),
+        ("bert-encoder", Head(), ("logistic", "linear")),
+        ("bert-encoder", BESIDE, ("zero", "prototypes", "cosine")),
+        (
+            "bert-encoder",
+            Several((Prefix(start="text"), Head(head_start="logistic"))),
+            ("text", "logistic", "linear"),
+        ),
+    ],
+)
+def test_what_is_left_open_is_what_measured_best(
+    name: str, method: Method, want: tuple[str, ...]
+) -> None:
+    base = get(name)
+    template = "{text} [mask]" if base.fills_masks else "{text}\nMood:"
+    task = Classify(template=template, labels={"good": " good", "bad": " bad"}).bind(base)
+    found = settle(method, task, ROWS)
+    parts = found.methods if isinstance(found, Several) else (found,)
+    said = [p.start if isinstance(p, Prefix) else (p.head_start, p.head_form) for p in parts]  # type: ignore[attr-defined]
+    flat = [s for each in said for s in ([each] if isinstance(each, str) else each)]
+    assert tuple(flat) == want
+    assert settle(found, task, ROWS) == found
+    one, two = method.build(task, ROWS, 0)(), found.build(task, ROWS, 0)()
+    for (where, a), (_, b) in zip(one.tensors(), two.tensors(), strict=True):
+        assert torch.equal(a, b), where
+
+
+def test_a_start_falls_back_where_rows_cannot_be_fitted_to() -> None:
+    task = Classify(template="{text}\nMood:", labels={"good": " good", "bad": " bad"})
+    some = ROWS[:1]
+    assert settle(Head(), task.bind(get("llama")), some).head_start == "random"  # type: ignore[attr-defined]
+    assert settle(Head(), task.bind(get("bert-encoder")), some).head_start == "words"  # type: ignore[attr-defined]
+    score = Score(template="{text} :", anchors={" good": 1.0, " bad": 0.0}).bind(get("llama"))
+    rows = [Row({"text": "a", "score": 1.0}, "F:1"), Row({"text": "b", "score": 0.0}, "F:2")]
+    assert settle(Head(), score, rows).head_start == "random"  # type: ignore[attr-defined]
 
 
 def test_a_generation_has_no_classes() -> None:

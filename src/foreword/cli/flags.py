@@ -15,7 +15,7 @@ from foreword.cli.completion import completed
 from foreword.cli.panels import FURTHER
 from foreword.cli.words import flag
 from foreword.config.settings import FILE, Setting, Values, declared
-from foreword.methods.registry import METHODS
+from foreword.methods.registry import AUTO, METHODS
 from foreword.tasks.registry import TASKS
 from foreword.training.presets import PRESETS
 
@@ -26,7 +26,11 @@ CONTINUAL = ("source", "replay", "replay_share", "old_test")
 """What only a training that continues from a prompt has."""
 
 
-NAMES: Mapping[str, Iterable[str]] = {"task": TASKS, "method": METHODS, "preset": PRESETS}
+NAMES: Mapping[str, Iterable[str]] = {
+    "task": TASKS,
+    "method": (AUTO, *METHODS),
+    "preset": PRESETS,
+}
 """Settings that name one of something; their help lists all names."""
 
 

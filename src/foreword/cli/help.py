@@ -17,7 +17,7 @@ from cyclopts.help import DefaultFormatter, HelpEntry, HelpPanel, create_paramet
 from foreword.cli.flags import FLAGS, Flag, about
 from foreword.cli.panels import FURTHER, place
 from foreword.errors import UserError, nearest
-from foreword.methods.registry import METHODS
+from foreword.methods.registry import AUTO, CHOSEN, METHODS
 from foreword.report import console
 from foreword.tasks.registry import TASKS
 
@@ -82,11 +82,18 @@ def _named(kind: str, words: Sequence[str]) -> list[str]:
         name, sign, value = word.partition("=")
         if name in (f"--{kind}", f"--{kind}s"):
             given = value if sign else "".join(words[number + 1 : number + 2])
-            found += [each for each in given.replace("+", ",").split(",") if each]
+            words_given = [each for each in given.replace("+", ",").split(",") if each]
+            found += _chosen(kind, words_given)
     for each in found:
         if each not in (*KINDS[kind], *UNTRAINED):
             raise UserError(f"--{kind} {each}: unknown; {nearest(each, KINDS[kind])}")
     return [each for each in found if each in KINDS[kind]]
+
+
+def _chosen(kind: str, names: Sequence[str]) -> list[str]:
+    """Return names, and in place of the method that chooses those that it chooses of."""
+    pairs = ((each, kind == "method" and each == AUTO) for each in names)
+    return [name for each, choosing in pairs for name in (CHOSEN if choosing else (each,))]
 
 
 def _title(
@@ -99,7 +106,7 @@ def _title(
     if setting is None:
         groups: Any = argument.parameter.group
         return str(groups[0].name) if everything or FURTHER not in groups else None
-    usual = {} if everything else {kind: [FLAGS[kind].default] for kind in KINDS}
+    usual = {} if everything else {kind: _chosen(kind, [FLAGS[kind].default]) for kind in KINDS}
     its = setting.of({**usual, **named})
     if its is None:
         return None

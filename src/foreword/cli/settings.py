@@ -77,7 +77,9 @@ def settings_from(given: dict[str, Any], where: str) -> Settings:
     source = going_on(given)
     plain = _plain(given)
     task = task_of_words(plain["task"], given, where)
-    method = source or method_from(plain["method"], given, where)
+    method = source or method_from(
+        plain["method"], given, where, preset=plain["preset"] is not None
+    )
     training = training_from(given, where)
     if given:
         by = f"with method {plain['method']}" if source is None else "that goes on with --from"

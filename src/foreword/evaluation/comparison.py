@@ -27,7 +27,7 @@ from foreword.evaluation.runs import (
 )
 from foreword.html import html_table
 from foreword.methods.base import Method
-from foreword.methods.registry import METHODS
+from foreword.methods.registry import AUTO, METHODS
 from foreword.report import comparison as report_of
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Task
@@ -142,7 +142,7 @@ class Comparison:
 
 def compare(
     model: str | Path = "smollm2",
-    methods: Sequence[str] | Mapping[str, Comparable] = ("zero-shot", "prefix"),
+    methods: Sequence[str] | Mapping[str, Comparable] = ("zero-shot", "auto"),
     train: Rows | None = None,
     test: Rows | None = None,
     dev: Rows | None = None,
@@ -269,8 +269,8 @@ def _comparable(name: str, given: dict[str, Any]) -> Comparable:
     if name in UNTRAINED:
         made: Untrained = take(UNTRAINED[name], given, WHERE)
         return made
-    for part in name.split("+"):
+    for part in name.split("+") if name != AUTO else ():
         if part not in METHODS:
-            known = [*UNTRAINED, *METHODS]
+            known = [*UNTRAINED, AUTO, *METHODS]
             raise UserError(f"`methods={name}`: unknown '{part}'; {nearest(part, known)}")
     return method_from(name, given, WHERE)

@@ -93,6 +93,22 @@ class Method(Protocol):
 
 
 @runtime_checkable
+class Open(Method, Protocol):
+    """A method with settings that the task, its rows and the model decide."""
+
+    def settled(self, task: Bound, rows: Sequence[Row], *, alone: bool = True) -> Method:
+        """Return the method with these decided; ``alone`` says that nothing is trained beside it.
+
+        The file of a prompt says what they became.
+        """
+
+
+def settle(method: Method, task: Bound, rows: Sequence[Row], *, alone: bool = True) -> Method:
+    """Return a method of which nothing is left open."""
+    return method.settled(task, rows, alone=alone) if isinstance(method, Open) else method
+
+
+@runtime_checkable
 class StartsBeside(Method, Protocol):
     """A method whose start depends on what is trained beside it, which is built before it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -14,8 +14,9 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import ClassHead, Injection
 from foreword.methods.base import Trainable, as_float32
-from foreword.methods.parts.head_starts import fitted, random_head, trained, words
+from foreword.methods.parts.head_starts import fitted, has_all, random_head, trained, words
 from foreword.tasks.base import Bound
+from foreword.tasks.score import Score
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Head:
     P-tuning v2, Liu et al. 2022, arXiv:2110.07602) it takes the verbalizer's place. ``head_form``
     "cosine" scores a class by the cosine of its vector with the state, over a trained temperature
     that begins at ``head_temperature``.
+
+    Start and form "auto" are those that measured best (docs/presets.md): a linear layer that begins
+    as "ridge" alone and as "prototypes" beside another method, and on an encoder as "logistic"
+    alone, and a cosine one of "prototypes" beside another. Where a class has no row, or the
+    classes stand for numbers, the start is "words" on an encoder and else "random".
 
     ``head_start`` "words" begins as the label words' output embeddings, the mean one of a label of
     several tokens: beside ``soft`` that is WARP (Hambardzumyan et al. 2021, arXiv:2101.00121), a
@@ -43,19 +49,41 @@ class Head:
     shots: int | None = setting(
         None, help="demonstrations to start from; else 4, or one of each label if these are short"
     )
-    head_start: Literal["random", "words", "model", "prototypes", "ridge", "logistic"] = setting(
-        "random",
-        help="what a head starts from: random, words (of the labels), model (its trained head), or "
-        "fitted to the rows' states: prototypes (means of classes), ridge or logistic regression",
+    head_start: Literal["auto", "random", "words", "model", "prototypes", "ridge", "logistic"] = (
+        setting(
+            "auto",
+            help="what a head starts from: random, words (of the labels), model (its trained head), or "
+            "fitted to the rows' states: prototypes (means of classes), ridge or logistic regression; "
+            "auto is the best for the model",
+        )
     )
-    head_form: Literal["linear", "cosine"] = setting(
-        "linear", help="a head's scores: a linear layer, or the cosine with a vector of each class"
+    head_form: Literal["auto", "linear", "cosine"] = setting(
+        "auto",
+        help="a head's scores: a linear layer, or the cosine with a vector of each class; auto "
+        "goes with the start",
     )
     head_temperature: float = setting(
         0.05, help="what a cosine head's cosines are divided by at first"
     )
 
     starts_beside: ClassVar[Literal[True]] = True
+
+    def settled(self, task: Bound, rows: Sequence[Row], *, alone: bool = True) -> Head:
+        """Return the method with the start and the form that measured best on the model."""
+        if not task.classes:
+            return self
+        start, form, encoder = self.head_start, self.head_form, task.backbone.is_encoder
+        if start == "auto":
+            if isinstance(task.task, Score) or not has_all(task, rows):
+                start = "words" if encoder else "random"
+            elif form == "cosine" or (not alone and not (encoder and form == "linear")):
+                start = "prototypes"
+            else:
+                start = "logistic" if encoder else "ridge"
+        if form == "auto":
+            cosine = encoder and not alone and start in ("prototypes", "words")
+            form = "cosine" if cosine else "linear"
+        return replace(self, head_start=start, head_form=form)
 
     def build(
         self, task: Bound, rows: Sequence[Row], seed: int, beside: Trainable | None = None
@@ -76,14 +104,15 @@ class Head:
             )
         if not self.head_temperature > 0:
             raise UserError(f"`head_temperature={self.head_temperature:g}`: give one above 0")
-        scale = 1 / self.head_temperature if self.head_form == "cosine" else None
-        if self.head_start == "words":
+        made = self.settled(task, rows, alone=beside is None)
+        scale = 1 / made.head_temperature if made.head_form == "cosine" else None
+        if made.head_start == "words":
             return HeadTensors(words(task, scale))
-        if self.head_start == "model":
+        if made.head_start == "model":
             return HeadTensors(trained(task, scale))
-        if self.head_start == "random":
+        if made.head_start == "random":
             return HeadTensors(random_head(task, scale, seed))
-        return HeadTensors(fitted(self.head_start, task, rows, scale, beside))
+        return HeadTensors(fitted(made.head_start, task, rows, scale, beside))
 
 
 class HeadTensors(Trainable):

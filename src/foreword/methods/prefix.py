@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foreword.config.settings import setting
 from foreword.data.row import Row
@@ -20,8 +20,10 @@ class Prefix:
     Attention of layer l sees ``[K_l; K(x)]`` and ``[V_l; V(x)]`` with trained K_l and V_l of
     ``length`` positions, from layer ``first_layer`` up, or in the upper fraction ``upper`` of the
     layers. The layers below then give the same states in every step and are run only once per row
-    (engine/lower_layers.py). A start other than "random" takes keys and values from what the model
-    computes for real text, or from another prompt (parts/starts.py). ``reparameterize`` is the
+    (engine/lower_layers.py). The start "auto" is "demonstrations", and "zero" on an encoder, where
+    real text in front begins lower than nothing does. A start other than "random" and "zero" takes
+    keys and values from what the model computes for real text, or from another prompt
+    (parts/starts.py). ``reparameterize`` is the
     hidden width of an MLP through which they are trained (ibid., section 4.3); the prompt file
     holds its output. ``gate`` multiplies each layer's values by a trained number from 0 to 1.
     In an encoder-decoder, encoder, decoder and cross attention all have a prefix.
@@ -33,9 +35,9 @@ class Prefix:
         None, help="fraction of layers, counted from the top, that get a prefix"
     )
     start: str = setting(
-        "demonstrations",
-        help="random, vocabulary, text, labels, demonstrations, a prompt, or a folder of prompts; "
-        "of keys and values also zero",
+        "auto",
+        help="random, vocabulary, text, labels, demonstrations, zero, a prompt, or a folder of "
+        "prompts; auto is demonstrations, and zero on encoders",
         common=True,
     )
     start_text: str | None = setting(None, help="the text of start 'text'")
@@ -48,12 +50,18 @@ class Prefix:
     gate: bool = setting(False, help="weigh the prefix by a trained gate")
     rate: float = setting(5e-3, help="learning rate")
 
+    def settled(self, task: Bound, rows: Sequence[Row], *, alone: bool = True) -> Prefix:
+        """Return the method with the start that measured best on the model."""
+        if self.start != "auto":
+            return self
+        return replace(self, start="zero" if task.backbone.is_encoder else "demonstrations")
+
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Start keys and values; raises UserError for layers or a start that cannot be."""
         sites = task.backbone.need_sites()
         lowest = self._lowest(1 + max(site.layer for site in sites))
         upper = [site for site in sites if site.layer >= lowest]
-        prefix = start_prefix(self, task, rows, upper, seed)
+        prefix = start_prefix(self.settled(task, rows), task, rows, upper, seed)
         return Gated(prefix) if self.gate else prefix
 
     def _lowest(self, depth: int) -> int:

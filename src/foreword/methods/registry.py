@@ -29,6 +29,13 @@ METHODS: Registry[Method] = Registry(
 )
 
 
+AUTO = "auto"
+"""The name of what is chosen when the rows are known (methods/auto.py)."""
+
+CHOSEN = ("prefix", "head")
+"""What it is chosen of, and whose settings it takes."""
+
+
 def kinds(name: str) -> list[type[Method]]:
     """Return the classes of a method's name, several for names joined by +.
 

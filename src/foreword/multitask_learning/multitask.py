@@ -20,7 +20,8 @@ from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError, nearest
 from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.injection import Injection, Mixture
-from foreword.methods.base import Method, Trainable
+from foreword.methods.auto import Auto
+from foreword.methods.base import Method, Trainable, settle
 from foreword.methods.registry import name_of
 from foreword.multitask_learning.separate import Owners, SeparatePrompts, check_shared_pass
 from foreword.multitask_learning.shared_prompt import SharedPrompt
@@ -115,6 +116,7 @@ def multitask(
     report = usual_reporter() if report is None else report
     backbone, sharing, folder = backbone_of(backbone), sharing or Sharing(), Path(out)
     _, method, training = configure(Classify(), method, training, {})
+    method = method.alone() if isinstance(method, Auto) else method  # heads cannot share a pass
     members = _check(members, training, sharing, method)
     made = [_prepare(backbone, member, training, report) for member in members]
     bounds = [bound for bound, _, _ in made]
@@ -123,6 +125,7 @@ def multitask(
     tests = [_read_test(bound, member) for bound, member in zip(bounds, members, strict=True)]
     counts = tempered([len(own) for _, own, _ in made], sharing.mixing)
     owners = Owners(tuple(row.task for row in rows), tuple(row.task for row in held))
+    method = settle(method, bounds[0], made[0][1])
     trainable = _build(bounds, [own for _, own, _ in made], method, sharing, training, owners)
     for note in (n for p in trainable.modules() if isinstance(p, Trainable) for n in p.notes):
         report.line(note)

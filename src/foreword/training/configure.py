@@ -9,15 +9,17 @@ from typing import Any
 from foreword.backbone.decode import Decoding
 from foreword.config.values import from_plain, plain
 from foreword.errors import UserError, nearest
+from foreword.methods.auto import Auto
 from foreword.methods.base import Method
 from foreword.methods.parts.several import join_methods
-from foreword.methods.registry import METHODS, kinds
+from foreword.methods.registry import AUTO, CHOSEN, METHODS, kinds
 from foreword.methods.registry import name_of as method_name
 from foreword.tasks.base import Task
 from foreword.tasks.registry import TASKS
 from foreword.tasks.registry import name_of as task_name
 from foreword.tasks.words import words_of
-from foreword.training.presets import settings_of
+from foreword.training.presets import METHODS as OF_PRESETS
+from foreword.training.presets import RATE, settings_of
 from foreword.training.settings import Training
 
 WHERE = "settings"
@@ -35,9 +37,9 @@ def configure(
 ) -> tuple[Task, Method, Training]:
     """Return the configurations of a run. ``settings`` go to those that are given by name.
 
-    They may name a ``preset``, whose settings stand under the others. Without a method it is that
-    of the preset, or ``prefix``. ``text`` and ``label`` are the fields that the task reads and
-    learns.
+    They may name a ``preset``, whose settings stand under the others. Without a method it is the
+    best for the task and its rows (methods/auto.py). ``text`` and ``label`` are the fields that the
+    task reads and learns.
 
     Raises UserError for unknown names and settings, and for values of the wrong type.
     """
@@ -47,11 +49,11 @@ def configure(
     elif method is not None and given.get("preset") is not None:
         raise UserError("`preset` names a method too; leave out one of the two")
     given = over_preset(given)
-    given.pop("preset", None)
-    chosen = given.pop("method", "prefix") if method is None else given.pop("method", method)
+    preset = given.pop("preset", None)
+    chosen = given.pop("method", AUTO) if method is None else given.pop("method", method)
     made_task = make_task(task, given, text, label)
     if isinstance(chosen, str):
-        chosen = method_from(chosen, given, WHERE)
+        chosen = method_from(chosen, given, WHERE, preset=preset is not None)
     elif not hasattr(chosen, "build"):
         raise _wrong_type("method", chosen, METHODS, "fw.Prefix()")
     if training is None:
@@ -129,13 +131,11 @@ def over_preset(given: dict[str, Any]) -> dict[str, Any]:
     if given.get("preset") is None:
         return given
     under = settings_of(given["preset"])
-    if given.get("method", under["method"]) != under["method"]:
+    if given.get("method", AUTO) not in OF_PRESETS:
         raise UserError(
-            f"`preset={given['preset']}` is for method {under['method']}; "
+            f"`preset={given['preset']}` is for method prefix or prefix+head; "
             f"leave out `method={given['method']}`, or the preset"
         )
-    if "first_layer" in given:
-        del under["upper"]
     return {**under, **given}
 
 
@@ -164,11 +164,17 @@ def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
     return made
 
 
-def method_from(name: str, given: dict[str, Any], where: str) -> Method:
+def method_from(name: str, given: dict[str, Any], where: str, *, preset: bool = False) -> Method:
     """Make a method, or several joined by +, of the settings that are its own.
 
-    Takes them out of ``given``; those of several methods go to each that has them.
+    Takes them out of ``given``; those of several methods go to each that has them. Under a
+    ``preset`` a prefix without a head has the rate of presets.
     """
+    if name == AUTO:
+        both = method_from("+".join(CHOSEN), given, where)
+        return Auto(*both.methods, rate_alone=RATE if preset else None)  # type: ignore[attr-defined]
+    if preset and name == "prefix":
+        return Auto(method_from(name, given, where), rate_alone=RATE).alone()  # type: ignore[arg-type]
     made: list[Method] = []
     taken: set[str] = set()
     for kind in kinds(name):

@@ -79,7 +79,12 @@ class RunSettings:
         panel="model",
         values=("auto", "mean", "weightedmean", "cls", "last"),
     )
-    method: str = setting("prefix", help="what is tuned", panel="method", common=True)
+    method: str = setting(
+        "auto",
+        help="what is tuned; auto is the best for the labels and rows, prefix or prefix+head",
+        panel="method",
+        common=True,
+    )
     preset: str | None = setting(
         None,
         help="settings that were measured together; those that are given win",

@@ -18,7 +18,8 @@ from foreword.data.rows import TAKEN, Rows, as_rows
 from foreword.data.sample import hold_out
 from foreword.errors import UserError
 from foreword.injection import Mixture
-from foreword.methods.base import Method, Trainable
+from foreword.methods.auto import Auto
+from foreword.methods.base import Method, Trainable, settle
 from foreword.methods.registry import name_of
 from foreword.prompt.prompt import Prompt
 from foreword.prompt.texts import check_without_texts, in_one_line, texts_in
@@ -70,7 +71,8 @@ def tune(
 
     ``model`` is a name (smollm2, a folder, a .gguf file, a hub id) or what ``fw.load`` gives.
     ``task`` and ``method`` are names or configurations: ``"classify"`` or ``fw.Classify(...)``,
-    ``"prefix"`` (the usual one), ``"prefix+lora"`` or ``fw.Prefix(...)``. ``train`` and ``dev`` are
+    ``"prefix"``, ``"prefix+lora"`` or ``fw.Prefix(...)``. Without ``method`` it is the best for the
+    task, its labels and rows, which a line says (:class:`Auto`). ``train`` and ``dev`` are
     whatever holds rows (:func:`as_rows`); without ``dev`` a tenth of the training rows is held
     back. ``text`` and ``label`` are the fields, or columns, that are read and learned, where they
     have other names than the task's.
@@ -130,7 +132,7 @@ def tune_prompt(
     training = training or Training()
     report = report if world.first else SILENT
     target = None if out is None else Path(out)
-    bound, run = prepare(
+    bound, method, run = prepare(
         backbone,
         task,
         method,
@@ -229,8 +231,8 @@ def prepare(
     *,
     objective: Callable[[Bound], Objective] | None = None,
     replay: Replay | None = None,
-) -> tuple[Bound, Loop]:
-    """Return the task, completed from the rows, and a run that is ready for its first step.
+) -> tuple[Bound, Method, Loop]:
+    """Return the task and the method, completed from the rows, and a run ready for its first step.
 
     Raises UserError for anything wrong with the settings or the rows.
     """
@@ -243,6 +245,11 @@ def prepare(
     bound.check(dev_rows, answers=True)
     if isinstance(bound, LabelExamples):
         bound.embed_demonstrations(report)
+    if isinstance(method, Auto):
+        method, why = method.choose(bound, train_rows)
+        if why is not None:
+            report.line(why)
+    method = settle(method, bound, train_rows)
     trainable = method.build(bound, train_rows, training.seed)
     parts = Mixture.of(trainable.outline, 1).parts
     if bound.virtual and all(part.embeds is None for part in parts):
@@ -279,7 +286,7 @@ def prepare(
         counts,
         class_of=bound.class_of,
     )
-    return bound, Loop(backbone, learned, trainable, examples, training, method.rate, world)
+    return bound, method, Loop(backbone, learned, trainable, examples, training, method.rate, world)
 
 
 def rows_for(

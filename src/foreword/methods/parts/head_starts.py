@@ -28,6 +28,7 @@ from foreword.tasks.labels.similar import SCALE
 from foreword.tasks.score import Score
 from foreword.tasks.states import states_of_rows
 from foreword.tasks.templates.demonstrations import choose_demonstrations
+from foreword.tasks.templates.layout import room_for
 
 FITTED = {"prototypes": prototypes, "ridge": ridge, "logistic": logistic}
 """Starts that are fitted to the training rows, by their names."""
@@ -136,12 +137,7 @@ def known_states(
 
     Of many rows ``MOST_ROWS`` are taken, class by class in turn.
     """
-    if len(rows) > MOST_ROWS:
-        place = {id(row): number for number, row in enumerate(rows)}
-        chosen = choose_demonstrations(task, rows, MOST_ROWS, 0)
-        numbers = sorted(place[id(row)] for row in chosen)
-    else:
-        numbers = list(range(len(rows)))
+    numbers = _numbers(task, rows)
     headed = (task.without_prompt() if beside is None else task).with_head()
     with torch.no_grad():
         injection: Injection | Mixture = NOTHING
@@ -151,18 +147,39 @@ def known_states(
     shares, none = headed.class_shares(items)
     if task.classes == 1:
         return KnownStates(torch.cat(states).double(), shares.double(), number=True)
-    held = shares.sum(0)
-    lacking = [
-        name
-        for place, name in enumerate(headed.class_order)
-        if place != none and (held[place] == 0 or (none is not None and held[place] == len(shares)))
-    ]
-    if lacking:
+    if lacking := _lacking(headed, shares, none):
         raise UserError(
             f"`head_start={start}` needs rows with every label, and without it where rows have "
             f"several: there are none for {', '.join(lacking)}; use `head_start=random`"
         )
     return KnownStates(torch.cat(states).double(), shares.double(), none)
+
+
+def has_all(task: Bound, rows: Sequence[Row]) -> bool:
+    """Return whether the rows that a start is fitted to have every class, and are without it."""
+    headed = task.with_head()
+    room = room_for(task.backbone, NOTHING)
+    items = [headed.dev_example(rows[n], room) for n in _numbers(task, rows)]
+    return not _lacking(headed, *headed.class_shares(items))
+
+
+def _numbers(task: Bound, rows: Sequence[Row]) -> list[int]:
+    """Return the numbers of the rows that a start is fitted to, in order."""
+    if len(rows) <= MOST_ROWS:
+        return list(range(len(rows)))
+    place = {id(row): number for number, row in enumerate(rows)}
+    chosen = choose_demonstrations(task, rows, MOST_ROWS, 0)
+    return sorted(place[id(row)] for row in chosen)
+
+
+def _lacking(task: Bound, shares: Tensor, none: int | None) -> list[str]:
+    """Return the classes that no row has, or that all have where a row may have several."""
+    held = shares.sum(0)
+    return [
+        name
+        for place, name in enumerate(task.class_order)
+        if place != none and (held[place] == 0 or (none is not None and held[place] == len(shares)))
+    ]
 
 
 def _head(weight: Tensor, bias: Tensor, scale: float | None) -> ClassHead:

@@ -13,7 +13,7 @@ from foreword.config.values import from_plain
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
-from foreword.methods.base import Method, StartsBeside, Trainable
+from foreword.methods.base import Method, StartsBeside, Trainable, settle
 from foreword.methods.registry import kinds, name_of
 from foreword.tasks.base import Bound
 
@@ -43,6 +43,10 @@ class Several:
     def shots(self) -> int | None:
         """The largest number of demonstrations that any of the methods names."""
         return max((each.shots for each in self.methods if each.shots is not None), default=None)
+
+    def settled(self, task: Bound, rows: Sequence[Row], *, alone: bool = True) -> Several:
+        """Return the methods with what each of them leaves open decided."""
+        return Several(tuple(settle(each, task, rows, alone=False) for each in self.methods))
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Together:
         """Build all parts; raises UserError where two of them fill the same place."""

@@ -1,0 +1,114 @@
+"""Auto: the method of a run that names none, by what measured best (docs/presets.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from foreword.data.row import Row
+from foreword.errors import UserError
+from foreword.methods.base import Method, Trainable, settle
+from foreword.methods.head import Head
+from foreword.methods.parts.head_starts import has_all
+from foreword.methods.parts.several import Several
+from foreword.methods.prefix import Prefix
+from foreword.tasks.base import Bound
+from foreword.tasks.classify import Classify
+from foreword.tasks.labels.examples import LabelExamples
+from foreword.tasks.relate import Relate
+
+MANY = 4
+"""Labels from which on a head scored higher than label words, on models that have these."""
+
+FEW = 4
+"""Training rows a label below which a head was not tried."""
+
+ENCODER_LENGTH = 4
+"""Positions of a prefix on an encoder."""
+
+
+@dataclass(frozen=True)
+class Auto:
+    """``prefix``, or for label tasks ``prefix+head``, decided when the rows are known.
+
+    A row with one label of many is scored by a head beside the prefix, one of a few labels by
+    their words, and all rows on an encoder by a head. Other tasks have a prefix alone. A ``head``
+    with a setting other than its default is always used. ``rate_alone`` is the learning rate of a
+    prefix without a head, where its own is the default.
+    """
+
+    prefix: Prefix = field(default_factory=Prefix)
+    head: Head = field(default_factory=Head)
+    rate_alone: float | None = None
+
+    registered_name: ClassVar[str] = "auto"
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the prefix."""
+        return self.prefix.rate
+
+    @property
+    def shots(self) -> int | None:
+        """How many demonstrations the prefix starts from."""
+        return self.prefix.shots
+
+    def alone(self) -> Prefix:
+        """Return the prefix without a head."""
+        given = self.rate_alone is None or self.prefix.rate != Prefix().rate
+        return self.prefix if given else replace(self.prefix, rate=self.rate_alone)
+
+    def choose(self, task: Bound, rows: Sequence[Row]) -> tuple[Method, str | None]:
+        """Return the method for a task and its training rows, and why, None where none has labels.
+
+        The reason is a line to show: ``77 labels, 770 rows: prefix+head, since ...``.
+        """
+        if self.head != Head():
+            return self._with_head(task), None
+        if not (isinstance(task, LabelExamples) and isinstance(task.task, Classify | Relate)):
+            return self.alone(), None
+        head, why = _head_or_words(task, rows)
+        found = self._with_head(task) if head else self.alone()
+        name = "prefix+head" if head else "prefix"
+        return found, f"{task.classes} labels, {len(rows)} rows: {name}, since {why}"
+
+    def _with_head(self, task: Bound) -> Several:
+        short = task.backbone.is_encoder and self.prefix == Prefix()
+        prefix = replace(self.prefix, length=ENCODER_LENGTH) if short else self.prefix
+        return Several((prefix, self.head))
+
+    def settled(self, task: Bound, rows: Sequence[Row], *, alone: bool = True) -> Method:
+        """Return the method that is chosen, with nothing left open."""
+        return settle(self.choose(task, rows)[0], task, rows, alone=alone)
+
+    def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
+        """Make the parameters of the method that is chosen."""
+        return self.choose(task, rows)[0].build(task, rows, seed)
+
+
+def _head_or_words(task: LabelExamples, rows: Sequence[Row]) -> tuple[bool, str]:
+    """Return whether a head scores the labels, and not their words; and why."""
+    encoder = task.backbone.is_encoder
+    if _own_head(task):
+        return False, f"{task.backbone.name} has a head for them"
+    if not has_all(task, rows):
+        return False, "a head needs rows of every label"
+    if encoder:
+        return True, "an encoder has no words to score them by"
+    if task.labelling.vocabulary or getattr(task.task, "calibration", "none") != "none":
+        return False, "the task's settings are about label words"
+    if any(len(words) > 1 for words in task.words.values()):
+        return False, "the labels have several words"
+    if task.classes < MANY:
+        return False, f"label words score few labels better than a head (up to {MANY - 1})"
+    if len(rows) < FEW * task.classes:
+        return False, f"a head needs about {FEW} rows of each label"
+    return True, f"a head scores many labels better than their words (from {MANY})"
+
+
+def _own_head(task: LabelExamples) -> bool:
+    try:
+        return task.own_head is not None
+    except UserError:  # it is for other labels
+        return False

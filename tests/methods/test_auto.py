@@ -1,0 +1,132 @@
+"""Without a method, labels, rows and model decide what is tuned, and a line says why."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from families import ENCODERS, REACHED, backbone
+from foreword.backbone.backbone import Backbone
+from foreword.data.row import Row
+from foreword.methods.auto import Auto
+from foreword.methods.head import Head
+from foreword.methods.parts.several import Several, rebuild_method
+from foreword.methods.prefix import Prefix
+from foreword.methods.registry import name_of
+from foreword.prompt.prompt import Prompt
+from foreword.reporter import Reporter
+from foreword.tasks.base import Task
+from foreword.tasks.classify import Classify
+from foreword.tasks.generate import Generate
+from foreword.tasks.multilabel import Multilabel
+from foreword.training.tune import tune
+
+FAMILIES = {family.name: family for family in [*REACHED, *ENCODERS]}
+NAMES = ("good", "bad", "fine", "film", "it", "was")
+
+
+@cache
+def get(name: str) -> Backbone:
+    return backbone(FAMILIES[name])
+
+
+def rows(labels: int, each: int) -> list[Row]:
+    names = NAMES[:labels]
+    fields = [{"text": f"a film {n}", "label": names[n % labels]} for n in range(labels * each)]
+    return [Row(own, f"F:{n}") for n, own in enumerate(fields)]
+
+
+def chosen(given: list[Row], name: str = "llama", task: Task | None = None) -> tuple[str, str]:
+    method = Auto(Prefix(length=3))
+    made = (task or Classify(template="{text}\nMood:")).complete(given, get(name))
+    found, why = method.choose(made.bind(get(name)), given)
+    return name_of(found), str(why)
+
+
+@pytest.mark.parametrize(
+    ("labels", "each", "name", "want", "why"),
+    [
+        (2, 8, "llama", "prefix", "2 labels, 16 rows: prefix, since label words score few labels"),
+        (6, 8, "llama", "prefix+head", "6 labels, 48 rows: prefix+head, since a head scores many"),
+        (6, 1, "llama", "prefix", "6 labels, 6 rows: prefix, since a head needs about 4 rows"),
+        (2, 2, "bert-encoder", "prefix+head", "an encoder has no words to score them by"),
+    ],
+)
+def test_labels_rows_and_model_decide(
+    labels: int, each: int, name: str, want: str, why: str
+) -> None:
+    found, said = chosen(rows(labels, each), name)
+    assert found == want
+    assert why in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"loss": "vocabulary"}, "about label words"),
+        ({"calibration": "contextual"}, "about label words"),
+        (
+            {"labels": {n: [f" {n}", f" {n}{n}"] for n in NAMES}},
+            "several words",
+        ),
+        (
+            {"labels": {n: f" {n}" for n in (*NAMES, "x")}},
+            "rows of every label",
+        ),
+    ],
+)
+def test_label_words_stay_where_they_are_asked_for(settings: dict[str, Any], why: str) -> None:
+    task = Classify(template="{text}\nMood:", **settings)
+    found, said = chosen(rows(6, 8), task=task)
+    assert found == "prefix"
+    assert why in said
+
+
+def test_other_tasks_have_a_prefix_and_no_line() -> None:
+    many = [
+        Row({"text": "a film", "labels": ["good"]}, "F:1"),
+        Row({"text": "it", "labels": []}, "F:2"),
+    ]
+    texts = [Row({"prompt": "a", "completion": "b"}, "F:1")]
+    assert chosen(many, task=Multilabel(template="{text}\nMood:")) == ("prefix", "None")
+    assert chosen(texts, task=Generate()) == ("prefix", "None")
+
+
+def test_a_setting_of_a_head_asks_for_one_and_a_rate_is_for_a_prefix_alone() -> None:
+    given = rows(2, 8)
+    task = Classify(template="{text}\nMood:").complete(given, get("llama")).bind(get("llama"))
+    assert Auto(head=Head(head_start="ridge")).choose(task, given)[0] == Several(
+        (Prefix(), Head(head_start="ridge"))
+    )
+    assert Auto(rate_alone=1e-2).choose(task, given)[0] == Prefix(rate=1e-2)
+    assert Auto(Prefix(rate=0.5), rate_alone=1e-2).choose(task, given)[0] == Prefix(rate=0.5)
+    encoder = Classify(template="{text}").complete(given, get("bert-encoder"))
+    found, _ = Auto().choose(encoder.bind(get("bert-encoder")), given)
+    assert found == Several((Prefix(length=4), Head()))
+
+
+def test_the_file_holds_what_was_chosen_and_a_line_says_why(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    class Hearing(Reporter):
+        def line(self, text: str) -> None:
+            heard.append(text)
+
+    base = get("llama")
+    made = tune(base, train=rows(6, 8), dev=rows(6, 1), epochs=1, length=3, report=Hearing())
+    assert any(line.startswith("6 labels, 48 rows: prefix+head, since") for line in heard)
+    file = made.save(tmp_path / "p.safetensors")
+    method = rebuild_method(Prompt.load(file, base).method, "")
+    want = Several(
+        (
+            Prefix(length=3, start="demonstrations"),
+            Head(head_start="prototypes", head_form="linear"),
+        )
+    )
+    assert method == want
+    by_name = tune(base, "classify", "prefix+head", rows(6, 8), rows(6, 1), epochs=1, length=3)
+    again = by_name.save(tmp_path / "again.safetensors")
+    assert again.read_bytes() == file.read_bytes()
