@@ -43,7 +43,9 @@ def new_run(out: Path | None, old: Path, replay: Replay | None, **changes: Any) 
 def test_the_old_rows_have_their_share_of_each_batch_and_their_own_task(old: Path) -> None:
     method, _ = FromFile.read(old)
     given = Replay(TASK, rows(7, 400), 0.25)
-    _, run = prepare(get(), SWAPPED, method, rows(12), rows(6, 100), TRAINING, SILENT, replay=given)
+    _, _, run = prepare(
+        get(), SWAPPED, method, rows(12), rows(6, 100), TRAINING, SILENT, replay=given
+    )
     assert (run.examples.counts, run.per_epoch) == ({"new": 12, "old": 4}, 4)
     for step in range(8):
         assert sum(run.examples.train_rows[i].task for i in run.order.batch(step)) == 1
@@ -97,7 +99,7 @@ def test_what_is_forgotten_is_forgotten_less_with_replay(tmp_path: Path) -> None
     def loss(replay: Replay | None) -> float:
         recorder = Recorder()
         method, _ = FromFile.read(old)
-        _, run = prepare(
+        _, _, run = prepare(
             get(), SWAPPED, method, rows(12), rows(6, 100), TRAINING, SILENT, replay=replay
         )
 

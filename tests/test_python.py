@@ -255,8 +255,8 @@ def test_a_model_that_has_changed_or_is_out_of_use_is_not_kept(
         ({"preset": "quick"}, "unknown preset 'quick'"),
         ({"preset": "fast", "method": fw.Prefix()}, "`preset` names a method too"),
         ({"preset": "fast", "method": "soft"}, "`preset=fast` is for method prefix"),
-        ({"lenght": 3}, "`lenght` is no setting of task classify with method prefix; did you mean"),
-        ({"rank": 3}, "`rank` is no setting of task classify with method prefix"),
+        ({"lenght": 3}, "`lenght` is no setting of task classify with method auto; did you mean"),
+        ({"rank": 3}, "`rank` is no setting of task classify with method auto"),
         ({"length": "3"}, "setting 'length' is '3', expected a whole number"),
         ({"training": fw.Training(), "epochs": 2}, "`epochs` is set beside a configuration"),
         ({"task": TASK, "template": "x"}, "`template` is set beside a configuration"),
@@ -282,10 +282,10 @@ def test_names_and_values_make_the_same_run() -> None:
     task = fw.Classify(template="{text}", labels={"a": " a", "b": " b"})
     assert named == (task, joined, fw.Training(epochs=7))
     assert configure(task, joined, fw.Training(epochs=7), {}) == named
-    assert configure("classify", None, None, {}) == (fw.Classify(), fw.Prefix(), fw.Training())
+    assert configure("classify", None, None, {}) == (fw.Classify(), fw.Auto(), fw.Training())
     fast = configure("classify", None, None, {"preset": "fast", "epochs": 5})
-    assert fast[1] == fw.Prefix(upper=1.0)
-    assert fast[2] == fw.Training(rate=1e-2, epochs=5, batch_size=8)
+    assert fast[1] == fw.Auto(rate_alone=1e-2)
+    assert fast[2] == fw.Training(epochs=5, batch_size=8)
     assert configure(fw.Score(), "soft", None, {}, text="x", label="y")[0] == fw.Score(
         text_field="x", label_field="y"
     )

@@ -357,7 +357,7 @@ def test_a_run_that_goes_on_is_compiled_as_the_whole_one(monkeypatch: pytest.Mon
     """All steps decide: compiled layers differ in the last bit."""
     monkeypatch.setattr(get(), "compilable", None)
     monkeypatch.setattr(foreword.training.loop, "WORTH_COMPILING", 9)
-    _, run = prepare(
+    _, _, run = prepare(
         get(), TASK, Soft(length=3), rows(12), rows(6, 100), replace(TRAINING, epochs=3), SILENT
     )
     assert run.steps == 9

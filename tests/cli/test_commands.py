@@ -61,7 +61,9 @@ def test_train_says_what_it_trains_and_keeps_the_settings(
     out = tmp_path / "p.safetensors"
     given = world.train(out, "--lr", "0.02", "--shots", "2")
     line = (
-        "tuning prefix (2112 numbers) for classify on model: 24 rows, 8 dev rows, 1 epoch, 3 steps"
+        "2 labels, 24 rows: prefix, since label words score few labels better than a head "
+        "(up to 4)\ntuning prefix (2112 numbers) for classify on model: 24 rows, 8 dev rows, "
+        "1 epoch, 3 steps"
     )
     assert cli(*given).err.startswith(f"{line}\nstep 0 of 3: ")
     answer = cli(*given, "--verbose", "--json")

@@ -101,6 +101,7 @@ def test_a_setting_of_a_head_asks_for_one_and_a_rate_is_for_a_prefix_alone() -> 
     assert Auto(head=Head(head_start="ridge")).choose(task, given)[0] == Several(
         (Prefix(), Head(head_start="ridge"))
     )
+    assert Auto(Prefix(shots=3), Head(shots=3)).choose(task, given)[0] == Prefix(shots=3)
     assert Auto(rate_alone=1e-2).choose(task, given)[0] == Prefix(rate=1e-2)
     assert Auto(Prefix(rate=0.5), rate_alone=1e-2).choose(task, given)[0] == Prefix(rate=0.5)
     encoder = Classify(template="{text}").complete(given, get("bert-encoder"))

@@ -53,7 +53,9 @@ def test_the_start_is_the_prompt_itself_and_training_moves_all_of_it(
     made = dict(again.injection.tensors())
     assert made.keys() == held.keys()
     # The best may be the start itself; so it is asked whether the steps have moved everything.
-    _, run = prepare(get(), TASK, method, rows(12, 500), rows(6, 100), Training(epochs=1), SILENT)
+    _, _, run = prepare(
+        get(), TASK, method, rows(12, 500), rows(6, 100), Training(epochs=1), SILENT
+    )
     run.go(SILENT)
     for name, tensor in run.trainable().tensors():
         assert not torch.equal(tensor, held[name]) or name.endswith("bias"), name

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
+from shlex import quote
+from shutil import which
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -20,6 +23,13 @@ LINES = (
     "do these boots run small?",
     "that was quick, you have made my day",
 )
+
+NEXT = (
+    '{foreword} predict {out} "where is my parcel?"',
+    '{foreword} labels add {out} "gift card" --description "about gift cards" --out {more}',
+    "{foreword} train --train {rows} --out {own}  # or a table of yours",
+)
+"""What to do next: commands that run as they stand."""
 
 
 def folder() -> Path:
@@ -40,6 +50,7 @@ def demo(
     """Tune a customer-service intent classifier, score it, and answer a few lines."""
     from foreword.backbone.backbone import Backbone
     from foreword.evaluation.evaluate import evaluate, with_scores
+    from foreword.methods.auto import Auto
     from foreword.methods.prefix import Prefix
     from foreword.tasks.classify import Classify
     from foreword.training.tune import tune_prompt
@@ -52,10 +63,10 @@ def demo(
     prompt = tune_prompt(
         backbone,
         Classify(template="Customer: {text}\nIntent:"),
-        Prefix(shots=10),
+        Auto(Prefix(shots=10)),
         rows / "train.jsonl",
         rows / "dev.jsonl",
-        training=Training(epochs=1, batch_size=8),
+        training=Training(epochs=3, batch_size=8),
         out=out,
         report=report,
     )
@@ -75,4 +86,20 @@ def demo(
     for line, label in answers:
         console.line(f"{label:>17}  {line}")
     size = out.stat().st_size / 1024
-    console.line(f"\n{seconds:.0f} s; the prompt is {out} ({size:.0f} KiB)")
+    console.line(f"\n{seconds:.0f} s; the prompt is {out} ({size:.0f} KiB). Next:\n")
+    for command in commands(out, rows / "train.jsonl"):
+        console.line(f"  {command}")
+
+
+def commands(out: Path, rows: Path) -> list[str]:
+    """Return what to do next with the prompt of the demo and its rows."""
+    paths = {
+        "out": out,
+        "more": out.with_name("more.safetensors"),
+        "own": out.with_name("mine.safetensors"),
+        "rows": rows,
+    }
+    words = {name: quote(str(path)) for name, path in paths.items()}
+    called = Path(sys.argv[0])
+    here = "foreword" if which("foreword") or called.name != "foreword" else quote(str(called))
+    return [command.format(foreword=here, **words) for command in NEXT]

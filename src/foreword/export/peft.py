@@ -142,7 +142,10 @@ def _layout(injection: Injection) -> Layout:
     if injection.weights:
         raise _cannot("it holds all weights of the model")
     if injection.head is not None:
-        raise _cannot("it holds a head over classes, which PEFT would look for in the model")
+        raise _cannot(
+            "it holds a head over classes, which PEFT would look for in the model; tune one that "
+            "scores label words, with `method=prefix`"
+        )
     patches = [patch for own in injection.patches.values() for patch in own]
     parts = {
         "soft": injection.embeds is not None,

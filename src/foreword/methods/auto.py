@@ -18,7 +18,7 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.labels.examples import LabelExamples
 from foreword.tasks.relate import Relate
 
-MANY = 4
+MANY = 5
 """Labels from which on a head scored higher than label words, on models that have these."""
 
 FEW = 4
@@ -34,7 +34,7 @@ class Auto:
 
     A row with one label of many is scored by a head beside the prefix, one of a few labels by
     their words, and all rows on an encoder by a head. Other tasks have a prefix alone. A ``head``
-    with a setting other than its default is always used. ``rate_alone`` is the learning rate of a
+    with a setting of its own is always used. ``rate_alone`` is the learning rate of a
     prefix without a head, where its own is the default.
     """
 
@@ -43,6 +43,11 @@ class Auto:
     rate_alone: float | None = None
 
     registered_name: ClassVar[str] = "auto"
+
+    @property
+    def methods(self) -> tuple[Method, Method]:
+        """What is chosen of."""
+        return (self.prefix, self.head)
 
     @property
     def rate(self) -> float:
@@ -64,7 +69,7 @@ class Auto:
 
         The reason is a line to show: ``77 labels, 770 rows: prefix+head, since ...``.
         """
-        if self.head != Head():
+        if self.head != Head(shots=self.head.shots):  # which a prefix has too
             return self._with_head(task), None
         if not (isinstance(task, LabelExamples) and isinstance(task.task, Classify | Relate)):
             return self.alone(), None

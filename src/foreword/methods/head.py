@@ -52,9 +52,9 @@ class Head:
     head_start: Literal["auto", "random", "words", "model", "prototypes", "ridge", "logistic"] = (
         setting(
             "auto",
-            help="what a head starts from: random, words (of the labels), model (its trained head), or "
-            "fitted to the rows' states: prototypes (means of classes), ridge or logistic regression; "
-            "auto is the best for the model",
+            help="what a head starts from: random, words (of the labels), model (its trained "
+            "head), or fitted to the rows' states: prototypes (means of classes), ridge or "
+            "logistic regression; auto is the best for the model",
         )
     )
     head_form: Literal["auto", "linear", "cosine"] = setting(

@@ -36,7 +36,7 @@ ABOUT = {
 NEXT = {
     "fast": "--preset balanced, twice the steps",
     "balanced": "--preset best, twice the steps",
-    "best": "more rows, or another method: foreword compare --methods prefix,lora,prefix+lora",
+    "best": "more rows, or another method: foreword compare --methods auto,lora,prefix+lora",
 }
 """What may score higher than a preset does."""
 
