@@ -61,8 +61,9 @@ class Auto:
 
     def alone(self) -> Prefix:
         """Return the prefix without a head."""
-        given = self.rate_alone is None or self.prefix.rate != Prefix().rate
-        return self.prefix if given else replace(self.prefix, rate=self.rate_alone)
+        if self.rate_alone is None or self.prefix.rate != Prefix().rate:
+            return self.prefix
+        return replace(self.prefix, rate=self.rate_alone)
 
     def choose(self, task: Bound, rows: Sequence[Row]) -> tuple[Method, str | None]:
         """Return the method for a task and its training rows, and why, None where none has labels.

@@ -171,8 +171,8 @@ def method_from(name: str, given: dict[str, Any], where: str, *, preset: bool = 
     ``preset`` a prefix without a head has the rate of presets.
     """
     if name == AUTO:
-        both = method_from("+".join(CHOSEN), given, where)
-        return Auto(*both.methods, rate_alone=RATE if preset else None)  # type: ignore[attr-defined]
+        prefix, head = method_from("+".join(CHOSEN), given, where).methods  # type: ignore[attr-defined]
+        return Auto(prefix, head, rate_alone=RATE if preset else None)
     if preset and name == "prefix":
         return Auto(method_from(name, given, where), rate_alone=RATE).alone()  # type: ignore[arg-type]
     made: list[Method] = []
