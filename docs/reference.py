@@ -25,7 +25,7 @@ GROUPS = {
     "More from a prompt": "compress augment Augmented multitask average concatenate fit similarity "
     "to_peft from_peft",
     "Tasks": "Classify Multilabel Relate Tag Score Generate Translate Summarize Answer Chat Rank",
-    "Methods": "Prefix Soft PTuning Deep Context Cartridge Attempt Adapter Lora IA3 Head Full "
+    "Methods": "Auto Prefix Soft PTuning Deep Context Cartridge Attempt Adapter Lora IA3 Head Full "
     "Several FromFile ZeroShot Demonstrations Probe",
     "Settings of runs": "Training Decoding preset find_rate Augment SelfStudy Member Sharing "
     "compare_runs Run Model",

@@ -149,6 +149,7 @@ BESIDE = Several((Prefix(), Head()))
         ("llama", Head(head_form="cosine"), ("prototypes", "cosine")),
         ("llama", BESIDE, ("demonstrations", "prototypes", "linear")),
         ("t5", BESIDE, ("demonstrations", "prototypes", "linear")),
+        ("many rows", BESIDE, ("demonstrations", "ridge", "linear")),
         ("bert-encoder", Head(), ("logistic", "linear")),
         ("bert-encoder", BESIDE, ("zero", "prototypes", "cosine")),
         (
@@ -161,16 +162,16 @@ BESIDE = Several((Prefix(), Head()))
 def test_what_is_left_open_is_what_measured_best(
     name: str, method: Method, want: tuple[str, ...]
 ) -> None:
-    base = get(name)
+    base, given = get("llama" if name == "many rows" else name), ROWS * (5 if " " in name else 1)
     template = "{text} [mask]" if base.fills_masks else "{text}\nMood:"
     task = Classify(template=template, labels={"good": " good", "bad": " bad"}).bind(base)
-    found = settle(method, task, ROWS)
+    found = settle(method, task, given)
     parts = found.methods if isinstance(found, Several) else (found,)
     said = [p.start if isinstance(p, Prefix) else (p.head_start, p.head_form) for p in parts]  # type: ignore[attr-defined]
     flat = [s for each in said for s in ([each] if isinstance(each, str) else each)]
     assert tuple(flat) == want
-    assert settle(found, task, ROWS) == found
-    one, two = method.build(task, ROWS, 0)(), found.build(task, ROWS, 0)()
+    assert settle(found, task, given) == found
+    one, two = method.build(task, given, 0)(), found.build(task, given, 0)()
     for (where, a), (_, b) in zip(one.tensors(), two.tensors(), strict=True):
         assert torch.equal(a, b), where
 

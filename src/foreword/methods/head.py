@@ -18,6 +18,9 @@ from foreword.methods.parts.head_starts import fitted, has_all, random_head, tra
 from foreword.tasks.base import Bound
 from foreword.tasks.score import Score
 
+ENOUGH = 16
+"""Rows a class from which on a head beside another method starts as a ridge regression."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -29,9 +32,10 @@ class Head:
     that begins at ``head_temperature``.
 
     Start and form "auto" are those that measured best (docs/presets.md): a linear layer that begins
-    as "ridge" alone and as "prototypes" beside another method, and on an encoder as "logistic"
-    alone, and a cosine one of "prototypes" beside another. Where a class has no row, or the
-    classes stand for numbers, the start is "words" on an encoder and else "random".
+    as "ridge", or beside another method as "prototypes" where there are fewer than 16 rows a class;
+    on an encoder as "logistic" alone, and a cosine one of "prototypes" beside another. Where a
+    class has no row, or the classes stand for numbers, the start is "words" on an encoder and else
+    "random".
 
     ``head_start`` "words" begins as the label words' output embeddings, the mean one of a label of
     several tokens: beside ``soft`` that is WARP (Hambardzumyan et al. 2021, arXiv:2101.00121), a
@@ -76,10 +80,12 @@ class Head:
         if start == "auto":
             if isinstance(task.task, Score) or not has_all(task, rows):
                 start = "words" if encoder else "random"
-            elif form == "cosine" or (not alone and not (encoder and form == "linear")):
+            elif form == "cosine":
                 start = "prototypes"
+            elif encoder:
+                start = "logistic" if alone or form == "linear" else "prototypes"
             else:
-                start = "logistic" if encoder else "ridge"
+                start = "ridge" if alone or len(rows) >= ENOUGH * task.classes else "prototypes"
         if form == "auto":
             cosine = encoder and not alone and start in ("prototypes", "words")
             form = "cosine" if cosine else "linear"
