@@ -35,7 +35,7 @@ class Head:
     as "ridge", or beside another method as "prototypes" where there are fewer than 16 rows a class;
     on an encoder as "logistic" alone, and a cosine one of "prototypes" beside another. Where a
     class has no row, or the classes stand for numbers, the start is "words" on an encoder and else
-    "random".
+    "random"; of a head of one number it is "ridge".
 
     ``head_start`` "words" begins as the label words' output embeddings, the mean one of a label of
     several tokens: beside ``soft`` that is WARP (Hambardzumyan et al. 2021, arXiv:2101.00121), a
@@ -78,7 +78,9 @@ class Head:
             return self
         start, form, encoder = self.head_start, self.head_form, task.backbone.is_encoder
         if start == "auto":
-            if isinstance(task.task, Score) or not has_all(task, rows):
+            if task.classes == 1:
+                start = "ridge"
+            elif isinstance(task.task, Score) or not has_all(task, rows):
                 start = "words" if encoder else "random"
             elif form == "cosine":
                 start = "prototypes"
@@ -103,14 +105,14 @@ class Head:
                 "`method=head`: the task has no classes to score; leave it out, or use "
                 "`task=classify`"
             )
-        if task.classes == 1 and self.head_start not in ("random", "ridge", "model"):
+        made = self.settled(task, rows, alone=beside is None)
+        if task.classes == 1 and made.head_start not in ("random", "ridge", "model"):
             raise UserError(
-                f"`head_start={self.head_start}`: a head of one number has no classes; use "
+                f"`head_start={made.head_start}`: a head of one number has no classes; use "
                 "`head_start=ridge`"
             )
         if not self.head_temperature > 0:
             raise UserError(f"`head_temperature={self.head_temperature:g}`: give one above 0")
-        made = self.settled(task, rows, alone=beside is None)
         scale = 1 / made.head_temperature if made.head_form == "cosine" else None
         if made.head_start == "words":
             return HeadTensors(words(task, scale))
