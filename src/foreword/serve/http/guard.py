@@ -21,6 +21,9 @@ from foreword.serve.http.errors import ApiError
 from foreword.serve.http.service import Service
 
 ADMIN = "/v1/prompts"
+PROBES = ("/health", "/metrics")
+"""Routes that are asked every few seconds, and have no line in the log."""
+
 GRACE = 30.0
 """Seconds beyond the limit that a client has to read what was written."""
 
@@ -162,7 +165,7 @@ class Guard:
         metrics.seconds.labels(route).observe(seconds)
         if not own.ended:
             metrics.cancelled.inc()
-        if self.log is None:
+        if self.log is None or route in PROBES:
             return
         about = {n: v for n, v in own.about.items() if n != "model" or self.service.name_prompts}
         gone = {} if own.ended else {"left": True}

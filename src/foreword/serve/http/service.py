@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from foreword.errors import UserError
 from foreword.serve.http.errors import not_ready, overloaded
 from foreword.serve.http.limits import Access, Limits
 from foreword.serve.http.metrics import Metrics
@@ -114,8 +115,9 @@ class Service:
 
 
 def release(engine: Engine, prompt: Answerer) -> None:
-    """Let the engine forget a prompt; an ensemble's members with it."""
+    """Let the engine forget a prompt, unless it is closed itself."""
     from foreword.prompt.prompt import Prompt
 
     if isinstance(prompt, Prompt):
-        engine.release(prompt)
+        with suppress(UserError):
+            engine.release(prompt)
