@@ -236,7 +236,6 @@ def test_wrong_requests_are_refused_with_the_field(server: Served) -> None:
 def test_what_is_not_supported_is_named_not_passed_over(server: Served) -> None:
     client = server.client()
     asks: dict[str, Any] = {
-        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}},
         "tools": [{"type": "function", "function": {"name": "f"}}],
         "presence_penalty": 1.0,
         "logit_bias": {"5": 1},
@@ -244,6 +243,10 @@ def test_what_is_not_supported_is_named_not_passed_over(server: Served) -> None:
     for name, value in asks.items():
         with pytest.raises(openai.BadRequestError, match=f"`{name}` is not supported yet"):
             client.chat.completions.create(model="talk", messages=HI, **{name: value})  # type: ignore[call-overload]
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+    found = server.http().post(CHATS, json={**CHAT, "response_format": form})
+    assert found.status_code == 400, "this tokenizer has no brackets"
+    assert "`json_schema` cannot be followed" in found.json()["error"]["message"]
     nothing = {name: values[0] for name, values in NEUTRAL.items()}
     found = server.http().post(CHATS, json={**CHAT, **nothing, "user": "me", "metadata": {}})
     assert found.status_code == 200, found.text
