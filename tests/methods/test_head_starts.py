@@ -97,15 +97,16 @@ def test_logistic_is_that_of_scikit_learn() -> None:
     bound, made = built(Head(head_start="logistic"), TASK)
     z = features(states(bound))
     labels = [row.fields["label"] for row in ROWS]
-    model = LogisticRegression(C=probes.STRENGTH).fit(z, labels)
+    model = LogisticRegression(C=3.0).fit(z, labels)
     want = [dict(zip(model.classes_, row, strict=True)) for row in model.predict_proba(z)]
     for found, expected in zip(answers(bound, made), want, strict=True):
         assert found == pytest.approx(expected, abs=1e-3)
     given = known(4)
     weight, bias = probes.logistic(given)
     z, classes = features(given.states.numpy()), given.shares.argmax(1).numpy()
-    want = LogisticRegression(C=probes.STRENGTH).fit(z, classes).predict_proba(z)
+    want = LogisticRegression(C=3.0).fit(z, classes).predict_proba(z)
     np.testing.assert_allclose(softmax(given.states @ weight.T + bias, 1), want, atol=1e-3)
+    assert [probes.strength(labels) for labels in (2, 9, 10, 77)] == [3.0, 3.0, 10.0, 10.0]
 
 
 @pytest.mark.parametrize("start", ["prototypes", "ridge", "logistic"])
@@ -123,7 +124,7 @@ def test_labels_of_any_number_are_fitted_one_by_one(start: Any) -> None:
     for label in ("x", "y"):
         held = np.array([label in row.fields["labels"] for row in rows])
         if start == "logistic":
-            odds = LogisticRegression(C=probes.STRENGTH).fit(z, held).decision_function(z)
+            odds = LogisticRegression(C=3.0).fit(z, held).decision_function(z)
         elif start == "prototypes":
             far = [np.square(z - z[side].mean(0)).sum(1) for side in (~held, held)]
             odds = far[0] - far[1]
@@ -143,7 +144,7 @@ def test_a_number_is_fitted_as_its_two_anchors() -> None:
     pairs = [(n, int(x), 1 - x % 1) for n, x in enumerate(numbers)]
     pairs += [(n, int(x) + 1, x % 1) for n, x in enumerate(numbers) if x % 1]
     places, classes, counts = zip(*pairs, strict=True)
-    model = LogisticRegression(C=probes.STRENGTH).fit(z[list(places)], classes, counts)
+    model = LogisticRegression(C=3.0).fit(z[list(places)], classes, counts)
     want = model.predict_proba(z) @ [0, 1, 2]
     assert answers(bound, made, "score") == pytest.approx(want.tolist(), abs=2e-3)
     with pytest.raises(UserError, match="`head_start=ridge`: a score is the mean of its anchors"):

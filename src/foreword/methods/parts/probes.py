@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-STRENGTH = 3.0
-"""C of the logistic regression, one over its penalty (docs/LOG.md has the measurements)."""
+MANY = 10
+"""Labels from which on a logistic regression has a weaker penalty."""
 
 PENALTIES = np.logspace(-3, 2, 21)
 SCALES = np.logspace(-0.5, 2.5, 25)
@@ -109,8 +109,13 @@ def ridge(known: KnownStates) -> tuple[Tensor, Tensor]:
     return known.on_states(weight, scale * middle)
 
 
+def strength(labels: int) -> float:
+    """Return C, one over the penalty, of a logistic regression (docs/LOG.md: what was measured)."""
+    return 3.0 if labels < MANY else 10.0
+
+
 def logistic(known: KnownStates) -> tuple[Tensor, Tensor]:
-    """Return scikit-learn's LogisticRegression on the features, with C = ``STRENGTH``.
+    """Return scikit-learn's LogisticRegression on the features, with the C of ``strength``.
 
     A row whose share is spread over classes counts for each of them with its share.
     """
@@ -130,7 +135,7 @@ def logistic(known: KnownStates) -> tuple[Tensor, Tensor]:
 def _fit(features: Tensor, classes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     from sklearn.linear_model import LogisticRegression
 
-    made = LogisticRegression(C=STRENGTH, max_iter=1000)
+    made = LogisticRegression(C=strength(len(classes.unique())), max_iter=1000)
     made.fit(features.numpy(), classes.long().numpy(), sample_weight=counts.numpy())
     return torch.tensor(made.coef_), torch.tensor(made.intercept_)
 
