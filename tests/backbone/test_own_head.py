@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    pipeline,
+)
 
 import foreword as fw
 from families import ENCODERS, GQA, SMALL, backbone, tokenizer
@@ -42,11 +47,13 @@ class Lines(Reporter):
         self.lines.append(text)
 
 
-def saved(folder: Path, kind: str, **more: Any) -> str:
+def saved(
+    folder: Path, kind: str, head: Any = AutoModelForSequenceClassification, **more: Any
+) -> str:
     """A tiny classifier whose answers differ from text to text."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **{**SMALL, **KINDS[kind], "id2label": NAMES, **more})
-    model = AutoModelForSequenceClassification.from_config(config)
+    model = head.from_config(config)
     for parameter in model.parameters():
         parameter.data.mul_(3).add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
@@ -99,6 +106,23 @@ def test_a_head_of_one_number_scores_as_a_pipeline_does(tmp_path: Path) -> None:
         plain = task.complete(rows, base).bind(base)
         with pytest.raises(UserError, match="gives one number; use `task=score` with `regr"):
             plain.predict(rows, NOTHING)
+
+
+def test_words_are_tagged_as_a_pipeline_tags_their_last_tokens(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "bert", head=AutoModelForTokenClassification)
+    base = fw.load(folder)
+    rows = [fw.Row({"tokens": text.split(), "tags": []}, "r") for text in TEXTS]
+    task = fw.Tag(labels={name: name for name in NAMES.values()}).complete(rows, base)
+    found = task.bind(base).predict(rows, NOTHING)
+    asked = pipeline("token-classification", folder, ignore_labels=[])(TEXTS)
+    for text, answer, expected in zip(TEXTS, found, asked, strict=True):
+        ends = [len(" ".join(text.split()[: n + 1])) for n in range(len(text.split()))]
+        last = [next(each for each in expected if each["end"] == end) for end in ends]
+        assert answer["tags"] == [each["entity"] for each in last]
+        assert answer["chances"] == pytest.approx([e["score"] for e in last], rel=1e-3)
+    with pytest.raises(UserError, match=r"the trained head of .* is of `task=tag`; train one"):
+        fw.Classify().complete(ROWS, base).bind(base).predict(ROWS, NOTHING)
+    assert fw.load(folder, pooling="cls").fingerprint != base.fingerprint
 
 
 def test_a_prefix_learns_against_the_models_own_head(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -99,7 +100,7 @@ def open_outline(
     config = read_config(folder, name)
     kind = _kind(folder, config, name, architecture)
     with torch.device("meta"), one_line_errors(name):
-        model: PreTrainedModel = _loader(config, kind, name).from_config(
+        model: PreTrainedModel = _loader(config, kind).from_config(
             config,
             trust_remote_code=False,
             dtype=torch.bfloat16,  # the products of experts have no other shape on meta
@@ -135,17 +136,11 @@ def check_architecture(asked: str) -> None:
         raise UserError(f"unknown architecture {asked!r}: {nearest(asked, ['auto', *_TABLES])}")
 
 
-def _loader(config: PreTrainedConfig, kind: Architecture, name: str) -> Any:
-    """Return what loads a model; one that was saved with a trained head is loaded with it.
-
-    Raises UserError for a head that labels tokens.
-    """
+def _loader(config: PreTrainedConfig, kind: Architecture) -> Any:
+    """Return what loads a model; one that was saved with a trained head is loaded with it."""
     saved = set(config.architectures or ()) if kind == "encoder" else set()
     if saved & _TAGGERS:
-        raise UserError(
-            f"cannot load {name!r}: it has a trained head that labels tokens, which foreword does "
-            "not run; save the model without it (`model.base_model.save_pretrained`)"
-        )
+        return AutoModelForTokenClassification
     return AutoModelForSequenceClassification if saved & _CLASSIFIERS else _LOADERS[kind]
 
 
@@ -251,7 +246,7 @@ def _model(
         )
     opening = bars_to(report, f"opening {Path(name).name}")
     with opening, without_load_report(), one_line_errors(name):
-        model, info = _loader(config, kind, name).from_pretrained(
+        model, info = _loader(config, kind).from_pretrained(
             folder,
             config=config,
             dtype=dtype,

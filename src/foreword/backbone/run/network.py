@@ -210,7 +210,7 @@ class Network:
         Those of a text classifier are what its own last layer reads.
         """
         assert self.pooling is not None
-        if self.own_head is not None:
+        if self.own_head is not None and not self.own_head.tokens:
             pooled = features(self.model, self.own_head.path, pooled)
         return F.normalize(pooled, dim=-1) if self.pooling.normalize else pooled
 
@@ -255,7 +255,7 @@ def sees_the_past_alone(model: PreTrainedModel) -> bool:
 def pooling_for(given: Pooling | None, *, causal: bool, own: OwnHead | None) -> Pooling:
     """Return how an encoder pools: for its own head; else as given; else by what has seen all."""
     pooling = given or Pooling()
-    if own is not None:
+    if own is not None and not own.tokens:
         return replace(pooling, mode=own.mode)
     if pooling.mode is not None:
         return pooling

@@ -24,7 +24,7 @@ class OwnHead:
 
     What stands between the pooled state and that layer, such as a dense layer, is part of what
     the encoder gives (:func:`features`). ``several`` says that a text may have any number of the
-    labels, and that they are scored apart.
+    labels, and that they are scored apart; ``tokens`` that each token is labelled, by its state.
     """
 
     head: ClassHead
@@ -32,17 +32,24 @@ class OwnHead:
     mode: PoolingMode
     path: str
     several: bool
+    tokens: bool = False
 
     @property
     def is_number(self) -> bool:
         """Whether it gives one number, and no labels."""
         return len(self.labels) < 2
 
-    def scores(self, labels: Sequence[Sequence[str]], name: str, none: str | None) -> ClassHead:
+    def scores(
+        self, labels: Sequence[Sequence[str]], name: str, none: str | None, *, words: bool
+    ) -> ClassHead:
         """Return the head for the labels of a task, each by its names, in their order.
 
-        ``none`` is the label that stands for no label. Raises UserError where they are others.
+        ``none`` is the label that stands for no label; ``words`` says that words are labelled.
+        Raises UserError where they are others.
         """
+        if self.tokens != words:
+            fitting = "task=tag" if self.tokens else "task=classify"
+            raise UserError(f"the trained head of {name} is of `{fitting}`; train one with `head`")
         if self.is_number:
             raise UserError(
                 f"the trained head of {name} gives one number; use `task=score` with "
@@ -93,11 +100,17 @@ def find_own_head(model: PreTrainedModel, name: str) -> OwnHead | None:
             "reads; foreword runs heads that score labels, or give one number"
         )
     states, scores = model.base_model(input_ids=ids).last_hidden_state[0], model(ids).logits[0]
+    by_token = scores.dim() == 2
     pooled: dict[PoolingMode, Tensor]
     pooled = {"cls": states[0], "last": states[-1], "mean": states.mean(0)}
     for path, layer in reversed(layers):
         weight = layer.weight.detach()
         bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+        if by_token:
+            fits = weight.shape[1] == states.shape[1] and len(weight) == scores.shape[1]
+            if fits and agree(states @ weight.T + bias, scores):
+                return OwnHead(ClassHead(weight, bias), labels, "last", path, False, tokens=True)
+            continue
         for mode, state in pooled.items():
             found = features(model, path, state[None])
             if found.shape[1] == weight.shape[1] and agree(found[0] @ weight.T + bias, scores):
@@ -111,7 +124,7 @@ def find_own_head(model: PreTrainedModel, name: str) -> OwnHead | None:
 
 def check_pooling(head: OwnHead | None, asked: str, name: str) -> None:
     """Raise UserError for a pooling that is asked for beside a head that was trained on another."""
-    if head is not None and asked not in ("auto", head.mode):
+    if head is not None and not head.tokens and asked not in ("auto", head.mode):
         raise UserError(
             f"`pooling={asked}`: the trained head of {name!r} reads `{head.mode}`; leave it out"
         )

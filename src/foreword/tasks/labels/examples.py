@@ -152,7 +152,9 @@ class LabelExamples(Bound):
         ordered = sorted(self.labels)
         names = [(label, *(word.strip() for word in self.words[label])) for label in ordered]
         try:
-            return own.scores(names, self.backbone.name, self.labelling.no_label)
+            return own.scores(
+                names, self.backbone.name, self.labelling.no_label, words=self.answer == "tags"
+            )
         except UserError:
             if not self.head_left_out:
                 raise
