@@ -135,7 +135,7 @@ def logistic(known: KnownStates) -> tuple[Tensor, Tensor]:
 def _fit(features: Tensor, classes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     from sklearn.linear_model import LogisticRegression
 
-    made = LogisticRegression(C=strength(len(classes.unique())), max_iter=1000)
+    made = LogisticRegression(C=strength(len(set(classes.tolist()))), max_iter=1000)
     made.fit(features.numpy(), classes.long().numpy(), sample_weight=counts.numpy())
     return torch.tensor(made.coef_), torch.tensor(made.intercept_)
 
