@@ -40,7 +40,7 @@ def predict_routes(service: Service) -> APIRouter:
             raise ApiError(
                 400, f"inputs: at most {service.limits.inputs} in a request", param="inputs"
             )
-        own.undone.enter_context(service.admitted(len(inputs)))
+        own.undone.enter_context(service.admitted())
         own.about["model"] = body.model[:200]
         name, prompt, rows, least = await run_in_threadpool(_rows, ready, body, inputs)
         own.about |= {"model": name, "rows": len(rows)}
