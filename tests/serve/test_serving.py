@@ -11,7 +11,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import TopPLogitsWarper
 
+import foreword.serve.choose
 import foreword.serve.held
 from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, backbone
 from foreword.backbone.backbone import Backbone
@@ -120,6 +122,15 @@ def test_a_row_that_is_longer_than_the_room_is_refused_in_one_line() -> None:
         engine.generate(range(3, 15), None, Sampling(max_new_tokens=5))
 
 
+def test_a_row_that_no_slot_can_hold_is_told_and_the_next_is_answered() -> None:
+    base, how = get("llama"), Sampling(max_new_tokens=5)
+    with Engine(base, tokens=14) as engine:
+        with pytest.raises(UserError, match="needs more than the 14"):
+            engine.generate(ROWS[0], prompts("llama")[1], how).result(20)
+        found = engine.generate(ROWS[0], None, how).result(20)
+    assert list(found.tokens) == alone("llama", ROWS[0], NOTHING, how)
+
+
 # Choosing -----------------------------------------------------------------------------------------
 
 
@@ -190,6 +201,17 @@ def test_a_grammar_says_what_may_come_and_when_it_ends() -> None:
         )
 
 
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("few", [8, 1024])
+def test_the_likeliest_tokens_are_those_of_transformers(
+    monkeypatch: pytest.MonkeyPatch, top_p: float, few: int
+) -> None:
+    monkeypatch.setattr(foreword.serve.choose, "FEW", few)
+    row = 3 * torch.randn(1, 500, generator=torch.Generator().manual_seed(few))
+    expected = TopPLogitsWarper(top_p)(None, row)
+    assert torch.equal(foreword.serve.choose._likeliest(row, top_p), expected)
+
+
 # Faults -------------------------------------------------------------------------------------------
 
 
@@ -198,6 +220,8 @@ def test_a_fault_is_its_own_requests_and_the_others_are_answered() -> None:
     site = next(iter(base.sites.values()))
     nothing = torch.full((site.heads, 3, site.key_width), torch.nan)
     bad = Injection(kv={name: KV(nothing, nothing) for name in base.sites}, positions=3)
+    flat = torch.zeros(site.heads, 3, site.key_width + 1)
+    misfit = Injection(kv={name: KV(flat, flat) for name in base.sites}, positions=3)
     wrong = Injection(kv={site.name: KV(torch.zeros(9, 8, 7), torch.zeros(9, 8, 7))}, positions=8)
     other = Injection(patches={"no.such.module": (Patch(torch.zeros(2)),)})
 
@@ -212,7 +236,7 @@ def test_a_fault_is_its_own_requests_and_the_others_are_answered() -> None:
     with Engine(base, slots=4) as engine:
         for _ in range(2):  # and again, in the slots that they had
             good = [engine.generate(row, None, how) for row in ROWS]
-            faults = [engine.generate(ROWS[0], each, how) for each in (bad, wrong, other)]
+            faults = [engine.generate(ROWS[0], each, how) for each in (bad, misfit, wrong, other)]
             faults.append(engine.generate(ROWS[0], None, how, heard.append, grammar=Breaks([5])))
             deaf = engine.generate(ROWS[0], None, how, hear)
             for fault in faults:

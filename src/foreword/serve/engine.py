@@ -102,8 +102,6 @@ class Engine:
         request = Request(tuple(ids), injection, sampling, on_piece, grammar, Ticket(), since)
         if self._rows is None or sampling.beams > 1:
             check_whole(request)
-        elif (need := len(ids) + sampling.max_new_tokens) > self._rows.pool.tokens:
-            raise UserError(f"a row of {need} tokens needs more than all slots have (`tokens`)")
         elif sampling.json_schema is not None and grammar is None:
             text, ends = self.backbone.text, self.backbone.ends
             request.grammar = JsonSchema(sampling.json_schema, text.tokenizer, ends).begin()

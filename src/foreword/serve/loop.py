@@ -140,7 +140,7 @@ class Loop:
 
     def _must_wait(self) -> bool:
         if not self.running:
-            raise MemoryError("a row needs more tokens than all slots have (`tokens`)")
+            raise MemoryError("no slot is free, and no row has one")
         return False
 
     # A pass ------------------------------------------------------------------------------------

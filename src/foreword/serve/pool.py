@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foreword.backbone.attention.slots import SiteSlots
 from foreword.backbone.backbone import Backbone
+from foreword.errors import UserError
 from foreword.injection import KV
 
 SLAB = 4096
@@ -99,7 +100,15 @@ class Pool:
                 held.values[first : first + size] = 0
 
     def take(self, need: int) -> Slot | None:
-        """Take a slot for a row of ``need`` tokens; None while there is none."""
+        """Take a slot for a row of ``need`` tokens; None while there is none.
+
+        Raises UserError for a row that will never have one.
+        """
+        if need > self.tokens:
+            raise UserError(
+                f"a row of {need} tokens with its prompt and answer needs more than the "
+                f"{self.tokens} that all slots have (`tokens`)"
+            )
         room = min(room_for_tokens(need), self.tokens)
         for slab in self.slabs:
             if slab.room == room and slab.free:

@@ -55,7 +55,11 @@ class Row:
         if slot is None:
             return None
         if prefix.copied:
-            pool.put(slot, prefix.kv)
+            try:
+                pool.put(slot, prefix.kv)
+            except Exception:
+                pool.give_back(slot, prefix.copied)
+                raise
         count = len(leading)
         if parents is not None:
             parents = [*range(-1, count - 1), *(parent + count for parent in parents)]
