@@ -67,7 +67,8 @@ def _likeliest(row: Tensor, top_p: float) -> Tensor:
     chances = (values - row.logsumexp(1, keepdim=True)).exp()
     before = chances.cumsum(1) - chances
     if float(before[0, -1] + chances[0, -1]) < top_p and len(places[0]) < row.shape[1]:
-        return TopPLogitsWarper(top_p)(None, row)
+        sorted_out: Tensor = TopPLogitsWarper(top_p)(None, row)
+        return sorted_out
     kept = values.masked_fill(before >= top_p, -torch.inf)
     return torch.full_like(row, -torch.inf).scatter(1, places, kept)
 
