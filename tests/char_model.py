@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from teaching import START
 
-CHARACTERS = ["<pad>", "<end>", "\n", " ", *string.digits, *string.ascii_letters, *".:-+_,?!'"]
+SIGNS = ".:-+_,?!'{}[]\""
+CHARACTERS = ["<pad>", "<end>", "\n", " ", *string.digits, *string.ascii_letters, *SIGNS]
 CHAT = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}"
     "{% if m.role == 'assistant' %}<end>{% endif %}\n{% endfor %}"
@@ -23,7 +24,7 @@ def save(folder: Path) -> str:
     """Save a model with random weights, the same ones at every call; it has a chat template."""
     made = Tokenizer(models.WordLevel({c: n for n, c in enumerate(CHARACTERS)}, unk_token="<pad>"))
     made.pre_tokenizer = pre_tokenizers.Split(Regex(r"<end>|[\s\S]"), "isolated")  # type: ignore[assignment]
-    made.decoder = decoders.Fuse()  # type: ignore[assignment]
+    made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])  # type: ignore[assignment]
     PreTrainedTokenizerFast(
         tokenizer_object=made, pad_token="<pad>", eos_token="<end>", chat_template=CHAT
     ).save_pretrained(folder)

@@ -252,6 +252,45 @@ def test_what_is_not_supported_is_named_not_passed_over(server: Served) -> None:
     assert found.status_code == 200, found.text
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"enum": ["it", "was"]}, "b": {"type": "boolean"}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("model", ["talk", "model"])
+def test_answers_obey_a_json_schema(server: Served, model: str) -> None:
+    asked: Any = {"type": "json_schema", "json_schema": {"name": "said", "schema": SCHEMA}}
+    create: Any = server.client().chat.completions.create
+    found = create(model=model, messages=HI, response_format=asked, max_tokens=60)
+    said = json.loads(found.choices[0].message.content)
+    assert said["a"] in ("it", "was")
+    assert set(said) == {"a", "b"}
+    assert found.choices[0].finish_reason == "stop"
+    streamed = create(model=model, messages=HI, response_format=asked, max_tokens=60, stream=True)
+    pieces = [piece.choices[0].delta.content or "" for piece in streamed]
+    assert json.loads("".join(pieces)) == said
+    free = create(model=model, messages=HI, max_tokens=8).choices[0].message.content
+    text = create(model=model, messages=HI, max_tokens=8, response_format={"type": "text"})
+    assert text.choices[0].message.content == free
+    opened = create(model=model, messages=HI, max_tokens=8, response_format={"type": "json_object"})
+    assert opened.choices[0].message.content.startswith("{")
+
+
+def test_a_schema_that_cannot_be_followed_is_refused(server: Served) -> None:
+    for wrong in ({"type": "json_schema"}, {"type": "text", "json_schema": {"name": "a"}}):
+        found = server.http().post(CHATS, json={**CHAT, "response_format": wrong})
+        assert (found.status_code, "response_format" in found.text) == (400, True), found.text
+    unknown = {"name": "a", "schema": {"type": "objekt"}}
+    body = {**CHAT, "response_format": {"type": "json_schema", "json_schema": unknown}}
+    found = server.http().post(CHATS, json=body)
+    assert found.status_code == 400
+    assert "Invalid type: objekt" in found.json()["error"]["message"]
+    assert found.json()["error"]["param"] == "response_format"
+
+
 BYTES = {
     b"{": "json_invalid",
     b'{"model": "write", "prompt": NaN}': "json_invalid",

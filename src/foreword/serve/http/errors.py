@@ -68,7 +68,8 @@ def of_user_error(error: UserError, param: str | None = None) -> ApiError:
     if (row := re.match(r"input (\d+)\b", message)) is not None:
         param = f"inputs[{int(row[1]) - 1}]" + (f".{error.field}" if error.field else "")
     elif (setting := re.match(r"`(\w+)[`=]", message)) is not None:
-        param = param or setting[1]
+        named = "response_format" if setting[1] == "json_schema" else setting[1]
+        param = param or named
     return ApiError(400, message, param=param or error.field)
 
 
