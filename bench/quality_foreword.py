@@ -25,7 +25,7 @@ from foreword.reporter import Reporter
 from foreword.tasks.registry import TASKS
 from foreword.training.examples import encode
 from foreword.training.loop import Loop
-from foreword.training.presets import PRESETS
+from foreword.training.presets import PRESETS, RATE
 from foreword.training.settings import Training
 
 Presets = Mapping[str, Mapping[str, Any]]
@@ -45,9 +45,9 @@ class System:
 
 
 def presets(file: Path | None) -> Presets:
-    """Return Foreword's presets, or those of a JSON file of flat settings by name."""
+    """Return Foreword's presets with a prefix, or those of a JSON file of flat settings by name."""
     if file is None:
-        return PRESETS
+        return {name: {"method": "prefix", "rate": RATE, **own} for name, own in PRESETS.items()}
     try:
         read = json.loads(file.read_text("utf-8"))
     except OSError as error:

@@ -66,7 +66,7 @@ def demo(
         Auto(Prefix(shots=10)),
         rows / "train.jsonl",
         rows / "dev.jsonl",
-        training=Training(epochs=3, batch_size=8),
+        training=Training(epochs=1, batch_size=8),
         out=out,
         report=report,
     )
