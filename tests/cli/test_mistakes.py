@@ -247,7 +247,7 @@ TRAIN: dict[str, tuple[Make, list[str]]] = {
     ),
     "unknown tracker": (
         train("--report-to", "wandbb"),
-        ['"wandbb" for --report-to', 'Did you mean "wandb"'],
+        ["--report-to wandbb: unknown", "did you mean 'wandb'"],
     ),
     "epochs zero": (train("--epochs", "0"), ["epochs is 0; it must be at least 1"]),
     "rate zero": (train("--lr", "0"), ["the learning rate is 0"]),

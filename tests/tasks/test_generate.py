@@ -156,8 +156,8 @@ def test_what_all_rows_begin_with_is_read_once_and_changes_nothing() -> None:
 
 def test_after_demonstrations_a_blank_line_ends_the_completion() -> None:
     task = bound("llama")
-    assert task._decoding("").stop == ()
-    assert task._decoding("x").stop == ("\n\n",)
+    assert task.decoding("").stop == ()
+    assert task.decoding("x").stop == ("\n\n",)
 
 
 def test_scores_compare_with_all_references() -> None:

@@ -12,8 +12,11 @@ from foreword.config.settings import FILE, Values
 
 
 def completed(values: Values) -> Any:
-    """Return a type of text whose ``values`` a shell completes; it may be another text too."""
-    kind = Path if values == FILE else Literal[values]
+    """Return a type of text whose ``values`` a shell completes; it may be another text too.
+
+    The type says so, since cyclopts has pydantic check it where that is imported.
+    """
+    kind = Path if values == FILE else Literal[values] | str
     metavar = "FILE" if values == FILE else None
     return Annotated[kind, Parameter(converter=_text, show_choices=False, metavar=metavar)]
 

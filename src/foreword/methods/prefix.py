@@ -20,12 +20,12 @@ class Prefix:
     Attention of layer l sees ``[K_l; K(x)]`` and ``[V_l; V(x)]`` with trained K_l and V_l of
     ``length`` positions, from layer ``first_layer`` up, or in the upper fraction ``upper`` of the
     layers. The layers below then give the same states in every step and are run only once per row
-    (engine/lower_layers.py). The start "auto" is "demonstrations", and "zero" on an encoder, where
-    real text in front begins lower than nothing does. A start other than "random" and "zero" takes
-    keys and values from what the model computes for real text, or from another prompt
-    (parts/starts.py). ``reparameterize`` is the
-    hidden width of an MLP through which they are trained (ibid., section 4.3); the prompt file
-    holds its output. ``gate`` multiplies each layer's values by a trained number from 0 to 1.
+    (engine/lower_layers.py). The start "auto" is "demonstrations", and on an encoder, where real
+    text in front begins lower than nothing does, "zero" unless ``shots`` are given. A start other
+    than "random" and "zero" takes keys and values from what the model computes for real text, or
+    from another prompt (parts/starts.py). ``reparameterize`` is the hidden width of an MLP through
+    which they are trained (ibid., section 4.3); the prompt file holds its output. ``gate``
+    multiplies each layer's values by a trained number from 0 to 1.
     In an encoder-decoder, encoder, decoder and cross attention all have a prefix.
     """
 
@@ -54,7 +54,8 @@ class Prefix:
         """Return the method with the start that measured best on the model."""
         if self.start != "auto":
             return self
-        return replace(self, start="zero" if task.backbone.is_encoder else "demonstrations")
+        zero = task.backbone.is_encoder and self.shots is None
+        return replace(self, start="zero" if zero else "demonstrations")
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Start keys and values; raises UserError for layers or a start that cannot be."""
