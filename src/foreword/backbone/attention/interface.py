@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,17 +23,12 @@ from foreword.backbone.attention.masks import additive
 from foreword.backbone.attention.packing import Packing
 from foreword.backbone.attention.shared_prefix import joint_attention
 from foreword.backbone.attention.slots import SlotPass
+from foreword.backbone.attention.windows import mask_with_window, noting_windows, window_of
 
 NAME = "foreword"
 
 PROBE = "foreword_probe"
 """The same attention, under masks that are always made, and that know their window."""
-
-WINDOW = "foreword_window"
-"""The attribute of a mask made for :data:`PROBE` that holds its window in tokens, None without."""
-
-_WINDOWS: ContextVar[tuple[int | None, ...]] = ContextVar("windows", default=())
-"""The windows of all masks that a probing pass has made."""
 
 Recorder = Callable[[nn.Module, Tensor, Tensor, Tensor, int | None], None]
 
@@ -97,7 +90,7 @@ def attention(
     what transformers gives besides, dropout is 0 in a Backbone, which is never in training mode.
     """
     if foreword is not None and foreword.record is not None:
-        window = sliding_window or _window_of(attention_mask)
+        window = sliding_window or window_of(attention_mask)
         foreword.record(module, query, key, value, window)
     prefixes = None if foreword is None else foreword.prefixes(module)
     transform = ScoreTransform(softcap, s_aux)
@@ -312,43 +305,18 @@ def _causal(length: int, device: torch.device) -> Tensor:
     return torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril()
 
 
-def _mask_with_window(*args: Any, **kwargs: Any) -> Tensor | None:
-    """Make a mask also where none would be needed, and note its window on it.
-
-    Some models tell the window to the mask alone (Qwen2-MoE, Phi-MoE), and a window may be longer
-    than any text that it is tried on.
-    """
-    skip = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
-    mask = sdpa_mask(*args, **{**kwargs, **skip})
-    _WINDOWS.set((*_WINDOWS.get(), kwargs.get("local_size")))
-    if mask is not None:
-        setattr(mask, WINDOW, kwargs.get("local_size"))
-    return mask
-
-
-def _window_of(mask: Tensor | None) -> int | None:
-    """Return the window that a mask was made for; None for full attention.
-
-    A mask that the model made of another (Doge) has the shortest window of all masks of this pass.
-    """
-    if mask is None or hasattr(mask, WINDOW):
-        return getattr(mask, WINDOW, None)
-    return min((window for window in _WINDOWS.get() if window is not None), default=None)
-
-
 @contextmanager
 def probing(model: PreTrainedModel) -> Iterator[None]:
     """Let passes of the model know the windows of their masks, and leave it under :data:`NAME`."""
-    token = _WINDOWS.set(())
     model.set_attn_implementation(PROBE)
     try:
-        yield
+        with noting_windows():
+            yield
     finally:
         model.set_attn_implementation(NAME)
-        _WINDOWS.reset(token)
 
 
 AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 AttentionInterface.register(PROBE, attention)
-AttentionMaskInterface.register(PROBE, _mask_with_window)
+AttentionMaskInterface.register(PROBE, mask_with_window)
