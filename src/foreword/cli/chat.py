@@ -113,7 +113,7 @@ def converse(
         if command is not None and line.startswith("/"):
             if line.strip() in ("/exit", "/quit"):
                 return
-            _heard(lambda: command(line))  # noqa: B023
+            _heard(lambda: command(line))  # noqa: B023  (called at once)
             continue
         made: list[str] = []
 

@@ -87,6 +87,6 @@ def choose(
                 raise ValueError("the model's scores of this row are not numbers")
             token = tokens[n] if chooser.plain else chooser.choose(scores[n])
             found.append((token, chooser.logprob(scores[n], token)))
-        except Exception as error:
+        except Exception as error:  # of any kind: the other rows go on
             found.append(error)
     return found

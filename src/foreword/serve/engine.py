@@ -159,7 +159,7 @@ class Engine:
         def run() -> None:
             try:
                 work()
-            except Exception as error:
+            except Exception as error:  # is raised where it was asked for
                 done.set_exception(error)
             else:
                 done.set_result(None)
@@ -297,7 +297,7 @@ class Engine:
         """Run several together, and where that fails one by one: a fault is that of its own."""
         try:
             run(asked)
-        except Exception as error:
+        except Exception as error:  # of any kind: it is told to whose it is
             if len(asked) == 1:
                 asked[0].fail(error)
                 return

@@ -104,7 +104,7 @@ class Loop:
                     entered = self._enter(first)
                 else:
                     entered = self._enter_lines(first)
-            except Exception as error:
+            except Exception as error:  # its own; those behind it go on
                 self._give_up(first, error)
                 continue
             if not entered:
@@ -168,7 +168,7 @@ class Loop:
                 each.row.wanted = [len(each.row.tokens) - 1]
         try:
             states = read(view, self.pool, [turn for _, turn in chosen])
-        except Exception as error:
+        except Exception as error:  # of any kind: it is found out whose
             if len(chosen) > 1:
                 for one in chosen:
                     self._read(view, [one])
@@ -201,7 +201,7 @@ class Loop:
                 continue
             try:
                 self._go_on(each, *made)
-            except Exception as error:
+            except Exception as error:  # its own; the other rows go on
                 self._fail(each, error)
 
     def _go_on(self, each: Writing, token: int, logprob: TokenLogprob | None) -> None:

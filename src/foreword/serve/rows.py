@@ -57,7 +57,7 @@ class Row:
         if prefix.copied:
             try:
                 pool.put(slot, prefix.kv)
-            except Exception:
+            except Exception:  # of any kind: the slot is free again
                 pool.give_back(slot, prefix.copied)
                 raise
         count = len(leading)

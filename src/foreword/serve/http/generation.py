@@ -148,7 +148,7 @@ class Generation:
             self.tickets[choice].result(0)
         except UserError as error:
             return of_user_error(error)
-        except Exception as error:
+        except Exception as error:  # a fault of the engine, whatever it is
             self.passage.about["error"] = type(error).__name__
         return ApiError(500, "the server has a fault")
 
