@@ -29,9 +29,9 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.data.sample import draw
+from foreword.display import console
 from foreword.errors import UserError
 from foreword.evaluation.records import append_record, read_records
-from foreword.report import console
 from foreword.reporter import SILENT
 from foreword.tasks.labels.probe import LinearProbe, frozen_states
 

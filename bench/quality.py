@@ -35,9 +35,9 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.load.sources import PACKAGED, open_source
 from foreword.config.values import plain
 from foreword.data.sample import digest
+from foreword.display import console
 from foreword.errors import UserError, nearest
 from foreword.evaluation.records import append_record, read_records
-from foreword.report import console
 from foreword.reporter import Reporter
 
 ASKED = (*SYSTEMS, "fast", "balanced", "best")

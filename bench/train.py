@@ -27,9 +27,9 @@ from train_models import default_model
 from train_report import machine, notes, table
 from train_setting import Setting
 
+from foreword.display import console
 from foreword.errors import UserError, nearest
 from foreword.files import write_whole
-from foreword.report import console
 from foreword.training.settings import Compile
 
 app = App(name="bench", help="Foreword's training step beside peft's.", version_flags=[])

@@ -24,10 +24,10 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.data.sample import first, per_class
+from foreword.display import console
 from foreword.errors import UserError
 from foreword.evaluation.records import Record, append_record, read_records
 from foreword.methods.soft import Soft
-from foreword.report import console
 from foreword.reporter import Reporter, Reporters
 from foreword.tasks.classify import Classify
 from foreword.terminal import Terminal

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from foreword.data.write import check_writable, write_rows
+from foreword.display.pictures import check_picture
 from foreword.errors import UserError
 from foreword.evaluation.records import append_record, read_records
 from foreword.export.peft_folder import _write_folder
 from foreword.files import file_to_write, write_jsonl, write_whole
 from foreword.recurrent import pretrain
-from foreword.report.pictures import check_picture
 from toys import toy_run
 
 ROW = {"text": "a"}

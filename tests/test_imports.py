@@ -21,7 +21,7 @@ ORDER = [
     ["prompt"],
     ["methods", "export"],
     ["training"],
-    ["report", "recurrent"],
+    ["display", "recurrent"],
     ["evaluation"],
     ["multitask_learning", "compose", "compression", "augmentation", "sklearn"],
     ["serve"],

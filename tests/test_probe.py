@@ -17,12 +17,12 @@ from sklearn.preprocessing import StandardScaler
 import foreword as fw
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
+from foreword.display import console
 from foreword.evaluation.compare import perform
 from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.runs import Data, Model, Probe, Run
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.report import console
 from foreword.tasks.base import Task
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.probe import LinearProbe

@@ -17,13 +17,13 @@ from conftest import Answer, World
 from foreword.cli.compare import Shared
 from foreword.cli.settings import compared
 from foreword.cli.sweep import grid
+from foreword.display import comparison, console
 from foreword.errors import UserError
 from foreword.evaluation.compare import perform
 from foreword.evaluation.records import Record, read_records, summarise
 from foreword.evaluation.runs import Demonstrations, Run, ZeroShot
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
-from foreword.report import comparison, console
 from foreword.reporter import Reporter
 from foreword.training.settings import Training
 from quick import first

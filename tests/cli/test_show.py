@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
+from foreword.display import console, tables
+from foreword.display.facts import facts
 from foreword.metrics.classification import classification
 from foreword.metrics.generation import generation
 from foreword.metrics.titles import title
-from foreword.report import console, tables
-from foreword.report.facts import facts
 
 names = st.lists(
     st.text(

@@ -17,8 +17,8 @@ from foreword.cli.reading import Read
 from foreword.cli.terminal import CommandTerminal
 from foreword.data.folder import DEV, TEST
 from foreword.data.rows import as_rows
+from foreword.display import console, tables
 from foreword.errors import UserError
-from foreword.report import console, tables
 from foreword.training.settings import Training
 
 Sampling = parameters_of("foreword.augmentation.rounds:Augment", "sampling")

@@ -12,8 +12,8 @@ from cyclopts import Parameter
 
 from foreword.cli.common import USUALLY, Force, Loaded, Model, on_backbone
 from foreword.cli.completion import File
+from foreword.display import console
 from foreword.errors import UserError
-from foreword.report import console
 
 if TYPE_CHECKING:
     from foreword.prompt.answerer import Answerer

@@ -24,8 +24,8 @@ from foreword.data.lookalikes import ending
 from foreword.data.problems import WHY, Checked, with_refusals
 from foreword.data.row import Row
 from foreword.data.shapes import canonical
+from foreword.display import console
 from foreword.errors import UserError
-from foreword.report import console
 
 if TYPE_CHECKING:
     from foreword.backbone.backbone import Backbone

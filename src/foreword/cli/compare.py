@@ -19,9 +19,9 @@ from foreword.cli.sweep import grid, with_values
 from foreword.cli.terminal import CommandTerminal
 from foreword.data.folder import DEV, TEST
 from foreword.data.sample import first, hold_out
+from foreword.display import comparison, console
 from foreword.errors import UserError
 from foreword.evaluation.records import Record, read_records, summarise
-from foreword.report import comparison, console
 from foreword.tasks.registry import name_of
 
 OTHERS = ("train", "method", "preset", "out", "report_to", "shard", *CONTINUAL)
@@ -77,9 +77,9 @@ def compare(
     why and loses no other; the same command goes on where it was stopped.
     """
     from foreword.cli.settings import compared
+    from foreword.display.pictures import check_picture, draw_front, front
     from foreword.evaluation.compare import compare_runs
     from foreword.evaluation.runs import Data, Model, Run, ZeroShot, distinct
-    from foreword.report.pictures import check_picture, draw_front, front
     from foreword.tasks.fields import fields_of
 
     if table is not None and as_json:

@@ -16,11 +16,11 @@ from foreword.cli.terminal import CommandTerminal
 from foreword.data.folder import DEV, TEST
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
+from foreword.display import comparison, console
 from foreword.errors import UserError
 from foreword.files import file_to_write
 from foreword.prompt.file import read_file
 from foreword.prompt.texts import in_one_line
-from foreword.report import comparison, console
 from foreword.reporter import Reporter
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from foreword.cli.completion import File
 from foreword.cli.flags import defaults
 from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import unescaped
-from foreword.report import comparison, console
+from foreword.display import comparison, console
 from foreword.training.settings import Training
 
 CARTRIDGE = defaults("foreword.methods.cartridge:Cartridge")

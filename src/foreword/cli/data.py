@@ -16,8 +16,8 @@ from foreword.data.formats import TABLES
 from foreword.data.row import Row
 from foreword.data.split import by_shares, few
 from foreword.data.write import check_writable, write_rows
+from foreword.display import console
 from foreword.errors import UserError, nearest
-from foreword.report import console
 
 SHOWN = 3
 """Places of a problem that are named."""

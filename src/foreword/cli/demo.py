@@ -13,8 +13,8 @@ from cyclopts import Parameter
 
 from foreword.cli.common import Json
 from foreword.cli.terminal import CommandTerminal
+from foreword.display import console, tables
 from foreword.errors import UserError
-from foreword.report import console, tables
 from foreword.training.settings import Training
 
 LINES = (

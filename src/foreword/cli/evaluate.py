@@ -27,10 +27,10 @@ from foreword.data.formats import TABLES
 from foreword.data.row import Row
 from foreword.data.sample import first
 from foreword.data.write import check_writable, write_rows
+from foreword.display import console, tables
 from foreword.errors import UserError
 from foreword.files import file_to_write
 from foreword.metrics.titles import FURTHER
-from foreword.report import console, tables
 
 if TYPE_CHECKING:
     from foreword.tasks.base import Bound

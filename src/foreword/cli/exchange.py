@@ -14,10 +14,10 @@ from foreword.cli.completion import File, completed
 from foreword.cli.flags import flags_of, owned, parameters
 from foreword.cli.panels import MODEL
 from foreword.config.values import from_plain
+from foreword.display import console
+from foreword.display.facts import in_words
 from foreword.errors import UserError, nearest
 from foreword.export.registry import EXPORTS
-from foreword.report import console
-from foreword.report.facts import in_words
 
 if TYPE_CHECKING:
     Format = str

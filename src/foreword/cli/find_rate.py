@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from foreword.cli.settings import Settings
 from foreword.cli.terminal import CommandTerminal
 from foreword.data.row import Row
+from foreword.display import console
+from foreword.display.rates import learning_rates
 from foreword.errors import UserError
-from foreword.report import console
-from foreword.report.rates import learning_rates
 from foreword.training.find_rate import find_rate
 from foreword.training.world import World
 

@@ -16,9 +16,9 @@ from cyclopts.help import DefaultFormatter, HelpEntry, HelpPanel, create_paramet
 
 from foreword.cli.flags import FLAGS, Flag, about
 from foreword.cli.panels import FURTHER, place
+from foreword.display import console
 from foreword.errors import UserError, nearest
 from foreword.methods.registry import AUTO, CHOSEN, METHODS
-from foreword.report import console
 from foreword.tasks.registry import TASKS
 
 ALL = "--help-all"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from foreword.cli.common import Json, PromptFile
+from foreword.display import console
+from foreword.display.facts import facts
 from foreword.prompt.file import read_file
 from foreword.prompt.texts import in_one_line
-from foreword.report import console
-from foreword.report.facts import facts
 
 
 def info(prompt: PromptFile, *, as_json: Json = False) -> None:

@@ -22,11 +22,11 @@ from foreword.cli.common import (
 from foreword.cli.completion import File
 from foreword.cli.panels import OUTPUT
 from foreword.cli.reading import USUAL, Read
+from foreword.display import console
+from foreword.display.facts import in_words
 from foreword.errors import UserError
 from foreword.files import file_to_write
 from foreword.prompt.file import read_prompt
-from foreword.report import console
-from foreword.report.facts import in_words
 
 labels = App(name="labels", help_flags=HELP)
 

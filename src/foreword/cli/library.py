@@ -16,10 +16,10 @@ from foreword.cli.common import Json
 from foreword.cli.terminal import CommandTerminal
 from foreword.compose import catalogue
 from foreword.compose.catalogue import Catalogue
+from foreword.display import console
+from foreword.display import library as pictures
 from foreword.errors import UserError
 from foreword.files import write_whole
-from foreword.report import console
-from foreword.report import library as pictures
 
 
 def library(

@@ -123,7 +123,7 @@ def _in_one_line(error: UserError, words: Sequence[str]) -> str:
 def _told(world: World, status: int, why: str, bug: Exception | None = None) -> int:
     """Say why the run ends, unless another process has; return the exit status."""
     if world.claim():
-        from foreword.report import console
+        from foreword.display import console
 
         if bug is not None:
             traceback.print_exception(bug)

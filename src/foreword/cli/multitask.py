@@ -19,8 +19,8 @@ from foreword.config.values import from_plain
 from foreword.data.folder import DEV, TEST
 from foreword.data.row import Row
 from foreword.data.sample import draw, others
+from foreword.display import comparison, console
 from foreword.errors import UserError, nearest
-from foreword.report import comparison, console
 from foreword.reporter import Reporters
 from foreword.training.trackers import trackers
 

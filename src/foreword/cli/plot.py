@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from foreword.cli.common import Json
-from foreword.report import console
+from foreword.display import console
 from foreword.training.log import log_path, read_curves
 
 
@@ -22,7 +22,7 @@ def plot(
     as_json: Json = False,
 ) -> None:
     """Draw a run's loss and dev scores over its steps, also while it runs."""
-    from foreword.report.pictures import check_picture, draw_curves
+    from foreword.display.pictures import check_picture, draw_curves
 
     source = log_path(log) if log.suffix == ".safetensors" else log
     name = source.name.removesuffix(".jsonl").removesuffix(".log")

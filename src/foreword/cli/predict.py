@@ -29,8 +29,8 @@ from foreword.data.bad_rows import BadRows, OnBad, refuse
 from foreword.data.folder import TEST
 from foreword.data.row import Row
 from foreword.data.write import check_writable
+from foreword.display import console, tables
 from foreword.errors import UserError
-from foreword.report import console, tables
 
 if TYPE_CHECKING:
     from foreword.evaluation.answer_columns import Prediction

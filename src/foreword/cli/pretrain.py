@@ -12,7 +12,7 @@ from foreword.cli.common import Device, Json, Resume
 from foreword.cli.flags import given, parameters_of
 from foreword.cli.panels import MODEL
 from foreword.cli.terminal import CommandTerminal
-from foreword.report import console
+from foreword.display import console
 
 Pretrained = parameters_of("foreword.recurrent.streams:Pretraining", "network")
 

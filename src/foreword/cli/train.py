@@ -18,9 +18,9 @@ from foreword.cli.terminal import CommandTerminal
 from foreword.data.folder import DEV, TEST
 from foreword.data.rows import as_rows
 from foreword.data.sample import draw, others
+from foreword.display import comparison, console, tables
+from foreword.display.facts import facts
 from foreword.errors import UserError
-from foreword.report import comparison, console, tables
-from foreword.report.facts import facts
 from foreword.reporter import Reporters
 from foreword.training.log import log_path
 from foreword.training.presets import after, gives_up

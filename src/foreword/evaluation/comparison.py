@@ -13,6 +13,7 @@ from foreword.backbone.decode import Decoding
 from foreword.config.settings import settings_of
 from foreword.data.rows import TAKEN, Rows, as_rows
 from foreword.data.sample import hold_out
+from foreword.display import comparison as report_of
 from foreword.errors import UserError, nearest
 from foreword.evaluation.compare import compare_runs
 from foreword.evaluation.records import Record, read_records, summarise
@@ -28,7 +29,6 @@ from foreword.evaluation.runs import (
 from foreword.html import html_table
 from foreword.methods.base import Method
 from foreword.methods.registry import AUTO, METHODS
-from foreword.report import comparison as report_of
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Task
 from foreword.tasks.registry import TASKS

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foreword.data.row import Row
+from foreword.display.tables import html_of
+from foreword.display.tables import scores as scores_table
 from foreword.html import html_table
 from foreword.metrics.resample import Interval, bootstrap
-from foreword.report.tables import html_of
-from foreword.report.tables import scores as scores_table
 
 TABLES = ("confusion", "per_class", "baselines")
 """What is left out of a prompt's file: tables of many labels, and other evaluations."""

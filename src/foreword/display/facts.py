@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from foreword.display.tables import with_interval
 from foreword.metrics.titles import MAIN, title
-from foreword.report.tables import with_interval
 
 Line = tuple[str, str, str]
 """A style, a name, and a value as one text."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
+from foreword.display.facts import facts
 from foreword.prompt.schema import LARGE
-from foreword.report.facts import facts
 from foreword.reporter import Reporter
 from foreword.terminal import console as error_console
 

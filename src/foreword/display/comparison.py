@@ -8,10 +8,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from foreword.display.facts import in_words
+from foreword.display.formats import to_csv, to_latex, to_markdown
+from foreword.display.tables import short, with_interval
 from foreword.metrics.titles import MAIN, title
-from foreword.report.facts import in_words
-from foreword.report.formats import to_csv, to_latex, to_markdown
-from foreword.report.tables import short, with_interval
 
 BYTES = (" B", " KiB", " MiB", " GiB")
 

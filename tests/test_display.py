@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from foreword.display.formats import in_latex, to_csv, to_latex, to_markdown
+from foreword.display.pictures import draw_front, front
 from foreword.errors import UserError
-from foreword.report.formats import in_latex, to_csv, to_latex, to_markdown
-from foreword.report.pictures import draw_front, front
 
 HEADER = ["method", "score"]
 NASTY = ["a_b & 50% {x} $1 #2 ~^\\ <|>", "-1.5 (-2.0--1.0)"]

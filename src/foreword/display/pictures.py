@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foreword.display.tables import short
 from foreword.errors import UserError
 from foreword.files import file_to_write, write_whole
 from foreword.metrics.titles import title
-from foreword.report.tables import short
 from foreword.training.log import Curves
 
 if TYPE_CHECKING:

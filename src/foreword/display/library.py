@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from foreword.report.tables import short
+from foreword.display.tables import short
 
 ACROSS = 10
 """Columns of the heat map that stand side by side in 80."""
