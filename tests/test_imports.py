@@ -23,7 +23,7 @@ ORDER = [
     ["training"],
     ["display", "recurrent"],
     ["evaluation"],
-    ["multitask_learning", "compose", "compression", "augmentation", "sklearn"],
+    ["multitask_learning", "compose", "compression", "augmentation", "explanation", "sklearn"],
     ["serve"],
     ["__init__"],
     ["cli"],

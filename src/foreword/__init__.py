@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from foreword.evaluation.runs import Probe as Probe
     from foreword.evaluation.runs import Run as Run
     from foreword.evaluation.runs import ZeroShot as ZeroShot
+    from foreword.explanation.explain import explain as explain
+    from foreword.explanation.explanation import Explanation as Explanation
     from foreword.export.peft import from_peft as from_peft
     from foreword.export.peft import to_peft as to_peft
     from foreword.injection import Injection as Injection
@@ -121,6 +123,7 @@ _HOMES = {
     "Entry": "evaluation.comparison",
     "Evaluation": "evaluation.evaluation",
     "Example": "backbone.example",
+    "Explanation": "explanation.explanation",
     "FromFile": "methods.parts.from_file",
     "Full": "methods.full",
     "Generate": "tasks.generate",
@@ -167,6 +170,7 @@ _HOMES = {
     "compress": "compression.compress",
     "concatenate": "compose.merge",
     "evaluate": "evaluation.evaluate",
+    "explain": "explanation.explain",
     "find_rate": "training.find_rate",
     "fit": "compose.fit",
     "from_peft": "export.peft",

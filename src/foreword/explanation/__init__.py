@@ -1,0 +1,1 @@
+"""What a prompt has learned: importance, attention, descriptions, attributions, pruning."""
