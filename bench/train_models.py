@@ -18,20 +18,47 @@ from foreword.errors import UserError
 RANDOM = "random-1b"
 """A model of random weights in the shape of Llama 3.2 1B; steps take as long as with real ones."""
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": 128256,
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 64,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": True,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 1,
+_ENDS: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+SHAPES: dict[str, dict[str, Any]] = {
+    "random-tiny": {
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": True,
+        **_ENDS,
+    },
+    RANDOM: {
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
+        **_ENDS,
+    },
+    "random-7b": {
+        "vocab_size": 32768,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": False,
+        **_ENDS,
+    },
 }
+"""Shapes of models with random weights: a tiny one, Llama 3.2 1B, and Mistral 7B."""
+
 _TEXTS = 20_000
 
 
@@ -47,22 +74,24 @@ def open_model(
 
     Raises UserError where there is no such model, or it is not causal.
     """
-    if name == RANDOM:
-        return _random(dtype, device, files, seed)
+    if name in SHAPES:
+        return _random(name, dtype, device, files, seed)
     source = open_source(name, dtype=dtype, device=device)
     if source.architecture != "causal":
         raise UserError(f"{name}: is {source.architecture}; peft is compared on causal models")
     return source
 
 
-def _random(dtype: str, device: str, files: Mapping[str, str | Path], seed: int) -> Source:
+def _random(
+    name: str, dtype: str, device: str, files: Mapping[str, str | Path], seed: int
+) -> Source:
     torch.manual_seed(seed)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            LlamaConfig(**SHAPE), dtype=getattr(torch, dtype), attn_implementation="sdpa"
+            LlamaConfig(**SHAPES[name]), dtype=getattr(torch, dtype), attn_implementation="sdpa"
         )
     model.eval().requires_grad_(False)
-    return Source(RANDOM, model, _tokenizer(files), "causal")
+    return Source(name, model, _tokenizer(files), "causal")
 
 
 def _tokenizer(files: Mapping[str, str | Path]) -> PreTrainedTokenizerFast:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,10 @@ def test_all_sides_write_the_same_number_of_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(BENCH))
-    spec = importlib.util.spec_from_file_location("bench_serve", BENCH / "serve.py")
-    assert spec is not None
-    assert spec.loader is not None
-    bench: Any = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "bench_serve", bench)
-    spec.loader.exec_module(bench)
+    bench: Any = importlib.import_module("serve_generate")
     backbone(CAUSAL[0]).model.save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
-    bench.run(
+    bench.generate(
         model=str(tmp_path),
         prompts=4,
         requests=6,
