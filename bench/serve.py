@@ -7,12 +7,13 @@ python bench/serve.py --help
 from __future__ import annotations
 
 from cyclopts import App
+from serve_classify import classify
 from serve_continuous import continuous
 from serve_generate import generate
 
 app = App(name="bench/serve.py", help="Many prompts on one model.", version_flags=[])
 app.default(generate)
-for command in (generate, continuous):
+for command in (generate, continuous, classify):
     app.command(command)
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from foreword.backbone.backbone import Backbone
@@ -138,11 +139,19 @@ class Engine:
 
         Raises UserError for one that does not fit the model.
         """
-        self._do(lambda: self._prompts.get(_injection(prompt)))
+        self._do(lambda: self._prompts.hold(_injection(prompt)))
 
-    def release(self, prompt: Prompt | Injection) -> None:
-        """Forget a prompt's keys and values; requests in flight finish on them."""
-        self._do(lambda: self._prompts.forget(_injection(prompt)))
+    def release(self, prompt: Prompt | Injection, *, wait: bool = True) -> None:
+        """Forget a prompt's keys and values; requests in flight finish on them.
+
+        Those that come later load them for themselves, until :meth:`hold` holds them again. With
+        ``wait`` False it returns before a step that is under way is done.
+        """
+        forget = partial(self._prompts.forget, _injection(prompt))
+        if wait:
+            self._do(forget)
+        else:
+            self._submit(forget)
 
     def warm(self) -> None:
         """Take the memory of all slots now, and not as rows come."""

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from weakref import WeakSet, WeakValueDictionary
 
 import torch
 
@@ -47,13 +48,6 @@ class Held:
         """The prefix for rows that are longer than a window, whose virtual tokens count in it."""
         return self._prefix(self.injection) if self.injection.leading else self.shared
 
-    @property
-    def size(self) -> int:
-        """The bytes of its tensors."""
-        read = [t for kv in self.shared.kv.values() for t in (kv.keys, kv.values)]
-        more = [t for _, t in self.injection.changes()]
-        return sum(tensor.numel() * tensor.element_size() for tensor in (*read, *more))
-
     def prefix(self, length: int) -> Prefix:
         """Return what is before a row that has ``length`` tokens in the end."""
         window = self.backbone.window
@@ -73,12 +67,17 @@ class Held:
 
 
 class HeldPrompts:
-    """The prompts that are held, within ``memory`` bytes; rows in flight keep theirs."""
+    """The prompts that are held, within ``memory`` bytes; rows in flight keep theirs.
+
+    One that is forgotten is loaded for the rows that still ask for it, and kept by them alone.
+    """
 
     def __init__(self, backbone: Backbone, memory: int) -> None:
         self.backbone, self.memory = backbone, memory
         self.hits = self.misses = self.size = 0
         self._held: OrderedDict[int, Held] = OrderedDict()
+        self._leaving: WeakValueDictionary[int, Held] = WeakValueDictionary()
+        self._forgotten: WeakSet[Injection] = WeakSet()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -86,23 +85,42 @@ class HeldPrompts:
     @torch.no_grad()
     def get(self, injection: Injection) -> Held:
         """Return a prompt, loaded if it is not held; raises UserError where it does not fit."""
-        held = self._held.get(id(injection))
-        if held is not None:
+        key = id(injection)
+        if (held := self._held.get(key)) is not None:
             self.hits += 1
-            self._held.move_to_end(id(injection))
+            self._held.move_to_end(key)
             return held
-        self.misses += 1
-        held = Held(self.backbone, injection, self._view(injection))
-        self._held[id(injection)] = held
-        self.size += held.size
-        while self.size > self.memory and len(self._held) > 1:
-            self.size -= self._held.popitem(last=False)[1].size
+        if (held := self._leaving.get(key)) is not None:
+            self.hits += 1
+        else:
+            self.misses += 1
+            held = Held(self.backbone, injection, self._view(injection))
+        if injection in self._forgotten:
+            self._leaving[key] = held
+        else:
+            self._keep(key, held)
         return held
+
+    def _keep(self, key: int, held: Held) -> None:
+        self._held[key] = held
+        self.size += held_bytes(self.backbone, held.injection)
+        while self.size > self.memory and len(self._held) > 1:
+            self._drop(next(iter(self._held)))
+
+    def _drop(self, key: int) -> None:
+        if (held := self._held.pop(key, None)) is not None:
+            self.size -= held_bytes(self.backbone, held.injection)
+            self._leaving[key] = held
+
+    def hold(self, injection: Injection) -> None:
+        """Load a prompt before it is asked for, also one that was forgotten."""
+        self._forgotten.discard(injection)
+        self.get(injection)
 
     def forget(self, injection: Injection) -> None:
         """Hold a prompt no more."""
-        held = self._held.pop(id(injection), None)
-        self.size -= 0 if held is None else held.size
+        self._forgotten.add(injection)
+        self._drop(id(injection))
 
     def _view(self, injection: Injection) -> Backbone:
         """Return the model as a prompt changes it, one view for all that change it alike.
@@ -120,3 +138,25 @@ class HeldPrompts:
 
 def _headless(injection: Injection) -> Injection:
     return injection if injection.head is None else replace(injection, head=None)
+
+
+def held_bytes(backbone: Backbone, injection: Injection) -> int:
+    """Return the bytes that a prompt takes once it is held: its own tensors, and copies of them.
+
+    Keys and values of a type that is not the model's are copied, and so are all where a soft
+    prompt leads, which is read into keys and values behind them.
+    """
+    total = sum(tensor.nbytes for _, tensor in injection.tensors())
+    dtype, device = backbone.dtype, backbone.device
+    read = injection.leading if injection.leading and backbone.can_prefill else 0
+    for name, site in backbone.sites.items() if read or injection.kv else ():
+        own = injection.kv.get(name)
+        count = 0 if own is None else own.keys.shape[1]
+        same = own is None or (own.keys.dtype, own.keys.device) == (dtype, device)
+        if read or not same:
+            each = site.heads * (site.key_width + site.value_width)
+            total += (count + read) * each * dtype.itemsize
+    for tensor in injection.weights.values():
+        if (tensor.dtype, tensor.device) != (dtype, device):
+            total += tensor.numel() * dtype.itemsize
+    return total

@@ -13,7 +13,7 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decoding_rules import row_seed
 from foreword.serve.choose import Chooser, choose
-from foreword.serve.held import HeldPrompts
+from foreword.serve.held import Held, HeldPrompts
 from foreword.serve.pool import Pool
 from foreword.serve.request import Completion, Finish, Piece, Request, TokenLogprob
 from foreword.serve.rows import Row, Turn, read
@@ -67,6 +67,7 @@ class Loop:
         self.waiting: deque[Request | Reading] = deque()
         self.running: list[Writing | Line] = []
         self.counts = dict.fromkeys(COUNTS, 0)
+        self._first: Held | None = None  # of the first that waits, so that it is loaded once
 
     @property
     def busy(self) -> bool:
@@ -110,9 +111,11 @@ class Loop:
             if not entered:
                 return
             self.waiting.popleft()
+        self._first = None
 
     def _enter(self, request: Request) -> bool:
-        held, how = self.prompts.get(request.injection), request.sampling
+        self._first = held = self.prompts.get(request.injection)
+        how = request.sampling
         row = Row.begin(held, request.ids, self.pool, how.max_new_tokens)
         if row is None:
             return self._must_wait()
@@ -129,7 +132,7 @@ class Loop:
         while (number := reading.entered) < len(reading.laid.lines):
             if len(self.running) >= self.slots:
                 return False
-            held = self.prompts.get(reading.injection(number))
+            self._first = held = self.prompts.get(reading.injection(number))
             line = reading.laid.lines[number]
             row = Row.begin(held, line.tokens, self.pool, 0, line.parents, reading.wanted[number])
             if row is None:

@@ -13,11 +13,13 @@ from threading import RLock
 from typing import Any, cast
 
 from foreword.backbone.backbone import Backbone
-from foreword.compose.ensemble import load_prompt
+from foreword.compose.ensemble import Ensemble, load_prompt
 from foreword.compose.merge import concatenate
 from foreword.errors import UserError
+from foreword.injection import Injection
 from foreword.prompt.answerer import Answerer
 from foreword.prompt.prompt import Prompt
+from foreword.serve.held import held_bytes
 from foreword.serve.names import Part, RefusedPromptError, UnknownPromptError, check_name, parse
 from foreword.serve.versions import SUFFIX, Stamp, Versions, publish
 
@@ -38,8 +40,9 @@ class PromptFolder:
     A file is opened when it is first asked for, and checked as :meth:`Prompt.load` checks it, on
     the backbone. One that has changed since is the next version, ``name@2``; one that is refused
     leaves the version before it in place. The current version and the ``keep`` before it are kept.
-    Prompts of up to ``memory`` bytes in all stay open, those that were used last; ``on_close``
-    hears of each that does not. Who has a prompt in hand may go on using it, whatever happens to
+    Prompts of up to ``memory`` bytes in all stay open, those that were used last, counted with what
+    an engine holds of them; ``on_close`` hears of each that does not, and must let the engine
+    release it. Who has a prompt in hand may go on using it, whatever happens to
     its name. All methods may be called from any thread.
     """
 
@@ -228,7 +231,7 @@ class PromptFolder:
 
     def _remember(self, key: tuple[tuple[str, int], ...], prompt: Answerer) -> None:
         """Keep a prompt open, and close those that were used longest ago where memory ends."""
-        size = sum(tensor.numel() * tensor.element_size() for tensor in prompt.tensors().values())
+        size = sum(held_bytes(self.backbone, injection) for injection in injections_of(prompt))
         self._open[key] = (prompt, size)
         self._open.move_to_end(key)
         held = sum(each for _, each in self._open.values())
@@ -333,3 +336,9 @@ class PromptFolder:
     def _check_free(self, name: str) -> None:
         if check_name(name) in self.taken:
             raise UserError(f"'{name}' is the name of the model; give the prompt another one")
+
+
+def injections_of(prompt: Answerer) -> list[Injection]:
+    """Return what a prompt, or each member of an ensemble, adds to the model."""
+    members = prompt.members if isinstance(prompt, Ensemble) else [prompt]
+    return [each.injection for each in members if isinstance(each, Prompt)]

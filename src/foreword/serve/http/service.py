@@ -116,8 +116,8 @@ class Service:
 
 def release(engine: Engine, prompt: Answerer) -> None:
     """Let the engine forget a prompt, unless it is closed itself."""
-    from foreword.prompt.prompt import Prompt
+    from foreword.serve.prompts import injections_of
 
-    if isinstance(prompt, Prompt):
-        with suppress(UserError):
-            engine.release(prompt)
+    with suppress(UserError):
+        for injection in injections_of(prompt):
+            engine.release(injection, wait=False)
