@@ -10,10 +10,14 @@ from cyclopts import App
 from serve_classify import classify
 from serve_continuous import continuous
 from serve_generate import generate
+from serve_ready import ready
+from serve_shapes import shapes
+from serve_soak import soak
+from serve_thousand import thousand
 
 app = App(name="bench/serve.py", help="Many prompts on one model.", version_flags=[])
 app.default(generate)
-for command in (generate, continuous, classify):
+for command in (generate, continuous, classify, thousand, ready, shapes, soak):
     app.command(command)
 
 if __name__ == "__main__":

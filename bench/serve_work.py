@@ -55,7 +55,9 @@ class Work:
     new: int
 
 
-def draw(backbone: Backbone, prompts: int, requests: int, new: int, seed: int) -> Work:
+def draw(
+    backbone: Backbone, prompts: int, requests: int, new: int, seed: int, *, longest: int = 150
+) -> Work:
     """Draw prompts of the scale of the model's own embeddings, keys and values, and requests."""
     noise, chance = torch.Generator().manual_seed(seed), random.Random(seed)
     with torch.no_grad():
@@ -72,7 +74,7 @@ def draw(backbone: Backbone, prompts: int, requests: int, new: int, seed: int) -
             embeds = backbone.to_device(scale * torch.randn(20, backbone.width, generator=noise))
             made.append(Injection(embeds=embeds, leading=20))
             continue
-        size = chance.randint(20, 150)
+        size = chance.randint(20, longest)
         kv = {n: KV(drawn(own.keys, size), drawn(own.values, size)) for n, own in like.items()}
         made.append(Injection(kv=kv, positions=size))
     owners = [chance.randrange(prompts) for _ in range(requests)]
