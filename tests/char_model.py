@@ -14,8 +14,11 @@ from teaching import START
 SIGNS = ".:-+_,?!'{}[]\""
 CHARACTERS = ["<pad>", "<end>", "\n", " ", *string.digits, *string.ascii_letters, *SIGNS]
 CHAT = (
+    "{% if tools %}tools: {{ tools | tojson }}\n{% endif %}"
     "{% for m in messages %}{{ m.role }}: {{ m.content }}"
-    "{% if m.role == 'assistant' %}<end>{% endif %}\n{% endfor %}"
+    "{% for c in m.tool_calls or [] %}{{ '' if loop.first else '\n' }}"
+    'call {"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
+    "{% endfor %}{% if m.role == 'assistant' %}<end>{% endif %}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 

@@ -6,8 +6,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,6 +23,8 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.injection import KV, Injection
 from foreword.prompt.prompt import Prompt
+from foreword.serve.http.server import address, bound_socket, run_server
+from foreword.serve.http.service import Service
 from foreword.tasks.base import Task
 from foreword.tasks.chat import Chat
 from foreword.tasks.classify import Classify
@@ -118,6 +121,32 @@ class Served:
         """The sum of a metric over its labels."""
         lines = self.http().get("/metrics").text.splitlines()
         return sum(float(x.split()[-1]) for x in lines if x.startswith((f"{name} ", f"{name}{{")))
+
+
+class _EndedError(Exception):
+    """Ends a server that runs in a thread."""
+
+
+@contextmanager
+def in_thread(folder: Path, backbone: Backbone, **settings: Any) -> Iterator[str]:
+    """Serve a folder from a thread of this process; ``settings`` are those of Service."""
+    ready = threading.Event()
+    service = Service(folder, lambda: backbone, when_ready=lambda own: ready.set(), **settings)
+    bound = bound_socket("127.0.0.1", 0)
+    url = address(bound)
+
+    def run() -> None:
+        with suppress(_EndedError):
+            run_server(service, bound, log=None)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield url
+    finally:
+        service.when_failed(_EndedError())
+        thread.join()
 
 
 def run_command(arguments: list[str], errors: Path) -> None:

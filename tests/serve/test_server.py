@@ -236,9 +236,8 @@ def test_wrong_requests_are_refused_with_the_field(server: Served) -> None:
 def test_what_is_not_supported_is_named_not_passed_over(server: Served) -> None:
     client = server.client()
     asks: dict[str, Any] = {
-        "tools": [{"type": "function", "function": {"name": "f"}}],
-        "presence_penalty": 1.0,
-        "logit_bias": {"5": 1},
+        "reasoning_effort": "high",
+        "functions": [{"name": "f"}],
     }
     for name, value in asks.items():
         with pytest.raises(openai.BadRequestError, match=f"`{name}` is not supported yet"):
@@ -468,7 +467,8 @@ def test_the_page_on_serving_says_what_is_so(
 ) -> None:
     """Its Python and its curl, on this server's prompts."""
     page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text("utf-8")
-    asked, own = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    first, called, own = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    asked = first + called
     here = asked.replace("http://127.0.0.1:8000", server.url).replace('"bot"', '"talk"')
     exec(here.replace('"none"', f'"{KEY}"').replace("print(", "made = str(") + "\nclient.close()")
     sent = json.loads(re.findall(r"-d '(.*?)'", page)[0].replace("support", "sort"))

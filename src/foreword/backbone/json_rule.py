@@ -1,9 +1,9 @@
-"""Completions that are JSON of a schema: which tokens may come next, by llguidance."""
+"""Completions that obey a grammar, such as a JSON schema: which tokens may come next."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,66 +21,95 @@ WRITTEN: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separ
 SIGNS = '{}[]",:'
 
 
-class JsonSchema:
-    """A JSON schema that was read for a tokenizer; ``ends`` are the tokens that end a text.
+class TextRule:
+    """A grammar of llguidance's that was read for a tokenizer; ``ends`` are what ends a text.
 
-    Raises UserError for what is no JSON schema, or has parts that cannot be followed token by
-    token, and where llguidance is missing.
+    ``setting`` is what errors call it. Raises UserError for a grammar that cannot be followed
+    token by token, and where llguidance is missing.
     """
 
     def __init__(
-        self, schema: str, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
+        self,
+        setting: str,
+        write: Callable[[Any, Any], str],  # (LLMatcher, the tokens) -> the grammar
+        tokenizer: PreTrainedTokenizerBase,
+        ends: Sequence[int],
+        signs: str = SIGNS,  # that must be written, whatever else
     ) -> None:
         try:
             from llguidance import LLMatcher
         except ImportError:
             raise UserError(
-                "`json_schema` needs llguidance; pip install 'foreword[json]', or leave it out"
+                f"`{setting}` needs llguidance; pip install 'foreword[json]', or leave it out"
             ) from None
-        check_json_schema(schema)
+        self.setting = setting
         self.tokens = _tokens(tokenizer, tuple(ends))
-        self.grammar = LLMatcher.grammar_from_json_schema(schema, overrides=WRITTEN)
+        self.grammar = write(LLMatcher, self.tokens)
         wrong = LLMatcher.validate_grammar(self.grammar, self.tokens)
         if wrong:
-            raise UserError(f"`json_schema` cannot be followed: {' '.join(wrong.split())}; mend it")
-        if self.tokens.decode_str(self.tokens.tokenize_str(SIGNS)) != SIGNS:
+            raise UserError(f"`{setting}` cannot be followed: {' '.join(wrong.split())}; mend it")
+        if self.tokens.decode_str(self.tokens.tokenize_str(signs)) != signs:
             raise UserError(
-                "`json_schema` cannot be followed: the tokenizer has no tokens for some of "
-                f"{SIGNS}; take another model, or leave it out"
+                f"`{setting}` cannot be followed: the tokenizer has no tokens for some of "
+                f"{signs}; take another model, or leave it out"
             )
 
-    def begin(self) -> JsonWriter:
+    def begin(self) -> RuledText:
         """Return the state of a completion of which nothing is written."""
-        return JsonWriter(self)
+        return RuledText(self)
 
 
-class JsonWriter:
-    """One completion under a schema; it is asked, and told, token by token."""
+class JsonSchema(TextRule):
+    """A JSON schema that completions obey; raises UserError for what is no JSON schema."""
 
-    def __init__(self, schema: JsonSchema) -> None:
+    def __init__(
+        self, schema: str, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
+    ) -> None:
+        check_json_schema(schema)
+
+        def write(matcher: Any, tokens: Any) -> str:
+            return str(matcher.grammar_from_json_schema(schema, overrides=WRITTEN))
+
+        super().__init__("json_schema", write, tokenizer, ends)
+
+
+class RuledText:
+    """One completion under a rule; it is asked, and told, token by token."""
+
+    def __init__(self, rule: TextRule) -> None:
         from llguidance import LLMatcher
 
-        self._state = LLMatcher(schema.tokens, schema.grammar)
+        self._state, self._setting = LLMatcher(rule.tokens, rule.grammar), rule.setting
 
     def allow(self, scores: Tensor) -> Tensor:
-        """Return scores (vocabulary,) in which tokens that may not come next are -inf."""
+        """Return scores (vocabulary,) in which tokens that may not come next are -inf.
+
+        Raises UserError where the grammar has become too large to be followed.
+        """
         bits = np.frombuffer(self._state.compute_bitmask(), dtype=np.uint8)
+        self._check()
         known = np.unpackbits(bits, bitorder="little")[: len(scores)]
         allowed = torch.zeros(len(scores), dtype=torch.bool)
         allowed[: len(known)] = torch.from_numpy(known).bool()
         return scores.masked_fill(~allowed.to(scores.device), -torch.inf)
 
     def accept(self, token: int) -> bool:
-        """Go on with a token; return whether the JSON is finished."""
+        """Go on with a token; return whether the text is finished."""
         if not self._state.is_stopped():
             self._state.consume_token(token)
+            self._check()
         return bool(self._state.is_stopped())
+
+    def _check(self) -> None:
+        if self._state.is_error():
+            why = self._state.get_error().splitlines()[0]
+            raise UserError(f"`{self._setting}` cannot be followed: {why}; make it simpler")
 
 
 class FollowsSchema(LogitsProcessor):
     """Leaves each row the tokens that go on with its JSON."""
 
-    def __init__(self, writers: Sequence[JsonWriter]) -> None:
+    def __init__(self, writers: Sequence[RuledText]) -> None:
         self.writers = writers
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -92,7 +121,7 @@ class FollowsSchema(LogitsProcessor):
 class JsonIsWhole(StoppingCriteria):
     """Ends a row once its JSON is finished, and tells each row's writer of its tokens."""
 
-    def __init__(self, writers: Sequence[JsonWriter]) -> None:
+    def __init__(self, writers: Sequence[RuledText]) -> None:
         self.writers = writers
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:

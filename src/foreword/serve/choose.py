@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,15 +26,22 @@ class Chooser:
     generator: torch.Generator | None  # None takes the likeliest token
     text: list[int]
 
+    def __post_init__(self) -> None:
+        """Keep where the completion begins."""
+        self.read = len(self.text)
+
     @property
     def plain(self) -> bool:
         """Whether the likeliest token is taken, by the model's own scores."""
         penalty = self.sampling.repetition_penalty
-        return self.generator is None and self.grammar is None and penalty == 1
+        shifted = penalty != 1 or self.sampling.shifts
+        return self.generator is None and self.grammar is None and not shifted
 
     def choose(self, scores: Tensor) -> int:
         """Return a token, by the scores (vocabulary,) of the model."""
         how, row = self.sampling, scores[None]
+        if how.shifts:
+            row = self._shifted(scores)[None]
         if how.repetition_penalty != 1:
             real = [token for token in self.text if token < len(scores)]
             penalize = RepetitionPenaltyLogitsProcessor(float(how.repetition_penalty))
@@ -46,6 +54,17 @@ class Chooser:
         if how.top_p < 1:
             row = _likeliest(row, how.top_p)
         return int(torch.multinomial(row.softmax(1), 1, generator=self.generator))
+
+    def _shifted(self, scores: Tensor) -> Tensor:
+        """Return scores (vocabulary,) with what is added to them, and taken from them."""
+        how, shifts = self.sampling, dict[int, float]()
+        for token, bias in how.logit_bias:
+            shifts[token] = shifts.get(token, 0.0) + bias
+        for token, count in Counter(self.text[self.read :]).items():
+            taken = how.presence_penalty + how.frequency_penalty * count
+            shifts[token] = shifts.get(token, 0.0) - taken
+        places = torch.tensor(list(shifts), dtype=torch.long, device=scores.device)
+        return scores.index_add(0, places, scores.new_tensor(list(shifts.values())))
 
     def logprob(self, scores: Tensor, token: int) -> TokenLogprob | None:
         """Return what is told of a token's likelihood, if anything."""

@@ -236,6 +236,9 @@ class Engine:
         for token in (min(ids), max(ids)):
             if not 0 <= token < most:
                 raise UserError(f"the row has the token {token}; ids go from 0 to {most - 1}")
+        words = self.backbone.vocabulary
+        if unknown := [token for token, _ in sampling.logit_bias if not 0 <= token < words]:
+            raise UserError(f"`logit_bias`: the token {unknown[0]} is none of the {words}")
         room = self.backbone.longest - injection.positions - injection.leading
         if len(ids) + sampling.max_new_tokens > room:
             raise UserError(

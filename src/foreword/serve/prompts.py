@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from threading import RLock
 from typing import Any, cast
@@ -114,6 +115,11 @@ class PromptFolder:
         except UserError:
             return False
 
+    def _near(self, name: str) -> str:
+        """Return the names that are most like one, for the tail of an error line."""
+        close = get_close_matches(name[:100], [*self.names(), *self.taken], n=3)
+        return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}{SUFFIX}"
 
@@ -163,7 +169,7 @@ class PromptFolder:
         stamp = Stamp.of(self._file(name)) if self._possible(name) else None
         if stamp is None:
             self._forget(name)
-            raise UnknownPromptError(f"there is no prompt '{name}'")
+            raise UnknownPromptError(f"there is no prompt '{name}'{self._near(name)}")
         entry = self._entries.setdefault(name, _Entry())
         if stamp != entry.stamp:
             self._look(name, entry, stamp)
@@ -301,7 +307,7 @@ class PromptFolder:
         """Remove a file and its versions; raises UnknownPromptError where there is none."""
         with self._lock:
             if not self._possible(name) or Stamp.of(self._file(name)) is None:
-                raise UnknownPromptError(f"there is no prompt '{name[:100]}'")
+                raise UnknownPromptError(f"there is no prompt '{name[:100]}'{self._near(name)}")
             try:
                 self._file(name).unlink()
             except OSError as error:

@@ -23,15 +23,30 @@ class Sampling(Decoding):
 
     ``logprobs`` None tells none; with a number each token comes with its log-probability, and with
     those of so many of the likeliest. They are the model's own, before temperature and penalties.
+    ``logit_bias`` is added to the scores of tokens. ``presence_penalty`` is taken from those of
+    tokens that the completion has, ``frequency_penalty`` as often as it has them.
     """
 
     logprobs: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+
+    @property
+    def shifts(self) -> bool:
+        """Whether scores are changed by a bias, or for what was written."""
+        return bool(self.logit_bias or self.presence_penalty or self.frequency_penalty)
 
     def check(self) -> None:
         """Raise UserError for values out of range."""
         super().check()
         if self.logprobs is not None and not 0 <= self.logprobs <= 20:
             raise UserError(f"logprobs is {self.logprobs}; it must be from 0 to 20")
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not -2 <= getattr(self, name) <= 2:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be from -2 to 2")
+        if not all(-100 <= bias <= 100 for _, bias in self.logit_bias):
+            raise UserError("logit_bias holds a bias that is not from -100 to 100")
 
 
 @dataclass(frozen=True)

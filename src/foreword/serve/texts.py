@@ -15,6 +15,8 @@ from foreword.injection import NOTHING, Injection
 from foreword.prompt.answerer import Answerer
 from foreword.prompt.prompt import Prompt
 from foreword.serve.request import Sampling
+from foreword.serve.tool_form import ToolForm, form_of, plain_messages
+from foreword.serve.tool_rule import ToolRule, Tools
 from foreword.tasks.chat import Chat
 from foreword.tasks.generate import Generate
 from foreword.tasks.registry import name_of
@@ -77,6 +79,7 @@ class TextRequest:
     prompt: Prompt | None
     sampling: Sampling
     opening: str | None  # what an answer goes without, None where all is given
+    rule: ToolRule | None = None  # where tools may be called
 
     def trimmed(self) -> Trimmed | Untouched:
         """Return what makes an answer of the text that is written."""
@@ -106,19 +109,32 @@ class TextRequests:
         task = Chat(template="{messages}", max_length=self.backbone.longest, decoding=usual)
         return task.bind(self.backbone)
 
+    @cached_property
+    def _form(self) -> ToolForm:
+        """How answers call tools."""
+        return form_of(self.backbone.text)
+
     def _check(self) -> None:
         if not self.backbone.can_generate:
             raise NoTextError(f"{self.backbone.name} writes no text; ask /v1/predict")
 
     def completion(
-        self, prompt: Answerer | None, text: str, settings: Mapping[str, Any], most: int
+        self,
+        prompt: Answerer | None,
+        text: str | Sequence[int],
+        settings: Mapping[str, Any],
+        most: int,
     ) -> TextRequest:
         """Lay a text out: in the one field of the prompt's template, or as it is for the model.
+
+        Token ids stand behind the prompt as they are, without its template.
 
         ``settings`` are of :class:`Sampling`, in place of the prompt's own; where they do not say
         how many tokens to write it is no more than ``most``. Raises NoTextError for a prompt whose
         task is another one, and TooLongError.
         """
+        if not isinstance(text, str):
+            return self._as_ids(prompt, text, settings, most)
         if prompt is None:
             return self._laid_out(self._plain, {"prompt": text}, None, settings, most, "prompt")
         bound = _writing(prompt)
@@ -131,12 +147,18 @@ class TextRequests:
         return self._laid_out(bound, {bound.fields[0]: text}, prompt, settings, most, "prompt")
 
     def chat(
-        self, prompt: Answerer | None, messages: Messages, settings: Mapping[str, Any], most: int
+        self,
+        prompt: Answerer | None,
+        messages: Messages,
+        settings: Mapping[str, Any],
+        most: int,
+        tools: Tools | None = None,
     ) -> TextRequest:
         """Lay a conversation out: by the prompt's own template where that reads messages.
 
         Else by the model's chat template, behind the prompt. ``settings`` and ``most`` are those
-        of :meth:`completion`, and so is what is raised.
+        of :meth:`completion`, and so is what is raised. ``tools`` are said as the chat template
+        says them; where it does not, they are plain text, and so are calls among the messages.
         """
         bound = self._chat
         if prompt is not None:
@@ -148,18 +170,47 @@ class TextRequests:
                     "the prompt has virtual tokens inside its template, which reads no messages; "
                     "ask /v1/completions"
                 )
-        row = {"messages": [dict(each) for each in messages]}
-        return self._laid_out(bound, row, prompt, settings, most, "messages")
+        row: dict[str, Any] = {"messages": [dict(each) for each in messages]}
+        functions = [] if tools is None else list(tools.functions)
+        if functions or any(m.get("tool_calls") or m["role"] == "tool" for m in messages):
+            if self._form.native:
+                row["tools"] = functions
+            else:
+                chat = self.backbone.text.chat
+                row["messages"] = plain_messages(row["messages"], functions, chat)
+        if tools is None:
+            return self._laid_out(bound, row, prompt, settings, most, "messages")
+        rule = ToolRule(tools, self._form, self.backbone, settings.get("json_schema"))
+        settings = {name: value for name, value in settings.items() if name != "json_schema"}
+        made = self._laid_out(bound, row, prompt, settings, most, "messages")
+        return replace(made, rule=rule)
 
-    def _laid_out(
+    def _as_ids(
         self,
-        bound: Generator,
-        row: Mapping[str, Any],
         prompt: Answerer | None,
+        ids: Sequence[int],
         settings: Mapping[str, Any],
         most: int,
-        field: str,
     ) -> TextRequest:
+        bound = self._plain if prompt is None else _writing(prompt)
+        if bound.virtual:
+            raise NoTextError(
+                "the prompt has virtual tokens inside its template, which token ids go without; "
+                "give `prompt` as a text"
+            )
+        sampling, _, room = self._settled(bound, prompt, settings, most)
+        words = self.backbone.vocabulary
+        if unknown := [token for token in ids if token >= words]:
+            raise UserError(f"`prompt`: the token {unknown[0]} is none of the model's {words}")
+        if len(ids) > room:
+            raise _too_long(room, "prompt")
+        own = prompt if isinstance(prompt, Prompt) else None
+        return TextRequest(tuple(ids), own, sampling, None if prompt is None else self._opening)
+
+    def _settled(
+        self, bound: Generator, prompt: Answerer | None, settings: Mapping[str, Any], most: int
+    ) -> tuple[Sampling, Injection, int]:
+        """Return the sampling of a request, what it is under, and the room for its row."""
         usual = bound.task.decoding
         own = {each.name: getattr(usual, each.name) for each in fields(Decoding)}
         own["max_new_tokens"] = min(own["max_new_tokens"], most)
@@ -172,7 +223,19 @@ class TextRequests:
                 f"`max_tokens` is {more}, and the model has room for {room + more} tokens in all",
                 field="max_tokens",
             )
-        decoding = replace(usual, max_new_tokens=more)
+        return sampling, injection, room
+
+    def _laid_out(
+        self,
+        bound: Generator,
+        row: Mapping[str, Any],
+        prompt: Answerer | None,
+        settings: Mapping[str, Any],
+        most: int,
+        field: str,
+    ) -> TextRequest:
+        sampling, injection, room = self._settled(bound, prompt, settings, most)
+        decoding = replace(bound.task.decoding, max_new_tokens=sampling.max_new_tokens)
         task: Any = bound.task  # a frozen dataclass, as all tasks are
         changed = bound.changed(task=replace(task, decoding=decoding))
         ids = self._ids(
@@ -195,12 +258,16 @@ class TextRequests:
     ) -> tuple[int, ...]:
         (example,), (truncated,) = bound.lay_out([row], injection)
         if truncated:
-            raise TooLongError(
-                f"the request is longer than the {room} tokens that are read; shorten it, or ask "
-                "for fewer tokens with `max_tokens`",
-                field=field,
-            )
+            raise _too_long(room, field)
         return example.ids
+
+
+def _too_long(room: int, field: str) -> TooLongError:
+    return TooLongError(
+        f"the request is longer than the {room} tokens that are read; shorten it, or ask for "
+        "fewer tokens with `max_tokens`",
+        field=field,
+    )
 
 
 def _writing(prompt: Answerer) -> Generator:

@@ -21,7 +21,11 @@ from foreword.serve.states import Reading
 
 def check_whole(request: Request) -> None:
     """Raise UserError for what is not there where requests are decoded whole."""
-    asked = {"logprobs": request.sampling.logprobs is not None, "grammar": request.grammar}
+    how = request.sampling
+    asked: dict[str, object] = {"logprobs": how.logprobs is not None, "grammar": request.grammar}
+    asked |= {
+        name: getattr(how, name) for name in ("logit_bias", "presence_penalty", "frequency_penalty")
+    }
     for name, given in asked.items():
         if given:
             raise UserError(

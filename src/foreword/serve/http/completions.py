@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -18,6 +19,7 @@ from foreword.serve.http.reading import StrictRoute
 from foreword.serve.http.ready import Ready
 from foreword.serve.http.schemas import ChatBody, CompletionBody, TextBody
 from foreword.serve.http.service import Service
+from foreword.serve.http.tools import call_piece, tools_of, whole_calls
 
 if TYPE_CHECKING:
     from foreword.serve.texts import TextRequest
@@ -30,7 +32,7 @@ def text_routes(service: Service) -> APIRouter:
     @router.post("/v1/completions")
     async def completions(request: Request, body: CompletionBody) -> Response:
         """Continue a text, or several."""
-        texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        texts = body.prompts()
         settings = _settings(service, body, "max_tokens")
         if body.logprobs is not None:
             settings["logprobs"] = body.logprobs
@@ -55,7 +57,8 @@ def text_routes(service: Service) -> APIRouter:
         def lay_out(ready: Ready) -> tuple[str, list[TextRequest]]:
             name, prompt = ready.prompt(body.model)
             messages = [each.plain() for each in body.messages]
-            return name, [ready.texts.chat(prompt, messages, settings, service.limits.tokens)]
+            most, tools = service.limits.tokens, tools_of(body)
+            return name, [ready.texts.chat(prompt, messages, settings, most, tools)]
 
         return await _answer(service, request, body, lay_out, 1, _AsChat)
 
@@ -91,6 +94,10 @@ async def _answer(
     made.passage.about["model"] = name
     await made.begin(asked, body.n or 1)
     written = form(name, ready, logprobs=asked[0].sampling.logprobs is not None)
+    if isinstance(body, CompletionBody) and body.echo:
+        decode = ready.backbone.text.decode
+        given = [text if isinstance(text, str) else decode(text) for text in body.prompts()]
+        written.echoes = [text for text in given for _ in range(body.n or 1)]
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
         return EventStream(written.events(made, usage=usage))
@@ -113,6 +120,7 @@ class _Form:
         self.name, self.text, self.logprobs = name, ready.backbone.text, logprobs
         self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
         self.print = ready.backbone.fingerprint[:23]
+        self.echoes: list[str] = []  # what each choice begins with, if anything
 
     def head(self, kind: str) -> dict[str, Any]:
         """Return what every object begins with."""
@@ -160,7 +168,14 @@ class _AsText(_Form):
         super().__init__(name, ready, logprobs=logprobs)
         self.offsets: dict[int, int] = {}
 
+    def first(self, choice: int) -> dict[str, Any] | None:
+        return self.piece(Said(choice, self.echoes[choice])) if self.echoes else None
+
     def choice(self, said: Said) -> dict[str, Any]:
+        echo = self.echoes[said.choice] if self.echoes else ""
+        return self.piece(replace(said, text=echo + said.text))
+
+    def piece(self, said: Said) -> dict[str, Any]:
         at = self.offsets.get(said.choice, 0)
         found = of_text(self.text, said.logprobs, at) if self.logprobs else None
         if found is not None:
@@ -172,18 +187,20 @@ class _AsText(_Form):
             "finish_reason": said.finish,
         }
 
-    piece = choice
-
 
 class _AsChat(_Form):
     kind, part, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
 
     def choice(self, said: Said) -> dict[str, Any]:
-        message = {"role": "assistant", "content": said.text, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": said.text, "refusal": None}
+        if said.calls:
+            message |= {"content": said.text or None, "tool_calls": whole_calls(said.calls)}
         return {"index": said.choice, "message": message, **self._more(said)}
 
     def piece(self, said: Said) -> dict[str, Any]:
-        delta = {"content": said.text} if said.text else {}
+        delta: dict[str, Any] = {"content": said.text} if said.text else {}
+        if said.calls:
+            delta["tool_calls"] = [call_piece(each) for each in said.calls]
         return {"index": said.choice, "delta": delta, **self._more(said)}
 
     def first(self, choice: int) -> dict[str, Any] | None:

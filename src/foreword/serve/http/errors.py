@@ -101,16 +101,56 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = place([part for part in first["loc"] if part != "body"])
         kind = request.headers.get("content-type", "")
-        if first["loc"] == ("body",) and "json" not in kind:
+        first = error.errors()[0]
+        if first["loc"] == ("body",) and "json" not in kind and not isinstance(error.body, dict):
             message = (
                 "the body must be a JSON object, with the header Content-Type: application/json"
             )
-        else:
-            message = f"{where}: {first['msg']}" if where else str(first["msg"])
-        return ApiError(400, message, param=where or None, code=str(first["type"])).response()
+            return ApiError(400, message, code=str(first["type"])).response()
+        where, said = _wrong(error)
+        named = re.match(r"`(\w+)`", said)
+        message = f"{where}: {said}" if where else said
+        param = where or (named[1] if named else None)
+        return ApiError(400, message, param=param, code=str(first["type"])).response()
+
+
+def _wrong(error: RequestValidationError) -> tuple[str, str]:
+    """Return where a body is wrong first, and how.
+
+    Of a value that may be of several types each has errors of its own: those that lie deepest are
+    of the type that comes next to it.
+    """
+    found: dict[str, list[str]] = {}
+    depths: dict[str, int] = {}
+    top = _inside(error.body, error.errors()[0])
+    for each in error.errors():
+        inside = _inside(error.body, each)
+        if inside[: len(top)] == top:
+            said = (
+                "is no field of this request" if each["type"] == "extra_forbidden" else each["msg"]
+            )
+            found.setdefault(place(inside), []).append(str(said).removeprefix("Value error, "))
+            depths[place(inside)] = len(inside)
+    where = max(depths, key=lambda name: depths[name])
+    return where, " or ".join(dict.fromkeys(found[where]))
+
+
+def _inside(body: Any, error: Mapping[str, Any]) -> list[str | int]:
+    """Return where in a body an error lies, without the names of types."""
+    parts, lacks = error["loc"], error["type"] in ("missing", "value_error")
+    if parts[0] != "body":
+        return list(parts)
+    found: list[str | int] = []
+    for part in parts[1:]:
+        if isinstance(body, dict) and isinstance(part, str):
+            if part in body or (lacks and part == parts[-1]):
+                found.append(part)
+                body = body.get(part)
+        elif isinstance(body, list) and isinstance(part, int) and part < len(body):
+            found.append(part)
+            body = body[part]
+    return found
 
 
 def place(parts: Sequence[str | int]) -> str:

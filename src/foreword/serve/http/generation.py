@@ -22,6 +22,7 @@ from foreword.serve.http.service import Service
 if TYPE_CHECKING:
     from foreword.serve.request import Finish, Piece, Ticket, TokenLogprob
     from foreword.serve.texts import TextRequest
+    from foreword.serve.tool_reader import CallPiece
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ class Said:
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
     finish: str | None = None
+    calls: tuple[CallPiece, ...] = ()
 
 
 @dataclass
@@ -89,7 +91,11 @@ class Generation:
         for number, each in enumerate(self.asked):
             try:
                 ticket = self.ready.engine.generate(
-                    each.ids, each.prompt, each.sampling, partial(self._hear, number)
+                    each.ids,
+                    each.prompt,
+                    each.sampling,
+                    partial(self._hear, number),
+                    grammar=None if each.rule is None else each.rule.begin(),
                 )
             except UserError as error:
                 raise of_user_error(error) from None
@@ -103,6 +109,7 @@ class Generation:
     async def pieces(self) -> AsyncIterator[Said]:
         """Yield what is written, as it is written; raises ApiError where that fails."""
         trimmed = [each.trimmed() for each in self.asked]
+        readers = [None if each.rule is None else each.rule.reader() for each in self.asked]
         left = set(range(len(self.asked)))
         began = ended = 0.0
         while left:
@@ -127,10 +134,14 @@ class Generation:
                 self.service.metrics.first.observe(began - self.passage.since)
             self.usage.written += len(piece.tokens)
             last = piece.finish is not None
-            text = trimmed[choice].add(piece.text, last=last)
+            text, calls, reader = piece.text, list["CallPiece"](), readers[choice]
             finish = None if piece.finish is None else REASONS[piece.finish]
-            if text or piece.logprobs or last:
-                yield Said(choice, text, piece.logprobs, finish)
+            if reader is not None:
+                text, calls = reader.add(text, last=last)
+                finish = "tool_calls" if finish == "stop" and reader.calls else finish
+            text = trimmed[choice].add(text, last=last)
+            if text or calls or piece.logprobs or last:
+                yield Said(choice, text, piece.logprobs, finish, tuple(calls))
             if last:
                 left.discard(choice)
         self._note(began, ended)
@@ -164,6 +175,7 @@ class Generation:
                     text=own.text + said.text,
                     logprobs=(*own.logprobs, *said.logprobs),
                     finish=said.finish,
+                    calls=(*own.calls, *said.calls),
                 )
 
         await while_there(self.request, gathered())

@@ -53,7 +53,8 @@ def prompt_routes(service: Service) -> APIRouter:
             try:
                 given = PromptBody.model_validate(body)
             except ValidationError as error:
-                raise RequestValidationError(error.errors()) from None
+                wrong = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+                raise RequestValidationError(wrong, body=body) from None
             source = await run_in_threadpool(prompts.inside, given.file)
             number = await run_in_threadpool(prompts.add, given.name, source)
             return {"id": given.name, "object": "prompt", "version": number}

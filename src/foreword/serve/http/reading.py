@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
 from foreword.serve.http.errors import ApiError
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """A body in which nothing is guessed: no text for a number, and no unknown fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
 
 
 class StrictRequest(Request):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from foreword.serve.http.messages import Message, NamedTool, Tool
+from foreword.serve.http.reading import Strict, Text
 
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Token = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Strict(BaseModel):
-    """A body in which nothing is guessed: no text for a number, and no unknown fields."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
 
 class StreamOptions(Strict):
@@ -26,17 +26,9 @@ class StreamOptions(Strict):
 
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "presence_penalty": (None, 0),
-    "frequency_penalty": (None, 0),
-    "logit_bias": (None, {}),
-    "best_of": (None, 1),
-    "echo": (None, False),
     "suffix": (None, ""),
-    "tools": (None, []),
-    "tool_choice": (None, "none", "auto"),
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
-    "parallel_tool_calls": (None, True, False),
     "modalities": (None, ["text"]),
     "audio": (None,),
     "prediction": (None,),
@@ -61,8 +53,13 @@ class TextBody(Strict):
     n: Annotated[int, Field(ge=1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: Annotated[dict[Token, Bias], Field(max_length=1024)] | None = None
     user: str | None = Field(None, description="is not used")
     metadata: dict[str, str] | None = Field(None, description="is not used")
+    safety_identifier: str | None = Field(None, description="is not used")
+    prompt_cache_key: str | None = Field(None, description="is not used")
 
     @model_validator(mode="before")
     @classmethod
@@ -86,37 +83,39 @@ class TextBody(Strict):
             "seed": self.seed,
             "stop": None if stop is None else tuple(stop),
             "max_new_tokens": self.max_tokens,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
+            "logit_bias": tuple((int(n), bias) for n, bias in (self.logit_bias or {}).items()),
         }
         return {name: value for name, value in given.items() if value is not None}
 
 
 class CompletionBody(TextBody):
-    """A text to continue, or several."""
+    """A text to continue, or several; token ids are read as they are."""
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1)]
+    prompt: (
+        Text
+        | Ids
+        | Annotated[list[Text], Field(min_length=1)]
+        | Annotated[list[Ids], Field(min_length=1)]
+    )
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    echo: bool | None = None
+    best_of: Annotated[int, Field(ge=1)] | None = Field(None, description="as many as `n`, or 1")
 
+    @model_validator(mode="after")
+    def _possible(self) -> CompletionBody:
+        if self.echo and self.logprobs is not None:
+            raise ValueError("`echo` is not supported beside `logprobs`; leave one of them out")
+        if self.best_of not in (None, 1, self.n):
+            raise ValueError("`best_of` is not supported yet; ask for `n`, and leave it out")
+        return self
 
-class ContentPart(Strict):
-    """A part of a message, of which only texts are read."""
-
-    type: Literal["text"]
-    text: str
-
-
-class Message(Strict):
-    """A message of a conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[ContentPart], Field(min_length=1)]
-    name: str | None = Field(None, description="is not used")
-
-    def plain(self) -> dict[str, str]:
-        """Return it as the library has messages."""
-        content = self.content
-        if not isinstance(content, str):
-            content = "".join(part.text for part in content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+    def prompts(self) -> list[str | list[int]]:
+        """Return the texts, or rows of token ids, that are continued."""
+        given: Any = self.prompt
+        one = isinstance(given, str) or isinstance(given[0], int)
+        return [given] if one else given
 
 
 class JsonSchemaFormat(Strict):
@@ -155,12 +154,15 @@ class ChatBody(TextBody):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
 
     @field_validator("messages")
     @classmethod
     def _asks(cls, messages: list[Message]) -> list[Message]:
         if messages[-1].role == "assistant":
-            raise ValueError("the last message must be the user's, which is answered")
+            raise ValueError("the last message must be the user's, or a tool's, which is answered")
         return messages
 
     def settings(self) -> dict[str, Any]:

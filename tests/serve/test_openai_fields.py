@@ -1,0 +1,177 @@
+"""Fields of OpenAI's two routes: each does what it says, or is refused by its name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import torch
+from openai import OpenAI
+
+import char_model
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.example import Example
+from foreword.errors import UserError
+from foreword.prompt.prompt import Prompt
+from foreword.serve.engine import Engine
+from foreword.serve.request import Sampling
+from serve.serving import in_thread, prompts
+
+TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
+ASKED: dict[str, dict[str, Any]] = {
+    TEXT: {"model": "write", "prompt": "hello"},
+    CHAT: {"model": "talk", "messages": [{"role": "user", "content": "hello"}]},
+}
+
+
+class Here:
+    """A server in a thread of this process, and what it serves."""
+
+    def __init__(self, url: str, backbone: Backbone, own: dict[str, Prompt]) -> None:
+        self.backbone, self.prompts = backbone, own
+        self.http = httpx2.Client(base_url=url, timeout=60)
+        self.client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+    def texts(self, **body: Any) -> list[str]:
+        found = self.client.completions.create(**{**ASKED[TEXT], **body})
+        return [each.text for each in found.choices]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
+    folder: Path = tmp_path_factory.mktemp("fields")
+    backbone = Backbone.load(char_model.save(folder / "model"))
+    own = prompts(backbone)
+    for name, prompt in own.items():
+        prompt.save(folder / f"{name}.safetensors")
+    with in_thread(folder, backbone) as url:
+        made = Here(url, backbone, own)
+        yield made
+        made.http.close()
+        made.client.close()
+
+
+def test_token_ids_are_read_as_they_are(here: Here) -> None:
+    ids = here.backbone.text.ids("hello:")
+    (right,) = here.texts()
+    assert here.texts(prompt=ids) == [right]
+    other = here.backbone.text.ids("it was:")
+    assert here.texts(prompt=[ids, other], n=2) == [right] * 2 + here.texts(prompt="it was") * 2
+    bare = here.texts(model="model", prompt="hello:", max_tokens=4)
+    assert here.texts(model="model", prompt=ids, max_tokens=4) == bare
+
+
+def test_an_echo_is_the_text_before_the_answer(here: Here) -> None:
+    (right,) = here.texts()
+    assert here.texts(echo=True, n=2) == [f"hello{right}"] * 2
+    ids = here.backbone.text.ids("hello:")
+    assert here.texts(prompt=[ids], echo=True) == [f"hello:{right}"]
+    parts = here.client.completions.create(**ASKED[TEXT], echo=True, stream=True)  # type: ignore[call-overload]
+    assert "".join(part.choices[0].text for part in parts) == f"hello{right}"
+
+
+def test_scores_are_shifted_as_openai_says(here: Here) -> None:
+    """By what OpenAI's page on penalties has: bias, and c * frequency + (c > 0) * presence."""
+    base, row = here.backbone, tuple(here.backbone.text.ids("hello hello:"))
+    how = Sampling(
+        max_new_tokens=24,
+        logit_bias=((5, 1.5), (7, -100.0), (5, 0.25)),
+        presence_penalty=0.4,
+        frequency_penalty=1.1,
+    )
+    said: list[int] = []
+    while len(said) < how.max_new_tokens:
+        with torch.no_grad():
+            example = Example((*row, *said), len(row) + len(said), ((),), ((0, -1),))
+            scores = base.logits(base.states([example]))[0].double()
+        scores[5] += 1.75
+        scores[7] -= 100
+        for token, count in Counter(said).items():
+            scores[token] -= 0.4 + 1.1 * count
+        token = int(scores.argmax())
+        if token in base.ends:
+            break
+        said.append(token)
+    with Engine(base) as engine:
+        shifted, plain = engine.generate(row, None, how), Sampling(max_new_tokens=24)
+        free = engine.generate(row, None, plain).result(20)
+        assert list(shifted.result(20).tokens) == said
+        assert said != list(free.tokens)
+        with pytest.raises(UserError, match="the token 9999 is none of the"):
+            engine.generate(row, None, Sampling(logit_bias=((9999, 1.0),)))
+    for wrong in ({"presence_penalty": 3.0}, {"logit_bias": ((5, 101.0),)}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            Sampling(**wrong).check()  # type: ignore[arg-type]
+
+
+def test_they_are_openai_s_names_in_requests(here: Here) -> None:
+    (free,) = here.texts(max_tokens=12)
+    token = str(here.backbone.text.ids("q")[0])
+    assert here.texts(logit_bias={token: 100}, max_tokens=3) == ["qqq"]
+    assert here.texts(logit_bias={token: -100}, max_tokens=12) == [free]
+    once = here.texts(logit_bias={token: 4}, frequency_penalty=2, max_tokens=12)[0]
+    assert once.count("q") < here.texts(logit_bias={token: 4}, max_tokens=12)[0].count("q")
+    chat: Any = here.client.chat.completions.create
+    one = chat(**ASKED[CHAT], max_completion_tokens=3).choices[0]
+    assert one == chat(**ASKED[CHAT], max_tokens=3, user="me", seed=1).choices[0]
+    assert one.finish_reason == "length"
+    opened = chat(**ASKED[CHAT], response_format={"type": "json_object"}).choices[0]
+    assert opened.message.content.startswith("{")
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    (TEXT, {"suffix": "a"}, "suffix"),
+    (TEXT, {"best_of": 3}, "best_of"),
+    (TEXT, {"echo": True, "logprobs": 1}, "echo"),
+    (TEXT, {"prompt": {}}, "prompt"),
+    (TEXT, {"prompt": [1, "a"]}, "prompt[1]"),
+    (TEXT, {"prompt": [-1]}, "prompt[0]"),
+    (TEXT, {"prompt": [10**6]}, "prompt"),
+    (TEXT, {"prompt": [5] * 2000}, "prompt"),
+    (TEXT, {"max_completion_tokens": 5}, "max_completion_tokens"),
+    (TEXT, {"tools": []}, "tools"),
+    (TEXT, {"logprobs": 6}, "logprobs"),
+    (CHAT, {"echo": True}, "echo"),
+    (CHAT, {"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+    (CHAT, {"response_format": {"type": "xml"}}, "response_format.type"),
+    (CHAT, {"reasoning_effort": "high"}, "reasoning_effort"),
+    (CHAT, {"modalities": ["audio"]}, "modalities"),
+    (CHAT, {"web_search_options": {}}, "web_search_options"),
+    (CHAT, {"store": True}, "store"),
+    *(
+        (path, body, param)
+        for path in (TEXT, CHAT)
+        for body, param in (
+            ({"presence_penalty": 3}, "presence_penalty"),
+            ({"logit_bias": {"5": 101}}, "logit_bias"),
+            ({"logit_bias": {"999999": 1}}, "logit_bias"),
+            ({"stop": [1]}, "stop[0]"),
+            ({"stop": ["a"] * 17}, "stop"),
+            ({"n": 0}, "n"),
+            ({"stream_options": {"include_usage": True}}, "stream_options"),
+        )
+    ),
+]
+
+
+def test_what_is_not_there_is_refused_by_its_name(here: Here) -> None:
+    for path, body, param in REFUSED:
+        found = here.http.post(path, json={**ASKED[path], **body})
+        assert found.status_code == 400, (body, found.text)
+        error = found.json()["error"]
+        assert error["param"] == param, (body, error)
+        named = param.split("[")[0].split(".")[0]
+        assert named in error["message"] or error["code"] == "context_length_exceeded", error
+
+
+def test_an_unknown_prompt_is_answered_with_those_that_are_like_it(here: Here) -> None:
+    for model, near in (("wriet", "'write'"), ("modle", "'model'"), ("write+takl", "'talk'")):
+        found = here.http.post(TEXT, json={**ASKED[TEXT], "model": model})
+        assert found.status_code == 404
+        assert f"did you mean {near}" in found.json()["error"]["message"]
+    far = here.http.post(TEXT, json={**ASKED[TEXT], "model": "zzzz"})
+    assert far.json()["error"]["message"] == "there is no prompt 'zzzz'"
