@@ -186,3 +186,17 @@ def test_what_all_rows_begin_with_is_read_under_the_changed_model() -> None:
     found = Ensemble(members, (0.3, 0.7)).predict(TEXTS)
     assert found == by_hand(base, task, models, (0.3, 0.7))
     assert members[1].predict(TEXTS) == by_hand(base, task, models[1:], (1.0,))
+
+
+def test_what_goes_wrong_in_one_pass_ends_all() -> None:
+    vote = lockstep.Vote(3)
+
+    def write(number: int) -> list[Tensor]:
+        said = [vote.taken(number, torch.full((1, 2), float(number)))]
+        if number == 1:
+            raise ValueError("broken")
+        return [*said, vote.taken(number, torch.ones(1, 2))]
+
+    with pytest.raises(ValueError, match="broken"):
+        vote.in_step(write)
+    assert vote.fused.tolist() == [[3.0, 3.0]]

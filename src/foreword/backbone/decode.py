@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import (
     GenerationConfig,
+    LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
     StoppingCriteriaList,
@@ -113,8 +114,13 @@ def continuations(
     *,
     lead: Sequence[int] = (),
     seeds: Sequence[int] | None = None,
+    rules: Sequence[LogitsProcessor] = (),
 ) -> list[list[int]]:
-    """Return the tokens that :func:`decode` makes texts of, padded behind the end of each."""
+    """Return the tokens that :func:`decode` makes texts of, padded behind the end of each.
+
+    ``rules`` change the scores of each next token after all others; they need rows that run in one
+    pass.
+    """
     decoding.check()
     if not backbone.can_generate:
         raise UserError(f"{backbone.name} is a masked model and cannot generate; use a causal one")
@@ -136,28 +142,29 @@ def continuations(
             continuations(backbone, [row], mixture.of_rows([n]), decoding, seeds=[seeds[n]])[0]
             for n, row in enumerate(rows)
         ]
-    ready = prepare(backbone.with_changes(mixture), rows, mixture, decoding)
-    rules = LogitsProcessorList()
+    ready = _prepare(backbone.with_changes(mixture), rows, mixture, decoding)
+    scorers = LogitsProcessorList()
     if decoding.repetition_penalty != 1:
         # A decoder writes a text of its own, and what it starts with is counted as generate does.
         read = [() if backbone.has_two_stacks else (*lead, *row) for row in rows]
         skipped = 0 if backbone.has_two_stacks else ready.skipped
-        rules.append(RepetitionPenalty(decoding.repetition_penalty, read, skipped))
+        scorers.append(RepetitionPenalty(decoding.repetition_penalty, read, skipped))
     stops = StoppingCriteriaList()
     if decoding.stop:
         stops.append(StopTexts(backbone.text, decoding.stop, ready.skipped))
     if decoding.json_schema is not None:
         schema = JsonSchema(decoding.json_schema, backbone.text.tokenizer, backbone.ends)
         writers = [schema.begin() for _ in rows]
-        rules.append(FollowsSchema(writers))
+        scorers.append(FollowsSchema(writers))
         stops.append(JsonIsWhole(writers))
+    scorers.extend(rules)
     model: Any = ready.model
     draws = DrawsByRow(seeds, backbone.device) if decoding.temperature > 0 else nullcontext()
     with torch.no_grad(), draws:
         found = model.generate(
             **ready.inputs,
-            generation_config=config(backbone, decoding),
-            logits_processor=rules,
+            generation_config=_config(backbone, decoding),
+            logits_processor=scorers,
             stopping_criteria=stops,
         )
     said: list[list[int]] = found[:, ready.skipped :].tolist()
@@ -170,7 +177,7 @@ def completion(backbone: Backbone, ids: Sequence[int], stop: Sequence[str]) -> s
 
 
 @dataclass(frozen=True, eq=False)
-class Ready:
+class _Ready:
     """A view of the model under an injection, and the inputs of its ``generate``.
 
     The first ``skipped`` tokens that it returns are of the row and not of its completion.
@@ -182,9 +189,9 @@ class Ready:
 
 
 @torch.no_grad()
-def prepare(
+def _prepare(
     backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture, decoding: Decoding
-) -> Ready:
+) -> _Ready:
     """Lay rows out for ``generate``, on a backbone that is under the mixture."""
     context, _ = backbone.pass_context(mixture)
     used = context if backbone.sites else None
@@ -194,7 +201,7 @@ def prepare(
         encoded, mask = encode(backbone, rows, mixture, context)
         view = generating_view(backbone.model, used)
         output = MoEModelOutput(last_hidden_state=encoded)  # some ask for its router
-        return Ready(view, {"encoder_outputs": output, "attention_mask": mask}, 1)
+        return _Ready(view, {"encoder_outputs": output, "attention_mask": mask}, 1)
     rows, _ = with_leading(backbone, rows, mixture)
     longest = max(map(len, rows))
     ids = torch.tensor([[backbone.pad] * (longest - len(row)) + row for row in rows])
@@ -208,10 +215,10 @@ def prepare(
         embedder(backbone, parts.repeat_interleave(decoding.beams, 0), mixture),
     )
     inputs = {"input_ids": ids.to(backbone.device), "attention_mask": mask.to(backbone.device)}
-    return Ready(view, inputs, longest)
+    return _Ready(view, inputs, longest)
 
 
-def config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
+def _config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
     """Return transformers' settings of a decoding."""
     ends = backbone.ends
     sampling: dict[str, Any] = {"do_sample": decoding.temperature > 0}

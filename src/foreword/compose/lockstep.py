@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, BrokenBarrierError, Lock
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import LogitsProcessor
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.decode import Decoding, completion, config, prepare
-from foreword.backbone.decoding_rules import StopTexts
+from foreword.backbone.decode import Decoding, completion, continuations
 from foreword.compose.fusion import Floats, Poll
 from foreword.engine.passes import LOGITS, buckets, infer
 from foreword.errors import UserError
@@ -23,8 +25,7 @@ from foreword.tasks.templates.layout import room_for
 from foreword.tasks.texts.generator import ROWS_TOKENS, DecodingInputs, Generator
 from foreword.tasks.texts.spec import TextTask
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+Written = TypeVar("Written")
 
 
 class TextFusion:
@@ -145,7 +146,6 @@ def _likelihoods(
     return np.array(found)
 
 
-@torch.no_grad()
 def continued(
     backbone: Backbone,
     inputs: Sequence[DecodingInputs],
@@ -155,89 +155,85 @@ def continued(
 ) -> list[str]:
     """Continue rows greedily by the members' fused scores, and return the completions as text.
 
-    Members that change the model alike are run in one batch, with one cache.
+    Members that change the model alike are run in one batch, with one cache; the others in step.
     """
-    parts = tuple(each.injection.parts[0] for each in inputs)
-    every = [member for member in range(len(inputs)) for _ in rows]
-    mixture = Mixture(parts, every)
+    alone = backbone.has_two_stacks and not backbone.can_pad
+    if alone and len(rows) > 1:
+        return [continued(backbone, inputs, weights, [row], decoding)[0] for row in rows]
+    mixture = Mixture(
+        tuple(each.injection.parts[0] for each in inputs),
+        [member for member in range(len(inputs)) for _ in rows],
+    )
     ids = [each.ids[i] for each in inputs for i in rows]
-    groups = [
-        _Group.begin(backbone, [ids[i] for i in own], mixture.of_rows(own), decoding)
-        for own in mixture.groups_by_change()
-    ]
-    owners = [
-        [every[i] for i in own][:: len(rows)] for own in mixture.groups_by_change()
-    ]  # members
-    stops = StopTexts(backbone.text, decoding.stop, 0) if decoding.stop else None
-    last = torch.tensor(backbone.ends, dtype=torch.long, device=backbone.device)
-    pad = config(backbone, decoding).pad_token_id
-    going = torch.ones(len(rows), dtype=torch.bool, device=backbone.device)
-    said: list[Tensor] = []
-    for _ in range(decoding.max_new_tokens):
-        fused = torch.zeros((), device=backbone.device)
-        for group, own in zip(groups, owners, strict=True):
-            logs = group.scores().view(len(own), len(rows), -1)
-            fused = fused + torch.tensordot(logs.new_tensor([weights[m] for m in own]), logs, 1)
-        tokens = fused[:, : backbone.vocabulary].argmax(1).where(going, pad)  # (rows,)
-        said.append(tokens)
-        for group, own in zip(groups, owners, strict=True):
-            group.say(tokens.repeat(len(own)))
-        going = going & ~torch.isin(tokens, last)
-        if stops is not None:
-            going = going & ~stops(torch.stack(said, 1), None)
-        if not going.any():
-            break
-    return [completion(backbone, own, decoding.stop) for own in torch.stack(said, 1).tolist()]
+    passes = [[n] for n in range(len(ids))] if alone else mixture.groups_by_change()
+    vote = Vote(len(passes))
+
+    def write(number: int) -> list[list[int]]:
+        own = passes[number]
+        members = [mixture.rows[n] for n in own[:: len(rows)]]
+        rule = Voice(vote, number, [weights[member] for member in members])
+        part = mixture.of_rows(own)
+        return continuations(backbone, [ids[n] for n in own], part, decoding, rules=[rule])
+
+    said = vote.in_step(write)[0][: len(rows)]
+    return [completion(backbone, own, decoding.stop) for own in said]
 
 
-class _Group:
-    """Rows under one change of the model: what has been read and said, and the model's cache."""
+class Vote:
+    """The fused scores of rows' next tokens, taken over several passes that are run in step.
 
-    def __init__(self, model: Any, ids: Tensor, more: dict[str, Any]) -> None:
-        self.model, self.ids, self.more = model, ids, more
-        self.first = True
+    One of them works at a time, and all go on once each has told its part.
+    """
 
-    @staticmethod
-    def begin(
-        backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture, decoding: Decoding
-    ) -> _Group:
-        """Let the model's own ``generate`` make all ready for its first token."""
-        ready = prepare(backbone.with_changes(mixture), rows, mixture, decoding)
-        model: Any = ready.model
-        made: _Group = model.generate(
-            **ready.inputs, generation_config=config(backbone, decoding), custom_generate=_begun
-        )
-        return made
+    def __init__(self, passes: int) -> None:
+        self.parts: list[Tensor | None] = [None] * passes
+        self.fused = torch.zeros(())
+        self._all, self._turn = Barrier(passes, self._count), Lock()
 
-    def scores(self) -> Tensor:
-        """Return log-probabilities of the next token: (B, vocabulary)."""
-        again = {} if self.first else {"next_sequence_length": 1 if self._caches else None}
-        inputs = self.model.prepare_inputs_for_generation(
-            self.ids, is_first_iteration=self.first, **again, **self.more
-        )
-        found = self.model(**inputs, return_dict=True)
-        self.more = self.model._update_model_kwargs_for_generation(
-            found, self.more, is_encoder_decoder=self.model.config.is_encoder_decoder
-        )
-        self.first = False
-        return F.log_softmax(found.logits[:, -1].float(), 1)
+    def _count(self) -> None:
+        self.fused = torch.stack([part for part in self.parts if part is not None]).sum(0)
 
-    @property
-    def _caches(self) -> bool:
-        return bool(self.more.get("use_cache"))
+    def taken(self, number: int, part: Tensor) -> Tensor:
+        """Tell a pass's own part, (rows, vocabulary), and return the sum of all."""
+        self.parts[number] = part
+        self._turn.release()
+        try:
+            self._all.wait()
+        finally:
+            self._turn.acquire()
+        return self.fused
 
-    def say(self, tokens: Tensor) -> None:
-        """Go on from these tokens: (B,)."""
-        self.ids = torch.cat([self.ids, tokens[:, None]], 1)
+    def in_step(self, write: Callable[[int], Written]) -> list[Written]:
+        """Run all passes, each by its number; what goes wrong in one ends all."""
+
+        def run(number: int) -> Written:
+            with self._turn:
+                try:
+                    return write(number)
+                except BaseException:
+                    self._all.abort()
+                    raise
+
+        if len(self.parts) == 1:
+            return [run(0)]
+        with ThreadPoolExecutor(len(self.parts)) as pool:
+            found = [pool.submit(run, number) for number in range(len(self.parts))]
+        wrong = [error for each in found if (error := each.exception()) is not None]
+        for error in sorted(wrong, key=lambda error: isinstance(error, BrokenBarrierError)):
+            raise error
+        return [each.result() for each in found]
 
 
-def _begun(
-    model: PreTrainedModel,
-    input_ids: Tensor,
-    logits_processor: Any,
-    stopping_criteria: Any,
-    generation_config: Any,
-    **more: Any,
-) -> _Group:
-    """Take what ``generate`` has prepared, in place of its loop."""
-    return _Group(model, input_ids, more)
+class Voice(LogitsProcessor):
+    """Gives all members of a pass the fused scores of their rows."""
+
+    def __init__(self, vote: Vote, number: int, weights: Sequence[float]) -> None:
+        self.vote, self.number, self.weights = vote, number, weights
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Fuse scores: (members * rows, vocabulary)."""
+        # Of a token that is left out a weight of 0 makes no number.
+        logs = F.log_softmax(scores.float(), 1).clamp_min(torch.finfo(torch.float32).min)
+        parts = logs.view(len(self.weights), -1, logs.shape[1])
+        own = torch.tensordot(logs.new_tensor(self.weights), parts, 1)
+        return self.vote.taken(self.number, own).repeat(len(self.weights), 1)
