@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -133,6 +134,7 @@ def in_thread(folder: Path, backbone: Backbone, **settings: Any) -> Iterator[str
     ready = threading.Event()
     service = Service(folder, lambda: backbone, when_ready=lambda own: ready.set(), **settings)
     bound = bound_socket("127.0.0.1", 0)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # what is not read is felt soon
     url = address(bound)
 
     def run() -> None:

@@ -79,7 +79,9 @@ class RuledText:
     def __init__(self, rule: TextRule) -> None:
         from llguidance import LLMatcher
 
-        self._state, self._setting = LLMatcher(rule.tokens, rule.grammar), rule.setting
+        # Silent: what it would warn of holds texts, and is raised here.
+        self._state = LLMatcher(rule.tokens, rule.grammar, log_level=0)
+        self._setting = rule.setting
 
     def allow(self, scores: Tensor) -> Tensor:
         """Return scores (vocabulary,) in which tokens that may not come next are -inf.
@@ -103,6 +105,8 @@ class RuledText:
     def _check(self) -> None:
         if self._state.is_error():
             why = self._state.get_error().splitlines()[0]
+            if why.startswith("NoExtension"):
+                raise UserError(f"`{self._setting}` cannot be followed: no text obeys it; mend it")
             raise UserError(f"`{self._setting}` cannot be followed: {why}; make it simpler")
 
 

@@ -172,8 +172,8 @@ class Request:
 
     def fail(self, error: BaseException) -> None:
         """Tell that it went wrong; the others go on."""
+        self.ticket.finish(None, error)  # first: who hears of it asks the ticket why
         self.tell(Piece("", finish="error"))
-        self.ticket.finish(None, error)
 
     def tell(self, piece: Piece) -> None:
         """Hand on a piece; a request whose listener fails is cancelled."""

@@ -256,7 +256,10 @@ class TextRequests:
     def _ids(
         self, bound: Generator, row: Row, injection: Injection, room: int, field: str
     ) -> tuple[int, ...]:
-        (example,), (truncated,) = bound.lay_out([row], injection)
+        try:
+            (example,), (truncated,) = bound.lay_out([row], injection)
+        except UserError as error:
+            raise UserError(str(error), field=error.field or field) from None
         if truncated:
             raise _too_long(room, field)
         return example.ids

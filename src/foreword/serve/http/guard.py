@@ -24,9 +24,6 @@ ADMIN = "/v1/prompts"
 PROBES = ("/health", "/metrics")
 """Routes that are asked every few seconds, and have no line in the log."""
 
-GRACE = 30.0
-"""Seconds beyond the limit that a client has to read what was written."""
-
 
 def log_line(**values: Any) -> None:
     """Write one JSON object on standard error."""
@@ -76,6 +73,7 @@ class Guard:
             given if re.fullmatch(r"[\w-]{1,64}", given, re.ASCII) else secrets.token_hex(8)
         )
         scope["foreword"] = own
+        limits = self.service.limits
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -83,9 +81,10 @@ class Guard:
                 MutableHeaders(scope=message)["x-request-id"] = own.id
             elif not message.get("more_body", False):
                 own.ended = True
-            await send(message)
+            async with asyncio.timeout(limits.patience):
+                await send(message)
 
-        limit = self.service.limits.seconds + GRACE
+        limit = limits.seconds + limits.patience
         try:
             async with asyncio.timeout(limit):
                 self._check_key(scope)

@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import uvicorn
@@ -88,6 +88,9 @@ def run_server(
         ws="none",
     )
     server = _Server(config)
+    with suppress(AttributeError, OSError):  # Linux alone: who reads nothing is cut off
+        patience = int(1000 * service.limits.patience)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
     try:
         server.run(sockets=[bound])
     finally:
