@@ -22,8 +22,50 @@ PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/predict", "/v1/prompts"
 FIELDS = (
     "model", "prompt", "messages", "inputs", "temperature", "top_p", "seed", "stop", "max_tokens",
     "n", "stream", "stream_options", "logprobs", "top_logprobs", "min_probability",
-    "response_format",    "tools", "name", "file", "version", "metadata", "logit_bias",
+    "response_format", "tools", "tool_choice", "parallel_tool_calls", "max_completion_tokens",
+    "name", "file", "version", "metadata", "logit_bias", "presence_penalty", "frequency_penalty",
+    "echo", "best_of", "suffix", "user", "role", "content",
 )  # fmt: skip
+TOOL = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"enum": [1, 2]}}}}
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+SCHEMAS: list[Any] = [
+    {"type": "object"}, {"$ref": "#"}, {"enum": ["a", 1, None]}, {"type": "objekt"}, {"not": {}},
+    {}, {"type": "string", "pattern": "^(a|b){1,9}$"}, {"type": "string", "pattern": "("},
+    {"type": "array", "items": {"$ref": "#"}, "minItems": 10**6}, {"anyOf": []}, {"minimum": 1e308},
+]  # fmt: skip
+TURNS: list[Any] = [
+    {"role": "user", "content": "b"}, {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "1", "content": "c"}, {"role": "system", "content": ""},
+    {"role": "assistant", "content": "d"}, {"role": "tool", "content": []}, {"role": "user"},
+    {"role": "user", "content": [{"type": "text", "text": "e"}]},
+]  # fmt: skip
+
+
+def likely(field: str, draws: random.Random) -> Any:
+    """Return a value that a field may have, or one that is nearly so."""
+    schema = draws.choice(SCHEMAS)
+    function = draws.choice([TOOL, {**TOOL, "parameters": schema}, {"name": "a b"}, {}])
+    named = {"type": "function", "function": {"name": "f"}}
+    number = draws.choice([0, 1, 2, 0.5, -2, 7, 1e-9])
+    values: dict[str, list[Any]] = {
+        "model": ["write", "talk", "soft", "sort", "pair", "model", "write@1", "soft+write"],
+        "prompt": ["a", ["a", "b"], [5, 6], [[5], [6, 7]], [999], "💥", " "],
+        "messages": [draws.choices(TURNS, k=draws.randrange(1, 5))],
+        "inputs": ["a", ["a"] * 3, {"text": "a"}, [{"text_a": "a", "text_b": "b"}], [{"text": 1}]],
+        "tools": [[{"type": "function", "function": function}] * draws.randrange(1, 3)],
+        "tool_choice": ["none", "auto", "required", {"type": "function", "function": TOOL}, named],
+        "response_format": [
+            {"type": "json_object"}, {"type": "text"},
+            {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}},
+        ],
+        "logit_bias": [{"5": 100}, {"99999": 1}, {"a": 1}, {str(draws.randrange(90)): number}],
+        "stop": ["a", ["a", "b"], ["\n"]],
+        "stream_options": [{"include_usage": True}],
+        "logprobs": [True, 0, 5],
+    }  # fmt: skip
+    return draws.choice(values.get(field, [number, True, False, None, "a"]))
+
+
 GOOD: dict[str, dict[str, Any]] = {
     "/v1/completions": {"model": "write", "prompt": "hello"},
     "/v1/chat/completions": {"model": "talk", "messages": [{"role": "user", "content": "a"}]},
@@ -37,8 +79,9 @@ def mutated(draws: random.Random) -> tuple[str, str, dict[str, Any]]:
     """Return a request that is a good one but for a few fields, its bytes, or its path."""
     path = draws.choice(PATHS)
     body: Any = dict(GOOD[path])
-    for _ in range(draws.randrange(4)):
-        body[draws.choice(FIELDS)] = draws.choice(HOSTILE)
+    for _ in range(draws.randrange(5)):
+        field = draws.choice(FIELDS)
+        body[field] = draws.choice(HOSTILE) if draws.random() < 0.3 else likely(field, draws)
     method = draws.choice(["POST"] * 9 + ["GET", "DELETE", "PUT", "PATCH"])
     if draws.random() < 0.1:
         path += draws.choice(["/..%2f..", "/%00", "/x/rollback", "/a%2fb", "?name=%ff", "/" * 50])

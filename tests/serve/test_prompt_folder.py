@@ -17,7 +17,7 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.errors import UserError
 from foreword.prompt.prompt import Prompt
-from foreword.serve.names import RefusedPromptError, UnknownPromptError, parse
+from foreword.serve.names import RefusedPromptError, UnknownPromptError, parse, path_inside
 from foreword.serve.prompts import PromptFolder
 from serve.serving import SORT, WRITE, prefix, prompt_of, soft
 from toys import get
@@ -253,8 +253,8 @@ def test_names_are_never_paths(folder: PromptFolder, tmp_path: Path) -> None:
     hidden = f".versions/{'write@1.safetensors'}"
     for name in ("../x", str(outside), "link.safetensors", "sub", hidden, "a\0", "x" * 999):
         with pytest.raises(UserError, match="no file in the folder"):
-            folder.inside(name)
-    assert folder.inside("sub/one.safetensors") == tmp_path / "sub" / "one.safetensors"
+            path_inside(folder.folder, name)
+    assert path_inside(folder.folder, "sub/one.safetensors") == tmp_path / "sub" / "one.safetensors"
     with pytest.raises(UnknownPromptError, match="more than 8"):
         parse("+".join("abcdefghi"))
 

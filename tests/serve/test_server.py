@@ -181,7 +181,7 @@ WRONG: list[tuple[str, Any, int, str | None]] = [
     (TEXT, {**OK, "model": "../write"}, 404, "model"),
     (TEXT, {**OK, "model": "sort"}, 400, "model"),
     (CHATS, {**CHAT, "model": "sort"}, 400, "model"),
-    (TEXT, {**OK, "model": "write+sort"}, 400, None),
+    (TEXT, {**OK, "model": "write+sort"}, 400, "model"),
     (TEXT, {**OK, "prompt": ""}, 400, "prompt"),
     (TEXT, {**OK, "prompt": "hello " * 600}, 400, "prompt"),
     (TEXT, {**OK, "prompt": []}, 400, None),
@@ -414,7 +414,8 @@ def test_prompts_come_change_and_go_while_they_are_used(server: Served, tmp_path
     for bad in (files[11][:500], b"pickle", struct.pack("<Q", 2**62) + b"{", b""):
         assert upload(bad).status_code == 400
     for name in ("../come", "", "a/b", "model", "a" * 200):
-        assert upload(files[11], name).status_code == 400
+        refused = upload(files[11], name)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "name")
     assert ask() == right[12]
     rolled = admin.post("/v1/prompts/come/rollback").json()
     assert (rolled["version"], rolled["content_of"]) == (3, 1)

@@ -1,9 +1,11 @@
-"""Names of prompts in requests: ``support``, ``support@2`` and ``manual+style``."""
+"""Names in requests: prompts, ``support``, ``support@2`` and ``manual+style``, and files."""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from foreword.errors import UserError
 
@@ -39,9 +41,24 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise UserError(
             f"{name[:100]!r} cannot be a prompt's name; take letters, digits, '.', '_' and '-', "
-            "at most 100, and begin with a letter or a digit"
+            "at most 100, and begin with a letter or a digit",
+            field="name",
         )
     return name
+
+
+def path_inside(folder: Path, file: str) -> Path:
+    """Return the path of a file in a folder, or below it; raises UserError for others."""
+    root = Path(os.path.realpath(folder))
+    try:
+        path = Path(os.path.realpath(root / file))
+        regular = path.is_file()
+    except (OSError, ValueError):  # too long, a zero byte
+        path, regular = root, False
+    hidden = any(part.startswith(".") for part in path.parts[len(root.parts) :])
+    if not path.is_relative_to(root) or hidden or not regular:
+        raise UserError(f"{file[:200]!r} is no file in the folder of prompts", field="file")
+    return path
 
 
 def parse(asked: str) -> list[Part]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
@@ -290,19 +289,6 @@ class PromptFolder:
         finally:
             made.unlink(missing_ok=True)
 
-    def inside(self, file: str) -> Path:
-        """Return the path of a file in the folder, or below it; raises UserError for others."""
-        root = Path(os.path.realpath(self.folder))
-        try:
-            path = Path(os.path.realpath(root / file))
-            regular = path.is_file()
-        except (OSError, ValueError):  # too long, a zero byte
-            path, regular = root, False
-        hidden = any(part.startswith(".") for part in path.parts[len(root.parts) :])
-        if not path.is_relative_to(root) or hidden or not regular:
-            raise UserError(f"{file[:200]!r} is no file in the folder of prompts")
-        return path
-
     def remove(self, name: str) -> None:
         """Remove a file and its versions; raises UnknownPromptError where there is none."""
         with self._lock:
@@ -341,7 +327,9 @@ class PromptFolder:
 
     def _check_free(self, name: str) -> None:
         if check_name(name) in self.taken:
-            raise UserError(f"'{name}' is the name of the model; give the prompt another one")
+            raise UserError(
+                f"'{name}' is the name of the model; give the prompt another one", field="name"
+            )
 
 
 def injections_of(prompt: Answerer) -> list[Injection]:

@@ -16,6 +16,9 @@ from foreword.errors import UserError
 KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 """OpenAI's types of errors, by status; others below 500 are requests that are wrong."""
 
+FIELDS = {"json_schema": "response_format", "grammar": "tools"}
+"""What settings of the library are called in requests."""
+
 AGAIN = {"Retry-After": "1"}
 
 
@@ -68,8 +71,7 @@ def of_user_error(error: UserError, param: str | None = None) -> ApiError:
     if (row := re.match(r"input (\d+)\b", message)) is not None:
         param = f"inputs[{int(row[1]) - 1}]" + (f".{error.field}" if error.field else "")
     elif (setting := re.match(r"`(\w+)[`=]", message)) is not None:
-        named = "response_format" if setting[1] == "json_schema" else setting[1]
-        param = param or named
+        param = param or FIELDS.get(setting[1], setting[1])
     return ApiError(400, message, param=param or error.field)
 
 

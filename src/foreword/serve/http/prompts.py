@@ -13,6 +13,7 @@ from foreword.serve.http.errors import ApiError
 from foreword.serve.http.reading import StrictRequest, StrictRoute
 from foreword.serve.http.schemas import PromptBody, RollbackBody
 from foreword.serve.http.service import Service
+from foreword.serve.names import path_inside
 
 BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 UPLOAD = {
@@ -55,7 +56,7 @@ def prompt_routes(service: Service) -> APIRouter:
             except ValidationError as error:
                 wrong = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
                 raise RequestValidationError(wrong, body=body) from None
-            source = await run_in_threadpool(prompts.inside, given.file)
+            source = await run_in_threadpool(path_inside, prompts.folder, given.file)
             number = await run_in_threadpool(prompts.add, given.name, source)
             return {"id": given.name, "object": "prompt", "version": number}
         if name is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from foreword.errors import UserError
+
 if TYPE_CHECKING:
     from foreword.backbone.backbone import Backbone
     from foreword.prompt.answerer import Answerer
@@ -25,4 +27,10 @@ class Ready:
 
     def prompt(self, asked: str) -> tuple[str, Answerer | None]:
         """Return the whole name of what is asked for, and the prompt; None is the model alone."""
-        return (self.name, None) if asked == self.name else self.prompts.open(asked)
+        if asked == self.name:
+            return self.name, None
+        try:
+            return self.prompts.open(asked)
+        except UserError as error:
+            error.field = error.field or "model"
+            raise
