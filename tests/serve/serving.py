@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -129,7 +129,9 @@ class _EndedError(Exception):
 
 
 @contextmanager
-def in_thread(folder: Path, backbone: Backbone, **settings: Any) -> Iterator[str]:
+def in_thread(
+    folder: Path, backbone: Backbone, *, log: Callable[..., None] | None = None, **settings: Any
+) -> Iterator[str]:
     """Serve a folder from a thread of this process; ``settings`` are those of Service."""
     ready = threading.Event()
     service = Service(folder, lambda: backbone, when_ready=lambda own: ready.set(), **settings)
@@ -139,7 +141,7 @@ def in_thread(folder: Path, backbone: Backbone, **settings: Any) -> Iterator[str
 
     def run() -> None:
         with suppress(_EndedError):
-            run_server(service, bound, log=None)
+            run_server(service, bound, log=log)
 
     thread = threading.Thread(target=run)
     thread.start()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
 
 from foreword.serve.http.errors import ApiError
 
@@ -23,6 +24,14 @@ class Strict(BaseModel):
 
 class StrictRequest(Request):
     """A request whose JSON is read strictly."""
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body; raises ApiError, 499, where the client leaves before its end."""
+        try:
+            async for part in super().stream():
+                yield part
+        except ClientDisconnect:
+            raise ApiError(499, "the client has left") from None
 
     async def json(self) -> Any:
         """Return the body's value; raises ApiError, 400, where it is not JSON."""
