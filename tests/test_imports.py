@@ -24,6 +24,7 @@ ORDER = [
     ["display", "recurrent"],
     ["evaluation"],
     ["multitask_learning", "compose", "compression", "augmentation", "explanation", "sklearn"],
+    ["report"],
     ["serve"],
     ["__init__"],
     ["cli"],

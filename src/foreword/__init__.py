@@ -72,6 +72,8 @@ if TYPE_CHECKING:
     from foreword.recurrent.pretrain import Pretrained as Pretrained
     from foreword.recurrent.pretrain import pretrain as pretrain
     from foreword.recurrent.streams import Pretraining as Pretraining
+    from foreword.report.report import Report as Report
+    from foreword.report.report import report_on as report_on
     from foreword.reporter import SILENT as SILENT
     from foreword.reporter import Reporter as Reporter
     from foreword.serve.engine import Engine as Engine
@@ -144,6 +146,7 @@ _HOMES = {
     "Prompt": "prompt.prompt",
     "Rank": "tasks.rank",
     "Relate": "tasks.relate",
+    "Report": "report.report",
     "Reporter": "reporter",
     "Row": "data.row",
     "Run": "evaluation.runs",
@@ -181,6 +184,7 @@ _HOMES = {
     "pretrain": "recurrent.pretrain",
     "read_rows": "data.read",
     "register": "training.register",
+    "report_on": "report.report",
     "similarity": "compose.similar",
     "to_peft": "export.peft",
     "tune": "training.tune",

@@ -29,6 +29,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "More training": {
         "compare": ("compare:compare", "Tune and score several methods on the same rows."),
         "plot": ("plot:plot", "Draw the curves of a run."),
+        "report": ("report:report", "Write a page on what prompts are worth, changed and cost."),
         "multitask": ("multitask:multitask", "Tune a prompt for each of several tasks in one run."),
         "compress": ("compress:compress", "Press a long text into a short prefix."),
         "pretrain": ("pretrain:pretrain", "Make an LSTM or GRU language model of a text file."),

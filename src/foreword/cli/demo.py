@@ -12,6 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from foreword.cli.common import Json
+from foreword.cli.report import check_page, write_page
 from foreword.cli.terminal import CommandTerminal
 from foreword.display import console, tables
 from foreword.errors import UserError
@@ -45,6 +46,9 @@ def demo(
     out: Annotated[Path, Parameter(help="the prompt file to write")] = Path(
         "out/support.safetensors"
     ),
+    report: Annotated[
+        bool, Parameter(help="end in a page on the prompt beside it, OUT.html")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Tune a customer-service intent classifier, score it, and answer a few lines."""
@@ -56,10 +60,12 @@ def demo(
     from foreword.training.tune import tune_prompt
 
     began = time.monotonic()
+    if report:
+        check_page(out.with_suffix(".html"))
     rows = folder()
     console.say(f"rows: {rows}")
-    report = CommandTerminal()
-    backbone = Backbone.load("smollm2", report=report)
+    terminal = CommandTerminal()
+    backbone = Backbone.load("smollm2", report=terminal)
     prompt = tune_prompt(
         backbone,
         Classify(template="Customer: {text}\nIntent:"),
@@ -68,16 +74,22 @@ def demo(
         rows / "dev.jsonl",
         training=Training(epochs=1, batch_size=8),
         out=out,
-        report=report,
+        report=terminal,
     )
     train = rows / "train.jsonl"
-    scores = evaluate(prompt, rows / "test.jsonl", baselines=True, train=train, report=report)
+    scores = evaluate(prompt, rows / "test.jsonl", baselines=True, train=train, report=terminal)
     prompt = with_scores(prompt, "test", scores)
     prompt.save(out)
     answers = list(zip(LINES, prompt.predict(LINES), strict=True))
+    names = {name: str(rows / f"{name}.jsonl") for name in ("train", "dev")}
+    page = None
+    if report:
+        page = write_page(prompt, out, train, rows / "dev.jsonl", names, terminal)
     seconds = round(time.monotonic() - began, 1)
     if as_json:
-        console.emit({**scores, "out": str(out), "seconds": seconds, "answers": dict(answers)})
+        written = {} if page is None else {"report": str(page)}
+        found = {**scores, "out": str(out), **written, "seconds": seconds}
+        console.emit({**found, "answers": dict(answers)})
         return
     screen = console.out()
     screen.print(tables.scores(scores, "prompt"))
@@ -85,6 +97,8 @@ def demo(
     screen.print()
     for line, label in answers:
         console.line(f"{label:>17}  {line}")
+    if page is not None:
+        console.line(f"\n{page}: a page on it; open it in a browser")
     size = out.stat().st_size / 1024
     console.line(f"\n{seconds:.0f} s; the prompt is {out} ({size:.0f} KiB). Next:\n")
     for command in commands(out, rows / "train.jsonl"):

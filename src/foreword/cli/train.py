@@ -12,8 +12,9 @@ from cyclopts import Parameter
 
 from foreword.cli.common import Json, Resume, Verbose
 from foreword.cli.flags import NO_FLAGS, Flags
-from foreword.cli.panels import FURTHER, TRAINING
+from foreword.cli.panels import FURTHER, OUTPUT, TRAINING
 from foreword.cli.reading import Reading
+from foreword.cli.report import check_page, write_page
 from foreword.cli.terminal import CommandTerminal
 from foreword.data.folder import DEV, TEST
 from foreword.data.rows import as_rows
@@ -45,6 +46,10 @@ def train(
         Parameter(
             help="suggest a learning rate instead; nothing is written", group=(TRAINING, FURTHER)
         ),
+    ] = False,
+    report: Annotated[
+        bool,
+        Parameter(help="write a page on the prompt beside it, OUT.html", group=OUTPUT),
     ] = False,
     verbose: Verbose = False,
     as_json: Json = False,
@@ -79,6 +84,8 @@ def train(
         find_rate.run(made, rows, world, as_json)
         return
     out = Path(wanted["out"])
+    if report:
+        check_page(out.with_suffix(".html"))
     dev = others(every, rows, wanted["per_label"], seed, by)
     if wanted["dev"] is not None:
         n = wanted["dev_rows"]
@@ -138,6 +145,8 @@ def train(
         return
     if test is not None or before is not None:
         prompt.save(out)
+    if report:
+        result["report"] = str(write_page(prompt, out, rows, dev, wanted, terminal))
     result["seconds"] = round(time.monotonic() - began, 2)
     result["parameters"] = sum(tensor.numel() for _, tensor in prompt.injection.tensors())
     if as_json:
@@ -157,6 +166,8 @@ def train(
         console.line(f"\na sample, {result['sample'].pop('row')}")
         texts = {name: shorten(text, 240) for name, text in result["sample"].items()}
         console.out().print(facts(texts))
+    if report:
+        console.line(f"{result['report']}: a page on it; open it in a browser")
     console.say(f"curves: foreword plot {log_path(out)}")
     if wanted["preset"] is not None:
         console.say(after(wanted["preset"]))

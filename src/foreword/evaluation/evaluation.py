@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from foreword.data.row import Row
@@ -138,6 +138,10 @@ class Evaluation(Mapping[str, Any]):
     def confusion(self) -> Mapping[str, Any] | None:
         """The confusion matrix, ``labels`` by ``labels``; None where there is none."""
         return self.plain.get("confusion")
+
+    def with_plain(self, **more: Any) -> Evaluation:
+        """Return the same with more plain values."""
+        return replace(self, plain={**self.plain, **more})
 
     def without_tables(self) -> dict[str, Any]:
         """Return what a prompt's file keeps: the plain values without tables and baselines."""

@@ -98,6 +98,12 @@ def _means(texts: Texts, names: Sequence[str]) -> dict[str, _Summed]:
     return {name: _Summed(np.array(own)[:, None], mean) for name, own in columns.items()}
 
 
+def rows_rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Return ROUGE-L of each text, 0 to 1: the best F measure over its references."""
+    texts = list(zip(predictions, references, strict=True))
+    return [float(each) for each in _means(texts, ("rouge_l",))["rouge_l"].rows[:, 0]]
+
+
 def _corpora(texts: Texts, names: Sequence[str], language: str | None) -> dict[str, _Summed]:
     """Scores of all rows together, from sums of their counts."""
     from sacrebleu import BLEU, CHRF

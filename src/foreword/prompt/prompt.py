@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,14 @@ class Prompt:
         checked = least_of(self, least)
         made = replace(self, data={**self.data, "min_probability": checked})
         return made.bound_as(self.bound)
+
+    def report(self, data: Rows, **settings: Any) -> Any:
+        """Look at the prompt on rows with their answers, and return a page: :class:`Report`.
+
+        ``train`` are the rows that it was tuned on, ``out`` is where the page is written; the other
+        ``settings`` are those of :func:`report_on`.
+        """
+        return import_module("foreword.report.report").report_on(self, data, **settings)
 
     def __repr__(self) -> str:
         method = self.method.get("name", "?")

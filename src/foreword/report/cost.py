@@ -1,0 +1,120 @@
+"""What does it cost, and what does it break? Size, time, and what the model says of other texts."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from foreword.data.row import Row
+from foreword.data.sample import first
+from foreword.injection import NOTHING, Injection
+from foreword.report.left_out import LeftOut
+from foreword.report.perplexity import Perplexity, measure_perplexity, plain_texts, questions
+from foreword.report.subject import Subject
+
+REQUESTS, REQUESTS_OF_TEXTS = 10, 3
+"""Rows that are answered one at a time, to measure the time of a request."""
+
+OTHERS = 30
+"""Rows of another task whose texts are scored."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Size and time: bytes of the file, positions in front of a row, milliseconds a request.
+
+    ``tokens`` is the median length of a row without the prompt, in tokens.
+    """
+
+    bytes: int
+    numbers: int
+    positions: int
+    tokens: int
+    milliseconds: float
+    milliseconds_bare: float
+    requests: int
+    perplexities: Sequence[Perplexity] | LeftOut
+
+
+def measure_cost(subject: Subject, others: Mapping[str, Sequence[Row]]) -> Cost:
+    """Measure a prompt's size, its time beside the bare model, and what it does to other texts.
+
+    ``others`` are rows of other tasks, by the names of their data.
+    """
+    bound, injection = subject.bound, subject.prompt.injection
+    numbers = sum(tensor.numel() for _, tensor in injection.tensors())
+    size = sum(tensor.numel() * tensor.element_size() for _, tensor in injection.tensors())
+    most = REQUESTS_OF_TEXTS if bound.answer == "text" else REQUESTS
+    rows = list(subject.rows[:most])
+    lengths = [len(bound.backbone.text.ids(bound.text_of(row))) for row in subject.rows]
+    frozen = bound.zero_shot()
+    with subject.report.bar("time of a request", 2 * len(rows)) as progress:
+        tuned, bare = _in_turn(
+            [
+                lambda row: bound.predict([row], injection),
+                lambda row: frozen.predict([row], NOTHING),
+            ],
+            rows,
+            progress,
+        )
+    return Cost(
+        bytes=size if subject.file is None else subject.file.stat().st_size,
+        numbers=numbers,
+        positions=positions(injection),
+        tokens=int(statistics.median(lengths)),
+        milliseconds=tuned,
+        milliseconds_bare=bare,
+        requests=len(rows),
+        perplexities=_perplexities(subject, others),
+    )
+
+
+def positions(injection: Injection) -> int:
+    """Return how many more places a row's tokens see: virtual tokens, or keys and values."""
+    tokens = 0 if injection.embeds is None else len(injection.embeds)
+    held = max((kv.keys.shape[1] for kv in injection.kv.values()), default=0)
+    return max(injection.positions, held) + tokens
+
+
+def _in_turn(
+    calls: Sequence[Callable[[Row], object]], rows: Sequence[Row], progress: Callable[[int], None]
+) -> list[float]:
+    """Return the median time of each call, in milliseconds; each is made on each row in turn."""
+    for call in calls:
+        call(rows[0])  # what is made once, is made now
+    times: list[list[float]] = [[] for _ in calls]
+    for row in rows:
+        for call, own in zip(calls, times, strict=True):
+            began = time.perf_counter()
+            call(row)
+            own.append(1000 * (time.perf_counter() - began))
+            progress(1)
+    return [statistics.median(own) for own in times]
+
+
+def _perplexities(
+    subject: Subject, others: Mapping[str, Sequence[Row]]
+) -> Sequence[Perplexity] | LeftOut:
+    backbone, injection = subject.bound.backbone, subject.prompt.injection
+    if backbone.is_encoder:
+        return LeftOut("no perplexity: an encoder predicts no words")
+    if injection.embeds is not None and len(injection.embeds) > injection.leading:
+        return LeftOut(
+            "no perplexity: its virtual tokens stand inside the template, which plain text has not"
+        )
+    texts = {"plain prose": plain_texts(), "answers to everyday questions": questions()}
+    for name, rows in others.items():
+        chosen = list(rows) if len(rows) <= OTHERS else first(rows, OTHERS, subject.seed)
+        texts[f"rows of {name}"] = [("", _said(row)) for row in chosen]
+    with subject.report.bar("perplexity", len(texts)) as progress:
+        found = []
+        for name, pairs in texts.items():
+            found.append(measure_perplexity(backbone, injection, pairs, name))
+            progress(1)
+    return [each for each in found if each.tokens]
+
+
+def _said(row: Row) -> str:
+    return "\n".join(str(value) for value in row.fields.values() if isinstance(value, str))

@@ -1,0 +1,167 @@
+"""How was it made? The curves, the rows, and all that it takes to make it again."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from foreword.config.settings import settings_of
+from foreword.data.problems import WHY
+from foreword.data.row import Row
+from foreword.data.sample import digest
+from foreword.errors import UserError
+from foreword.methods.registry import METHODS
+from foreword.report.left_out import LeftOut
+from foreword.report.subject import Subject
+from foreword.tasks.registry import TASKS
+from foreword.training.check import check_for
+from foreword.training.log import Curves, log_path, read_curves
+from foreword.training.provenance import versions
+from foreword.training.settings import Training
+
+PLACES = 3
+"""Places of a problem that are named."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A problem with rows: how bad it is, where it is, and why it counts."""
+
+    level: str
+    kind: str
+    split: str
+    count: int
+    places: Sequence[str]
+    why: str
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a prompt was made; ``facts`` are names and values, ``hashes`` of files and rows."""
+
+    curves: Curves | LeftOut
+    problems: Sequence[Found]
+    checked: Sequence[str]
+    command: str
+    facts: Mapping[str, str]
+    versions: Mapping[str, str]
+    hashes: Mapping[str, str]
+
+
+def describe_making(subject: Subject, names: Mapping[str, str]) -> Making:
+    """Describe a run by its file, its log and its rows; ``names`` are those of the data sets.
+
+    They have the keys "train" and "data".
+    """
+    prompt = subject.prompt
+    splits: dict[str, Sequence[Row]] = {"dev": subject.rows}
+    if subject.train is not None:
+        splits = {"train": subject.train, **splits}
+    return Making(
+        curves=_curves(subject),
+        problems=_problems(subject, splits),
+        checked=list(splits),
+        command=command_of(prompt.metadata(), names),
+        facts=_facts(prompt.metadata()),
+        versions={**prompt.versions, **{f"{n} of this page": v for n, v in _now(prompt.versions)}},
+        hashes=_hashes(subject, splits),
+    )
+
+
+def _now(then: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in versions().items() if then.get(name) != value]
+
+
+def _curves(subject: Subject) -> Curves | LeftOut:
+    if subject.file is None:
+        return LeftOut("no curves: the prompt has no file, and so no log beside it")
+    path = log_path(subject.file)
+    if not path.exists():
+        return LeftOut(f"no curves: the log of the run, {path.name}, is not beside the prompt")
+    try:
+        return read_curves(path)
+    except UserError as error:
+        return LeftOut(f"no curves: {error}")
+
+
+def _problems(subject: Subject, splits: Mapping[str, Sequence[Row]]) -> list[Found]:
+    with subject.report.bar("checking rows", sum(map(len, splits.values()))) as progress:
+        checked = check_for(subject.prompt.task, subject.bound.backbone, splits, progress=progress)
+    return [
+        Found(p.level, p.kind, p.split, len(p.places), p.places[:PLACES], WHY[p.kind][1])
+        for p in checked.problems
+    ]
+
+
+def _facts(meta: Mapping[str, Any]) -> dict[str, str]:
+    method, training, data = meta["method"], meta["method"].get("training", {}), meta["data"]
+    rows = {name: data.get(name, {}).get("rows") for name in ("train", "dev")}
+    leaks = data.get("dev", {}).get("in_train")
+    found = {
+        "method": method.get("name"),
+        "trained numbers": method.get("trained"),
+        "model": meta["backbone"]["name"],
+        "task": meta["task"]["name"],
+        "template": meta["task"].get("template"),
+        "training rows": rows["train"],
+        "dev rows": rows["dev"],
+        "dev rows that are in train": leaks,
+        "epochs": training.get("epochs"),
+        "rows of a step": training.get("batch_size"),
+        "learning rate": training.get("rate"),
+        "seed": meta["seed"],
+    }
+    shown = {name: str(value) for name, value in found.items() if value is not None}
+    for metric, value in meta["scores"].get("dev", {}).items():
+        if metric != "rows":
+            shown[f"{metric} on dev, in training"] = f"{value:.2f}"
+    return shown
+
+
+def _hashes(subject: Subject, splits: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+    data = subject.prompt.data
+    found = {"model": subject.prompt.backbone["fingerprint"]}
+    if subject.file is not None:
+        found["prompt file"] = hashlib.sha256(subject.file.read_bytes()).hexdigest()
+    for name in ("train", "dev"):
+        if (known := data.get(name, {}).get("sha256")) is not None:
+            found[f"{name} rows of the run"] = known
+    return found | {f"{name} rows of this page": digest(rows) for name, rows in splits.items()}
+
+
+# The command ---------------------------------------------------------------------------------
+
+
+def command_of(meta: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Return the command that makes such a prompt: the settings that are no defaults."""
+    task, method = dict(meta["task"]), dict(meta["method"])
+    training = dict(method.pop("training", {}))
+    words = ["foreword", "train", "--model", str(meta["backbone"]["name"])]
+    words += ["--train", names.get("train", "TRAIN"), "--dev", names.get("data", "DEV")]
+    kind, by = task.pop("name"), str(method.pop("name", "auto"))
+    words += ["--task", kind] if kind != "classify" else []
+    words += ["--method", by]
+    owners = [(TASKS.settings(kind), task)]
+    owners += [(METHODS.settings(part), method) for part in by.split("+") if part in METHODS]
+    owners += [(settings_of(Training), training)]
+    said: set[str] = set()
+    for settings, given in owners:
+        for each in settings:
+            value = given.get(each.name)
+            if each.name in said or value is None or value in (each.default, [], {}, ()):
+                continue
+            if isinstance(value, bool):
+                words += [f"--{each.name.replace('_', '-')}"] if value else []
+            elif isinstance(value, str | int | float):
+                words += [f"--{each.name.replace('_', '-')}", str(value)]
+            elif each.name == "labels" and isinstance(value, Mapping):
+                words += ["--labels", *(f"{n}={_words(w)}" for n, w in value.items())]
+            said.add(each.name)
+    return shlex.join(words)
+
+
+def _words(words: Any) -> str:
+    return words if isinstance(words, str) else ",".join(map(str, words))
