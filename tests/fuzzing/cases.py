@@ -470,6 +470,7 @@ HEAVY: dict[str, Sequence[str]] = {
         "{out}",
     ),
     "plot": ("{train}", "--out", "{out}"),
+    "report": ("{train}", "--data", "{train}", "--out", "{out}"),
     "demo": ("--nothing",),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -93,7 +93,7 @@ def report(
     chosen: list[Any] = list(sections or USUAL_SECTIONS)
     chosen += ["explanation"] if explain and "explanation" not in chosen else []
     paths = [prompt, *more]
-    loaded = {str(path): Prompt.load(path) for path in paths}
+    loaded = {name: Prompt.load(path) for name, path in zip(_names(paths), paths, strict=True)}
     fields = fields_of(next(iter(loaded.values())).task)
 
     def read(source: str) -> list[Any]:
@@ -119,6 +119,16 @@ def report(
     say_report(page, out, as_json)
 
 
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return what prompts are called: their files' names, or paths where two have one name."""
+    short = [path.name.removesuffix(".safetensors") for path in paths]
+    if len({*short}) == len(paths):
+        return short
+    if len({*paths}) < len(paths):
+        raise UserError("a prompt is given twice; name each file once")
+    return list(map(str, paths))
+
+
 def _on_backbones(
     loaded: dict[str, Prompt], model: str | None, loading: Any, force: bool
 ) -> dict[str, Prompt]:
@@ -130,7 +140,7 @@ def _on_backbones(
         key = (about["name"], about["architecture"], about.get("pooling", ""))
         if key not in opened:
             opened[key] = backbone_of(prompt, model, loading)
-        made[name] = prompt.on_backbone(opened[key], force=force, where=name)
+        made[name] = prompt.on_backbone(opened[key], force=force)
     return made
 
 
@@ -153,7 +163,7 @@ def write_page(
         train, dev = hold_out(as_rows(train, fields=prompt.task.pair), 0.1, prompt.seed or 0, by)
     page = out.with_suffix(".html")
     report_on(
-        {str(out): replace(prompt, where=str(out))},
+        {_names([out])[0]: replace(prompt, where=str(out))},
         dev,
         train=train,
         out=page,

@@ -166,15 +166,14 @@ def report_on(
         raise UserError("there is no prompt to report on; give one")
     kept = KeptAnswers(None if answers is None else Path(answers))
     pair = next(iter(given.values())).task.pair
-    sets = {called["data"]: as_rows(data, split=DEV, fields=pair, report=report)}
-    sets |= {n: as_rows(rows, split=DEV, report=report) for n, rows in (others or {}).items()}
-    learned = None if train is None else as_rows(train, fields=pair)
+    sets = {called["data"]: _read(data, called["data"], pair)}
+    sets |= {name: _read(rows, name, pair) for name, rows in (others or {}).items()}
+    learned = None if train is None else _read(train, called["train"], pair, None)
+    elsewhere = None if shifted is None else _read(shifted, called["shifted"], pair)
     subjects = [
         _subject(name, prompt, sets, learned, kept, seed, report) for name, prompt in given.items()
     ]
-    elsewhere = None
-    if shifted is not None:
-        elsewhere = as_rows(shifted, split=DEV, fields=pair)
+    if elsewhere is not None:
         subjects[0].bound.check(elsewhere, answers=True)
     chapters = [_chapter(each, sets, elsewhere, sections, called) for each in subjects]
     side = None
@@ -186,6 +185,16 @@ def report_on(
     if out is not None:
         made.save(out)
     return made
+
+
+def _read(
+    rows: Rows, name: str, pair: tuple[str, str], split: Sequence[str] | None = DEV
+) -> list[Row]:
+    """Read rows; raises UserError where there are none."""
+    found = as_rows(rows, split=split, fields=pair)
+    if not found:
+        raise UserError(f"{name}: there are no rows; give one or more")
+    return found
 
 
 def _subject(

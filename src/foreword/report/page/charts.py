@@ -251,7 +251,8 @@ def dev_curves(found: Curves) -> Markup:
 
 def bare(axes: Any, grid: str) -> None:
     """Leave lines out but for a light grid."""
-    axes.grid(axis=grid)
+    if grid:
+        axes.grid(axis=grid)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)

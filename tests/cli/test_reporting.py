@@ -1,0 +1,79 @@
+"""``foreword report`` and ``train --report``: the page, and what is said of wrong input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_a_run_ends_in_a_page_and_nothing_is_asked_for_twice(
+    world: Any, cli: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "own.safetensors"
+    assert cli(*world.train(out, "--method", "soft", "--report")).status == 0
+    page = out.with_suffix(".html").read_text("utf-8")
+    assert "Is it good?" in page
+    assert "Loss of each step" in page
+    kept = out.with_suffix(".answers.jsonl").read_text("utf-8")
+    again = cli(
+        *("report", out, "--data", world.path("dev.jsonl"), "--train", world.path("train.jsonl")),
+        *("--out", tmp_path / "own.html", "--sections", "quality", "changes", "--json"),
+    )
+    assert again.status == 0, again.err
+    (said,) = again.json["prompts"]
+    assert said["prompt"] == "own"
+    assert "answers are right" in said["verdict"]
+    assert (tmp_path / "own.answers.jsonl").read_text("utf-8") == kept
+
+
+def test_several_prompts_on_several_sets(world: Any, cli: Any, tmp_path: Path) -> None:
+    out = tmp_path / "two.html"
+    found = cli(
+        *("report", world.path("p.safetensors"), world.path("soft.safetensors")),
+        *("--data", world.path("dev.jsonl"), "--data", world.path("test.jsonl")),
+        *("--sections", "quality", "--out", out),
+    )
+    assert found.status == 0, found.err
+    assert found.out.count("answers are right") == 2
+    assert "McNemar" in out.read_text("utf-8")
+
+
+ONE = [{"text": "a film", "label": "good"}] * 4
+WRONG = {
+    "a folder": (["--out", "folder.html"], "is a folder"),
+    "no page": (["--out", "page.pdf"], "ends in .html"),
+    "nowhere": (["--out", "/dev/null/page.html"], "cannot be written"),
+    "another backbone": (["--model", "other"], "was tuned on"),
+    "another task": (["--data", "words.jsonl"], "no field"),
+    "no rows": (["--data", "empty.jsonl"], "the file is empty"),
+    "one class": (["--data", "one.jsonl"], "all 4 rows have the label 'good'"),
+    "other labels": (["--data", "labels.jsonl"], "'great'"),
+    "unknown section": (["--sections", "poetry"], "poetry"),
+    "twice": (["p.safetensors"], "given twice"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_is_one_line(name: str, world: Any, cli: Any, tmp_path: Path) -> None:
+    flags, said = WRONG[name]
+    files = {
+        "words.jsonl": [{"tokens": ["a"], "tags": ["x"]}],
+        "empty.jsonl": [],
+        "one.jsonl": ONE,
+        "labels.jsonl": [*ONE, {"text": "it", "label": "great"}],
+    }
+    for file, rows in files.items():
+        (tmp_path / file).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    (tmp_path / "folder.html").mkdir()
+    usual = {"--data": world.path("dev.jsonl"), "--out": str(tmp_path / "page.html")}
+    given = [word for flag in usual if flag not in flags for word in (flag, usual[flag])]
+    at = {f: str(tmp_path / f) for f in [*files, "page.pdf", "folder.html"]}
+    at["other"] = world.path("other")
+    at["p.safetensors"] = world.path("p.safetensors")
+    found = cli("report", world.path("p.safetensors"), *(at.get(f, f) for f in flags), *given)
+    assert (found.status, found.out) == (2, "")
+    assert said in found.err
+    assert len(found.err.strip().splitlines()) == 1

@@ -1,0 +1,219 @@
+"""What a report measures, against counts by hand, scikit-learn and the model run by itself."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix, recall_score
+
+from foreword.data.row import Row
+from foreword.errors import UserError
+from foreword.evaluation.evaluate import evaluate
+from foreword.evaluation.evaluation import Answered
+from foreword.injection import NOTHING
+from foreword.metrics.paired import mcnemar
+from foreword.metrics.resample import Interval
+from foreword.report.answers import KeptAnswers
+from foreword.report.changes import bins, label_changes, measure_changes
+from foreword.report.left_out import LeftOut
+from foreword.report.making import command_of
+from foreword.report.perplexity import measure_perplexity
+from foreword.report.quality import Quality, System, measure_quality, verdict
+from foreword.report.report import report_on
+from foreword.report.robustness import measure_robustness, state_distance
+from foreword.report.row_scores import row_scores
+from foreword.report.side_by_side import Cell
+from foreword.reporter import SILENT
+from report.pages import DEV, other, pair, subject, tuned, whole
+from toys import get, rows
+
+
+def answered(gold: str, answer: str, chance: float = 0.5) -> Answered:
+    chances = {answer: chance, "else": 1 - chance}
+    said = {"label": answer, "probabilities": chances}
+    return Answered("a text", gold, answer, chance, answer == gold, Row({}, ""), said)
+
+
+def test_the_scores_are_those_of_evaluate() -> None:
+    quality = measure_quality(subject())
+    found = evaluate(tuned(), DEV, baselines=True, train=rows(12), report=SILENT)
+    beside = {each.kind: each for each in quality.systems}
+    assert beside["prompt"].score == found["accuracy"]
+    names = {"untouched": "zero-shot", "demonstrations": "demonstrations", "probe": "probe"}
+    for kind, name in names.items():
+        system: Any = beside[kind]  # type: ignore[index]
+        assert system.score == found.baselines[name].score
+        lead = found.lead(name)
+        assert lead is not None
+        assert system.ahead.value == pytest.approx(lead.value)
+        assert system.ahead.low == pytest.approx(lead.low)
+    assert beside["training"].score == evaluate(tuned(), rows(12), report=SILENT)["accuracy"]
+
+
+def test_gain_and_loss_of_labels_are_counted_row_by_row() -> None:
+    gold = ["a"] * 4 + ["b"] * 3
+    old, new = ["a", "b", "b", "a", "b", "b", "a"], ["a", "a", "a", "b", "b", "a", "a"]
+    before = [answered(g, o) for g, o in zip(gold, old, strict=True)]
+    after = [answered(g, n) for g, n in zip(gold, new, strict=True)]
+    found = label_changes(before, after)
+    assert not isinstance(found, LeftOut)
+    assert [(e.label, e.rows, e.won, e.lost) for e in found] == [("a", 4, 2, 1), ("b", 3, 0, 1)]
+    for answers, name in ((old, "before"), (new, "after")):
+        recall = recall_score(gold, answers, average=None, labels=["a", "b"])
+        assert [getattr(e, name) for e in found] == pytest.approx((100 * recall).tolist())
+
+
+def test_confusions_before_and_after_are_scikit_learns() -> None:
+    found = measure_changes(subject()).confusion
+    assert not isinstance(found, LeftOut)
+    frozen = tuned().bound.zero_shot().predict(DEV, NOTHING)
+    gold = [row.fields["label"] for row in DEV]
+    for answers, matrix in ((tuned().answers(DEV), found.after), (frozen, found.before)):
+        said = [each["label"] for each in answers]
+        assert np.array_equal(matrix, confusion_matrix(gold, said, labels=list(found.labels)))
+
+
+def test_rows_helped_most_gain_most_of_the_right_labels_probability() -> None:
+    found = measure_changes(subject()).rows
+    old, new = tuned().bound.zero_shot().predict(DEV, NOTHING), tuned().answers(DEV)
+    gains = sorted(
+        100 * (b["probabilities"][row.fields["label"]] - a["probabilities"][row.fields["label"]])
+        for row, a, b in zip(DEV, old, new, strict=True)
+    )
+    assert [each.by for each in found.helped] == pytest.approx(
+        [gain for gain in gains[::-1][:5] if gain > 0], abs=1e-4
+    )
+    assert [each.by for each in found.hurt] == pytest.approx(
+        [gain for gain in gains[:5] if gain < 0], abs=1e-4
+    )
+
+
+def test_bins_hold_answers_by_probability() -> None:
+    chances = [0.55, 0.6, 0.95, 0.91, 0.99]
+    found = bins([answered("a", "a" if n % 2 else "b", p) for n, p in enumerate(chances)])
+    assert [each.rows for each in found] == [2, 3]
+    assert found[0].probability == pytest.approx(0.575)
+    assert [each.right for each in found] == pytest.approx([0.5, 1 / 3])
+
+
+def test_the_verdict_says_what_is_clear_and_no_more() -> None:
+    def said(low: float, high: float) -> str:
+        bare = System("untouched", "untouched model", 50, 60, 50, 70, Interval(20, low, high))
+        mine = System("prompt", "mine", 50, 80, 70, 90)
+        return verdict(Quality("accuracy", "right answers", True, [mine, bare], None, 3, 0, []))
+
+    assert said(10, 30) == (
+        "80 of 100 answers are right (70 to 90) on 50 rows: 20 points better than the untouched "
+        "model; 3 of the rows are training rows, which flatters the score."
+    )
+    assert "not clearly better or worse than the untouched model" in said(-1, 41)
+
+
+def test_rows_that_stay_as_they_are_change_no_answer() -> None:
+    found = measure_robustness(subject())
+    plain = evaluate(tuned(), DEV, report=SILENT)
+    assert found.rows == 40
+    assert found.score == plain["accuracy"]
+    names = [each.name for each in found.variants]
+    assert names == ["reworded", "misspelled", "shortened to half"]
+    assert any("no words of its own" in each.reason for each in found.left_out)
+
+
+def test_states_of_one_kind_are_near_and_of_two_far() -> None:
+    rng = np.random.default_rng(0)
+    one, same = rng.normal(size=(80, 5)), rng.normal(size=(80, 5))
+    near, far = state_distance(one, same), state_distance(one, same + 3)
+    assert near.means < 0.5
+    assert far.means == pytest.approx(3, abs=0.5)  # 3 in each of 5, over a spread of root 5
+    assert far.told_apart > 99
+    assert 30 < near.told_apart < 70
+
+
+@pytest.mark.parametrize("family", ["llama", "bert", "t5"])
+def test_perplexity_is_that_of_the_models_own_loss(family: str) -> None:
+    backbone = get(family)
+    text = "film it was and a good film it was bad and good film a it was"
+    found = measure_perplexity(backbone, NOTHING, [("it was", " " + text)], "texts")
+    assert found.before == pytest.approx(found.after)
+    assert 1 < found.before < 10 * backbone.vocabulary
+    if family == "llama":
+        first, words = backbone.text.around[0], backbone.text
+        lead, own = [*first, *words.ids("it was")], words.ids(" " + text)
+        ids = torch.tensor([[*lead, *own]])
+        gold = ids.masked_fill(torch.arange(ids.shape[1]) < len(lead), -100)
+        with torch.no_grad():
+            loss = backbone.model(ids, labels=gold).loss
+        assert found.before == pytest.approx(math.exp(float(loss)), rel=1e-4)
+        assert found.tokens == len(own)
+
+
+def test_answers_are_asked_for_once(tmp_path: Path) -> None:
+    kept, asked = KeptAnswers(tmp_path / "kept.jsonl"), list[int]()
+
+    def answer(given: Any) -> list[dict[str, Any]]:
+        asked.append(len(given))
+        return [{"label": row.where} for row in given]
+
+    assert [e["label"] for e in kept.ask("s", DEV[:3], answer)] == [row.where for row in DEV[:3]]
+    kept.ask("s", DEV[:3], answer)
+    again = KeptAnswers(tmp_path / "kept.jsonl")
+    again.ask("s", DEV[:5], answer)  # two more than before
+    again.ask("other", DEV[:1], answer)
+    assert asked == [3, 2, 1]
+
+
+def test_two_prompts_are_compared_by_mcnemar_and_on_every_set() -> None:
+    side = pair().side_by_side
+    assert side is not None
+    rights = [
+        [a["label"] == row.fields["label"] for a, row in zip(p.answers(DEV), DEV, strict=True)]
+        for p in (tuned(), other())
+    ]
+    assert side.pairs[0].mcnemar == mcnemar(*rights)
+    ahead = 100 * (sum(rights[0]) - sum(rights[1])) / len(DEV)
+    assert side.pairs[0].ahead.value == pytest.approx(ahead)
+    cell = side.cells["mine", "more"]
+    assert isinstance(cell, Cell)
+    assert cell.score == evaluate(tuned(), rows(12, 300), report=SILENT)["accuracy"]
+
+
+def test_what_it_costs_is_in_its_file() -> None:
+    cost = whole().chapters[0].cost
+    assert cost is not None
+    numbers = sum(tensor.numel() for tensor in tuned().tensors().values())
+    assert (cost.numbers, cost.positions) == (numbers, 3)
+    assert cost.bytes == 4 * numbers
+
+
+def test_the_command_makes_the_same_prompt_again() -> None:
+    words = command_of(tuned().metadata(), {"train": "a b.jsonl", "data": "dev.jsonl"})
+    for part in ("--method prefix", "--length 3", "--rate 0.1", "--train 'a b.jsonl'"):
+        assert part in words
+
+
+def test_each_task_has_its_own_score_of_a_row() -> None:
+    texts = [Answered("", ["a b", "c"], "a b", None, True, Row({}, ""), {"text": "a b"})]
+    assert row_scores(texts).values == pytest.approx([100.0])
+    number = [Answered("", 2.0, 3.5, None, None, Row({}, ""), {"score": 3.5})]
+    assert row_scores(number).values == [-1.5]
+    tags = [Answered("", ["x", "y"], ["x", "x"], None, False, Row({}, ""), {"tags": ["x", "x"]})]
+    assert row_scores(tags).values == [50.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "no rows"),
+        ([{"text": "a film", "label": "good"}] * 3, "all 3 rows have the label 'good'"),
+        ([{"text": "a film", "label": "3"}, {"text": "b", "label": "bad"}], "'3'"),
+        ([{"prompt": "a", "completion": "b"}], "text"),
+    ],
+)
+def test_rows_of_another_kind_are_refused(given: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        report_on(tuned(), given, report=SILENT)

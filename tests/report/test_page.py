@@ -1,0 +1,134 @@
+"""The page: what it says is escaped, and a real browser shows it without asking for anything."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from browser import Tab, browser, chromium
+from foreword.explanation.explanation import (
+    Attribution,
+    Contribution,
+    Description,
+    Descriptions,
+    Explanation,
+    Importance,
+    LayerAttention,
+    LayerProbabilities,
+    Measured,
+)
+from foreword.report.report import Chapter, Report, report_on
+from foreword.reporter import SILENT
+from report.pages import DEV, pair, tuned, whole
+
+MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)> $\\frac{a}{b}$ & \"'"
+ONE, NONE = Measured("the prompt", 90.0, 0.2), Measured("untouched", 50.0, 0.7)
+EXPLAINED = Explanation(
+    method="prefix",
+    task="classify",
+    model="m",
+    importance=Importance("accuracy", 8, ONE, NONE, (ONE, NONE), (NONE, ONE, ONE), (ONE, NONE)),
+    attention=(LayerAttention("a", (0.1, 0.9)), LayerAttention("b", (0.0, 1.0))),
+    words=Descriptions(
+        "accuracy", 8, ONE, NONE, (Description(MARKUP, "inspect", "layer 3", 80.0, 0.3, 0.75),)
+    ),
+    attribution=Attribution(
+        MARKUP, "good", -0.1, -0.9, 0.01, (Contribution(MARKUP, 0.5),), (Contribution("p1", -0.3),)
+    ),
+    layers=LayerProbabilities(
+        MARKUP, ("good", MARKUP), ("0", "1"), ((0.5, 0.5), (0.9, 0.1)), ((0.5, 0.5), (0.4, 0.6))
+    ),
+    left_out={"importance: layers": MARKUP},
+)
+
+
+def explained() -> Report:
+    return Report("explained", [Chapter("mine", "about", explanation=EXPLAINED)])
+
+
+class Seen(HTMLParser):
+    """The elements of a page, its ids and what it points to."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.found: list[tuple[str, str | None]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.found += attrs
+
+    def all(self, name: str) -> list[str]:
+        return [value or "" for key, value in self.found if key == name]
+
+
+@pytest.mark.parametrize("make", [whole, pair, explained], ids=["one", "two", "explained"])
+def test_a_page_needs_nothing_from_elsewhere(make: Any) -> None:
+    seen = Seen(page := make().to_html())
+    assert not {"script", "iframe", "img", "object", "embed"} & {*seen.tags}
+    pointed = [*seen.all("href"), *seen.all("src"), *seen.all("xlink:href")]
+    assert all(each.startswith(("#", "data:")) for each in pointed)
+    ids = seen.all("id")
+    assert len({*ids}) == len(ids)
+    assert {each[1:] for each in pointed if each.startswith("#")} <= {*ids}
+    assert not re.search(r"#010a0\d", page)  # every colour is one of the page's
+    assert len(page) < 3e6
+
+
+def test_sections_come_in_their_order_and_only_where_asked_for() -> None:
+    def titles(report: Report) -> list[str]:
+        return re.findall(r'<span class="number">(\d)</span>', report.to_html())
+
+    assert titles(whole()) == ["1", "2", "4", "5"]
+    assert titles(report_on(tuned(), DEV, sections=["cost"], report=SILENT)) == ["4"]
+    assert titles(explained()) == ["3"]
+    assert "explains 75% of the gain" in explained().to_html()
+
+
+def test_a_text_with_markup_is_shown_and_not_run() -> None:
+    dirty = [
+        {"text": f"{MARKUP} film {n} it was {'good' * (n % 7)}", "label": ("good", "bad")[n % 2]}
+        for n in range(20)
+    ]
+    made = report_on({MARKUP: tuned()}, dirty, names={"data": MARKUP}, report=SILENT)
+    for page in (made.to_html(), explained().to_html()):
+        assert "&lt;script&gt;alert(1)" in page
+        assert not {"script", "img"} & {*Seen(page).tags}
+
+
+def test_a_notebook_shows_the_page_in_a_frame() -> None:
+    shown = explained()._repr_html_()
+    assert shown.startswith("<iframe srcdoc=")
+    assert Seen(shown).tags == ["iframe"]
+
+
+@pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
+def test_a_real_browser_shows_it(tmp_path: Path) -> None:
+    pages = {name: make().save(tmp_path / f"{name}.html") for name, make in (
+        ("one", whole), ("two", pair), ("explained", explained)
+    )}  # fmt: skip
+    with browser(tmp_path / "profile") as tab:
+        for path in pages.values():
+            for width in (1280, 390):
+                tab.open(path, width, dark=width == 390)
+                assert tab.logged() == []
+                assert tab.asked_for() == []
+                assert tab.value("document.documentElement.scrollWidth") <= width
+                assert _visible(tab)
+
+
+def _visible(tab: Tab) -> bool:
+    """Whether the figures have a size, and their text the colour of the page."""
+    return bool(
+        tab.value(
+            "[...document.querySelectorAll('figure svg')].every("
+            "s => s.getBoundingClientRect().width > 100) && "
+            "getComputedStyle(document.body).backgroundColor != "
+            "getComputedStyle(document.body).color"
+        )
+    )
