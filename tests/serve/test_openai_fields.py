@@ -175,3 +175,5 @@ def test_an_unknown_prompt_is_answered_with_those_that_are_like_it(here: Here) -
         assert f"did you mean {near}" in found.json()["error"]["message"]
     far = here.http.post(TEXT, json={**ASKED[TEXT], "model": "zzzz"})
     assert far.json()["error"]["message"] == "there is no prompt 'zzzz'"
+    other = here.http.get(TEXT)
+    assert other.json()["error"]["message"] == f"{TEXT} knows no GET"

@@ -53,6 +53,7 @@ CALLS = {
 HERMES = ToolForm(PLAIN.begin, PLAIN.between, PLAIN.again, PLAIN.last)
 FORMS = {
     "hermes": HERMES,
+    "qwen": HERMES,
     "llama3.1": ToolForm('{"name": "', '", "parameters": ', None, "}"),
     "mistral": ToolForm('[TOOL_CALLS] [{"name": "', '", "arguments": ', '}, {"name": "', "}]"),
     "python": PLAIN,  # of which no JSON can be read
@@ -86,11 +87,13 @@ HI = [{"role": "user", "content": "hello"}]
 @cache
 def calling(name: str) -> Backbone:
     """A tiny model whose chat template writes calls in one of the forms."""
-    if name not in CALLS:
+    if name not in (*CALLS, "qwen"):
         return chat_backbone(name)
     tokenizer = copy.deepcopy(chat_tokenizer("qwen2"))
-    tokenizer.chat_template = TURNS.replace("CALLS", CALLS[name])
+    tokenizer.chat_template = TURNS.replace("CALLS", CALLS["hermes" if name == "qwen" else name])
     tokenizer.add_special_tokens({"additional_special_tokens": ["[TOOL_CALLS]"]})
+    if name == "qwen":  # tokens that are no special ones, and yet no text to llguidance
+        tokenizer.add_tokens(["<tool_call>", "</tool_call>"])
     llama = next(family for family in CAUSAL if family.name == "llama")
     eos = tokenizer.eos_token_id
     sizes = {"vocab_size": len(tokenizer), "bos_token_id": eos, "eos_token_id": eos}
@@ -110,7 +113,7 @@ def test_the_form_of_calls_is_found_in_the_chat_template(name: str) -> None:
     assert form_of(calling(name).text) == FORMS[name]
 
 
-@pytest.mark.parametrize("name", ["hermes", "llama3.1", "mistral", "gemma"])
+@pytest.mark.parametrize("name", ["hermes", "qwen", "llama3.1", "mistral", "gemma"])
 def test_calls_are_written_as_the_chat_template_writes_them(name: str) -> None:
     base = calling(name)
     texts = TextRequests(base)
@@ -137,12 +140,12 @@ def test_calls_are_written_as_the_chat_template_writes_them(name: str) -> None:
     assert name == "hermes" or (len(calls), finish) == (1, "stop")
 
 
-@pytest.mark.parametrize("name", ["hermes", "llama3.1", "mistral", "gemma"])
+@pytest.mark.parametrize("name", ["hermes", "qwen", "llama3.1", "mistral", "gemma"])
 def test_text_may_stand_before_calls_that_are_not_asked_for(name: str) -> None:
     base, form = calling(name), FORMS[name]
     rule, text = ToolRule(Tools(FUNCTIONS), form, base), base.text
     call = f'{form.begin}mail{form.between}{{"to": "me"}}{form.last}'
-    before = "" if form.begin.startswith("{") else "I look:\n"
+    before = "I look:\n"
     end = base.ends[0]
 
     def follows(said: str) -> bool:
@@ -156,9 +159,11 @@ def test_text_may_stand_before_calls_that_are_not_asked_for(name: str) -> None:
         return False
 
     assert follows("good and bad { < [\n")
+    assert follows("<think>\ngood\n</think>\n")
+    assert follows("<think>\ngood\n</think>\n" + call)
     assert follows(before + call)
     assert not follows(before + call.replace("mail", "post"))
-    assert not follows(before + call.replace("me", "us"))
+    assert not follows(before + call.replace('"me"', '"us"'))
     assert not follows(call + " and")
     reader = rule.reader()
     said, calls = reader.add(text.without_special(before + call), last=True)

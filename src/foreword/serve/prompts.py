@@ -116,7 +116,8 @@ class PromptFolder:
 
     def _near(self, name: str) -> str:
         """Return the names that are most like one, for the tail of an error line."""
-        close = get_close_matches(name[:100], [*self.names(), *self.taken], n=3)
+        known = {*self.names(), *self.taken} - {name}
+        close = get_close_matches(name[:100], sorted(known), n=3)
         return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
     def _file(self, name: str) -> Path:

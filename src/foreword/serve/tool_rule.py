@@ -47,15 +47,22 @@ class ToolRule(TextRule):
     def __init__(
         self, tools: Tools, form: ToolForm, backbone: Backbone, schema: str | None = None
     ) -> None:
-        text = backbone.text
-        self.form, self.special = form, _special(text.tokenizer)
+        tokenizer: Any = backbone.text.tokenizer
+        self.form = form
+        added = {str(own): (n, own.special) for n, own in tokenizer.added_tokens_decoder.items()}
+        self.hidden = [name for name, (_, special) in added.items() if special]
 
         def write(matcher: Any, tokens: Any) -> str:
-            ids = {name: n for name, n in self.special.items() if tokens.is_special_token(n)}
-            return str(matcher.grammar_from_lark(_lark(tools, form, schema, ids)))
+            apart = {name: n for name, (n, _) in added.items() if tokens.is_special_token(n)}
+            shown = [
+                n
+                for name, n in apart.items()
+                if name not in self.hidden and not form.begin.startswith(name)
+            ]
+            return str(matcher.grammar_from_lark(self._lark(tools, schema, apart, shown)))
 
         signs = SIGNS + self._visible(form.begin + form.between + form.last)
-        super().__init__("tools", write, text.tokenizer, backbone.ends, signs)
+        super().__init__("tools", write, tokenizer, backbone.ends, signs)
 
     def reader(self) -> ToolReader:
         """Return what parts one answer into its text and its calls."""
@@ -65,68 +72,59 @@ class ToolRule(TextRule):
 
     def _visible(self, text: str) -> str:
         """Return a text without the special tokens that an answer is given without."""
-        for name in self.special:
+        for name in self.hidden:
             text = text.replace(name, "")
         return text
 
+    def _lark(
+        self, tools: Tools, schema: str | None, apart: Mapping[str, int], shown: Sequence[int]
+    ) -> str:
+        """Write the grammar, in llguidance's kind of Lark.
 
-def _special(tokenizer: Any) -> dict[str, int]:
-    """Return the special tokens of a tokenizer, the longest first."""
-    ids = {str(tokenizer.convert_ids_to_tokens(n)): int(n) for n in tokenizer.all_special_ids}
-    return dict(sorted(ids.items(), key=lambda pair: -len(pair[0])))
+        Tokens that stand ``apart`` in it are no text there, though some may be ``shown`` among it.
+        """
+        form, functions = self.form, tools.callable
+        names = "|".join(map(re.escape, sorted(apart, key=len, reverse=True))) or "(?!)"
 
+        def literal(text: str) -> str:
+            return " ".join(
+                f"<[{apart[part]}]>" if part in apart else json.dumps(part, ensure_ascii=False)
+                for part in re.split(f"({names})", text)
+                if part
+            )
 
-def _lark(tools: Tools, form: ToolForm, schema: str | None, special: Mapping[str, int]) -> str:
-    """Write the grammar, in llguidance's kind of Lark."""
-
-    def literal(text: str) -> str:
-        parts = re.split("|".join(f"({re.escape(name)})" for name in special) or "(?!)", text)
-        return " ".join(
-            f"<[{special[part]}]>" if part in special else json.dumps(part, ensure_ascii=False)
-            for part in parts
-            if part
-        )
-
-    several = tools.parallel and form.again is not None
-    more = f"({literal(form.again)} call)*" if several and form.again is not None else ""
-    calls = f"call {more} {literal(form.last)}"
-    functions = tools.callable
-    rules = [f"call: {' | '.join(f'call_{n}' for n in range(len(functions)))}"]
-    for number, own in enumerate(functions):
-        parameters = {**own["parameters"], "x-guidance": WRITTEN}
-        rules.append(
-            f"call_{number}: {literal(own['name'] + form.between)} "
-            f"%json {json.dumps(parameters, ensure_ascii=False)}"
-        )
-    if tools.choice == "required":
-        start = [f"start: {literal(form.begin)} {calls}"]
-    elif schema is not None:
-        own = {**json.loads(schema), "x-guidance": WRITTEN}
-        start = [f"start: said | {literal(form.begin)} {calls}", f"said: %json {json.dumps(own)}"]
-    else:
-        start = _freely(form.begin, calls, literal, special)
-    return "\n".join(["%llguidance {}", *start, *rules, ""])
-
-
-def _freely(begin: str, calls: str, literal: Any, special: Mapping[str, int]) -> list[str]:
-    """Return the rules of an answer of any text, in which calls may begin.
-
-    Text that begins as a call does, up to the end of its tag, goes on as one. A form without a tag
-    or a token of its own is looked for where an answer begins.
-    """
-    if any(begin.startswith(name) for name in special):
-        return [f"start: TEXT | TEXT? {literal(begin)} {calls}", "TEXT: /(.|\\n)+/"]
-    if begin.startswith("<"):
-        sign = re.match(r"[^\s>]*>?", begin)
-        assert sign is not None
-        rest = begin[sign.end() :]
-        return [
-            f"start: TEXT | head {literal(rest) if rest else ''} {calls}",
-            f"head[lazy]: TEXT {literal(sign[0])}",
-            "TEXT: /(.|\\n)*/",
-        ]
-    first = re.escape(begin.lstrip()[0])
-    return [f"start: TEXT | {literal(begin)} {calls}", f"TEXT: /([^{first}](.|\\n)*)?/"]
+        several = tools.parallel and form.again is not None
+        more = f"({literal(form.again)} call)*" if several and form.again is not None else ""
+        calls = f"call {more} {literal(form.last)}"
+        rules = [f"call: {' | '.join(f'call_{n}' for n in range(len(functions)))}"]
+        for number, own in enumerate(functions):
+            parameters = {**own["parameters"], "x-guidance": WRITTEN}
+            rules.append(
+                f"call_{number}: {literal(own['name'] + form.between)} "
+                f"%json {json.dumps(parameters, ensure_ascii=False)}"
+            )
+        if tools.choice == "required":
+            rules.append(f"start: {literal(form.begin)} {calls}")
+        elif schema is not None:
+            own = {**json.loads(schema), "x-guidance": WRITTEN}
+            rules.append(f"start: said | {literal(form.begin)} {calls}")
+            rules.append(f"said: %json {json.dumps(own, ensure_ascii=False)}")
+        else:
+            # Text that begins as a call does, up to the end of its tag, goes on as one; what the
+            # reader takes for a call is always one.
+            begin = self._visible(form.begin).lstrip()
+            tag = re.match(r"<[^\s>]*>?", begin)
+            sign = begin if tag is None else tag[0]
+            head = f"head {literal(rest) if (rest := begin.removeprefix(sign)) else ''}"
+            if re.match(names, form.begin):
+                head = f"({head} | text* {literal(form.begin)})"
+            rules += [
+                f"start: text* | text* {head} {calls}",
+                f"text: {' | '.join(['TEXT', *(f'<[{n}]>' for n in shown)])}",
+                f"head[lazy]: TEXT {json.dumps(sign, ensure_ascii=False)}",
+                "TEXT: /(.|\\n)*/",
+            ]
+        return "\n".join(["%llguidance {}", *rules, ""])
 
 
 def check_tools(tools: Tools) -> None:

@@ -94,6 +94,8 @@ def add_handlers(app: FastAPI) -> None:
             made = ApiError(error.status_code, str(error.detail), headers=error.headers)
             if error.status_code == 404:
                 made.detail = f"there is nothing at {request.url.path[:200]}"
+            elif error.status_code == 405:
+                made.detail = f"{request.url.path[:200]} knows no {request.method}"
             error = made
         return error.response()
 
