@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,14 +133,13 @@ def measure_changes(subject: Subject) -> Changes:
 def label_changes(
     before: Sequence[Answered], after: Sequence[Answered]
 ) -> list[LabelChange] | LeftOut:
-    """Count for each gold label the rows that are right before and after."""
-    if not all(isinstance(row.gold, str) and row.right is not None for row in after):
-        return LeftOut("no gain by label: answers are not one label a row")
-    if "text" in after[0].prediction:
-        return LeftOut("no gain by label: answers are texts")
+    """Count for each gold label the rows, or the words, that are given it before and after."""
+    if not {"label", "labels", "tags"} & after[0].prediction.keys():
+        return LeftOut("no gain by label: answers are no labels")
     found: dict[str, list[tuple[bool, bool]]] = {}
     for old, new in zip(before, after, strict=True):
-        found.setdefault(new.gold, []).append((bool(old.right), bool(new.right)))
+        for (label, was), (_, now) in zip(_given(old), _given(new), strict=True):
+            found.setdefault(label, []).append((was, now))
     return [
         LabelChange(
             label,
@@ -152,6 +151,16 @@ def label_changes(
         )
         for label, pairs in sorted(found.items())
     ]
+
+
+def _given(row: Answered) -> Iterator[tuple[str, bool]]:
+    """Yield the labels that a row, or each of its words, has, and whether it is given them."""
+    if isinstance(row.gold, str):
+        yield row.gold, bool(row.right)
+    elif "tags" in row.prediction:
+        yield from ((tag, tag == said) for tag, said in zip(row.gold, row.answer, strict=False))
+    else:
+        yield from ((label, label in row.answer) for label in row.gold)
 
 
 def _confusion(before: Evaluation, after: Evaluation) -> Confusion | LeftOut:

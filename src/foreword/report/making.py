@@ -59,7 +59,7 @@ def describe_making(subject: Subject, names: Mapping[str, str]) -> Making:
     prompt = subject.prompt
     splits: dict[str, Sequence[Row]] = {"dev": subject.rows}
     if subject.train is not None:
-        splits = {"train": subject.train, **splits}
+        splits = {"train": subject.training_rows, **splits}
     return Making(
         curves=_curves(subject),
         problems=_problems(subject, splits),

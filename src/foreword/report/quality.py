@@ -136,7 +136,7 @@ def verdict(quality: Quality) -> str:
         hardest = min(rivals, key=lambda each: each.ahead.value if each.ahead else 0.0)
         said += f", and {_beside(quality, hardest.kind)}"
     if quality.gap is not None and quality.gap.wide:
-        said += f"; training rows are {quality.gap.value.value:.0f} points ahead, a wide gap"
+        said += f"; rows that it was tuned on are {quality.gap.value.value:.0f} points ahead"
     if quality.in_train:
         said += f"; {quality.in_train} of the rows are training rows, which flatters the score"
     return f"{said}."

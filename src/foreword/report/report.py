@@ -240,7 +240,9 @@ def _chapter(
 ) -> Chapter:
     backbone = Path(subject.prompt.backbone["name"]).name
     method, kind = subject.prompt.method.get("name", "?"), name_of(subject.prompt.task)
-    about = f"{method} for {kind} on {backbone} · {len(subject.rows)} rows of {subject.data}"
+    about = (
+        f"{method} for {kind} on {backbone} · {len(subject.rows)} rows of {Path(subject.data).name}"
+    )
     found: dict[str, Any] = {}
     if "quality" in sections:
         found["quality"] = measure_quality(subject)

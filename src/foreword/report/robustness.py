@@ -17,6 +17,7 @@ from foreword.metrics.resample import Floats
 from foreword.report.left_out import LeftOut
 from foreword.report.subject import Subject
 from foreword.report.variants import CHANGES, changed_rows, is_english, other_templates, reworded
+from foreword.tasks.base import Bound
 from foreword.tasks.labels.examples import LabelExamples
 from foreword.tasks.labels.probe import frozen_states
 
@@ -63,20 +64,22 @@ def measure_robustness(subject: Subject) -> Robustness:
     rows = list(rows) if len(rows) <= most else first(rows, most, subject.seed)
     plain = subject.evaluate(rows, "as they are")
     found, left_out = [], []
+    main = bound.pair[0]  # such as the text of a relation, whose head and tail stay
+    fields = (main,) if main in bound.fields else bound.fields
     english = is_english([bound.text_of(row) for row in rows])
     for name, change in CHANGES.items():
         if change is reworded and not english:
             left_out.append(LeftOut("not reworded: the rows are not in English"))
             continue
-        others = changed_rows(rows, bound.fields, change, subject.seed)
+        others = [
+            new if _is_usable(bound, new) else old
+            for old, new in zip(rows, changed_rows(rows, fields, change, subject.seed), strict=True)
+        ]
         altered = sum(a.fields != b.fields for a, b in zip(rows, others, strict=True))
         if not altered:
-            left_out.append(LeftOut(f"not {name}: the fields that are read are no texts"))
+            left_out.append(LeftOut(f"not {name}: what is read is no text that may change"))
             continue
-        try:
-            found.append(_variant(name, plain, subject.evaluate(others, name), altered))
-        except UserError as error:
-            left_out.append(LeftOut(f"not {name}: {error}"))
+        found.append(_variant(name, plain, subject.evaluate(others, name), altered))
     templates = other_templates(subject.prompt.task.template or "")
     if not templates:
         left_out.append(LeftOut("no other wordings of the template: it has no words of its own"))
@@ -91,6 +94,15 @@ def measure_robustness(subject: Subject) -> Robustness:
         found.append(_variant(name, plain, scored, len(rows)))
     low, high = plain.interval
     return Robustness(plain.headline, len(rows), plain.score, low, high, found, left_out)
+
+
+def _is_usable(bound: Bound, row: Row) -> bool:
+    """Whether a task takes a row as it now reads."""
+    try:
+        bound.check([row], answers=True)
+    except UserError:
+        return False
+    return True
 
 
 def _variant(name: str, plain: Evaluation, found: Evaluation, altered: int) -> Variant:

@@ -55,7 +55,7 @@ def scores(quality: Quality) -> Markup:
                 fontsize=8.5,
                 color=COLOURS["ink"],
             )
-        axes.set_yticks(range(len(systems)), [short(each.name, 28) for each in systems])
+        axes.set_yticks(range(len(systems)), [short(each.name, 30) for each in systems])
         axes.set_ylim(-0.5, len(systems) - 0.3)
         bare(axes, "x")
         axes.set_xlabel(title(quality.metric))
