@@ -20,6 +20,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, continuations, decode
 from foreword.backbone.decoding_rules import until_end
 from foreword.backbone.example import Example
+from foreword.compose.ensemble import Ensemble
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Patch
@@ -325,6 +326,22 @@ def test_answers_are_those_of_the_prompts_own_tasks(name: str) -> None:
                     assert each[key] == pytest.approx(value, abs=1e-4)
                 elif key != "scores":
                     assert each[key] == value
+
+
+def test_an_ensemble_s_labels_are_read_in_the_loop() -> None:
+    base = get("llama")
+    task = Classify(template="{text} :", labels={"good": " good", "bad": (" bad", " a bad film")})
+    about = {"name": "llama", "architecture": "causal", "fingerprint": base.fingerprint}
+    members = tuple(Prompt(prompts("llama")[n], task, about, on=base) for n in (1, 2, 4))
+    ensemble = Ensemble(members, (0.5, 0.2, 0.3))
+    rows = [Row({"text": text}, text) for text in ("a good film", "it was", "bad")]
+    expected = ensemble.answers(rows)
+    with Engine(base) as engine:
+        found = engine.answer(ensemble, rows).result(20)
+        assert engine.stats()["rows"] >= 9
+    for one, own in zip(found, expected, strict=True):
+        assert one["label"] == own["label"]
+        assert one["probabilities"] == pytest.approx(own["probabilities"], abs=1e-4)
 
 
 def test_an_engine_that_is_closed_finishes_what_it_has_or_ends_it() -> None:

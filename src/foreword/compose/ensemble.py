@@ -90,10 +90,17 @@ class Ensemble:
         return self.members[0].bound
 
     def answers(
-        self, rows: Sequence[Row], *, progress: Callable[[int], None] | None = None
+        self,
+        rows: Sequence[Row],
+        *,
+        progress: Callable[[int], None] | None = None,
+        on: Backbone | None = None,
     ) -> list[dict[str, Any]]:
-        """Answer rows, one object each; ``progress`` is told how many more are done."""
-        return self.fusion.answers(Poll(self.members, rows, progress), self.weights)
+        """Answer rows, one object each; ``progress`` is told how many more are done.
+
+        ``on`` runs the passes of labels and numbers in place of the members' own backbone.
+        """
+        return self.fusion.answers(Poll(self.members, rows, progress, on), self.weights)
 
     def predict(
         self,

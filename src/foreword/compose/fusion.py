@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Mixture
@@ -24,11 +25,15 @@ FLOOR = 1e-38
 
 @dataclass(frozen=True)
 class Poll:
-    """Rows that all members are asked; ``progress`` is told how many more are done."""
+    """Rows that all members are asked; ``progress`` is told how many more are done.
+
+    ``on`` runs the passes of labels and numbers in place of the members' own backbone.
+    """
 
     members: Sequence[Prompt]
     rows: Sequence[Row]
     progress: Progress | None
+    on: Backbone | None = None
 
 
 class Fusion(Protocol):
@@ -140,6 +145,7 @@ def collected(poll: Poll) -> list[list[dict[str, Any]]]:
     for group in equal_tasks(members):
         own = [members[number] for number in group]
         bound, *_ = [member.bound for member in own]  # each is checked
+        bound = bound if poll.on is None else bound.changed(backbone=poll.on)
         owners = [part for part in range(len(own)) for _ in rows]
         mixture = Mixture(tuple(member.injection for member in own), owners)
         asked = own[0].injection if len(own) == 1 else mixture

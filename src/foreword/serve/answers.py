@@ -7,6 +7,7 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+from foreword.compose.ensemble import Ensemble
 from foreword.data.row import Row
 from foreword.injection import Injection, Mixture
 from foreword.prompt.answerer import Answerer
@@ -28,8 +29,11 @@ def answers(
     progress: Progress | None,
 ) -> list[dict[str, Any]]:
     """Answer rows as ``prompt.answers`` does; ``begin`` makes a request of one to continue."""
-    if not isinstance(prompt, Prompt):  # an ensemble asks its members itself
-        return prompt.answers(rows, progress=progress)
+    if isinstance(prompt, Ensemble):  # whose members write texts in lockstep, beside the loop
+        own = backbone.own
+        united = prompt if prompt.members[0].on is own else prompt.on_backbone(own)
+        return united.answers(rows, progress=progress, on=backbone)
+    assert isinstance(prompt, Prompt)
     here = prompt if prompt.on is backbone.own else prompt.on_backbone(backbone.own)
     bound = here.bound.changed(backbone=backbone)
     if isinstance(bound, Generator):
