@@ -133,6 +133,13 @@ def test_headers_that_no_client_sends(here: Here, head: bytes, status: bytes) ->
     assert here.ask() == here.right
 
 
+@pytest.mark.parametrize("said", [b"", b"POST /v1/completions HTTP/1.1\r\nX-A: "])
+def test_who_says_nothing_is_left(here: Here, said: bytes) -> None:
+    with here.connect() as own:
+        own.sendall(said)
+        assert own.recv(100) == b""
+
+
 # Files --------------------------------------------------------------------------------------------
 
 

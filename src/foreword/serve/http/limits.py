@@ -21,7 +21,7 @@ class Limits:
     upload: int = 2**28  # bytes of a prompt file
     choices: int = 16  # answers to one text, `n`
     inputs: int = 1024  # texts or rows in one request
-    patience: float = 30.0  # seconds for which a client may read nothing of what is written
+    patience: float = 30.0  # seconds for which a client may say nothing, and read nothing
 
     def check(self) -> None:
         """Raise UserError for limits that no request could keep."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import threading
@@ -10,6 +11,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from foreword.errors import UserError
 from foreword.serve.http.app import make_app
@@ -61,6 +63,24 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
+def _patient(seconds: float) -> type[H11Protocol]:
+    """Return HTTP for clients that say what they want in time: others are left.
+
+    h11 reads no head of more than 64 KiB.
+    """
+
+    class Patient(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.loop.call_later(seconds, self._leave)
+
+        def _leave(self) -> None:
+            if self.cycle is None:  # no request has come
+                self.transport.close()
+
+    return Patient
+
+
 def run_server(
     service: Service, bound: socket.socket, *, log: Callable[..., None] | None = log_line
 ) -> None:
@@ -79,6 +99,7 @@ def run_server(
     service.when_failed = fail
     config = uvicorn.Config(
         make_app(service, log=log),
+        http=_patient(service.limits.patience),
         log_config=None,
         log_level="critical",
         access_log=False,
