@@ -24,7 +24,7 @@ from foreword.tasks.labels.probe import frozen_states
 ROWS, ROWS_OF_TEXTS = 64, 8
 """Rows that are said otherwise, and as many where each answer is written."""
 
-STATES = 200
+STATES = 100
 """Rows of each set whose hidden states are compared."""
 
 

@@ -35,7 +35,7 @@ COLOURS = {
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text
     "text.parse_math": False,  # a dollar sign in a label is one
-    "font.size": 9,
+    "font.size": 10,
     "font.family": "sans-serif",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -52,11 +52,11 @@ STYLE: dict[str, Any] = {
     "grid.linewidth": 0.6,
     "text.color": COLOURS["ink"],
     "legend.frameon": False,
-    "legend.fontsize": 9,
+    "legend.fontsize": 10,
     "lines.solid_capstyle": "round",
 }
 
-WIDTH = 4.6
+WIDTH = 4.3
 """Inches of a figure: as wide as a phone, so that its text is read there too."""
 
 
@@ -116,7 +116,7 @@ def _inline(text: str, title: str) -> str:
     text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)
     size = re.search(r'viewBox="([^"]+)"', text)
     assert size is not None
-    most = round(float(size[1].split()[2]) / POINTS * 1.12, 1)
+    most = round(float(size[1].split()[2]) / POINTS * 0.95, 1)
     look = f'style="max-width: {most}rem" role="img" aria-label="{escape(title)}"'
     head = f'<svg viewBox="{size[1]}" {look}>'
     return head + text[text.index(">") + 1 :]
