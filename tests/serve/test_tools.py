@@ -148,7 +148,7 @@ def test_text_may_stand_before_calls_that_are_not_asked_for(name: str) -> None:
     before = "I look:\n"
     end = base.ends[0]
 
-    def follows(said: str) -> bool:
+    def follows(said: str, rule: ToolRule = rule) -> bool:
         """Whether all tokens of a text are allowed, and the end behind them."""
         state, ids = rule.begin(), [*text.ids(said), end]
         for place, token in enumerate(ids):
@@ -165,6 +165,10 @@ def test_text_may_stand_before_calls_that_are_not_asked_for(name: str) -> None:
     assert not follows(before + call.replace("mail", "post"))
     assert not follows(before + call.replace('"me"', '"us"'))
     assert not follows(call + " and")
+    held = ToolRule(Tools(FUNCTIONS), form, base, '{"enum": ["good"]}')
+    assert follows('"good"', held)
+    assert follows(call, held)
+    assert not follows("good", held)
     reader = rule.reader()
     said, calls = reader.add(text.without_special(before + call), last=True)
     assert said.strip() == before.strip()

@@ -178,11 +178,10 @@ class TextRequests:
             else:
                 chat = self.backbone.text.chat
                 row["messages"] = plain_messages(row["messages"], functions, chat)
-        if tools is None:
-            return self._laid_out(bound, row, prompt, settings, most, "messages")
-        rule = ToolRule(tools, self._form, self.backbone, settings.get("json_schema"))
-        settings = {name: value for name, value in settings.items() if name != "json_schema"}
         made = self._laid_out(bound, row, prompt, settings, most, "messages")
+        if tools is None:
+            return made
+        rule = ToolRule(tools, self._form, self.backbone, made.sampling.json_schema)
         return replace(made, rule=rule)
 
     def _as_ids(
