@@ -51,7 +51,7 @@ class TextRule:
         if self.tokens.decode_str(self.tokens.tokenize_str(signs)) != signs:
             raise UserError(
                 f"`{setting}` cannot be followed: the tokenizer has no tokens for some of "
-                f"{signs}; take another model, or leave it out"
+                f"{''.join(dict.fromkeys(signs)).strip()}; take another model, or leave it out"
             )
 
     def begin(self) -> RuledText:
