@@ -48,6 +48,20 @@ def file_to_write(path: Path) -> Path:
     return target
 
 
+def check_place(path: Path) -> Path:
+    """Return the file that a path names; raises UserError where none can be written there.
+
+    A file without a name is tried in the nearest folder that is there, and nothing is left behind.
+    """
+    target = file_to_write(path)
+    folder = next(each for each in target.parents if each.exists())
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return target
+
+
 def write_whole(path: Path, content: bytes | Iterable[bytes]) -> Path:
     """Write a file under another name beside it and rename: readers see all of it or nothing.
 

@@ -29,6 +29,19 @@ def test_a_run_ends_in_a_page_and_nothing_is_asked_for_twice(
     assert (tmp_path / "own.answers.jsonl").read_text("utf-8") == kept
 
 
+def test_a_run_whose_dev_rows_make_no_report_still_ends_well(
+    world: Any, cli: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "one.jsonl").write_text('{"text": "a film", "label": "good"}\n', "utf-8")
+    out = tmp_path / "own.safetensors"
+    one = ("--dev", tmp_path / "one.jsonl")
+    found = cli(*world.train(out, "--method", "soft", "--report", *one))
+    assert found.status == 0
+    assert out.exists()
+    assert "no report: " in found.err
+    assert not out.with_suffix(".html").exists()
+
+
 def test_several_prompts_on_several_sets(world: Any, cli: Any, tmp_path: Path) -> None:
     out = tmp_path / "two.html"
     found = cli(
@@ -46,6 +59,7 @@ WRONG = {
     "a folder": (["--out", "folder.html"], "is a folder"),
     "no page": (["--out", "page.pdf"], "ends in .html"),
     "nowhere": (["--out", "/dev/null/page.html"], "cannot be written"),
+    "answers nowhere": (["--answers", "/dev/null/kept.jsonl"], "cannot be written"),
     "another backbone": (["--model", "other"], "was tuned on"),
     "another task": (["--data", "words.jsonl"], "no field"),
     "no rows": (["--data", "empty.jsonl"], "the file is empty"),

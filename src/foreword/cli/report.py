@@ -19,7 +19,7 @@ from foreword.data.rows import as_rows
 from foreword.data.sample import first, hold_out
 from foreword.display import console
 from foreword.errors import UserError
-from foreword.files import file_to_write
+from foreword.files import check_place
 
 if TYPE_CHECKING:
     from foreword.backbone.backbone import Backbone
@@ -90,6 +90,8 @@ def report(
     from foreword.tasks.fields import fields_of
 
     check_page(out)
+    kept = out.with_suffix(".answers.jsonl") if answers is None else answers
+    check_place(kept)
     chosen: list[Any] = list(sections or USUAL_SECTIONS)
     chosen += ["explanation"] if explain and "explanation" not in chosen else []
     paths = [prompt, *more]
@@ -111,7 +113,7 @@ def report(
         shifted=elsewhere,
         sections=chosen,
         out=out,
-        answers=out.with_suffix(".answers.jsonl") if answers is None else answers,
+        answers=kept,
         names={"data": data[0], "train": train or "TRAIN", "shifted": shifted or ""},
         seed=seed,
         report=CommandTerminal(),
@@ -151,10 +153,11 @@ def write_page(
     dev: Any,
     wanted: Mapping[str, Any],
     report: Reporter,
-) -> Path:
+) -> Path | None:
     """Write the page of a run beside the prompt that it wrote: ``OUT.html``.
 
-    Without ``dev`` rows it is on those that the run held back.
+    Without ``dev`` rows it is on those that the run held back. Where there can be none, a line says
+    why: the run itself has gone well.
     """
     from foreword.report.report import report_on
 
@@ -162,15 +165,22 @@ def write_page(
         by = prompt.task.label_field  # the same rows that training holds out
         train, dev = hold_out(as_rows(train, fields=prompt.task.pair), 0.1, prompt.seed or 0, by)
     page = out.with_suffix(".html")
-    report_on(
-        {_names([out])[0]: replace(prompt, where=str(out))},
-        dev,
-        train=train,
-        out=page,
-        answers=out.with_suffix(".answers.jsonl"),
-        names={"data": wanted.get("dev") or "dev rows", "train": wanted.get("train") or "TRAIN"},
-        report=report,
-    )
+    try:
+        report_on(
+            {_names([out])[0]: replace(prompt, where=str(out))},
+            dev,
+            train=train,
+            out=page,
+            answers=out.with_suffix(".answers.jsonl"),
+            names={
+                "data": wanted.get("dev") or "dev rows",
+                "train": wanted.get("train") or "TRAIN",
+            },
+            report=report,
+        )
+    except UserError as error:
+        console.say(f"no report: {error}")
+        return None
     return page
 
 
@@ -190,4 +200,4 @@ def check_page(out: Path) -> None:
     """Raise UserError for a page that cannot be written, before anything is run."""
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{out}: a report is a page; name a file that ends in .html")
-    file_to_write(out)
+    check_place(out)

@@ -145,8 +145,9 @@ def train(
         return
     if test is not None or before is not None:
         prompt.save(out)
-    if report:
-        result["report"] = str(write_page(prompt, out, rows, dev, wanted, terminal))
+    page = write_page(prompt, out, rows, dev, wanted, terminal) if report else None
+    if page is not None:
+        result["report"] = str(page)
     result["seconds"] = round(time.monotonic() - began, 2)
     result["parameters"] = sum(tensor.numel() for _, tensor in prompt.injection.tensors())
     if as_json:
@@ -166,8 +167,8 @@ def train(
         console.line(f"\na sample, {result['sample'].pop('row')}")
         texts = {name: shorten(text, 240) for name, text in result["sample"].items()}
         console.out().print(facts(texts))
-    if report:
-        console.line(f"{result['report']}: a page on it; open it in a browser")
+    if page is not None:
+        console.line(f"{page}: a page on it; open it in a browser")
     console.say(f"curves: foreword plot {log_path(out)}")
     if wanted["preset"] is not None:
         console.say(after(wanted["preset"]))

@@ -17,7 +17,7 @@ from foreword.display.tables import short
 from foreword.errors import UserError
 from foreword.explanation.explain import explain
 from foreword.explanation.explanation import Explanation
-from foreword.files import file_to_write, write_whole
+from foreword.files import check_place, write_whole
 from foreword.metrics.titles import title
 from foreword.prompt.prompt import Prompt
 from foreword.report.answers import KeptAnswers
@@ -156,7 +156,7 @@ def report_on(
     report = usual_reporter() if report is None else report
     check_matplotlib()
     if out is not None:
-        file_to_write(Path(out))
+        check_place(Path(out))
     if unknown := {*sections} - {*TITLES}:
         raise UserError(f"`sections={min(unknown)}`: give some of {', '.join(TITLES)}")
     began = time.monotonic()
