@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,18 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, recall_score
 
+from foreword.cli.commands import app
+from foreword.cli.settings import settings
+from foreword.config.values import plain
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.evaluation import Answered
 from foreword.injection import NOTHING
+from foreword.methods.lora import Lora
+from foreword.methods.parts.several import Several
+from foreword.methods.prefix import Prefix
+from foreword.methods.soft import Soft
 from foreword.metrics.paired import mcnemar
 from foreword.metrics.resample import Interval
 from foreword.report.answers import KeptAnswers
@@ -29,8 +37,9 @@ from foreword.report.robustness import measure_robustness, state_distance
 from foreword.report.row_scores import row_scores
 from foreword.report.side_by_side import Cell
 from foreword.reporter import SILENT
+from foreword.training.settings import Training
 from report.pages import DEV, other, pair, subject, tuned, whole
-from toys import get, rows
+from toys import get, rows, toy_run
 
 
 def answered(gold: str, answer: str, chance: float = 0.5) -> Answered:
@@ -190,10 +199,38 @@ def test_what_it_costs_is_in_its_file() -> None:
     assert cost.bytes == 4 * numbers
 
 
-def test_the_command_makes_the_same_prompt_again() -> None:
-    words = command_of(tuned().metadata(), {"train": "a b.jsonl", "data": "dev.jsonl"})
-    for part in ("--method prefix", "--length 3", "--rate 0.1", "--train 'a b.jsonl'"):
-        assert part in words
+@pytest.mark.parametrize(
+    "method",
+    [Soft(length=3, rate=0.02), Several((Prefix(length=2, upper=1), Lora(rank=2)))],
+    ids=["soft", "prefix+lora"],
+)
+def test_the_command_makes_the_same_prompt_again(method: Any) -> None:
+    training = Training(epochs=1, batch_size=4, warmup=0.2, compile="off")
+    prompt = toy_run(None, method=method, training=training)
+    meta = prompt.metadata()
+    words = shlex.split(
+        command_of(meta, {"train": "a b.jsonl", "data": "dev.jsonl"}), comments=True
+    )[1:]
+    _, given, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    made = settings(given.arguments["flags"], None)
+    assert (made.plain["train"], made.plain["dev"]) == ("a b.jsonl", "dev.jsonl")
+    asked, had = plain(made.training), dict(meta["method"]["training"])
+    rate = asked.pop("rate") or made.method.rate  # a rate that is asked for is that of the method
+    assert rate == (had.pop("rate") or method.rate)
+    assert asked == had
+    kept = {k: v for k, v in meta["method"].items() if k not in ("name", "trained", "training")}
+    got = plain(made.method)
+    for own, old in zip(got.get("methods", [got]), kept.get("methods", [kept]), strict=True):
+        assert {**own, "rate": old["rate"]} == old
+    assert made.task.template == prompt.task.template
+
+
+def test_what_a_flag_cannot_say_of_one_method_alone_is_a_comment() -> None:
+    meta = tuned().metadata()
+    two = {"name": "prefix+head", "methods": [{"shots": 10, "rate": 0.005}, {"shots": None}]}
+    command = command_of({**meta, "method": two}, {})
+    assert command.endswith("  # prefix: --shots 10")
+    assert "--rate" not in command
 
 
 def test_each_task_has_its_own_score_of_a_row() -> None:

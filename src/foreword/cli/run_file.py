@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from foreword.cli.flags import FLAGS, RUN
-from foreword.cli.words import ESCAPED, RENAMED, unescaped
+from foreword.cli.words import ESCAPED, unescaped
+from foreword.config.settings import RENAMED
 from foreword.errors import UserError, nearest
 
 

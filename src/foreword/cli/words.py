@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from foreword.config.settings import RENAMED
 from foreword.errors import UserError
 from foreword.tasks.words import as_word, words_of
-
-RENAMED = {"rate": "lr", "source": "from"}
-"""Settings whose flag has another name."""
 
 ESCAPED = ("template", "word_template", "start_text", "stop")
 

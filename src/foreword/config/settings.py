@@ -27,6 +27,9 @@ ROOT = Path(__file__).parents[1]
 FILE = "file"
 """What ``values`` of a setting is where it names a file or a folder."""
 
+RENAMED = {"rate": "lr", "source": "from"}
+"""Settings whose flags have other names."""
+
 Values = tuple[str, ...] | str
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foreword.config.settings import settings_of
+from foreword.config.settings import RENAMED, Setting, settings_of
 from foreword.data.problems import WHY
 from foreword.data.row import Row
 from foreword.data.sample import digest
@@ -136,32 +136,61 @@ def _hashes(subject: Subject, splits: Mapping[str, Sequence[Row]]) -> dict[str, 
 
 
 def command_of(meta: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """Return the command that makes such a prompt: the settings that are no defaults."""
+    """Return the command that makes such a prompt: the settings that are no defaults.
+
+    Of several methods in one, what a flag cannot say of one alone follows as a comment.
+    """
     task, method = dict(meta["task"]), dict(meta["method"])
-    training = dict(method.pop("training", {}))
+    training, kind = dict(method.get("training", {})), task["name"]
+    by = str(method.get("name", "auto"))
     words = ["foreword", "train", "--model", str(meta["backbone"]["name"])]
     words += ["--train", names.get("train", "TRAIN"), "--dev", names.get("data", "DEV")]
-    kind, by = task.pop("name"), str(method.pop("name", "auto"))
     words += ["--task", kind] if kind != "classify" else []
     words += ["--method", by]
-    owners = [(TASKS.settings(kind), task)]
-    owners += [(METHODS.settings(part), method) for part in by.split("+") if part in METHODS]
-    owners += [(settings_of(Training), training)]
-    said: set[str] = set()
-    for settings, given in owners:
-        for each in settings:
-            value = given.get(each.name)
-            if each.name in said or value is None or value in (each.default, [], {}, ()):
-                continue
-            if isinstance(value, bool):
-                words += [f"--{each.name.replace('_', '-')}"] if value else []
-            elif isinstance(value, str | int | float):
-                words += [f"--{each.name.replace('_', '-')}", str(value)]
-            elif each.name == "labels" and isinstance(value, Mapping):
-                words += ["--labels", *(f"{n}={_words(w)}" for n, w in value.items())]
-            said.add(each.name)
-    return shlex.join(words)
+    words += _flags(_changed(TASKS.settings(kind), task))
+    words += _labels(kind, task.get("labels"))
+    parts = by.split("+")
+    known = [part for part in parts if part in METHODS]
+    own = list(zip(known, method.get("methods", [method]), strict=False))
+    aside = []
+    for part, given in own:
+        for name, value in _changed(METHODS.settings(part), given).items():
+            if all(other.get(name, value) == value for _, other in own):
+                words += [] if _flag(name) in words else _flags({name: value})
+            else:
+                aside.append(f"{part}: {shlex.join(_flags({name: value}))}")
+    words += _flags(_changed(settings_of(Training), training))
+    return shlex.join(words) + "".join(f"  # {each}" for each in aside)
 
 
-def _words(words: Any) -> str:
-    return words if isinstance(words, str) else ",".join(map(str, words))
+def _changed(settings: Sequence[Setting], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plain values that are no defaults."""
+    values = {each.name: (given.get(each.name), each.default) for each in settings}
+    return {
+        name: value
+        for name, (value, usual) in values.items()
+        if isinstance(value, str | int | float) and value != usual
+    }
+
+
+def _flags(given: Mapping[str, Any]) -> list[str]:
+    made: list[str] = []
+    for name, value in given.items():
+        written = str(value).replace("\n", "\\n")  # which flags read so
+        made += [_flag(name)] if value is True else [_flag(name), written]
+    return made
+
+
+def _flag(name: str) -> str:
+    return f"--{RENAMED.get(name, name).replace('_', '-')}"
+
+
+def _labels(kind: str, labels: Any) -> list[str]:
+    """Return the words of labels as flags, but where all are what the labels are called."""
+    if not isinstance(labels, Mapping):
+        return []
+    words = {n: [own] if isinstance(own, str) else list(own) for n, own in labels.items()}
+    usual = getattr(TASKS[kind], "words_for", str)
+    if all([w.strip() for w in own] == [usual(name).strip()] for name, own in words.items()):
+        return []
+    return ["--labels", *(f"{name}={','.join(own)}" for name, own in words.items())]
