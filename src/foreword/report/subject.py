@@ -67,7 +67,7 @@ class Subject:
     def trained(self) -> Evaluation | LeftOut:
         """The prompt on the rows that it was tuned on, on as many of them as there are others."""
         if self.train is None:
-            return LeftOut("the training rows are not known: give them with `train`")
+            return LeftOut("no score on training rows: they were not given (train)")
         own = self.training_rows
         most = max(len(self.rows), 50)
         chosen = own if len(own) <= most else first(own, most, self.seed)
@@ -110,7 +110,7 @@ class Subject:
         if not isinstance(bound, LabelExamples):
             return LeftOut("no linear probe: answers are no labels")
         if self.train is None:
-            return LeftOut("no linear probe: give the training rows with `train`")
+            return LeftOut("no linear probe: the training rows were not given (train)")
         learned = self.training_rows
 
         def answer(rows: Sequence[Row]) -> list[Answer]:
