@@ -42,6 +42,19 @@ def test_a_run_whose_dev_rows_make_no_report_still_ends_well(
     assert not out.with_suffix(".html").exists()
 
 
+def test_rows_that_cannot_be_used_are_left_out_where_asked(
+    world: Any, cli: Any, tmp_path: Path
+) -> None:
+    rows = [*ONE, {"text": "it was", "label": "bad"}, {"text": "a", "label": "great"}]
+    data, out = tmp_path / "some.jsonl", tmp_path / "some.html"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    given = ("report", world.path("soft.safetensors"), "--data", data, "--out", out)
+    assert "'great'" in cli(*given).err
+    found = cli(*given, "--skip-bad", "--sections", "quality")
+    assert found.status == 0, found.err
+    assert "on 5 rows" in found.out
+
+
 def test_several_prompts_on_several_sets(world: Any, cli: Any, tmp_path: Path) -> None:
     out = tmp_path / "two.html"
     found = cli(

@@ -105,8 +105,13 @@ def report(
     sets = {source: read(source) for source in data}
     learned = None if train is None else reading.rows(train, fields=fields)
     elsewhere = None if shifted is None else read(shifted)
+    prompts = _on_backbones(loaded, model, loading, force)
+    if reading.skip_bad:  # of what only a task with its labels knows
+        bound = next(iter(prompts.values())).bound
+        sets[data[0]] = reading.usable(sets[data[0]], bound)
+        learned, elsewhere = (own and reading.usable(own, bound) for own in (learned, elsewhere))
     page = report_on(
-        _on_backbones(loaded, model, loading, force),
+        prompts,
         sets[data[0]],
         train=learned,
         others={name: own for name, own in sets.items() if name != data[0]},

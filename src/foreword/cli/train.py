@@ -84,6 +84,8 @@ def train(
         find_rate.run(made, rows, world, as_json)
         return
     out = Path(wanted["out"])
+    if report and wanted["shard"]:
+        raise UserError("--report asks the whole model in one process; leave out --shard")
     if report:
         check_page(out.with_suffix(".html"))
     dev = others(every, rows, wanted["per_label"], seed, by)
