@@ -207,8 +207,7 @@ class Backbone(Network):
         Itself where the injection changes nothing; else a view that shares all that stays the
         same. The parts of a mixture must change it alike (:meth:`Mixture.groups_by_change`).
 
-        Raises UserError for changes of another model, and for a model that is spread over
-        processes.
+        Raises UserError for changes of another model, and for a model spread over processes.
         """
         part = injection.parts[0] if isinstance(injection, Mixture) else injection
         if next(part.changes(), None) is None:
@@ -284,10 +283,11 @@ class Backbone(Network):
         """Run the layers below ``layer`` and return what enters it, on the CPU.
 
         The states of the first ``lead`` tokens, (lead, width), which all examples share; and of
-        each example's other tokens, (tokens, width). Where the lead cannot be run apart it is
-        empty, and each example has its own. The layers are those of :attr:`stack`.
+        each example's others, (tokens, width). A lead that cannot be run apart is empty, and each
+        example has its own. The layers are those of :attr:`stack`.
         """
-        return run.lower_states(self, examples, injection, lead, layer, pack=self.can_pack)
+        below = LayerRange(last=layer)
+        return run.lower_states(self, examples, injection, lead, below, pack=self.can_pack)
 
     def kv(self, ids: Sequence[int], injection: Injection = NOTHING) -> dict[str, KV]:
         """Return what every attention site holds after reading ``ids`` under ``injection``.

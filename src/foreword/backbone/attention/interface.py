@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from foreword.backbone.attention.masks import additive
 from foreword.backbone.attention.packing import Packing
 from foreword.backbone.attention.shared_prefix import joint_attention
 from foreword.backbone.attention.slots import SlotPass
+from foreword.backbone.attention.watch import Watch
 from foreword.backbone.attention.windows import mask_with_window, noting_windows, window_of
 
 NAME = "foreword"
@@ -53,7 +54,7 @@ class PassContext:
     (B,) tells which of the R prefixes each row sees, None where R is 1. With ``packing`` the
     batch is one row of packed tokens, and B counts the rows in it; with ``slots`` too, and what the
     rows see besides is in those. ``record`` is called with every attention module's query, key,
-    value and window.
+    value and window; ``watch`` hears where rows attend that are not packed.
     """
 
     kv: Mapping[nn.Module, Prefixes] | Prefixes | None = field(default_factory=dict)
@@ -61,10 +62,17 @@ class PassContext:
     packing: Packing | None = None
     record: Recorder | None = None
     slots: SlotPass | None = None
+    watch: Watch | None = None
 
     def prefixes(self, module: nn.Module) -> Prefixes | None:
         """Return what a module sees before its tokens."""
         return self.kv if isinstance(self.kv, Prefixes | None) else self.kv.get(module)
+
+    def marked(self, module: nn.Module) -> PassContext:
+        """Return the context in which the prefix of a module has values of 1, and none watches."""
+        own = self.prefixes(module)
+        ones = None if own is None else replace(own, values=torch.ones_like(own.values))
+        return PassContext(ones, self.rows)
 
 
 def attention(
@@ -89,6 +97,22 @@ def attention(
     far tokens. Without a mask a causal module sees each token's past, as transformers means it. Of
     what transformers gives besides, dropout is 0 in a Backbone, which is never in training mode.
     """
+    if foreword is not None and foreword.watch is not None:
+        shares, _ = attention(
+            module,
+            query,
+            key,
+            foreword.watch.marks(module, value),
+            attention_mask,
+            scaling=scaling,
+            is_causal=is_causal,
+            softcap=softcap,
+            s_aux=s_aux,
+            position_bias=position_bias,
+            sliding_window=sliding_window,
+            foreword=foreword.marked(module),
+        )
+        foreword.watch.hear(module, shares[..., 0])
     if foreword is not None and foreword.record is not None:
         window = sliding_window or window_of(attention_mask)
         foreword.record(module, query, key, value, window)

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from foreword.backbone.attention.interface import PassContext, Recorder
 from foreword.backbone.attention.masks import padding
+from foreword.backbone.attention.watch import Watch
 from foreword.backbone.example import Example
 from foreword.backbone.run.inputs import model_inputs, pad_right, with_leading
 from foreword.backbone.run.layers import WHOLE, LayerRange
@@ -47,12 +48,13 @@ def states(
     record: Recorder | None = None,
     start: int | None = None,
     layers: LayerRange = WHOLE,
+    watch: Watch | None = None,
 ) -> Tensor:
     """Run encoder and decoder; return the decoder's states at the targets: (N, width).
 
     ``layers`` is of the encoder.
     """
-    context = replace(network.pass_context(mixture)[0], record=record)
+    context = replace(network.pass_context(mixture)[0], record=record, watch=watch)
     encoded, mask = encode(network, [e.ids for e in examples], mixture, context, layers)
     first = decoder_start(network) if start is None else start
     rows = [[first, *branch] for example in examples for branch in example.branches]

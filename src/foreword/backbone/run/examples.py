@@ -68,17 +68,16 @@ def lower_states(
     examples: Sequence[Example],
     injection: Injection,
     lead: int,
-    layer: int,
+    layers: LayerRange,
     *,
     pack: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Run the layers below ``layer`` and return what enters it, on the CPU.
+    """Run ``layers``, those up to before its last, and return what enters that, on the CPU.
 
     The states of the first ``lead`` tokens, (lead, width), which all examples share; and of each
     example's other tokens, (tokens, width). Where the lead cannot be run apart it is empty, and
     each example has its own. The layers are those of the network's stack.
     """
-    layers = LayerRange(last=layer)
     if network.has_two_stacks:
         mixture = Mixture.of(injection, len(examples))
         ids = [example.ids for example in examples]
@@ -91,11 +90,14 @@ def lower_states(
     return read.hidden[: read.lead].cpu(), rows
 
 
-def keys_and_values(network: Network, ids: Sequence[int], injection: Injection) -> dict[str, KV]:
+def keys_and_values(
+    network: Network, ids: Sequence[int], injection: Injection, layers: LayerRange = WHOLE
+) -> dict[str, KV]:
     """Return what every attention site holds after reading ``ids`` under ``injection``.
 
     Encoder-decoders read the ids in both stacks. The keys of prefixes that ``injection`` brings
-    are not among the result. Keeps the graph where gradients are on.
+    are not among the result, nor those of sites below ``layers``. Keeps the graph where gradients
+    are on.
     """
     found: dict[str, KV] = {}
     names = {site.module: name for name, site in network.sites.items()}
@@ -110,7 +112,7 @@ def keys_and_values(network: Network, ids: Sequence[int], injection: Injection) 
         reading = Example(tuple(ids), len(ids), (tuple(ids[1:]),), ())
         encoder_decoder.states(network, [reading], mixture, record, ids[0])
     else:
-        single_stack.run_padded(network, [Line(tuple(ids))], mixture, record=record)
+        single_stack.run_padded(network, [Line(tuple(ids))], mixture, layers, record)
     return found
 
 

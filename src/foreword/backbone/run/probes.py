@@ -103,6 +103,6 @@ def can_split(network: Network, *, pack: bool) -> bool:
         return False
     if network.is_causal and network.sites and _goes_around(network):
         return False
-    lead, below = lower_states(network, rows, NOTHING, 1, 1, pack=pack)
+    lead, below = lower_states(network, rows, NOTHING, 1, LayerRange(last=1), pack=pack)
     given = tuple(each.to(network.device) for each in (lead, *below))
     return agree(whole(), states(network, rows, NOTHING, 1, LayerRange(1, given), pack=pack))

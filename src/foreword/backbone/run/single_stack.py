@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from foreword.backbone.attention.interface import Recorder
 from foreword.backbone.attention.masks import padding, shift_parents
 from foreword.backbone.attention.packing import pack, packed_order
+from foreword.backbone.attention.watch import Watch
 from foreword.backbone.example import Line, depths
 from foreword.backbone.run.inputs import model_inputs, pad_right, virtual, with_leading
 from foreword.backbone.run.layers import WHOLE, LayerRange
@@ -97,6 +98,7 @@ def run_padded(
     mixture: Mixture,
     layers: LayerRange = WHOLE,
     record: Recorder | None = None,
+    watch: Watch | None = None,
 ) -> Read:
     """Run lines side by side, padded on the right to the longest."""
     rows, counts = with_leading(network, [line.tokens for line in laid], mixture)
@@ -114,7 +116,7 @@ def run_padded(
         else:
             inputs["position_ids"] = steps + torch.tensor(offsets, device=here)[:, None]
     if network.sites:
-        inputs["foreword"] = replace(context, record=record)
+        inputs["foreword"] = replace(context, record=record, watch=watch)
     states = None
     if layers.given:
         states = pad_sequence(list(layers.given[1:]), batch_first=True)

@@ -1,0 +1,102 @@
+"""Texts that may say what a prompt does: what the model says of it, and the nearest tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding, decode
+from foreword.backbone.decoding_rules import row_seed
+from foreword.errors import UserError
+from foreword.explanation.explanation import Kind
+from foreword.explanation.pieces import virtual_of
+from foreword.injection import Injection
+from foreword.tasks.base import Bound
+from foreword.tasks.templates.template import Field, VirtualTokens
+
+QUESTIONS = ("\nIn other words, the task is to", "\nTo sum up, for each text you should")
+"""What the model goes on from behind a prompt that stands in front."""
+
+FRAMED = (". In other words, please", ". That means, you should")
+"""What it goes on from behind virtual tokens in a template, after the template's text so far."""
+
+WRITTEN = 16
+"""The most tokens of a text that the model writes."""
+
+TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A text, its kind, and where it comes from."""
+
+    text: str
+    kind: Kind
+    source: str
+
+
+def sampled(
+    backbone: Backbone, ids: Sequence[int], injection: Injection, samples: int, seed: int
+) -> list[str]:
+    """Let the model go on from ids: once as is likeliest, then at random."""
+    texts = []
+    for number in range(samples):
+        decoding = Decoding(
+            max_new_tokens=WRITTEN, temperature=TEMPERATURE if number else 0.0, stop=("\n",)
+        )
+        (text,) = decode(
+            backbone, [list(ids)], injection, decoding, seeds=[row_seed(seed, (number,))]
+        )
+        texts.append(text)
+    return texts
+
+
+def asked(bound: Bound, injection: Injection, samples: int, seed: int) -> Iterator[Candidate]:
+    """Ask the model under the prompt what it says; raises UserError for one that writes nothing."""
+    backbone = bound.backbone
+    if not backbone.can_generate:
+        raise UserError(f"a model of kind {backbone.architecture} writes no texts")
+    for question in QUESTIONS if not bound.virtual else FRAMED:
+        ids = [*_framed(bound), *backbone.text.ids(question)]
+        shown = question.strip(" .\n")
+        for text in sampled(backbone, ids, injection, samples, seed):
+            yield Candidate(text, "asked", f"asked: {shown} ...")
+
+
+def _framed(bound: Bound) -> list[int]:
+    """Return the template's tokens up to its last virtual ones before any field."""
+    parts = list(bound.template.parts)
+    stop = next((n for n, part in enumerate(parts) if isinstance(part, Field)), len(parts))
+    places = [n for n, part in enumerate(parts[:stop]) if isinstance(part, VirtualTokens)]
+    if not places:  # of one that stands behind a field, or nowhere
+        return list(range(bound.backbone.vocabulary, bound.backbone.vocabulary + bound.virtual))
+    ids: list[int] = []
+    starts = iter(bound.starts())
+    virtual = bound.backbone.vocabulary
+    for part in parts[: places[-1] + 1]:
+        if isinstance(part, VirtualTokens):
+            size = next(starts)[0]
+            ids += range(virtual, virtual + size)
+            virtual += size
+        elif isinstance(part, str):
+            ids += bound.backbone.text.ids(part)
+    return ids
+
+
+def nearest(backbone: Backbone, injection: Injection) -> Candidate:
+    """Return the tokens whose embeddings are nearest to the virtual ones, by the cosine.
+
+    Raises UserError for a prompt of keys and values.
+    """
+    if not virtual_of(injection):
+        raise UserError("keys and values are no embeddings, to which tokens could be near")
+    assert injection.embeds is not None
+    own = F.normalize(injection.embeds.to(backbone.device).float(), dim=1)
+    with torch.no_grad():
+        table = F.normalize(backbone.embed(range(backbone.vocabulary)).float(), dim=1)
+        ids = (own @ table.T).argmax(1).tolist()
+    return Candidate(backbone.text.decode(ids), "nearest", "nearest token embeddings")
