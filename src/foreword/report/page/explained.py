@@ -35,7 +35,7 @@ def without_each(found: Importance, pieces: Sequence[Measured], what: str) -> Ma
             places, values, "o", color=COLOURS["bad"], markersize=3 if len(pieces) > 24 else 5
         )
         step = max(1, -(-len(pieces) // 8))
-        axes.set_xticks(list(places)[::step], [str(n + 1) for n in places][::step])
+        axes.set_xticks(list(places)[::step], [_number(each.name) for each in pieces][::step])
         bare(axes, "y")
         axes.set_xlabel(what)
         axes.set_ylabel(title(found.metric))
@@ -56,12 +56,10 @@ def attention(layers: Sequence[LayerAttention]) -> Markup:
                 axes.add_patch(box)
         axes.set_xlim(-0.5, heads - 0.5)
         axes.set_ylim(len(layers) - 0.5, -0.5)
-        step = max(1, -(-len(layers) // 10))
-        axes.set_yticks(
-            range(0, len(layers), step), [str(n + 1) for n in range(0, len(layers), step)]
-        )
+        rows = range(0, len(layers), max(1, -(-len(layers) // 10)))
+        axes.set_yticks(rows, [_number(layers[n].name) for n in rows])
         few = max(1, -(-heads // 12))
-        axes.set_xticks(range(0, heads, few), [str(n + 1) for n in range(0, heads, few)])
+        axes.set_xticks(range(0, heads, few), [str(n) for n in range(0, heads, few)])
         bare(axes, "")
         axes.set_xlabel("head")
         axes.set_ylabel("layer")
@@ -86,9 +84,15 @@ def lens(found: LayerProbabilities, which: str) -> Markup:
         axes.set_ylim(-3, 103)
         step = max(1, -(-len(found.names) // 6))
         places = range(0, len(found.names), step)
-        axes.set_xticks(places, [short(found.names[n], 9) for n in places])
+        axes.set_xticks(places, [short(_number(found.names[n]), 9) for n in places])
+        axes.set_xlabel("layer")
         bare(axes, "y")
         axes.set_title(said, fontsize=9.5, color=COLOURS["ink"])
         axes.set_ylabel("probability, %")
         made.figure.legend(loc="outside lower center", ncols=3)
     return made.svg
+
+
+def _number(name: str) -> str:
+    """Return the end of a name, such as 3 of "layer 3"."""
+    return name.split()[-1] if name.split() else name

@@ -21,6 +21,9 @@ from foreword.report.page.figures import check_matplotlib
 CUT = 400
 """Characters of a text that are shown."""
 
+STRONGEST = 12
+"""Virtual tokens whose contributions are shown."""
+
 WORST = 12
 """Confusions that are listed where there are too many labels for a matrix."""
 
@@ -62,6 +65,7 @@ def _templates() -> Any:
         "title_of": title,
         "worst": lambda found: list(_worst(found))[:WORST],
         "strongest": _strongest,
+        "strongest_first": lambda parts: sorted(parts, key=lambda e: -abs(e.value))[:STRONGEST],
         "chance": lambda p: "below 0.001" if p < 0.001 else f"{p:.3f}",
     }
     return made
