@@ -7,6 +7,7 @@ python bench/serve.py --help
 from __future__ import annotations
 
 from cyclopts import App
+from serve_agree import agree
 from serve_classify import classify
 from serve_continuous import continuous
 from serve_generate import generate
@@ -17,7 +18,7 @@ from serve_thousand import thousand
 
 app = App(name="bench/serve.py", help="Many prompts on one model.", version_flags=[])
 app.default(generate)
-for command in (generate, continuous, classify, thousand, ready, shapes, soak):
+for command in (generate, continuous, classify, thousand, ready, shapes, soak, agree):
     app.command(command)
 
 if __name__ == "__main__":
