@@ -20,7 +20,7 @@ PAGE = Path(__file__).with_name("api.md")
 
 GROUPS = {
     "Tune and use": "tune load Prompt evaluate Evaluation Answered compare Comparison Entry "
-    "load_prompt Ensemble",
+    "load_prompt Ensemble search Searched",
     "Rows": "as_rows read_rows check Checked Problem Row BadRows Data",
     "More from a prompt": "report_on Report explain Explanation compress augment Augmented "
     "multitask average concatenate fit similarity to_peft from_peft",

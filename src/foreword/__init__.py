@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from foreword.multitask_learning.multitask import Sharing as Sharing
     from foreword.multitask_learning.multitask import multitask as multitask
     from foreword.prompt.prompt import Prompt as Prompt
+    from foreword.prompt_search.search import search as search
+    from foreword.prompt_search.searched import Searched as Searched
     from foreword.recurrent.pretrain import Pretrained as Pretrained
     from foreword.recurrent.pretrain import pretrain as pretrain
     from foreword.recurrent.streams import Pretraining as Pretraining
@@ -153,6 +155,7 @@ _HOMES = {
     "SILENT": "reporter",
     "Sampling": "serve.request",
     "Score": "tasks.score",
+    "Searched": "prompt_search.searched",
     "SelfStudy": "compression.self_study",
     "Several": "methods.parts.several",
     "Sharing": "multitask_learning.multitask",
@@ -185,6 +188,7 @@ _HOMES = {
     "read_rows": "data.read",
     "register": "training.register",
     "report_on": "report.report",
+    "search": "prompt_search.search",
     "similarity": "compose.similar",
     "to_peft": "export.peft",
     "tune": "training.tune",

@@ -59,6 +59,33 @@ def hold_out(
     return train, [rows[index] for index in sorted(held)]
 
 
+def folds(
+    rows: Sequence[Row], k: int, seed: int, by: str | None = None
+) -> list[tuple[list[Row], list[Row]]]:
+    """Part the rows in ``k`` folds; return (train, dev) of each, in the order of the file.
+
+    Every row is in the dev part of one fold, and each class of the field ``by`` is spread over
+    them. A class of one row stays in train everywhere.
+
+    Raises UserError for fewer than two folds, fewer rows than folds, or a row without the field.
+    """
+    if not 2 <= k <= len(rows):
+        raise UserError(
+            f"{file_of(rows)}{len(rows)} row(s) cannot be parted in {k} folds; give more rows"
+        )
+    classes = _classes(rows, by)
+    order = _in_proportion(classes, seed)
+    size = Counter(classes)
+    if len(size) < len(rows):
+        order = [index for index in order if size[classes[index]] > 1]
+    parted = []
+    for number in range(k):
+        held = set(order[number::k])
+        train = [row for index, row in enumerate(rows) if index not in held]
+        parted.append((train, [rows[index] for index in sorted(held)]))
+    return parted
+
+
 def stratified(classes: Sequence[object], n: int, seed: int) -> list[int]:
     """Draw ``n`` rows, by number and in order, from each of their classes in proportion.
 

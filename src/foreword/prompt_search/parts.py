@@ -1,0 +1,78 @@
+"""The parts of the rows: those that trials train on and are judged by, and those held back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from foreword.data.row import Row
+from foreword.data.sample import digest, folds, hold_out
+from foreword.errors import UserError
+
+FEW = 200
+"""Rows below which a trial is judged on all of them, fold by fold."""
+
+FOLDS = 5
+"""Folds of few rows."""
+
+SHARE = 0.2
+"""The share of rows that is held back from the search, and of the others that judges trials."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """``folds`` are (train, dev) pairs: one, or several of few rows.
+
+    ``held`` are the rows that no trial sees, on which the winner is scored; ``every`` all rows
+    that a prompt may be tuned on at last, and ``dev`` the dev rows that were given.
+    """
+
+    folds: Sequence[tuple[Sequence[Row], Sequence[Row]]]
+    held: Sequence[Row]
+    every: Sequence[Row]
+    dev: Sequence[Row] | None
+
+    def about(self) -> dict[str, Any]:
+        """Describe the rows by their numbers and a hash."""
+        judged = sum(len(dev) for _, dev in self.folds)
+        every = [row for pair in self.folds for part in pair for row in part]
+        return {
+            "train": len(self.folds[0][0]),
+            "dev": judged,
+            "folds": len(self.folds),
+            "held": len(self.held),
+            "sha256": digest([*every, *self.held]),
+        }
+
+    def __str__(self) -> str:
+        judged = self.about()["dev"]
+        how = (
+            f"{len(self.folds)} folds of {judged} rows"
+            if len(self.folds) > 1
+            else f"{judged} dev rows, tuned on {len(self.folds[0][0])}"
+        )
+        return f"trials are judged on {how}; the best one is scored on {len(self.held)} others"
+
+
+def part_rows(
+    train: Sequence[Row],
+    dev: Sequence[Row] | None,
+    test: Sequence[Row] | None,
+    seed: int,
+    by: str | None,
+) -> Parts:
+    """Part the rows of a search. ``by`` is the field of their classes.
+
+    Raises UserError for too few rows.
+    """
+    if len(train) < 5:
+        raise UserError(f"{len(train)} rows are too few to search with; give 5 or more")
+    used, held = (list(train), test) if test is not None else hold_out(train, SHARE, seed, by=by)
+    if dev is not None:
+        parted: Sequence[tuple[Sequence[Row], Sequence[Row]]] = [(used, dev)]
+    elif len(used) < FEW:
+        parted = folds(used, min(FOLDS, len(used)), seed, by)
+    else:
+        parted = [hold_out(used, SHARE, seed, by=by)]
+    return Parts(parted, held, train, dev)

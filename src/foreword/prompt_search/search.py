@@ -1,0 +1,217 @@
+"""The search: trials within minutes, the best prompt of them, and what its score is worth."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.shared import backbone_of
+from foreword.config.values import plain
+from foreword.data.folder import DEV, TEST
+from foreword.data.rows import TAKEN, Rows, as_rows
+from foreword.errors import UserError
+from foreword.files import check_place
+from foreword.prompt.prompt import Prompt
+from foreword.prompt_search.budget import count_begun, run_trials
+from foreword.prompt_search.outcome import conclude, study_path
+from foreword.prompt_search.parts import Parts, part_rows
+from foreword.prompt_search.searched import Searched
+from foreword.prompt_search.space import Space, make_space
+from foreword.prompt_search.study import open_storage, open_study, optuna_quiet
+from foreword.prompt_search.trial import Trials
+from foreword.reporter import SILENT, Reporter
+from foreword.tasks.base import Task
+from foreword.tasks.registry import name_of
+from foreword.terminal import usual_reporter
+from foreword.training.configure import make_task
+from foreword.training.provenance import versions
+from foreword.training.settings import Training
+
+MINUTES = 10.0
+"""The time of a search that is limited by neither minutes nor trials."""
+
+
+def search(
+    model: Backbone | str | Path = "smollm2",
+    task: Task | str = "classify",
+    methods: Sequence[str] | str | None = None,
+    train: Rows | None = None,
+    dev: Rows | None = None,
+    test: Rows | None = None,
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    minutes: float | None = None,
+    trials: int | None = None,
+    out: str | Path | None = None,
+    storage: str | Path | None = None,
+    study: str | None = None,
+    resume: bool = False,
+    join: bool = False,
+    refit: bool = False,
+    seed: int = 0,
+    report: Reporter | None = None,
+    **settings: Any,
+) -> Searched:
+    """Search the method and the settings of a prompt for ``minutes``, or ``trials`` of them.
+
+    ``methods`` are names such as ``"prefix+head"``; without them the usual ones of the task are
+    tried. ``settings`` are those of the task, and those of methods and training that are not
+    searched, or among fewer values: ``length=[5, 10]``, ``epochs=2``. ``model``, ``task``, the
+    rows, ``text`` and ``label`` are as in :func:`tune`.
+
+    Without ``test`` a fifth of the rows is held back, on which the best prompt is scored at the
+    end. Trials are judged by ``dev``, without it by a fifth of the other rows, and below 200 rows
+    by all of them in five folds. With ``refit`` the best settings are tuned again on all rows that
+    are not ``test``, which takes its time after the ``minutes``.
+
+    The best prompt so far is kept in ``out``. The study is kept in ``storage``, a database's URL or
+    a journal file: by default a file beside ``out``, and in memory without that. ``resume`` goes on
+    with the ``study`` of that name, ``join`` takes part in one that runs elsewhere.
+
+    Raises UserError for wrong input before the first trial, and where no trial succeeds;
+    Interrupted after Ctrl-C, when the best prompt so far is written.
+    """
+    if train is None:
+        raise UserError(f"there are no rows to train on; give `train`: {TAKEN}")
+    given = {**settings, "seed": seed}
+    chosen = make_task(task, given, text, label)
+    given.pop("seed", None)
+    choices = {n: list(v) if isinstance(v, list | tuple) else [v] for n, v in given.items()}
+    report = usual_reporter() if report is None else report
+    pair = chosen.pair
+    return search_prompts(
+        backbone_of(model),
+        chosen,
+        methods.split(",") if isinstance(methods, str) else methods,
+        choices,
+        as_rows(train, fields=pair, report=report),
+        None if dev is None else as_rows(dev, split=DEV, name="dev row", fields=pair),
+        None if test is None else as_rows(test, split=TEST, name="test row", fields=pair),
+        minutes=minutes,
+        trials=trials,
+        out=out,
+        storage=storage,
+        study=study,
+        resume=resume,
+        join=join,
+        refit=refit,
+        seed=seed,
+        report=report,
+    )
+
+
+def check_limits(minutes: float | None, trials: int | None) -> None:
+    """Raise UserError for a search without time, or without trials."""
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise UserError(f"`minutes={minutes:g}`: give more than 0")
+    if trials is not None and trials < 1:
+        raise UserError(f"`trials={trials}`: give 1 or more")
+
+
+def search_prompts(
+    backbone: Backbone,
+    task: Task,
+    methods: Sequence[str] | None,
+    choices: Mapping[str, Sequence[Any]],
+    train: Sequence[Any],
+    dev: Sequence[Any] | None,
+    test: Sequence[Any] | None,
+    *,
+    minutes: float | None = None,
+    trials: int | None = None,
+    out: str | Path | None = None,
+    storage: str | Path | None = None,
+    study: str | None = None,
+    resume: bool = False,
+    join: bool = False,
+    refit: bool = False,
+    seed: int = 0,
+    report: Reporter = SILENT,
+) -> Searched:
+    """Search as :func:`search` does, with a task that is configured and rows that are read.
+
+    ``choices`` are the values of settings of methods and training that are narrowed or fixed.
+    """
+    began = time.monotonic()
+    check_limits(minutes, trials)
+    if join and (resume or storage is None):
+        raise UserError(
+            "`join` takes part in a study of a `storage`, and `resume` goes on with one alone; "
+            "give `storage`, and one of the two"
+        )
+    minutes = MINUTES if minutes is None and trials is None else minutes
+    deadline = math.inf if minutes is None else began + 60 * minutes
+    target = None if out is None else Path(out)
+    if target is not None:
+        check_place(target)
+    with optuna_quiet():
+        where = storage if storage is not None or target is None else study_path(target)
+        kept = open_storage(where)
+        task = task.complete(train, backbone)
+        bound = task.bind(backbone)
+        for rows in (train, dev or (), test or ()):
+            bound.check(rows, answers=True)
+        parts = part_rows(train, dev, test, seed, task.label_field)
+        tuned, _ = parts.folds[0]
+        filled = task.fill_from_rows(backbone, tuned, seed, SILENT).bind(backbone)
+        space = make_space(filled, tuned, methods, choices, seed)
+        for name in methods or ():
+            if name in space.skipped:
+                report.line(f"{name} is left out: {space.skipped[name]}")
+        report.line(str(parts))
+        about = _about(backbone, task, space, parts, seed)
+        named = study or (target.stem if target is not None and not join else None)
+        opened = open_study(
+            kept, named, about, seed=seed, folds=len(parts.folds), resume=resume, join=join
+        )
+        if (there := count_begun(opened)) and not join:
+            report.line(f"going on after {there} trials of study '{opened.study_name}'")
+        if not opened.trials:
+            opened.enqueue_trial(space.usual())
+        began_trials = time.monotonic()
+        total = 0 if minutes is None else round(60 * minutes)
+        with report.bar("searching", total) as progress:
+            shown = 0
+
+            def keep(prompt: Prompt) -> None:
+                if target is not None:
+                    prompt.save(target)
+
+            def passed() -> None:
+                nonlocal shown
+                now = int(time.monotonic() - began_trials)
+                if total and now > shown:
+                    progress(now - shown)
+                    shown = now
+
+            runner = Trials(
+                backbone,
+                task,
+                space,
+                parts,
+                Training(seed=seed),
+                deadline,
+                keep,
+                passed,
+            )
+            stopped = run_trials(opened, runner, space, trials, report)
+        return conclude(
+            opened, runner, parts, about, target, refit=refit, stopped=stopped, report=report
+        )
+
+
+def _about(backbone: Backbone, task: Task, space: Space, parts: Parts, seed: int) -> dict[str, Any]:
+    """Say what a study is of, so that no other one is mixed with it."""
+    return {
+        "version": versions()["foreword"],
+        "model": {"name": backbone.name, "fingerprint": backbone.fingerprint},
+        "task": {"name": name_of(task), **plain(task)},
+        "rows": parts.about(),
+        "space": space.to_dict(),
+        "seed": seed,
+    }

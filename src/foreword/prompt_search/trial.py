@@ -1,0 +1,259 @@
+"""A trial: a prompt tuned with the settings that the study suggests, and its dev score."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from foreword.backbone.backbone import Backbone
+from foreword.data.row import Row
+from foreword.errors import UserError
+from foreword.prompt.prompt import Prompt
+from foreword.prompt_search.parts import Parts
+from foreword.prompt_search.space import Space
+from foreword.reporter import SILENT, Reporter
+from foreword.tasks.base import Task
+from foreword.training.interrupt import Interrupted
+from foreword.training.settings import Training
+from foreword.training.step import NotFiniteError
+from foreword.training.tune import tune_prompt
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
+
+SETTINGS, SECONDS, REASON, METRIC = "settings", "seconds", "reason", "metric"
+"""Attributes of a trial in the study."""
+
+TIME_UP = "the time was up"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial that has ended, or runs elsewhere.
+
+    ``state`` is complete, pruned, failed or running; ``reason`` says why it was pruned or failed.
+    ``score`` is the dev score, of a pruned trial the last one that it reached, None without any.
+    """
+
+    number: int
+    method: str
+    settings: Mapping[str, Any]
+    state: str
+    score: float | None
+    seconds: float | None
+    reason: str | None
+
+    @staticmethod
+    def of(trial: FrozenTrial) -> Tried:
+        """Return a trial as the study keeps it."""
+        about = dict(trial.user_attrs)
+        settings = dict(about.get(SETTINGS, {}))
+        reached = trial.intermediate_values
+        score = trial.value if trial.value is not None else None
+        if score is None and reached:
+            score = reached[max(reached)]
+        state = trial.state.name.lower()
+        return Tried(
+            number=trial.number,
+            method=settings.pop("method", ""),
+            settings=settings,
+            state="failed" if state == "fail" else state,
+            score=score,
+            seconds=about.get(SECONDS),
+            reason=about.get(REASON) or ("its process ended early" if state == "fail" else None),
+        )
+
+
+class _TimeUpError(Exception):
+    """The search has no time left."""
+
+
+class _Judged(Reporter):
+    """Hears a run: its dev scores go to the study, which may prune it; time ends it."""
+
+    def __init__(
+        self, hear: Callable[[int, float], None], deadline: float, passed: Callable[[], None]
+    ) -> None:
+        self.hear, self.deadline, self.passed = hear, deadline, passed
+        self.evaluations = 0
+
+    @contextmanager
+    def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Move the time at every row."""
+
+        def move(rows: int) -> None:
+            self._look()
+
+        yield move
+
+    def step(self, number: int, values: Mapping[str, float]) -> None:
+        """Look at the time."""
+        self._look()
+
+    def score(self, number: int, metric: str, value: float) -> None:
+        """Pass on the scores after each epoch; the one before the first says nothing yet."""
+        if not metric.endswith("of all rows"):
+            if self.evaluations:
+                self.hear(self.evaluations, value)
+            self.evaluations += 1
+
+    def _look(self) -> None:
+        self.passed()
+        if time.monotonic() > self.deadline:
+            raise _TimeUpError
+
+
+class Trials:
+    """Runs trials on a backbone, and keeps the prompt of the best one so far.
+
+    ``kept`` is the number of that trial and its prompt, ``metric`` the name of the dev score.
+    ``better`` is called when there is a new one; ``passed`` at every step.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        task: Task,
+        space: Space,
+        parts: Parts,
+        training: Training,
+        deadline: float,
+        better: Callable[[Prompt], None],
+        passed: Callable[[], None],
+    ) -> None:
+        self.backbone, self.task, self.space, self.parts = backbone, task, space, parts
+        self.training, self.deadline = training, deadline
+        self.better, self.passed = better, passed
+        self.kept: tuple[int, Prompt] | None = None
+        self.fastest: float | None = None
+
+    def run(self, trial: Trial) -> float:
+        """Tune with the settings of a trial and return its dev score.
+
+        Raises TrialPruned for one that falls behind, diverges or has no time left, and UserError
+        for settings that cannot be.
+        """
+        from optuna import TrialPruned
+
+        settings = self.space.suggest(trial)
+        trial.set_user_attr(SETTINGS, settings)
+        if (same := _earlier(trial.study, trial.number, settings)) is not None:
+            return self._again(trial, same)
+        began = time.monotonic()
+        try:
+            first, scores = self._folds(trial, settings)
+        except NotFiniteError:
+            trial.set_user_attr(REASON, "its loss was no longer finite")
+            raise TrialPruned from None
+        except _TimeUpError:
+            trial.set_user_attr(REASON, TIME_UP)
+            raise TrialPruned from None
+        except (UserError, MemoryError, torch.OutOfMemoryError) as error:
+            short = isinstance(error, UserError)
+            reason = " ".join(str(error).split()) if short else "the memory was not enough"
+            trial.set_user_attr(REASON, reason)
+            raise
+        except (Interrupted, KeyboardInterrupt):
+            trial.set_user_attr(REASON, "the search was stopped")
+            raise
+        finally:
+            trial.set_user_attr(SECONDS, round(time.monotonic() - began, 2))
+        took = time.monotonic() - began
+        self.fastest = took if self.fastest is None else min(self.fastest, took)
+        score, best = mean(scores), best_of(trial.study)
+        if best is None or best.value is None or score > best.value:
+            self.kept = (trial.number, first)
+            self.better(first)
+        return score
+
+    def tune(
+        self,
+        settings: Mapping[str, Any],
+        train: Sequence[Row],
+        dev: Sequence[Row],
+        report: Reporter = SILENT,
+    ) -> Prompt:
+        """Tune a prompt with the settings of a trial."""
+        method, training = self.space.configured(settings, self.training)
+        return tune_prompt(
+            self.backbone, self.task, method, train, dev, training=training, report=report
+        )
+
+    def prompt_of(self, trial: FrozenTrial) -> Prompt:
+        """Return the prompt of a trial; one of another process is tuned again, to the same."""
+        if self.kept is not None and self.kept[0] == trial.number:
+            return self.kept[1]
+        return self.tune(trial.user_attrs[SETTINGS], *self.parts.folds[0])
+
+    def _folds(self, trial: Trial, settings: Mapping[str, Any]) -> tuple[Prompt, list[float]]:
+        """Tune on each fold; return the first one's prompt, and the dev scores of all."""
+        from optuna import TrialPruned
+
+        several = len(self.parts.folds) > 1
+        scores: list[float] = []
+        first: Prompt | None = None
+
+        def hear(step: int, value: float) -> None:
+            trial.report(value, step)
+            if trial.should_prune():
+                trial.set_user_attr(REASON, "it fell behind")
+                raise TrialPruned
+
+        def ignore(step: int, value: float) -> None:
+            """Folds are compared whole."""
+
+        for number, (train, dev) in enumerate(self.parts.folds):
+            report = _Judged(ignore if several else hear, self.deadline, self.passed)
+            prompt = self.tune(settings, train, dev, report)
+            metric, value = dev_score(prompt)
+            scores.append(value)
+            if first is None:
+                first = prompt
+                trial.set_user_attr(METRIC, metric)
+            if several:
+                hear(number, value)
+        assert first is not None
+        return first, scores
+
+    def _again(self, trial: Trial, same: FrozenTrial) -> float:
+        """Give a trial the outcome of an earlier one with the same settings."""
+        from optuna import TrialPruned
+
+        trial.set_user_attr(REASON, f"the same as trial {same.number}")
+        trial.set_user_attr(SECONDS, 0.0)
+        for step, value in same.intermediate_values.items():
+            trial.report(value, step)
+        if same.state.name != "COMPLETE" or same.value is None:
+            raise TrialPruned
+        return same.value
+
+
+def dev_score(prompt: Prompt) -> tuple[str, float]:
+    """Return the name and the value of a prompt's dev score."""
+    name = next(key for key in prompt.scores["dev"] if key != "rows")
+    return name, float(prompt.scores["dev"][name])
+
+
+def _earlier(study: Study, number: int, settings: Mapping[str, Any]) -> FrozenTrial | None:
+    """Return the trial with these settings that has ended by itself, None without one."""
+    for each in study.get_trials(deepcopy=False):
+        ended = each.state.name in ("COMPLETE", "PRUNED") and each.number != number
+        stopped = each.user_attrs.get(REASON) == TIME_UP
+        if ended and not stopped and each.user_attrs.get(SETTINGS) == settings:
+            return each
+    return None
+
+
+def best_of(study: Study) -> FrozenTrial | None:
+    """Return the first of the trials with the best score, None where none is complete."""
+    try:
+        return study.best_trial
+    except ValueError:
+        return None

@@ -1,0 +1,247 @@
+"""The search: what it finds, what it keeps, when it ends, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import foreword.prompt_search.budget
+import foreword.prompt_search.search
+import foreword.prompt_search.trial as of_trial
+from foreword.backbone.decode import Decoding
+from foreword.data.sample import folds
+from foreword.errors import UserError
+from foreword.evaluation.evaluate import evaluate
+from foreword.prompt.prompt import Prompt
+from foreword.prompt_search.parts import FEW, part_rows
+from foreword.prompt_search.search import search
+from foreword.prompt_search.searched import Searched
+from foreword.prompt_search.study import open_storage
+from foreword.reporter import SILENT, Reporter
+from foreword.tasks.generate import Generate
+from foreword.training.interrupt import Interrupted
+from processes import until
+from toys import TASK, get, rows
+
+TINY = {"methods": "head", "head_start": "random", "batch_size": 8, "epochs": 2}
+
+
+def found(**changes: Any) -> Searched:
+    """A search among heads that start at random, of which a trial takes a tenth of a second."""
+    given = {"task": TASK, "train": rows(40), "dev": rows(20, 100), "trials": 4, **TINY}
+    given["report"] = SILENT
+    return search(get(), **{**given, **changes})
+
+
+def test_the_right_setting_is_found_and_the_score_is_that_of_rows_no_trial_saw() -> None:
+    made = found(rate=[1e-9, 3e-2])
+    assert made.best.settings["rate"] == 3e-2
+    assert {each.settings["rate"] for each in made.trials} == {1e-9, 3e-2}
+    assert made.best.score == max(each.score or 0.0 for each in made.trials)
+    parts = part_rows(rows(40), rows(20, 100), None, 0, "label")
+    assert len(parts.held) == 8
+    assert not {id(row) for row in parts.held} & {id(row) for row in parts.folds[0][0]}
+    again = evaluate(made.prompt, parts.held, report=SILENT)
+    assert made.held is not None
+    assert made.held.score == again.score
+    assert made.luck == made.best.score - again["accuracy"]
+
+
+def test_the_same_seed_makes_the_same_trials() -> None:
+    one, two, other = found(trials=3), found(trials=3), found(trials=3, seed=1)
+
+    def told(made: Searched) -> list[Any]:
+        return [(each.settings, each.score, each.state) for each in made.trials]
+
+    assert told(one) == told(two) != told(other)
+    assert one.trials[0].settings["rate"] == pytest.approx(1e-3)  # the method's own goes first
+
+
+def test_repeated_settings_are_not_tuned_again_and_end_the_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tuned = counted(monkeypatch)
+    made = found(rate=[1e-9, 3e-2], trials=None, minutes=5)
+    assert len(tuned) == 2
+    assert len(made.trials) > 20
+    tuned.clear()
+    assert len(found(rate=1e-2, trials=9).trials) == len(tuned) == 1
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None] = lambda n: None) -> list:
+    """Count the runs that trials make; ``act`` is called with the number of each before it."""
+    made: list[int] = []
+    before = of_trial.tune_prompt
+
+    def tune(*arguments: Any, **more: Any) -> Prompt:
+        made.append(len(made))
+        act(made[-1])
+        return before(*arguments, **more)
+
+    monkeypatch.setattr(of_trial, "tune_prompt", tune)
+    return made
+
+
+def test_a_trial_that_cannot_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    for module in (of_trial, foreword.prompt_search.budget, foreword.prompt_search.search):
+        monkeypatch.setattr(module, "time", clock)
+
+    def pass_a_minute(number: int) -> None:
+        now[0] += 60
+
+    counted(monkeypatch, pass_a_minute)
+    made = found(trials=None, minutes=2.5)
+    assert [each.seconds for each in made.trials] == [60, 60]
+    with pytest.raises(UserError, match=r"no trial came to its end \(the time was up\)"):
+        found(trials=None, minutes=0.5)
+
+
+def test_ctrl_c_keeps_all_that_is_done_and_the_same_study_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(number: int) -> None:
+        if number == 2:
+            raise Interrupted("stopped")
+
+    out = tmp_path / "p.safetensors"
+    with monkeypatch.context() as patched:
+        counted(patched, stop)
+        with pytest.raises(Interrupted, match=r"stopped after \d trials; the best so far is in"):
+            found(out=out, trials=5)
+    first = json.loads(out.with_suffix(".search.json").read_text())
+    assert [each["state"] for each in first["trials"]][2] == "failed"
+    assert first["trials"][2]["reason"] == "the search was stopped"
+    assert Prompt.load(out).scores["dev"]["accuracy"] == first["best"]["score"]
+    with pytest.raises(UserError, match=r"a study 'p' is there already; `resume` goes on"):
+        found(out=out)
+    with pytest.raises(UserError, match=r"study 'p' is of another rows"):
+        found(out=out, resume=True, train=rows(38))
+    with pytest.raises(UserError, match=r"study 'p' is of another space"):
+        found(out=out, resume=True, epochs=1)
+    made = found(out=out, resume=True, trials=5)
+    assert len(made.trials) == 5
+    assert json.loads(json.dumps(made.to_dict()["trials"][:3])) == first["trials"]
+    kept = json.loads(out.with_suffix(".search.json").read_text())
+    assert kept["best"]["score"] == made.best.score
+    assert kept["held_back"]["accuracy"] == Prompt.load(out).scores["test"]["accuracy"]
+
+
+def test_two_processes_share_a_study_and_one_is_killed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    found(storage=url, trials=1, study="s")
+    fork = multiprocessing.get_context("fork")
+    workers = [
+        fork.Process(target=take_part, args=(url, tmp_path / "dead", killed))
+        for killed in (True, False)
+    ]
+    for each in workers:
+        each.start()
+    for each in workers:
+        each.join(60)
+    assert [each.exitcode for each in workers] == [-signal.SIGKILL, 0]
+    made = found(storage=url, study="s", join=True, trials=5)
+    states = Counter(each.state for each in made.trials)
+    assert states["running"] + states["failed"] == 1  # the one that was killed in its trial
+    assert len(made.trials) == 5
+    assert all(each.score is not None for each in made.trials if each.state == "complete")
+
+
+def take_part(url: str, dead: Path, killed: bool) -> None:
+    """Join a study; one process dies in its second trial, and the other goes on after that."""
+
+    def die(number: int) -> None:
+        if not killed:
+            until(dead.exists)
+        elif number == 1:
+            dead.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    counted(pytest.MonkeyPatch(), die)
+    found(storage=url, study=None, join=True, trials=5)
+
+
+def test_few_rows_are_judged_in_folds_and_many_on_a_part() -> None:
+    given = rows(23)
+    parted = folds(given, 5, 0, "label")
+    assert sorted(row.where for _, dev in parted for row in dev) == sorted(r.where for r in given)
+    for train, dev in parted:
+        assert len(train) + len(dev) == 23
+        labels = Counter(row.fields["label"] for row in dev)
+        assert abs(labels["good"] - labels["bad"]) <= 1
+    few, many = (
+        part_rows(given, None, None, 0, "label"),
+        part_rows(rows(FEW * 2), None, None, 0, "label"),
+    )
+    assert (len(few.folds), len(many.folds)) == (5, 1)
+    made = found(train=rows(15), dev=None, test=rows(6, 200), trials=1, epochs=1, refit=True)
+    assert made.about["rows"] == {**made.about["rows"], "folds": 5, "dev": 15, "held": 6}
+    assert made.prompt.data["train"]["rows"] == 15
+    assert made.prompt.scores["dev"]["accuracy"] == made.best.score
+
+
+def test_a_method_that_the_model_cannot_take_is_left_out_with_its_reason() -> None:
+    class Lines(Reporter):
+        def line(self, text: str) -> None:
+            said.append(text)
+
+    said: list[str] = []
+    task = Generate(template="{text} :", decoding=Decoding(max_new_tokens=2))
+    pairs = [{"text": f"film {n}", "completion": "good"} for n in range(8)]
+    made = search(
+        get(), task, "head,soft", pairs, pairs, pairs, trials=1, epochs=1, report=Lines(), length=2
+    )
+    assert made.best.method == "soft"
+    assert "no classes to score" in made.about["space"]["skipped"]["head"]
+    assert any(line.startswith("head is left out: ") for line in said)
+    with pytest.raises(UserError, match=r"none of the methods can be tuned on .*: head: "):
+        search(get(), task, "head", pairs, report=SILENT)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"minutes": 0}, "`minutes=0`: give more than 0"),
+        ({"trials": 0}, "`trials=0`: give 1 or more"),
+        ({"methods": []}, "`methods` names none"),
+        ({"methods": "haed"}, "`methods=haed`: unknown 'haed'; did you mean 'head'?"),
+        ({"epochs": []}, "`epochs` has no values"),
+        ({"epochs": [1, 0]}, "epochs is 0; it must be at least 1"),
+        ({"rank": 2}, "`rank` is no setting of the methods head"),
+        ({"train": rows(4)}, "4 rows are too few to search with"),
+        ({"storage": "postgresql://localhost:1/x"}, "`storage=postgresql://localhost:1/x`: "),
+        ({"storage": "sqlite:////nowhere/x.db"}, "unable to open database file"),
+        ({"join": True}, "`join` takes part in a study of a `storage`"),
+    ],
+)
+def test_wrong_input_is_one_line(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as raised:
+        found(**given)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_storage_that_is_another_file_and_a_study_that_is_not_there(tmp_path: Path) -> None:
+    other = tmp_path / "x.bin"
+    other.write_bytes(b"\xff\xfe\x00 nothing")
+    with pytest.raises(UserError, match=r"x.bin`: is another file"):
+        open_storage(other)
+    with pytest.raises(UserError, match=r"`study=s`: there is no such study to join; it has none"):
+        found(storage=tmp_path / "s.jsonl", study="s", join=True)
+
+
+def test_without_optuna_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UserError, match=r"pip install 'foreword\[search\]'"):
+        found()
