@@ -58,3 +58,11 @@ def test_the_best_description_is_faithful_and_recovers_something() -> None:
     )
     assert Descriptions("accuracy", 8, WHOLE, BARE, texts).best == texts[1]
     assert Descriptions("accuracy", 8, WHOLE, BARE, texts[::2]).best is None
+
+
+def test_markup_in_a_text_is_shown_in_a_notebook_and_not_run() -> None:
+    hostile = Description("<b>say", "asked", "layer 3", 90.0, 0.2, 1.0)
+    words = Descriptions("accuracy", 8, WHOLE, BARE, (hostile,))
+    shown = Explanation("soft", "classify", "tiny", words=words)._repr_html_()
+    assert "<td>&lt;b&gt;say</td>" in shown
+    assert "<td>100%</td>" in shown

@@ -71,7 +71,7 @@ def describe(
             texts.append(
                 _described(each, judge.measure(each.text, progress=progress), prompt, bare)
             )
-    texts.sort(key=lambda each: (each.kind in UNFAITHFUL, -each.score, each.loss))
+    texts.sort(key=lambda each: (each.kind in UNFAITHFUL, each.loss))
     return Descriptions(bound.metric, len(scored), prompt, bare, tuple(texts)), left_out
 
 
@@ -89,8 +89,8 @@ def _each_once(found: Sequence[Candidate]) -> list[Candidate]:
 def _described(
     candidate: Candidate, found: Measured, prompt: Measured, bare: Measured
 ) -> Description:
-    gained = prompt.score - bare.score
-    gain = (found.score - bare.score) / gained if gained > 0 else None
+    gained = bare.loss - prompt.loss
+    gain = (bare.loss - found.loss) / gained if gained > 0 else None
     return Description(
         candidate.text, candidate.kind, candidate.source, found.score, found.loss, gain
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from foreword.config.values import from_plain, plain
+from foreword.html import html_table
 
 Part = Literal["importance", "attention", "words", "attribution", "layers"]
 """Importance of each piece, attention on the prompt, descriptions in words; of one input, what its
@@ -66,8 +67,9 @@ class Description:
 
     ``source`` says how it came about: the layers it was read from, the question that was asked.
     ``gain`` is the share of the prompt's gain over the untouched model that the text recovers as a
-    plain-text prompt: 1 is all of it, below 0 is worse than nothing. It is None where the prompt
-    gains nothing itself.
+    plain-text prompt: 1 is all of it, below 0 is worse than nothing. It is taken of the loss, since
+    the scores of a few rows differ by chance: on 22 rows of SST-2, a text about Python had 22% of
+    it, and by accuracy 167%. It is None where the prompt gains nothing itself.
     """
 
     text: str
@@ -100,7 +102,7 @@ class Descriptions:
     def best(self) -> Description | None:
         """The faithful description that recovers the most; None where none beats no prompt."""
         own = [each for each in self.texts if each.is_faithful and (each.gain or 0) > 0]
-        return max(own, key=lambda each: (each.score, -each.loss), default=None)
+        return min(own, key=lambda each: each.loss, default=None)
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,42 @@ class Explanation:
         """Return plain values, as ``--json`` prints them."""
         return plain(self)
 
+    def _repr_html_(self) -> str:
+        """Show every part as a table, in a notebook."""
+        shown: list[str] = []
+        if (part := self.importance) is not None:
+            pieces = (part.prompt, part.untouched, *part.tokens, *part.layers, *part.sides)
+            shown.append(html_table(("without", part.metric, "loss"), map(_cells, pieces)))
+        if self.attention:
+            rows = [
+                (each.name, *(f"{share:.2f}" for share in each.heads)) for each in self.attention
+            ]
+            shown.append(html_table((), rows))
+        if self.words is not None:
+            header = ("text", "from", self.words.metric, "gain")
+            texts = [(t.text, t.source, f"{t.score:.1f}", _share(t.gain)) for t in self.words.texts]
+            shown.append(html_table(header, texts))
+        if (one := self.attribution) is not None:
+            adds = [(each.token, f"{each.value:+.3f}") for each in (*one.tokens, *one.virtual)]
+            shown.append(html_table(("token", f"adds to {one.answer!r}"), adds))
+        if (lens := self.layers) is not None:
+            rows = [
+                (name, *(f"{chance:.2f}" for chance in chances))
+                for name, chances in zip(lens.names, lens.prompt, strict=True)
+            ]
+            shown.append(html_table(("behind", *lens.labels), rows))
+        left = list(self.left_out.items())
+        return "".join([*shown, html_table(("left out", "why"), left) if left else ""])
+
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Explanation:
         """Return the explanation of such values; raises UserError for any others."""
         return from_plain(Explanation, values, "explanation")
+
+
+def _cells(each: Measured) -> tuple[str, str, str]:
+    return each.name, f"{each.score:.1f}", f"{each.loss:.3f}"
+
+
+def _share(gain: float | None) -> str:
+    return "" if gain is None else f"{gain:.0%}"

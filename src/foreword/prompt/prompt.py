@@ -199,6 +199,14 @@ class Prompt:
         """
         return import_module("foreword.report.report").report_on(self, data, **settings)
 
+    def explain(self, data: Rows | None = None, **settings: Any) -> Any:
+        """Say what the prompt has learned, by rows or by one ``text``: ``foreword.explain`` of it.
+
+        ``settings`` are those of that function.
+        """
+        # By its name, as methods and tasks are: that room is above this one.
+        return import_module("foreword.explanation.explain").explain(self, data, **settings)
+
     def __repr__(self) -> str:
         method = self.method.get("name", "?")
         return (

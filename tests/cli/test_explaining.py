@@ -1,0 +1,71 @@
+"""``foreword explain``: in the terminal, as JSON, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import Answer, World
+from foreword.explanation.explanation import Explanation
+
+Cli = Callable[..., Answer]
+
+
+def test_an_input_is_explained(world: World, cli: Cli) -> None:
+    asked = ("explain", world.path("soft.safetensors"), "--text", "it was a good film")
+    answer = cli(*asked)
+    assert answer.status == 0, answer.err
+    assert "convergence delta" in answer.out
+    assert "Probabilities as each layer would decode them" in answer.out
+    assert "importance: needs rows with their answers" in answer.out
+    assert max(map(len, answer.out.splitlines()[1:])) <= 80
+    found = Explanation.from_dict(cli(*asked, "--json").json)
+    assert found.attribution is not None
+    assert found.attribution.text == "it was a good film"
+    assert "<table>" in found._repr_html_()
+
+
+def test_rows_explain_a_prompt(world: World, cli: Cli) -> None:
+    asked = (
+        "explain",
+        world.path("p.safetensors"),
+        "--data",
+        world.path("dev.jsonl"),
+        "--rows",
+        "4",
+    )
+    answer = cli(*asked)
+    assert answer.status == 0, answer.err
+    for title in ("Importance: without", "Attention on the prompt", "In words: as plain text"):
+        assert title in answer.out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "x.jsonl: the file is empty; write at least one row"),
+        ('{"text": "it was", "label": "blue"}\n', "x.jsonl:1: unknown label 'blue'"),
+        ('{"prompt": "it was", "completion": "blue"}\n', "x.jsonl:1: no field 'text'"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_one_line(
+    world: World, cli: Cli, tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "x.jsonl").write_text(content)
+    answer = cli("explain", world.path("p.safetensors"), "--data", tmp_path / "x.jsonl")
+    assert answer.status == 2
+    assert message in answer.err
+    assert len(answer.err.strip().splitlines()) == 1
+
+
+def test_another_model_and_nothing_to_explain_by_are_refused(world: World, cli: Cli) -> None:
+    nothing = cli("explain", world.path("p.safetensors"))
+    assert nothing.status == 2
+    assert "give --data, --text or both" in nothing.err
+    other = cli(
+        "explain", world.path("p.safetensors"), "--text", "it", "--model", world.path("other")
+    )
+    assert other.status == 2
+    assert "was tuned on" in other.err
