@@ -184,9 +184,9 @@ def test_few_rows_are_judged_in_folds_and_many_on_a_part() -> None:
         part_rows(given, None, None, 0, "label"),
         part_rows(rows(FEW * 2), None, None, 0, "label"),
     )
-    assert (len(few.folds), len(many.folds)) == (5, 1)
+    assert (len(few.folds), len(many.folds)) == (3, 1)
     made = found(train=rows(15), dev=None, test=rows(6, 200), trials=1, epochs=1, refit=True)
-    assert made.about["rows"] == {**made.about["rows"], "folds": 5, "dev": 15, "held": 6}
+    assert made.about["rows"] == {**made.about["rows"], "folds": 3, "dev": 15, "held": 6}
     assert made.prompt.data["train"]["rows"] == 15
     assert made.prompt.scores["dev"]["accuracy"] == made.best.score
 

@@ -462,6 +462,7 @@ def compose(data: st.DataObject, world: World) -> Case:
 
 HEAVY: dict[str, Sequence[str]] = {
     "compare": ("--methods", "soft", "--out", "{out}", "--epochs", "1"),
+    "search": ("--train", "{train}", "--out", "{out}", "--minutes", "0"),
     "augment": ("--model", "{model}", "--out", "{out}", "--per-label", "1"),
     "compress": ("--model", "{model}", "--text", "{train}", "--out", "{out}", "--length", "2"),
     "pretrain": ("--text", "{train}", "--out", "{out}", "--epochs", "1"),

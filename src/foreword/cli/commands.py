@@ -27,6 +27,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "augment": ("augment:augment", "Write new rows of each label."),
     },
     "More training": {
+        "search": ("search:search", "Find the best prompt that some minutes can find."),
         "compare": ("compare:compare", "Tune and score several methods on the same rows."),
         "plot": ("plot:plot", "Draw the curves of a run."),
         "report": ("report:report", "Write a page on what prompts are worth, changed and cost."),

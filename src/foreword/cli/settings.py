@@ -50,16 +50,20 @@ class Settings:
 
     def backbone(self, device: str | None = None) -> Backbone:
         """Load the model that is named, on its own device or on the one that is given."""
-        own = self.plain
-        return Backbone.load(
-            own["model"],
-            architecture=own["architecture"],
-            pooling=own["pooling"],
-            dtype=own["dtype"],
-            device=own["device"] if device is None else device,
-            quantize=own["quantize"],
-            report=CommandTerminal(),
-        )
+        return load_backbone(self.plain, device)
+
+
+def load_backbone(plain: Mapping[str, Any], device: str | None = None) -> Backbone:
+    """Load the model that plain settings name, on their device or on the one that is given."""
+    return Backbone.load(
+        plain["model"],
+        architecture=plain["architecture"],
+        pooling=plain["pooling"],
+        dtype=plain["dtype"],
+        device=plain["device"] if device is None else device,
+        quantize=plain["quantize"],
+        report=CommandTerminal(),
+    )
 
 
 def settings(flags: Any, file: Path | None) -> Settings:
@@ -75,7 +79,7 @@ def settings(flags: Any, file: Path | None) -> Settings:
 def settings_from(given: dict[str, Any], where: str) -> Settings:
     """Make the configurations of settings by name; raises UserError as :func:`settings` does."""
     source = going_on(given)
-    plain = _plain(given)
+    plain = plain_of(given)
     task = task_of_words(plain["task"], given, where)
     method = source or method_from(
         plain["method"], given, where, preset=plain["preset"] is not None
@@ -87,7 +91,7 @@ def settings_from(given: dict[str, Any], where: str) -> Settings:
     return Settings(plain, task, method, training)
 
 
-def _plain(given: dict[str, Any]) -> dict[str, Any]:
+def plain_of(given: dict[str, Any]) -> dict[str, Any]:
     """Take the settings of a run out of ``given``; the number of threads is set at once."""
     plain = {name: given.pop(name, each.default) for name, each in RUN.items()}
     if plain["threads"] is not None:
@@ -138,7 +142,7 @@ def compared(given: dict[str, Any], names: Sequence[str]) -> Compared:
 
     Raises UserError for an unknown method, and for a setting that none of them has.
     """
-    plain = _plain(given)
+    plain = plain_of(given)
     task = task_of_words(plain["task"], given, "settings")
     methods, taken = methods_from(names, given)
     known = {f.name for f in dataclasses.fields(Training)}
@@ -167,7 +171,7 @@ def merged(flags: Any, file: Path | None) -> dict[str, Any]:
 def task_alone(flags: Any) -> tuple[dict[str, Any], Task]:
     """Make the task of a prompt that comes from elsewhere; return the plain settings with it."""
     given = merged(flags, None)
-    plain = _plain(given)
+    plain = plain_of(given)
     task = task_of_words(plain["task"], given, "settings")
     given.pop("seed", None)  # of sampling, where the task samples
     if given:

@@ -11,6 +11,9 @@ from rich.text import Text
 from foreword.display.facts import in_words
 from foreword.metrics.titles import title
 
+REPEATED = "the same as trial "
+"""How the reason begins of a trial whose settings had been tried."""
+
 MOST = 10
 """Trials in the table at most."""
 
@@ -31,7 +34,11 @@ def trials(found: Sequence[Mapping[str, Any]], metric: str) -> Table:
 
 def cells(found: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows: the best of the trials that came to their end."""
-    ended = [each for each in found if each["state"] == "complete" and not each["reason"]]
+    ended = [
+        each
+        for each in found
+        if each["state"] == "complete" and not (each["reason"] or "").startswith(REPEATED)
+    ]
     ended = sorted(ended, key=lambda each: (-each["score"], each["number"]))[:MOST]
     header = ["trial", "method", "settings", f"dev {title(metric)}", "seconds"]
     rows = [

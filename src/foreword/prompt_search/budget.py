@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from foreword.display.trials import REPEATED
 from foreword.display.trials import settings as in_one_line
 from foreword.errors import UserError
 from foreword.prompt_search.space import Space
@@ -50,7 +51,7 @@ def run_trials(
         if last is None:
             continue
         tried = Tried.of(last)
-        again = bool(tried.reason and tried.reason.startswith("the same as"))
+        again = bool(tried.reason and tried.reason.startswith(REPEATED))
         repeated = repeated + 1 if again else 0
         if not again:
             report.line(_line(tried, study, runner.deadline))

@@ -13,7 +13,7 @@ from foreword.errors import UserError
 FEW = 200
 """Rows below which a trial is judged on all of them, fold by fold."""
 
-FOLDS = 5
+FOLDS = 3
 """Folds of few rows."""
 
 SHARE = 0.2

@@ -66,7 +66,7 @@ def search(
 
     Without ``test`` a fifth of the rows is held back, on which the best prompt is scored at the
     end. Trials are judged by ``dev``, without it by a fifth of the other rows, and below 200 rows
-    by all of them in five folds. With ``refit`` the best settings are tuned again on all rows that
+    by all of them in three folds. With ``refit`` the best settings are tuned again on all rows that
     are not ``test``, which takes its time after the ``minutes``.
 
     The best prompt so far is kept in ``out``. The study is kept in ``storage``, a database's URL or
@@ -166,9 +166,7 @@ def search_prompts(
         report.line(str(parts))
         about = _about(backbone, task, space, parts, seed)
         named = study or (target.stem if target is not None and not join else None)
-        opened = open_study(
-            kept, named, about, seed=seed, folds=len(parts.folds), resume=resume, join=join
-        )
+        opened = open_study(kept, named, about, seed=seed, resume=resume, join=join)
         if (there := count_begun(opened)) and not join:
             report.line(f"going on after {there} trials of study '{opened.study_name}'")
         if not opened.trials:

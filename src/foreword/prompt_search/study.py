@@ -26,16 +26,23 @@ STARTUP = 8
 """Trials at random before the sampler goes by those that have ended."""
 
 
+def need_optuna() -> None:
+    """Raise UserError where Optuna is not installed."""
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        raise UserError("a search needs Optuna; pip install 'foreword[search]'") from None
+
+
 @contextmanager
 def optuna_quiet() -> Iterator[None]:
-    """Keep Optuna from printing what the search says itself; raises UserError where it is missing.
+    """Keep Optuna from printing what the search says itself.
 
     Not all of what is used here is settled in Optuna, which it would warn of.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise UserError("a search needs Optuna; pip install 'foreword[search]'") from None
+    need_optuna()
+    import optuna
+
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     try:
@@ -85,7 +92,6 @@ def open_study(
     about: Mapping[str, Any],
     *,
     seed: int,
-    folds: int,
     resume: bool = False,
     join: bool = False,
 ) -> Study:
@@ -96,7 +102,7 @@ def open_study(
     Raises UserError for one that is there already, or is not, and for one of something else.
     """
     import optuna
-    from optuna.pruners import BasePruner, SuccessiveHalvingPruner, WilcoxonPruner
+    from optuna.pruners import SuccessiveHalvingPruner
     from optuna.samplers import TPESampler
     from optuna.trial import TrialState
 
@@ -112,13 +118,10 @@ def open_study(
     if join and name not in there:
         known = f"it has {', '.join(there)}" if there else "it has none"
         raise UserError(f"`study={name}`: there is no such study to join; {known}")
-    pruner: BasePruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
-    if folds > 1:
-        pruner = WilcoxonPruner()
     study = optuna.create_study(
         storage=storage,
         study_name=name,
-        pruner=pruner,
+        pruner=SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
         direction="maximize",
         load_if_exists=True,
     )

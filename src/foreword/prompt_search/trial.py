@@ -13,6 +13,7 @@ import torch
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
+from foreword.display.trials import REPEATED
 from foreword.errors import UserError
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.parts import Parts
@@ -211,14 +212,20 @@ class Trials:
 
         for number, (train, dev) in enumerate(self.parts.folds):
             report = _Judged(ignore if several else hear, self.deadline, self.passed)
-            prompt = self.tune(settings, train, dev, report)
+            try:
+                prompt = self.tune(settings, train, dev, report)
+            except _TimeUpError:
+                if first is None or best_of(trial.study) is not None:
+                    raise
+                trial.set_user_attr(REASON, f"{TIME_UP} after {number} of its folds")
+                break
             metric, value = dev_score(prompt)
             scores.append(value)
             if first is None:
                 first = prompt
                 trial.set_user_attr(METRIC, metric)
-            if several:
-                hear(number, value)
+            if several:  # by the mean so far: all trials have the same folds in the same order
+                hear(number + 1, mean(scores))
         assert first is not None
         return first, scores
 
@@ -226,7 +233,7 @@ class Trials:
         """Give a trial the outcome of an earlier one with the same settings."""
         from optuna import TrialPruned
 
-        trial.set_user_attr(REASON, f"the same as trial {same.number}")
+        trial.set_user_attr(REASON, f"{REPEATED}{same.number}")
         trial.set_user_attr(SECONDS, 0.0)
         for step, value in same.intermediate_values.items():
             trial.report(value, step)
