@@ -1,29 +1,49 @@
 #!/usr/bin/env bash
-# On a machine with a CUDA card: the correctness tests of serving, then its benchmarks in bfloat16 on random weights in the
-# shapes of 1B and 7B models, without a network. From the root of the repository, with the `dev` extra:
+# On a machine with a CUDA card, in at most ten minutes: the correctness tests of serving, then its benchmarks in bfloat16
+# on random weights in the shapes of 1B and 7B models, without a network. With the `dev` extra:
 #   bench/gpu.sh > table.txt
-# On a CPU, to see that it runs:  DEVICE=cpu DTYPE=float32 SHAPES=random-tiny bench/gpu.sh
-set -euo pipefail
+#   bench/gpu.sh --device cpu    # a tiny shape, to see that it runs
+# What fails does not stop the rest; the exit status is 1 then, as where the time was too short.
+set -uo pipefail
 cd "$(dirname "$0")/.."
-PYTHON=${PYTHON:-python} DEVICE=${DEVICE:-cuda} DTYPE=${DTYPE:-bfloat16}
-SHAPES=${SHAPES:-random-1b random-7b}
-AT_ONCE=${AT_ONCE:-1 8 32 128}
+device=cuda
+case "$*" in
+  "" | "--device cuda") ;;
+  "--device cpu") device=cpu ;;
+  *) echo "usage: bench/gpu.sh [--device cuda|cpu]" >&2; exit 2 ;;
+esac
+python=${PYTHON:-python} limit=${LIMIT:-600} failed=0
 export PYTHONPATH=src HF_HUB_OFFLINE=1
-many=(); for count in $AT_ONCE; do many+=(--at-once "$count"); done
-
-echo "== on $DEVICE: the engine beside the model alone, in float32, token for token"
-"$PYTHON" bench/serve.py agree --model random-tiny --device "$DEVICE" --dtype float32
-if [ "${TESTS:-1}" = 1 ]; then
-  echo "== tests of serving"
-  "$PYTHON" -m pytest -q -p no:cacheprovider tests/serve/test_serving.py tests/serve/test_prompt_memory.py
+if [ "$device" = cpu ]; then
+  shapes="random-tiny" at_once="--at-once 1 --at-once 4" requests=16 prompts=40 seconds=2
+else
+  shapes="random-1b random-7b" at_once="--at-once 1 --at-once 8 --at-once 32 --at-once 128" requests=128 prompts=1000 seconds=10
 fi
-for shape in $SHAPES; do
-  echo "== $shape, $DTYPE: memory, time to the first token, tokens a second"
-  "$PYTHON" bench/serve.py shapes --model "$shape" --device "$DEVICE" --dtype "$DTYPE" "${many[@]}" --json
-  echo "== $shape, $DTYPE: the engine, no prompt, the products alone"
-  "$PYTHON" bench/serve.py generate --model "$shape" --device "$DEVICE" --dtype "$DTYPE" \
-    --requests "${REQUESTS:-128}" --rounds 2 --adapters 0 --json
+
+section() { # what it is called, and the command, which gets the time that is left
+  echo "== $1 (at $SECONDS s)"
+  local left=$((limit - SECONDS))
+  if [ "$left" -le 0 ]; then
+    echo "no time is left"
+    failed=1
+    return
+  fi
+  timeout "$left" "$python" "${@:2}" || { echo "failed: exit status $?"; failed=1; }
+}
+serve() { # a benchmark on a shape in bfloat16
+  section "$2, bfloat16, $device: $1" bench/serve.py "$1" --model "$2" --device "$device" --dtype bfloat16 --json "${@:3}"
+}
+
+section "random-tiny, float32, $device: agree" bench/serve.py agree --device "$device" --dtype float32 --json
+section "tests of serving" -m pytest -q -p no:cacheprovider tests/serve
+for shape in $shapes; do
+  # shellcheck disable=SC2086
+  serve shapes "$shape" $at_once
+  serve generate "$shape" --requests "$requests" --rounds 2 --adapters 0
 done
-first=${SHAPES%% *}
-echo "== $first, $DTYPE: a thousand prompts"
-"$PYTHON" bench/serve.py thousand --model "$first" --device "$DEVICE" --dtype "$DTYPE" --prompts "${PROMPTS:-1000}" --json
+first=${shapes%% *}
+serve continuous "$first" --most "$requests" --rounds 2 --limit 60
+serve thousand "$first" --prompts "$prompts"
+serve classify "$first" --seconds "$seconds"
+echo "== done in $SECONDS s"
+exit "$failed"

@@ -25,7 +25,8 @@ class Theirs:
     """A model of transformers with its continuous batching, warm and waiting."""
 
     def __init__(self, backbone: Backbone, implementation: str, limit: float) -> None:
-        own: Any = opened(backbone.name).model
+        dtype, device = str(backbone.dtype).removeprefix("torch."), backbone.device.type
+        own: Any = opened(backbone.name, dtype=dtype, device=device).model
         own.set_attn_implementation(implementation)
         self.limit, self.finished, self.tokens = limit, 0, 0
         settings = GenerationConfig(  # type: ignore[no-untyped-call]
@@ -57,7 +58,7 @@ class Theirs:
 
 def continuous(
     *,
-    model: Annotated[str, Parameter(help="a name or a folder")] = "smollm2",
+    model: Annotated[str, Parameter(help="a name, a folder or a random shape")] = "smollm2",
     in_flight: Annotated[int, Parameter(help="requests at once, on both sides")] = 16,
     most: Annotated[int, Parameter(help="requests at once, for the engine alone; 0: none")] = 128,
     new: Annotated[int, Parameter(help="tokens that each writes")] = 32,
@@ -67,12 +68,14 @@ def continuous(
     limit: Annotated[float, Parameter(help="seconds that transformers has for a round")] = 300.0,
     threads: Annotated[int, Parameter(help="of the CPU")] = 2,
     clock: Annotated[Clock, Parameter(help="what is counted")] = "wall",
+    device: Annotated[str, Parameter(help="auto, cpu or cuda")] = "auto",
+    dtype: Annotated[str, Parameter(help="of the weights")] = "auto",
     seed: int = 0,
     as_json: Annotated[bool, Parameter(name="--json", negative="", help="on stdout")] = False,
 ) -> None:
     """Time the engine beside transformers' continuous batching."""
     torch.set_num_threads(threads)
-    backbone = opened(model)
+    backbone = opened(model, dtype=dtype, device=device)
     few = draw(backbone, prompts, in_flight, new, seed)
     many = draw(backbone, prompts, most, new, seed) if most else None
     timed, come = Timed(clock), []
