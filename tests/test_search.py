@@ -108,6 +108,29 @@ def test_a_trial_that_cannot_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch) -
         found(trials=None, minutes=0.5)
 
 
+def test_the_last_trial_is_stopped_and_the_best_of_it_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    for module in (of_trial, foreword.prompt_search.budget, foreword.prompt_search.search):
+        monkeypatch.setattr(module, "time", clock)
+    before = of_trial._Judged.step
+
+    def step(self: Any, number: int, values: Any) -> None:
+        now[0] += 1
+        before(self, number, values)
+
+    monkeypatch.setattr(of_trial._Judged, "step", step)
+    made = found(trials=None, minutes=7.5 / 60, rate=3e-2)  # an epoch has 4 steps, a trial 8
+    assert [(each.state, each.reason) for each in made.trials] == [("complete", "the time was up")]
+    assert made.best.score == made.prompt.scores["dev"]["accuracy"]
+    few = found(trials=None, minutes=4.5 / 60, dev=None, epochs=1, train=rows(30), rate=3e-2)
+    assert few.about["rows"]["folds"] == 3
+    (only,) = few.trials  # the first fold has 2 steps, and the time is up in the third
+    assert (only.state, only.reason) == ("complete", "the time was up")
+
+
 def test_ctrl_c_keeps_all_that_is_done_and_the_same_study_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

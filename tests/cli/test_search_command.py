@@ -62,6 +62,18 @@ def test_json_is_what_the_file_holds(ask: Cli, world: World, tmp_path: Path) -> 
     assert kept["rows"]["held"] == 12
 
 
+def test_a_run_file_fixes_settings_and_flags_win(ask: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("method: soft\npreset: fast\nlength: 3\nbatch-size: 4\n")
+    given = ("--config", str(file), "--methods", "head,soft", "--batch-size", "12,8")
+    answer = ask(*given, "--trials", "1", "--epochs", "2", "--json")
+    assert answer.status == 0, answer.err
+    space = answer.json["space"]
+    assert space["methods"]["soft"]["length"] == [3]
+    assert space["methods"].keys() == {"head", "soft"}  # of the flag
+    assert space["shared"] == {"epochs": [2], "batch_size": [12, 8]}
+
+
 def test_ctrl_c_says_how_to_go_on(ask: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
 

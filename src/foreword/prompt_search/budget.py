@@ -18,6 +18,7 @@ from foreword.training.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.trial import FrozenTrial
 
 HOPELESS = 5
 """Trials that fail, while none succeeds, before a search gives up."""
@@ -35,33 +36,37 @@ def run_trials(
     study: Study, runner: Trials, space: Space, trials: int | None, report: Reporter
 ) -> Interrupted | KeyboardInterrupt | None:
     """Run trials until the time, the trials or the settings are used up, or the user stops it."""
+    try:
+        _trials(study, runner, space, trials, report)
+    except (Interrupted, KeyboardInterrupt) as error:
+        return error
+    return None
+
+
+def _trials(
+    study: Study, runner: Trials, space: Space, trials: int | None, report: Reporter
+) -> None:
     caught = (UserError, MemoryError, torch.OutOfMemoryError)
     repeated = failed = 0
+    mine: list[FrozenTrial] = []
     while trials is None or count_begun(study) < trials:
         left = runner.deadline - time.monotonic()
         if left <= 0 or (runner.fastest is not None and left < runner.fastest):
-            break
-        before = count_begun(study)
-        try:
-            study.optimize(runner.run, n_trials=1, catch=caught)
-        except (Interrupted, KeyboardInterrupt) as error:
-            return error
-        mine = [each for each in study.trials if each.number >= before]
-        last = next((t for t in reversed(mine) if t.state.is_finished()), None)
-        if last is None:
-            continue
-        tried = Tried.of(last)
-        again = bool(tried.reason and tried.reason.startswith(REPEATED))
+            return
+        study.optimize(
+            runner.run, n_trials=1, catch=caught, callbacks=[lambda _, trial: mine.append(trial)]
+        )
+        tried = Tried.of(mine.pop())
+        again = (tried.reason or "").startswith(REPEATED)
         repeated = repeated + 1 if again else 0
         if not again:
             report.line(_line(tried, study, runner.deadline))
-        failed = failed + 1 if tried.state == "failed" else failed
+        failed += tried.state == "failed"
         if best_of(study) is None and failed >= HOPELESS:
             raise UserError(f"{failed} trials failed and none succeeded: {tried.reason}")
         if repeated >= EXHAUSTED or not space.is_open:
             report.line("all settings of the space were tried")
-            break
-    return None
+            return
 
 
 def _line(tried: Tried, study: Study, deadline: float) -> str:
@@ -70,7 +75,7 @@ def _line(tried: Tried, study: Study, deadline: float) -> str:
     if tried.settings:
         said += f", {in_one_line(tried.settings)}"
     if tried.state == "complete" and tried.score is not None:
-        said += f": {tried.score:.2f}"
+        said += f": {tried.score:.2f}" + (f" ({tried.reason})" if tried.reason else "")
     else:
         said += f": {tried.state}, {tried.reason}"
     best = best_of(study)

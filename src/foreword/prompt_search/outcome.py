@@ -58,9 +58,7 @@ def conclude(
         if stopped is not None and runner.kept is None:
             raise stopped
         if stopped is None:
-            report.line(
-                f"trial {best.number} ran elsewhere: its prompt is tuned again, to the same"
-            )
+            report.line(f"trial {best.number} ran elsewhere: its prompt is tuned again")
     prompt = runner.kept[1] if stopped and runner.kept else runner.prompt_of(best)
     held = None
     if stopped is None:

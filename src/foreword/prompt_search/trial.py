@@ -20,7 +20,7 @@ from foreword.prompt_search.parts import Parts
 from foreword.prompt_search.space import Space
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Task
-from foreword.training.interrupt import Interrupted
+from foreword.training.interrupt import Enough, Interrupted
 from foreword.training.settings import Training
 from foreword.training.step import NotFiniteError
 from foreword.training.tune import tune_prompt
@@ -72,18 +72,18 @@ class Tried:
         )
 
 
-class _TimeUpError(Exception):
-    """The search has no time left."""
-
-
 class _Judged(Reporter):
-    """Hears a run: its dev scores go to the study, which may prune it; time ends it."""
+    """Hears a run: its dev scores go to the study, which may prune it; time ends it.
+
+    ``over`` says that the time was up before the run was.
+    """
 
     def __init__(
         self, hear: Callable[[int, float], None], deadline: float, passed: Callable[[], None]
     ) -> None:
         self.hear, self.deadline, self.passed = hear, deadline, passed
         self.evaluations = 0
+        self.over = False
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -107,8 +107,9 @@ class _Judged(Reporter):
 
     def _look(self) -> None:
         self.passed()
-        if time.monotonic() > self.deadline:
-            raise _TimeUpError
+        if not self.over and time.monotonic() > self.deadline:
+            self.over = True  # what is left is to score what was learned
+            raise Enough
 
 
 class Trials:
@@ -153,7 +154,7 @@ class Trials:
         except NotFiniteError:
             trial.set_user_attr(REASON, "its loss was no longer finite")
             raise TrialPruned from None
-        except _TimeUpError:
+        except Enough:
             trial.set_user_attr(REASON, TIME_UP)
             raise TrialPruned from None
         except (UserError, MemoryError, torch.OutOfMemoryError) as error:
@@ -167,7 +168,8 @@ class Trials:
         finally:
             trial.set_user_attr(SECONDS, round(time.monotonic() - began, 2))
         took = time.monotonic() - began
-        self.fastest = took if self.fastest is None else min(self.fastest, took)
+        if REASON not in trial.user_attrs:
+            self.fastest = took if self.fastest is None else min(self.fastest, took)
         score, best = mean(scores), best_of(trial.study)
         if best is None or best.value is None or score > best.value:
             self.kept = (trial.number, first)
@@ -212,20 +214,24 @@ class Trials:
 
         for number, (train, dev) in enumerate(self.parts.folds):
             report = _Judged(ignore if several else hear, self.deadline, self.passed)
-            try:
-                prompt = self.tune(settings, train, dev, report)
-            except _TimeUpError:
-                if first is None or best_of(trial.study) is not None:
-                    raise
-                trial.set_user_attr(REASON, f"{TIME_UP} after {number} of its folds")
-                break
+            prompt = self.tune(settings, train, dev, report)
+            if report.over:
+                trial.set_user_attr(REASON, TIME_UP)
+                if several and best_of(trial.study) is not None:
+                    raise TrialPruned
+                if first is not None:
+                    break
             metric, value = dev_score(prompt)
             scores.append(value)
             if first is None:
                 first = prompt
                 trial.set_user_attr(METRIC, metric)
-            if several:  # by the mean so far: all trials have the same folds in the same order
+            if (
+                several and not report.over
+            ):  # by the mean so far: all trials have the same folds in the same order
                 hear(number + 1, mean(scores))
+            if report.over:
+                break
         assert first is not None
         return first, scores
 
@@ -260,7 +266,5 @@ def _earlier(study: Study, number: int, settings: Mapping[str, Any]) -> FrozenTr
 
 def best_of(study: Study) -> FrozenTrial | None:
     """Return the first of the trials with the best score, None where none is complete."""
-    try:
-        return study.best_trial
-    except ValueError:
-        return None
+    ended = [each for each in study.get_trials(deepcopy=False) if each.state.name == "COMPLETE"]
+    return max(ended, key=lambda each: (each.value or 0.0, -each.number), default=None)

@@ -17,6 +17,10 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
         self.signal = signal.SIGINT if number is None else number
 
 
+class Enough(Exception):  # noqa: N818 (it is no error)
+    """What a reporter raises to end a run early, as ``patience`` does: its best state is kept."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends what Ctrl-C ends."""
 

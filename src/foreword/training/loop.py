@@ -13,7 +13,7 @@ from foreword.reporter import Reporter
 from foreword.tasks.objective import Objective
 from foreword.training.dev_score import dev_scores
 from foreword.training.examples import Examples
-from foreword.training.interrupt import Interrupted, interruptible
+from foreword.training.interrupt import Enough, Interrupted, Stop, interruptible
 from foreword.training.run_state import Order, RunState
 from foreword.training.settings import Training
 from foreword.training.step import Learner, NotFiniteError
@@ -121,9 +121,11 @@ class Loop:
     def go(self, report: Reporter) -> None:
         """Take all steps that are left, and set the best parameters.
 
+        Steps end early where a reporter raises Enough, and there is a state to keep.
+
         Raises Interrupted after Ctrl-C or SIGTERM, when all is saved.
         """
-        patience, progress = self.training.patience, self.state.progress
+        progress = self.state.progress
         with ExitStack() as stack:
             stack.callback(self.close)
             if self.training.checkpointing:
@@ -131,24 +133,30 @@ class Loop:
             elif self.compiles():
                 self.backbone.compiling(True)
             stop = stack.enter_context(interruptible())
-            if progress.best_score is None:
-                self.score(report)
-            while progress.step < self.steps:
-                if patience is not None and progress.worse >= patience:
-                    break
-                values = self.step()
-                report.step(progress.step, values)
-                if progress.step % self.per_epoch == 0:
-                    self.score(report)
-                elif self.state.is_due(SAVE_EVERY):
-                    self.state.save()
-                if self.world.any(stop.signal is not None):
-                    self.state.save()
-                    self.world.wait()  # a launcher stops all when one has left
-                    raise Interrupted(
-                        f"stopped at step {progress.step} of {self.steps}", stop.signal
-                    )
+            try:
+                self._steps(stop, report)
+            except Enough:
+                if progress.best_score is None:
+                    raise
             self.finish(report)
+
+    def _steps(self, stop: Stop, report: Reporter) -> None:
+        patience, progress = self.training.patience, self.state.progress
+        if progress.best_score is None:
+            self.score(report)
+        while progress.step < self.steps:
+            if patience is not None and progress.worse >= patience:
+                break
+            values = self.step()
+            report.step(progress.step, values)
+            if progress.step % self.per_epoch == 0:
+                self.score(report)
+            elif self.state.is_due(SAVE_EVERY):
+                self.state.save()
+            if self.world.any(stop.signal is not None):
+                self.state.save()
+                self.world.wait()  # a launcher stops all when one has left
+                raise Interrupted(f"stopped at step {progress.step} of {self.steps}", stop.signal)
 
     def close(self) -> None:
         """Leave the model as it was, and free the stored states."""
