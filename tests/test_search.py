@@ -141,7 +141,7 @@ def test_ctrl_c_keeps_all_that_is_done_and_the_same_study_goes_on(
     out = tmp_path / "p.safetensors"
     with monkeypatch.context() as patched:
         counted(patched, stop)
-        with pytest.raises(Interrupted, match=r"stopped after \d trials; the best so far is in"):
+        with pytest.raises(Interrupted, match=r"stopped after 2 trials; the best so far is in"):
             found(out=out, trials=5)
     first = json.loads(out.with_suffix(".search.json").read_text())
     assert [each["state"] for each in first["trials"]][2] == "failed"
@@ -260,8 +260,14 @@ def test_a_storage_that_is_another_file_and_a_study_that_is_not_there(tmp_path: 
     other.write_bytes(b"\xff\xfe\x00 nothing")
     with pytest.raises(UserError, match=r"x.bin`: is another file"):
         open_storage(other)
-    with pytest.raises(UserError, match=r"`study=s`: there is no such study to join; it has none"):
+    with pytest.raises(
+        UserError, match=r"s.jsonl`: there is no such file, and so no study to join"
+    ):
         found(storage=tmp_path / "s.jsonl", study="s", join=True)
+    assert not (tmp_path / "s.jsonl").exists()
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    with pytest.raises(UserError, match=r"`study=s`: there is no such study to join; it has none"):
+        found(storage=url, study="s", join=True)
 
 
 def test_without_optuna_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

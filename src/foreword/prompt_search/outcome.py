@@ -80,7 +80,7 @@ def conclude(
         plain_values = json.dumps(found.to_dict(), indent=1, default=str) + "\n"
         write_whole(result_path(target), plain_values.encode())
     if stopped is not None:
-        ended = sum(each.state == "complete" for each in found.trials)
+        ended = sum(each.state in ("complete", "pruned") for each in found.trials)
         written = "" if target is None else f"; the best so far is in {target}"
         raise Interrupted(
             f"stopped after {ended} trials{written}", getattr(stopped, "signal", None)

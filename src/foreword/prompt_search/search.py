@@ -151,7 +151,7 @@ def search_prompts(
         check_place(target)
     with optuna_quiet():
         where = storage if storage is not None or target is None else study_path(target)
-        kept = open_storage(where)
+        kept = open_storage(where, join=join)
         task = task.complete(train, backbone)
         bound = task.bind(backbone)
         for rows in (train, dev or (), test or ()):

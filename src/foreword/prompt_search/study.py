@@ -53,7 +53,7 @@ def optuna_quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def open_storage(where: str | Path | None) -> BaseStorage:
+def open_storage(where: str | Path | None, *, join: bool = False) -> BaseStorage:
     """Open a storage: a database by its URL, a journal file by its path, or one in memory (None).
 
     Raises UserError for what cannot be reached or is something else.
@@ -71,6 +71,8 @@ def open_storage(where: str | Path | None) -> BaseStorage:
                 name, options, heartbeat_interval=HEARTBEAT, grace_period=6 * HEARTBEAT
             )
         path = check_place(Path(name))
+        if join and not path.exists():
+            raise UserError(f"`storage={name}`: there is no such file, and so no study to join")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.read_bytes()[:1] not in (b"", b"{"):
             raise UserError(f"`storage={name}`: is another file than the journal of a study")
