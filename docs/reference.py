@@ -22,8 +22,8 @@ GROUPS = {
     "Tune and use": "tune load Prompt evaluate Evaluation Answered compare Comparison Entry "
     "load_prompt Ensemble search Searched",
     "Rows": "as_rows read_rows check Checked Problem Row BadRows Data",
-    "More from a prompt": "report_on Report explain Explanation compress augment Augmented "
-    "multitask average concatenate fit similarity to_peft from_peft",
+    "More from a prompt": "report_on Report explain Explanation prune Pruned compress "
+    "augment Augmented multitask average concatenate fit similarity to_peft from_peft",
     "Tasks": "Classify Multilabel Relate Tag Score Generate Translate Summarize Answer Chat Rank",
     "Methods": "Auto Prefix Soft PTuning Deep Context Cartridge Attempt Adapter Lora IA3 Head Full "
     "Several FromFile ZeroShot Demonstrations Probe",

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from foreword.evaluation.runs import ZeroShot as ZeroShot
     from foreword.explanation.explain import explain as explain
     from foreword.explanation.explanation import Explanation as Explanation
+    from foreword.explanation.prune import Pruned as Pruned
+    from foreword.explanation.prune import prune as prune
     from foreword.export.peft import from_peft as from_peft
     from foreword.export.peft import to_peft as to_peft
     from foreword.injection import Injection as Injection
@@ -146,6 +148,7 @@ _HOMES = {
     "Probe": "evaluation.runs",
     "Problem": "data.problems",
     "Prompt": "prompt.prompt",
+    "Pruned": "explanation.prune",
     "Rank": "tasks.rank",
     "Relate": "tasks.relate",
     "Report": "report.report",
@@ -185,6 +188,7 @@ _HOMES = {
     "multitask": "multitask_learning.multitask",
     "preset": "training.presets",
     "pretrain": "recurrent.pretrain",
+    "prune": "explanation.prune",
     "read_rows": "data.read",
     "register": "training.register",
     "report_on": "report.report",

@@ -42,6 +42,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Prompt files": {
         "info": ("info:info", "Show what a prompt file holds."),
         "explain": ("explain:explain", "Say what a prompt has learned, and why it answers so."),
+        "prune": ("prune:prune", "Drop what a prompt can spare, and keep it in fewer bytes."),
         "labels": ("labels:labels", "Show a prompt's labels, add one, take one away."),
         "labels add": ("labels:add", "Add a label to a prompt without training."),
         "labels remove": ("labels:remove", "Take a label away from a prompt."),

@@ -54,13 +54,9 @@ def explain(
     for part in parts:
         if part not in PARTS:
             raise UserError(f"no part of an explanation is called '{part}'; {nearest(part, PARTS)}")
-    if not isinstance(prompt, Prompt):
-        raise UserError(
-            f"`prompt` is of type {type(prompt).__name__}; give what tune or Prompt.load gives, of "
-            "an ensemble one of the prompts that it was made of"
-        )
+    check_one_prompt(prompt)
     bound, injection = prompt.bound, prompt.injection
-    chosen = [] if data is None else _rows(prompt, data, rows, seed, report)
+    chosen = [] if data is None else rows_to_explain(prompt, data, rows, seed, report)
     one = rows_of([text], bound, "the text")[0] if text is not None else next(iter(chosen), None)
     found = Explanation(
         method=str(prompt.method.get("name", "?")),
@@ -108,7 +104,18 @@ def explain(
     return replace(found, left_out=left_out)
 
 
-def _rows(prompt: Prompt, data: Rows, most: int, seed: int, report: Reporter) -> list[Row]:
+def check_one_prompt(prompt: object) -> None:
+    """Raise UserError for anything but one prompt."""
+    if not isinstance(prompt, Prompt):
+        raise UserError(
+            f"`prompt` is of type {type(prompt).__name__}; give what tune or Prompt.load gives, of "
+            "an ensemble one of the prompts that it was made of"
+        )
+
+
+def rows_to_explain(
+    prompt: Prompt, data: Rows, most: int, seed: int, report: Reporter
+) -> list[Row]:
     """Return the rows that are used; raises UserError where there are none, or of another task."""
     if most < 1:
         raise UserError(f"`rows={most}`: give at least 1")

@@ -22,6 +22,7 @@ from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.prompt.checks import Array, check_fields, check_keys, check_values
 from foreword.prompt.schema import KEY, LARGE
+from foreword.prompt.storage import unpack
 from foreword.prompt.texts import texts_in
 from foreword.tasks.registry import TASKS
 
@@ -148,7 +149,7 @@ def _of_several(where: str, meta: Mapping[str, Any], arrays: Mapping[str, Array]
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Read metadata and tensors, refusing what safetensors would only hint at."""
+    """Read metadata, and tensors as float32, refusing what safetensors would only hint at."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -187,4 +188,4 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         raise UserError(f"{path}: its metadata is not JSON ({error})") from None
     if not isinstance(meta, dict):
         raise UserError(f"{path}: its metadata is not a JSON object")
-    return meta, tensors
+    return meta, unpack(str(path), tensors)

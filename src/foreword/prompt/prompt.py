@@ -26,6 +26,7 @@ from foreword.prompt.abstain import least_of
 from foreword.prompt.labels import add_label, remove_label
 from foreword.prompt.predict import predict
 from foreword.prompt.schema import SCHEMA
+from foreword.prompt.storage import Store
 from foreword.prompt.tensors import check_fit, opened, write_tensors
 from foreword.prompt.texts import without_texts
 from foreword.reporter import Reporter
@@ -207,6 +208,10 @@ class Prompt:
         # By its name, as methods and tasks are: that room is above this one.
         return import_module("foreword.explanation.explain").explain(self, data, **settings)
 
+    def prune(self, data: Rows, **settings: Any) -> Any:
+        """Drop the tokens and layers that its score on rows can spare: ``foreword.prune`` of it."""
+        return import_module("foreword.explanation.prune").prune(self, data, **settings)
+
     def __repr__(self) -> str:
         method = self.method.get("name", "?")
         return (
@@ -235,9 +240,13 @@ class Prompt:
 
     # Saving ------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> Path:
-        """Write the file, whole or not at all; raises UserError where that cannot be done."""
-        return write_tensors(Path(path), self.metadata(), self.tensors())
+    def save(self, path: str | Path, *, store: Store = "float32") -> Path:
+        """Write the file, whole or not at all; raises UserError where that cannot be done.
+
+        ``store`` "float16" takes half of the bytes, and "int8" a good quarter: whole numbers with a
+        scale for each vector. It is read again as float32, and answers nearly the same.
+        """
+        return write_tensors(Path(path), self.metadata(), self.tensors(), store)
 
     def without_texts(self) -> Prompt:
         """Return the prompt without the texts of rows that its file would hold, to give it away.

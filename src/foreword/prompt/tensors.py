@@ -18,6 +18,7 @@ from foreword.files import write_whole
 from foreword.injection import Injection
 from foreword.prompt.file import PromptFile, read_prompt
 from foreword.prompt.schema import KEY
+from foreword.prompt.storage import Store, pack, unpack
 
 
 def opened(path: Path) -> tuple[Mapping[str, Any], Injection]:
@@ -31,11 +32,20 @@ def injection_of(file: PromptFile) -> Injection:
     return file.injection.map(torch.tensor)
 
 
-def write_tensors(path: Path, meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
-    """Write tensors as float32, and metadata as JSON, in one safetensors file."""
-    kept = {n: t.detach().to("cpu", torch.float32).contiguous() for n, t in tensors.items()}
+def write_tensors(
+    path: Path, meta: Mapping[str, Any], tensors: Mapping[str, Tensor], store: Store = "float32"
+) -> Path:
+    """Write tensors (``storage.py``), and metadata as JSON, in one safetensors file."""
     text = json.dumps(meta, ensure_ascii=False, sort_keys=True)
-    return write_whole(path, save(kept, metadata={KEY: text}))
+    return write_whole(path, save(pack(tensors, store), metadata={KEY: text}))
+
+
+def as_stored(injection: Injection, store: Store) -> Injection:
+    """Return an injection as it is read again from a file that keeps its numbers so."""
+    packed = pack(dict(injection.tensors()), store)
+    arrays = unpack("the prompt", {name: tensor.numpy() for name, tensor in packed.items()})
+    read = {name: torch.tensor(array) for name, array in arrays.items()}
+    return Injection.from_tensors(read, injection.settings())
 
 
 def check_fit(where: str, injection: Injection, backbone: Backbone) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from foreword.data.row import Row
 from foreword.data.sample import first
+from foreword.evaluation.request_time import time_in_turn
 from foreword.injection import NOTHING, Injection
 from foreword.report.left_out import LeftOut
 from foreword.report.perplexity import Perplexity, measure_perplexity, plain_texts, questions
@@ -51,7 +51,7 @@ def measure_cost(subject: Subject, others: Mapping[str, Sequence[Row]]) -> Cost:
     lengths = [len(bound.backbone.text.ids(bound.text_of(row))) for row in subject.rows]
     frozen = bound.zero_shot()
     with subject.report.bar("time of a request", 2 * len(rows)) as progress:
-        tuned, bare = _in_turn(
+        tuned, bare = time_in_turn(
             [
                 lambda row: bound.predict([row], injection),
                 lambda row: frozen.predict([row], NOTHING),
@@ -76,22 +76,6 @@ def positions(injection: Injection) -> int:
     tokens = 0 if injection.embeds is None else len(injection.embeds)
     held = max((kv.keys.shape[1] for kv in injection.kv.values()), default=0)
     return max(injection.positions, held) + tokens
-
-
-def _in_turn(
-    calls: Sequence[Callable[[Row], object]], rows: Sequence[Row], progress: Callable[[int], None]
-) -> list[float]:
-    """Return the median time of each call, in milliseconds; each is made on each row in turn."""
-    for call in calls:
-        call(rows[0])  # what is made once, is made now
-    times: list[list[float]] = [[] for _ in calls]
-    for row in rows:
-        for call, own in zip(calls, times, strict=True):
-            began = time.perf_counter()
-            call(row)
-            own.append(1000 * (time.perf_counter() - began))
-            progress(1)
-    return [statistics.median(own) for own in times]
 
 
 def _perplexities(

@@ -1,0 +1,26 @@
+"""``foreword prune``: what it writes, says and refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from conftest import Answer, World
+
+Cli = Callable[..., Answer]
+
+
+def test_a_prompt_is_pruned_and_kept_in_fewer_bytes(world: World, cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "q.safetensors"
+    asked = ("prune", world.path("p.safetensors"), "--data", world.path("dev.jsonl"), "--out", out)
+    answer = cli(*asked, "--drop", "nothing", "--store", "float16")
+    assert answer.status == 0, answer.err
+    assert "nothing dropped" in answer.out
+    assert max(map(len, answer.out.splitlines()[1:])) <= 80
+    found = cli(*asked, "--rows", "4", "--tolerance", "100", "--json").json
+    assert found["dropped"]["tokens"]
+    assert found["file_bytes"]["after"] == out.stat().st_size < found["file_bytes"]["before"]
+    assert cli("predict", out, "it was a good film").status == 0
+    answer = cli(*asked, "--store", "int4")
+    assert answer.status == 2
+    assert "int4" in answer.err
