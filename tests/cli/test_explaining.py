@@ -69,3 +69,27 @@ def test_another_model_and_nothing_to_explain_by_are_refused(world: World, cli: 
     )
     assert other.status == 2
     assert "was tuned on" in other.err
+
+
+def test_the_best_text_is_kept_in_a_prompt_file(world: World, cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "q.safetensors"
+    data = ("--data", world.path("dev.jsonl"), "--rows", "6")
+    answer = cli("explain", world.path("p.safetensors"), *data, "--save-text", out, "--json")
+    assert answer.status == 0, answer.err
+    texts = answer.json["words"]["texts"]
+    faithful = [t for t in texts if t["kind"] != "nearest" and (t["gain"] or 0) > 0]
+    if faithful:
+        assert answer.json["saved"] == min(faithful, key=lambda t: t["loss"])["text"]
+        assert cli("info", out, "--json").json["data"]["text"] == answer.json["saved"]
+        assert cli("predict", out, "it was a good film").status == 0
+    else:
+        assert answer.json["saved"] is None
+        assert "is not written" in answer.err
+        assert not out.exists()
+
+
+def test_a_text_is_chosen_by_rows(world: World, cli: Cli, tmp_path: Path) -> None:
+    asked = ("--text", "it was", "--save-text", tmp_path / "q.safetensors")
+    answer = cli("explain", world.path("p.safetensors"), *asked)
+    assert answer.status == 2
+    assert "--save-text needs rows to choose the text by; give --data" in answer.err

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -16,11 +17,17 @@ from foreword.cli.common import (
     on_backbone,
 )
 from foreword.cli.completion import File
+from foreword.cli.panels import OUTPUT
 from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
 from foreword.data.folder import DEV
 from foreword.display import console
 from foreword.errors import UserError
+from foreword.files import file_to_write
+
+if TYPE_CHECKING:
+    from foreword.explanation.explanation import Explanation
+    from foreword.prompt.prompt import Prompt
 
 
 def explain(
@@ -29,6 +36,10 @@ def explain(
     data: Annotated[File | None, Parameter(help="rows with their answers")] = None,
     text: Annotated[str | None, Parameter(help="an input to explain; else the first row")] = None,
     rows: Annotated[int, Parameter(help="the most rows, after shuffling with the seed")] = 64,
+    save_text: Annotated[
+        Path | None,
+        Parameter(help="a prompt file to write, with the best text in it", group=OUTPUT),
+    ] = None,
     reading: Read = USUAL,
     seed: Annotated[int, Parameter(help="decides the rows and what is sampled")] = 0,
     model: Model = None,
@@ -44,14 +55,19 @@ def explain(
 
     if data is None and text is None:
         raise UserError("nothing to explain it by; give --data, --text or both")
+    if save_text is not None:
+        if data is None:
+            raise UserError("--save-text needs rows to choose the text by; give --data")
+        file_to_write(save_text)
     loaded = Prompt.load(prompt)
     chosen = None
     if data is not None:
         chosen = reading.rows(data, DEV, fields=fields_of(loaded.task))
     tuned = on_backbone(loaded, prompt, model, loading, force=force)
     found = do(tuned, chosen, text=text, rows=rows, seed=seed, report=CommandTerminal())
+    saved = None if save_text is None else _save(tuned, found, save_text)
     if as_json:
-        console.emit(found.to_dict())
+        console.emit(found.to_dict() if save_text is None else {**found.to_dict(), "saved": saved})
         return
     console.line(f"{prompt}: {found.method} for {found.task} on {found.model}")
     screen = console.out()
@@ -62,3 +78,17 @@ def explain(
         screen.print("\nLeft out")
     for part, why in found.left_out.items():
         screen.print(f"{part}: {why}")
+    if saved is not None:
+        screen.print(f"\n{save_text}: the prompt, with this text to stand in its place:")
+        console.line(saved)
+
+
+def _save(prompt: Prompt, found: Explanation, path: Path) -> str | None:
+    """Write the prompt with its best description, and return that; None where there is none."""
+    best = None if found.words is None else found.words.best
+    if best is None:
+        why = found.left_out.get("words", "no text scores better than none")
+        console.say(f"{path} is not written: {why}")
+        return None
+    prompt.with_text(best.text).save(path)
+    return best.text

@@ -192,6 +192,16 @@ class Prompt:
         made = replace(self, data={**self.data, "min_probability": checked})
         return made.bound_as(self.bound)
 
+    def with_text(self, text: str) -> Prompt:
+        """Return the prompt with a text that may stand in its place, on any model: a hard prompt.
+
+        It is kept in ``data["text"]``; the prompt answers as before.
+        """
+        if not text.strip():
+            raise UserError("`text` is empty; give a text that may stand in the prompt's place")
+        made = replace(self, data={**self.data, "text": text})
+        return made.bound_as(self.bound)
+
     def report(self, data: Rows, **settings: Any) -> Any:
         """Look at the prompt on rows with their answers, and return a page: :class:`Report`.
 
