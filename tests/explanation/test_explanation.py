@@ -58,6 +58,8 @@ def test_the_best_description_is_faithful_and_recovers_something() -> None:
     )
     assert Descriptions("accuracy", 8, WHOLE, BARE, texts).best == texts[1]
     assert Descriptions("accuracy", 8, WHOLE, BARE, texts[::2]).best is None
+    as_good = described("control", 0.5, 75.0)
+    assert Descriptions("accuracy", 8, WHOLE, BARE, (*texts, as_good)).best is None
 
 
 def test_markup_in_a_text_is_shown_in_a_notebook_and_not_run() -> None:

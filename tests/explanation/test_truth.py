@@ -112,13 +112,14 @@ def test_words_that_do_what_the_prompt_does_recover_its_gain() -> None:
     words = explain(prompt(soft(place=0, name="bad")), rows, parts=["words"], report=SILENT).words
     assert words is not None
     assert words.prompt.score == 100
-    assert words.texts[-1].kind == "nearest"
-    assert words.texts[-1].text == "bad the the the"
+    assert [each.kind for each in words.texts[-3:]] == ["nearest", "control", "control"]
+    assert words.texts[-3].text == "bad the the the"
     assert words.best is not None
     assert "bad" in words.best.text.split()
     assert words.best.gain is not None
     assert words.best.gain == pytest.approx(1, abs=0.01)
-    assert words.texts[-1].gain == pytest.approx(1, abs=0.01)  # the very words
+    assert words.texts[-3].gain == pytest.approx(1, abs=0.01)  # the very words
+    assert words.texts[-1].gain == pytest.approx(0, abs=0.01)  # of words that say neither
 
 
 def test_what_cannot_be_shown_is_left_out_with_the_reason() -> None:

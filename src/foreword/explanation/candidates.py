@@ -1,4 +1,4 @@
-"""Texts that may say what a prompt does: what the model says of it, and the nearest tokens."""
+"""Texts that may say what a prompt does, by asking and by the nearest tokens; and controls."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ QUESTIONS = ("\nIn other words, the task is to", "\nTo sum up, for each text you
 
 FRAMED = (". In other words, please", ". That means, you should")
 """What it goes on from behind virtual tokens in a template, after the template's text so far."""
+
+CONTROLS = ("The library opens at nine in the morning.", "A tree stood beside the long road.")
+"""Lines that say nothing of any task."""
 
 WRITTEN = 16
 """The most tokens of a text that the model writes."""
@@ -85,6 +88,12 @@ def _framed(bound: Bound) -> list[int]:
         elif isinstance(part, str):
             ids += bound.backbone.text.ids(part)
     return ids
+
+
+def controls() -> Iterator[Candidate]:
+    """Yield lines whose share of the gain is that of any text at all."""
+    for text in CONTROLS:
+        yield Candidate(text, "control", "says nothing of any task")
 
 
 def nearest(backbone: Backbone, injection: Injection) -> Candidate:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.explanation.candidates import Candidate, asked, nearest
+from foreword.explanation.candidates import Candidate, asked, controls, nearest
 from foreword.explanation.explanation import UNFAITHFUL, Description, Descriptions, Measured
 from foreword.explanation.inspect_states import inspect
 from foreword.explanation.judge import Judge
@@ -58,7 +58,7 @@ def describe(
     gather("asked", lambda: asked(bound, injection, samples, seed))
     gather("searched", search)
     gather("nearest", lambda: [nearest(backbone, injection)])
-    found = _each_once(found)
+    found = _each_once([*found, *controls()])
     with report.bar("descriptions", (len(found) + 2) * len(scored)) as progress:
         prompt = Judge.of(bound, scored, injection).measure("prompt", progress=progress)
         bare = Judge.of(bound.zero_shot(), scored).measure("untouched", progress=progress)
@@ -71,7 +71,8 @@ def describe(
             texts.append(
                 _described(each, judge.measure(each.text, progress=progress), prompt, bare)
             )
-    texts.sort(key=lambda each: (each.kind in UNFAITHFUL, each.loss))
+    last = dict(zip(UNFAITHFUL, (1, 2), strict=True))
+    texts.sort(key=lambda each: (last.get(each.kind, 0), each.loss))
     return Descriptions(bound.metric, len(scored), prompt, bare, tuple(texts)), left_out
 
 

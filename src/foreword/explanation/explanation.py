@@ -15,11 +15,12 @@ tokens contribute, and the labels' probabilities by layer."""
 
 PARTS: tuple[Part, ...] = ("importance", "attention", "words", "attribution", "layers")
 
-Kind = Literal["inspect", "asked", "searched", "nearest"]
+Kind = Literal["inspect", "asked", "searched", "nearest", "control"]
 """Where a description comes from (descriptions.py)."""
 
-UNFAITHFUL: tuple[Kind, ...] = ("nearest",)
-"""Kinds that need not say what a prompt does, however well they read (arXiv:2112.08348)."""
+UNFAITHFUL: tuple[Kind, ...] = ("nearest", "control")
+"""Kinds that need not say what a prompt does, however well they read (arXiv:2112.08348), and lines
+that say nothing of any task: what these recover, any text in front of a row does."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,13 @@ class Descriptions:
 
     @property
     def best(self) -> Description | None:
-        """The faithful description that recovers the most; None where none beats no prompt."""
-        own = [each for each in self.texts if each.is_faithful and (each.gain or 0) > 0]
+        """The faithful description that recovers the most.
+
+        None where none recovers more than no prompt does, and more than every control.
+        """
+        controls = [each.loss for each in self.texts if each.kind == "control"]
+        least = min([self.untouched.loss, *controls])
+        own = [e for e in self.texts if e.is_faithful and (e.gain or 0) > 0 and e.loss < least]
         return min(own, key=lambda each: each.loss, default=None)
 
 
