@@ -53,7 +53,7 @@ def test_what_is_left_scores_what_it_says(tmp_path: Path) -> None:
     found.prompt.save(tmp_path / "p.safetensors", store=found.store)
     read = Prompt.load(tmp_path / "p.safetensors", found.prompt.on)
     assert dict(evaluate(read, ROWS, report=SILENT))["accuracy"] == found.after.score
-    assert read.scores["dev"] == {"accuracy": found.after.score, "rows": len(ROWS)}
+    assert read.scores["dev"] == {"accuracy": found.after.score, "rows": len(ROWS) // 2}
     assert read.method["pruned"] == {"tokens": [0, 1, 2], "layers": ["layer 0", "layer 2"]}
     for name, tensor in found.prompt.injection.tensors():
         assert torch.equal(tensor, dict(read.injection.tensors())[name])
@@ -72,6 +72,7 @@ def test_tokens_that_stand_for_the_beginning_of_a_text_stay() -> None:
         ({"tolerance": -1}, "`tolerance=-1`: give 0 or more"),
         ({"drop": ["heads"]}, "`drop=heads`: no such pieces"),
         ({"rows": 0}, "`rows=0`"),
+        ({"rows": 1}, "one row is too few to prune by"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, object], message: str) -> None:

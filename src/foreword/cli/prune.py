@@ -28,6 +28,9 @@ from foreword.files import file_to_write
 if TYPE_CHECKING:
     from foreword.explanation.prune import Pruned
 
+FEW = 100
+"""Judging rows below which what goes may go by chance."""
+
 Drop = Literal["tokens", "layers", "both", "nothing"]
 Kept = Literal["float32", "float16", "int8"]
 
@@ -80,6 +83,10 @@ def prune(
         return
     console.line(f"{out}: {_dropped(found)}; {found.rows} rows")
     console.out().print(_table(found, size, out.stat().st_size))
+    if found.rows < FEW and (found.tokens or found.layers):
+        console.say(
+            f"only {found.rows} rows judged what can go: score {out} on others before you use it"
+        )
     for part, why in found.left_out.items():
         console.say(f"{part} stay: {why}")
 

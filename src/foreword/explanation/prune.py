@@ -52,7 +52,9 @@ class Size:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Pruned:
-    """A pruned ``prompt``, and what it was ``before`` and is ``after``, on the same ``rows`` rows.
+    """A pruned ``prompt``, and what it was ``before`` and is ``after``, on ``rows`` rows.
+
+    The pieces were ranked on other rows than these.
 
     ``tokens`` are the virtual tokens or positions that are gone, ``layers`` the attention modules
     whose keys and values are, ``left_out`` what could not be dropped with the reason. ``store`` is
@@ -100,11 +102,11 @@ def prune(
 ) -> Pruned:
     """Drop what the score on rows can spare: virtual tokens or positions, and layers' prefixes.
 
-    Each piece is left out alone, and they are put in the order of the loss without them. Of the
-    least important as many go as leave the dev score within ``tolerance`` of what it was, in its
-    own unit (points of accuracy); how many is found by halving. At least one token and one layer
-    stay. Of ``data`` the first ``rows`` after shuffling with the seed are used, so that the score
-    is flattered by the choice: judge what is left on other rows. The rows' own positions stay.
+    Each piece is left out alone on one half of the rows, and they are put in the order of the loss
+    without them. Of the least important as many go as leave the dev score of the other half within
+    ``tolerance`` of what it was, in its own unit (points of accuracy); how many is found by
+    halving. At least one token and one layer stay. Of ``data`` the first ``rows`` after shuffling
+    with the seed are used; few let too much go. The rows' own positions stay.
 
     With ``store`` "float16" or "int8" the score is that of the numbers as such a file keeps them:
     ``pruned.prompt.save(path, store=pruned.store)``.
@@ -124,20 +126,24 @@ def prune(
     bound, whole = prompt.bound, prompt.injection
     if drop and not virtual_of(whole) and not whole.kv:
         raise UserError(NO_TOKENS)
-    judge = Judge.of(bound, chosen, whole)
+    if len(chosen) < 2:
+        raise UserError("one row is too few to prune by: give two or more")
+    judge = Judge.of(bound, chosen[::2], whole)
+    ranking = Judge.of(bound, chosen[1::2], whole)
     tokens, left_out = _droppable_tokens(judge, whole) if "tokens" in drop else ([], {})
     sites = [site for site in judge.backbone.sites if site in whole.kv] if "layers" in drop else []
     if "layers" in drop and not whole.kv:
         left_out["layers"] = "virtual tokens are read by all layers alike"
     units = [*runs_of(tokens)]
     left = judge.injection
-    with report.bar("pruning", (2 + len(units) + len(sites)) * len(chosen)) as progress:
+    count = (len(units) + len(sites)) * len(ranking.items) + 2 * len(judge.items)
+    with report.bar("pruning", count) as progress:
         before = judge.measure("before", progress=progress)
         least = before.score - tolerance
-        gone = _spare(judge, left, units, _without_tokens, least, progress)
+        gone = _spare(judge, ranking, left, units, _without_tokens, least, progress)
         dropped = sorted(n for run in gone for n in run)
         left = _without_tokens(left, gone)
-        spared = _spare(judge, left, sites, without_sites, least, progress)
+        spared = _spare(judge, ranking, left, sites, without_sites, least, progress)
         left = as_stored(without_sites(left, spared), store)
         after = judge.measure("after", left, progress=progress)
     kept = as_stored(without_sites(_without_tokens(whole, gone), spared), store)
@@ -146,7 +152,7 @@ def prune(
         prompt,
         injection=kept,
         method={**prompt.method, "pruned": {"tokens": dropped, "layers": list(names)}},
-        scores={"dev": {bound.metric: after.score, "rows": len(chosen)}},
+        scores={"dev": {bound.metric: after.score, "rows": len(judge.items)}},
     )
     few = chosen[: REQUESTS_OF_TEXTS if bound.answer == "text" else REQUESTS]
     with report.bar("time of a request", 2 * len(few)) as progress:
@@ -155,7 +161,7 @@ def prune(
     return Pruned(
         prompt=made,
         metric=bound.metric,
-        rows=len(chosen),
+        rows=len(judge.items),
         before=_size(before, whole, "float32", slow),
         after=_size(after, kept, store, fast),
         tokens=tuple(dropped),
@@ -193,17 +199,19 @@ def _without_tokens(injection: Injection, gone: Sequence[Sequence[int]]) -> Inje
 
 def _spare(
     judge: Judge,
+    ranking: Judge,
     injection: Injection,
     pieces: Sequence[Any],
     without: Callable[[Injection, Sequence[Any]], Injection],
     least: float,
     progress: Progress,
 ) -> list[Any]:
-    """Return the pieces without which the score is at least ``least``, in their order.
+    """Return pieces without which the score of ``judge`` is at least ``least``, in their order.
 
+    They are those whose loss is lowest when ``ranking`` measures the injection without each.
     ``without`` leaves some of them out of the injection.
     """
-    alone = [judge.measure("", without(injection, [p]), progress=progress) for p in pieces]
+    alone = [ranking.measure("", without(injection, [p]), progress=progress) for p in pieces]
     order = sorted(range(len(pieces)), key=lambda place: alone[place].loss)
     first: list[Any] = []
     few, many = 0, max(len(pieces) - 1, 0)
