@@ -96,3 +96,9 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 def test_the_parts_of_peft_are_never_needed_to_run() -> None:
     for path in FILES:
         assert not re.search(r"^\s*(import|from) peft", path.read_text("utf-8"), re.MULTILINE), path
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Two of one name, in folders that are no packages, cannot be collected in one run."""
+    names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.stem != "conftest"]
+    assert [name for name in set(names) if names.count(name) > 1] == []
