@@ -31,7 +31,8 @@ def pack(tensors: Mapping[str, Tensor], store: Store) -> dict[str, Tensor]:
     import torch
 
     if store not in get_args(Store):
-        raise UserError(f"`store={store}`: no such numbers; {nearest(store, get_args(Store))}")
+        known = get_args(Store)
+        raise UserError(f"`store={store}`: no such type of numbers; {nearest(store, known)}")
     held = {name: t.detach().to("cpu", torch.float32).contiguous() for name, t in tensors.items()}
     if store == "float32":
         return held
