@@ -210,7 +210,7 @@ class Vote:
             with self._turn:
                 try:
                     return write(number)
-                except BaseException:
+                except BaseException:  # of any kind: the other parts wait for this one
                     self._all.abort()
                     raise
 

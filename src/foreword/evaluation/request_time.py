@@ -7,6 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 
 from foreword.data.row import Row
+from foreword.tasks.base import Bound
+
+REQUESTS, REQUESTS_OF_TEXTS = 10, 3
+"""Rows that are answered one at a time, to measure the time of a request."""
+
+
+def rows_to_time(bound: Bound, rows: Sequence[Row]) -> list[Row]:
+    """Return the first rows, fewer where answers are texts, which take longer."""
+    return list(rows[: REQUESTS_OF_TEXTS if bound.answer == "text" else REQUESTS])
 
 
 def time_in_turn(

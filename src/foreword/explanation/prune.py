@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from foreword.data.rows import Rows
 from foreword.errors import UserError, nearest
-from foreword.evaluation.request_time import time_in_turn
+from foreword.evaluation.request_time import rows_to_time, time_in_turn
 from foreword.explanation.ablation import MOST
 from foreword.explanation.explain import check_one_prompt, rows_to_explain
 from foreword.explanation.explanation import Measured
@@ -33,9 +33,6 @@ from foreword.terminal import usual_reporter
 
 Droppable = Literal["tokens", "layers"]
 DROPPABLE: tuple[Droppable, ...] = ("tokens", "layers")
-
-REQUESTS, REQUESTS_OF_TEXTS = 10, 3
-"""Rows that are answered one at a time, to measure the time of a request."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +151,7 @@ def prune(
         method={**prompt.method, "pruned": {"tokens": dropped, "layers": list(names)}},
         scores={"dev": {bound.metric: after.score, "rows": len(judge.items)}},
     )
-    few = chosen[: REQUESTS_OF_TEXTS if bound.answer == "text" else REQUESTS]
+    few = rows_to_time(bound, chosen)
     with report.bar("time of a request", 2 * len(few)) as progress:
         calls = [lambda row, own=own: bound.predict([row], own) for own in (whole, kept)]
         slow, fast = time_in_turn(calls, few, progress)

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 
 from foreword.data.row import Row
 from foreword.data.sample import first
-from foreword.evaluation.request_time import time_in_turn
+from foreword.evaluation.request_time import rows_to_time, time_in_turn
 from foreword.injection import NOTHING, Injection
 from foreword.report.left_out import LeftOut
 from foreword.report.perplexity import Perplexity, measure_perplexity, plain_texts, questions
 from foreword.report.subject import Subject
-
-REQUESTS, REQUESTS_OF_TEXTS = 10, 3
-"""Rows that are answered one at a time, to measure the time of a request."""
 
 OTHERS = 30
 """Rows of another task whose texts are scored."""
@@ -46,8 +43,7 @@ def measure_cost(subject: Subject, others: Mapping[str, Sequence[Row]]) -> Cost:
     bound, injection = subject.bound, subject.prompt.injection
     numbers = sum(tensor.numel() for _, tensor in injection.tensors())
     size = sum(tensor.numel() * tensor.element_size() for _, tensor in injection.tensors())
-    most = REQUESTS_OF_TEXTS if bound.answer == "text" else REQUESTS
-    rows = list(subject.rows[:most])
+    rows = rows_to_time(bound, subject.rows)
     lengths = [len(bound.backbone.text.ids(bound.text_of(row))) for row in subject.rows]
     frozen = bound.zero_shot()
     with subject.report.bar("time of a request", 2 * len(rows)) as progress:
