@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -13,8 +14,7 @@ from foreword.data.write import check_writable, write_rows
 from foreword.display.pictures import check_picture
 from foreword.errors import UserError
 from foreword.evaluation.records import append_record, read_records
-from foreword.export.peft_folder import _write_folder
-from foreword.files import file_to_write, write_jsonl, write_whole
+from foreword.files import file_to_write, folder_written_whole, write_jsonl, write_whole
 from foreword.recurrent import pretrain
 from toys import toy_run
 
@@ -82,13 +82,30 @@ def test_a_prompt_its_log_and_its_checkpoint_follow_their_links(tmp_path: Path) 
     assert all(each.is_symlink() for each in tmp_path.iterdir() if each != far)
 
 
+def test_of_a_folder_that_cannot_be_written_whole_nothing_is_left(tmp_path: Path) -> None:
+
+    def full() -> None:
+        with folder_written_whole(tmp_path / "new") as folder:
+            (folder / "f").write_bytes(b"begun")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"new: cannot be written \(No space left on device\)"):
+        full()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "kept").touch()
+    with pytest.raises(UserError, match="already exists"), folder_written_whole(tmp_path / "old"):
+        pytest.fail("written over")
+    assert [each.name for each in tmp_path.iterdir()] == ["old"]
+
+
 def test_the_link_to_a_folder_stays_when_the_folder_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     far, link = tmp_path / "far" / "adapter", tmp_path / "adapter"
     far.mkdir(parents=True)
     link.symlink_to(far)
-    _write_folder(link, {"f": b"new"})
+    with folder_written_whole(link) as folder:
+        (folder / "f").write_bytes(b"new")
     assert (far / "f").read_bytes() == b"new"
 
     class Written:

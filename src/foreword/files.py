@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +90,33 @@ def write_whole(path: Path, content: bytes | Iterable[bytes]) -> Path:
     finally:
         Path(temporary).unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to write files into, which at the end is renamed to ``folder``.
+
+    A link is followed. Where the block raises, nothing is left of it. Raises UserError for a
+    folder that holds something, and where it cannot be written.
+    """
+    whole = Path(os.path.realpath(folder))
+    temporary = whole.with_name(f".{whole.name}.{secrets.token_hex(4)}")
+    try:
+        if whole.exists() and (not whole.is_dir() or any(whole.iterdir())):
+            raise UserError(f"{folder}: already exists; name a new folder")
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        os.replace(temporary, whole)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror or error}); name another folder"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:

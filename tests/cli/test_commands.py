@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,8 +15,11 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.cli import demo
 from foreword.data.read import read_rows
+from foreword.data.row import Row
 from foreword.data.sample import per_class
 from foreword.evaluation.evaluate import evaluate
+from foreword.export.base import NotVerified, Verified
+from foreword.export.registry import EXPORTS
 from foreword.prompt.prompt import Prompt
 from foreword.training.settings import Training
 from toys import get, rows, write
@@ -419,6 +422,51 @@ def test_export_compares_with_a_model_where_one_is_given(
         answer = cli("export", upper, tmp_path / "two", *more)
         assert answer.status == 2
         assert "cannot become a PEFT adapter" in answer.err
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A format of a program that agrees with Foreword in half of all answers."""
+
+    suffix: ClassVar[str] = ".tried"
+
+    def write(self, prompt: Prompt, path: Path) -> Path:
+        return prompt.save(path)
+
+    def verify(self, prompt: Prompt, path: Path, rows: list[Row]) -> Verified | NotVerified:
+        if prompt.injection.kv:
+            return Verified("tried 1.2", len(rows), 0.5, 0.001234)
+        return NotVerified("tried is not installed")
+
+
+def test_export_writes_several_prompts_and_says_how_each_was_tried(
+    world: Any, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXPORTS.entries, "without-texts", Tried)  # a name that flags know
+    both = [world.path("p.safetensors"), world.path("soft.safetensors")]
+    shared = ["--to", "without-texts", "--data", world.path("dev.jsonl"), "--rows", "3"]
+    shown = cli("export", *both, tmp_path / "all", *shared)
+    assert shown.status == 0, shown.err
+    assert "tried 1.2: 50% of 3 answers are the same, largest difference 1.2e-03" in shown.out
+    assert "not tried: tried is not installed" in shown.out
+    assert sorted(each.name for each in (tmp_path / "all").iterdir()) == ["p.tried", "soft.tried"]
+    found = cli("export", both[0], "--out", tmp_path / "one", *shared, "--json").json["verified"]
+    assert found == {"runtime": "tried 1.2", "rows": 3, "equal": 0.5, "difference": 0.001234}
+
+
+def test_export_tries_only_what_it_can(world: Any, cli: Cli, tmp_path: Path) -> None:
+    prompt, data = world.path("p.safetensors"), world.path("dev.jsonl")
+    answer = cli("export", prompt, tmp_path / "x", "--to", "peft", "--data", data)
+    assert answer.status == 2
+    assert "what is written for peft is not tried here" in answer.err
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("given", [[], ["p"], ["--out", "p"]])
+def test_export_asks_for_what_is_missing(given: list[str], cli: Cli) -> None:
+    answer = cli("export", *given)
+    assert answer.status == 2
+    assert "name the prompt, and then the folder or file to write" in answer.err
 
 
 # demo ---------------------------------------------------------------------------------------------

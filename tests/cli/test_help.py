@@ -80,7 +80,8 @@ def test_import_and_export_show_their_own_settings(cli: Cli) -> None:
     assert {"--path", "--out", "--format", "--task", "--template", "--model"} < imported
     assert not imported & {"--train", "--method", "--epochs", "--length", "--lr", "--config"}
     exported = flags(cli("export", "--help").out)
-    assert exported == ["--prompt", "--out", "--to", "--kind", "--model", "--force", "--json"]
+    own = ["--out", "--to", "--kind", "--data", "--rows"]
+    assert exported == [*own, "--model", "--force", "--json"]
 
 
 def test_the_list_of_commands_says_what_each_does(cli: Cli) -> None:

@@ -8,9 +8,11 @@ import pytest
 
 import contract
 from composed import prompt
+from foreword.data.rows import as_rows
 from foreword.errors import UserError
-from foreword.export.base import ImportFormat
+from foreword.export.base import ImportFormat, NotVerified, Verified, VerifiedFormat
 from foreword.export.registry import EXPORTS
+from foreword.export.verify import verify
 from foreword.methods.full import Full
 from foreword.methods.ia3 import IA3
 from foreword.methods.lora import Lora
@@ -43,3 +45,22 @@ def test_what_is_written_answers_alike_and_what_is_not_leaves_nothing(
             again = form.read(found, tuned.on, tuned.task)
             assert again.predict(contract.TEXTS) == tuned.predict(contract.TEXTS)
     assert written, "no prompt can be written"
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_what_is_written_is_tried_on_rows_of_the_users_or_on_texts(
+    name: str, tmp_path: Path
+) -> None:
+    form = EXPORTS[name]()
+    if not isinstance(form, VerifiedFormat):
+        pytest.skip("nothing runs it here")
+    tuned = prompt(Prefix(length=3))
+    written = form.write(tuned, tmp_path / f"p{form.suffix}")
+    found = verify(form, tuned, written)
+    if isinstance(found, NotVerified):
+        pytest.skip(found.reason)
+    assert found.rows > 1
+    assert found.equal == 1
+    one = verify(form, tuned, written, as_rows(contract.TEXTS[:1], targets=False))
+    assert isinstance(one, Verified)
+    assert one.rows == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -12,6 +13,7 @@ from foreword.cli.completion import File, completed
 from foreword.cli.flags import RUN
 from foreword.cli.panels import FURTHER, MODEL, OUTPUT, TRAINING
 from foreword.cli.terminal import CommandTerminal
+from foreword.errors import UserError
 from foreword.threads import use_threads
 
 if TYPE_CHECKING:
@@ -103,3 +105,13 @@ def on_backbone(
 ) -> T:
     """Return the prompt of a file on the model that it names, or on another one that is given."""
     return tuned.on_backbone(backbone_of(tuned, model, loading), force=force, where=str(path))
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Return what prompts are called: their files' names, or paths where two have one name."""
+    short = [path.name.removesuffix(".safetensors") for path in paths]
+    if len({*short}) == len(paths):
+        return short
+    if len({*paths}) < len(paths):
+        raise UserError("a prompt is given twice; name each file once")
+    return list(map(str, paths))

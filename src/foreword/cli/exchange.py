@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from foreword.cli.common import USUALLY, Force, Json, Loaded, PromptFile, on_backbone
+from foreword.cli.common import USUALLY, Force, Json, Loaded, names_of, on_backbone
 from foreword.cli.completion import File, completed
 from foreword.cli.flags import flags_of, owned, parameters
-from foreword.cli.panels import MODEL
+from foreword.cli.panels import DATA, MODEL
+from foreword.cli.reading import USUAL
 from foreword.config.values import from_plain
+from foreword.data.folder import DEV, TEST
 from foreword.display import console
 from foreword.display.facts import in_words
 from foreword.errors import UserError, nearest
 from foreword.export.registry import EXPORTS
 
 if TYPE_CHECKING:
+    from foreword.data.row import Row
+    from foreword.prompt.prompt import Prompt
+
     Format = str
 else:
     Format = completed(tuple(EXPORTS))
@@ -40,11 +45,15 @@ NO_FORMAT_FLAGS = FormatFlags()
 
 
 def export(
-    prompt: PromptFile,
-    out: Annotated[Path, Parameter(help="the folder or file to write")],
-    *,
+    *paths: Annotated[Path, Parameter(help="prompt files, then the folder or file to write")],
+    out: Annotated[Path | None, Parameter(help="the folder or file to write")] = None,
     to: Annotated[Format, Parameter(help=f"the format: {', '.join(EXPORTS)}")] = "peft",
     settings: Annotated[FormatFlags, Parameter(name="*")] = NO_FORMAT_FLAGS,  # type: ignore[valid-type]
+    data: Annotated[
+        File | None,
+        Parameter(help="rows on which what is written is tried; else some short texts", group=DATA),
+    ] = None,
+    rows: Annotated[int, Parameter(help="the most rows that are tried", group=DATA)] = 8,
     model: Annotated[
         File | None,
         Parameter(help="load this model and compare the prompt's layers with its", group=MODEL),
@@ -53,28 +62,71 @@ def export(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write a prompt as another program reads it."""
+    """Write prompts as another program reads them.
+
+    Several prompts are written to one folder, each under the name of its file. Where that program
+    can be run here, it answers a few rows with each, beside Foreword.
+    """
+    if len(paths) < 1 + (out is None):
+        raise UserError("name the prompt, and then the folder or file to write")
     given = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     target = _format(to, {name: value for name, value in given.items() if value is not None})
-    from foreword.export.base import OpenedFormat
+    from foreword.export.base import VerifiedFormat
     from foreword.prompt.prompt import Prompt
 
-    loaded = Prompt.load(prompt)
-    if model is not None:
-        loaded = on_backbone(loaded, prompt, model, loading, force=force)
-    written = target.write(loaded, out)
-    opened = target.opened(loaded, written) if isinstance(target, OpenedFormat) else None
-    template, bos = loaded.task.template, loaded.injection.bos
-    if as_json:
-        about = {"out": str(written), "format": to, "opened": opened, "template": template}
-        console.emit({**about, "add_special_tokens": not bos})
-        return
-    console.line(f"{written}: written for {to}")
-    if opened is not None:
-        console.line(f"next, in Python: {opened}")
-    if template is not None:
-        console.line(f"its input is laid out as {in_words(template)}")
-    if bos:
+    *prompts, out = paths if out is None else (*paths, out)
+    tried = None
+    if data is not None:
+        if not isinstance(target, VerifiedFormat):
+            raise UserError(f"--data: what is written for {to} is not tried here")
+        tried = USUAL.rows(data, (*DEV, *TEST), n=rows)
+    places = (
+        [out] if len(prompts) == 1 else [out / f"{n}{target.suffix}" for n in names_of(prompts)]
+    )
+    for path, place in zip(prompts, places, strict=True):
+        loaded = Prompt.load(path)
+        if model is not None:
+            loaded = on_backbone(loaded, path, model, loading, force=force)
+        about = _export(loaded, target, place, tried)
+        if as_json:
+            console.emit({**about, "format": to})
+        else:
+            _show(about, to)
+
+
+def _export(prompt: Prompt, target: Any, place: Path, rows: list[Row] | None) -> dict[str, Any]:
+    """Write a prompt and try it in the other program; return what there is to say of it."""
+    from foreword.export.base import OpenedFormat, VerifiedFormat
+    from foreword.export.verify import verify
+
+    written = target.write(prompt, place)
+    about: dict[str, Any] = {
+        "out": str(written),
+        "opened": target.opened(prompt, written) if isinstance(target, OpenedFormat) else None,
+        "template": prompt.task.template,
+        "add_special_tokens": not prompt.injection.bos,
+    }
+    if isinstance(target, VerifiedFormat):
+        about["verified"] = dataclasses.asdict(verify(target, prompt, written, rows))
+    return about
+
+
+def _show(about: Mapping[str, Any], to: str) -> None:
+    console.line(f"{about['out']}: written for {to}")
+    if (found := about.get("verified")) is not None:
+        if "reason" in found:
+            console.line(f"not tried: {found['reason']}")
+        else:
+            apart = found["difference"]
+            same = (
+                f"{found['runtime']}: {found['equal']:.0%} of {found['rows']} answers are the same"
+            )
+            console.line(same + ("" if apart is None else f", largest difference {apart:.1e}"))
+    if about["opened"] is not None:
+        console.line(f"next, in Python: {about['opened']}")
+    if about["template"] is not None:
+        console.line(f"its input is laid out as {in_words(about['template'])}")
+    if not about["add_special_tokens"]:
         console.line(
             "its input has no token that begins a text, which the prompt has (BOS): tokenize it "
             "with add_special_tokens=False"

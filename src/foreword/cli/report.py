@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from foreword.cli.common import USUALLY, Force, Json, Loaded, Model, backbone_of
+from foreword.cli.common import USUALLY, Force, Json, Loaded, Model, backbone_of, names_of
 from foreword.cli.completion import File
 from foreword.cli.panels import DATA, OUTPUT
 from foreword.cli.reading import USUAL, Read
@@ -95,7 +95,7 @@ def report(
     chosen: list[Any] = list(sections or USUAL_SECTIONS)
     chosen += ["explanation"] if explain and "explanation" not in chosen else []
     paths = [prompt, *more]
-    loaded = {name: Prompt.load(path) for name, path in zip(_names(paths), paths, strict=True)}
+    loaded = {name: Prompt.load(path) for name, path in zip(names_of(paths), paths, strict=True)}
     fields = fields_of(next(iter(loaded.values())).task)
 
     def read(source: str) -> list[Any]:
@@ -124,16 +124,6 @@ def report(
         report=CommandTerminal(),
     )
     say_report(page, out, as_json)
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """Return what prompts are called: their files' names, or paths where two have one name."""
-    short = [path.name.removesuffix(".safetensors") for path in paths]
-    if len({*short}) == len(paths):
-        return short
-    if len({*paths}) < len(paths):
-        raise UserError("a prompt is given twice; name each file once")
-    return list(map(str, paths))
 
 
 def _on_backbones(
@@ -172,7 +162,7 @@ def write_page(
     page = out.with_suffix(".html")
     try:
         report_on(
-            {_names([out])[0]: replace(prompt, where=str(out))},
+            {names_of([out])[0]: replace(prompt, where=str(out))},
             dev,
             train=train,
             out=page,

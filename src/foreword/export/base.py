@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from foreword.backbone.backbone import Backbone
+from foreword.data.row import Row
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.base import Task
 
 
 class Format(Protocol):
-    """An export format: a frozen dataclass of plain values, which are its settings."""
+    """An export format: a frozen dataclass of plain values, which are its settings.
+
+    ``suffix`` is what the name of a written file ends with; "" for a folder.
+    """
+
+    suffix: ClassVar[str]
 
     def write(self, prompt: Prompt, path: Path) -> Path:
         """Write a prompt, whole or not at all, and return the file or folder.
@@ -27,6 +35,35 @@ class OpenedFormat(Format, Protocol):
 
     def opened(self, prompt: Prompt, path: Path) -> str:
         """Return the line to type there, which opens what was written."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """How the other program answered rows beside Foreword.
+
+    ``equal`` is the share of ``rows`` with the same answer, and ``difference`` the largest between
+    probabilities, or between logits where the program gives none; None where it gives neither.
+    """
+
+    runtime: str  # its name and version
+    rows: int
+    equal: float
+    difference: float | None
+
+
+@dataclass(frozen=True)
+class NotVerified:
+    """Why what was written was not run: most often, the other program is not installed."""
+
+    reason: str
+
+
+@runtime_checkable
+class VerifiedFormat(Format, Protocol):
+    """An export format that is tried at once in the program that it is for."""
+
+    def verify(self, prompt: Prompt, path: Path, rows: Sequence[Row]) -> Verified | NotVerified:
+        """Answer rows there, with what ``write`` wrote to ``path``, and with the prompt here."""
 
 
 @runtime_checkable

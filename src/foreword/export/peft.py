@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -72,6 +72,8 @@ LAYOUTS = {
 @dataclass(frozen=True)
 class Peft:
     """PEFT's adapter folders, as an export format."""
+
+    suffix: ClassVar[str] = ""
 
     kind: str | None = setting(
         None,

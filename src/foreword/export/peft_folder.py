@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,29 +33,9 @@ def write_adapter(
     text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True)
     content = save(dict(tensors), metadata={"format": "pt"})
     written = {CONFIG: text.encode(), WEIGHTS: content}
-    return _write_folder(folder, written | ({BESIDE: b'{"bos": %d}' % bos} if bos else {}))
-
-
-def _write_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
-    """Write a folder under another name beside it and rename; a link is followed."""
-    whole = Path(os.path.realpath(folder))
-    temporary = whole.with_name(f".{whole.name}.{secrets.token_hex(4)}")
-    try:
-        if whole.exists() and (not whole.is_dir() or any(whole.iterdir())):
-            raise UserError(f"{folder}: already exists; name a new folder")
-        temporary.mkdir(parents=True)
-        for name, content in files.items():
-            with (temporary / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, whole)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written ({error.strerror}); name another folder"
-        ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with files.folder_written_whole(folder) as temporary:
+        for name, data in (written | ({BESIDE: b'{"bos": %d}' % bos} if bos else {})).items():
+            (temporary / name).write_bytes(data)
     return folder
 
 
