@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -18,20 +19,28 @@ import pytest
 import foreword.prompt_search.budget
 import foreword.prompt_search.search
 import foreword.prompt_search.trial as of_trial
+from families import backbone
 from foreword.backbone.decode import Decoding
 from foreword.data.sample import folds
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
+from foreword.methods.head import Head
+from foreword.methods.parts.several import Several
+from foreword.methods.prefix import Prefix
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.parts import FEW, part_rows
+from foreword.prompt_search.plan import next_trial
 from foreword.prompt_search.search import search
 from foreword.prompt_search.searched import Searched
-from foreword.prompt_search.study import open_storage
+from foreword.prompt_search.space import Choice, Space
+from foreword.prompt_search.study import open_storage, optuna_quiet
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.generate import Generate
 from foreword.training.interrupt import Interrupted
+from foreword.training.settings import Training
+from foreword.training.tune import tune, tune_prompt
 from processes import until
-from toys import TASK, get, rows
+from toys import FAMILIES, TASK, get, rows
 
 TINY = {"methods": "head", "head_start": "random", "batch_size": 8, "epochs": 2}
 
@@ -40,7 +49,8 @@ def found(**changes: Any) -> Searched:
     """A search among heads that start at random, of which a trial takes a tenth of a second."""
     given = {"task": TASK, "train": rows(40), "dev": rows(20, 100), "trials": 4, **TINY}
     given["report"] = SILENT
-    return search(get(), **{**given, **changes})
+    given |= changes
+    return search(get(), **{name: value for name, value in given.items() if value is not None})
 
 
 def test_the_right_setting_is_found_and_the_score_is_that_of_rows_no_trial_saw() -> None:
@@ -76,6 +86,73 @@ def test_repeated_settings_are_not_tuned_again_and_end_the_search(
     assert len(made.trials) > 20
     tuned.clear()
     assert len(found(rate=1e-2, trials=9).trials) == len(tuned) == 1
+
+
+def tensors(prompt: Prompt) -> dict[str, bytes]:
+    return {name: t.numpy().tobytes() for name, t in prompt.injection.tensors()}
+
+
+def test_known_settings_go_first_then_short_runs_of_which_the_best_go_on() -> None:
+    made = found(epochs=[2, 1, 4], trials=9)
+    length = [each.settings["epochs"] for each in made.trials]
+    assert length == [2, 4, 1, 1, 1, 2, 1, 1, 1]  # balanced, best, three looks, and so on
+    usual = {name: v for name, v in made.trials[0].settings.items() if name != "epochs"}
+    assert made.trials[1].settings == {**usual, "epochs": 4}
+    looks = [each for each in made.trials[2:5] if each.state == "complete"]
+    first = max(looks, key=lambda each: (each.score or 0, -each.number))
+    assert made.trials[5].settings == {**first.settings, "epochs": 2}
+    default = found(trials=1, epochs=None)
+    assert default.about["space"]["shared"]["epochs"] == [2, 1, 4]
+
+
+def ended(study: Any, params: dict[str, Any], value: float) -> None:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+    from optuna.trial import create_trial
+
+    kinds = {"epochs": CategoricalDistribution((2, 1, 4)), "head.rate": FloatDistribution(0, 1)}
+    study.add_trial(create_trial(params=params, distributions=kinds, value=value))
+
+
+def test_what_comes_next_is_what_the_time_allows() -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rate = Choice("rate", low=0.01, high=1.0, usual=0.1)
+    space = Space({"head": [rate]}, [Choice("epochs", (2, 1, 4))], {}, rated=True)
+    study = optuna.create_study(direction="maximize")
+
+    def coming(left: float, *, looks: bool = True) -> Any:
+        return next_trial(study, space, left, lambda method, epochs: 10.0 * epochs, looks=looks)
+
+    assert coming(0.1) == {"head.rate": 0.1, "epochs": 2}  # how long it takes is not known yet
+    ended(study, {"head.rate": 0.1, "epochs": 2}, 80)
+    assert coming(120) == {"head.rate": 0.1, "epochs": 4}  # a third of the time
+    assert coming(119) == {"epochs": 1}
+    assert coming(50) == {"head.rate": 0.1, "epochs": 4}  # now or never
+    assert coming(39) == {"epochs": 1}
+    assert coming(9) is None
+    for value, score in ((0.2, 70.0), (0.3, 90.0), (0.4, 60.0)):
+        ended(study, {"head.rate": value, "epochs": 1}, score)
+    assert coming(119) == {"head.rate": 0.3, "epochs": 2}  # the best third of the looks
+    assert coming(25) == {"head.rate": 0.3, "epochs": 2}
+    assert coming(15) == {"epochs": 1}
+    assert coming(119, looks=False) == {"head.rate": 0.3, "epochs": 2}
+    assert coming(15, looks=False) is None
+
+
+def test_what_trials_share_changes_no_result() -> None:
+    given = {"methods": "prefix+head", "head_start": "ridge", "length": 2, "upper": 0.5}
+    made = found(**given, start="vocabulary", trials=3, epochs=1, rate=[1e-3, 1e-2, 3e-2])
+    assert len({str(each.settings) for each in made.trials}) > 1
+    parts = part_rows(rows(40), rows(20, 100), None, 0, "label")
+    method = Prefix(length=2, start="vocabulary", upper=0.5, rate=made.best.settings["rate"])
+    head = Head(head_start="ridge")
+    factor = method.rate / Prefix().rate
+    fresh = backbone(FAMILIES["llama"])
+    joined = Several((method, dataclasses.replace(head, rate=head.rate * factor)))
+    how = Training(epochs=1, batch_size=8)
+    alone = tune_prompt(fresh, TASK, joined, *parts.folds[0], training=how)
+    assert tensors(made.prompt) == tensors(alone)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None] = lambda n: None) -> list:
@@ -115,13 +192,13 @@ def test_the_last_trial_is_stopped_and_the_best_of_it_is_kept(
     clock = SimpleNamespace(monotonic=lambda: now[0])
     for module in (of_trial, foreword.prompt_search.budget, foreword.prompt_search.search):
         monkeypatch.setattr(module, "time", clock)
-    before = of_trial._Judged.step
+    before = of_trial.Judged.step
 
     def step(self: Any, number: int, values: Any) -> None:
         now[0] += 1
         before(self, number, values)
 
-    monkeypatch.setattr(of_trial._Judged, "step", step)
+    monkeypatch.setattr(of_trial.Judged, "step", step)
     made = found(trials=None, minutes=7.5 / 60, rate=3e-2)  # an epoch has 4 steps, a trial 8
     assert [(each.state, each.reason) for each in made.trials] == [("complete", "the time was up")]
     assert made.best.score == made.prompt.scores["dev"]["accuracy"]
@@ -153,6 +230,10 @@ def test_ctrl_c_keeps_all_that_is_done_and_the_same_study_goes_on(
         found(out=out, resume=True, train=rows(38))
     with pytest.raises(UserError, match=r"study 'p' is of another space"):
         found(out=out, resume=True, epochs=1)
+    with monkeypatch.context() as patched:
+        tuned = counted(patched)
+        assert found(out=out, resume=True, trials=3).best.score == first["best"]["score"]
+        assert not tuned  # the file holds the prompt of the best trial
     made = found(out=out, resume=True, trials=5)
     assert len(made.trials) == 5
     assert json.loads(json.dumps(made.to_dict()["trials"][:3])) == first["trials"]
@@ -210,8 +291,10 @@ def test_few_rows_are_judged_in_folds_and_many_on_a_part() -> None:
     assert (len(few.folds), len(many.folds)) == (3, 1)
     made = found(train=rows(15), dev=None, test=rows(6, 200), trials=1, epochs=1, refit=True)
     assert made.about["rows"] == {**made.about["rows"], "folds": 3, "dev": 15, "held": 6}
-    assert made.prompt.data["train"]["rows"] == 15
     assert made.prompt.scores["dev"]["accuracy"] == made.best.score
+    settings = {"head_start": "random", "batch_size": 8, "rate": made.best.settings["rate"]}
+    alone = tune(get(), TASK, "head", rows(15), epochs=1, **settings, report=SILENT)
+    assert tensors(made.prompt) == tensors(alone)  # tuned again as by itself
 
 
 def test_a_method_that_the_model_cannot_take_is_left_out_with_its_reason() -> None:
@@ -242,6 +325,10 @@ def test_a_method_that_the_model_cannot_take_is_left_out_with_its_reason() -> No
         ({"epochs": []}, "`epochs` has no values"),
         ({"epochs": [1, 0]}, "epochs is 0; it must be at least 1"),
         ({"rank": 2}, "`rank` is no setting of the methods head"),
+        (
+            {"hed_form": 2},
+            "`hed_form` is no setting of the methods head; did you mean 'head_form'?",
+        ),
         ({"train": rows(4)}, "4 rows are too few to search with"),
         ({"storage": "postgresql://localhost:1/x"}, "`storage=postgresql://localhost:1/x`: "),
         ({"storage": "sqlite:////nowhere/x.db"}, "unable to open database file"),
@@ -266,6 +353,11 @@ def test_a_storage_that_is_another_file_and_a_study_that_is_not_there(tmp_path: 
         found(storage=tmp_path / "s.jsonl", study="s", join=True)
     assert not (tmp_path / "s.jsonl").exists()
     url = f"sqlite:///{tmp_path / 's.db'}"
+    with pytest.raises(UserError, match=r"s.db`: there is no such file, and so no study to join"):
+        found(storage=url, study="s", join=True)
+    assert not (tmp_path / "s.db").exists()
+    with optuna_quiet():
+        open_storage(url)
     with pytest.raises(UserError, match=r"`study=s`: there is no such study to join; it has none"):
         found(storage=url, study="s", join=True)
 

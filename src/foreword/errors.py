@@ -18,8 +18,14 @@ class UserError(Exception):
         self.field = field
 
 
+LONG = 20
+"""More known words than this are not listed where one of them is meant."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Name the closest known word and list the rest, for the tail of an error line.
+
+    A long list is left out beside a close word.
 
     >>> nearest("sfot", ["soft", "prefix"])
     "did you mean 'soft'? (known: soft, prefix)"
@@ -29,7 +35,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     names = list(known)
     listed = ", ".join(names)
     if close := difflib.get_close_matches(word, names, n=1):
-        return f"did you mean '{close[0]}'? (known: {listed})"
+        meant = f"did you mean '{close[0]}'?"
+        return meant if len(names) > LONG else f"{meant} (known: {listed})"
     if not names:
         return "none is known"
     return f"known {'are' if names[1:] else 'is'}: {listed}"

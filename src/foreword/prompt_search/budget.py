@@ -11,6 +11,7 @@ import torch
 from foreword.display.trials import REPEATED
 from foreword.display.trials import settings as in_one_line
 from foreword.errors import UserError
+from foreword.prompt_search.plan import next_trial
 from foreword.prompt_search.space import Space
 from foreword.prompt_search.trial import Trials, Tried, best_of
 from foreword.reporter import Reporter, duration
@@ -51,8 +52,13 @@ def _trials(
     mine: list[FrozenTrial] = []
     while trials is None or count_begun(study) < trials:
         left = runner.deadline - time.monotonic()
-        if left <= 0 or (runner.fastest is not None and left < runner.fastest):
+        looks = repeated < EXHAUSTED and (space.is_open or not study.trials)
+        chosen = next_trial(study, space, left, runner.seconds, looks=looks)
+        if left <= 0 or chosen is None:
+            if not looks:
+                report.line("all settings of the space were tried")
             return
+        study.enqueue_trial(dict(chosen))
         study.optimize(
             runner.run, n_trials=1, catch=caught, callbacks=[lambda _, trial: mine.append(trial)]
         )
@@ -64,9 +70,6 @@ def _trials(
         failed += tried.state == "failed"
         if best_of(study) is None and failed >= HOPELESS:
             raise UserError(f"{failed} trials failed and none succeeded: {tried.reason}")
-        if repeated >= EXHAUSTED or not space.is_open:
-            report.line("all settings of the space were tried")
-            return
 
 
 def _line(tried: Tried, study: Study, deadline: float) -> str:

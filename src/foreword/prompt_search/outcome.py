@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foreword.backbone.backbone import Backbone
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.files import write_whole
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.parts import Parts
 from foreword.prompt_search.searched import Searched
-from foreword.prompt_search.trial import METRIC, SETTINGS, Trials, Tried, best_of
-from foreword.reporter import Reporter
-from foreword.training.interrupt import Interrupted
+from foreword.prompt_search.trial import METRIC, SETTINGS, Judged, Trials, Tried, best_of
+from foreword.reporter import Reporter, Reporters
+from foreword.training.interrupt import Enough, Interrupted
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -30,6 +32,21 @@ def study_path(out: Path) -> Path:
 def result_path(out: Path) -> Path:
     """Return the file that says how the search of a prompt went."""
     return out.with_suffix(".search.json")
+
+
+def note_file(study: Study, number: int, file: Path) -> None:
+    """Keep in the study that the file as it is now holds the prompt of a trial."""
+    study.set_user_attr(_mark(file), number)
+
+
+def kept_file(study: Study, file: Path, backbone: Backbone) -> tuple[int, Prompt] | None:
+    """Return the trial whose prompt the file holds, and the prompt; None where it holds none."""
+    number = study.user_attrs.get(_mark(file)) if file.is_file() else None
+    return None if number is None else (number, Prompt.load(file, backbone))
+
+
+def _mark(file: Path) -> str:
+    return f"prompt {hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
 def conclude(
@@ -66,7 +83,7 @@ def conclude(
         held = evaluate(prompt, parts.held, train=train, seed=seed, name="held back", report=report)
         prompt = with_scores(prompt, "test", held)
         if refit:
-            prompt = _refitted(runner, parts, best, report)
+            prompt = _refitted(runner, parts, best, prompt, report)
     found = Searched(
         prompt,
         str(best.user_attrs.get(METRIC, "score")),
@@ -77,6 +94,8 @@ def conclude(
     )
     if target is not None:
         prompt.save(target)
+        if not (refit and stopped is None):
+            note_file(study, best.number, target)
         plain_values = json.dumps(found.to_dict(), indent=1, default=str) + "\n"
         write_whole(result_path(target), plain_values.encode())
     if stopped is not None:
@@ -88,9 +107,22 @@ def conclude(
     return found
 
 
-def _refitted(runner: Trials, parts: Parts, best: FrozenTrial, report: Reporter) -> Prompt:
-    """Tune the best settings again on all rows; its dev score is the one they had in the search."""
+def _refitted(
+    runner: Trials, parts: Parts, best: FrozenTrial, prompt: Prompt, report: Reporter
+) -> Prompt:
+    """Tune the best settings again on all rows, unless the time is up before.
+
+    The dev score that is kept is the one of the search.
+    """
     report.line(f"tuning the settings of trial {best.number} again on all {len(parts.every)} rows")
-    prompt = runner.tune(best.user_attrs[SETTINGS], parts.every, parts.dev or parts.every, report)
-    judged = sum(len(dev) for _, dev in parts.folds)
-    return prompt.with_scores({"dev": {best.user_attrs[METRIC]: best.value, "rows": judged}})
+    judged = Judged(lambda step, value: None, runner.deadline, runner.passed)
+    heard = Reporters([report, judged])
+    try:
+        again = runner.tune(best.user_attrs[SETTINGS], parts.every, parts.dev, heard)
+    except Enough:
+        judged.over = True
+    if judged.over:
+        report.line("the time was up: the prompt is the one that was tuned in the search")
+        return prompt
+    rows = sum(len(dev) for _, dev in parts.folds)
+    return again.with_scores({"dev": {best.user_attrs[METRIC]: best.value, "rows": rows}})

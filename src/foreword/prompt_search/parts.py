@@ -33,6 +33,11 @@ class Parts:
     every: Sequence[Row]
     dev: Sequence[Row] | None
 
+    @property
+    def again(self) -> float:
+        """How long tuning on all rows takes, as a multiple of a trial."""
+        return len(self.every) / sum(len(train) for train, _ in self.folds)
+
     def about(self) -> dict[str, Any]:
         """Describe the rows by their numbers and a hash."""
         judged = sum(len(dev) for _, dev in self.folds)

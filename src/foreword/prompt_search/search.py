@@ -17,7 +17,7 @@ from foreword.errors import UserError
 from foreword.files import check_place
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.budget import count_begun, run_trials
-from foreword.prompt_search.outcome import conclude, study_path
+from foreword.prompt_search.outcome import conclude, kept_file, note_file, study_path
 from foreword.prompt_search.parts import Parts, part_rows
 from foreword.prompt_search.searched import Searched
 from foreword.prompt_search.space import Space, make_space
@@ -66,8 +66,8 @@ def search(
 
     Without ``test`` a fifth of the rows is held back, on which the best prompt is scored at the
     end. Trials are judged by ``dev``, without it by a fifth of the other rows, and below 200 rows
-    by all of them in three folds. With ``refit`` the best settings are tuned again on all rows that
-    are not ``test``, which takes its time after the ``minutes``.
+    by all of them in three folds. With ``refit`` the best settings are tuned again, as :func:`tune`
+    does, on all rows that are not ``test``; time is left for that.
 
     The best prompt so far is kept in ``out``. The study is kept in ``storage``, a database's URL or
     a journal file: by default a file beside ``out``, and in memory without that. ``resume`` goes on
@@ -169,16 +169,15 @@ def search_prompts(
         opened = open_study(kept, named, about, seed=seed, resume=resume, join=join)
         if (there := count_begun(opened)) and not join:
             report.line(f"going on after {there} trials of study '{opened.study_name}'")
-        if not opened.trials:
-            opened.enqueue_trial(space.usual())
         began_trials = time.monotonic()
         total = 0 if minutes is None else round(60 * minutes)
         with report.bar("searching", total) as progress:
             shown = 0
 
-            def keep(prompt: Prompt) -> None:
+            def keep(number: int, prompt: Prompt) -> None:
                 if target is not None:
                     prompt.save(target)
+                    note_file(opened, number, target)
 
             def passed() -> None:
                 nonlocal shown
@@ -196,7 +195,10 @@ def search_prompts(
                 deadline,
                 keep,
                 passed,
+                again=parts.again if refit else 0.0,
             )
+            if target is not None:
+                runner.kept = kept_file(opened, target, backbone)
             stopped = run_trials(opened, runner, space, trials, report)
         return conclude(
             opened, runner, parts, about, target, refit=refit, stopped=stopped, report=report

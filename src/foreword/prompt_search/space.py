@@ -28,6 +28,12 @@ out."""
 RATE_WIDTH = 5.0
 """How far the learning rates that are tried lie from the method's own, as a factor."""
 
+METHOD, EPOCHS = "method", "epochs"
+"""Parameters of a study that all trials have, where there is a choice."""
+
+LENGTHS = (2, 1, 4)
+"""Epochs of a search that names none: those of the presets, ``balanced`` first."""
+
 FROM_ROWS = ("auto", "demonstrations")
 """Starts whose length is that of the demonstrations."""
 
@@ -83,8 +89,8 @@ class Space:
     def suggest(self, trial: Trial) -> dict[str, Any]:
         """Return the settings of a trial, ``method`` among them."""
         names = list(self.methods)
-        name = names[0] if len(names) == 1 else trial.suggest_categorical("method", names)
-        found = {"method": name}
+        name = names[0] if len(names) == 1 else trial.suggest_categorical(METHOD, names)
+        found = {METHOD: name}
         for each in self.methods[name]:
             if each.starts is None or found.get("start") in each.starts:
                 found[each.name] = each.suggest(trial, f"{name}.{each.name}")
@@ -92,10 +98,15 @@ class Space:
             found[each.name] = each.suggest(trial, each.name)
         return found
 
-    def usual(self) -> dict[str, Any]:
-        """Return the parameters of the study that stand for the usual settings."""
-        name, *others = self.methods
-        found: dict[str, Any] = {"method": name} if others else {}
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """The epochs that a trial may have, the fewest first."""
+        return tuple(sorted(n for each in self.shared if each.name == EPOCHS for n in each.values))
+
+    def usual(self, name: str | None = None) -> dict[str, Any]:
+        """Return the parameters that stand for the usual settings of a method, else the first."""
+        name = next(iter(self.methods)) if name is None else name
+        found: dict[str, Any] = {METHOD: name} if len(self.methods) > 1 else {}
         start = next((each.first for each in self.methods[name] if each.name == "start"), None)
         for each in self.methods[name]:
             if each.open and (each.starts is None or start in each.starts):
@@ -107,7 +118,7 @@ class Space:
     ) -> tuple[Method, Training]:
         """Return the method and the training that the settings of a trial stand for."""
         given = dict(settings)
-        name = given.pop("method")
+        name = given.pop(METHOD)
         rate = given.pop("rate") if self.rated else None
         method = method_from(name, given, WHERE)
         how = training_from({**plain(training), **given}, WHERE)
@@ -177,6 +188,8 @@ def make_space(
         why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise UserError(f"none of the methods can be tuned on {bound.backbone.name}: {why}")
     shared = [Choice(n, tuple(v)) for n, v in given.items() if n in of_training]
+    if EPOCHS not in given:
+        shared.append(Choice(EPOCHS, LENGTHS))
     if "batch_size" not in given:
         sizes = [size for size in (8, 16, 4) if size == 8 or 4 * size <= len(rows)]
         shared.append(Choice("batch_size", tuple(sizes)))
@@ -205,12 +218,14 @@ def _choices(
 ) -> list[Choice]:
     """Return the choices of a method; raises UserError where the backbone cannot take it.
 
-    That is tried: its parameters are built once as they usually start.
+    That is tried: its parameters are built once, a head at random, since its start reads all rows.
     """
     own = settings_of(name)
     fixed = {n: values[0] for n, values in given.items() if n in own}
-    method = method_from(name, dict(fixed), WHERE)
-    settle(method, bound, rows).build(bound, rows, seed)
+    method = method_from(name, dict(fixed), WHERE, preset=True)
+    quick = {"head_start": "random"} if "head_start" in own else {}
+    built = method_from(name, {**fixed, **quick}, WHERE)
+    settle(built, bound, rows).build(bound, rows, seed)
     usual = {k: v for part in _parts(method) for k, v in plain(part).items()}
     encoder = bound.backbone.is_encoder
     found: dict[str, Choice] = {}

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from foreword.errors import UserError
 from foreword.files import check_place
+from foreword.prompt_search.space import EPOCHS
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.pruners import BasePruner
     from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
 
 HEARTBEAT = 10
 """Seconds between the signs of life of a running trial, where a database keeps them."""
@@ -66,13 +69,15 @@ def open_storage(where: str | Path | None, *, join: bool = False) -> BaseStorage
     name = str(where)
     try:
         if "://" in name:
+            if join and (file := _sqlite_file(name)) is not None and not file.exists():
+                raise _nothing_to_join(name)
             options = {"connect_args": {"timeout": 60}} if name.startswith("sqlite") else None
             return RDBStorage(
                 name, options, heartbeat_interval=HEARTBEAT, grace_period=6 * HEARTBEAT
             )
         path = check_place(Path(name))
         if join and not path.exists():
-            raise UserError(f"`storage={name}`: there is no such file, and so no study to join")
+            raise _nothing_to_join(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.read_bytes()[:1] not in (b"", b"{"):
             raise UserError(f"`storage={name}`: is another file than the journal of a study")
@@ -104,7 +109,6 @@ def open_study(
     Raises UserError for one that is there already, or is not, and for one of something else.
     """
     import optuna
-    from optuna.pruners import SuccessiveHalvingPruner
     from optuna.samplers import TPESampler
     from optuna.trial import TrialState
 
@@ -123,7 +127,7 @@ def open_study(
     study = optuna.create_study(
         storage=storage,
         study_name=name,
-        pruner=SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+        pruner=halving(),
         direction="maximize",
         load_if_exists=True,
     )
@@ -147,6 +151,35 @@ def open_study(
     return study
 
 
+def halving() -> BasePruner:
+    """Return a pruner: successive halving by the scores so far, among runs of as many epochs."""
+    from optuna.pruners import BasePruner, SuccessiveHalvingPruner
+
+    class Halving(BasePruner):
+        def __init__(self) -> None:
+            self.inner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+
+        def prune(self, study: Any, trial: Any) -> bool:
+            alike: Any = _Alike(study, trial)
+            return self.inner.prune(alike, trial)
+
+    return Halving()
+
+
+class _Alike:
+    """A study of which only those trials are seen that run for as many epochs as one."""
+
+    def __init__(self, study: Study, like: FrozenTrial) -> None:
+        self._whole, self._epochs = study, like.params.get(EPOCHS)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
+
+    def get_trials(self, *arguments: Any, **more: Any) -> list[FrozenTrial]:
+        every = self._whole.get_trials(*arguments, **more)
+        return [each for each in every if each.params.get(EPOCHS) == self._epochs]
+
+
 def _check_same(name: str, kept: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     """Raise UserError where a study is of something else."""
     for key, value in about.items():
@@ -155,6 +188,20 @@ def _check_same(name: str, kept: Mapping[str, Any], about: Mapping[str, Any]) ->
                 f"study '{name}' is of another {key} than is given now; give what it was begun "
                 "with, or begin another one with `study`"
             )
+
+
+def _sqlite_file(url: str) -> Path | None:
+    """Return the file of an SQLite URL, None for another database and one in memory."""
+    from sqlalchemy.engine import make_url
+
+    made = make_url(url)
+    if made.get_backend_name() != "sqlite" or made.database in (None, "", ":memory:"):
+        return None
+    return Path(str(made.database))
+
+
+def _nothing_to_join(name: str) -> UserError:
+    return UserError(f"`storage={name}`: there is no such file, and so no study to join")
 
 
 def _first_line(error: Exception) -> str:

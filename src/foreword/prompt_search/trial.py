@@ -17,7 +17,7 @@ from foreword.display.trials import REPEATED
 from foreword.errors import UserError
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.parts import Parts
-from foreword.prompt_search.space import Space
+from foreword.prompt_search.space import EPOCHS, METHOD, Space
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Task
 from foreword.training.interrupt import Enough, Interrupted
@@ -72,7 +72,7 @@ class Tried:
         )
 
 
-class _Judged(Reporter):
+class Judged(Reporter):
     """Hears a run: its dev scores go to the study, which may prune it; time ends it.
 
     ``over`` says that the time was up before the run was.
@@ -115,8 +115,9 @@ class _Judged(Reporter):
 class Trials:
     """Runs trials on a backbone, and keeps the prompt of the best one so far.
 
-    ``kept`` is the number of that trial and its prompt, ``metric`` the name of the dev score.
-    ``better`` is called when there is a new one; ``passed`` at every step.
+    ``kept`` is the number of that trial and its prompt. ``better`` is called when there is a new
+    one, ``passed`` at every step. The best settings are tuned once more at the end, which takes
+    ``again`` times as long as their trial: as much of the time is left for that.
     """
 
     def __init__(
@@ -127,14 +128,15 @@ class Trials:
         parts: Parts,
         training: Training,
         deadline: float,
-        better: Callable[[Prompt], None],
+        better: Callable[[int, Prompt], None],
         passed: Callable[[], None],
+        again: float = 0.0,
     ) -> None:
         self.backbone, self.task, self.space, self.parts = backbone, task, space, parts
         self.training, self.deadline = training, deadline
-        self.better, self.passed = better, passed
+        self.better, self.passed, self.again = better, passed, again
         self.kept: tuple[int, Prompt] | None = None
-        self.fastest: float | None = None
+        self.paces: dict[str, float] = {}
 
     def run(self, trial: Trial) -> float:
         """Tune with the settings of a trial and return its dev score.
@@ -169,18 +171,32 @@ class Trials:
             trial.set_user_attr(SECONDS, round(time.monotonic() - began, 2))
         took = time.monotonic() - began
         if REASON not in trial.user_attrs:
-            self.fastest = took if self.fastest is None else min(self.fastest, took)
+            pace, name = took / settings[EPOCHS], settings[METHOD]
+            self.paces[name] = min(pace, self.paces.get(name, pace))
         score, best = mean(scores), best_of(trial.study)
         if best is None or best.value is None or score > best.value:
             self.kept = (trial.number, first)
-            self.better(first)
+            self.better(trial.number, first)
         return score
+
+    def until(self) -> float:
+        """Return when a trial that begins now must end."""
+        now = time.monotonic()
+        return now + (self.deadline - now) / (1 + self.again)
+
+    def seconds(self, method: str | None, epochs: int) -> float:
+        """Return about how long a trial takes, and tuning its settings again at the end.
+
+        A method that was not run, and None, is taken for the fastest; it is 0 before any.
+        """
+        pace = self.paces.get(method or "", min(self.paces.values(), default=0.0))
+        return pace * epochs * (1 + self.again)
 
     def tune(
         self,
         settings: Mapping[str, Any],
         train: Sequence[Row],
-        dev: Sequence[Row],
+        dev: Sequence[Row] | None,
         report: Reporter = SILENT,
     ) -> Prompt:
         """Tune a prompt with the settings of a trial."""
@@ -212,8 +228,9 @@ class Trials:
         def ignore(step: int, value: float) -> None:
             """Folds are compared whole."""
 
+        until = self.until()
         for number, (train, dev) in enumerate(self.parts.folds):
-            report = _Judged(ignore if several else hear, self.deadline, self.passed)
+            report = Judged(ignore if several else hear, until, self.passed)
             prompt = self.tune(settings, train, dev, report)
             if report.over:
                 trial.set_user_attr(REASON, TIME_UP)
@@ -262,6 +279,11 @@ def _earlier(study: Study, number: int, settings: Mapping[str, Any]) -> FrozenTr
         if ended and not stopped and each.user_attrs.get(SETTINGS) == settings:
             return each
     return None
+
+
+def is_repeated(trial: FrozenTrial) -> bool:
+    """Whether a trial has only taken over the outcome of an earlier one."""
+    return str(trial.user_attrs.get(REASON, "")).startswith(REPEATED)
 
 
 def best_of(study: Study) -> FrozenTrial | None:
