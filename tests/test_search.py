@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import signal
+import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -19,14 +21,18 @@ import pytest
 import foreword.prompt_search.budget
 import foreword.prompt_search.search
 import foreword.prompt_search.trial as of_trial
+import foreword.prompt_search.wording
+import foreword.tasks.classify
 from families import backbone
 from foreword.backbone.decode import Decoding
-from foreword.data.sample import folds
+from foreword.data.sample import folds, stratified
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
+from foreword.injection import NOTHING
 from foreword.methods.head import Head
 from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
+from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.parts import FEW, part_rows
 from foreword.prompt_search.plan import next_trial
@@ -34,7 +40,9 @@ from foreword.prompt_search.search import search
 from foreword.prompt_search.searched import Searched
 from foreword.prompt_search.space import Choice, Space
 from foreword.prompt_search.study import open_storage, optuna_quiet
+from foreword.prompt_search.templates import find_templates
 from foreword.reporter import SILENT, Reporter
+from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.training.interrupt import Interrupted
 from foreword.training.settings import Training
@@ -153,6 +161,65 @@ def test_what_trials_share_changes_no_result() -> None:
     how = Training(epochs=1, batch_size=8)
     alone = tune_prompt(fresh, TASK, joined, *parts.folds[0], training=how)
     assert tensors(made.prompt) == tensors(alone)
+
+
+def test_templates_are_found_and_given_ones_are_chosen_among(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = Classify(labels=TASK.labels)
+    whole = free.complete(rows(40), get())
+    scored = find_templates(whole, rows(40), get(), 0, math.inf, SILENT)
+    assert scored[0].template == "{text}\nLabel:"
+    assert [each.source for each in scored] == ["usual", *(e.source for e in scored[1:])]
+    assert len(scored) == 4
+    assert [e.loss for e in scored[1:]] == sorted(e.loss for e in scored[1:])
+    for each in scored:
+        bound = dataclasses.replace(whole, template=each.template).bind(get())
+        numbers = stratified([bound.class_of(row) for row in rows(40)], 16, 0)
+        asked = [rows(40)[n] for n in numbers]
+        answers = bound.predict(asked, NOTHING)
+        right = [p["probabilities"][r.fields["label"]] for p, r in zip(answers, asked, strict=True)]
+        assert each.loss == pytest.approx(-statistics.mean(map(math.log, right)), rel=1e-4)
+    assert len(find_templates(whole, rows(40), get(), 0, 0.0, SILENT)) == 1  # no time is left
+    out = tmp_path / "p.safetensors"
+    made = found(task=free, trials=3, out=out)
+    others = [each["template"] for each in made.about["templates"]]
+    assert [each.settings["template"] for each in made.trials[:2]] == others[:2]
+    monkeypatch.setattr(foreword.prompt_search.wording, "find_templates", None)  # not asked again
+    assert len(found(task=free, trials=4, out=out, resume=True).trials) == 4
+    given = ["{text} :", "it {text} was"]
+    chosen = found(task="classify", template=given, labels=TASK.labels, trials=6, rate=3e-2)
+    assert {each.settings["template"] for each in chosen.trials} == set(given)
+    assert chosen.prompt.task.template == chosen.best.settings["template"]
+    with pytest.raises(UserError, match="no field 'txt'"):
+        found(task="classify", template=["{text}", "{txt}"], labels=TASK.labels)
+
+
+def test_label_words_are_found_once_and_as_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[str] = []
+    before = foreword.tasks.classify.choose_label_words
+
+    def choose(*arguments: Any) -> Any:
+        searched.append(arguments[1])
+        return before(*arguments)
+
+    monkeypatch.setattr(foreword.tasks.classify, "choose_label_words", choose)
+    given = {"methods": "soft", "length": 2, "start": "vocabulary", "head_start": None, "epochs": 1}
+    made = found(
+        **given, task=Classify(template="{text} :"), verbalizer=["search"], rate=[1e-3, 1e-2]
+    )
+    assert searched == ["search"]  # for all trials
+    words = made.prompt.task.labels
+    assert words != {"good": (" good",), "bad": (" bad",)}
+    parts = part_rows(rows(40), rows(20, 100), None, 0, "label")
+    rate = made.best.settings["rate"]
+    method = Soft(length=2, start="vocabulary", rate=rate)
+    how = Training(epochs=1, batch_size=8)
+    task = Classify(template="{text} :", verbalizer="search")
+    alone = tune_prompt(get(), task, method, *parts.folds[0], training=how)
+    assert (alone.task.labels, tensors(alone)) == (words, tensors(made.prompt))
+    both = found(**given, task=Classify(template="{text} :"), trials=1)
+    assert both.about["space"]["methods"]["soft"]["verbalizer"] == ["manual", "search"]
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None] = lambda n: None) -> list:

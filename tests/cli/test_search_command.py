@@ -100,7 +100,8 @@ def test_ctrl_c_says_how_to_go_on(ask: Cli, monkeypatch: pytest.MonkeyPatch) -> 
         ("--rank 2", "--rank is no setting of the methods head"),
         ("--storage sqlite:////nowhere/x.db", "--storage sqlite:////nowhere/x.db: cannot be used"),
         ("--join x --storage y", "--join and --storage both name a storage"),
-        ("--template a --template b", "--template specified multiple times"),
+        ("--task score --verbalizer search", "--verbalizer"),
+        ("--verbalizer search,find", "--verbalizer find: unknown"),
     ],
 )
 def test_wrong_input_is_one_line(words: str, said: str, ask: Cli) -> None:

@@ -30,9 +30,15 @@ ALONE = ("seed", "token_budget", "checkpointing", "cache_gb", "no_texts", "compi
 """Settings of training that all trials share."""
 
 
+SEVERAL = ("template", "verbalizer")
+"""Settings of the task that may have several values."""
+
+
 def is_searched(each: Flag) -> bool:
-    """Whether a setting may be chosen among several values: those of methods and training."""
+    """Whether a setting may be chosen among several values: of methods, training and wording."""
     kinds = {kind for kind, _ in each.owners}
+    if each.name in SEVERAL:
+        return True
     return kinds <= {"method", "training"} and each.name not in ALONE and each.type != list[str]
 
 
@@ -106,7 +112,8 @@ def search(
     """Find the method and the settings of a prompt, in minutes.
 
     A setting of a method or of training with several values (--length 5,20) is chosen among these,
-    one with a value is fixed; the others are searched as is usual. The best prompt so far is kept
+    one with a value is fixed; the others are searched as is usual, templates too: the flag
+    may be given several times. The best prompt so far is kept
     in --out, all trials in OUT.search.json. Ctrl-C keeps what is done; --resume goes on.
     """
     from foreword.cli.settings import load_backbone, merged, plain_of, task_of_words
@@ -130,13 +137,19 @@ def search(
     for name in given:
         if is_searched(FLAGS[name]):
             given[name] = values_of(FLAGS[name], given[name])
+    several = {}
+    for name in SEVERAL:
+        if len(values := given.pop(name, ())) > 1:
+            several[name] = values
+        elif values:
+            given[name] = values[0]
     plain = plain_of(given)
     for name in ("train", "out"):
         if plain[name] is None:
             raise UserError(f"--{name} is missing")
     task = task_of_words(plain["task"], given, "settings")
     seed = given.pop("seed", 0)
-    choices = {n: v if isinstance(v, list) else [v] for n, v in given.items()}
+    choices = {n: v if isinstance(v, list) else [v] for n, v in {**given, **several}.items()}
     reading, fields, check = Reading.of(plain), fields_of(task), task.check_answer
     every = reading.rows(plain["train"], fields=fields, check=check)
     rows = draw(every, plain["rows"], plain["per_label"], seed, task.label_field)

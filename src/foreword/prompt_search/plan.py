@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from foreword.prompt_search.space import EPOCHS, METHOD, Space
@@ -46,52 +46,49 @@ def next_trial(
         return space.usual()
     every = space.epochs
     tried = {_written(each.params) for each in trials}
+    only = next(iter(space.methods))
 
-    def fits(params: Mapping[str, Any]) -> bool:
-        return seconds(method_of(params), params.get(EPOCHS, every[0])) <= left
+    def lasts(params: Mapping[str, Any]) -> float:
+        return seconds(params.get(METHOD, only), params.get(EPOCHS, every[0]))
 
-    def is_new(params: Mapping[str, Any] | None) -> bool:
-        return params is not None and _written(params) not in tried and fits(params)
+    def is_open(params: Mapping[str, Any]) -> bool:
+        return _written(params) not in tried and lasts(params) <= left
 
-    usual = space.usual()
-    if len(every) == 1:
-        return {} if looks and seconds(None, every[0]) <= left else None
-
-    def method_of(params: Mapping[str, Any]) -> str:
-        return str(params.get(METHOD, next(iter(space.methods))))
-
-    known = {**usual, EPOCHS: every[-1]}
-    if is_new(known) and seconds(method_of(known), every[-1]) * KNOWN_SHARE <= left:
-        return known
-    ended = [t for t in trials if t.state.name == "COMPLETE" and not is_repeated(t)]
-    short = {**usual, EPOCHS: every[0]}
-    look = seconds(None, every[0])
-    best = best_of(study)
-    last = None if best is None else _longer(best, every)
-    if last is not None and is_new(last):
-        needed = seconds(method_of(last), last[EPOCHS])
-        if not looks or left < needed + 1.5 * look:
+    short = seconds(None, every[0])
+    if len(every) > 1:
+        known = {**space.usual(), EPOCHS: every[-1]}
+        if is_open(known) and lasts(known) * KNOWN_SHARE <= left:
+            return known
+        longer = [each for t in _promising(study, every) if is_open(each := _longer(t, every))]
+        best = best_of(study)
+        last = None if best is None else _longer(best, every)
+        if last and is_open(last) and not (looks and left >= lasts(last) + 1.5 * short):
             return last
-    for number in range(len(every) - 1, 0, -1):
-        below = [t for t in ended if t.params.get(EPOCHS) == every[number - 1]]
-        below.sort(key=lambda t: (-(t.value or 0.0), t.number))
-        for trial in below[: len(below) // HALVING]:
-            longer = _longer(trial, every)
-            if longer is not None and is_new(longer):
-                return longer
-    if not looks or look > left:
+        if longer:
+            return longer[0]
+    if not looks or short > left:
         return None
-    names = {method_of(t.params) for t in trials}
-    for name in space.methods:
-        if name not in names:
-            return {**space.usual(name), EPOCHS: every[0]}
-    return {EPOCHS: short[EPOCHS]}
+    fixed = {EPOCHS: every[0]} if len(every) > 1 else {}
+    for first in space.first_looks():
+        if is_open({**first, **fixed}) and is_open(first):
+            return {**first, **fixed}
+    return fixed
 
 
-def _longer(trial: FrozenTrial, every: tuple[int, ...]) -> dict[str, Any] | None:
-    """Return a trial's parameters with the next number of epochs, None after the last."""
+def _promising(study: Study, every: tuple[int, ...]) -> Iterator[FrozenTrial]:
+    """Yield the best third of the trials of each number of epochs but the most, the long first."""
+    trials = study.get_trials(deepcopy=False)
+    ended = [t for t in trials if t.state.name == "COMPLETE" and not is_repeated(t)]
+    for epochs in reversed(every[:-1]):
+        own = [trial for trial in ended if trial.params.get(EPOCHS) == epochs]
+        own.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
+        yield from own[: len(own) // HALVING]
+
+
+def _longer(trial: FrozenTrial, every: tuple[int, ...]) -> dict[str, Any]:
+    """Return a trial's parameters with the next number of epochs, or the most there are."""
     more = [epochs for epochs in every if epochs > trial.params.get(EPOCHS, math.inf)]
-    return {**trial.params, EPOCHS: more[0]} if more else None
+    return {**trial.params, EPOCHS: more[0] if more else every[-1]}
 
 
 def _written(params: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from foreword.prompt_search.budget import count_begun, run_trials
 from foreword.prompt_search.outcome import conclude, kept_file, note_file, study_path
 from foreword.prompt_search.parts import Parts, part_rows
 from foreword.prompt_search.searched import Searched
-from foreword.prompt_search.space import Space, make_space
-from foreword.prompt_search.study import open_storage, open_study, optuna_quiet
+from foreword.prompt_search.space import OF_TASK, Space, make_space
+from foreword.prompt_search.study import kept_about, open_storage, open_study, optuna_quiet
+from foreword.prompt_search.templates import ScoredTemplate
 from foreword.prompt_search.trial import Trials
+from foreword.prompt_search.wording import Wording, find_wording
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Task
 from foreword.tasks.registry import name_of
@@ -33,6 +36,9 @@ from foreword.training.settings import Training
 
 MINUTES = 10.0
 """The time of a search that is limited by neither minutes nor trials."""
+
+TEMPLATE_SHARE = 0.06
+"""The share of the time that may go by before the first trial, to find templates."""
 
 
 def search(
@@ -61,7 +67,9 @@ def search(
 
     ``methods`` are names such as ``"prefix+head"``; without them the usual ones of the task are
     tried. ``settings`` are those of the task, and those of methods and training that are not
-    searched, or among fewer values: ``length=[5, 10]``, ``epochs=2``. ``model``, ``task``, the
+    searched, or among fewer values: ``length=[5, 10]``, ``epochs=2``. Of the task a list of
+    templates, or of ways to find label words (``verbalizer``), is chosen among too; a few are
+    found where neither a template nor labels are given. ``model``, ``task``, the
     rows, ``text`` and ``label`` are as in :func:`tune`.
 
     Without ``test`` a fifth of the rows is held back, on which the best prompt is scored at the
@@ -79,7 +87,9 @@ def search(
     if train is None:
         raise UserError(f"there are no rows to train on; give `train`: {TAKEN}")
     given = {**settings, "seed": seed}
+    several = {n: given.pop(n) for n in OF_TASK if isinstance(given.get(n), list | tuple)}
     chosen = make_task(task, given, text, label)
+    given = {**given, **several}
     given.pop("seed", None)
     choices = {n: list(v) if isinstance(v, list | tuple) else [v] for n, v in given.items()}
     report = usual_reporter() if report is None else report
@@ -152,20 +162,28 @@ def search_prompts(
     with optuna_quiet():
         where = storage if storage is not None or target is None else study_path(target)
         kept = open_storage(where, join=join)
-        task = task.complete(train, backbone)
-        bound = task.bind(backbone)
-        for rows in (train, dev or (), test or ()):
-            bound.check(rows, answers=True)
+        named = study or (target.stem if target is not None and not join else None)
         parts = part_rows(train, dev, test, seed, task.label_field)
         tuned, _ = parts.folds[0]
+        wording = find_wording(
+            task,
+            choices,
+            train,
+            parts,
+            backbone,
+            [ScoredTemplate(**each) for each in kept_about(kept, named).get("templates", ())],
+            seed=seed,
+            until=began + TEMPLATE_SHARE * (deadline - began),
+            report=report,
+        )
+        task = wording.task
         filled = task.fill_from_rows(backbone, tuned, seed, SILENT).bind(backbone)
-        space = make_space(filled, tuned, methods, choices, seed)
+        space = make_space(filled, tuned, methods, wording.choices, seed)
         for name in methods or ():
             if name in space.skipped:
                 report.line(f"{name} is left out: {space.skipped[name]}")
         report.line(str(parts))
-        about = _about(backbone, task, space, parts, seed)
-        named = study or (target.stem if target is not None and not join else None)
+        about = _about(backbone, wording, space, parts, seed)
         opened = open_study(kept, named, about, seed=seed, resume=resume, join=join)
         if (there := count_begun(opened)) and not join:
             report.line(f"going on after {there} trials of study '{opened.study_name}'")
@@ -205,12 +223,15 @@ def search_prompts(
         )
 
 
-def _about(backbone: Backbone, task: Task, space: Space, parts: Parts, seed: int) -> dict[str, Any]:
+def _about(
+    backbone: Backbone, wording: Wording, space: Space, parts: Parts, seed: int
+) -> dict[str, Any]:
     """Say what a study is of, so that no other one is mixed with it."""
     return {
         "version": versions()["foreword"],
         "model": {"name": backbone.name, "fingerprint": backbone.fingerprint},
-        "task": {"name": name_of(task), **plain(task)},
+        "task": {"name": name_of(wording.task), **plain(wording.task)},
+        "templates": [asdict(each) for each in wording.scored],
         "rows": parts.about(),
         "space": space.to_dict(),
         "seed": seed,

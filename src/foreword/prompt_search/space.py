@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from foreword.methods.auto import Auto
 from foreword.methods.base import Method, settle
 from foreword.methods.parts.several import Several, join_methods
 from foreword.methods.registry import AUTO, METHODS, name_of
-from foreword.tasks.base import Bound
+from foreword.tasks.base import Bound, Task
 from foreword.training.configure import WHERE, method_from, training_from
 from foreword.training.settings import Training
 
@@ -28,8 +28,11 @@ out."""
 RATE_WIDTH = 5.0
 """How far the learning rates that are tried lie from the method's own, as a factor."""
 
-METHOD, EPOCHS = "method", "epochs"
-"""Parameters of a study that all trials have, where there is a choice."""
+METHOD, EPOCHS, TEMPLATE, VERBALIZER = "method", "epochs", "template", "verbalizer"
+"""Names of parameters of a study."""
+
+OF_TASK = (TEMPLATE, VERBALIZER)
+"""Settings of a task that may be searched."""
 
 LENGTHS = (2, 1, 4)
 """Epochs of a search that names none: those of the presets, ``balanced`` first."""
@@ -113,20 +116,33 @@ class Space:
                 found[f"{name}.{each.name}"] = each.first
         return found | {each.name: each.first for each in self.shared if each.open}
 
+    def first_looks(self) -> Iterator[dict[str, Any]]:
+        """Yield parameters that are looked at before others.
+
+        They are each method's usual settings, then those of the first with the other template that
+        the untouched model answers best with.
+        """
+        for name in self.methods:
+            yield self.usual(name)
+        for each in self.shared:
+            if each.name == TEMPLATE and each.open:
+                yield {**self.usual(), TEMPLATE: each.values[1]}
+
     def configured(
-        self, settings: Mapping[str, Any], training: Training
-    ) -> tuple[Method, Training]:
-        """Return the method and the training that the settings of a trial stand for."""
+        self, settings: Mapping[str, Any], task: Task, training: Training
+    ) -> tuple[Task, Method, Training]:
+        """Return the configurations that the settings of a trial stand for."""
         given = dict(settings)
+        task = replace(task, **{n: given.pop(n) for n in OF_TASK if n in given})  # type: ignore[type-var]
         name = given.pop(METHOD)
         rate = given.pop("rate") if self.rated else None
         method = method_from(name, given, WHERE)
         how = training_from({**plain(training), **given}, WHERE)
         if rate is None:
-            return method, how
+            return task, method, how
         factor = rate / method.rate
         parts: list[Any] = [replace(each, rate=each.rate * factor) for each in _parts(method)]  # type: ignore[type-var]
-        return join_methods(parts), how
+        return task, join_methods(parts), how
 
     @property
     def is_open(self) -> bool:
@@ -170,7 +186,8 @@ def make_space(
     if methods is not None and usual in names:  # what is tried first
         names = list(dict.fromkeys([usual, *names]))
     of_training = {field.name for field in dataclasses.fields(Training)} - {"seed"}
-    taken, found, skipped = set(of_training), {}, {}
+    of_task = [n for n in OF_TASK if hasattr(bound.task, n)]
+    taken, found, skipped = {*of_training, *of_task}, {}, {}
     for name in names:
         own = {n: v for n, v in given.items() if n not in of_training}
         taken |= settings_of(name)
@@ -188,13 +205,15 @@ def make_space(
         why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise UserError(f"none of the methods can be tuned on {bound.backbone.name}: {why}")
     shared = [Choice(n, tuple(v)) for n, v in given.items() if n in of_training]
+    if TEMPLATE in given:
+        shared.append(Choice(TEMPLATE, tuple(given[TEMPLATE])))
     if EPOCHS not in given:
         shared.append(Choice(EPOCHS, LENGTHS))
     if "batch_size" not in given:
         sizes = [size for size in (8, 16, 4) if size == 8 or 4 * size <= len(rows)]
         shared.append(Choice("batch_size", tuple(sizes)))
     for each in shared:
-        for value in each.values:
+        for value in each.values if each.name in of_training else ():
             training_from({each.name: value}, WHERE).check()
     return Space(found, shared, skipped, rated="rate" not in given)
 
@@ -251,6 +270,8 @@ def _choices(
         if not encoder:
             few = [shots for shots in (8, 16) if shots < len(rows)]
             add("shots", (None, *few), tuple(v for v in values if v in FROM_ROWS))
+    if "head_start" not in own and (words := given.get(VERBALIZER)):
+        found[VERBALIZER] = Choice(VERBALIZER, tuple(words))
     add("upper", (None, 0.5))
     add("rank", (8, 4, 16))
     if rated:

@@ -93,6 +93,17 @@ def open_storage(where: str | Path | None, *, join: bool = False) -> BaseStorage
         raise UserError(f"`storage={name}`: cannot be used ({_first_line(error)})") from None
 
 
+def kept_about(storage: BaseStorage, name: str | None) -> Mapping[str, Any]:
+    """Return what a study that is there is of; nothing of one that is not."""
+    import optuna
+
+    there = optuna.get_all_study_names(storage)
+    name = there[0] if name is None and len(there) == 1 else name
+    if name not in there:
+        return {}
+    return dict(optuna.load_study(study_name=name, storage=storage).user_attrs.get(ABOUT, {}))
+
+
 def open_study(
     storage: BaseStorage,
     name: str | None,

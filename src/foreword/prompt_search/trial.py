@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from foreword.backbone.backbone import Backbone
+from foreword.config.values import plain
 from foreword.data.row import Row
 from foreword.display.trials import REPEATED
 from foreword.errors import UserError
@@ -137,6 +139,7 @@ class Trials:
         self.better, self.passed, self.again = better, passed, again
         self.kept: tuple[int, Prompt] | None = None
         self.paces: dict[str, float] = {}
+        self.filled: dict[tuple[str, int], Task] = {}
 
     def run(self, trial: Trial) -> float:
         """Tune with the settings of a trial and return its dev score.
@@ -200,10 +203,24 @@ class Trials:
         report: Reporter = SILENT,
     ) -> Prompt:
         """Tune a prompt with the settings of a trial."""
-        method, training = self.space.configured(settings, self.training)
+        task, method, training = self.space.configured(settings, self.task, self.training)
+        task = self._filled(task, train)
         return tune_prompt(
-            self.backbone, self.task, method, train, dev, training=training, report=report
+            self.backbone, task, method, train, dev, training=training, report=report
         )
+
+    def _filled(self, task: Task, train: Sequence[Row]) -> Task:
+        """Return the task with its label words, which are chosen once for each fold."""
+        if getattr(task, "verbalizer", "manual") == "manual" or not self._is_fold(train):
+            return task
+        key = (json.dumps(plain(task), sort_keys=True, default=str), id(train))
+        if key not in self.filled:
+            whole = task.complete(train, self.backbone)
+            self.filled[key] = whole.fill_from_rows(self.backbone, train, self.training.seed)
+        return self.filled[key]
+
+    def _is_fold(self, train: Sequence[Row]) -> bool:
+        return any(train is each for each, _ in self.parts.folds)
 
     def prompt_of(self, trial: FrozenTrial) -> Prompt:
         """Return the prompt of a trial; one of another process is tuned again, to the same."""
