@@ -44,25 +44,43 @@ class Tab:
                 return dict(said["result"])
             self.events.append(said)
 
-    def open(self, path: Path, width: int, dark: bool = False) -> None:
+    def open(self, place: Path | str, width: int, dark: bool = False) -> None:
+        """Open a file or an address, and wait until it is loaded."""
+        url = place if isinstance(place, str) else place.as_uri()
         self.events.clear()
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         self.ask("Emulation.setDeviceMetricsOverride", **size)
-        self.ask("Page.navigate", url=path.as_uri())
+        self.ask("Page.navigate", url=url)
         for _ in range(600):
             if (
                 self.value("document.readyState") == "complete"
-                and self.value("document.location.href") == path.as_uri()
+                and self.value("document.location.href") == url
             ):
                 return
             time.sleep(0.05)
-        raise AssertionError(f"{path} did not load")
+        raise AssertionError(f"{url} did not load")
 
     def value(self, expression: str) -> Any:
-        found = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        found = self.ask(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         return found["result"].get("value")
+
+    def until(self, expression: str) -> None:
+        """Wait until something is true on the page."""
+        for _ in range(1200):
+            if self.value(f"!!({expression})"):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"never true: {expression}")
+
+    def press(self, key: str, code: int = 0, *, control: bool = False, text: str = "") -> None:
+        """Press a key, and let it go."""
+        own = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 2 * control}
+        self.ask("Input.dispatchKeyEvent", type="keyDown", text=text, **own)
+        self.ask("Input.dispatchKeyEvent", type="keyUp", **own)
 
     def logged(self) -> list[str]:
         """What the console shows: errors, warnings and exceptions."""

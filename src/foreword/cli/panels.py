@@ -13,8 +13,12 @@ MODEL = "Model"
 OUTPUT = "Output"
 ACCESS = "Access"
 LIMITS = "Limits"
+FEEDBACK = "Feedback"
 
-ORDER = (DATA, "Task", "Decoding", MODEL, "Method", TRAINING, "Continuing", ACCESS, LIMITS, OUTPUT)
+ORDER = (
+    *(DATA, "Task", "Decoding", MODEL, "Method", TRAINING, "Continuing"),
+    *(ACCESS, LIMITS, FEEDBACK, OUTPUT),
+)
 """Panels in the order of a page, by the first word of their titles; all others come first."""
 
 

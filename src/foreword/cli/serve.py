@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from foreword.cli.common import USUALLY, Loaded
 from foreword.cli.completion import File
-from foreword.cli.panels import ACCESS, FURTHER, LIMITS, MODEL, OUTPUT
+from foreword.cli.panels import ACCESS, FEEDBACK, FURTHER, LIMITS, MODEL, OUTPUT
 from foreword.cli.terminal import CommandTerminal
 from foreword.errors import UserError
 from foreword.serve.http.limits import Access, Keys, Limits
@@ -79,6 +79,13 @@ def serve(
     max_inputs: Annotated[
         int, Parameter(help="most inputs of a prediction", group=(LIMITS, FURTHER))
     ] = USUAL.inputs,
+    feedback: Annotated[
+        Path | None,
+        Parameter(help="a folder in which right answers are kept that people send", group=FEEDBACK),
+    ] = None,
+    feedback_days: Annotated[
+        float | None, Parameter(help="days for which they are kept; else for ever", group=FEEDBACK)
+    ] = None,
     name_prompts: Annotated[
         bool, Parameter(help="name prompts in /metrics and in the log", group=OUTPUT)
     ] = False,
@@ -115,6 +122,11 @@ def serve(
         Keys(_keys(api_key, api_key_file, "FOREWORD_API_KEY")),
         Keys(_keys(admin_key, admin_key_file, "FOREWORD_ADMIN_KEY")),
     )
+    if feedback_days is not None and feedback is None:
+        raise UserError("`feedback_days` is of no use without `feedback`; name its folder")
+    if feedback_days is not None and not feedback_days > 0:
+        raise UserError(f"`feedback_days={feedback_days}`: give a number above 0")
+    from foreword.serve.feedback.files import FeedbackFiles
     from foreword.serve.http.server import address, bound_socket, run_server
     from foreword.serve.http.service import Service
 
@@ -142,6 +154,7 @@ def serve(
         memory=int(prompt_memory * 2**30),
         keep=keep,
         name_prompts=name_prompts,
+        feedback=None if feedback is None else FeedbackFiles(feedback, days=feedback_days),
         when_ready=say,
     )
     if quiet:

@@ -11,8 +11,10 @@ from fastapi.concurrency import run_in_threadpool
 
 from foreword.serve.http.completions import text_routes
 from foreword.serve.http.errors import add_handlers
+from foreword.serve.http.feedback import feedback_routes
 from foreword.serve.http.guard import Guard, log_line
 from foreword.serve.http.operations import operation_routes
+from foreword.serve.http.page import page_routes
 from foreword.serve.http.predict import predict_routes
 from foreword.serve.http.prompts import prompt_routes
 from foreword.serve.http.service import Service
@@ -42,6 +44,9 @@ def make_app(service: Service, *, log: Callable[..., None] | None = log_line) ->
     app.include_router(operation_routes(service))
     app.include_router(text_routes(service))
     app.include_router(predict_routes(service))
+    if service.feedback is not None:
+        app.include_router(feedback_routes(service, service.feedback))
+    app.include_router(page_routes())
     if service.access.admin_keys:
         app.include_router(prompt_routes(service))
     app.add_middleware(Guard, service=service, log=log)

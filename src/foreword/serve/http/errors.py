@@ -56,6 +56,8 @@ class ApiError(HTTPException):
 
 def of_user_error(error: UserError, param: str | None = None) -> ApiError:
     """Return a mistake of a request, with the field that is wrong where it is known."""
+    from foreword.serve.feedback.files import NotKeptError
+    from foreword.serve.feedback.review import UnknownAnswerError
     from foreword.serve.names import RefusedPromptError, UnknownPromptError
     from foreword.serve.texts import NoTextError, TooLongError
 
@@ -64,6 +66,10 @@ def of_user_error(error: UserError, param: str | None = None) -> ApiError:
         return ApiError(404, message, param="model", code="model_not_found")
     if isinstance(error, RefusedPromptError):
         return ApiError(422, message, param="model", code="prompt_refused")
+    if isinstance(error, UnknownAnswerError):
+        return ApiError(404, message, param="review", code="answer_not_found")
+    if isinstance(error, NotKeptError):
+        return ApiError(507, message, code="not_kept")
     if isinstance(error, NoTextError):
         return ApiError(400, message, param="model", code="wrong_task")
     if isinstance(error, TooLongError):

@@ -55,6 +55,12 @@ def passage(scope: Scope) -> Passage:
     return found
 
 
+def _shows(scope: Scope) -> bool:
+    """Whether a request would see, or remove, the texts of others."""
+    path: str = scope["path"]
+    return path == "/v1/review" or (path == "/v1/feedback" and bool(scope["method"] == "DELETE"))
+
+
 class Guard:
     """Lets requests through to an app, or not."""
 
@@ -113,8 +119,11 @@ class Guard:
         admin = path == ADMIN or path.startswith(f"{ADMIN}/")
         if admin and not access.admin_keys:
             return  # there is no such route
-        if not (admin or access.api_keys):
+        if not (access.api_keys or (access.admin_keys and (admin or _shows(scope)))):
             return
+        if _shows(scope) and not access.admin_keys:
+            raise ApiError(403, "this needs an admin key, and the server was started without one")
+        admin = admin or _shows(scope)
         kind, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         given = kind.lower() == "bearer" and key.strip()
         fits = given and (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
@@ -11,6 +11,10 @@ from fastapi.responses import JSONResponse
 from foreword.serve.http.errors import AGAIN
 from foreword.serve.http.ready import Ready
 from foreword.serve.http.service import Service
+from foreword.tasks.registry import name_of
+
+if TYPE_CHECKING:
+    from foreword.prompt.answerer import Answerer
 
 
 def operation_routes(service: Service) -> APIRouter:
@@ -42,8 +46,11 @@ def operation_routes(service: Service) -> APIRouter:
         """Show one of them; a prompt is opened for it."""
         ready = service.ready()
         whole, prompt = await run_in_threadpool(ready.prompt, name)
-        more = {} if prompt is None else {"version": whole}
-        return {**_model(service, ready, name), **more}
+        if prompt is None:
+            return _model(service, ready, name)
+        more = _about(ready, whole, prompt)
+        more["feedback"] = service.feedback is not None and more["versions"] is not None
+        return {**_model(service, ready, name), "version": whole, **more}
 
     return router
 
@@ -57,4 +64,20 @@ def _model(service: Service, ready: Ready, name: str) -> dict[str, Any]:
         "owned_by": "foreword",
         "root": ready.name,
         "parent": None if name == ready.name else ready.name,
+    }
+
+
+def _about(ready: Ready, whole: str, prompt: Answerer) -> dict[str, Any]:
+    """Return what a prompt answers, and what it was made of and scored."""
+    bound, data = prompt.bound, prompt.data
+    labels = getattr(prompt.task, "labels", None)
+    one = "+" not in whole
+    return {
+        "task": name_of(prompt.task),
+        "fields": list(bound.fields),
+        "answer": bound.answer,
+        "labels": list(labels) if labels else None,
+        "rows": data.get("train", {}).get("rows"),
+        "scores": dict(getattr(prompt, "scores", {})),
+        "versions": ready.prompts.known(whole.partition("@")[0])["versions"] if one else None,
     }

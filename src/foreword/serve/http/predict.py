@@ -54,6 +54,9 @@ def predict_routes(service: Service) -> APIRouter:
         except TimeoutError:
             raise not_ready("the request waited too long; try again later", "timeout") from None
         made = await run_in_threadpool(_written, prompt, found, least)
+        if service.feedback is not None and "+" not in name:
+            for row, answer in zip(rows, found, strict=True):
+                _review(service, name, prompt, row, answer)
         return JSONResponse(
             {"object": "list", "model": name, "task": name_of(prompt.task), "predictions": made}
         )
@@ -91,3 +94,14 @@ def _written(prompt: Answerer, found: Answers, least: float | None) -> Answers:
         columns = answer_columns(prompt.bound, each, least, as_table=False)
         made.append({**columns, "cut": True} if each.get("cut") else columns)
     return made
+
+
+def _review(
+    service: Service, name: str, prompt: Answerer, row: Row, answer: dict[str, Any]
+) -> None:
+    """Let an answer wait for somebody to look at it, if it has a probability."""
+    probability = prompt.bound.probability(answer)
+    if probability is not None:
+        fields = {field: row.fields[field] for field in prompt.bound.fields}
+        value, of_labels = answer[prompt.bound.answer], answer.get("probabilities")
+        service.review.offer(name, fields, value, probability, of_labels)

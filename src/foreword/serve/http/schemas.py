@@ -181,6 +181,33 @@ class PredictBody(Strict):
     min_probability: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] | None = None
 
 
+class FeedbackBody(Strict):
+    """The right answer to an input; ``chosen`` is what a label is called where one is chosen."""
+
+    model: Text
+    input: Text | dict[str, Any] | None = None
+    review: str | None = Field(None, description="in place of an input, the id of one to review")
+    label: Any = None
+    chosen: Any = None
+    answered: Any = Field(None, description="what the prompt had answered")
+    subject: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        None, description="whose row it is, by which it can be removed"
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> FeedbackBody:
+        if (self.input is None) is (self.review is None):
+            raise ValueError("`input` or `review` says what it is about; give one of them")
+        if (self.label is None) is (self.chosen is None):
+            raise ValueError("`label` or `chosen` is the right answer; give one of them")
+        return self
+
+    @property
+    def answer(self) -> Any:
+        """The right answer."""
+        return self.chosen if self.label is None else self.label
+
+
 class PromptBody(Strict):
     """A file in the folder of prompts that becomes the current version of a name."""
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from foreword.errors import UserError
+from foreword.serve.feedback.files import FeedbackFiles
+from foreword.serve.feedback.review import Review
 from foreword.serve.http.errors import not_ready, overloaded
 from foreword.serve.http.limits import Access, Limits
 from foreword.serve.http.metrics import Metrics
@@ -34,6 +36,8 @@ class Service:
     memory: int = 2**30
     keep: int = 3
     name_prompts: bool = False
+    feedback: FeedbackFiles | None = None
+    review: Review = field(default_factory=Review)
     when_ready: Callable[[Ready], None] = lambda ready: None
     when_failed: Callable[[BaseException], None] = lambda error: None
     state: Literal["loading", "ready", "failed", "closed"] = "loading"

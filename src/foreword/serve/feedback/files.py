@@ -1,0 +1,172 @@
+"""Feedback: rows with their right answers, in one file a prompt that ``foreword train`` reads.
+
+A row is a line of JSON: the fields of the prompt's template, the right answer under the name that
+the prompt's task gives it, and ``feedback``, an object that says when and of what it was said. A
+line stands on the disk before :meth:`FeedbackFiles.add` returns, and the half of one that a killed
+server has left is removed by the next that is added. Any number of servers may share a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from foreword.errors import UserError
+from foreword.files import write_whole
+from foreword.serve.names import check_name
+
+ABOUT = "feedback"
+"""The field of a row that says when and of what it was said."""
+
+SUFFIX = ".jsonl"
+
+Line = tuple[bytes, dict[str, Any]]
+
+
+class NotKeptError(UserError):
+    """The disk did not take a row; nothing of it is kept."""
+
+
+class FeedbackFiles:
+    """The files of a folder, one for each prompt; all methods may be called from any thread.
+
+    Rows older than ``days`` are removed when the folder is opened, and once an hour when one is
+    added. Raises UserError for a folder that cannot be written to.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        days: float | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.folder, self.days, self.now = Path(folder), days, now
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._locked():
+                pass
+        except OSError as error:
+            raise UserError(
+                f"{folder}: no feedback can be written there ({error.strerror}); name another one"
+            ) from None
+        self._cleaned = self.now()
+        self.remove_old()
+
+    def path(self, name: str) -> Path:
+        """Return the file of a prompt's feedback, which need not be there yet."""
+        return self.folder / f"{check_name(name)}{SUFFIX}"
+
+    def names(self) -> list[str]:
+        """Return the names of the prompts that have feedback."""
+        found = self.folder.glob(f"*{SUFFIX}")
+        return sorted(path.name[: -len(SUFFIX)] for path in found)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Return the rows of a prompt, oldest first."""
+        path = self.path(name)
+        with self._locked():
+            return [row for _, row in _lines(path)] if path.exists() else []
+
+    def add(self, name: str, row: Mapping[str, Any], **about: Any) -> str:
+        """Keep a row, and return its id; ``about`` is what is known of it, None for nothing.
+
+        Raises NotKeptError where the disk does not take it, and nothing is changed then.
+        """
+        if self.now() - self._cleaned > timedelta(hours=1):
+            self.remove_old()
+        own = {"id": secrets.token_hex(8), "time": self.now().isoformat(timespec="seconds")}
+        own |= {key: value for key, value in about.items() if value is not None}
+        line = json.dumps({**row, ABOUT: own}, ensure_ascii=False).encode() + b"\n"
+        path = self.path(name)
+        with self._locked():
+            try:
+                _append(path, line)
+            except OSError as error:
+                raise NotKeptError(f"the feedback could not be kept ({error.strerror})") from None
+        return str(own["id"])
+
+    def remove(self, *, id: str | None = None, subject: str | None = None) -> int:
+        """Remove the row of an id, or all rows of a subject, and return how many there were."""
+
+        def meant(about: Mapping[str, Any]) -> bool:
+            return (id is not None and about.get("id") == id) or (
+                subject is not None and about.get("subject") == subject
+            )
+
+        return self._remove(meant)
+
+    def remove_old(self) -> int:
+        """Remove the rows that are older than ``days``, and return how many there were."""
+        self._cleaned = self.now()
+        if self.days is None:
+            return 0
+        first = (self.now() - timedelta(days=self.days)).isoformat(timespec="seconds")
+        return self._remove(lambda about: str(about.get("time", "")) < first)
+
+    def _remove(self, meant: Callable[[Mapping[str, Any]], bool]) -> int:
+        gone = 0
+        with self._locked():
+            for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+                lines = list(_lines(path))
+                kept = [line for line, row in lines if not meant(row.get(ABOUT, {}))]
+                if len(kept) < len(lines):
+                    write_whole(path, kept)
+                    gone += len(lines) - len(kept)
+        return gone
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other threads, and other servers on this folder, from reading and writing."""
+        with FileLock(self.folder / ".lock"):
+            yield
+
+
+def _lines(path: Path) -> Iterator[Line]:
+    """Yield the whole lines of a file, as they stand and as they are read."""
+    for line in path.read_bytes().splitlines(keepends=True):
+        if line.endswith(b"\n") and line.strip():
+            yield line, json.loads(line)
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Write a line to the end of a file and to the disk, or leave the file as it was."""
+    new = not path.exists()
+    with path.open("a+b", buffering=0) as file:
+        end = _end_of_whole_lines(file)
+        file.truncate(end)
+        try:
+            written = file.write(line)
+            if written != len(line):
+                written += file.write(line[written:])  # raises where there is no room left
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
+    if new:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _end_of_whole_lines(file: Any) -> int:
+    """Return where the last whole line of a file ends."""
+    end = int(file.seek(0, os.SEEK_END))
+    while end:
+        start = max(0, end - 4096)
+        file.seek(start)
+        part: bytes = file.read(end - start)
+        if (found := part.rfind(b"\n")) >= 0:
+            return start + found + 1
+        end = start
+    return 0
