@@ -47,6 +47,7 @@ def test_rows_explain_a_prompt(world: World, cli: Cli) -> None:
     [
         ("", "x.jsonl: the file is empty; write at least one row"),
         ('{"text": "it was", "label": "blue"}\n', "x.jsonl:1: unknown label 'blue'"),
+        ('{"text": "it was", "label": "good"}\n' * 3, "all 3 rows have the label 'good'"),
         ('{"prompt": "it was", "completion": "blue"}\n', "x.jsonl:1: no field 'text'"),
     ],
 )

@@ -166,9 +166,10 @@ TRAIN: dict[str, tuple[Make, list[str]]] = {
     ),
     "two masks": (train("--template", "[mask] {text} [mask]"), ["[mask] stands twice"]),
     "soft in a template of a prefix": (
-        train("--template", "[soft:2]{text}"),
+        train("--template", "[soft:2]{text}", "--method", "prefix"),
         ["--method soft"],
     ),
+    "frame of no virtual tokens": (train("--frame", "Please."), ["--frame Please.", "no virtual"]),
     "template too long": (
         train("--template", "{text} so it was :", "--max-length", "2"),
         ["raise --max-length"],

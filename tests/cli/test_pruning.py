@@ -24,3 +24,16 @@ def test_a_prompt_is_pruned_and_kept_in_fewer_bytes(world: World, cli: Cli, tmp_
     answer = cli(*asked, "--store", "int4")
     assert answer.status == 2
     assert "int4" in answer.err
+
+
+def test_rows_of_one_class_and_another_model_are_refused(
+    world: World, cli: Cli, tmp_path: Path
+) -> None:
+    (one := tmp_path / "one.jsonl").write_text('{"text": "it was", "label": "good"}\n' * 3)
+    asked = ("prune", world.path("p.safetensors"), "--out", tmp_path / "q.safetensors")
+    answer = cli(*asked, "--data", one)
+    assert (answer.status, answer.err.count("\n")) == (2, 1)
+    assert "all 3 rows have the label 'good'; give rows of two labels or more" in answer.err
+    other = cli(*asked, "--data", world.path("dev.jsonl"), "--model", world.path("other"))
+    assert (other.status, other.err.count("\n")) == (2, 1)
+    assert "was tuned on" in other.err

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from foreword.explanation.ablation import importance
 from foreword.explanation.attribution import attribute
+from foreword.explanation.candidates import Opening, written
 from foreword.explanation.judge import Judge
 from foreword.explanation.lens import probabilities_by_layer
 from foreword.explanation.pieces import without_sites
-from foreword.injection import Injection
+from foreword.injection import ClassHead, Injection
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.reporter import SILENT
@@ -31,9 +34,15 @@ def made(family: str, method: Soft | Prefix) -> tuple[Bound, Injection]:
     return bound, injection.map(torch.Tensor.detach)
 
 
-@pytest.mark.parametrize("family", ["llama", "bert", "t5"])
-def test_a_layer_is_left_out_as_if_it_had_no_prefix(family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "headed"), [("llama", False), ("llama", True), ("bert", False), ("t5", False)]
+)
+def test_a_layer_is_left_out_as_if_it_had_no_prefix(family: str, headed: bool) -> None:
     bound, injection = made(family, Prefix(length=4))
+    if headed:
+        weight = torch.randn(2, bound.backbone.width, generator=torch.Generator().manual_seed(0))
+        injection = replace(injection, head=ClassHead(weight, torch.zeros(2)))
+        bound = bound.with_head()
     judge = Judge.of(bound, ROWS, injection)
     found, _ = importance(judge, Judge.of(bound.zero_shot(), ROWS), SILENT)
     assert found is not None
@@ -63,3 +72,22 @@ def test_the_last_layer_decodes_to_the_answer_itself(family: str) -> None:
     ):
         (answer,) = own.predict([ROWS[0]], under)
         assert table[-1] == pytest.approx(tuple(answer["probabilities"].values()), abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_texts_are_written_side_by_side_as_one_by_one(family: str) -> None:
+    bound, injection = made(family, Soft(length=3))
+    backbone = bound.backbone
+    virtual = range(backbone.vocabulary, backbone.vocabulary + 3)
+    inside = Injection(embeds=injection.embeds)
+    openings = [
+        Opening(backbone.text.ids("a film"), injection, "one", 0),
+        Opening(
+            [*backbone.text.ids("it was"), *virtual, *backbone.text.ids(":")], inside, "two", 3
+        ),
+        Opening(backbone.text.ids("good"), Injection(), "three", 1),
+    ]
+    together = written(backbone, openings, "asked", 2)
+    alone = [each for one in openings for each in written(backbone, [one], "asked", 2)]
+    assert together == alone
+    assert [each.source for each in together] == ["one", "one", "two", "two", "three", "three"]

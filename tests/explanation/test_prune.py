@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from handmade import LAYERS, ROWS, prefix, prompt, soft
+from handmade import LAYERS, ROWS, bound, prefix, prompt, soft, word
 
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
-from foreword.explanation.prune import prune
-from foreword.injection import Injection
+from foreword.explanation.judge import Judge
+from foreword.explanation.pieces import without_positions
+from foreword.explanation.prune import prune, rises
+from foreword.injection import KV, Injection
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT
 
@@ -46,6 +48,26 @@ def test_no_more_goes_than_the_tolerance_allows() -> None:
     assert found.before.score == found.after.score == 100
     assert {3, 4} <= set(found.tokens)
     assert len(found.tokens) < 5
+
+
+def test_what_the_loss_misses_stays_though_every_answer_is_right_without_it() -> None:
+    injection = prefix(layer=1, place=0)
+    site = list(injection.kv)[1]
+    values = torch.zeros_like(injection.kv[site].values)
+    values[0, :2] = word("good")  # at two positions of four
+    injection = replace(injection, kv={**injection.kv, site: KV(values * 0, values)})
+    found = prune(prompt(injection), ROWS, tolerance=0, drop=["tokens"], report=SILENT)
+    assert found.tokens == (2, 3)
+    judge = Judge.of(bound(), ROWS, injection)
+    assert judge.measure("", without_positions(injection, [1, 2, 3])).score == 100
+
+
+def test_losses_rise_where_the_mean_change_is_above_its_standard_error() -> None:
+    assert not rises([1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
+    assert rises([1.0, 2.0, 3.0], [1.1, 2.1, 3.1])
+    assert not rises([1.0, 2.0, 3.0], [0.9, 1.9, 2.9])
+    assert not rises([1.0, 1.0], [1.2, 1.0])  # 0.1, error 0.1
+    assert rises([0.0] * 4, [0.2, 0.2, 0.2, 0.0])  # 0.15, error 0.05
 
 
 def test_what_is_left_scores_what_it_says(tmp_path: Path) -> None:

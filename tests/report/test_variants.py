@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from foreword.data.row import Row
 from foreword.report.variants import (
     changed_rows,
@@ -38,6 +40,35 @@ def test_other_words_say_the_same() -> None:
 def test_only_english_is_reworded() -> None:
     assert is_english(["this is the film of it"])
     assert not is_english(["酒店很好", "das war ein guter Film"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "酒店服务态度很好，房间也很干净。",
+        "배송이 너무 늦게 도착했습니다",
+        "とてもおいしい",
+    ],
+)
+def test_a_text_without_letters_or_in_another_script_is_not_damaged(text: str) -> None:
+    for seed in range(10):
+        assert misspelled(text, random.Random(seed)) == text
+        assert reworded(text, random.Random(seed)) == text
+        assert text.startswith(shortened(text, random.Random(seed)))
+
+
+def test_of_mixed_texts_only_words_of_letters_are_misspelled() -> None:
+    for seed in range(10):
+        found = misspelled("我买了iPhone手机", random.Random(seed))
+        assert found == "我买了iPhone手机"  # it is one word with signs of Chinese
+        found = misspelled("我买了 iPhone 手机", random.Random(seed))
+        assert found.split()[::2] == ["我买了", "手机"]
+        assert found.split()[1] != "iPhone"
+
+
+def test_an_opening_leaves_names_and_the_first_person_as_they_are() -> None:
+    for text in ("NASA has a film", "I like it", "I'm here"):
+        assert reworded(text, random.Random(1)).split(", ", 1)[1][0] == text[0]
 
 
 def test_the_same_seed_changes_rows_alike_and_nothing_else_of_them() -> None:

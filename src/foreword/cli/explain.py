@@ -48,6 +48,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say what a prompt has learned: importance, attention, words; and why it answers so."""
+    from foreword.explanation.explain import check_classes
     from foreword.explanation.explain import explain as do
     from foreword.explanation.show import tables
     from foreword.prompt.prompt import Prompt
@@ -64,6 +65,9 @@ def explain(
     if data is not None:
         chosen = reading.rows(data, DEV, fields=fields_of(loaded.task))
     tuned = on_backbone(loaded, prompt, model, loading, force=force)
+    if chosen is not None:
+        tuned.bound.check(chosen, answers=True)
+        check_classes(tuned.bound, str(data), chosen)
     found = do(tuned, chosen, text=text, rows=rows, seed=seed, report=CommandTerminal())
     saved = None if save_text is None else _save(tuned, found, save_text)
     if as_json:

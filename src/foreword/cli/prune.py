@@ -54,6 +54,7 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Drop virtual tokens and layers of a prompt while its dev score stays within a tolerance."""
+    from foreword.explanation.explain import check_classes
     from foreword.explanation.prune import DROPPABLE
     from foreword.explanation.prune import prune as do
     from foreword.prompt.prompt import Prompt
@@ -63,6 +64,8 @@ def prune(
     loaded = Prompt.load(prompt)
     chosen = reading.rows(data, DEV, fields=fields_of(loaded.task))
     tuned = on_backbone(loaded, prompt, model, loading, force=force)
+    tuned.bound.check(chosen, answers=True)
+    check_classes(tuned.bound, data, chosen)
     pieces: Any = {"both": DROPPABLE, "nothing": ()}.get(drop, (drop,))
     numbers: Any = store
     found = do(

@@ -16,6 +16,7 @@ from foreword.cli.panels import FURTHER, OUTPUT, TRAINING
 from foreword.cli.reading import Reading
 from foreword.cli.report import check_page, write_page
 from foreword.cli.terminal import CommandTerminal
+from foreword.cli.words import unescaped
 from foreword.data.folder import DEV, TEST
 from foreword.data.rows import as_rows
 from foreword.data.sample import draw, others
@@ -39,6 +40,13 @@ def train(
     flags: Annotated[Flags, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
     config: Annotated[
         Path | None, Parameter(help="YAML or TOML run file; flags win", group=TRAINING)
+    ] = None,
+    frame: Annotated[
+        str | None,
+        Parameter(
+            help='text with virtual tokens in front of the template: "Please [soft:10]."',
+            group=("Task", FURTHER),
+        ),
     ] = None,
     resume: Resume = False,
     find_lr: Annotated[
@@ -80,7 +88,11 @@ def train(
     check = made.task.check_answer
     every = reading.rows(wanted["train"], fields=fields, check=check)
     rows = draw(every, wanted["rows"], wanted["per_label"], seed, by)
+    if frame is not None and wanted["source"] is not None:
+        raise UserError("--frame beside --from: what goes on keeps its template")
     if find_lr:
+        if frame is not None:
+            raise UserError("--find-lr goes without --frame; write it into --template")
         find_rate.run(made, rows, world, as_json)
         return
     out = Path(wanted["out"])
@@ -108,6 +120,9 @@ def train(
     backbone = made.backbone(device)
     if wanted["shard"]:
         world = _sharded(backbone, world)
+    if frame is not None:
+        rows = as_rows(rows)
+        made = replace(made, task=made.task.framed(unescaped(frame), rows, backbone))
     if reading.skip_bad:
         rows = as_rows(rows)
         bound = made.task.complete(rows, backbone).bind(backbone)

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from foreword.engine.climb import climb
@@ -34,7 +34,7 @@ from foreword.explanation.pieces import (
 from foreword.injection import Injection
 from foreword.reporter import Reporter
 
-MOST = 48
+MOST = 32
 """The most ablations of virtual tokens, and of positions; neighbours go together beyond it."""
 
 
@@ -67,7 +67,7 @@ def importance(
         layers: list[Measured] = []
         sides: list[Measured] = []
         if not isinstance(folded, str):
-            layers = list(_layers(judge, folded, sites, progress))
+            layers = list(without_each_layer(judge, folded, sites, progress))
             for name, part in (("keys only", keys_only), ("values only", values_only)):
                 sides.append(judge.measure(name, part(folded), progress=progress))
     found = Importance(
@@ -117,18 +117,19 @@ def _positions(judge: Judge, count: int, most: int, progress: Progress) -> Itera
         yield judge.measure(_named("position", run), left, progress=progress)
 
 
-def _layers(
-    judge: Judge, injection: Injection, sites: list[str], progress: Progress
+def without_each_layer(
+    judge: Judge, injection: Injection, sites: Sequence[str], progress: Progress
 ) -> Iterator[Measured]:
-    """Measure the prompt without each layer's keys and values.
+    """Measure an injection without the keys and values of each layer, in the order of the layers.
 
     Below the layer nothing changes; where layers can be run apart, the states that enter it are
     those of the whole prompt.
     """
     backbone = judge.backbone
     apart = (
-        backbone.can_skip_lower_layers(judge.longest)
-        and next(injection.changes(), None) is None
+        not injection.leading
+        and backbone.can_skip_lower_layers(judge.longest)
+        and not (injection.patches or injection.weights)
         and backbone.stack is not None
         and all(site in backbone.stack.sites for site in sites)
     )
@@ -142,7 +143,8 @@ def _layers(
     if lowest in sites:
         left = without_sites(injection, [lowest])
         yield judge.measure(name_of_site(backbone, lowest), left, progress=progress)
-    above = zip(backbone.stack.sites[1:], climb(backbone, injection, judge.examples), strict=False)
+    entering = climb(backbone, replace(injection, head=None), judge.examples)
+    above = zip(backbone.stack.sites[1:], entering, strict=False)
     for site, given in above:
         if site in sites:
             left = without_sites(injection, [site])

@@ -25,7 +25,7 @@ from foreword.injection import KV, Injection, Mixture
 from foreword.reporter import Reporter
 from foreword.tasks.base import Bound
 
-STEPS = 16
+STEPS = 8
 """Points of a stretch of the way at which gradients are taken (Gauss and Legendre)."""
 
 NEAR = 0.02

@@ -14,7 +14,7 @@ from foreword.backbone.decoding_rules import row_seed
 from foreword.errors import UserError
 from foreword.explanation.explanation import Kind
 from foreword.explanation.pieces import virtual_of
-from foreword.injection import Injection
+from foreword.injection import Injection, Mixture
 from foreword.tasks.base import Bound
 from foreword.tasks.templates.template import Field, VirtualTokens
 
@@ -42,32 +42,48 @@ class Candidate:
     source: str
 
 
-def sampled(
-    backbone: Backbone, ids: Sequence[int], injection: Injection, samples: int, seed: int
-) -> list[str]:
-    """Let the model go on from ids: once as is likeliest, then at random."""
-    texts = []
+@dataclass(frozen=True, eq=False)
+class Opening:
+    """Token ids that the model goes on from under an injection, and what to call their source."""
+
+    ids: Sequence[int]
+    injection: Injection
+    source: str
+    seed: int
+
+
+def written(
+    backbone: Backbone, openings: Sequence[Opening], kind: Kind, samples: int
+) -> list[Candidate]:
+    """Let the model go on from each opening: once as is likeliest, then at random.
+
+    The openings are read side by side, one pass of the model for the next token of all.
+    """
+    made: list[list[Candidate]] = [[] for _ in openings]
+    mixture = Mixture(tuple(each.injection for each in openings), range(len(openings)))
+    rows = [list(each.ids) for each in openings]
     for number in range(samples):
         decoding = Decoding(
             max_new_tokens=WRITTEN, temperature=TEMPERATURE if number else 0.0, stop=("\n",)
         )
-        (text,) = decode(
-            backbone, [list(ids)], injection, decoding, seeds=[row_seed(seed, (number,))]
-        )
-        texts.append(text)
-    return texts
+        seeds = [row_seed(each.seed, (number,)) for each in openings]
+        texts = decode(backbone, rows, mixture, decoding, seeds=seeds)
+        for own, opening, text in zip(made, openings, texts, strict=True):
+            own.append(Candidate(text, kind, opening.source))
+    return [each for own in made for each in own]
 
 
-def asked(bound: Bound, injection: Injection, samples: int, seed: int) -> Iterator[Candidate]:
+def asked(bound: Bound, injection: Injection, samples: int, seed: int) -> list[Candidate]:
     """Ask the model under the prompt what it says; raises UserError for one that writes nothing."""
     backbone = bound.backbone
     if not backbone.can_generate:
         raise UserError(f"a model of kind {backbone.architecture} writes no texts")
+    openings = []
     for question in QUESTIONS if not bound.virtual else FRAMED:
         ids = [*_framed(bound), *backbone.text.ids(question)]
         shown = question.strip(" .\n")
-        for text in sampled(backbone, ids, injection, samples, seed):
-            yield Candidate(text, "asked", f"asked: {shown} ...")
+        openings.append(Opening(ids, injection, f"asked: {shown} ...", seed))
+    return written(backbone, openings, "asked", samples)
 
 
 def _framed(bound: Bound) -> list[int]:

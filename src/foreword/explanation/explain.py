@@ -21,6 +21,7 @@ from foreword.explanation.lens import probabilities_by_layer
 from foreword.prompt.predict import rows_of
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import Reporter
+from foreword.tasks.base import Bound
 from foreword.tasks.registry import name_of
 from foreword.terminal import usual_reporter
 
@@ -125,3 +126,15 @@ def rows_to_explain(
     chosen = first(found, min(most, len(found)), seed)
     prompt.bound.check(chosen, answers=True)
     return chosen
+
+
+def check_classes(bound: Bound, name: str, rows: Sequence[Row]) -> None:
+    """Raise UserError for rows of one label alone: a prompt that always gives it looks perfect.
+
+    ``name`` is what the rows are called.
+    """
+    if bound.answer == "label" and len(found := {bound.class_of(row) for row in rows}) < 2:
+        raise UserError(
+            f"{name}: all {len(rows)} rows have the label '{found.pop()}'; give rows of two labels "
+            "or more"
+        )

@@ -19,7 +19,7 @@ from foreword.backbone.run.examples import keys_and_values, lower_states
 from foreword.backbone.run.layers import LayerRange
 from foreword.engine.climb import climb
 from foreword.errors import UserError
-from foreword.explanation.candidates import Candidate, sampled
+from foreword.explanation.candidates import Candidate, Opening, written
 from foreword.explanation.pieces import virtual_of
 from foreword.injection import KV, NOTHING, Injection
 
@@ -44,7 +44,7 @@ def inspect(
     samples: int,
     seed: int,
     texts: tuple[str, str] = (BEFORE, AFTER),
-) -> Iterator[Candidate]:
+) -> list[Candidate]:
     """Let the model say what a prompt's states stand for; raises UserError where it cannot.
 
     States of each chosen layer go to the lowest layer and to their own, ``samples`` texts each.
@@ -54,12 +54,13 @@ def inspect(
         raise UserError("keys and values have no hidden states that could be put elsewhere")
     if not backbone.can_generate:
         raise UserError(f"a model of kind {backbone.architecture} writes no texts")
+    openings = []
     for layer, states in _states(backbone, injection, count):
         for target in dict.fromkeys((0, layer)):
             ids, under = patched(backbone, states, target, texts)
             source = f"layer {layer} put into layer {target}"
-            for text in sampled(backbone, ids, under, samples, seed + layer):
-                yield Candidate(text, "inspect", source)
+            openings.append(Opening(ids, under, source, seed + layer))
+    return written(backbone, openings, "inspect", samples)
 
 
 def _states(backbone: Backbone, injection: Injection, count: int) -> Iterator[tuple[int, Tensor]]:

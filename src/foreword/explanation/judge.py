@@ -68,16 +68,29 @@ class Judge:
         ``examples`` takes the place of the rows, where virtual tokens in them are others;
         ``given`` are the states at which they begin. ``progress`` is told of rows that are done.
         """
+        return self.measure_rows(name, injection, examples, given, progress)[0]
+
+    def measure_rows(
+        self,
+        name: str,
+        injection: Injection | None = None,
+        examples: Sequence[Example] | None = None,
+        given: StoredStates | None = None,
+        progress: Progress = lambda rows: None,
+    ) -> tuple[Measured, list[float]]:
+        """Score the rows as :meth:`measure` does, and return the loss of each as well."""
         injection = self.injection if injection is None else injection
         examples = self.examples if examples is None else examples
         sums: tuple[float, ...] = ()
-        loss, units = 0.0, 0
+        losses, units = [0.0] * len(self.items), 0
         found = infer(self.backbone, injection, examples, tokens=self.bound.tokens, given=given)
         for group, logits in found:
             items = [self.items[i] for i in group]
             counts = self.bound.dev_counts(logits, items)
             sums = tuple(map(sum, zip_longest(sums, counts, fillvalue=0.0)))
-            loss += float(self.bound.losses(logits, items).sum())
+            for row, loss in zip(group, self.bound.losses(logits, items).tolist(), strict=True):
+                losses[row] = loss
             units += sum(self.bound.units(item) for item in items)
             progress(len(group))
-        return Measured(name, float(self.bound.dev_score(sums)), loss / max(1, units))
+        score = float(self.bound.dev_score(sums))
+        return Measured(name, score, sum(losses) / max(1, units)), losses

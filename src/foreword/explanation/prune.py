@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+import torch
+
 from foreword.data.rows import Rows
 from foreword.errors import UserError, nearest
 from foreword.evaluation.request_time import rows_to_time, time_in_turn
-from foreword.explanation.ablation import MOST
+from foreword.explanation.ablation import without_each_layer
 from foreword.explanation.explain import check_one_prompt, rows_to_explain
 from foreword.explanation.explanation import Measured
-from foreword.explanation.judge import Judge, Progress
+from foreword.explanation.judge import Judge
 from foreword.explanation.pieces import (
     NO_TOKENS,
     name_of_site,
@@ -30,6 +32,12 @@ from foreword.prompt.storage import Store, pack
 from foreword.prompt.tensors import as_stored
 from foreword.reporter import Reporter
 from foreword.terminal import usual_reporter
+
+MOST = 48
+"""The most runs of virtual tokens, or positions, that go together."""
+
+ROUNDING = 1e-4
+"""By how much a mean loss may rise and count as the same, in nats."""
 
 Droppable = Literal["tokens", "layers"]
 DROPPABLE: tuple[Droppable, ...] = ("tokens", "layers")
@@ -101,9 +109,10 @@ def prune(
 
     Each piece is left out alone on one half of the rows, and they are put in the order of the loss
     without them. Of the least important as many go as leave the dev score of the other half within
-    ``tolerance`` of what it was, in its own unit (points of accuracy); how many is found by
-    halving. At least one token and one layer stay. Of ``data`` the first ``rows`` after shuffling
-    with the seed are used; few let too much go. The rows' own positions stay.
+    ``tolerance`` of what it was, in its own unit (points of accuracy), and its rows' losses no
+    higher than by chance (:func:`rises`); how many is found by halving. At least one token and one
+    layer stay. Of ``data`` the first ``rows`` after shuffling with the seed are used; few let too
+    much go. The rows' own positions stay.
 
     With ``store`` "float16" or "int8" the score is that of the numbers as such a file keeps them:
     ``pruned.prompt.save(path, store=pruned.store)``.
@@ -135,12 +144,18 @@ def prune(
     left = judge.injection
     count = (len(units) + len(sites)) * len(ranking.items) + 2 * len(judge.items)
     with report.bar("pruning", count) as progress:
-        before = judge.measure("before", progress=progress)
-        least = before.score - tolerance
-        gone = _spare(judge, ranking, left, units, _without_tokens, least, progress)
+        before, losses = judge.measure_rows("before", progress=progress)
+
+        def holds(injection: Injection) -> bool:
+            found, own = judge.measure_rows("", injection)
+            return found.score >= before.score - tolerance and not rises(losses, own)
+
+        alone = [ranking.measure("", _without_tokens(left, [u]), progress=progress) for u in units]
+        gone = _spare(units, alone, lambda some: holds(_without_tokens(left, some)))
         dropped = sorted(n for run in gone for n in run)
         left = _without_tokens(left, gone)
-        spared = _spare(judge, ranking, left, sites, without_sites, least, progress)
+        alone = list(without_each_layer(ranking, left, sites, progress))
+        spared = _spare(sites, alone, lambda some: holds(without_sites(left, some)))
         left = as_stored(without_sites(left, spared), store)
         after = judge.measure("after", left, progress=progress)
     kept = as_stored(without_sites(_without_tokens(whole, gone), spared), store)
@@ -194,28 +209,30 @@ def _without_tokens(injection: Injection, gone: Sequence[Sequence[int]]) -> Inje
     return without_positions(injection, numbers)
 
 
-def _spare(
-    judge: Judge,
-    ranking: Judge,
-    injection: Injection,
-    pieces: Sequence[Any],
-    without: Callable[[Injection, Sequence[Any]], Injection],
-    least: float,
-    progress: Progress,
-) -> list[Any]:
-    """Return pieces without which the score of ``judge`` is at least ``least``, in their order.
+def rises(before: Sequence[float], after: Sequence[float]) -> bool:
+    """Tell whether the losses of the same rows rise by more than chance.
 
-    They are those whose loss is lowest when ``ranking`` measures the injection without each.
-    ``without`` leaves some of them out of the injection.
+    That is by more than one standard error of the mean of the rows' changes.
     """
-    alone = [ranking.measure("", without(injection, [p]), progress=progress) for p in pieces]
+    changes = torch.tensor(after, dtype=torch.float64) - torch.tensor(before, dtype=torch.float64)
+    error = changes.std() / len(changes) ** 0.5 if len(changes) > 1 else 0.0
+    return float(changes.mean()) > float(error) + ROUNDING
+
+
+def _spare(
+    pieces: Sequence[Any], alone: Sequence[Measured], holds: Callable[[Sequence[Any]], bool]
+) -> list[Any]:
+    """Return pieces without which the prompt ``holds``, in their order.
+
+    They are those without which, ``alone``, the loss is lowest.
+    """
     order = sorted(range(len(pieces)), key=lambda place: alone[place].loss)
     first: list[Any] = []
     few, many = 0, max(len(pieces) - 1, 0)
     while few < many:
         half = (few + many + 1) // 2
         tried = [pieces[place] for place in sorted(order[:half])]
-        if judge.measure("", without(injection, tried)).score >= least:
+        if holds(tried):
             few, first = half, tried
         else:
             many = half - 1

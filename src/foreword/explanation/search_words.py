@@ -29,7 +29,7 @@ WORDS = 6
 ROUNDS = 8
 """The most words that are exchanged."""
 
-TRIED = 6
+TRIED = 4
 """Exchanges of a round whose loss is run."""
 
 

@@ -13,6 +13,7 @@ from foreword.methods.head import Head
 from foreword.methods.parts.head_starts import has_all
 from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
+from foreword.methods.soft import Soft
 from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.examples import LabelExamples
@@ -31,6 +32,8 @@ ENCODER_LENGTH = 4
 @dataclass(frozen=True)
 class Auto:
     """``prefix``, or for label tasks ``prefix+head``, decided when the rows are known.
+
+    Where the template places virtual tokens it is ``soft``, unless settings of a prefix are given.
 
     A row with one label of many is scored by a head beside the prefix, one of a few labels by
     their words, and all rows on an encoder by a head. Other tasks have a prefix alone. A ``head``
@@ -70,6 +73,10 @@ class Auto:
 
         The reason is a line to show: ``77 labels, 770 rows: prefix+head, since ...``.
         """
+        usual, rate = Prefix(), self.prefix.rate
+        if task.virtual and self.head == Head() and replace(self.prefix, rate=usual.rate) == usual:
+            soft = Soft() if rate == usual.rate else Soft(rate=rate)
+            return soft, "soft, since the template places virtual tokens"
         if self.head != Head(shots=self.head.shots):  # which a prefix has too
             return self._with_head(task), None
         if not (isinstance(task, LabelExamples) and isinstance(task.task, Classify | Relate)):

@@ -16,7 +16,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.data.sample import stratified
 from foreword.errors import UserError
-from foreword.explanation.candidates import sampled
+from foreword.explanation.candidates import Opening, written
 from foreword.explanation.judge import Judge
 from foreword.injection import NOTHING
 from foreword.reporter import Reporter
@@ -134,7 +134,8 @@ def _written(bound: Bound, rows: Sequence[Row], seed: int) -> Iterator[str]:
         return
     shown = "\n\n".join(bound.demonstration(row) for row in rows[:SHOWN])
     ids = backbone.text.ids(f"{shown}\n\nWhat was asked about each text: which")
-    said = sampled(backbone, [*backbone.text.around[0], *ids], NOTHING, WRITTEN, seed)
+    opening = Opening([*backbone.text.around[0], *ids], NOTHING, "asked", seed)
+    said = [each.text for each in written(backbone, [opening], "asked", WRITTEN)]
     asked = ASKED.search(usual)
     for text in said:
         words = " ".join(re.split(r"[?.\n]", text)[0].split())

@@ -15,7 +15,7 @@ from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
 from foreword.display.tables import short
 from foreword.errors import UserError
-from foreword.explanation.explain import explain
+from foreword.explanation.explain import check_classes, explain
 from foreword.explanation.explanation import Explanation
 from foreword.files import check_place, write_whole
 from foreword.metrics.titles import title
@@ -214,21 +214,12 @@ def _subject(
         except UserError as error:
             errors.append(error)
             continue
-        _check_classes(prompt, data, rows)
+        check_classes(prompt.bound, data, rows)
         if train is not None and data == next(iter(sets)):
             prompt.bound.check(train, answers=True)
         own = train if data == next(iter(sets)) else None
         return Subject(name, prompt, data, rows, own, kept, seed, report)
     raise errors[0]
-
-
-def _check_classes(prompt: Prompt, data: str, rows: Sequence[Row]) -> None:
-    bound = prompt.bound
-    if bound.answer == "label" and len(found := {bound.class_of(row) for row in rows}) < 2:
-        raise UserError(
-            f"{data}: all {len(rows)} rows have the label '{found.pop()}'; a report needs rows of "
-            "two labels or more"
-        )
 
 
 def _chapter(

@@ -16,7 +16,14 @@ from foreword.evaluation.evaluation import Evaluation
 from foreword.metrics.resample import Floats
 from foreword.report.left_out import LeftOut
 from foreword.report.subject import Subject
-from foreword.report.variants import CHANGES, changed_rows, is_english, other_templates, reworded
+from foreword.report.variants import (
+    CHANGES,
+    RULES,
+    changed_rows,
+    is_english,
+    other_templates,
+    reworded,
+)
 from foreword.tasks.base import Bound
 from foreword.tasks.labels.examples import LabelExamples
 from foreword.tasks.labels.probe import frozen_states
@@ -32,7 +39,8 @@ STATES = 100
 class Variant:
     """Rows said otherwise: the score, and the share of answers that are others, in percent.
 
-    ``altered`` is how many of the rows read otherwise at all.
+    ``altered`` is how many of the rows read otherwise at all, ``rule`` how they were altered, and
+    ``before`` and ``after`` a text that was.
     """
 
     name: str
@@ -41,6 +49,9 @@ class Variant:
     high: float
     changed: float
     altered: int
+    rule: str = ""
+    before: str = ""
+    after: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,15 @@ def measure_robustness(subject: Subject) -> Robustness:
         if not altered:
             left_out.append(LeftOut(f"not {name}: what is read is no text that may change"))
             continue
-        found.append(_variant(name, plain, subject.evaluate(others, name), altered))
+        one = next(n for n, row in enumerate(rows) if others[n].fields != row.fields)
+        found.append(
+            replace(
+                _variant(name, plain, subject.evaluate(others, name), altered),
+                rule=RULES[name],
+                before=bound.text_of(rows[one]),
+                after=bound.text_of(others[one]),
+            )
+        )
     templates = other_templates(subject.prompt.task.template or "")
     if not templates:
         left_out.append(LeftOut("no other wordings of the template: it has no words of its own"))
@@ -91,7 +110,8 @@ def measure_robustness(subject: Subject) -> Robustness:
         except UserError as error:
             left_out.append(LeftOut(f"not with the {name}: {error}"))
             continue
-        found.append(_variant(name, plain, scored, len(rows)))
+        said = replace(_variant(name, plain, scored, len(rows)), rule="the template's own text")
+        found.append(replace(said, before=task.template, after=template))
     low, high = plain.interval
     return Robustness(plain.headline, len(rows), plain.score, low, high, found, left_out)
 

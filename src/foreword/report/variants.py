@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from unicodedata import name
 
 from foreword.data.row import Row
 from foreword.tasks.templates.template import Template, literal
@@ -52,9 +53,11 @@ Change = Callable[[str, random.Random], str]
 def misspelled(text: str, chance: random.Random) -> str:
     """Make a slip of the finger in every fifth word of four letters or more, in one at least.
 
-    Two letters change places, or one is left out or written twice.
+    Two letters change places, or one is left out or written twice. Words are those of scripts that
+    have capitals; a sign of Chinese, or a syllable, is no letter, and such texts stay.
     """
-    places = [match.span() for match in re.finditer(r"[^\W\d_]{4,}", text)]
+    found = (match.span() for match in re.finditer(r"[^\W\d_]{4,}", text))
+    places = [(a, b) for a, b in found if all(sign.lower() != sign.upper() for sign in text[a:b])]
     if not places:
         return text
     chosen = chance.sample(places, max(1, round(len(places) / 5)))
@@ -79,9 +82,18 @@ def shortened(text: str, chance: random.Random) -> str:
 
 
 def reworded(text: str, chance: random.Random) -> str:
-    """Put other words in the place of English ones, and say something empty in front."""
+    """Put other words in the place of English ones, and say something empty in front.
+
+    A text with words of another script stays as it is.
+    """
+    if any(sign.isalpha() and not name(sign, "").startswith("LATIN") for sign in text):
+        return text
+    if not re.search(r"[A-Za-z]", text):
+        return text
     swapped = re.sub(r"[A-Za-z']+", _swap, text)
-    return chance.choice(OPENINGS) + swapped[:1].lower() + swapped[1:] if text else text
+    if not re.match(r"I\b|[A-Z]{2}", swapped):
+        swapped = swapped[:1].lower() + swapped[1:]
+    return chance.choice(OPENINGS) + swapped
 
 
 def _swap(found: re.Match[str]) -> str:
@@ -96,6 +108,15 @@ CHANGES: Mapping[str, Change] = {
     "shortened to half": shortened,
 }
 """Ways in which people say the same, by what they are called."""
+
+RULES: Mapping[str, str] = {
+    "reworded": "some sixty English words are exchanged for others of their meaning, behind an "
+    "opening that says nothing",
+    "misspelled": "in every fifth word of four letters or more two letters are changed round, or "
+    "one is left out or doubled",
+    "shortened to half": "the first half of the words; without spaces, of the signs",
+}
+"""The rule of each way, as a page says it."""
 
 
 def is_english(texts: Sequence[str]) -> bool:
@@ -112,8 +133,8 @@ def changed_rows(
     made = []
     for number, row in enumerate(rows):
         chance = random.Random(f"{seed} {number}")
-        own = {name: row.fields[name] for name in fields if isinstance(row.fields[name], str)}
-        new = {name: change(text, chance) or text for name, text in own.items()}
+        own = {each: row.fields[each] for each in fields if isinstance(row.fields[each], str)}
+        new = {each: change(text, chance) or text for each, text in own.items()}
         made.append(replace(row, fields={**row.fields, **new}))
     return made
 
@@ -133,8 +154,8 @@ def other_templates(source: str) -> dict[str, str]:
         "template in capitals": str.upper,
         "template without colons": lambda text: text.replace(":", ""),
     }
-    made = {name: _rewritten(source, template, way) for name, way in ways.items()}
-    return {name: other for name, other in made.items() if other != source}
+    made = {called: _rewritten(source, template, way) for called, way in ways.items()}
+    return {called: other for called, other in made.items() if other != source}
 
 
 def _rewritten(source: str, template: Template, way: Callable[[str], str]) -> str:

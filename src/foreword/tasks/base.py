@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from foreword.injection import ClassHead, Injection, Mixture
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.objective import Encoded, mean
 from foreword.tasks.templates.chat_roles import resolve_roles
+from foreword.tasks.templates.frame import framed
 from foreword.tasks.templates.layout import (
     FilledTemplate,
     Side,
@@ -62,6 +64,14 @@ class Task(ABC):
     @abstractmethod
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Task:
         """Return the task with unset settings filled in from the rows: labels, a template."""
+
+    def framed(self, frame: str, rows: Sequence[Row], backbone: Backbone) -> Task:
+        """Return the task completed, with a frame in front of its template: "Please [soft:10]."."""
+        whole = self.complete(rows, backbone)
+        assert whole.template is not None
+        made: Any = whole  # every task is a dataclass
+        framed_task: Task = replace(made, template=framed(whole.template, frame))
+        return framed_task
 
     def fill_from_rows(
         self,
