@@ -123,7 +123,7 @@ def _show(about: Mapping[str, Any], to: str) -> None:
             )
             console.line(same + ("" if apart is None else f", largest difference {apart:.1e}"))
     if about["opened"] is not None:
-        console.line(f"next, in Python: {about['opened']}")
+        console.line(f"next: {about['opened']}")
     if about["template"] is not None:
         console.line(f"its input is laid out as {in_words(about['template'])}")
     if not about["add_special_tokens"]:
