@@ -1,21 +1,21 @@
-"""A model folder, prompts of it as vLLM reads them, and what Foreword itself answers with each.
-
-`python tests/vllm/prepared.py FOLDER` writes them; it takes half a minute, most of it answering.
-"""
+"""A model folder, prompts of it as vLLM reads them, and what Foreword itself answers with each."""
 
 from __future__ import annotations
 
 import json
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import foreword as fw
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.export.vllm import to_vllm
+from foreword.injection import NOTHING
 from foreword.methods.base import Method
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import name_of
@@ -85,26 +85,51 @@ def prompts(model: Backbone) -> dict[str, Prompt]:
     }
 
 
+def tiny() -> Backbone:
+    """A llama of two layers whose heads split in two, which reads and writes bytes."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {sign: n for n, sign in enumerate(["<pad>", "<s>", "</s>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+    fast.chat_template = (
+        "{% for turn in messages %}{{ turn['role'] }}: {{ turn['content'] }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=1024,
+        initializer_range=0.2,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    return Backbone(LlamaForCausalLM(config), fast, architecture="causal", name="tiny")
+
+
 def prepare(folder: Path, model: Backbone) -> None:
     """Write the model, the prompts and ``answers.json``."""
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model").mkdir(parents=True)
     model.model.save_pretrained(folder / "model")
     model.text.tokenizer.save_pretrained(folder / "model")
     answers: dict[str, Any] = {}
     for name, prompt in prompts(model).items():
         to_vllm(prompt, folder / "prompts" / f"{name}.safetensors")
-        if isinstance(prompt.task, Chat):
-            rows = [fw.Row({"messages": MESSAGES}, "row")]
-        else:
-            rows = [fw.Row({"text": text}, "row") for text in TEXTS]
-        answers[name] = prompt.answers(rows)
-    ids = [tuple(model.text.ids(f"Question: {text}\nAnswer:")) for text in TEXTS]
-    from foreword.backbone.decode import decode
-    from foreword.injection import NOTHING
-
-    answers["plain"] = decode(model, ids, NOTHING, Decoding(max_new_tokens=24))
+        chat = isinstance(prompt.task, Chat)
+        rows = [{"messages": MESSAGES}] if chat else [{"text": text} for text in TEXTS]
+        answers[name] = prompt.answers([fw.Row(row, "row") for row in rows])
+    other = started(Prefix(length=30, start="text", start_text=START[40:]), WRITE, model, 9)
+    to_vllm(other, folder / "replaced" / "soft.safetensors")
+    answers["replaced"] = other.answers([fw.Row({"text": text}, "row") for text in TEXTS])
+    plain = replace(other, injection=NOTHING)
+    answers["plain"] = plain.answers([fw.Row({"text": text}, "row") for text in TEXTS])
     (folder / "answers.json").write_text(json.dumps(answers, indent=1))
-
-
-if __name__ == "__main__":
-    prepare(Path(sys.argv[1]), Backbone.load("smollm2"))
