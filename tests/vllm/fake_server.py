@@ -17,16 +17,18 @@ class FakeVLLM:
     ``heard`` are the bodies of completions. A text is `` text of N tokens``.
     """
 
-    def __init__(self, config: Any = None, probe: float = -1.0) -> None:
+    def __init__(self, config: Any = None, probe: float = -1.0, key: bytes = b"") -> None:
         self.heard: list[dict[str, Any]] = []
         self.state = SimpleNamespace(vllm_config=config)
-        self.probe = probe
+        self.probe, self.key = probe, key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("app", self)
         body = json.loads(await read_body(receive, 2**20) or b"{}")
         path = scope["path"]
-        if path == "/v1/models":
+        if self.key and (b"authorization", self.key) not in scope["headers"]:
+            await send_json(send, 401, {"error": {"message": "no key"}})
+        elif path == "/v1/models":
             await send_json(send, 200, {"object": "list", "data": [{"id": "base", "created": 5}]})
         elif path == "/tokenize":
             await send_json(send, 200, {"tokens": tokens(body)})

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from fake_server import FakeVLLM
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -278,7 +279,9 @@ def test_old_contents_go_and_names_reach_nothing_else(tmp_path: Path) -> None:
 # The middleware ------------------------------------------------------------------------------
 
 
-def ask(app: Any, path: str, body: Any = None, method: str = "POST") -> tuple[int, Any]:
+def ask(
+    app: Any, path: str, body: Any = None, method: str = "POST", key: bytes = b""
+) -> tuple[int, Any]:
     """One request to an ASGI app: status, and JSON or the text of a stream."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     parts: list[bytes] = []
@@ -291,7 +294,8 @@ def ask(app: Any, path: str, body: Any = None, method: str = "POST") -> tuple[in
         about.update(message)
         parts.append(message.get("body", b""))
 
-    scope = {"type": "http", "method": method, "path": path, "headers": [], "app": app.app}
+    headers = [(b"authorization", key)] if key else []
+    scope = {"type": "http", "method": method, "path": path, "headers": headers, "app": app.app}
     asyncio.run(app(scope, receive, send))
     whole = b"".join(parts)
     if whole.startswith(b"data:"):
@@ -469,6 +473,27 @@ def test_a_damaged_prompt_is_a_422_and_the_others_go_on(
     assert ask(app, "/v1/predict", {"model": "mood", "inputs": "a"})[0] == 200
 
 
+def test_who_has_no_key_hears_nothing_of_prompts(
+    served: tuple[Prompts, FakeVLLM], tmp_path: Path
+) -> None:
+    behind = FakeVLLM(probe=served[1].probe, key=b"Bearer k")
+    app = Prompts(behind, tmp_path)
+    damaged(tmp_path / "bot.safetensors", "bit")
+    asked: list[tuple[str, Any]] = [
+        ("/v1/completions", {"model": "bot", "prompt": "a"}),
+        ("/v1/predict", {"model": "mood", "inputs": "a"}),
+        ("/v1/predict", {"model": "mood", "inputs": []}),
+        ("/v1/predict", {"model": "nobody", "inputs": "a"}),
+    ]
+    for known in (False, True):
+        for path, body in asked:
+            status, said = ask(app, path, body)
+            assert (status, said["error"]["message"]) == (401, "no key")
+        assert ask(app, "/v1/models", method="GET")[0] == 401
+        if not known:
+            assert ask(app, "/v1/predict", asked[1][1], key=b"Bearer k")[0] == 200
+
+
 def test_another_model_is_noticed_by_its_sizes_and_by_what_it_scores(tmp_path: Path) -> None:
     written(judged(), tmp_path, "mood")
     found, _ = read_prefix(tmp_path / "mood.safetensors")
@@ -504,6 +529,16 @@ def test_rows_that_grow_past_a_sliding_window_are_refused(tmp_path: Path) -> Non
     status, said = ask(app, "/v1/completions", {**body, "max_tokens": 18})
     assert status == 400
     assert "sliding window of 40" in said["error"]["message"]
+
+
+def test_the_manifest_starts_the_command_with_arguments_that_it_takes() -> None:
+    text = (Path(__file__).parents[2] / "deploy" / "vllm.yaml").read_text()
+    kinds = {each["kind"]: each for each in yaml.safe_load_all(text)}
+    (container,) = kinds["StatefulSet"]["spec"]["template"]["spec"]["containers"]
+    command = container["command"]
+    assert command[:4] == ["foreword-vllm", "/model", "--prompts", "/prompts"]
+    assert {each["mountPath"] for each in container["volumeMounts"]} >= {"/model", "/prompts"}
+    assert kinds["PersistentVolumeClaim"]["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
 # The command ---------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from prepared import LENGTHS, MESSAGES, TEXTS, prepare, tiny
@@ -47,8 +47,8 @@ class Server:
     answers: Mapping[str, Any]
     process: subprocess.Popen[bytes]
 
-    def post(self, path: str, body: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}{path}", json=body, timeout=300)
+    def post(self, path: str, body: Any) -> httpx2.Response:
+        return httpx2.post(f"{self.url}{path}", json=body, timeout=300)
 
     def texts(self, name: str) -> list[str]:
         return [each["text"] for each in self.answers[name]]
@@ -77,9 +77,9 @@ def started(folder: Path, log: Path, *more: str, ranks: int = 1) -> tuple[str, A
     url, end = f"http://127.0.0.1:{port}", time.monotonic() + 600
     while time.monotonic() < end and process.poll() is None:
         try:
-            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
+            if httpx2.get(f"{url}/health", timeout=5).status_code == 200:
                 return url, process
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             time.sleep(1)
     process.kill()
     raise AssertionError(log.read_text(errors="replace")[-4000:])
@@ -131,7 +131,7 @@ def test_eight_prompts_and_plain_rows_share_batches_by_an_unchanged_client(serve
 
     async def label(name: str, n: int) -> str:
         found = await client.post(
-            "/predict", body={"model": name, "inputs": TEXTS[n]}, cast_to=httpx.Response
+            "/predict", body={"model": name, "inputs": TEXTS[n]}, cast_to=httpx2.Response
         )
         return str(found.json()["predictions"][0]["label"])
 

@@ -59,6 +59,15 @@ class Asked:
         """Let the server behind answer the request as it is."""
         await self.app(self.scope, replaying(self.body, self.receive), self.send)
 
+    async def refuse(self, error: RequestError) -> None:
+        """Say what is wrong, to a client whose key vLLM takes; others hear of that alone."""
+        request, answer = as_request(self.scope, "/v1/models", b"", "GET"), Answer()
+        await self.app(request, replaying(b"", self.receive), answer)
+        if answer.status == 200:
+            await send_error(self.send, error.status, str(error))
+        else:
+            await send_json(self.send, answer.status, answer.json())
+
     async def get(self, path: str, body: Mapping[str, Any]) -> Any:
         """Ask the server behind, and return its JSON; raises RequestError where it refuses."""
         sent, answer = json.dumps(body).encode(), Answer()
@@ -141,7 +150,7 @@ class Prompts:
             assert isinstance(body, dict)
             await self.handlers[path](asked, body, str(named), prefix)
         except RequestError as error:
-            await send_error(asked.send, error.status, str(error))
+            await asked.refuse(error)
 
     async def _prefix(self, asked: Asked, name: str) -> Prefix | None:
         """Return a prompt of the folder, None where there is none; raises PromptError."""
