@@ -86,8 +86,8 @@ def prompts(model: Backbone) -> dict[str, Prompt]:
 
 
 def tiny() -> Backbone:
-    """A llama of two layers whose heads split in two, which reads and writes bytes."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    """A llama of two layers whose heads split in two, which reads and writes letters."""
+    alphabet = ["Ġ", "Ċ", *map(chr, range(33, 127))]  # bytes that are no text are decoded otherwise
     vocabulary = {sign: n for n, sign in enumerate(["<pad>", "<s>", "</s>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

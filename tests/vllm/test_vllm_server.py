@@ -105,7 +105,7 @@ def test_texts_are_those_of_foreword_token_for_token_and_again_from_the_cache(
     for name in WRITING:
         assert server.written(name) == server.texts(name), f"{name}, from the cache"
     same = server.post("/v1/predict", {"model": "soft", "inputs": list(TEXTS)}).json()
-    assert [each["text"] for each in same["predictions"]] == server.texts("soft")
+    assert [each["answer"] for each in same["predictions"]] == server.texts("soft")
 
 
 def test_labels_have_the_probabilities_of_foreword(server: Server) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,10 @@ def predict(
     interactive: Annotated[
         bool, Parameter(help="answer line after line of what is typed, or comes in a pipe")
     ] = False,
+    endpoint: Annotated[
+        str | None,
+        Parameter(help="a server that has the prompt under the name of its file, and its model"),
+    ] = None,
     reading: Read = USUAL,
     model: Model = None,
     loading: Loaded = USUALLY,
@@ -72,7 +77,8 @@ def predict(
     if interactive:
         if texts or data is not None or out is not None or as_json:
             raise UserError("--interactive reads lines; leave out texts, --data, --out and --json")
-        _converse(_opened(prompt, json_schema, model, loading, force=force), min_probability)
+        opened = _opened(prompt, json_schema, model, loading, endpoint, force=force)
+        _converse(opened, min_probability)
         return
     if (data is None) == (not texts):
         raise UserError("give texts to answer, or --data F, or --interactive")
@@ -93,7 +99,7 @@ def predict(
         if out is not None:
             check_writable(out, (row.fields for row in read))
         deque(read, maxlen=0)  # to its end, for a row that cannot be read
-    tuned = _opened(prompt, json_schema, model, loading, force=force)
+    tuned = _opened(prompt, json_schema, model, loading, endpoint, force=force)
     least = least_of(tuned, min_probability)
     if texts:
         rows = rows_of(texts, tuned.bound)
@@ -109,7 +115,7 @@ def predict(
             tuned,
             lambda: reading.iterate(str(data), TEST, later) if again else rows,
             out,
-            settings=_settings(prompt, tuned.bound, skip_bad=reading.skip_bad),
+            settings=_settings(prompt, tuned.bound, endpoint, skip_bad=reading.skip_bad),
             like=data,
             columns=reading.named,
             least=least,
@@ -161,27 +167,51 @@ def _answered(
     return Answered(len(rows), cut, blank, len(rows) - len(answers), called), lines, found
 
 
-def _settings(prompt: str | Path, bound: Bound, *, skip_bad: bool) -> dict[str, Any]:
+def _settings(
+    prompt: str | Path, bound: Bound, endpoint: str | None, *, skip_bad: bool
+) -> dict[str, Any]:
     """Return what answers depend on, besides the rows, so that other ones are not continued."""
     schema = getattr(getattr(bound.task, "decoding", None), "json_schema", None)
     about = {} if schema is None else {"json_schema": schema}
     return {
         **about,
         "prompt": hashlib.sha256(Path(prompt).read_bytes()).hexdigest(),
-        "model": bound.backbone.fingerprint,
+        "model": endpoint or bound.backbone.fingerprint,
         "dtype": str(bound.backbone.dtype),
         "skip_bad": skip_bad,
     }
 
 
 def _opened(
-    prompt: Path, schema: str | None, model: str | None, loading: Loading, *, force: bool
+    prompt: Path,
+    schema: str | None,
+    model: str | None,
+    loading: Loading,
+    endpoint: str | None,
+    *,
+    force: bool,
 ) -> Answerer:
-    """Open a prompt on its model, to answer by a JSON schema if one is given."""
+    """Open a prompt on its model, or at a server, to answer by a JSON schema if one is given."""
     from foreword.compose.ensemble import load_prompt
 
+    if endpoint is not None:
+        if schema is not None:
+            raise UserError(
+                "--endpoint: the server answers as the prompt was tuned; leave out --json-schema"
+            )
+        return _at_server(prompt, endpoint, model)
     tuned = on_backbone(load_prompt(prompt), prompt, model, loading, force=force)
     return tuned if schema is None else tuned.decoding(json_schema=json_schema_of(schema))
+
+
+def _at_server(prompt: Path, endpoint: str, model: str | None) -> Answerer:
+    """Open a prompt that a server answers; the key is that of FOREWORD_API_KEY."""
+    from foreword.prompt.endpoint import ServedPrompt
+    from foreword.prompt.prompt import Prompt
+
+    tuned, name = Prompt.load(prompt), prompt.name.removesuffix(".safetensors")
+    key = os.environ.get("FOREWORD_API_KEY")
+    return ServedPrompt.of_prompt(tuned, endpoint, name, model=model, key=key)
 
 
 def _converse(tuned: Answerer, min_probability: str | None) -> None:

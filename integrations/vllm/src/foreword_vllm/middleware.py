@@ -254,10 +254,9 @@ class Prompts:
         answer = self._labels if prefix.answer["kind"] == "labels" else self._texts
         made = {"object": "list", "model": name, "task": prefix.task}
         found = await answer(asked, prefix, rows)
-        if least is not None:
-            for each in found:
-                if max(each.get("probabilities", {"": 1.0}).values()) < least:
-                    each["label"] = None
+        for each in found:
+            if least is not None and each.get("probability", 1.0) < least:
+                each["label"] = None
         await send_json(asked.send, 200, {**made, "predictions": found})
 
     async def _labels(
@@ -282,10 +281,7 @@ class Prompts:
 
         await asyncio.gather(*map(ask, questions(prefix.answer)))
         made = [probabilities(prefix.answer, own) for own in scores]
-        return [
-            {"label": max(each, key=each.__getitem__), "probabilities": each, "cut": False}
-            for each in made
-        ]
+        return [_label(each) for each in made]
 
     async def _texts(
         self, asked: Asked, prefix: Prefix, rows: list[list[int]]
@@ -300,10 +296,7 @@ class Prompts:
         )
         texts = {each["index"]: each["text"] for each in found["choices"]}
         opening = prefix.answer["opening"]
-        return [
-            {"text": Trimmed(opening).add(texts[n], last=True), "cut": False}
-            for n in range(len(rows))
-        ]
+        return [{"answer": Trimmed(opening).add(texts[n], last=True)} for n in range(len(rows))]
 
 
 def _name(body: Any) -> str | None:
@@ -334,6 +327,13 @@ def _scoring(tokens: tuple[int, ...]) -> dict[str, Any]:
     """Return what asks vLLM for the scores of some tokens."""
     asked = {"logprob_token_ids": list(tokens), "logprobs": len(tokens)}
     return {**asked, "return_tokens_as_token_ids": True}
+
+
+def _label(chances: Mapping[str, float]) -> dict[str, Any]:
+    """Return the likeliest label, its probability, and all of them."""
+    rounded = {name: round(each, 6) for name, each in chances.items()}
+    best = max(chances, key=chances.__getitem__)
+    return {"label": best, "probability": rounded[best], "probabilities": rounded}
 
 
 def _is_ids(value: Any) -> bool:
