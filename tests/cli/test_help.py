@@ -15,6 +15,7 @@ from foreword.cli.commands import COMMANDS, app
 from foreword.cli.flags import FLAGS
 from foreword.cli.main import BEGIN
 from foreword.cli.words import flag
+from foreword.export.registry import EXPORTS
 
 Cli = Callable[..., Any]
 
@@ -113,7 +114,7 @@ MISTAKES = {
     "train --trian x": "Unknown option: --trian. Did you mean --train? See foreword train --help",
     "trian": "trian: unknown command; did you mean 'train'? (known: demo, train, eval",
     "data chek x": "data chek: unknown command; did you mean 'check'? (known: check, clean",
-    "import a b --format nope": "--format nope: unknown; known are: peft, without-texts",
+    "import a b --format nope": f"--format nope: unknown; known are: {', '.join(EXPORTS)}",
 }
 
 
@@ -136,7 +137,7 @@ COMPLETED = {
     "foreword train --device c": ["cpu", "cuda"],
     "foreword eval p --quantize ": ["int8", "int4"],
     "foreword train --train ro": ["rows.jsonl"],
-    "foreword export p o --to ": ["peft", "without-texts"],
+    "foreword export p o --to ": [*EXPORTS],
     "foreword compose --how e": ["ensemble"],
 }
 
