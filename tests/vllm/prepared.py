@@ -95,8 +95,8 @@ def tiny() -> Backbone:
     special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
     fast.chat_template = (
-        "{% for turn in messages %}{{ turn['role'] }}: {{ turn['content'] }}</s>{% endfor %}"
-        "{% if add_generation_prompt %}assistant: {% endif %}"
+        "{% for turn in messages %}{{ turn['role'] }}:\n{{ turn['content'] }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}assistant:\n{% endif %}"
     )
     torch.manual_seed(0)
     config = LlamaConfig(

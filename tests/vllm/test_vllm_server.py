@@ -22,6 +22,11 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from prepared import LENGTHS, MESSAGES, TEXTS, prepare, tiny
 
+from foreword_vllm.bodies import PARAMETER
+from foreword_vllm.folder import PromptFolder
+from foreword_vllm.launch import SERVER, arguments
+from foreword_vllm.prefix import read_prefix
+
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 
 PACKAGE = Path(__file__).parents[2] / "integrations" / "vllm" / "src"
@@ -58,8 +63,11 @@ class Server:
         return [each["text"] for each in sorted(found["choices"], key=lambda c: c["index"])]
 
 
-def started(folder: Path, log: Path, *more: str, ranks: int = 1) -> tuple[str, Any]:
-    """Start a server and wait until it answers; return its address and its process."""
+def started(folder: Path, log: Path, *more: str, bare: bool = False) -> tuple[str, Any]:
+    """Start a server and wait until it answers; return its address and its process.
+
+    A ``bare`` one has the connector and not the middleware.
+    """
     python = os.environ.get("FOREWORD_VLLM")
     if not python:
         pytest.skip("FOREWORD_VLLM names no Python with vLLM; run `make test-vllm`")
@@ -68,10 +76,18 @@ def started(folder: Path, log: Path, *more: str, ranks: int = 1) -> tuple[str, A
         port = free.getsockname()[1]
     # Chunks of 64 tokens, so that a prefix and its rows are read in several steps.
     flags = "--dtype float32 --max-model-len 512 --max-num-batched-tokens 64 --max-num-seqs 16"
-    command = [python, "-m", "foreword_vllm.launch", str(folder / "model")]
-    command += ["--prompts", str(folder / "prompts"), "--port", str(port), "--enforce-eager"]
-    command += [*flags.split(), "--served-model-name", "base", *more]
-    env = {**os.environ, **QUIET, "PYTHONPATH": str(PACKAGE)}
+    given = [str(folder / "model"), "--prompts", str(folder / "prompts"), "--port", str(port)]
+    _, made = arguments([*given, "--enforce-eager", *flags.split(), "--served-model-name", "base"])
+    if bare:
+        at = made.index("--middleware")
+        del made[at : at + 2]
+    command = [python, "-m", SERVER, *made, *more]
+    env = {
+        **os.environ,
+        **QUIET,
+        "PYTHONPATH": str(PACKAGE),
+        "FOREWORD_PROMPTS": str(folder / "prompts"),
+    }
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=env, stdout=output, stderr=output)
     url, end = f"http://127.0.0.1:{port}", time.monotonic() + 600
@@ -117,7 +133,8 @@ def test_labels_have_the_probabilities_of_foreword(server: Server) -> None:
 
 
 def test_eight_prompts_and_plain_rows_share_batches_by_an_unchanged_client(server: Server) -> None:
-    client = AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=300, max_retries=0)
+    url = f"{server.url}/v1"
+    client = AsyncOpenAI(base_url=url, api_key="none", timeout=300, max_retries=0)
     asked = [(name, n) for n in range(len(TEXTS)) for name in [*WRITING, "plain"]]
 
     async def text(name: str, n: int) -> str:
@@ -146,17 +163,19 @@ def test_eight_prompts_and_plain_rows_share_batches_by_an_unchanged_client(serve
         return "".join([part.choices[0].delta.content or "" async for part in parts])
 
     async def everything() -> tuple[list[str], list[str], list[str]]:
-        return await asyncio.gather(
-            asyncio.gather(*(text(*each) for each in asked)),
-            asyncio.gather(*(label(name, 0) for name in ("mood", "mood-soft"))),
-            asyncio.gather(chat(), streamed(), chat()),
-        )
+        async with client:
+            return await asyncio.gather(
+                asyncio.gather(*(text(*each) for each in asked)),
+                asyncio.gather(*(label(name, 0) for name in ("mood", "mood-soft"))),
+                asyncio.gather(chat(), streamed(), chat()),
+            )
 
     texts, labels, chats = asyncio.run(everything())
     assert texts == [server.texts(name)[n].strip() for name, n in asked]
     assert labels == [server.answers[name][0]["label"] for name in ("mood", "mood-soft")]
     assert set(chats) == set(server.texts("shop"))
-    listed = OpenAI(base_url=f"{server.url}/v1", api_key="none").models.list()
+    with OpenAI(base_url=url, api_key="none") as other:
+        listed = list(other.models.list())
     assert {each.id for each in listed} == {"base", "shop", "mood", "mood-soft", *WRITING}
 
 
@@ -211,31 +230,42 @@ def test_hostile_requests_and_files_touch_no_other(server: Server) -> None:
     assert server.process.poll() is None
 
 
-def test_what_the_store_has_lost_fails_its_requests_alone(server: Server) -> None:
-    """A content that is gone before a worker has read it: an error, and the server goes on."""
-    path = server.folder / "prompts" / "lost.safetensors"
-    shutil.copy(server.folder / "replaced" / "soft.safetensors", path)
-    assert server.written("lost") == server.texts("replaced")
-    path.unlink()
-    assert server.written("soft") == server.texts("soft")
-    assert server.process.poll() is None
-
-
 def _ids(server: Server, name: str) -> list[int]:
-    from foreword_vllm.prefix import read_prefix
-
     return read_prefix(server.folder / "prompts" / f"{name}.safetensors")[0].ids
 
 
-def test_two_workers_share_the_heads_of_every_prompt(server: Server, tmp_path: Path) -> None:
+def test_two_workers_share_the_heads_and_a_prefix_that_is_gone_fails_its_requests_alone(
+    server: Server, tmp_path: Path
+) -> None:
+    """The connector alone, without the middleware that would refuse what is asked here."""
     folder = tmp_path / "two"
     shutil.copytree(server.folder / "model", folder / "model")
     shutil.copytree(server.folder / "prompts", folder / "prompts")
-    url, process = started(folder, tmp_path / "log", "--tensor-parallel-size", "2")
+    kept = PromptFolder(folder / "prompts")
+    known = {name: kept.get(name) for name in WRITING}
+    url, process = started(folder, tmp_path / "log", "--tensor-parallel-size", "2", bare=True)
+    two = Server(url, folder, server.answers, process)
+
+    def asked(name: str, sha256: str | None = None) -> httpx2.Response:
+        prefix = known[name]
+        assert prefix is not None
+        rows = []
+        for text in TEXTS:
+            asked = {"model": "base", "prompt": f"Question: {text}\nAnswer:"}
+            rows.append([*prefix.ids, *two.post("/tokenize", asked).json()["tokens"]])
+        about = {"sha256": sha256 or prefix.sha256, "positions": prefix.positions}
+        settings = {"max_tokens": 24, "temperature": 0, "cache_salt": sha256 or prefix.sha256}
+        named = {"kv_transfer_params": {PARAMETER: about}}
+        return two.post("/v1/completions", {"model": "base", "prompt": rows, **settings, **named})
+
     try:
-        two = Server(url, folder, server.answers, process)
         for name in WRITING:
-            assert two.written(name) == server.texts(name), name
+            found = asked(name).json()["choices"]
+            texts = [each["text"].strip() for each in sorted(found, key=lambda c: c["index"])]
+            assert texts == [text.strip() for text in server.texts(name)], name
+        assert asked("soft", "0" * 64).status_code >= 500
+        assert asked("soft").status_code == 200
+        assert process.poll() is None
     finally:
         process.terminate()
         process.wait(60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from foreword.backbone.chat_template import ChatTemplate
 from foreword.injection import Injection
 from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
@@ -40,6 +41,8 @@ def row_of(bound: Bound, parts: Sequence[Piece], injection: Injection) -> dict[s
     template = bound.backbone.text.chat
     if chat and (template is None or not template.asks or template.opening.strip()):
         raise ValueError("the model has no chat template that vLLM and Foreword write alike")
+    if chat and template is not None and _asking(template).endswith(" "):
+        raise ValueError("the model's chat template ends with a space, which vLLM reads too")
     first, prefixed = bound.backbone.text.around[0], len(parts) < len(bound.template.parts)
     return {
         "pieces": pieces,
@@ -49,6 +52,11 @@ def row_of(bound: Bound, parts: Sequence[Piece], injection: Injection) -> dict[s
         "drops_first": bool(injection.bos),
         "tokens": _most(bound, injection),
     }
+
+
+def _asking(template: ChatTemplate) -> str:
+    """Return a conversation as text, up to where the assistant answers."""
+    return template.render([{"role": "user", "content": "a"}], ask=True)
 
 
 def answer_of(bound: Bound) -> dict[str, Any]:

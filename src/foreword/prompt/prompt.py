@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -137,7 +137,7 @@ class Prompt:
             **decoding,
         )
 
-    def decoding(self, **settings: Any) -> Prompt:
+    def decoding(self, **settings: Any) -> Self:
         """Return the prompt with other settings of :class:`Decoding`, such as ``beams=4``.
 
         A ``json_schema`` may be a dict. Raises UserError for unknown settings, and for a task that
@@ -317,7 +317,7 @@ class Prompt:
 
     def on_backbone(
         self, backbone: Backbone, *, force: bool = False, where: str | None = None
-    ) -> Prompt:
+    ) -> Self:
         """Return the prompt with a backbone in hand; raises UserError where it does not fit."""
         where = self.where if where is None else where
         if not force and not backbone.has_fingerprint(self.backbone["fingerprint"]):
