@@ -127,7 +127,7 @@ def test_the_page_waits_for_the_model(tab: Tab) -> None:
             Response.json({ error: { message: "the model is loading" } }, { status: 503 }));
         document.getElementById('first').replaceChildren();
         tried(list);
-    }""")
+    } 1""")
     tab.until("document.getElementById('status').textContent.includes('loading; waiting')")
     tab.until("document.getElementById('first').options.length > 2")
     tab.until("document.getElementById('status').textContent === ''")

@@ -14,12 +14,14 @@ from foreword.cli.completion import File
 from foreword.cli.panels import ACCESS, FEEDBACK, FURTHER, LIMITS, MODEL, OUTPUT
 from foreword.cli.terminal import CommandTerminal
 from foreword.errors import UserError
+from foreword.serve.feedback.learning import Learning
 from foreword.serve.http.limits import Access, Keys, Limits
 
 if TYPE_CHECKING:
     from foreword.serve.http.ready import Ready
 
 USUAL = Limits()
+LEARNING = Learning()
 
 
 def serve(
@@ -86,6 +88,27 @@ def serve(
     feedback_days: Annotated[
         float | None, Parameter(help="days for which they are kept; else for ever", group=FEEDBACK)
     ] = None,
+    learn: Annotated[
+        bool,
+        Parameter(help="train prompts further on it, and swap in what is no worse", group=FEEDBACK),
+    ] = False,
+    learn_every: Annotated[
+        int, Parameter(help="new rows after which a version is made", group=FEEDBACK)
+    ] = LEARNING.every,
+    learn_held: Annotated[
+        int, Parameter(help="fewest rows held back that judge a version", group=FEEDBACK)
+    ] = LEARNING.held,
+    learn_bound: Annotated[
+        float,
+        Parameter(help="lowest paired 95% bound of its gain, in points", group=FEEDBACK),
+    ] = LEARNING.bound,
+    learn_cpu: Annotated[
+        int, Parameter(help="threads that training takes", group=FEEDBACK)
+    ] = LEARNING.threads,
+    learn_replay: Annotated[
+        Path | None,
+        Parameter(help="a folder of older rows, NAME.jsonl, to mix in", group=(FEEDBACK, FURTHER)),
+    ] = None,
     name_prompts: Annotated[
         bool, Parameter(help="name prompts in /metrics and in the log", group=OUTPUT)
     ] = False,
@@ -126,6 +149,10 @@ def serve(
         raise UserError("`feedback_days` is of no use without `feedback`; name its folder")
     if feedback_days is not None and not feedback_days > 0:
         raise UserError(f"`feedback_days={feedback_days}`: give a number above 0")
+    if learn and feedback is None:
+        raise UserError("`learn` needs rows to learn from; name the folder of `feedback`")
+    learning = Learning(learn_every, learn_held, learn_bound, learn_cpu, learn_replay)
+    learning.check()
     from foreword.serve.feedback.files import FeedbackFiles
     from foreword.serve.http.server import address, bound_socket, run_server
     from foreword.serve.http.service import Service
@@ -155,6 +182,7 @@ def serve(
         keep=keep,
         name_prompts=name_prompts,
         feedback=None if feedback is None else FeedbackFiles(feedback, days=feedback_days),
+        learning=learning if learn else None,
         when_ready=say,
     )
     if quiet:

@@ -25,6 +25,8 @@ def make_app(service: Service, *, log: Callable[..., None] | None = log_line) ->
 
     ``log`` is given what each line of the log says, None for no log.
     """
+    if log is not None:
+        service.say = log
 
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:

@@ -49,6 +49,9 @@ def operation_routes(service: Service) -> APIRouter:
         if prompt is None:
             return _model(service, ready, name)
         more = _about(ready, whole, prompt)
+        if service.learner is not None and more["versions"] is not None:
+            base = whole.partition("@")[0]
+            more["learning"] = await run_in_threadpool(service.learner.attempts, base)
         more["feedback"] = service.feedback is not None and more["versions"] is not None
         return {**_model(service, ready, name), "version": whole, **more}
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from foreword.backbone.backbone import Backbone
     from foreword.prompt.answerer import Answerer
     from foreword.serve.engine import Engine
+    from foreword.serve.feedback.learner import Learner
+    from foreword.serve.feedback.learning import Learning
 
 
 @dataclass
@@ -38,11 +40,14 @@ class Service:
     name_prompts: bool = False
     feedback: FeedbackFiles | None = None
     review: Review = field(default_factory=Review)
+    learning: Learning | None = None
+    say: Callable[..., None] = lambda **values: None
     when_ready: Callable[[Ready], None] = lambda ready: None
     when_failed: Callable[[BaseException], None] = lambda error: None
     state: Literal["loading", "ready", "failed", "closed"] = "loading"
     metrics: Metrics = field(default_factory=Metrics)
     created: int = field(default_factory=lambda: int(time.time()))
+    learner: Learner | None = None
     _ready: Ready | None = None
     _asked: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -64,6 +69,11 @@ class Service:
             if self.state == "loading":
                 self._ready, self.state = made, "ready"
         if self.state == "ready":
+            if self.feedback is not None and self.learning is not None:
+                from foreword.serve.feedback.learner import Learner
+
+                self.learner = Learner(made, self.feedback, self.learning, self.say)
+                self.learner.start()
             self.metrics.watch(made)
             self.when_ready(made)
 
@@ -113,6 +123,8 @@ class Service:
         """Let the engine end what it has begun, and close the prompts."""
         with self._lock:
             made, self._ready, self.state = self._ready, None, "closed"
+        if self.learner is not None:
+            self.learner.close()
         if made is not None:
             made.engine.close()
             made.prompts.close()

@@ -257,8 +257,12 @@ function history(own) {
       await ask();
     }),
   }, `beside ${name}@${number}`));
+  const learned = (own.learning ?? []).map((each) => make("li", {},
+    `${each.time.slice(0, 16).replace("T", " ")}: ${each.new_version ?? "no new version"}, ${each.reason}`
+    + (each.new === null ? "" : ` (${each.old}% before, ${each.new}% after, of ${each.held} rows)`)));
   return make("details", {}, make("summary", {}, "Versions"),
-    make("p", { className: "about" }, facts), make("div", { className: "labels" }, ...versions));
+    make("p", { className: "about" }, facts), make("ul", { className: "about" }, ...learned),
+    make("div", { className: "labels" }, ...versions));
 }
 
 // ---------------------------------------------------------------------------------------------

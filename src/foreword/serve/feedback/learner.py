@@ -1,0 +1,224 @@
+"""A server that learns: the next version of a prompt is made of its feedback, and judged first.
+
+Of every three rows of feedback one, by its id, is held back: no version ever trains on it. Once
+enough others have come, the current version is trained further on them, in a process of its own and
+on few threads, and both versions answer the rows held back. The new one is swapped in where the
+paired 95% bound of the difference is high enough; else the old one stays, and it is said why.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import mean
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
+
+from foreword.data.row import Row
+from foreword.errors import UserError
+from foreword.files import write_jsonl, write_whole
+from foreword.metrics.paired import paired_difference
+from foreword.serve.feedback.files import ABOUT, FeedbackFiles
+from foreword.serve.feedback.learning import Learning
+from foreword.serve.prompts import injections_of
+
+if TYPE_CHECKING:
+    from foreword.prompt.answerer import Answerer
+    from foreword.serve.http.ready import Ready
+
+PAUSE = 5.0
+"""Seconds between two looks at the feedback."""
+
+SHARE = 3
+"""One of so many rows is held back."""
+
+PATIENCE = 10.0
+"""Seconds in which a training that is to stop may do so."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A version that was made, and what became of it; ``reason`` says it in a sentence.
+
+    ``trained`` and ``held`` count rows; ``old`` and ``new`` are the accuracies on those held back,
+    ``low`` and ``high`` the paired 95% interval of their difference, all in percent.
+    """
+
+    time: str
+    old_version: str
+    trained: int
+    held: int
+    taken: bool = False
+    reason: str = ""
+    new_version: str | None = None
+    old: float | None = None
+    new: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Learner:
+    """The thread that learns, until :meth:`close`; ``say`` is given what each attempt came to."""
+
+    def __init__(
+        self,
+        ready: Ready,
+        files: FeedbackFiles,
+        learning: Learning,
+        say: Callable[..., None] = lambda **values: None,
+    ) -> None:
+        self.ready, self.files, self.learning, self.say = ready, files, learning, say
+        self._stopped = Event()
+        self._training: subprocess.Popen[bytes] | None = None
+        self._thread = Thread(target=self._run, name="foreword-learn", daemon=True)
+
+    def start(self) -> None:
+        """Begin to learn, and return at once."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; a training that is under way is given up."""
+        self._stopped.set()
+        if (training := self._training) is not None:
+            training.terminate()
+        if self._thread.ident is not None:
+            self._thread.join(PATIENCE)
+
+    def _run(self) -> None:
+        said: dict[str, str] = {}
+        while not self._stopped.wait(PAUSE):
+            for name in self.files.names():
+                try:
+                    self.look(name)
+                except UserError as error:  # such as a prompt whose file is gone
+                    if said.get(name) != str(error):
+                        self._tell(name, error=str(error))
+                    said[name] = str(error)
+
+    def attempts(self, name: str) -> list[dict[str, Any]]:
+        """Return the attempts for a prompt, oldest first."""
+        path = self._record(name)
+        found: list[dict[str, Any]] = json.loads(path.read_bytes()) if path.exists() else []
+        return found
+
+    def look(self, name: str) -> Attempt | None:
+        """Make and judge the next version of a prompt, where there are enough new rows for it."""
+        rows = [row for row in self.files.rows(name) if "new_label" not in row[ABOUT]]
+        held = [row for row in rows if is_held_back(row)]
+        train = [row for row in rows if not is_held_back(row)]
+        before = self.attempts(name)
+        known = before[-1]["trained"] if before else 0
+        if len(train) - min(known, len(train)) < self.learning.every:
+            return None
+        if len(held) < self.learning.held:
+            return None
+        version, prompt = self.ready.prompts.open(name)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        made = Attempt(now, version, len(train), len(held))
+        try:
+            made = self._attempt(made, name, prompt, train, held)
+        except UserError as error:
+            made = replace(made, reason=str(error))
+        if self._stopped.is_set():
+            return None
+        record = json.dumps([*before, asdict(made)], ensure_ascii=False, indent=1)
+        write_whole(self._record(name), record.encode())
+        self._tell(name, **asdict(made))
+        return made
+
+    def _attempt(
+        self,
+        made: Attempt,
+        name: str,
+        prompt: Answerer,
+        train: Sequence[Mapping[str, Any]],
+        held: Sequence[Mapping[str, Any]],
+    ) -> Attempt:
+        """Train, judge and perhaps swap in; raises UserError where that cannot be done."""
+        prompts, rows = self.ready.prompts, _rows(held)
+        first = self._right(prompt, rows)
+        with tempfile.TemporaryDirectory(prefix="foreword-learn-") as folder:
+            out = Path(folder) / f"{name}.safetensors"
+            self._train(name, made.old_version, train, out)
+            new = self._load(out)
+            second = self._right(new, rows)
+            for injection in injections_of(new):
+                self.ready.engine.release(injection, wait=False)
+            low, high = paired_difference(second, first).bounds()
+            old, now = round(mean(first), 2), round(mean(second), 2)
+            made = replace(made, old=old, new=now, low=low, high=high)
+            if low < self.learning.bound:
+                least = f"its gain may be as low as {low:.1f} points"
+                return replace(made, reason=f"{least}; {self.learning.bound:g} is allowed")
+            if prompts.open(name)[0] != made.old_version or self._stopped.is_set():
+                return replace(made, reason="another version has come meanwhile")
+            number = prompts.add(name, out)
+        return replace(made, taken=True, reason="it was swapped in", new_version=f"{name}@{number}")
+
+    def _train(self, name: str, version: str, rows: Sequence[Mapping[str, Any]], out: Path) -> None:
+        """Train a version further in a process of its own; raises UserError where that fails."""
+        learning, prompts = self.learning, self.ready.prompts
+        data = write_jsonl(
+            out.with_name("feedback.jsonl"),
+            [{key: value for key, value in row.items() if key != ABOUT} for row in rows],
+        )
+        source = prompts.versions.path(name, int(version.rpartition("@")[2]))
+        words = ["train", "--from", source, "--model", self.ready.backbone.name]
+        words += ["--train", data, "--out", out, "--threads", learning.threads, *learning.settings]
+        if learning.replay is not None and (old := learning.replay / f"{name}.jsonl").exists():
+            words += ["--replay", old]
+        nice = [] if (path := shutil.which("nice")) is None else [path, "-n", "10"]
+        command = [*nice, sys.executable, "-m", "foreword", *map(str, words)]
+        with tempfile.TemporaryFile() as said:
+            self._training = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,  # Ctrl-C is the server's, which ends it
+            )
+            if self._stopped.is_set():  # since close() looked for a training to end
+                self._training.terminate()
+            status = self._training.wait()
+            self._training = None
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+        if status:
+            raise UserError(f"training failed: {lines[-1] if lines else f'status {status}'}")
+
+    def _load(self, path: Path) -> Answerer:
+        from foreword.compose.ensemble import load_prompt
+
+        return load_prompt(path).on_backbone(self.ready.backbone, where="the new version")
+
+    def _right(self, prompt: Answerer, rows: Sequence[Row]) -> list[float]:
+        """Return 100 for each row that is answered rightly, by the engine beside its requests."""
+        bound = prompt.bound
+        bound.check(rows, answers=True)
+        found = self.ready.engine.answer(prompt, rows).result()
+        right = [bound.is_right(r, a[bound.answer]) for r, a in zip(rows, found, strict=True)]
+        if bound.answer == "text" or None in right:
+            raise UserError("its answers are more or less right, so no version of it can be judged")
+        return [100.0 * bool(each) for each in right]
+
+    def _record(self, name: str) -> Path:
+        return self.files.folder / f"{name}.learned.json"
+
+    def _tell(self, name: str, **values: Any) -> None:
+        self.say(level="info", event="learning", prompt=name, **values)
+
+
+def _rows(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    return [Row(dict(row), f"feedback {row[ABOUT]['id']}") for row in rows]
+
+
+def is_held_back(row: Mapping[str, Any]) -> bool:
+    """Whether a row judges versions, and no version trains on it; its id, a random one, decides."""
+    return int(str(row[ABOUT]["id"])[:8], 16) % SHARE == 0

@@ -1,0 +1,36 @@
+"""How a server learns from feedback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from foreword.errors import UserError
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a server learns: on what, how often, and what a new version has to show.
+
+    ``every`` is the number of new rows after which a version is made, ``held`` the fewest rows held
+    back that may judge it, ``bound`` the lowest paired 95% bound of its gain, in points, with which
+    it is swapped in, and ``threads`` what training may take of the processor. ``replay`` is a
+    folder of older rows, NAME.jsonl, which are mixed in. ``settings`` are further words for
+    ``foreword train``.
+    """
+
+    every: int = 100
+    held: int = 200
+    bound: float = -3.0
+    threads: int = 1
+    replay: Path | None = None
+    settings: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raise UserError for what no training could keep."""
+        counts = {"every": self.every, "held": self.held, "cpu": self.threads}
+        for name, value in counts.items():
+            if value < 1:
+                raise UserError(f"`learn_{name}={value}`: give 1 or more")
+        if self.replay is not None and not self.replay.is_dir():
+            raise UserError(f"{self.replay}: no such folder; name one that holds NAME.jsonl")

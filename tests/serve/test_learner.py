@@ -1,0 +1,207 @@
+"""A server that learns: what trains and what judges, and what is swapped in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import char_model
+from foreword.backbone.backbone import Backbone
+from foreword.errors import UserError
+from foreword.prompt.prompt import Prompt
+from foreword.serve.engine import Engine
+from foreword.serve.feedback import learner
+from foreword.serve.feedback.files import ABOUT, FeedbackFiles
+from foreword.serve.feedback.learner import Learner, is_held_back
+from foreword.serve.feedback.learning import Learning
+from foreword.serve.http.ready import Ready
+from foreword.serve.prompts import PromptFolder
+from foreword.serve.texts import TextRequests
+from processes import until
+from serve.serving import SORT, WRITE, prefix, prompt_of
+
+ROWS = 90
+LEARNING = Learning(every=20, held=10)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return Backbone.load(char_model.save(tmp_path_factory.mktemp("learner") / "model"))
+
+
+@pytest.fixture
+def ready(backbone: Backbone, tmp_path: Path) -> Iterator[Ready]:
+    (tmp_path / "prompts").mkdir()
+    prompt_of(backbone, SORT, prefix(backbone, 4)).save(tmp_path / "prompts" / "sort.safetensors")
+    prompt_of(backbone, WRITE, prefix(backbone, 1)).save(tmp_path / "prompts" / "write.safetensors")
+    prompts = PromptFolder(tmp_path / "prompts", backbone)
+    engine = Engine(backbone, slots=4)
+    yield Ready("model", backbone, prompts, engine, TextRequests(backbone))
+    engine.close()
+    prompts.close()
+
+
+@pytest.fixture
+def files(ready: Ready, tmp_path: Path) -> FeedbackFiles:
+    """Feedback that calls every answer of the prompt right."""
+    made = FeedbackFiles(tmp_path / "feedback")
+    _, prompt = ready.prompts.open("sort")
+    texts = [f"text {n}, {'ab'[n % 2] * (n % 7)}" for n in range(ROWS)]
+    for text, label in zip(texts, prompt.predict(texts), strict=True):
+        made.add("sort", {"text": text, "label": label}, version="sort@1")
+    return made
+
+
+Trained = Callable[[Prompt], Prompt]
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch, ready: Ready) -> Callable[[Trained], list[Any]]:
+    """Let a training make what a function makes of the version, and return its rows."""
+
+    def use(make: Trained) -> list[Any]:
+        seen: list[Any] = []
+
+        def train(self: Learner, name: str, version: str, rows: Any, out: Path) -> None:
+            seen.append(rows)
+            prompt = ready.prompts.open(version)[1]
+            assert isinstance(prompt, Prompt)
+            make(prompt).save(out)
+
+        monkeypatch.setattr(Learner, "_train", train)
+        return seen
+
+    return use
+
+
+def test_a_version_that_is_as_good_is_swapped_in(
+    ready: Ready, files: FeedbackFiles, training: Any
+) -> None:
+    seen = training(lambda prompt: prompt.with_scores({"dev": {"accuracy": 1.0}}))
+    files.add("sort", {"text": "hm", "label": "odd"}, version="sort@1", new_label="odd")
+    said: list[dict[str, Any]] = []
+    own = Learner(ready, files, LEARNING, lambda **values: said.append(values))
+    made = own.look("sort")
+    assert made is not None
+    assert (made.taken, made.old_version, made.new_version) == (True, "sort@1", "sort@2")
+    assert (made.old, made.new, made.low, made.high) == (100, 100, 0, 0)
+    assert made.trained + made.held == ROWS
+    assert [row for row in files.rows("sort")[:ROWS] if not is_held_back(row)] == seen[0]
+    assert ready.prompts.open("sort")[0] == "sort@2"
+    assert own.attempts("sort") == [{key: said[0][key] for key in own.attempts("sort")[0]}]
+    assert own.look("sort") is None  # nothing new has come
+    more = 0
+    while more < 20:
+        files.add("sort", {"text": "more", "label": "good"}, version="sort@2")
+        more += not is_held_back(files.rows("sort")[-1])
+    again = own.look("sort")
+    assert again is not None
+    assert again.old_version == "sort@2"
+    assert len(own.attempts("sort")) == 2
+
+
+def test_a_version_that_may_be_worse_is_not(
+    ready: Ready, files: FeedbackFiles, backbone: Backbone, training: Any
+) -> None:
+    training(lambda prompt: prompt_of(backbone, SORT, prefix(backbone, 9)))
+    right = ready.prompts.open("sort")[1]
+    texts = [row["text"] for row in files.rows("sort") if is_held_back(row)]
+    other = prompt_of(backbone, SORT, prefix(backbone, 9)).predict(texts)
+    same = [a == b for a, b in zip(other, right.predict(texts), strict=True)]
+    assert not all(same)  # else there is nothing to refuse
+    made = Learner(ready, files, LEARNING).look("sort")
+    assert made is not None
+    assert made.new == round(100 * sum(same) / len(same), 2)
+    assert made.low is not None
+    assert made.low < -3
+    assert not made.taken
+    assert "may be as low as" in made.reason
+    assert ready.prompts.open("sort")[0] == "sort@1"
+    lenient = Learner(ready, files, Learning(every=20, held=10, bound=-100))
+    (files.folder / "sort.learned.json").unlink()
+    made = lenient.look("sort")
+    assert made is not None
+    assert made.taken
+
+
+@pytest.mark.parametrize("learning", [Learning(every=200, held=10), Learning(every=20, held=200)])
+def test_it_waits_for_rows(
+    learning: Learning, ready: Ready, files: FeedbackFiles, training: Any
+) -> None:
+    seen = training(lambda prompt: prompt)
+    assert Learner(ready, files, learning).look("sort") is None
+    assert not seen
+
+
+def test_what_goes_wrong_is_said_once_and_kept(ready: Ready, files: FeedbackFiles) -> None:
+    own = Learner(ready, files, Learning(every=20, held=10, settings=("--no-such-flag",)))
+    made = own.look("sort")
+    assert made is not None
+    assert not made.taken
+    assert made.reason.startswith("training failed: ")
+    assert "--no-such-flag" in made.reason
+    assert own.look("sort") is None
+
+
+def test_texts_that_are_more_or_less_right_are_not_judged(
+    ready: Ready, files: FeedbackFiles, training: Any
+) -> None:
+    training(lambda prompt: prompt)
+    for n in range(60):
+        files.add("write", {"prompt": f"{n}", "completion": "a"}, version="write@1")
+    made = Learner(ready, files, LEARNING).look("write")
+    assert made is not None
+    assert "more or less right" in made.reason
+
+
+def test_a_training_is_given_up_where_the_server_ends(
+    ready: Ready, files: FeedbackFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[subprocess.Popen[bytes]] = []
+    real = subprocess.Popen
+
+    def popen(command: list[str], **how: Any) -> subprocess.Popen[bytes]:
+        endless = [sys.executable, "-c", "while True: __import__('time').sleep(1)"]
+        begun.append(real(endless, **how))
+        return begun[-1]
+
+    monkeypatch.setattr(learner.subprocess, "Popen", popen)
+    monkeypatch.setattr(learner, "PAUSE", 0.01)
+    own = Learner(ready, files, LEARNING)
+    own.start()
+    until(lambda: begun)
+    own.close()
+    assert begun[0].wait(10) != 0
+    assert own.attempts("sort") == []
+    assert ready.prompts.open("sort")[0] == "sort@1"
+
+
+@pytest.mark.parametrize("name", ["every", "held", "threads"])
+def test_settings_that_no_training_could_keep_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give 1 or more"):
+        Learning(**{name: 0}).check()
+    with pytest.raises(UserError, match="no such folder"):
+        Learning(replay=tmp_path / "none").check()
+
+
+@pytest.mark.slow
+def test_a_real_training_makes_the_next_version(ready: Ready, files: FeedbackFiles) -> None:
+    replay = files.folder.parent / "replay"
+    replay.mkdir()
+    (replay / "sort.jsonl").write_text('{"text": "old", "label": "good"}\n' * 4, "utf-8")
+    settings = ("--epochs", "1", "--batch-size", "16", "--lr", "0.001")
+    learning = Learning(20, 10, -100.0, replay=replay, settings=settings)
+    began = time.monotonic()
+    made = Learner(ready, files, learning).look("sort")
+    assert made is not None, time.monotonic() - began
+    assert made.taken, made.reason
+    newer = ready.prompts.open("sort@2")[1]
+    assert isinstance(newer, Prompt)
+    assert newer.data["train"]["rows"] <= made.trained
+    assert {row[ABOUT]["version"] for row in files.rows("sort")} == {"sort@1"}
