@@ -112,7 +112,7 @@ MISTAKES = {
     "info a b": "'b' is one word too many; see foreword info --help",
     "train --epochs": "--epochs needs a value (passes over the training rows); see foreword",
     "train --trian x": "Unknown option: --trian. Did you mean --train? See foreword train --help",
-    "trian": "trian: unknown command; did you mean 'train'? (known: demo, train, eval",
+    "trian": "trian: unknown command; did you mean 'train'?",
     "data chek x": "data chek: unknown command; did you mean 'check'? (known: check, clean",
     "import a b --format nope": f"--format nope: unknown; known are: {', '.join(EXPORTS)}",
 }
