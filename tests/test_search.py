@@ -7,6 +7,7 @@ import json
 import math
 import multiprocessing
 import os
+import random
 import signal
 import statistics
 import sys
@@ -24,6 +25,7 @@ import foreword.prompt_search.trial as of_trial
 import foreword.prompt_search.wording
 import foreword.tasks.classify
 from families import backbone
+from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.data.sample import folds, stratified
 from foreword.errors import UserError
@@ -34,6 +36,9 @@ from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
+from foreword.prompt_search.charts import on_front
+from foreword.prompt_search.importance import importances
+from foreword.prompt_search.models import look_at
 from foreword.prompt_search.parts import FEW, part_rows
 from foreword.prompt_search.plan import next_trial
 from foreword.prompt_search.search import search
@@ -41,6 +46,7 @@ from foreword.prompt_search.searched import Searched
 from foreword.prompt_search.space import Choice, Space
 from foreword.prompt_search.study import open_storage, optuna_quiet
 from foreword.prompt_search.templates import find_templates
+from foreword.prompt_search.trial import Tried
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
@@ -220,6 +226,49 @@ def test_label_words_are_found_once_and_as_by_themselves(monkeypatch: pytest.Mon
     assert (alone.task.labels, tensors(alone)) == (words, tensors(made.prompt))
     both = found(**given, task=Classify(template="{text} :"), trials=1)
     assert both.about["space"]["methods"]["soft"]["verbalizer"] == ["manual", "search"]
+
+
+def test_importances_and_the_front_say_what_mattered() -> None:
+    import optuna
+    from optuna.distributions import FloatDistribution
+    from optuna.trial import create_trial
+
+    study = optuna.create_study(direction="maximize")
+    chance = random.Random(0)
+    for number in range(30):
+        params = {"rate": chance.random(), "dropout": chance.random()}
+        if number % 2:
+            params["soft.length"] = chance.random()
+        kinds = {name: FloatDistribution(0, 1) for name in params}
+        study.add_trial(
+            create_trial(params=params, distributions=kinds, value=100 * params["rate"])
+        )
+    said = importances(study, 0)
+    assert said["rate"] > 0.9
+    assert said["dropout"] < 0.1 > said["soft.length"]
+
+    def trial(number: int, score: float, kilobytes: float) -> Tried:
+        return Tried(number, "soft", {}, "complete", score, 1.0, None, 60.0, kilobytes, 5.0)
+
+    trials = [trial(0, 80, 10), trial(1, 70, 5), trial(2, 90, 40), trial(3, 85, 60)]
+    assert [each.number for each in on_front(trials, "kilobytes")] == [1, 0, 2]
+
+
+def test_models_are_looked_at_and_those_that_cannot_go_are_left_out() -> None:
+    def load(name: str) -> Backbone:
+        if name == "none":
+            raise UserError("no such model")
+        return get(name)
+
+    looks = look_at(["none", "llama", "bert"], load, Classify(), rows(40), 0, SILENT)
+    assert {each.model for each in looks[:2]} == {"llama", "bert"}
+    assert looks[0].promise >= looks[1].promise
+    assert (looks[2].model, looks[2].reason) == ("none", "no such model")
+    llama = next(each for each in looks if each.model == "llama")
+    numbers = sum(p.numel() for p in get().model.parameters())
+    assert llama.megabytes == pytest.approx(4e-6 * numbers)
+    with pytest.raises(UserError, match="none of the models can be used: none: no such model"):
+        look_at(["none"], load, Classify(), rows(40), 0, SILENT)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None] = lambda n: None) -> list:

@@ -53,6 +53,25 @@ def test_it_writes_the_best_prompt_and_all_trials(ask: Cli, tmp_path: Path) -> N
     assert "a study 'p' is there already; --resume goes on with it" in again.err
 
 
+def test_models_are_looked_at_and_the_page_shows_it_all(
+    ask: Cli, world: World, tmp_path: Path
+) -> None:
+    given = ("--models", world.path("model"), str(tmp_path / "none"), "--head-start", "random")
+    answer = ask(*given, "--lr", "1e-9,0.01,0.02", "--trials", "9")
+    assert answer.status == 0, answer.err
+    assert "left out" in answer.out
+    page = (tmp_path / "p.search.html").read_text()
+    kept = json.loads((tmp_path / "p.search.json").read_text())
+    # over time, against bytes and milliseconds, and importances where scores differ
+    assert page.count("<svg") == 3 + bool(kept["importances"])
+    assert 'src="http' not in page
+    assert "Content-Security-Policy" in page
+    assert all(each["milliseconds"] for each in kept["trials"] if not each["reason"])
+    one, other = kept["models"]
+    assert one["probe"] is not None
+    assert other["reason"]
+
+
 def test_json_is_what_the_file_holds(ask: Cli, world: World, tmp_path: Path) -> None:
     answer = ask("--trials", "1", "--test", world.path("test.jsonl"), "--refit", "--json")
     assert answer.status == 0, answer.err

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -18,10 +19,14 @@ from foreword.data.folder import DEV, TEST
 from foreword.data.rows import as_rows
 from foreword.data.sample import draw
 from foreword.display import console
+from foreword.display.trials import models as models_table
 from foreword.display.trials import trials as table_of
 from foreword.errors import UserError
 from foreword.metrics.titles import title
 from foreword.training.interrupt import Interrupted
+
+if TYPE_CHECKING:
+    from foreword.backbone.backbone import Backbone
 
 OTHERS = ("method", "preset", "report_to", "shard", *CONTINUAL)
 """Settings that a search has not, or names otherwise."""
@@ -85,6 +90,14 @@ def search(
             help="names with commas between: prefix+head,lora; else usual ones", group="Method"
         ),
     ] = None,
+    models: Annotated[
+        list[str] | None,
+        Parameter(
+            help="base models to look at first, in place of --model; the best is searched on",
+            group="Model",
+            consume_multiple=True,
+        ),
+    ] = None,
     minutes: Annotated[
         float | None, Parameter(help="time of the search; 10 without --trials", group=TRAINING)
     ] = None,
@@ -117,7 +130,8 @@ def search(
     in --out, all trials in OUT.search.json. Ctrl-C keeps what is done; --resume goes on.
     """
     from foreword.cli.settings import load_backbone, merged, plain_of, task_of_words
-    from foreword.prompt_search.outcome import result_path
+    from foreword.prompt_search.models import look_at
+    from foreword.prompt_search.outcome import page_path, result_path
     from foreword.prompt_search.search import check_limits, search_prompts
     from foreword.prompt_search.study import need_optuna
     from foreword.tasks.fields import fields_of
@@ -125,6 +139,7 @@ def search(
 
     check_limits(minutes, trials)
     need_optuna()
+    report = CommandTerminal()
     if join is not None and storage is not None:
         raise UserError("--join and --storage both name a storage; give one")
     given = merged(flags, config)
@@ -159,8 +174,15 @@ def search(
         dev = reading.rows(plain["dev"], DEV, fields=fields, check=check, n=n, seed=seed)
     if plain["test"] is not None:
         test = reading.rows(plain["test"], TEST, fields=fields, check=check)
+    rows, began, looks = as_rows(rows), time.monotonic(), []
+    if models:
+
+        def load(name: str) -> Backbone:
+            return load_backbone({**plain, "model": name})
+
+        looks = look_at(models, load, task, rows, seed, report)
+        plain["model"] = looks[0].model
     backbone = load_backbone(plain)
-    rows = as_rows(rows)
     if reading.skip_bad:
         bound = task.complete(rows, backbone).bind(backbone)
         rows = reading.usable(rows, bound)
@@ -183,7 +205,9 @@ def search(
             join=join is not None,
             refit=refit,
             seed=seed,
-            report=CommandTerminal(),
+            report=report,
+            looks=looks,
+            began=began,
         )
     except Interrupted as error:
         if join is None:
@@ -193,9 +217,13 @@ def search(
     if as_json:
         console.emit({"out": plain["out"], **result})
         return
+    if looks:
+        console.out().print(models_table(result["models"]))
     console.out().print(table_of(result["trials"], found.metric))
     _say(found, Path(plain["out"]), test is not None)
     console.say(f"all trials: {result_path(Path(plain['out']))}")
+    if page_path(Path(plain["out"])).exists():
+        console.say(f"as a page: {page_path(Path(plain['out']))}")
 
 
 def _say(found: Any, out: Path, tested: bool) -> None:

@@ -32,6 +32,20 @@ def trials(found: Sequence[Mapping[str, Any]], metric: str) -> Table:
     return made
 
 
+def models(looks: Sequence[Mapping[str, Any]]) -> Table:
+    """Lay out the first looks at base models, the best one first."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("model", overflow="fold")
+    for name in ("zero-shot", "probe", "MB", "ms"):
+        made.add_column(name, justify="right")
+    made.add_column("left out", overflow="fold")
+    names = ("zero_shot", "probe", "megabytes", "milliseconds")
+    for each in looks:
+        numbers = ["" if each[name] is None else f"{each[name]:.1f}" for name in names]
+        made.add_row(*map(Text, [each["model"], *numbers, each["reason"] or ""]))
+    return made
+
+
 def cells(found: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows: the best of the trials that came to their end."""
     ended = [

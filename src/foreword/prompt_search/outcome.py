@@ -13,9 +13,11 @@ from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.files import write_whole
 from foreword.prompt.prompt import Prompt
+from foreword.prompt_search.importance import importances
+from foreword.prompt_search.page import page
 from foreword.prompt_search.parts import Parts
 from foreword.prompt_search.searched import Searched
-from foreword.prompt_search.trial import METRIC, SETTINGS, Judged, Trials, Tried, best_of
+from foreword.prompt_search.trial import METRIC, SETTINGS, Judged, Trials, Tried, best_of, tried
 from foreword.reporter import Reporter, Reporters
 from foreword.training.interrupt import Enough, Interrupted
 
@@ -32,6 +34,11 @@ def study_path(out: Path) -> Path:
 def result_path(out: Path) -> Path:
     """Return the file that says how the search of a prompt went."""
     return out.with_suffix(".search.json")
+
+
+def page_path(out: Path) -> Path:
+    """Return the page of a search."""
+    return out.with_suffix(".search.html")
 
 
 def note_file(study: Study, number: int, file: Path) -> None:
@@ -65,8 +72,7 @@ def conclude(
     if best is None:
         if stopped is not None:
             raise stopped
-        tried = [Tried.of(each) for each in study.trials]
-        why = next((each.reason for each in reversed(tried) if each.reason), "none was begun")
+        why = next((t.reason for t in reversed(tried(study)) if t.reason), "none was begun")
         raise UserError(
             f"no trial came to its end ({why}); give more `minutes`, fewer rows or fewer `epochs`"
         )
@@ -88,9 +94,10 @@ def conclude(
         prompt,
         str(best.user_attrs.get(METRIC, "score")),
         Tried.of(best),
-        [Tried.of(each) for each in study.trials if each.state.name != "WAITING"],
+        tried(study),
         held,
         {"study": study.study_name, **about},
+        importances(study, seed) if stopped is None else {},
     )
     if target is not None:
         prompt.save(target)
@@ -98,6 +105,7 @@ def conclude(
             note_file(study, best.number, target)
         plain_values = json.dumps(found.to_dict(), indent=1, default=str) + "\n"
         write_whole(result_path(target), plain_values.encode())
+        _write_page(found, target, report)
     if stopped is not None:
         ended = sum(each.state in ("complete", "pruned") for each in found.trials)
         written = "" if target is None else f"; the best so far is in {target}"
@@ -105,6 +113,16 @@ def conclude(
             f"stopped after {ended} trials{written}", getattr(stopped, "signal", None)
         ) from None
     return found
+
+
+def _write_page(found: Searched, target: Path, report: Reporter) -> None:
+    """Write the page of a search, where matplotlib is there to draw it."""
+    try:
+        drawn = page(found, target.stem)
+    except UserError as error:
+        report.line(f"no page is written: {error}")
+        return
+    write_whole(page_path(target), drawn.encode())
 
 
 def _refitted(

@@ -18,6 +18,7 @@ from foreword.errors import UserError
 from foreword.files import check_place
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.budget import count_begun, run_trials
+from foreword.prompt_search.models import Look, look_at
 from foreword.prompt_search.outcome import conclude, kept_file, note_file, study_path
 from foreword.prompt_search.parts import Parts, part_rows
 from foreword.prompt_search.searched import Searched
@@ -51,6 +52,7 @@ def search(
     *,
     text: str | None = None,
     label: str | None = None,
+    models: Sequence[str | Path] = (),
     minutes: float | None = None,
     trials: int | None = None,
     out: str | Path | None = None,
@@ -71,6 +73,9 @@ def search(
     templates, or of ways to find label words (``verbalizer``), is chosen among too; a few are
     found where neither a template nor labels are given. ``model``, ``task``, the
     rows, ``text`` and ``label`` are as in :func:`tune`.
+
+    Of several base ``models``, in place of ``model``, the one is searched on whose states a linear
+    probe reads best, or that answers best untouched.
 
     Without ``test`` a fifth of the rows is held back, on which the best prompt is scored at the
     end. Trials are judged by ``dev``, without it by a fifth of the other rows, and below 200 rows
@@ -94,12 +99,18 @@ def search(
     choices = {n: list(v) if isinstance(v, list | tuple) else [v] for n, v in given.items()}
     report = usual_reporter() if report is None else report
     pair = chosen.pair
+    rows = as_rows(train, fields=pair, report=report)
+    check_limits(minutes, trials)
+    began, looks = time.monotonic(), list[Look]()
+    if models:
+        looks = look_at([str(m) for m in models], backbone_of, chosen, rows, seed, report)
+        model = looks[0].model
     return search_prompts(
         backbone_of(model),
         chosen,
         methods.split(",") if isinstance(methods, str) else methods,
         choices,
-        as_rows(train, fields=pair, report=report),
+        rows,
         None if dev is None else as_rows(dev, split=DEV, name="dev row", fields=pair),
         None if test is None else as_rows(test, split=TEST, name="test row", fields=pair),
         minutes=minutes,
@@ -112,6 +123,8 @@ def search(
         refit=refit,
         seed=seed,
         report=report,
+        looks=looks,
+        began=began,
     )
 
 
@@ -142,12 +155,16 @@ def search_prompts(
     refit: bool = False,
     seed: int = 0,
     report: Reporter = SILENT,
+    looks: Sequence[Look] = (),
+    began: float | None = None,
 ) -> Searched:
     """Search as :func:`search` does, with a task that is configured and rows that are read.
 
     ``choices`` are the values of settings of methods and training that are narrowed or fixed.
+    ``looks`` are those at base models, the best of which is the ``backbone``; the time counts from
+    when they ``began``.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     check_limits(minutes, trials)
     if join and (resume or storage is None):
         raise UserError(
@@ -218,6 +235,7 @@ def search_prompts(
             if target is not None:
                 runner.kept = kept_file(opened, target, backbone)
             stopped = run_trials(opened, runner, space, trials, report)
+        about = {**about, "models": [asdict(each) for each in looks]}
         return conclude(
             opened, runner, parts, about, target, refit=refit, stopped=stopped, report=report
         )

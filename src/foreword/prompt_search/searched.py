@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from foreword.display.trials import cells
@@ -19,7 +19,8 @@ class Searched:
 
     The best of many scores is high by luck too. ``held`` are its scores on rows that no trial has
     seen, which are free of that; None for a search that was stopped before. ``about`` says what
-    was searched, and on what.
+    was searched, and on what. ``importances`` say how much of the variance of scores each
+    parameter explains.
     """
 
     prompt: Prompt
@@ -28,6 +29,7 @@ class Searched:
     trials: Sequence[Tried]
     held: Evaluation | None
     about: Mapping[str, Any]
+    importances: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def luck(self) -> float | None:
@@ -47,6 +49,7 @@ class Searched:
             "best": asdict(self.best),
             "held_back": None if self.held is None else self.held.without_tables(),
             "luck": self.luck,
+            "importances": dict(self.importances),
             "trials": [asdict(each) for each in self.trials],
         }
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from foreword.config.values import plain
 from foreword.data.row import Row
 from foreword.display.trials import REPEATED
 from foreword.errors import UserError
+from foreword.evaluation.request_time import rows_to_time, time_in_turn
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.parts import Parts
 from foreword.prompt_search.space import EPOCHS, METHOD, Space
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 SETTINGS, SECONDS, REASON, METRIC = "settings", "seconds", "reason", "metric"
+KILOBYTES, MILLISECONDS = "kilobytes", "milliseconds"
 """Attributes of a trial in the study."""
 
 TIME_UP = "the time was up"
@@ -43,6 +46,8 @@ class Tried:
 
     ``state`` is complete, pruned, failed or running; ``reason`` says why it was pruned or failed.
     ``score`` is the dev score, of a pruned trial the last one that it reached, None without any.
+    ``ended`` are the seconds from the beginning of the study. ``kilobytes`` are those of the
+    prompt's numbers, ``milliseconds`` the median of a request.
     """
 
     number: int
@@ -52,17 +57,20 @@ class Tried:
     score: float | None
     seconds: float | None
     reason: str | None
+    ended: float | None = None
+    kilobytes: float | None = None
+    milliseconds: float | None = None
 
     @staticmethod
-    def of(trial: FrozenTrial) -> Tried:
-        """Return a trial as the study keeps it."""
+    def of(trial: FrozenTrial, began: datetime | None = None) -> Tried:
+        """Return a trial as the study keeps it, which ``began`` then."""
         about = dict(trial.user_attrs)
         settings = dict(about.get(SETTINGS, {}))
         reached = trial.intermediate_values
         score = trial.value if trial.value is not None else None
         if score is None and reached:
             score = reached[max(reached)]
-        state = trial.state.name.lower()
+        state, end = trial.state.name.lower(), trial.datetime_complete
         return Tried(
             number=trial.number,
             method=settings.pop("method", ""),
@@ -71,7 +79,17 @@ class Tried:
             score=score,
             seconds=about.get(SECONDS),
             reason=about.get(REASON) or ("its process ended early" if state == "fail" else None),
+            ended=None if began is None or end is None else (end - began).total_seconds(),
+            kilobytes=about.get(KILOBYTES),
+            milliseconds=about.get(MILLISECONDS),
         )
+
+
+def tried(study: Study) -> list[Tried]:
+    """Return the trials of a study that have begun."""
+    begun = [each for each in study.trials if each.state.name != "WAITING"]
+    began = min((each.datetime_start for each in begun if each.datetime_start), default=None)
+    return [Tried.of(each, began) for each in begun]
 
 
 class Judged(Reporter):
@@ -176,11 +194,22 @@ class Trials:
         if REASON not in trial.user_attrs:
             pace, name = took / settings[EPOCHS], settings[METHOD]
             self.paces[name] = min(pace, self.paces.get(name, pace))
+            self._measure(trial, first)
         score, best = mean(scores), best_of(trial.study)
         if best is None or best.value is None or score > best.value:
             self.kept = (trial.number, first)
             self.better(trial.number, first)
         return score
+
+    def _measure(self, trial: Trial, prompt: Prompt) -> None:
+        """Keep what a prompt takes: of memory, and of time."""
+        held = sum(t.numel() * t.element_size() for _, t in prompt.injection.tensors())
+        trial.set_user_attr(KILOBYTES, round(held / 1000, 1))
+        rows = rows_to_time(prompt.bound, self.parts.folds[0][1])
+        asked = rows[: max(1, len(rows) // 3)]  # one, where answers are texts
+        call = [lambda row: prompt.bound.predict([row], prompt.injection)]
+        (milliseconds,) = time_in_turn(call, asked, lambda rows: None)
+        trial.set_user_attr(MILLISECONDS, round(milliseconds, 1))
 
     def until(self) -> float:
         """Return when a trial that begins now must end."""

@@ -32,7 +32,7 @@ def page(report: Any) -> str:
     """Return a report as one page, which needs nothing from elsewhere."""
     check_matplotlib()
     style = (files("foreword.report.page") / "templates" / "style.css").read_text("utf-8")
-    made = _templates().get_template("page.html")
+    made = templates().get_template("page.html")
     return str(
         made.render(
             report=report,
@@ -45,7 +45,8 @@ def page(report: Any) -> str:
 
 
 @functools.cache
-def _templates() -> Any:
+def templates() -> Any:
+    """Return the templates of pages, with what they write numbers and texts by."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
