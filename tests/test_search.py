@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import foreword.prompt_search.budget
 import foreword.prompt_search.search
@@ -37,6 +38,7 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.charts import on_front
+from foreword.prompt_search.hard import nats_of, search_hard
 from foreword.prompt_search.importance import importances
 from foreword.prompt_search.models import look_at
 from foreword.prompt_search.parts import FEW, part_rows
@@ -269,6 +271,42 @@ def test_models_are_looked_at_and_those_that_cannot_go_are_left_out() -> None:
     assert llama.megabytes == pytest.approx(4e-6 * numbers)
     with pytest.raises(UserError, match="none of the models can be used: none: no such model"):
         look_at(["none"], load, Classify(), rows(40), 0, SILENT)
+
+
+def test_a_hard_prompt_is_the_best_text_and_stands_in_the_file(tmp_path: Path) -> None:
+    out = tmp_path / "p.safetensors"
+    how = Training(epochs=1, batch_size=8)
+    given = (get(), TASK, rows(40), rows(12, 100))
+    made = search_hard(*given, length=3, minutes=0.3, training=how, out=out)
+    parts = part_rows(rows(40), rows(12, 100), None, 0, "label")
+    bound = TASK.complete(rows(40), get()).bind(get())
+    best = evaluate_text(bound, made.text, parts.folds[0][1])
+    assert made.texts[0].score == best == max(each.score for each in made.texts)
+    assert made.held == evaluate_text(bound, made.text, parts.held)
+    assert "by gradient" in {each.source for each in made.texts}
+    assert Prompt.load(out).data["text"] == made.text
+    with pytest.raises(UserError, match="`length=0`: give 1 or more"):
+        search_hard(*given, length=0)
+
+
+def evaluate_text(bound: Any, text: str, given: Any) -> float:
+    """The accuracy of the untouched model on rows that a text stands in front of."""
+    plain = dataclasses.replace(bound.task, template=f"{text}\n{bound.task.template}").bind(get())
+    answers = plain.predict(given, NOTHING)
+    right = [a["label"] == row.fields["label"] for a, row in zip(answers, given, strict=True)]
+    return 100 * sum(right) / len(right)
+
+
+def test_a_text_is_as_surprising_as_the_models_own_loss_says() -> None:
+    ids = get().text.ids("film it was good")
+    first = get().text.around[0] or tuple(get().text.ids("\n"))
+    whole = torch.tensor([[*first, *ids]])
+    labels = whole.clone()
+    labels[:, : len(first)] = -100
+    with torch.no_grad():
+        loss = get().model(input_ids=whole, labels=labels).loss
+    assert nats_of(get(), ids) == pytest.approx(float(loss), rel=1e-4)
+    assert nats_of(get("bert"), ids) is None
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None] = lambda n: None) -> list:

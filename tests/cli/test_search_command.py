@@ -120,6 +120,7 @@ def test_ctrl_c_says_how_to_go_on(ask: Cli, monkeypatch: pytest.MonkeyPatch) -> 
         ("--storage sqlite:////nowhere/x.db", "--storage sqlite:////nowhere/x.db: cannot be used"),
         ("--join x --storage y", "--join and --storage both name a storage"),
         ("--task score --verbalizer search", "--verbalizer"),
+        ("--hard --trials 3", "--hard has no --methods; leave it out"),
         ("--verbalizer search,find", "--verbalizer find: unknown"),
     ],
 )

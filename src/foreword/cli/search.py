@@ -111,6 +111,10 @@ def search(
     config: Annotated[
         Path | None, Parameter(help="YAML or TOML run file; flags win", group=TRAINING)
     ] = None,
+    hard: Annotated[
+        bool,
+        Parameter(help="search a text, which works in any tool, by gradients", group="Method"),
+    ] = False,
     storage: Storage = None,
     study: Annotated[
         str | None, Parameter(help="the study's name; else that of --out", group=(OUTPUT, FURTHER))
@@ -146,6 +150,17 @@ def search(
     for name in CONTINUAL:
         if given.get(name) is not None:
             raise UserError("a search begins anew; leave --from and what belongs to it out")
+    if hard:
+        beside: dict[str, Any] = {
+            "methods": methods,
+            "trials": trials,
+            "storage": storage,
+            "study": study,
+        }
+        beside |= {"join": join, "models": models, "refit": refit, "resume": resume}
+        for name, value in beside.items():
+            if value:
+                raise UserError(f"--hard has no --{name}; leave it out")
     named = given.pop("method", None) if methods is None else methods
     if (preset := given.pop("preset", None)) is not None:
         given = {**settings_of(preset), **given}
@@ -187,6 +202,11 @@ def search(
         bound = task.complete(rows, backbone).bind(backbone)
         rows = reading.usable(rows, bound)
         dev, test = (each and reading.usable(as_rows(each), bound) for each in (dev, test))
+    if hard:
+        from foreword.cli.search_hard import find_text
+
+        find_text(backbone, task, rows, dev, test, choices, minutes, seed, plain["out"], as_json)
+        return
     try:
         found = search_prompts(
             backbone,

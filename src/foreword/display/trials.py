@@ -46,6 +46,20 @@ def models(looks: Sequence[Mapping[str, Any]]) -> Table:
     return made
 
 
+def texts(found: Sequence[Mapping[str, Any]], metric: str) -> Table:
+    """Lay out hard prompts, the best ones first."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("text", overflow="fold")
+    made.add_column("from", overflow="fold")
+    for name in (f"dev {title(metric)}", "loss", "nats a token"):
+        made.add_column(name, justify="right")
+    for each in found[:MOST]:
+        nats = "" if each["nats"] is None else f"{each['nats']:.1f}"
+        numbers = [f"{each['score']:.2f}", f"{each['loss']:.3f}", nats]
+        made.add_row(*map(Text, [each["text"], each["source"], *numbers]))
+    return made
+
+
 def cells(found: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows: the best of the trials that came to their end."""
     ended = [

@@ -49,7 +49,7 @@ def search_words(
     best = _loss(bare, items, ids)
     with report.bar("searching words", ROUNDS) as progress:
         for _ in range(ROUNDS):
-            found = [(_loss(bare, items, other), other) for other in _exchanges(bare, items, ids)]
+            found = [(_loss(bare, items, other), other) for other in exchanges(bare, items, ids)]
             loss, other = min(found, default=(best, ids))
             progress(1)
             if loss >= best:
@@ -72,8 +72,13 @@ def _loss(bound: Bound, items: Sequence[Encoded], ids: Sequence[int]) -> float:
     return loss
 
 
-def _exchanges(bound: Bound, items: Sequence[Encoded], ids: Sequence[int]) -> list[list[int]]:
-    """Return the words with one of them exchanged, those that the gradient says are best first."""
+def exchanges(
+    bound: Bound, items: Sequence[Encoded], ids: Sequence[int], most: int = TRIED
+) -> list[list[int]]:
+    """Return the words with one of them exchanged, those that the gradient says are best first.
+
+    ``bound`` reads the rows of ``items`` behind the words, and has no virtual tokens of its own.
+    """
     backbone = bound.backbone
     examples = [item.example for item in items]
     embeds = _embedded(bound, ids).requires_grad_()
@@ -93,11 +98,11 @@ def _exchanges(bound: Bound, items: Sequence[Encoded], ids: Sequence[int]) -> li
         # The loss, to first order, once token v stands at place i in place of the one there.
         change = embeds.grad @ table.T - (embeds.grad * embeds).sum(1, keepdim=True)
     found: list[list[int]] = []
-    for flat in change.flatten().argsort()[: 64 * TRIED].tolist():
+    for flat in change.flatten().argsort()[: 64 * most].tolist():
         place, token = divmod(flat, backbone.vocabulary)
         if token != ids[place] and _is_word(bound, token):
             found.append([*ids[:place], token, *ids[place + 1 :]])
-        if len(found) == TRIED:
+        if len(found) == most:
             break
     return found
 
