@@ -267,6 +267,7 @@ def test_models_are_looked_at_and_those_that_cannot_go_are_left_out() -> None:
     assert looks[0].promise >= looks[1].promise
     assert (looks[2].model, looks[2].reason) == ("none", "no such model")
     llama = next(each for each in looks if each.model == "llama")
+    assert llama.probe is not None
     numbers = sum(p.numel() for p in get().model.parameters())
     assert llama.megabytes == pytest.approx(4e-6 * numbers)
     with pytest.raises(UserError, match="none of the models can be used: none: no such model"):
@@ -356,6 +357,17 @@ def test_the_last_trial_is_stopped_and_the_best_of_it_is_kept(
     made = found(trials=None, minutes=7.5 / 60, rate=3e-2)  # an epoch has 4 steps, a trial 8
     assert [(each.state, each.reason) for each in made.trials] == [("complete", "the time was up")]
     assert made.best.score == made.prompt.scores["dev"]["accuracy"]
+    long = found(trials=None, minutes=3.5 / 60, rate=3e-2)  # not even an epoch
+    parts = part_rows(rows(40), rows(20, 100), None, 0, "label")
+    start = evaluate(
+        tune_prompt(
+            get(), TASK, Head(head_start="random", rate=1e-9), *parts.folds[0], training=Training(1)
+        ),
+        rows(20, 100),
+        report=SILENT,
+    )
+    assert tensors(long.prompt) != tensors(made.prompt)
+    assert long.best.score >= start.score
     few = found(trials=None, minutes=4.5 / 60, dev=None, epochs=1, train=rows(30), rate=3e-2)
     assert few.about["rows"]["folds"] == 3
     (only,) = few.trials  # the first fold has 2 steps, and the time is up in the third
@@ -382,6 +394,10 @@ def test_ctrl_c_keeps_all_that_is_done_and_the_same_study_goes_on(
         found(out=out)
     with pytest.raises(UserError, match=r"study 'p' is of another rows"):
         found(out=out, resume=True, train=rows(38))
+    with monkeypatch.context() as patched:
+        patched.setattr(foreword.prompt_search.search, "versions", lambda: {"foreword": "9"})
+        with pytest.raises(UserError, match=r"study 'p' is of another version"):
+            found(out=out, resume=True)
     with pytest.raises(UserError, match=r"study 'p' is of another space"):
         found(out=out, resume=True, epochs=1)
     with monkeypatch.context() as patched:

@@ -118,6 +118,7 @@ def test_ctrl_c_says_how_to_go_on(ask: Cli, monkeypatch: pytest.MonkeyPatch) -> 
         ("--methods haed", "--methods haed: unknown 'haed'; did you mean 'head'?"),
         ("--rank 2", "--rank is no setting of the methods head"),
         ("--storage sqlite:////nowhere/x.db", "--storage sqlite:////nowhere/x.db: cannot be used"),
+        ("--join /nowhere/x.jsonl", "--join /nowhere/x.jsonl: there is no such file"),
         ("--join x --storage y", "--join and --storage both name a storage"),
         ("--task score --verbalizer search", "--verbalizer"),
         ("--hard --trials 3", "--hard has no --methods; leave it out"),

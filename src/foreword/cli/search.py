@@ -229,6 +229,10 @@ def search(
             looks=looks,
             began=began,
         )
+    except UserError as error:
+        raise (
+            error if join is None else UserError(str(error).replace("`storage=", "`join="))
+        ) from None
     except Interrupted as error:
         if join is None:
             raise

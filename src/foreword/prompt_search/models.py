@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
-from foreword.data.sample import stratified
+from foreword.data.sample import hold_out, stratified
 from foreword.errors import UserError
 from foreword.evaluation.request_time import time_in_turn
 from foreword.explanation.judge import Judge
@@ -86,7 +86,7 @@ def _look(name: str, backbone: Backbone, task: Task, rows: Sequence[Row], seed: 
     bound = whole.bind(backbone)
     bound.check(rows, answers=True)
     chosen = [rows[n] for n in stratified([bound.class_of(row) for row in rows], ROWS, seed)]
-    fitted, scored = chosen[::2], chosen[1::2]
+    fitted, scored = hold_out(chosen, 0.5, seed, by=whole.label_field)
     judge = Judge.of(bound.zero_shot(), scored)
     measured = judge.measure(name)
     units = sum(bound.units(item) for item in judge.items)

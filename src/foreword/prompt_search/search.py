@@ -22,7 +22,7 @@ from foreword.prompt_search.models import Look, look_at
 from foreword.prompt_search.outcome import conclude, kept_file, note_file, study_path
 from foreword.prompt_search.parts import Parts, part_rows
 from foreword.prompt_search.searched import Searched
-from foreword.prompt_search.space import OF_TASK, Space, make_space
+from foreword.prompt_search.space import OF_TASK, Space, check_choices, make_space
 from foreword.prompt_search.study import kept_about, open_storage, open_study, optuna_quiet
 from foreword.prompt_search.templates import ScoredTemplate
 from foreword.prompt_search.trial import Trials
@@ -166,6 +166,7 @@ def search_prompts(
     """
     began = time.monotonic() if began is None else began
     check_limits(minutes, trials)
+    check_choices(methods, choices)
     if join and (resume or storage is None):
         raise UserError(
             "`join` takes part in a study of a `storage`, and `resume` goes on with one alone; "

@@ -13,7 +13,7 @@ from foreword.errors import UserError, nearest
 from foreword.methods.auto import Auto
 from foreword.methods.base import Method, settle
 from foreword.methods.parts.several import Several, join_methods
-from foreword.methods.registry import AUTO, METHODS, name_of
+from foreword.methods.registry import AUTO, CHOSEN, METHODS, name_of
 from foreword.tasks.base import Bound, Task
 from foreword.training.configure import WHERE, method_from, training_from
 from foreword.training.settings import Training
@@ -172,13 +172,8 @@ def make_space(
     ``methods`` are names; without them the usual ones are taken. ``given`` are the settings that
     are narrowed to some values, or fixed to one.
 
-    Raises UserError for a space with nothing in it, and for unknown methods and settings.
+    They are checked before (:func:`check_choices`). Raises UserError where no method can be tuned.
     """
-    if methods is not None and not methods:
-        raise UserError("`methods` names none, and a search needs one to tune; leave it out")
-    for name, values in given.items():
-        if not values:
-            raise UserError(f"`{name}` has no values to choose among; give one, or leave it out")
     chosen, _ = Auto().choose(bound, rows)
     usual = name_of(chosen)
     names = list(dict.fromkeys([usual, *USUAL] if methods is None else methods))
@@ -186,21 +181,13 @@ def make_space(
     if methods is not None and usual in names:  # what is tried first
         names = list(dict.fromkeys([usual, *names]))
     of_training = {field.name for field in dataclasses.fields(Training)} - {"seed"}
-    of_task = [n for n in OF_TASK if hasattr(bound.task, n)]
-    taken, found, skipped = {*of_training, *of_task}, {}, {}
+    found, skipped = {}, {}
     for name in names:
         own = {n: v for n, v in given.items() if n not in of_training}
-        taken |= settings_of(name)
         try:
             found[name] = _choices(name, bound, rows, own, seed, rated="rate" not in given)
         except UserError as error:
             skipped[name] = " ".join(str(error).split())
-    for name in given:
-        if name not in taken:
-            known = sorted(taken)
-            raise UserError(
-                f"`{name}` is no setting of the methods {', '.join(names)}; {nearest(name, known)}"
-            )
     if not found:
         why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise UserError(f"none of the methods can be tuned on {bound.backbone.name}: {why}")
@@ -212,10 +199,28 @@ def make_space(
     if "batch_size" not in given:
         sizes = [size for size in (8, 16, 4) if size == 8 or 4 * size <= len(rows)]
         shared.append(Choice("batch_size", tuple(sizes)))
-    for each in shared:
-        for value in each.values if each.name in of_training else ():
-            training_from({each.name: value}, WHERE).check()
     return Space(found, shared, skipped, rated="rate" not in given)
+
+
+def check_choices(methods: Sequence[str] | None, given: Mapping[str, Sequence[Any]]) -> None:
+    """Raise UserError for a space with nothing in it, and for unknown methods and settings."""
+    if methods is not None and not methods:
+        raise UserError("`methods` names none, and a search needs one to tune; leave it out")
+    for name, values in given.items():
+        if not values:
+            raise UserError(f"`{name}` has no values to choose among; give one, or leave it out")
+    of_training = {field.name for field in dataclasses.fields(Training)} - {"seed"}
+    named = USUAL if methods is None else methods
+    names = ["+".join(CHOSEN) if name == AUTO else name for name in named]
+    taken = set.union(of_training, OF_TASK, *map(settings_of, names))
+    for name, values in given.items():
+        if name not in taken:
+            raise UserError(
+                f"`{name}` is no setting of the methods {', '.join(names)}; "
+                f"{nearest(name, sorted(taken))}"
+            )
+        for value in values if name in of_training else ():
+            training_from({name: value}, WHERE).check()
 
 
 def settings_of(name: str) -> set[str]:

@@ -121,7 +121,7 @@ class Judged(Reporter):
     def score(self, number: int, metric: str, value: float) -> None:
         """Pass on the scores after each epoch; the one before the first says nothing yet."""
         if not metric.endswith("of all rows"):
-            if self.evaluations:
+            if self.evaluations and not self.over:
                 self.hear(self.evaluations, value)
             self.evaluations += 1
 

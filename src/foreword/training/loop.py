@@ -55,6 +55,7 @@ class Loop:
         self.steps = self.per_epoch * training.epochs
         self.pace: Callable[[int], float] = self._scheduled
         self.scores: Sequence[float] = ()
+        self._scored: int | None = None
 
     def _scheduled(self, step: int) -> float:
         """Return what learning rates are multiplied by at a step, after the run's settings."""
@@ -82,6 +83,7 @@ class Loop:
         """
         scores = self._scores(self.examples, self.examples.sample, self.objective.metric, report)
         overall = self.objective.overall(scores)
+        self._scored = self.state.progress.step
         self.state.hear(scores, overall, plateau=self.training.schedule == "plateau")
 
     def finish(self, report: Reporter) -> None:
@@ -121,7 +123,8 @@ class Loop:
     def go(self, report: Reporter) -> None:
         """Take all steps that are left, and set the best parameters.
 
-        Steps end early where a reporter raises Enough, and there is a state to keep.
+        Steps end early where a reporter raises Enough, and there is a state to keep; what was
+        learned until then is scored.
 
         Raises Interrupted after Ctrl-C or SIGTERM, when all is saved.
         """
@@ -138,6 +141,8 @@ class Loop:
             except Enough:
                 if progress.best_score is None:
                     raise
+                if self._scored != progress.step:
+                    self.score(report)  # what was learned since
             self.finish(report)
 
     def _steps(self, stop: Stop, report: Reporter) -> None:

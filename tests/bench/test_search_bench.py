@@ -1,0 +1,49 @@
+"""The comparison of searches: what is run, at random too, and what is reported."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foreword.prompt_search.search import search
+from foreword.reporter import SILENT
+from toys import TASK, get, rows, write
+
+PATH = Path(__file__).parent.parent.parent / "bench" / "search.py"
+SPEC = importlib.util.spec_from_file_location("bench_search", PATH)
+assert SPEC is not None
+assert SPEC.loader is not None
+bench: Any = importlib.util.module_from_spec(SPEC)
+sys.modules["bench_search"] = bench  # where its dataclasses look for it
+SPEC.loader.exec_module(bench)
+
+
+def test_random_search_begins_with_nothing_known() -> None:
+    given: Any = {"train": rows(40), "dev": rows(20, 100), "trials": 2, "epochs": 1, "seed": 0}
+    with bench.at_random():
+        made = search(get(), TASK, "head", **given, head_start="random", report=SILENT)
+    usual = search(get(), TASK, "head", **{**given, "trials": 1}, report=SILENT)
+    assert usual.best.settings["rate"] == pytest.approx(1e-3)
+    assert all(each.settings["rate"] != pytest.approx(1e-3) for each in made.trials)
+    assert bench.about(made)["curve"][-1][1] == made.best.score
+
+
+def test_rows_are_those_of_the_seed_and_runs_are_paired(tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    write(folder / "train.jsonl", rows(40))
+    write(folder / "test.jsonl", rows(9, 200))
+    kind = bench.Set("toy", "classify", 5, by_label=True)
+    train, test = bench.rows_of(kind, tmp_path, 0)
+    assert (len(train), len(test)) == (10, 9)
+    records = [
+        {"task": {"name": "sst2"}, "system": system, "seed": seed, "score": score}
+        for system, seed, score in (("best", 0, 80.0), ("search", 0, 85.0), ("best", 1, 70.0))
+    ]
+    table = bench.report(json.loads(json.dumps(records))).splitlines()
+    assert table[2] == "| sst2 |  | 75.0 (2) | 85.0 (1) |  | +5.0 |"
