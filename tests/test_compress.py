@@ -155,6 +155,7 @@ def test_asking_goes_on_where_it_was_stopped(
     assert kept.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_questions_of_another_text_are_not_taken(manual: Path) -> None:
     pressed(manual)
     kept = manual.with_name("c.questions.jsonl")

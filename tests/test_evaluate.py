@@ -176,6 +176,7 @@ def test_an_imported_prompt_has_no_demonstrations_to_compare_with() -> None:
     assert list(evaluate(prompt, HELD[:4], baselines=True)["baselines"]) == ["zero-shot"]
 
 
+@pytest.mark.slow
 def test_generations_are_scored_against_all_references() -> None:
     task = Generate(template="{text}:")
     data = [Row({**row.fields, "references": ["x", "y"]}, row.where) for row in rows(6)]

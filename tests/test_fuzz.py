@@ -20,6 +20,7 @@ def place() -> Iterator[World]:
         yield made
 
 
+@pytest.mark.slow
 def test_commands_accept_or_refuse_and_read_what_is_there(place: World) -> None:
     counts: Counter[tuple[str, str]] = Counter()
     faults = fuzz(CASES, 0, place, counts)

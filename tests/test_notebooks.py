@@ -78,6 +78,7 @@ def test_the_notebook_on_cross_validation(
     assert (here / "out" / "reviews.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_the_notebook_on_two_methods(
     here: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

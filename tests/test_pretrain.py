@@ -190,6 +190,7 @@ def test_a_seed_decides_the_weights_and_the_callers_random_state_is_left_alone(
     assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
 
 
+@pytest.mark.slow
 def test_the_weights_that_score_best_are_kept(text: Path, tmp_path: Path) -> None:
     said, end = Recorder(), list(story(6, 1))
     random.Random(0).shuffle(end)  # so that what helps in the story does not help here

@@ -412,6 +412,7 @@ def test_ctrl_c_keeps_all_that_is_done_and_the_same_study_goes_on(
     assert kept["held_back"]["accuracy"] == Prompt.load(out).scores["test"]["accuracy"]
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study_and_one_is_killed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 's.db'}"
     found(storage=url, trials=1, study="s")

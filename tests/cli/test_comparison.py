@@ -166,6 +166,7 @@ def sweep(world: World, out: Path, *more: Any) -> list[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_shows_what_differs_and_runs_nothing_twice(
     world: World, cli: Cli, here: list[str], tmp_path: Path
 ) -> None:
@@ -190,6 +191,7 @@ def test_a_sweep_shows_what_differs_and_runs_nothing_twice(
     assert any(entry["front"] for entry in entries)
 
 
+@pytest.mark.slow
 def test_the_example_makes_a_table_and_a_picture(
     world: World,
     here: list[str],

@@ -51,6 +51,7 @@ def fits(text: str) -> None:
 # compose ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_concat_and_average_write_what_the_library_makes(
     made: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

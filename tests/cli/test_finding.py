@@ -21,6 +21,7 @@ def asked(world: World, tmp_path: Path) -> list[str]:
     return [*given, "--find-lr"]
 
 
+@pytest.mark.slow
 def test_it_suggests_a_rate_and_writes_nothing(
     asked: list[str], cli: Cli, world: World, tmp_path: Path
 ) -> None:

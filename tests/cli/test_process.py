@@ -109,6 +109,7 @@ def test_a_reader_that_leaves_early_is_no_error(world: Any, tmp_path: Path) -> N
     assert errors.read_text() == ""
 
 
+@pytest.mark.slow
 def test_importing_every_public_name_leaves_other_libraries_alone() -> None:
     """Those for scores and for other formats of data come when they are needed.
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 
+@pytest.mark.slow
 def test_a_run_ends_in_a_page_and_nothing_is_asked_for_twice(
     world: Any, cli: Any, tmp_path: Path
 ) -> None:

@@ -169,6 +169,7 @@ def test_text_is_shown_as_it_is(value: str, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == f"{value}\n"
 
 
+@pytest.mark.slow
 @given(labels=names)
 def test_any_labels_make_tables(labels: list[str]) -> None:
     result = classified(labels)

@@ -42,6 +42,7 @@ COMPLETIONS = [
 ]
 
 
+@pytest.mark.slow
 @given(count=st.integers(2, 12), most=st.integers(60, 3000))
 def test_candidates_are_a_lattice_of_weights_with_every_part_alone(count: int, most: int) -> None:
     tried = list(candidates(count, most))
@@ -201,6 +202,7 @@ def likelihood_by_hand(injections: list[Injection], weights: Any) -> float:
     return total / count
 
 
+@pytest.mark.slow
 def test_completions_are_fitted_by_their_likelihood() -> None:
     parts = [prompt(SOFT, task=GENERATE), prompt(LONGER, 1, task=GENERATE)]
     own = [part.injection for part in parts]

@@ -107,6 +107,7 @@ def test_inspecting_recovers_the_word_that_a_prompt_is_made_of() -> None:
         assert text.strip() == "good"
 
 
+@pytest.mark.slow
 def test_words_that_do_what_the_prompt_does_recover_its_gain() -> None:
     rows = [Row({**r.fields, "label": "bad"}, f"row {n}") for n, r in enumerate(ROWS * 3)]
     words = explain(prompt(soft(place=0, name="bad")), rows, parts=["words"], report=SILENT).words

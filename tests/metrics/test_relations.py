@@ -108,6 +108,7 @@ def test_no_rows_are_refused() -> None:
         relations(["Other"], [], LABELS, "Other")
 
 
+@pytest.mark.slow
 def test_a_thousand_relations_are_scored() -> None:
     labels = [f"R{number}(e1,e2)" for number in range(1000)]
     scores = relations(labels[:20], labels[10:30], labels, "Other", resamples=5)

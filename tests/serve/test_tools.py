@@ -220,6 +220,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield made
 
 
+@pytest.mark.slow
 def test_openai_s_client_is_answered_with_calls_in_any_mix(url: str) -> None:
     client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
     create: Any = client.chat.completions.create

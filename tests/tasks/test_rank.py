@@ -133,6 +133,7 @@ def test_rows_with_candidates_need_no_catalogue() -> None:
 # Learning -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "rate"),
     first(1, [(Soft(length=5, start="vocabulary"), 0.1), (Prefix(start="random"), 0.1)]),
