@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from foreword.config.values import plain
@@ -212,12 +213,14 @@ def check_choices(methods: Sequence[str] | None, given: Mapping[str, Sequence[An
     of_training = {field.name for field in dataclasses.fields(Training)} - {"seed"}
     named = USUAL if methods is None else methods
     names = ["+".join(CHOSEN) if name == AUTO else name for name in named]
-    taken = set.union(of_training, OF_TASK, *map(settings_of, names))
+    own = set[str]().union(*map(settings_of, names))
+    taken = own.union(of_training, OF_TASK)
     for name, values in given.items():
         if name not in taken:
+            meant = get_close_matches(name, sorted(taken), n=1)
             raise UserError(
                 f"`{name}` is no setting of the methods {', '.join(names)}; "
-                f"{nearest(name, sorted(taken))}"
+                f"{nearest(name, sorted(taken if meant else own))}"
             )
         for value in values if name in of_training else ():
             training_from({name: value}, WHERE).check()
