@@ -21,6 +21,7 @@ import pytest
 import torch
 
 import foreword.prompt_search.budget
+import foreword.prompt_search.judged
 import foreword.prompt_search.search
 import foreword.prompt_search.trial as of_trial
 import foreword.prompt_search.wording
@@ -40,6 +41,7 @@ from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.charts import on_front
 from foreword.prompt_search.hard import nats_of, search_hard
 from foreword.prompt_search.importance import importances
+from foreword.prompt_search.judged import Judged
 from foreword.prompt_search.models import look_at
 from foreword.prompt_search.parts import FEW, part_rows
 from foreword.prompt_search.plan import next_trial
@@ -56,7 +58,15 @@ from foreword.training.interrupt import Interrupted
 from foreword.training.settings import Training
 from foreword.training.tune import tune, tune_prompt
 from processes import until
-from toys import FAMILIES, TASK, get, rows
+from toys import FAMILIES, TASK, Lines, get, rows
+
+CLOCKS = (
+    of_trial,
+    foreword.prompt_search.budget,
+    foreword.prompt_search.judged,
+    foreword.prompt_search.search,
+)
+"""Modules that look at the time."""
 
 TINY = {"methods": "head", "head_start": "random", "batch_size": 8, "epochs": 2}
 
@@ -327,7 +337,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None] = lambda
 def test_a_trial_that_cannot_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     clock = SimpleNamespace(monotonic=lambda: now[0])
-    for module in (of_trial, foreword.prompt_search.budget, foreword.prompt_search.search):
+    for module in CLOCKS:
         monkeypatch.setattr(module, "time", clock)
 
     def pass_a_minute(number: int) -> None:
@@ -345,15 +355,15 @@ def test_the_last_trial_is_stopped_and_the_best_of_it_is_kept(
 ) -> None:
     now = [0.0]
     clock = SimpleNamespace(monotonic=lambda: now[0])
-    for module in (of_trial, foreword.prompt_search.budget, foreword.prompt_search.search):
+    for module in CLOCKS:
         monkeypatch.setattr(module, "time", clock)
-    before = of_trial.Judged.step
+    before = Judged.step
 
     def step(self: Any, number: int, values: Any) -> None:
         now[0] += 1
         before(self, number, values)
 
-    monkeypatch.setattr(of_trial.Judged, "step", step)
+    monkeypatch.setattr(Judged, "step", step)
     made = found(trials=None, minutes=7.5 / 60, rate=3e-2)  # an epoch has 4 steps, a trial 8
     assert [(each.state, each.reason) for each in made.trials] == [("complete", "the time was up")]
     assert made.best.score == made.prompt.scores["dev"]["accuracy"]
@@ -368,6 +378,12 @@ def test_the_last_trial_is_stopped_and_the_best_of_it_is_kept(
     )
     assert tensors(long.prompt) != tensors(made.prompt)
     assert long.best.score >= start.score
+    now[0] = 0
+    heard: list[str] = []
+    many = found(trials=None, minutes=12 / 60, rate=3e-2, epochs=8, report=Lines(heard))
+    # 32 steps, of which there is time for 12: the first trial is tuned on half of the rows
+    assert "the time is too short for 32 rows: trials are tuned on 16 of them" in heard
+    assert many.prompt.data["train"]["rows"] == 16
     few = found(trials=None, minutes=4.5 / 60, dev=None, epochs=1, train=rows(30), rate=3e-2)
     assert few.about["rows"]["folds"] == 3
     (only,) = few.trials  # the first fold has 2 steps, and the time is up in the third

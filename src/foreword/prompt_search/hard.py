@@ -33,8 +33,8 @@ from foreword.files import check_place
 from foreword.injection import NOTHING
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
+from foreword.prompt_search.judged import Judged
 from foreword.prompt_search.parts import part_rows
-from foreword.prompt_search.trial import Judged
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.templates.layout import room_for

@@ -14,10 +14,11 @@ from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.files import write_whole
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.importance import importances
+from foreword.prompt_search.judged import Judged
 from foreword.prompt_search.page import page
 from foreword.prompt_search.parts import Parts
 from foreword.prompt_search.searched import Searched
-from foreword.prompt_search.trial import METRIC, SETTINGS, Judged, Trials, Tried, best_of, tried
+from foreword.prompt_search.trial import METRIC, SETTINGS, Trials, Tried, best_of, tried
 from foreword.reporter import Reporter, Reporters
 from foreword.training.interrupt import Enough, Interrupted
 

@@ -232,6 +232,7 @@ def search_prompts(
                 keep,
                 passed,
                 again=parts.again if refit else 0.0,
+                say=report.line,
             )
             if target is not None:
                 runner.kept = kept_file(opened, target, backbone)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import mean
@@ -16,10 +15,12 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.config.values import plain
 from foreword.data.row import Row
+from foreword.data.sample import stratified
 from foreword.display.trials import REPEATED
 from foreword.errors import UserError
 from foreword.evaluation.request_time import rows_to_time, time_in_turn
 from foreword.prompt.prompt import Prompt
+from foreword.prompt_search.judged import Judged, TooLong
 from foreword.prompt_search.parts import Parts
 from foreword.prompt_search.space import EPOCHS, METHOD, Space
 from foreword.reporter import SILENT, Reporter
@@ -37,7 +38,16 @@ SETTINGS, SECONDS, REASON, METRIC = "settings", "seconds", "reason", "metric"
 KILOBYTES, MILLISECONDS = "kilobytes", "milliseconds"
 """Attributes of a trial in the study."""
 
+ROWS = "rows"
+"""The attribute of a study that says on how many rows its trials are tuned, where not on all."""
+
 TIME_UP = "the time was up"
+
+LEAST_ROWS = 16
+"""Rows on which a trial is tuned at the least."""
+
+FIRST_SHARE = 0.5
+"""The share of the time that the first trial takes, where the rows are too many for it."""
 
 
 @dataclass(frozen=True)
@@ -92,46 +102,6 @@ def tried(study: Study) -> list[Tried]:
     return [Tried.of(each, began) for each in begun]
 
 
-class Judged(Reporter):
-    """Hears a run: its dev scores go to the study, which may prune it; time ends it.
-
-    ``over`` says that the time was up before the run was.
-    """
-
-    def __init__(
-        self, hear: Callable[[int, float], None], deadline: float, passed: Callable[[], None]
-    ) -> None:
-        self.hear, self.deadline, self.passed = hear, deadline, passed
-        self.evaluations = 0
-        self.over = False
-
-    @contextmanager
-    def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Move the time at every row."""
-
-        def move(rows: int) -> None:
-            self._look()
-
-        yield move
-
-    def step(self, number: int, values: Mapping[str, float]) -> None:
-        """Look at the time."""
-        self._look()
-
-    def score(self, number: int, metric: str, value: float) -> None:
-        """Pass on the scores after each epoch; the one before the first says nothing yet."""
-        if not metric.endswith("of all rows"):
-            if self.evaluations and not self.over:
-                self.hear(self.evaluations, value)
-            self.evaluations += 1
-
-    def _look(self) -> None:
-        self.passed()
-        if not self.over and time.monotonic() > self.deadline:
-            self.over = True  # what is left is to score what was learned
-            raise Enough
-
-
 class Trials:
     """Runs trials on a backbone, and keeps the prompt of the best one so far.
 
@@ -151,10 +121,12 @@ class Trials:
         better: Callable[[int, Prompt], None],
         passed: Callable[[], None],
         again: float = 0.0,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.backbone, self.task, self.space, self.parts = backbone, task, space, parts
         self.training, self.deadline = training, deadline
-        self.better, self.passed, self.again = better, passed, again
+        self.better, self.passed, self.again, self.say = better, passed, again, say
+        self.folds = list(parts.folds)
         self.kept: tuple[int, Prompt] | None = None
         self.paces: dict[str, float] = {}
         self.filled: dict[tuple[str, int], Task] = {}
@@ -173,7 +145,7 @@ class Trials:
             return self._again(trial, same)
         began = time.monotonic()
         try:
-            first, scores = self._folds(trial, settings)
+            first, scores = self._fitting(trial, settings)
         except NotFiniteError:
             trial.set_user_attr(REASON, "its loss was no longer finite")
             raise TrialPruned from None
@@ -249,19 +221,44 @@ class Trials:
         return self.filled[key]
 
     def _is_fold(self, train: Sequence[Row]) -> bool:
-        return any(train is each for each, _ in self.parts.folds)
+        return any(train is each for each, _ in self.folds)
 
     def prompt_of(self, trial: FrozenTrial) -> Prompt:
         """Return the prompt of a trial; one of another process is tuned again, to the same."""
         if self.kept is not None and self.kept[0] == trial.number:
             return self.kept[1]
-        return self.tune(trial.user_attrs[SETTINGS], *self.parts.folds[0])
+        return self.tune(trial.user_attrs[SETTINGS], *self.folds[0])
+
+    def _fitting(self, trial: Trial, settings: Mapping[str, Any]) -> tuple[Prompt, list[float]]:
+        """Tune on each fold; on fewer rows from here on, if the time is far too short for all."""
+        rows = trial.study.user_attrs.get(ROWS)
+        if rows is not None:
+            self._use(rows)
+        try:
+            return self._folds(trial, settings)
+        except TooLong as error:
+            every = len(self.folds[0][0])
+            self._use(max(LEAST_ROWS, int(FIRST_SHARE * error.share * every)))
+            rows = len(self.folds[0][0])
+            trial.study.set_user_attr(ROWS, rows)
+            self.say(f"the time is too short for {every} rows: trials are tuned on {rows} of them")
+            return self._folds(trial, settings)
+
+    def _use(self, most: int) -> None:
+        """Tune on so many rows of a fold, of all classes in proportion."""
+        if most >= len(self.folds[0][0]):
+            return
+        field, seed = self.task.label_field or "", self.training.seed
+        self.folds = []
+        for train, dev in self.parts.folds:
+            chosen = stratified([row.fields.get(field) for row in train], most, seed)
+            self.folds.append(([train[n] for n in chosen], dev))
 
     def _folds(self, trial: Trial, settings: Mapping[str, Any]) -> tuple[Prompt, list[float]]:
         """Tune on each fold; return the first one's prompt, and the dev scores of all."""
         from optuna import TrialPruned
 
-        several = len(self.parts.folds) > 1
+        several = len(self.folds) > 1
         scores: list[float] = []
         first: Prompt | None = None
 
@@ -275,8 +272,9 @@ class Trials:
             """Folds are compared whole."""
 
         until = self.until()
-        for number, (train, dev) in enumerate(self.parts.folds):
-            report = Judged(ignore if several else hear, until, self.passed)
+        probe = not self.paces and len(self.folds[0][0]) == len(self.parts.folds[0][0])
+        for number, (train, dev) in enumerate(self.folds):
+            report = Judged(ignore if several else hear, until, self.passed, probe=probe)
             prompt = self.tune(settings, train, dev, report)
             if report.over:
                 trial.set_user_attr(REASON, TIME_UP)

@@ -1,0 +1,84 @@
+"""What hears a trial: it passes on scores, and ends the trial with the time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from foreword.reporter import Reporter
+from foreword.training.interrupt import Enough
+
+PROBE = 4
+"""Steps after which the time of a run is foreseen; the first one is not counted."""
+
+TOO_LONG = 2.0
+"""Of how many times the time that is left a run is too long to be begun."""
+
+
+class TooLong(Exception):  # noqa: N818 (it is no error)
+    """A run that the time is far too short for; ``share`` is how much of it there is time for."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__(share)
+        self.share = share
+
+
+class Judged(Reporter):
+    """Hears a run: its dev scores go to the study, which may prune it; time ends it.
+
+    ``over`` says that the time was up before the run was. With ``probe`` a run raises TooLong after
+    its first steps if there is not even half of the time that it would take.
+    """
+
+    def __init__(
+        self,
+        hear: Callable[[int, float], None],
+        deadline: float,
+        passed: Callable[[], None],
+        *,
+        probe: bool = False,
+    ) -> None:
+        self.hear, self.deadline, self.passed, self.probe = hear, deadline, passed, probe
+        self.steps, self.began = 0, 0.0
+        self.evaluations = 0
+        self.over = False
+
+    @contextmanager
+    def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Move the time at every row."""
+
+        def move(rows: int) -> None:
+            self._look()
+
+        yield move
+
+    def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
+        """Note how many steps there are."""
+        self.steps = steps
+
+    def step(self, number: int, values: Mapping[str, float]) -> None:
+        """Look at the time."""
+        self._look()
+        now = time.monotonic()
+        if number == 1:
+            self.began = now
+        if self.probe and number == PROBE:
+            left = self.deadline - now
+            needed = (now - self.began) / (PROBE - 1) * (self.steps - number)
+            if needed > TOO_LONG * left:
+                raise TooLong(left / needed)
+
+    def score(self, number: int, metric: str, value: float) -> None:
+        """Pass on the scores after each epoch; the one before the first says nothing yet."""
+        if not metric.endswith("of all rows"):
+            if self.evaluations and not self.over:
+                self.hear(self.evaluations, value)
+            self.evaluations += 1
+
+    def _look(self) -> None:
+        self.passed()
+        if not self.over and time.monotonic() > self.deadline:
+            self.over = True  # what is left is to score what was learned
+            raise Enough
