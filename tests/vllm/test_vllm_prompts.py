@@ -35,7 +35,7 @@ from foreword.tasks.classify import Classify
 from foreword_vllm.errors import PromptError
 from foreword_vllm.folder import KEPT, PromptFolder, kept
 from foreword_vllm.labels import probabilities, questions
-from foreword_vllm.launch import arguments
+from foreword_vllm.launch import arguments, warning
 from foreword_vllm.layout import row_ids
 from foreword_vllm.middleware import Prompts
 from foreword_vllm.prefix import KEY, read_prefix
@@ -555,3 +555,11 @@ def test_the_command_sets_up_vllms_own_server(tmp_path: Path) -> None:
     for wrong in ([], ["m"], ["--prompts", "x"], ["m", "--prompts", str(tmp_path / "no")]):
         with pytest.raises(SystemExit):
             arguments(wrong)
+
+
+def test_another_version_of_vllm_is_said_and_none_is_refused() -> None:
+    assert warning("0.32.0") == warning("0.32.1.post1") == ""
+    assert "0.33.0" in warning("0.33.0")
+    assert "0.3.2" in warning("0.3.2")
+    with pytest.raises(SystemExit, match="not installed"):
+        warning(None)

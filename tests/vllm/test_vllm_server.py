@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -76,6 +77,7 @@ def started(folder: Path, log: Path, *more: str, bare: bool = False) -> tuple[st
         port = free.getsockname()[1]
     # Chunks of 64 tokens, so that a prefix and its rows are read in several steps.
     flags = "--dtype float32 --max-model-len 512 --max-num-batched-tokens 64 --max-num-seqs 16"
+    more = ("--block-size", "32", *more)  # that of a CPU is 128, more than these prefixes have
     given = [str(folder / "model"), "--prompts", str(folder / "prompts"), "--port", str(port)]
     _, made = arguments([*given, "--enforce-eager", *flags.split(), "--served-model-name", "base"])
     if bare:
@@ -120,6 +122,10 @@ def test_texts_are_those_of_foreword_token_for_token_and_again_from_the_cache(
         assert server.written(name) == server.texts(name), name
     for name in WRITING:
         assert server.written(name) == server.texts(name), f"{name}, from the cache"
+    metrics = httpx2.get(f"{server.url}/metrics", timeout=60).text
+    hits = re.search(r"^vllm:prefix_cache_hits_total\{.*\} (\S+)$", metrics, re.MULTILINE)
+    assert hits is not None
+    assert float(hits[1]) >= 32 * 2 * len(TEXTS)  # a block of each prefix of 32 and 45
     same = server.post("/v1/predict", {"model": "soft", "inputs": list(TEXTS)}).json()
     assert [each["answer"] for each in same["predictions"]] == server.texts("soft")
 

