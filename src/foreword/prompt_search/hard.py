@@ -140,6 +140,7 @@ def search_hard(
     method = Soft(length=length, start="text")
     heard = Judged(lambda step, value: None, began + TUNING * whole, lambda: None)
     how = training or Training(batch_size=8, seed=seed)
+    report.line(f"a soft prompt of {length} tokens is tuned, to be put into words")
     try:
         prompt = tune_prompt(backbone, task, method, tuned, judged, training=how, report=heard)
     except Enough:
@@ -148,11 +149,13 @@ def search_hard(
     for each in _in_words(bound, prompt, seed):
         found.setdefault(" ".join(each.text.split()), each.source)
     found.pop("", None)
+    report.line(f"it says {len(found) - 1} texts; words are exchanged by the gradient")
     chosen = [tuned[n] for n in stratified([bound.class_of(r) for r in tuned], ROWS, seed)]
     start = backbone.text.ids(bound.instruction())
     ids = (start * length)[:length] or backbone.text.ids("it")
     until = began + SEARCHING * whole
     found.setdefault(_by_gradient(bound, chosen, ids, until, seed, report), "by gradient")
+    report.line(f"{len(found)} texts are scored on {len(judged)} dev rows")
     texts = []
     for text, source in found.items():
         try:
