@@ -145,7 +145,7 @@ def search_hard(
         prompt = tune_prompt(backbone, task, method, tuned, judged, training=how, report=heard)
     except Enough:
         raise UserError("the time was up before anything was tuned; give more `minutes`") from None
-    found = {bound.instruction(): "the task's own words"}
+    found = {bound.instruction().strip(): "the task's own words"}
     for each in _in_words(bound, prompt, seed):
         found.setdefault(" ".join(each.text.split()), each.source)
     found.pop("", None)
