@@ -250,12 +250,14 @@ def test_what_cannot_be_learned_from_is_refused(case: str, server: Served, kept:
 
 
 def test_the_least_sure_answers_are_reviewed_and_counted(server: Served, kept: Path) -> None:
+    before = server.metric("foreword_answer_probability_count")
     texts = [f"a day that was {word}" for word in ("long", "short", "so so")]
     found = server.http().post("/v1/predict", json={"model": "sort", "inputs": texts}).json()
     answered = {
         text: (each["label"], each["probability"])
         for text, each in zip(texts, found["predictions"], strict=True)
     }
+    assert server.metric("foreword_answer_probability_count") == before + 3
     shown = server.http(ADMIN).get("/v1/review", params={"model": "sort", "limit": 2}).json()
     least = sorted(texts, key=lambda text: answered[text][1])[:2]
     assert [each["input"] for each in shown["data"]] == [{"text": text} for text in least]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,31 @@ def test_it_waits_for_rows(
     seen = training(lambda prompt: prompt)
     assert Learner(ready, files, learning).look("sort") is None
     assert not seen
+
+
+def test_a_version_that_later_rows_show_to_be_worse_is_taken_back(
+    ready: Ready, files: FeedbackFiles, backbone: Backbone, training: Any
+) -> None:
+    training(lambda prompt: prompt_of(backbone, SORT, prefix(backbone, 9)))
+    right = ready.prompts.open("sort")[1]
+    own = Learner(ready, files, Learning(every=20, held=10, bound=-100, roll_back=True))
+    made = own.look("sort")
+    assert made is not None
+    assert made.new_version == "sort@2"
+    files.now = lambda: datetime.now(UTC) + timedelta(minutes=1)
+    for number in range(120):
+        text = f"later {number}, {'ab'[number % 2] * (number % 7)}"
+        files.add("sort", {"text": text, "label": right.predict(text)}, version="sort@2")
+    later = own.look("sort")
+    assert later is not None
+    assert later.high is not None
+    assert later.high < 0
+    assert "sort@1 is back" in later.reason
+    assert later.new_version == "sort@3"
+    assert ready.prompts.open("sort")[0] == "sort@3"
+    texts = [row["text"] for row in files.rows("sort")]
+    assert ready.prompts.open("sort")[1].predict(texts) == right.predict(texts)
+    assert not later.taken  # so that it is not judged again
 
 
 def test_what_goes_wrong_is_said_once_and_kept(ready: Ready, files: FeedbackFiles) -> None:

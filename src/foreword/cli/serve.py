@@ -105,6 +105,10 @@ def serve(
     learn_cpu: Annotated[
         int, Parameter(help="threads that training takes", group=FEEDBACK)
     ] = LEARNING.threads,
+    learn_roll_back: Annotated[
+        bool,
+        Parameter(help="take a version back that later rows show to be worse", group=FEEDBACK),
+    ] = False,
     learn_replay: Annotated[
         Path | None,
         Parameter(help="a folder of older rows, NAME.jsonl, to mix in", group=(FEEDBACK, FURTHER)),
@@ -151,7 +155,9 @@ def serve(
         raise UserError(f"`feedback_days={feedback_days}`: give a number above 0")
     if learn and feedback is None:
         raise UserError("`learn` needs rows to learn from; name the folder of `feedback`")
-    learning = Learning(learn_every, learn_held, learn_bound, learn_cpu, learn_replay)
+    learning = Learning(
+        learn_every, learn_held, learn_bound, learn_cpu, learn_replay, learn_roll_back
+    )
     learning.check()
     from foreword.serve.feedback.files import FeedbackFiles
     from foreword.serve.http.server import address, bound_socket, run_server

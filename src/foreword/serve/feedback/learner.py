@@ -104,7 +104,7 @@ class Learner:
 
     def attempts(self, name: str) -> list[dict[str, Any]]:
         """Return the attempts for a prompt, oldest first."""
-        path = self._record(name)
+        path = self._file(name)
         found: list[dict[str, Any]] = json.loads(path.read_bytes()) if path.exists() else []
         return found
 
@@ -114,24 +114,54 @@ class Learner:
         held = [row for row in rows if is_held_back(row)]
         train = [row for row in rows if not is_held_back(row)]
         before = self.attempts(name)
+        if self.learning.roll_back and before and before[-1]["taken"]:
+            since = [row for row in held if row[ABOUT]["time"] > before[-1]["time"]]
+            if len(since) >= self.learning.held:
+                return self._record(name, before, self._look_back(name, before[-1], since))
         known = before[-1]["trained"] if before else 0
         if len(train) - min(known, len(train)) < self.learning.every:
             return None
         if len(held) < self.learning.held:
             return None
         version, prompt = self.ready.prompts.open(name)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        made = Attempt(now, version, len(train), len(held))
+        made = Attempt(_now(), version, len(train), len(held))
         try:
             made = self._attempt(made, name, prompt, train, held)
         except UserError as error:
             made = replace(made, reason=str(error))
+        return self._record(name, before, made)
+
+    def _record(
+        self, name: str, before: Sequence[Mapping[str, Any]], made: Attempt
+    ) -> Attempt | None:
+        """Keep what became of an attempt, unless the server has stopped meanwhile."""
         if self._stopped.is_set():
             return None
         record = json.dumps([*before, asdict(made)], ensure_ascii=False, indent=1)
-        write_whole(self._record(name), record.encode())
+        write_whole(self._file(name), record.encode())
         self._tell(name, **asdict(made))
         return made
+
+    def _look_back(
+        self, name: str, last: Mapping[str, Any], held: Sequence[Mapping[str, Any]]
+    ) -> Attempt:
+        """Judge the last version by rows that came since; roll it back where it is worse."""
+        prompts, rows = self.ready.prompts, _rows(held)
+        made = Attempt(_now(), last["new_version"], last["trained"], len(held))
+        if prompts.open(name)[0] != last["new_version"]:
+            return replace(made, reason="it is not the current version any more")
+        try:
+            kept = [prompts.open(last[version])[1] for version in ("old_version", "new_version")]
+        except UserError as error:
+            return replace(made, reason=f"it cannot be compared: {error}")
+        made = _compared(made, *(self._right(each, rows) for each in kept))
+        assert made.high is not None
+        if made.high >= 0:
+            return replace(made, reason="it holds on the rows that came since")
+        number = int(last["old_version"].rpartition("@")[2])
+        back = prompts.roll_back(name, number)[1]
+        reason = f"it is worse on the rows that came since: {last['old_version']} is back"
+        return replace(made, reason=reason, new_version=f"{name}@{back}")
 
     def _attempt(
         self,
@@ -151,11 +181,10 @@ class Learner:
             second = self._right(new, rows)
             for injection in injections_of(new):
                 self.ready.engine.release(injection, wait=False)
-            low, high = paired_difference(second, first).bounds()
-            old, now = round(mean(first), 2), round(mean(second), 2)
-            made = replace(made, old=old, new=now, low=low, high=high)
-            if low < self.learning.bound:
-                least = f"its gain may be as low as {low:.1f} points"
+            made = _compared(made, first, second)
+            assert made.low is not None
+            if made.low < self.learning.bound:
+                least = f"its gain may be as low as {made.low:.1f} points"
                 return replace(made, reason=f"{least}; {self.learning.bound:g} is allowed")
             if prompts.open(name)[0] != made.old_version or self._stopped.is_set():
                 return replace(made, reason="another version has come meanwhile")
@@ -208,11 +237,21 @@ class Learner:
             raise UserError("its answers are more or less right, so no version of it can be judged")
         return [100.0 * bool(each) for each in right]
 
-    def _record(self, name: str) -> Path:
+    def _file(self, name: str) -> Path:
         return self.files.folder / f"{name}.learned.json"
 
     def _tell(self, name: str, **values: Any) -> None:
         self.say(level="info", event="learning", prompt=name, **values)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _compared(made: Attempt, old: Sequence[float], new: Sequence[float]) -> Attempt:
+    """Return an attempt with the accuracies of two versions on the same rows."""
+    low, high = paired_difference(new, old).bounds()
+    return replace(made, old=round(mean(old), 2), new=round(mean(new), 2), low=low, high=high)
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -15,8 +15,9 @@ class Learning:
     ``every`` is the number of new rows after which a version is made, ``held`` the fewest rows held
     back that may judge it, ``bound`` the lowest paired 95% bound of its gain, in points, with which
     it is swapped in, and ``threads`` what training may take of the processor. ``replay`` is a
-    folder of older rows, NAME.jsonl, which are mixed in. ``settings`` are further words for
-    ``foreword train``.
+    folder of older rows, NAME.jsonl, which are mixed in. With ``roll_back`` a version is judged
+    again by the first ``held`` rows held back that come after it, and goes where it is worse than
+    the one before beyond chance. ``settings`` are further words for ``foreword train``.
     """
 
     every: int = 100
@@ -24,6 +25,7 @@ class Learning:
     bound: float = -3.0
     threads: int = 1
     replay: Path | None = None
+    roll_back: bool = False
     settings: tuple[str, ...] = ()
 
     def check(self) -> None:

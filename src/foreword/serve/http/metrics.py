@@ -21,6 +21,8 @@ from foreword.serve.http.ready import Ready
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a line beside every line
 
+PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
 TOKEN_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 
 
@@ -41,6 +43,13 @@ class Metrics:
             "requests_turned_away", "Requests that found a full queue.", **own
         )
         self.cancelled = Counter("requests_cancelled", "Clients that left before the end.", **own)
+        self.sureness = Histogram(
+            "answer_probability",
+            "How probable the prompt took its answers to be.",
+            ("prompt",),
+            buckets=PROBABILITIES,
+            **own,
+        )
         self.tokens = Counter("tokens", "Tokens read and written.", ("kind",), **own)
         self.first = Histogram(
             "time_to_first_token_seconds", "Seconds to the first text.", buckets=SECONDS, **own

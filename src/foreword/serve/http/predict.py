@@ -54,9 +54,8 @@ def predict_routes(service: Service) -> APIRouter:
         except TimeoutError:
             raise not_ready("the request waited too long; try again later", "timeout") from None
         made = await run_in_threadpool(_written, prompt, found, least)
-        if service.feedback is not None and "+" not in name:
-            for row, answer in zip(rows, found, strict=True):
-                _review(service, name, prompt, row, answer)
+        for row, answer in zip(rows, found, strict=True):
+            _look(service, name, prompt, row, answer)
         return JSONResponse(
             {"object": "list", "model": name, "task": name_of(prompt.task), "predictions": made}
         )
@@ -96,12 +95,14 @@ def _written(prompt: Answerer, found: Answers, least: float | None) -> Answers:
     return made
 
 
-def _review(
-    service: Service, name: str, prompt: Answerer, row: Row, answer: dict[str, Any]
-) -> None:
-    """Let an answer wait for somebody to look at it, if it has a probability."""
+def _look(service: Service, name: str, prompt: Answerer, row: Row, answer: dict[str, Any]) -> None:
+    """Count how sure an answer is, if it has a probability, and let it wait for a look."""
     probability = prompt.bound.probability(answer)
-    if probability is not None:
+    if probability is None:
+        return
+    shown = name.partition("@")[0] if service.name_prompts else ""
+    service.metrics.sureness.labels(shown).observe(probability)
+    if service.feedback is not None and "+" not in name:
         fields = {field: row.fields[field] for field in prompt.bound.fields}
         value, of_labels = answer[prompt.bound.answer], answer.get("probabilities")
         service.review.offer(name, fields, value, probability, of_labels)
