@@ -26,7 +26,7 @@ def test_a_prompt_is_pruned_and_kept_in_fewer_bytes(world: World, cli: Cli, tmp_
     assert "int4" in answer.err
 
 
-def test_rows_of_one_class_and_another_model_are_refused(
+def test_rows_of_one_class_another_model_and_a_bad_place_are_refused(
     world: World, cli: Cli, tmp_path: Path
 ) -> None:
     (one := tmp_path / "one.jsonl").write_text('{"text": "it was", "label": "good"}\n' * 3)
@@ -37,3 +37,7 @@ def test_rows_of_one_class_and_another_model_are_refused(
     other = cli(*asked, "--data", world.path("dev.jsonl"), "--model", world.path("other"))
     assert (other.status, other.err.count("\n")) == (2, 1)
     assert "was tuned on" in other.err
+    asked = ("prune", world.path("p.safetensors"), "--data", world.path("dev.jsonl"))
+    nowhere = cli(*asked, "--out", "/dev/null/q.safetensors")
+    assert (nowhere.status, nowhere.err.count("\n")) == (2, 1)  # before anything is measured
+    assert "/dev/null/q.safetensors: cannot be written" in nowhere.err

@@ -23,7 +23,7 @@ from foreword.cli.terminal import CommandTerminal
 from foreword.data.folder import DEV
 from foreword.display import console
 from foreword.errors import UserError
-from foreword.files import file_to_write
+from foreword.files import check_place
 
 if TYPE_CHECKING:
     from foreword.explanation.explanation import Explanation
@@ -59,7 +59,7 @@ def explain(
     if save_text is not None:
         if data is None:
             raise UserError("--save-text needs rows to choose the text by; give --data")
-        file_to_write(save_text)
+        check_place(save_text)
     loaded = Prompt.load(prompt)
     chosen = None
     if data is not None:

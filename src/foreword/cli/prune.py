@@ -23,7 +23,7 @@ from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
 from foreword.data.folder import DEV
 from foreword.display import console
-from foreword.files import file_to_write
+from foreword.files import check_place
 
 if TYPE_CHECKING:
     from foreword.explanation.prune import Pruned
@@ -60,7 +60,7 @@ def prune(
     from foreword.prompt.prompt import Prompt
     from foreword.tasks.fields import fields_of
 
-    file_to_write(out)
+    check_place(out)
     loaded = Prompt.load(prompt)
     chosen = reading.rows(data, DEV, fields=fields_of(loaded.task))
     tuned = on_backbone(loaded, prompt, model, loading, force=force)
