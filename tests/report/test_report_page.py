@@ -36,7 +36,14 @@ EXPLAINED = Explanation(
     importance=Importance("accuracy", 8, ONE, NONE, (ONE, NONE), (NONE, ONE, ONE), (ONE, NONE)),
     attention=(LayerAttention("a", (0.1, 0.9)), LayerAttention("b", (0.0, 1.0))),
     words=Descriptions(
-        "accuracy", 8, ONE, NONE, (Description(MARKUP, "inspect", "layer 3", 80.0, 0.3, 0.75),)
+        "accuracy",
+        8,
+        ONE,
+        NONE,
+        (
+            Description(MARKUP, "inspect", "layer 3", 80.0, 0.3, 0.75),
+            Description("A tree.", "control", "nothing", 60.0, 0.5, 0.25),
+        ),
     ),
     attribution=Attribution(
         MARKUP, "good", -0.1, -0.9, 0.01, (Contribution(MARKUP, 0.5),), (Contribution("p1", -0.3),)
@@ -95,7 +102,9 @@ def test_sections_come_in_their_order_and_only_where_asked_for() -> None:
     made = report_on(tuned(), DEV[:4], sections=["making"], report=SILENT)
     assert titles(made.to_html()) == ["5"]
     assert titles(shown(explained)) == ["3"]
-    assert "explains 75% of the gain" in shown(explained)
+    assert "explains 75% of the gain; a line that says nothing of any task, 25%." in shown(
+        explained
+    )
 
 
 def test_a_text_with_markup_is_shown_and_not_run() -> None:
