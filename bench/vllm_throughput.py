@@ -18,7 +18,7 @@ from pathlib import Path
 
 from openai import AsyncOpenAI
 
-ROWS, AT_ONCE, TOKENS, ROUNDS = 16, 16, 16, 6
+ROWS, AT_ONCE, TOKENS, ROUNDS = 16, 16, 24, 16
 
 
 def processor_seconds(pid: int) -> float:
