@@ -19,10 +19,13 @@ from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 
+FORMATS = [pytest.param(n, marks=pytest.mark.slow) if n == "onnx" else n for n in EXPORTS]
+"""All of them, of which tracing takes seconds a prompt."""
+
 METHODS = [Soft(length=3), Prefix(length=3), Lora(rank=4), IA3(), Full()]
 
 
-@pytest.mark.parametrize("name", EXPORTS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_what_is_written_answers_alike_and_what_is_not_leaves_nothing(
     name: str, tmp_path: Path
 ) -> None:
@@ -47,7 +50,7 @@ def test_what_is_written_answers_alike_and_what_is_not_leaves_nothing(
     assert written, "no prompt can be written"
 
 
-@pytest.mark.parametrize("name", EXPORTS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_what_is_written_is_tried_on_rows_of_the_users_or_on_texts(
     name: str, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 EXPORTS: Registry[Format] = Registry(
     "export format",
     {
+        "onnx": "foreword.export.onnx:Onnx",
         "peft": "foreword.export.peft:Peft",
         "vllm": "foreword.export.vllm:VLLM",
         "without-texts": "foreword.export.without_texts:WithoutTexts",

@@ -150,6 +150,16 @@ class Classifier(LabelExamples):
         """Return the labelling's scores."""
         return self.labelling.score(rows, predictions, seed)
 
+    def blank_scores(self, injection: Injection) -> Tensor | None:
+        """Return log-probabilities of content-free rows, (rows, labels); None without calibration.
+
+        Answers are calibrated by them (calibrate.py).
+        """
+        rows = self._blank_rows()
+        if not rows:
+            return None
+        return torch.cat(self._score_rows(rows, injection, "", len(rows), None)[0])
+
     def _blank_rows(self) -> list[Row]:
         """Return the content-free rows by which answers are calibrated."""
         where = f"`calibration={self.aids.calibration}`"

@@ -178,14 +178,14 @@ class LabelTree:
 
         The examples carry the plan ``everything``.
         """
-        table = logits.view(len(examples), len(self.nodes), -1)
+        table = logits.view(-1, len(self.nodes), logits.shape[1])
         here = logits.device
         steps = [
             self._log_softmax(table.index_select(1, nodes.to(here)), columns).flatten(1)
             for nodes, columns in self._groups
         ]
-        side = torch.cat([*steps, steps[0].new_zeros(len(table), 1)], 1)  # (rows, steps + 1)
-        words = table.new_zeros(len(table), len(self.words))
+        side = torch.cat([*steps, steps[0].new_zeros(table.shape[0], 1)], 1)  # (rows, steps + 1)
+        words = table.new_zeros(table.shape[0], len(self.words))
         for places in self._paths.T:
             words = words + side.index_select(1, places.to(here))
         return F.log_softmax(self._pool.over_words(words), 1)

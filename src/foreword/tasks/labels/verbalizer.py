@@ -107,7 +107,7 @@ class Cloze:
 
     def scores(self, logits: Tensor, examples: Sequence[Example]) -> Tensor:
         """Return log-probabilities of the labels: (rows * places, vocabulary) -> (rows, labels)."""
-        table = F.log_softmax(logits.float(), 1).view(len(examples), -1, logits.shape[1])
+        table = F.log_softmax(logits.float(), 1).view(-1, sum(self.sizes), logits.shape[1])
         first = {size: sum(self.sizes[:n]) for n, size in enumerate(self.sizes)}
         # The words of each size side by side, (rows, words of it, size), then in their own order.
         order, means = [], []

@@ -1,0 +1,97 @@
+// Answers with the prompt of a folder, in Node and in browsers, as run.py does.
+
+/** Return a function that answers a row of fields. `read` gives a file of the folder by its name. */
+export async function opened(ort, Tokenizer, read) {
+  const text = async (name) => new TextDecoder().decode(await read(name));
+  const prompt = JSON.parse(await text("prompt.json"));
+  const tokenizer = new Tokenizer(JSON.parse(await text("tokenizer.json")), {});
+  const externalData = [];
+  for (const path of prompt.external) externalData.push({ path, data: await read(path) });
+  const session = await ort.InferenceSession.create(await read("model.onnx"), {
+    executionProviders: ["wasm"],
+    externalData,
+  });
+  const answer = prompt.kind === "texts" ? written : labelled;
+  return { prompt, answer: (row) => answer(ort, session, prompt, tokenizer, row) };
+}
+
+/** Return the token ids of a row of fields, and where among them the answer stands. */
+export function tokens(prompt, tokenizer, row) {
+  let ids = [];
+  let slot = 0;
+  for (const piece of prompt.pieces) {
+    if (piece.kind === "slot") slot = ids.length;
+    else if (piece.kind === "virtual") ids = ids.concat(piece.ids);
+    else {
+      const parts = piece.parts.map((part) => (typeof part === "string" ? part : value(row, part)));
+      const text = piece.bare ? parts.join("").replace(/ +$/, "") : parts.join("");
+      if (text) ids = ids.concat(tokenizer.encode(text, { add_special_tokens: false }).ids);
+    }
+  }
+  const { first, last } = prompt;
+  const begun =
+    prompt.text_first && first.length > 0 && first.every((token, n) => token === ids[n]);
+  if (begun) [ids, slot] = [ids.slice(first.length), slot - first.length];
+  let head = begun || !prompt.chat ? first : [];
+  const size = head.length + ids.length + last.length;
+  if (size > prompt.limit)
+    throw new Error(`a row takes ${size} tokens, of at most ${prompt.limit}; shorten it`);
+  if (prompt.behind && ids.length) head = [];
+  return [[...head, ...ids, ...last], head.length + slot];
+}
+
+// What Python's strip takes for white space.
+const SPACE = "(?:(?!\\ufeff)\\s|[\\x1c-\\x1f\\x85])+";
+
+function value(row, { field, left, right }) {
+  if (typeof row[field] !== "string") throw new Error(`a row has no text '${field}'`);
+  const text = left ? row[field].replace(new RegExp(`^${SPACE}`), "") : row[field];
+  return right ? text.replace(new RegExp(`${SPACE}$`), "") : text;
+}
+
+function whole(ort, numbers, shape) {
+  return new ort.Tensor("int64", BigInt64Array.from(numbers, BigInt), shape);
+}
+
+/** Return the answer to a row, with the probability of every label where it has. */
+async function labelled(ort, session, prompt, tokenizer, row) {
+  const [ids, slot] = tokens(prompt, tokenizer, row);
+  const known = {
+    input_ids: whole(ort, ids, [1, ids.length]),
+    attention_mask: whole(ort, ids.map(() => 1), [1, ids.length]),
+    slot: whole(ort, [slot], [1]),
+  };
+  const given = Object.fromEntries(session.inputNames.map((name) => [name, known[name]]));
+  const chances = Array.from((await session.run(given)).probabilities.data);
+  const probabilities = Object.fromEntries(prompt.labels.map((label, n) => [label, chances[n]]));
+  if (prompt.answer === "labels") {
+    const labels = prompt.labels.filter((_, n) => chances[n] >= prompt.thresholds[n]);
+    return { labels, probabilities };
+  }
+  if (prompt.answer === "score")
+    return { score: chances.reduce((sum, chance, n) => sum + chance * prompt.numbers[n], 0) };
+  return { label: prompt.labels[chances.indexOf(Math.max(...chances))], probabilities };
+}
+
+/** Return the text that the model writes after a row, token by token. */
+async function written(ort, session, prompt, tokenizer, row) {
+  const [names, given, said] = [session.inputNames, {}, []];
+  for (const [n, [heads, width]] of prompt.past.entries())
+    given[names[1 + n]] = new ort.Tensor("float32", new Float32Array(0), [1, heads, 0, width]);
+  const decoded = () => tokenizer.decode(said, { skip_special_tokens: true });
+  let ids = tokens(prompt, tokenizer, row)[0];
+  while (said.length < prompt.max_new_tokens) {
+    const found = await session.run({ ...given, input_ids: whole(ort, ids, [1, ids.length]) });
+    session.outputNames.slice(1).forEach((name, n) => (given[names[1 + n]] = found[name]));
+    const logits = found.logits.data.subarray(0, prompt.vocabulary);
+    const token = logits.reduce((best, score, n) => (score > logits[best] ? n : best), 0);
+    if (prompt.ends.includes(token)) break;
+    said.push(token);
+    ids = [token];
+    if (prompt.stop.some((stop) => decoded().includes(stop))) break;
+  }
+  let text = decoded();
+  const places = prompt.stop.map((stop) => text.indexOf(stop)).filter((place) => place >= 0);
+  text = text.slice(0, places.length ? Math.min(...places) : undefined).trim();
+  return { text: (text.startsWith(prompt.opening) ? text.slice(prompt.opening.length) : text).trim() };
+}
