@@ -40,6 +40,8 @@ def quantize(model: Any, path: Path, beside: str) -> None:
     model = work.model.model
     quantize_tables(model)
     onnx.save(model, path, save_as_external_data=True, location=beside, size_threshold=LEAST)
+    if (data := path.with_name(beside)).exists():  # it is made for its owner alone
+        data.chmod(path.stat().st_mode)
 
 
 def quantize_tables(model: Any) -> None:
