@@ -275,7 +275,7 @@ def test_chromium_answers_as_python(folder: Path, tmp_path: Path) -> None:
             tab.ask("Page.navigate", url=address)
             asked = json.dumps([dict(row.fields) for row in ROWS])
             waited = f"""(async () => {{
-                while (!window.answer) await new Promise((go) => setTimeout(go, 50));
+                while (typeof window.answer !== "function") await new Promise((go) => setTimeout(go, 50));
                 const found = [];
                 for (const row of {asked}) found.push(await window.answer(row));
                 return JSON.stringify(found);
@@ -283,9 +283,11 @@ def test_chromium_answers_as_python(folder: Path, tmp_path: Path) -> None:
             found = tab.ask(
                 "Runtime.evaluate", expression=waited, awaitPromise=True, returnByValue=True
             )
+            assert "exceptionDetails" not in found, found
             shown = json.loads(found["result"]["value"])
     finally:
         server.shutdown()
+        server.server_close()
     within = 1e-2 if folder.name == "int8" else 1e-5
     python = answers([sys.executable, "run.py"], folder)
     assert all(agree(a, b, within) for a, b in zip(python, shown, strict=True))
