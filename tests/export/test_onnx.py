@@ -275,7 +275,8 @@ def test_chromium_answers_as_python(folder: Path, tmp_path: Path) -> None:
             tab.ask("Page.navigate", url=address)
             asked = json.dumps([dict(row.fields) for row in ROWS])
             waited = f"""(async () => {{
-                while (typeof window.answer !== "function") await new Promise((go) => setTimeout(go, 50));
+                while (typeof window.answer !== "function")
+                    await new Promise((go) => setTimeout(go, 50));
                 const found = [];
                 for (const row of {asked}) found.push(await window.answer(row));
                 return JSON.stringify(found);
