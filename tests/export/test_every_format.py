@@ -19,8 +19,12 @@ from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 
-FORMATS = [pytest.param(n, marks=pytest.mark.slow) if n == "onnx" else n for n in EXPORTS]
-"""All of them, of which tracing takes seconds a prompt."""
+FORMATS = [
+    pytest.param(n, marks=pytest.mark.slow) if n == "onnx" else n
+    for n in EXPORTS
+    if n != "llama.cpp"
+]
+"""Those that need nothing but a prompt; llama.cpp needs a GGUF (test_llama_cpp.py). Tracing takes seconds."""
 
 METHODS = [Soft(length=3), Prefix(length=3), Lora(rank=4), IA3(), Full()]
 
@@ -31,7 +35,7 @@ def test_what_is_written_answers_alike_and_what_is_not_leaves_nothing(
 ) -> None:
     form, written = EXPORTS[name](), 0
     for number, method in enumerate(METHODS):
-        tuned, path = prompt(method), tmp_path / f"{number}"
+        tuned, path = prompt(method, data={"text": "A good film."}), tmp_path / f"{number}"
         try:
             found = form.write(tuned, path)
         except UserError as error:

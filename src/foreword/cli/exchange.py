@@ -96,7 +96,7 @@ def export(
 
 def _export(prompt: Prompt, target: Any, place: Path, rows: list[Row] | None) -> dict[str, Any]:
     """Write a prompt and try it in the other program; return what there is to say of it."""
-    from foreword.export.base import OpenedFormat, VerifiedFormat
+    from foreword.export.base import NotedFormat, OpenedFormat, VerifiedFormat
     from foreword.export.verify import verify
 
     written = target.write(prompt, place)
@@ -106,6 +106,8 @@ def _export(prompt: Prompt, target: Any, place: Path, rows: list[Row] | None) ->
         "template": prompt.task.template,
         "add_special_tokens": not prompt.injection.bos,
     }
+    if isinstance(target, NotedFormat):
+        about["notes"] = list(target.notes(prompt))
     if isinstance(target, VerifiedFormat):
         about["verified"] = dataclasses.asdict(verify(target, prompt, written, rows))
     return about
@@ -124,6 +126,8 @@ def _show(about: Mapping[str, Any], to: str) -> None:
             console.line(same + ("" if apart is None else f", largest difference {apart:.1e}"))
     if about["opened"] is not None:
         console.line(f"next: {about['opened']}")
+    for note in about.get("notes", ()):
+        console.line(note)
     if about["template"] is not None:
         console.line(f"its input is laid out as {in_words(about['template'])}")
     if not about["add_special_tokens"]:

@@ -10,11 +10,11 @@ from foreword.explanation.candidates import Candidate, asked, controls, nearest
 from foreword.explanation.explanation import UNFAITHFUL, Description, Descriptions, Measured
 from foreword.explanation.inspect_states import inspect
 from foreword.explanation.judge import Judge
-from foreword.explanation.plain_text import with_text
 from foreword.explanation.search_words import search_words
 from foreword.injection import Injection
 from foreword.reporter import Reporter
 from foreword.tasks.base import Bound
+from foreword.tasks.plain_text import with_text
 
 SEARCHED = 16
 """Rows by which words are searched; no description is scored on them."""

@@ -37,6 +37,14 @@ class OpenedFormat(Format, Protocol):
         """Return the line to type there, which opens what was written."""
 
 
+@runtime_checkable
+class NotedFormat(Format, Protocol):
+    """An export format of whose files there is more to know."""
+
+    def notes(self, prompt: Prompt) -> Sequence[str]:
+        """Return lines on how the other program reads a prompt, and where its answers part."""
+
+
 @dataclass(frozen=True)
 class Verified:
     """How the other program answered rows beside Foreword.

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 EXPORTS: Registry[Format] = Registry(
     "export format",
     {
+        "mlx": "foreword.export.mlx:Mlx",
         "onnx": "foreword.export.onnx:Onnx",
         "peft": "foreword.export.peft:Peft",
+        "text": "foreword.export.text:Text",
         "vllm": "foreword.export.vllm:VLLM",
         "without-texts": "foreword.export.without_texts:WithoutTexts",
     },

@@ -180,6 +180,22 @@ class Classifier(LabelExamples):
 
         ``progress`` is called with the number of newly finished rows among the first ``count``.
         """
+        examples, sizes, truncated = self.examples_of(rows, injection, before)
+        by_row: dict[int, Tensor] = {}
+        for group, logits in infer(self.backbone, injection, examples, tokens=self.tokens):
+            scores = self.scores(logits, [examples[n] for n in group])
+            by_row |= zip(group, torch.split(scores, [sizes[n] for n in group]), strict=True)
+            if progress is not None:
+                progress(sum(n < count for n in group))
+        return [by_row[n] for n in range(len(rows))], truncated
+
+    def examples_of(
+        self, rows: Sequence[Row], injection: Injection | Mixture, before: str = ""
+    ) -> tuple[list[Example], list[int], list[bool]]:
+        """Return rows with what scores every label, their slots' number, and which were truncated.
+
+        They begin as rows do that stand alone (``backbone.example.behind``).
+        """
         room = room_for(self.backbone, injection)
         slots = [self.slot_tokens(row) for row in rows]
         filled = [
@@ -188,11 +204,4 @@ class Classifier(LabelExamples):
         ]
         plan = self.verbalizer.everything
         examples = [self.example(*pair, plan) for pair in zip(filled, slots, strict=True)]
-        by_row: dict[int, Tensor] = {}
-        for group, logits in infer(self.backbone, injection, examples, tokens=self.tokens):
-            sizes = [len(slots[n]) for n in group]
-            scores = self.scores(logits, [examples[n] for n in group])
-            by_row |= zip(group, torch.split(scores, sizes), strict=True)
-            if progress is not None:
-                progress(sum(n < count for n in group))
-        return [by_row[n] for n in range(len(rows))], [each.truncated for each in filled]
+        return examples, [len(own) for own in slots], [each.truncated for each in filled]
