@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE = 1
 # Compiled modules are kept, whatever the machine's habit: every process would compile all again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: setup demo test test-all test-vllm seeds test-portable fuzz check mutants clean
+.PHONY: setup demo test test-all test-vllm test-llama test-mlx seeds test-portable fuzz check mutants clean
 
 setup: $(READY)
 
@@ -46,6 +46,25 @@ $(VLLM)/.ready:
 
 test-vllm: $(READY) $(VLLM)/.ready
 	FOREWORD_VLLM=$(VLLM)/bin/python $(BIN)/python -m pytest --durations=10 -m vllm tests/vllm
+
+# Exports tried in the programs that they are for. llama-cpp-python is built from its source, in
+# minutes and without what only its server, its GPUs and its images need.
+LEAN = -DGGML_OPENMP=OFF -DGGML_LLAMAFILE=OFF -DLLAVA_BUILD=OFF -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF
+out/llama/.ready: $(READY)
+	CMAKE_ARGS="$(LEAN)" $(BIN)/python -m pip install --quiet --no-deps --upgrade --target out/llama \
+	  --constraint constraints.txt llama-cpp-python diskcache
+	touch $@
+
+test-llama: out/llama/.ready
+	PYTHONPATH=out/llama $(BIN)/python -m pytest -m "" tests/export/test_llama_cpp.py
+
+out/mlx/.ready: $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target out/mlx \
+	  --constraint constraints.txt mlx mlx-cpu mlx-lm sentencepiece protobuf
+	touch $@
+
+test-mlx: out/mlx/.ready
+	PYTHONPATH=out/mlx $(BIN)/python -m pytest -m "" tests/export/test_mlx.py
 
 # The tests in which tiny models learn, from ten seeds.
 seeds: $(READY)

@@ -29,10 +29,15 @@ GENERATE = Generate(
 
 
 def prompt(
-    method: Method, seed: int = 0, name: str = "llama", task: Task | None = None, **changes: Any
+    method: Method,
+    seed: int = 0,
+    name: str = "llama",
+    task: Task | None = None,
+    base: Backbone | None = None,
+    **changes: Any,
 ) -> Prompt:
-    """A prompt of a method on one of the oracles' backbones; ``changes`` are of the prompt."""
-    base = get(name)
+    """A prompt of a method on ``base`` or an oracle's backbone; ``changes`` are of the prompt."""
+    base = base or get(name)
     made = Prompt(
         injection=contract.trained(method, base, seed=seed)(),
         task=task or contract.task_on(base),

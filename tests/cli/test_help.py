@@ -81,7 +81,17 @@ def test_import_and_export_show_their_own_settings(cli: Cli) -> None:
     assert {"--path", "--out", "--format", "--task", "--template", "--model"} < imported
     assert not imported & {"--train", "--method", "--epochs", "--length", "--lr", "--config"}
     exported = flags(cli("export", "--help").out)
-    own = ["--out", "--to", "--mlx-dtype", "--kind", "--data", "--rows"]
+    own = [
+        "--out",
+        "--to",
+        "--gguf",
+        "--cache-type",
+        "--flash-attention",
+        "--mlx-dtype",
+        "--kind",
+        "--data",
+        "--rows",
+    ]
     assert exported == [*own, "--model", "--force", "--json"]
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 EXPORTS: Registry[Format] = Registry(
     "export format",
     {
+        "llama.cpp": "foreword.export.llama_cpp:LlamaCpp",
         "mlx": "foreword.export.mlx:Mlx",
         "onnx": "foreword.export.onnx:Onnx",
         "peft": "foreword.export.peft:Peft",
