@@ -24,7 +24,7 @@ FORMATS = [
     for n in EXPORTS
     if n != "llama.cpp"
 ]
-"""Those that need nothing but a prompt; llama.cpp needs a GGUF (test_llama_cpp.py). Tracing takes seconds."""
+"""Those that need nothing but a prompt (llama.cpp needs a GGUF); tracing takes seconds."""
 
 METHODS = [Soft(length=3), Prefix(length=3), Lora(rank=4), IA3(), Full()]
 
