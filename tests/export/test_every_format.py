@@ -68,6 +68,6 @@ def test_what_is_written_is_tried_on_rows_of_the_users_or_on_texts(
         pytest.skip(found.reason)
     assert found.rows > 1
     assert found.equal == 1
-    one = verify(form, tuned, written, as_rows(contract.TEXTS[:1], targets=False))
+    one = verify(form, tuned, written, as_rows([{"text": contract.TEXTS[0]}], targets=False))
     assert isinstance(one, Verified)
     assert one.rows == 1
