@@ -61,7 +61,7 @@ def found(tuned: Prompt, folder: Path, **settings: Any) -> Verified:
 @pytest.mark.parametrize("task", [None, GENERATE], ids=["labels", "texts"])
 def test_llama_cpp_answers_alike(name: str, method: Any, task: Any, tmp_path: Path) -> None:
     base = gemma3() if name == "gemma3" else None
-    answer = found(prompt(method, name=name, task=task, base=base), tmp_path, flash_attention=False)
+    answer = found(prompt(method, name=name, task=task, base=base), tmp_path, flash_attention="off")
     assert answer.equal == 1
     assert answer.difference is not None
     # ggml takes GELU from a table of 16 bits
@@ -79,7 +79,7 @@ def test_with_flash_attention_values_are_not_transposed(tmp_path: Path) -> None:
 @needs_library
 def test_rows_beyond_a_window_do_not_see_the_prefix(tmp_path: Path) -> None:
     tuned = prompt(Prefix(length=3), base=gemma3(sliding_window=4))
-    form, written = exported(tuned, tmp_path, flash_attention=False)
+    form, written = exported(tuned, tmp_path, flash_attention="off")
     answer = verify(form, tuned, written)
     assert isinstance(answer, Verified)
     assert answer.difference is not None

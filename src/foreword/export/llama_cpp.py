@@ -56,7 +56,9 @@ class LlamaCpp:
     cache_type: Literal["f16", "f32"] = setting(
         "f16", help="type of the keys and values there (--cache-type-k and -v)", common=True
     )
-    flash_attention: bool = setting(True, help="whether flash attention is on there", common=True)
+    flash_attention: Literal["on", "off"] = setting(
+        "on", help="whether flash attention is on there (-fa)", common=True
+    )
 
     def write(self, prompt: Prompt, path: Path) -> Path:
         """Write the file; raises UserError for what keys and values cannot hold, and another GGUF.
@@ -96,9 +98,8 @@ class LlamaCpp:
     def notes(self, prompt: Prompt) -> Sequence[str]:
         """Say how a server restores it, and from where on a sliding window hides the prompt."""
         prefix = _prefix(prompt)
-        flash = "on" if self.flash_attention else "off"
         said = (
-            f"next: llama-server -m {self.gguf} --slot-save-path FOLDER -fa {flash} "
+            f"next: llama-server -m {self.gguf} --slot-save-path FOLDER -fa {self.flash_attention} "
             f"-ctk {self.cache_type} -ctv {self.cache_type}, and docs/runtimes.md"
         )
         hidden = beyond_window(prompt, prefix)
@@ -131,7 +132,7 @@ class LlamaCpp:
                 n_batch=512,
                 n_threads=threads,
                 n_threads_batch=threads,
-                flash_attn=self.flash_attention,
+                flash_attn=self.flash_attention == "on",
                 type_k=kind,
                 type_v=kind,
                 verbose=False,
