@@ -135,7 +135,12 @@ def ended(study: Any, params: dict[str, Any], value: float) -> None:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
     from optuna.trial import create_trial
 
-    kinds = {"epochs": CategoricalDistribution((2, 1, 4)), "head.rate": FloatDistribution(0, 1)}
+    kinds = {
+        "method": CategoricalDistribution(("head", "soft")),
+        "epochs": CategoricalDistribution((2, 1, 4)),
+        "head.rate": FloatDistribution(0, 1),
+    }
+    kinds = {name: kinds[name] for name in params}
     study.add_trial(create_trial(params=params, distributions=kinds, value=value))
 
 
@@ -164,6 +169,19 @@ def test_what_comes_next_is_what_the_time_allows() -> None:
     assert coming(15) == {"epochs": 1}
     assert coming(119, looks=False) == {"head.rate": 0.3, "epochs": 2}
     assert coming(15, looks=False) is None
+
+
+def test_the_usual_settings_of_each_method_are_looked_at_if_a_look_fits() -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rate = Choice("rate", low=0.01, high=1.0, usual=0.1)
+    space = Space({"head": [rate], "soft": [rate]}, [Choice("epochs", (2, 1, 4))], {}, rated=True)
+    study = optuna.create_study(direction="maximize")
+    ended(study, {"method": "head", "head.rate": 0.1, "epochs": 2}, 80)
+    look = {**space.usual("soft"), "epochs": 1}
+    for left in (15, 100):  # a run of two epochs takes 20
+        assert next_trial(study, space, left, lambda method, epochs: 10.0 * epochs) == look
 
 
 def test_what_trials_share_changes_no_result() -> None:

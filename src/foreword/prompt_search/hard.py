@@ -27,7 +27,6 @@ from foreword.errors import UserError
 from foreword.explanation.candidates import Candidate, asked, nearest
 from foreword.explanation.inspect_states import inspect
 from foreword.explanation.judge import Judge
-from foreword.explanation.plain_text import with_text
 from foreword.explanation.search_words import exchanges
 from foreword.files import check_place
 from foreword.injection import NOTHING
@@ -37,6 +36,7 @@ from foreword.prompt_search.judged import Judged
 from foreword.prompt_search.parts import part_rows
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Bound, Task
+from foreword.tasks.plain_text import with_text
 from foreword.tasks.templates.layout import room_for
 from foreword.training.interrupt import Enough
 from foreword.training.settings import Training

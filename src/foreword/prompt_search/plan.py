@@ -70,7 +70,7 @@ def next_trial(
         return None
     fixed = {EPOCHS: every[0]} if len(every) > 1 else {}
     for first in space.first_looks():
-        if is_open({**first, **fixed}) and is_open(first):
+        if is_open({**first, **fixed}) and _written(first) not in tried:
             return {**first, **fixed}
     return fixed
 
