@@ -28,7 +28,8 @@ LIMITS = ["--queue", "6", "--max-tokens", "200", "--max-body", "4096", "--max-se
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("served"), *LIMITS) as made:
+    heard = ["--feedback", str(tmp_path_factory.mktemp("heard"))]
+    with served(tmp_path_factory.mktemp("served"), *LIMITS, *heard) as made:
         yield made
 
 
