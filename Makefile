@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE = 1
 # Compiled modules are kept, whatever the machine's habit: every process would compile all again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: setup demo test test-all test-vllm test-llama test-mlx seeds test-portable fuzz check mutants clean
+.PHONY: setup demo test test-all test-onnx test-vllm test-llama test-mlx seeds test-portable fuzz check mutants clean
 
 setup: $(READY)
 
@@ -33,7 +33,11 @@ test: $(READY)
 
 # The slow tests too: those that learn, the real model, and every method on every family.
 test-all: $(READY)
-	$(PYTEST) --durations=10 -m "not vllm"
+	$(PYTEST) --durations=10 -m "not vllm and not traced"
+
+# Graphs of more models and tasks than test-all traces: minutes.
+test-onnx: $(READY)
+	$(PYTEST) -m traced tests/export
 
 # Prompts served from vLLM's own CPU build, which needs an older transformers and 3.4 GB of its own.
 VLLM := .venv-vllm

@@ -19,12 +19,9 @@ from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 
-FORMATS = [
-    pytest.param(n, marks=pytest.mark.slow) if n == "onnx" else n
-    for n in EXPORTS
-    if n != "llama.cpp"
-]
-"""Those that need nothing but a prompt (llama.cpp needs a GGUF); tracing takes seconds."""
+TRACED = [pytest.mark.slow, pytest.mark.traced]
+FORMATS = [pytest.param(n, marks=TRACED) if n == "onnx" else n for n in EXPORTS if n != "llama.cpp"]
+"""Those that need nothing but a prompt (llama.cpp needs a GGUF)."""
 
 METHODS = [Soft(length=3), Prefix(length=3), Lora(rank=4), IA3(), Full()]
 

@@ -149,28 +149,31 @@ def test_a_full_disk_leaves_no_half_folder(tmp_path: Path, monkeypatch: pytest.M
 
 HEADED = Several((Prefix(length=2), Head()))
 TRACED: list[tuple[str, Method, Task | None]] = [
-    ("llama", Prefix(length=3), None),
     ("llama", HEADED, None),
+    ("llama", Soft(length=3), GENERATE),
+    ("bert", Soft(length=3), None),
+    ("t5", Prefix(length=3), None),
+]
+MORE: list[tuple[str, Method, Task | None]] = [
+    ("llama", Prefix(length=3), None),
     ("llama", Lora(rank=2), None),
     ("llama", Soft(length=2), Classify("{text} :", LABELS, calibration="contextual")),
     ("llama", Soft(length=2), Multilabel("{text} :", {**LABELS, "none": " a"})),
     ("llama", Soft(length=2), Score("{text} :", anchors={"bad": 1.0, "good": 5.0})),
     ("llama", Prefix(length=3), GENERATE),
-    ("llama", Soft(length=3), GENERATE),
     ("gpt2", Soft(length=3), None),
     ("gemma2", Prefix(length=3), None),
-    ("bert", Soft(length=3), None),
     ("roberta", Prefix(length=3), None),
     ("bert", HEADED, None),
-    ("t5", Prefix(length=3), None),
     ("bart", Soft(length=3), None),
     ("bert-encoder", HEADED, Classify("{text}", LABELS)),
     ("qwen3-encoder", Soft(length=2), Classify("{text}", LABELS)),
 ]
+CASES = [*TRACED, *(pytest.param(*case, marks=pytest.mark.traced) for case in MORE)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "method", "task"), TRACED)
+@pytest.mark.parametrize(("name", "method", "task"), CASES)
 def test_a_graph_answers_as_the_prompt(
     name: str, method: Method, task: Task | None, tmp_path: Path
 ) -> None:
