@@ -66,8 +66,12 @@ def test_rows_that_outgrow_a_sliding_window_are_told_of() -> None:
     said = beyond_window(tuned, prefix_of(tuned, "it", ""))
     assert said is not None
     assert "after the first 2" in said
-    short: Any = replace(GENERATE, max_length=2)
+    one = replace(GENERATE.decoding, max_new_tokens=1)
+    short: Any = replace(GENERATE, max_length=1, decoding=one)
     tuned = replace(tuned, task=short)
     assert beyond_window(tuned, prefix_of(tuned, "it", "")) is None
+    longer: Any = replace(GENERATE, max_length=1, decoding=replace(one, max_new_tokens=2))
+    tuned = replace(tuned, task=longer)
+    assert beyond_window(tuned, prefix_of(tuned, "it", "")) is not None  # its answer outgrows it
     tuned = prompt(Prefix(length=2))
     assert beyond_window(tuned, prefix_of(tuned, "it", "")) is None

@@ -95,10 +95,12 @@ def beyond_window(prompt: Prompt, prefix: Prefix) -> str | None:
     In Foreword every token sees a learned prefix.
     """
     window = prefix.backbone.window
-    longest = min(prompt.task.max_length, prefix.backbone.longest)
+    written = getattr(getattr(prompt.task, "decoding", None), "max_new_tokens", 0)
+    longest = min(prompt.task.max_length + written, prefix.backbone.longest)
     if window is None or prefix.length + longest <= window:
         return None
     return (
-        f"{prefix.backbone.name} has a sliding window ({window}): from the tokens of a row after "
-        f"the first {window - prefix.length} it hides the prefix there, and not in Foreword"
+        f"{prefix.backbone.name} has a sliding window ({window}): from the tokens of a row and its "
+        f"answer after the first {window - prefix.length} it hides the prefix there, and not in "
+        "Foreword"
     )
