@@ -163,6 +163,7 @@ def serve(
     from foreword.serve.http.server import address, bound_socket, run_server
     from foreword.serve.http.service import Service
 
+    heard = None if feedback is None else FeedbackFiles(feedback, days=feedback_days)
     bound, screen = bound_socket(host, port), CommandTerminal()
     where = address(bound)
 
@@ -187,7 +188,7 @@ def serve(
         memory=int(prompt_memory * 2**30),
         keep=keep,
         name_prompts=name_prompts,
-        feedback=None if feedback is None else FeedbackFiles(feedback, days=feedback_days),
+        feedback=heard,
         learning=learning if learn else None,
         when_ready=say,
     )
