@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from cyclopts import App
+from cyclopts.argument import ArgumentCollection
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -28,6 +30,29 @@ gc.disable()  # nothing that is imported is ever garbage: looking through it all
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+_assemble = App.assemble_argument_collection
+_assembled: dict[tuple[object, bool], ArgumentCollection] = {}
+
+
+def _assemble_once(
+    app: App, *, default_parameter: None = None, parse_docstring: bool = False
+) -> ArgumentCollection:
+    """Assemble a command's arguments once for all its calls, which takes as long as many a call."""
+    assert default_parameter is None
+    key = (app.default_command, parse_docstring)
+    if key not in _assembled:
+        _assembled[key] = _assemble(app, parse_docstring=parse_docstring)
+    usual = _assembled[key]
+    copied = usual.copy(reset_tokens=True)
+    by_id = {id(old): new for old, new in zip(usual, copied, strict=True)}
+    for each in copied:
+        each.children = ArgumentCollection(by_id[id(child)] for child in each.children)
+    return copied
+
+
+App.assemble_argument_collection = _assemble_once  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)

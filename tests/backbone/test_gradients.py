@@ -23,7 +23,7 @@ from tiny_runs import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from families import backbone
+from families import backbone, by_mechanism
 from foreword.errors import UserError
 
 DIFFERENTIABLE = ["gpt2", "gpt_neox", "bert", "distilbert", "bart", "marian"]
@@ -95,7 +95,9 @@ def test_families_that_cannot_checkpoint_say_so(name: str) -> None:
         base.checkpointing(True)
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in NOT_RECOMPUTED])
+@pytest.mark.parametrize(
+    "name", by_mechanism(name for name in FAMILIES if name not in NOT_RECOMPUTED)
+)
 def test_checkpointing_changes_nothing_but_the_memory(name: str) -> None:
     settings = get(name).model.config.to_dict().items()
     high = {k: 0.5 for k, v in settings if "drop" in k and "layer" not in k and type(v) is float}

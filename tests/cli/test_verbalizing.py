@@ -159,7 +159,7 @@ def test_mistakes(world: World, cli: Cli, file: Path, flags: list[str], why: str
             "good: fine\ngood: bad\n",
             ":2: cannot be read (key 'good' is there twice",
         ),
-        ("[" * 3000, "is nested too deeply"),
+        ("[" * 1200, "is nested too deeply"),
         ("good: bad\nbad: bad\n", "label 'good' has no word of its own"),
         ("good: good\n", "at least two labels"),
         ("good: good\nbed: bad\n", "unknown label 'bad'"),

@@ -31,7 +31,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from families import CAUSAL, CLASSES, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, Family, backbone
+from families import (
+    CAUSAL,
+    CLASSES,
+    MASKED,
+    SEQ2SEQ,
+    UNREACHED,
+    WINDOWED,
+    Family,
+    backbone,
+    by_mechanism,
+)
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.backbone.load.sources import name_in_transformers
@@ -186,7 +196,7 @@ WRITTEN = [
 ]
 
 
-@pytest.mark.parametrize(("name", "kind"), TRAINED)
+@pytest.mark.parametrize(("kind", "name"), by_mechanism((k, n) for n, k in TRAINED))
 def test_an_adapter_that_peft_trained_scores_the_same_here(
     name: str, kind: str, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import contract
-from families import ENCODERS, backbone
+from families import ENCODERS, backbone, by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.methods.adapter import Adapter
 from foreword.methods.base import Method
@@ -47,7 +47,7 @@ def get(name: str) -> Backbone:
     return made
 
 
-@pytest.mark.parametrize(("method", "name"), CASES)
+@pytest.mark.parametrize(("method", "name"), by_mechanism(CASES))
 def test_a_method_keeps_the_contract(method: str, name: str, tmp_path: Path) -> None:
     one, other = METHODS[method]
     contract.gradient_reaches_every_parameter(one, get(name))
