@@ -6,31 +6,45 @@
 Each finished run is one line of ``bench/search.jsonl``, and is not run again. All systems are given
 the same training rows and nothing else, and are scored on the whole test file. ``search`` and
 ``random`` tune the best settings again on all rows, within their time.
+
+All times are processor time of one thread, so that a busy machine changes nothing but how long one
+waits; runs may go on at the lowest priority.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
-import os
+import re
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
+
 import foreword as fw
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.data.sample import first, per_class
+from foreword.prompt_search.search import search_prompts
 from foreword.prompt_search.searched import Searched
+from foreword.reporter import Reporter
+from foreword.training.configure import make_task
 
 RECORDS = Path(__file__).with_suffix(".jsonl")
-SYSTEMS = ("balanced", "best", "search", "random")
+TURNS = (("best", "search"), ("random", "balanced"))
+"""What is compared, in the order in which it is run for a seed: the most telling first."""
+
+SYSTEMS = tuple(system for turn in TURNS for system in turn)
+
+PRESETS = ("balanced", "best")
 SEEDS = (0, 1, 2)
 
 
@@ -82,7 +96,7 @@ def at_random() -> Iterator[None]:
         yield
 
 
-def _anything(study: Any, space: Any, left: float, seconds: Any, **more: Any) -> dict[str, Any]:
+def _anything(*arguments: Any, **named: Any) -> dict[str, Any]:
     return {}
 
 
@@ -90,44 +104,71 @@ def run(kind: Set, system: str, seed: int, minutes: float, data: Path) -> dict[s
     """Return the record of one run."""
     train, test = rows_of(kind, data, seed)
     model = fw.load("smollm2")
-    began, more = time.monotonic(), dict[str, Any]()
-    if system in ("balanced", "best"):
+    began, more = time.process_time(), dict[str, Any]()
+    if system in PRESETS:
         prompt = fw.tune(model, kind.task, train=train, preset=system, seed=seed)
     else:
-        given = {"train": train, "minutes": minutes, "refit": True, "seed": seed}
-        with at_random() if system == "random" else mock.patch.dict({}, {}):
-            found = fw.search(model, kind.task, **given)
-        prompt, more = found.prompt, about(found)
-    seconds = time.monotonic() - began
+        heard = Heard(began)
+        with at_random() if system == "random" else nullcontext():
+            found = search_prompts(
+                model,
+                make_task(kind.task, {}),
+                None,
+                {},
+                train,
+                None,
+                None,
+                minutes=minutes,
+                refit=True,
+                seed=seed,
+                report=heard,
+                clock=time.process_time,
+            )
+        prompt, more = found.prompt, about(found, heard.ended)
+    seconds = time.process_time() - began
     scored = fw.evaluate(prompt, test)
+    right = [row.right for row in scored.rows]
     return {
         "task": asdict(kind),
         "system": system,
         "seed": seed,
-        "minutes": minutes,
+        "minutes": None if system in PRESETS else minutes,
         "metric": scored.headline,
         "score": scored.score,
         "interval": list(scored.interval),
         "test_rows": len(test),
         "seconds": round(seconds, 1),
-        "load": round(os.getloadavg()[2], 1),
         **more,
+        "right": None if None in right else "".join(str(int(bool(each))) for each in right),
     }
 
 
-def about(found: Searched) -> dict[str, Any]:
+class Heard(Reporter):
+    """Keeps after how many seconds each trial ended."""
+
+    def __init__(self, began: float) -> None:
+        self.began, self.ended = began, dict[int, float]()
+
+    def line(self, text: str) -> None:
+        print(text, flush=True)
+        if found := re.match(r"trial (\d+):", text):
+            self.ended[int(found[1])] = round(time.process_time() - self.began, 1)
+
+
+def about(found: Searched, ended: Mapping[int, float]) -> dict[str, Any]:
     """Say what a search chose, and the best dev score over time."""
     curve: list[tuple[float, float]] = []
-    ended = [t for t in found.trials if t.state == "complete" and t.ended is not None]
-    for trial in sorted(ended, key=lambda each: each.ended or 0.0):
-        if not curve or (trial.score or -math.inf) > curve[-1][1]:
-            curve.append((round(trial.ended or 0.0, 1), trial.score or 0.0))
+    for trial in (each for each in found.trials if each.state == "complete"):
+        if trial.number in ended and (not curve or (trial.score or -math.inf) > curve[-1][1]):
+            curve.append((ended[trial.number], round(trial.score or 0.0, 4)))
     return {
         "method": found.best.method,
         "settings": dict(found.best.settings),
+        "best_trial": found.best.number,
         "trials": len(found.trials),
         "dev": found.best.score,
         "held_back": None if found.held is None else found.held.score,
+        "first_prompt": curve[0][0] if curve else None,
         "curve": curve,
     }
 
@@ -173,15 +214,16 @@ def main(words: Sequence[str] | None = None) -> None:
     if given.what == "report":
         print(report(read_records()))
         return
+    torch.set_num_threads(1)
     done = {(r["task"]["name"], r["system"], r["seed"], r["minutes"]) for r in read_records()}
-    for seed in given.seeds:
-        for name in given.sets:
-            for system in given.systems:
-                if (name, system, seed, given.minutes) in done:
-                    continue
-                record = run(SETS[name], system, seed, given.minutes, given.data)
-                with RECORDS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(record) + "\n")
+    for seed, turn, name in itertools.product(given.seeds, TURNS, given.sets):
+        for system in (each for each in turn if each in given.systems):
+            minutes = None if system in PRESETS else given.minutes
+            if (name, system, seed, minutes) in done:
+                continue
+            record = run(SETS[name], system, seed, given.minutes, given.data)
+            with RECORDS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import multiprocessing
@@ -20,8 +21,6 @@ from typing import Any
 import pytest
 import torch
 
-import foreword.prompt_search.budget
-import foreword.prompt_search.judged
 import foreword.prompt_search.search
 import foreword.prompt_search.trial as of_trial
 import foreword.prompt_search.wording
@@ -29,6 +28,7 @@ import foreword.tasks.classify
 from families import backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
+from foreword.data.rows import as_rows
 from foreword.data.sample import folds, stratified
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
@@ -38,6 +38,7 @@ from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
+from foreword.prompt_search.chance import row_values
 from foreword.prompt_search.charts import on_front
 from foreword.prompt_search.hard import nats_of, search_hard
 from foreword.prompt_search.importance import importances
@@ -50,7 +51,7 @@ from foreword.prompt_search.searched import Searched
 from foreword.prompt_search.space import Choice, Space
 from foreword.prompt_search.study import open_storage, optuna_quiet
 from foreword.prompt_search.templates import find_templates
-from foreword.prompt_search.trial import Tried
+from foreword.prompt_search.tried import Tried, choose
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
@@ -59,14 +60,6 @@ from foreword.training.settings import Training
 from foreword.training.tune import tune, tune_prompt
 from processes import until
 from toys import FAMILIES, TASK, Lines, get, rows
-
-CLOCKS = (
-    of_trial,
-    foreword.prompt_search.budget,
-    foreword.prompt_search.judged,
-    foreword.prompt_search.search,
-)
-"""Modules that look at the time."""
 
 TINY = {"methods": "head", "head_start": "random", "batch_size": 8, "epochs": 2}
 
@@ -144,6 +137,47 @@ def ended(study: Any, params: dict[str, Any], value: float) -> None:
     study.add_trial(create_trial(params=params, distributions=kinds, value=value))
 
 
+@pytest.mark.parametrize("task", [TASK, Generate(max_length=40)])
+def test_what_each_row_adds_has_the_dev_score_as_its_mean(task: Any) -> None:
+    given = rows(12, 100)
+    if isinstance(task, Generate):
+        pairs = [
+            (row.fields["text"], "it was good" if row.fields["label"] == "good" else "bad")
+            for row in given
+        ]
+        given = as_rows([{"prompt": text, "completion": said} for text, said in pairs])
+    method, how = Prefix(length=2, start="vocabulary"), Training(epochs=1, batch_size=8)
+    prompt = tune_prompt(get(), task, method, given, given, training=how)
+    values = row_values(prompt, given)
+    assert len(values) == 12
+    assert statistics.mean(values) == pytest.approx(of_trial.dev_score(prompt)[1], rel=1e-4)
+
+
+def test_the_usual_settings_stand_unless_others_are_better_beyond_chance() -> None:
+    def trial(number: int, right: int, *, usual: bool, epochs: int = 2, flaws: int = 0) -> Any:
+        """Of forty rows so many are right; ``flaws`` are wrong that others have right."""
+        from optuna.trial import create_trial
+
+        values = [0.0] * flaws + [100.0] * right + [0.0] * (40 - right - flaws)
+        told = {"values": values, "settings": {"epochs": epochs}, "usual": usual}
+        made = create_trial(value=statistics.mean(values), user_attrs=told)
+        made.number = number
+        return made
+
+    balanced, best = trial(0, 30, usual=True), trial(1, 30, usual=True, epochs=4)
+    assert choose([]) is None
+    assert choose([balanced, best]) is best
+    assert choose([trial(1, 29, usual=True, epochs=4), balanced]).number == 1  # one row is chance
+    assert choose([trial(1, 27, usual=True, epochs=4), balanced]) is balanced
+    one_more, lucky = trial(2, 31, usual=False), trial(3, 33, usual=False, flaws=5)
+    assert choose([balanced, one_more]) is balanced
+    assert choose([balanced, lucky]) is balanced  # eight rows are right and five wrong beside it
+    clear, longer = trial(4, 34, usual=False), trial(5, 34, usual=False, epochs=4)
+    assert choose([balanced, one_more, clear, lucky]) is clear
+    assert choose([balanced, clear, longer]) is longer
+    assert choose([lucky, one_more]) is lucky  # where nothing is known to be good
+
+
 def test_what_comes_next_is_what_the_time_allows() -> None:
     import optuna
 
@@ -153,7 +187,9 @@ def test_what_comes_next_is_what_the_time_allows() -> None:
     study = optuna.create_study(direction="maximize")
 
     def coming(left: float, *, looks: bool = True) -> Any:
-        return next_trial(study, space, left, lambda method, epochs: 10.0 * epochs, looks=looks)
+        return next_trial(
+            study, space, left, lambda method, epochs: 10.0 * epochs, (1, 2, 4), looks=looks
+        )
 
     assert coming(0.1) == {"head.rate": 0.1, "epochs": 2}  # how long it takes is not known yet
     ended(study, {"head.rate": 0.1, "epochs": 2}, 80)
@@ -181,7 +217,7 @@ def test_the_usual_settings_of_each_method_are_looked_at_if_a_look_fits() -> Non
     ended(study, {"method": "head", "head.rate": 0.1, "epochs": 2}, 80)
     look = {**space.usual("soft"), "epochs": 1}
     for left in (15, 100):  # a run of two epochs takes 20
-        assert next_trial(study, space, left, lambda method, epochs: 10.0 * epochs) == look
+        assert next_trial(study, space, left, lambda _, epochs: 10.0 * epochs, (1, 2, 4)) == look
 
 
 def test_what_trials_share_changes_no_result() -> None:
@@ -352,11 +388,17 @@ def counted(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None] = lambda
     return made
 
 
+def clocked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let searches go by a clock of ours; return what it says."""
+    now, module = [0.0], foreword.prompt_search.search
+    by_ours = functools.partial(module.search_prompts, clock=lambda: now[0])
+    monkeypatch.setattr(module, "search_prompts", by_ours)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
 def test_a_trial_that_cannot_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: now[0])
-    for module in CLOCKS:
-        monkeypatch.setattr(module, "time", clock)
+    now = clocked(monkeypatch)
 
     def pass_a_minute(number: int) -> None:
         now[0] += 60
@@ -371,10 +413,7 @@ def test_a_trial_that_cannot_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch) -
 def test_the_last_trial_is_stopped_and_the_best_of_it_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: now[0])
-    for module in CLOCKS:
-        monkeypatch.setattr(module, "time", clock)
+    now = clocked(monkeypatch)
     before = Judged.step
 
     def step(self: Any, number: int, values: Any) -> None:

@@ -30,7 +30,10 @@ def test_random_search_begins_with_nothing_known() -> None:
     usual = search(get(), TASK, "head", **{**given, "trials": 1}, report=SILENT)
     assert usual.best.settings["rate"] == pytest.approx(1e-3)
     assert all(each.settings["rate"] != pytest.approx(1e-3) for each in made.trials)
-    assert bench.about(made)["curve"][-1][1] == made.best.score
+    ended = {each.number: 10.0 * each.number for each in made.trials}
+    about = bench.about(made, ended)
+    assert about["curve"][-1][1] == pytest.approx(made.best.score, abs=1e-4)
+    assert about["first_prompt"] == about["curve"][0][0]
 
 
 def test_rows_are_those_of_the_seed_and_runs_are_paired(tmp_path: Path) -> None:
@@ -46,4 +49,4 @@ def test_rows_are_those_of_the_seed_and_runs_are_paired(tmp_path: Path) -> None:
         for system, seed, score in (("best", 0, 80.0), ("search", 0, 85.0), ("best", 1, 70.0))
     ]
     table = bench.report(json.loads(json.dumps(records))).splitlines()
-    assert table[2] == "| sst2 |  | 75.0 (2) | 85.0 (1) |  | +5.0 |"
+    assert table[2] == "| sst2 | 75.0 (2) | 85.0 (1) |  |  | +5.0 |"

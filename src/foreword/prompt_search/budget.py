@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +12,8 @@ from foreword.display.trials import settings as in_one_line
 from foreword.errors import UserError
 from foreword.prompt_search.plan import next_trial
 from foreword.prompt_search.space import Space
-from foreword.prompt_search.trial import Trials, Tried, best_of
+from foreword.prompt_search.trial import Trials
+from foreword.prompt_search.tried import Tried, best_of
 from foreword.reporter import Reporter, duration
 from foreword.training.interrupt import Interrupted
 
@@ -51,9 +51,9 @@ def _trials(
     repeated = failed = 0
     mine: list[FrozenTrial] = []
     while trials is None or count_begun(study) < trials:
-        left = runner.deadline - time.monotonic()
         looks = repeated < EXHAUSTED and (space.is_open or not study.trials)
-        chosen = next_trial(study, space, left, runner.seconds, looks=looks)
+        left = runner.left() - runner.reserve()
+        chosen = next_trial(study, space, left, runner.seconds, runner.lengths, looks=looks)
         if left <= 0 or chosen is None:
             if not looks:
                 report.line("all settings of the space were tried")
@@ -66,13 +66,13 @@ def _trials(
         again = (tried.reason or "").startswith(REPEATED)
         repeated = repeated + 1 if again else 0
         if not again:
-            report.line(_line(tried, study, runner.deadline))
+            report.line(_line(tried, study, runner.left()))
         failed += tried.state == "failed"
         if best_of(study) is None and failed >= HOPELESS:
             raise UserError(f"{failed} trials failed and none succeeded: {tried.reason}")
 
 
-def _line(tried: Tried, study: Study, deadline: float) -> str:
+def _line(tried: Tried, study: Study, left: float) -> str:
     """Say how a trial ended, what the best score is, and the time left."""
     said = f"trial {tried.number}: {tried.method}"
     if tried.settings:
@@ -85,6 +85,6 @@ def _line(tried: Tried, study: Study, deadline: float) -> str:
     if best is not None and best.value is not None:
         said += f"; best {best.value:.2f}"
         said += " (this one)" if best.number == tried.number else f" (trial {best.number})"
-    if deadline < math.inf:
-        said += f"; {duration(max(0.0, deadline - time.monotonic()))} left"
+    if left < math.inf:
+        said += f"; {duration(max(0.0, left))} left"
     return said

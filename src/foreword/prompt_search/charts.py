@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from foreword.display.trials import REPEATED
 from foreword.metrics.titles import title
-from foreword.prompt_search.trial import Tried
+from foreword.prompt_search.tried import Tried
 from foreword.report.page.charts import bare, short
 from foreword.report.page.figures import COLOURS, drawing
 

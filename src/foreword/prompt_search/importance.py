@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from foreword.prompt_search.trial import is_repeated
+from foreword.prompt_search.tried import is_repeated
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -17,6 +17,10 @@ TOO_LONG = 2.0
 """Of how many times the time that is left a run is too long to be begun."""
 
 
+Clock = Callable[[], float]
+"""What counts the seconds of a search."""
+
+
 class TooLong(Exception):  # noqa: N818 (it is no error)
     """A run that the time is far too short for; ``share`` is how much of it there is time for."""
 
@@ -39,8 +43,10 @@ class Judged(Reporter):
         passed: Callable[[], None],
         *,
         probe: bool = False,
+        clock: Clock = time.monotonic,
     ) -> None:
         self.hear, self.deadline, self.passed, self.probe = hear, deadline, passed, probe
+        self.clock = clock
         self.steps, self.began = 0, 0.0
         self.evaluations = 0
         self.over = False
@@ -61,7 +67,7 @@ class Judged(Reporter):
     def step(self, number: int, values: Mapping[str, float]) -> None:
         """Look at the time."""
         self._look()
-        now = time.monotonic()
+        now = self.clock()
         if number == 1:
             self.began = now
         if self.probe and number == PROBE:
@@ -79,6 +85,6 @@ class Judged(Reporter):
 
     def _look(self) -> None:
         self.passed()
-        if not self.over and time.monotonic() > self.deadline:
+        if not self.over and self.clock() > self.deadline:
             self.over = True  # what is left is to score what was learned
             raise Enough

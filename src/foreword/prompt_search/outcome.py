@@ -18,7 +18,9 @@ from foreword.prompt_search.judged import Judged
 from foreword.prompt_search.page import page
 from foreword.prompt_search.parts import Parts
 from foreword.prompt_search.searched import Searched
-from foreword.prompt_search.trial import METRIC, SETTINGS, Trials, Tried, best_of, tried
+from foreword.prompt_search.space import EPOCHS
+from foreword.prompt_search.trial import Trials
+from foreword.prompt_search.tried import METRIC, Tried, best_of, tried
 from foreword.reporter import Reporter, Reporters
 from foreword.training.interrupt import Enough, Interrupted
 
@@ -133,11 +135,16 @@ def _refitted(
 
     The dev score that is kept is the one of the search.
     """
-    report.line(f"tuning the settings of trial {best.number} again on all {len(parts.every)} rows")
-    judged = Judged(lambda step, value: None, runner.deadline, runner.passed)
+    settings = runner.last_settings(best)
+    report.line(
+        f"tuning the settings of trial {best.number} again on all {len(parts.every)} rows, "
+        f"epochs {settings[EPOCHS]}"
+    )
+    ignore, clock = (lambda step, value: None), runner.clock
+    judged = Judged(ignore, runner.deadline, runner.passed, clock=clock)
     heard = Reporters([report, judged])
     try:
-        again = runner.tune(best.user_attrs[SETTINGS], parts.every, parts.dev, heard)
+        again = runner.tune(settings, parts.every, parts.dev, heard)
     except Enough:
         judged.over = True
     if judged.over:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from foreword.prompt_search.space import EPOCHS, METHOD, Space
-from foreword.prompt_search.trial import best_of, is_repeated
+from foreword.prompt_search.tried import best_of, is_repeated
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -33,18 +33,19 @@ def next_trial(
     space: Space,
     left: float,
     seconds: Callable[[str | None, int], float],
+    every: tuple[int, ...],
     *,
     looks: bool = True,
 ) -> Mapping[str, Any] | None:
     """Return the parameters that are fixed of the next trial; None where none fits in the time.
 
     ``left`` are the seconds that are left, and ``seconds`` says about how many a method takes for
-    so many epochs, 0 where that is not known. Without ``looks`` only longer runs are asked for.
+    so many epochs, 0 where that is not known. ``every`` are the epochs that trials have, the fewest
+    first. Without ``looks`` only longer runs are asked for.
     """
     trials = study.get_trials(deepcopy=False)
     if not trials:
         return space.usual()
-    every = space.epochs
     tried = {_written(each.params) for each in trials}
     only = next(iter(space.methods))
 

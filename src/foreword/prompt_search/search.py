@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -157,14 +157,15 @@ def search_prompts(
     report: Reporter = SILENT,
     looks: Sequence[Look] = (),
     began: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Searched:
     """Search as :func:`search` does, with a task that is configured and rows that are read.
 
     ``choices`` are the values of settings of methods and training that are narrowed or fixed.
     ``looks`` are those at base models, the best of which is the ``backbone``; the time counts from
-    when they ``began``.
+    when they ``began``, by the ``clock``.
     """
-    began = time.monotonic() if began is None else began
+    began = clock() if began is None else began
     check_limits(minutes, trials)
     check_choices(methods, choices)
     if join and (resume or storage is None):
@@ -193,6 +194,7 @@ def search_prompts(
             seed=seed,
             until=began + TEMPLATE_SHARE * (deadline - began),
             report=report,
+            clock=clock,
         )
         task = wording.task
         filled = task.fill_from_rows(backbone, tuned, seed, SILENT).bind(backbone)
@@ -205,7 +207,7 @@ def search_prompts(
         opened = open_study(kept, named, about, seed=seed, resume=resume, join=join)
         if (there := count_begun(opened)) and not join:
             report.line(f"going on after {there} trials of study '{opened.study_name}'")
-        began_trials = time.monotonic()
+        began_trials = clock()
         total = 0 if minutes is None else round(60 * minutes)
         with report.bar("searching", total) as progress:
             shown = 0
@@ -217,7 +219,7 @@ def search_prompts(
 
             def passed() -> None:
                 nonlocal shown
-                now = int(time.monotonic() - began_trials)
+                now = int(clock() - began_trials)
                 if total and now > shown:
                     progress(now - shown)
                     shown = now
@@ -233,6 +235,7 @@ def search_prompts(
                 passed,
                 again=parts.again if refit else 0.0,
                 say=report.line,
+                clock=clock,
             )
             if target is not None:
                 runner.kept = kept_file(opened, target, backbone)

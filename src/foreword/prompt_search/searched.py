@@ -10,7 +10,7 @@ from foreword.display.trials import cells
 from foreword.evaluation.evaluation import Evaluation
 from foreword.html import html_table
 from foreword.prompt.prompt import Prompt
-from foreword.prompt_search.trial import Tried
+from foreword.prompt_search.tried import Tried
 
 
 @dataclass(frozen=True, repr=False)

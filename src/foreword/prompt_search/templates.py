@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from foreword.backbone.backbone import Backbone
@@ -76,11 +76,12 @@ def find_templates(
     seed: int,
     until: float,
     report: Reporter,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[ScoredTemplate]:
     """Return templates to choose among, the usual one of the task first, then the best ones.
 
     ``task`` has its usual template. Rows are those that are tuned on. Those that are not scored
-    when the time is ``until`` are left out.
+    when the ``clock`` says ``until`` are left out.
     """
     if task.template is None or backbone.is_encoder:
         return []
@@ -92,7 +93,7 @@ def find_templates(
         "templates", (1 + len(READY.get(name_of(task), ())) + WRITTEN) * len(chosen)
     ) as progress:
         for template, source in _candidates(bound, chosen, seed):
-            if found and time.monotonic() > until:
+            if found and clock() > until:
                 break
             if template in found:
                 continue

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +18,24 @@ from foreword.display.trials import REPEATED
 from foreword.errors import UserError
 from foreword.evaluation.request_time import rows_to_time, time_in_turn
 from foreword.prompt.prompt import Prompt
-from foreword.prompt_search.judged import Judged, TooLong
+from foreword.prompt_search.chance import row_values
+from foreword.prompt_search.judged import Clock, Judged, TooLong
 from foreword.prompt_search.parts import Parts
 from foreword.prompt_search.space import EPOCHS, METHOD, Space
+from foreword.prompt_search.tried import (
+    KILOBYTES,
+    METRIC,
+    MILLISECONDS,
+    REASON,
+    SECONDS,
+    SETTINGS,
+    TIME_UP,
+    USUAL,
+    VALUES,
+    best_of,
+    choose,
+    earlier,
+)
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Task
 from foreword.training.interrupt import Enough, Interrupted
@@ -31,17 +44,10 @@ from foreword.training.step import NotFiniteError
 from foreword.training.tune import tune_prompt
 
 if TYPE_CHECKING:
-    from optuna import Study
     from optuna.trial import FrozenTrial, Trial
-
-SETTINGS, SECONDS, REASON, METRIC = "settings", "seconds", "reason", "metric"
-KILOBYTES, MILLISECONDS = "kilobytes", "milliseconds"
-"""Attributes of a trial in the study."""
 
 ROWS = "rows"
 """The attribute of a study that says on how many rows its trials are tuned, where not on all."""
-
-TIME_UP = "the time was up"
 
 LEAST_ROWS = 16
 """Rows on which a trial is tuned at the least."""
@@ -50,64 +56,12 @@ FIRST_SHARE = 0.5
 """The share of the time that the first trial takes, where the rows are too many for it."""
 
 
-@dataclass(frozen=True)
-class Tried:
-    """A trial that has ended, or runs elsewhere.
-
-    ``state`` is complete, pruned, failed or running; ``reason`` says why it was pruned or failed.
-    ``score`` is the dev score, of a pruned trial the last one that it reached, None without any.
-    ``ended`` are the seconds from the beginning of the study. ``kilobytes`` are those of the
-    prompt's numbers, ``milliseconds`` the median of a request.
-    """
-
-    number: int
-    method: str
-    settings: Mapping[str, Any]
-    state: str
-    score: float | None
-    seconds: float | None
-    reason: str | None
-    ended: float | None = None
-    kilobytes: float | None = None
-    milliseconds: float | None = None
-
-    @staticmethod
-    def of(trial: FrozenTrial, began: datetime | None = None) -> Tried:
-        """Return a trial as the study keeps it, which ``began`` then."""
-        about = dict(trial.user_attrs)
-        settings = dict(about.get(SETTINGS, {}))
-        reached = trial.intermediate_values
-        score = trial.value if trial.value is not None else None
-        if score is None and reached:
-            score = reached[max(reached)]
-        state, end = trial.state.name.lower(), trial.datetime_complete
-        return Tried(
-            number=trial.number,
-            method=settings.pop("method", ""),
-            settings=settings,
-            state="failed" if state == "fail" else state,
-            score=score,
-            seconds=about.get(SECONDS),
-            reason=about.get(REASON) or ("its process ended early" if state == "fail" else None),
-            ended=None if began is None or end is None else (end - began).total_seconds(),
-            kilobytes=about.get(KILOBYTES),
-            milliseconds=about.get(MILLISECONDS),
-        )
-
-
-def tried(study: Study) -> list[Tried]:
-    """Return the trials of a study that have begun."""
-    begun = [each for each in study.trials if each.state.name != "WAITING"]
-    began = min((each.datetime_start for each in begun if each.datetime_start), default=None)
-    return [Tried.of(each, began) for each in begun]
-
-
 class Trials:
     """Runs trials on a backbone, and keeps the prompt of the best one so far.
 
     ``kept`` is the number of that trial and its prompt. ``better`` is called when there is a new
-    one, ``passed`` at every step. The best settings are tuned once more at the end, which takes
-    ``again`` times as long as their trial: as much of the time is left for that.
+    one, ``passed`` at every step. Where the best settings are tuned once more at the end, ``again``
+    says how many times as long as in a trial an epoch then takes: time is left for that.
     """
 
     def __init__(
@@ -122,13 +76,16 @@ class Trials:
         passed: Callable[[], None],
         again: float = 0.0,
         say: Callable[[str], None] = lambda line: None,
+        clock: Clock = time.monotonic,
     ) -> None:
         self.backbone, self.task, self.space, self.parts = backbone, task, space, parts
         self.training, self.deadline = training, deadline
         self.better, self.passed, self.again, self.say = better, passed, again, say
+        self.clock = clock
         self.folds = list(parts.folds)
         self.kept: tuple[int, Prompt] | None = None
         self.paces: dict[str, float] = {}
+        self.winner = ""
         self.filled: dict[tuple[str, int], Task] = {}
 
     def run(self, trial: Trial) -> float:
@@ -141,9 +98,9 @@ class Trials:
 
         settings = self.space.suggest(trial)
         trial.set_user_attr(SETTINGS, settings)
-        if (same := _earlier(trial.study, trial.number, settings)) is not None:
+        if (same := earlier(trial.study, trial.number, settings)) is not None:
             return self._again(trial, same)
-        began = time.monotonic()
+        began = self.clock()
         try:
             first, scores = self._fitting(trial, settings)
         except NotFiniteError:
@@ -161,17 +118,25 @@ class Trials:
             trial.set_user_attr(REASON, "the search was stopped")
             raise
         finally:
-            trial.set_user_attr(SECONDS, round(time.monotonic() - began, 2))
-        took = time.monotonic() - began
+            trial.set_user_attr(SECONDS, round(self.clock() - began, 2))
+        took = self.clock() - began
         if REASON not in trial.user_attrs:
             pace, name = took / settings[EPOCHS], settings[METHOD]
             self.paces[name] = min(pace, self.paces.get(name, pace))
             self._measure(trial, first)
-        score, best = mean(scores), best_of(trial.study)
-        if best is None or best.value is None or score > best.value:
-            self.kept = (trial.number, first)
+        score = mean(scores)
+        if self._is_best(trial, score):
+            self.kept, self.winner = (trial.number, first), settings[METHOD]
             self.better(trial.number, first)
         return score
+
+    def _is_best(self, trial: Trial, score: float) -> bool:
+        """Whether a trial that ends with a score is the best one then."""
+        every = trial.study.get_trials()
+        every[trial.number].value = score
+        ended = [t for t in every if t.state.name == "COMPLETE" or t.number == trial.number]
+        best = choose(ended)
+        return best is not None and best.number == trial.number
 
     def _measure(self, trial: Trial, prompt: Prompt) -> None:
         """Keep what a prompt takes: of memory, and of time."""
@@ -183,18 +148,49 @@ class Trials:
         (milliseconds,) = time_in_turn(call, asked, lambda rows: None)
         trial.set_user_attr(MILLISECONDS, round(milliseconds, 1))
 
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        return self.deadline - self.clock()
+
+    def reserve(self) -> float:
+        """Return about how long it takes to tune the best settings once more, in their longest run.
+
+        It is 0 before any trial.
+        """
+        return self._once_more(max(self.space.epochs))
+
+    def _once_more(self, epochs: int) -> float:
+        """Return about how long it takes to tune the best settings on all rows."""
+        fewer = len(self.parts.folds[0][0]) / len(self.folds[0][0])
+        return self.again * fewer * self.seconds(self.winner, epochs)
+
     def until(self) -> float:
         """Return when a trial that begins now must end."""
-        now = time.monotonic()
-        return now + (self.deadline - now) / (1 + self.again)
+        if not self.paces:
+            return self.clock() + self.left() / (1 + self.again)
+        return self.deadline - self.reserve()
 
     def seconds(self, method: str | None, epochs: int) -> float:
-        """Return about how long a trial takes, and tuning its settings again at the end.
+        """Return about how long a trial takes.
 
         A method that was not run, and None, is taken for the fastest; it is 0 before any.
         """
-        pace = self.paces.get(method or "", min(self.paces.values(), default=0.0))
-        return pace * epochs * (1 + self.again)
+        return epochs * self.paces.get(method or "", min(self.paces.values(), default=0.0))
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The epochs of trials; the longest run is left to the end where there is one."""
+        every = self.space.epochs
+        return every[:-1] if self.again and len(every) > 1 else every
+
+    def last_settings(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Return the settings of a trial, in the longest run that there is still time for."""
+        settings = dict(trial.user_attrs[SETTINGS])
+        left, own = self.left(), settings[EPOCHS]
+        fitting = [
+            n for n in self.space.epochs if self.again * self.seconds(self.winner, n) <= left
+        ]
+        return {**settings, EPOCHS: max([own, *fitting])}
 
     def tune(
         self,
@@ -259,7 +255,7 @@ class Trials:
         from optuna import TrialPruned
 
         several = len(self.folds) > 1
-        scores: list[float] = []
+        scores, values = list[float](), list[float]()
         first: Prompt | None = None
 
         def hear(step: int, value: float) -> None:
@@ -274,7 +270,9 @@ class Trials:
         until = self.until()
         probe = not self.paces and len(self.folds[0][0]) == len(self.parts.folds[0][0])
         for number, (train, dev) in enumerate(self.folds):
-            report = Judged(ignore if several else hear, until, self.passed, probe=probe)
+            report = Judged(
+                ignore if several else hear, until, self.passed, probe=probe, clock=self.clock
+            )
             prompt = self.tune(settings, train, dev, report)
             if report.over:
                 trial.set_user_attr(REASON, TIME_UP)
@@ -284,6 +282,7 @@ class Trials:
                     break
             metric, value = dev_score(prompt)
             scores.append(value)
+            values += row_values(prompt, dev)
             if first is None:
                 first = prompt
                 trial.set_user_attr(METRIC, metric)
@@ -294,6 +293,9 @@ class Trials:
             if report.over:
                 break
         assert first is not None
+        trial.set_user_attr(VALUES, values)
+        if _alike(trial.params, self.space.usual()):
+            trial.set_user_attr(USUAL, True)
         return first, scores
 
     def _again(self, trial: Trial, same: FrozenTrial) -> float:
@@ -315,22 +317,6 @@ def dev_score(prompt: Prompt) -> tuple[str, float]:
     return name, float(prompt.scores["dev"][name])
 
 
-def _earlier(study: Study, number: int, settings: Mapping[str, Any]) -> FrozenTrial | None:
-    """Return the trial with these settings that has ended by itself, None without one."""
-    for each in study.get_trials(deepcopy=False):
-        ended = each.state.name in ("COMPLETE", "PRUNED") and each.number != number
-        stopped = each.user_attrs.get(REASON) == TIME_UP
-        if ended and not stopped and each.user_attrs.get(SETTINGS) == settings:
-            return each
-    return None
-
-
-def is_repeated(trial: FrozenTrial) -> bool:
-    """Whether a trial has only taken over the outcome of an earlier one."""
-    return str(trial.user_attrs.get(REASON, "")).startswith(REPEATED)
-
-
-def best_of(study: Study) -> FrozenTrial | None:
-    """Return the first of the trials with the best score, None where none is complete."""
-    ended = [each for each in study.get_trials(deepcopy=False) if each.state.name == "COMPLETE"]
-    return max(ended, key=lambda each: (each.value or 0.0, -each.number), default=None)
+def _alike(params: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Whether parameters differ in the number of epochs at most."""
+    return {**params, EPOCHS: None} == {**others, EPOCHS: None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,11 +43,13 @@ def find_wording(
     seed: int,
     until: float,
     report: Reporter,
+    clock: Callable[[], float],
 ) -> Wording:
     """Complete a task and find what its wording is chosen among, where that is not given.
 
     ``known`` are the templates that a study which goes on has found. Those that are not scored when
-    the time is ``until`` are left out. Raises UserError for rows and templates that do not fit.
+    the ``clock`` says ``until`` are left out. Raises UserError for rows and templates that do not
+    fit.
     """
     choices = dict(choices)
     for name in (TEMPLATE, VERBALIZER):
@@ -68,7 +70,7 @@ def find_wording(
         choices[TEMPLATE] = [each.template for each in every]
     elif task.template is None:
         rows = parts.folds[0][0]
-        scored = list(known) or find_templates(done, rows, backbone, seed, until, report)
+        scored = list(known) or find_templates(done, rows, backbone, seed, until, report, clock)
         if len(scored) > 1:
             choices[TEMPLATE] = [each.template for each in scored]
     words_given = getattr(task, "labels", None) is not None
