@@ -18,8 +18,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.shared import backbone_of
 from foreword.methods.base import Method
+from foreword.metrics.language import ROWS, language_of_fields
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.classify import asking
+from foreword.tasks.phrases import phrase_in
 from foreword.tasks.words import words_of
 from foreword.terminal import usual_reporter
 from foreword.training.tune import tune
@@ -111,7 +113,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             [{**row, target: str(name)} for row, name in zip(rows, y, strict=True)],
             text=next(iter(rows[0])) if len(rows[0]) == 1 else None,
             label=target,
-            template=self._template(list(rows[0]), backbone),
+            template=self._template(rows, backbone),
             labels=self._words(),
             report=self._report,
             **{name: _plain(value) for name, value in given.items() if value is not None},
@@ -157,12 +159,14 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     )
         return rows
 
-    def _template(self, columns: list[str], backbone: Backbone) -> str | None:
+    def _template(self, rows: list[dict[str, Any]], backbone: Backbone) -> str | None:
         """Return the template; of several columns by default a line for each."""
+        columns = list(rows[0])
         if self.template is not None or len(columns) == 1:
             return self.template
         lines = "\n".join(f"{{{name}}}" for name in columns)
-        return asking(backbone, lines, "Label")
+        language = (self.settings or {}).get("language") or language_of_fields(rows[:ROWS])
+        return asking(backbone, lines, phrase_in(language, "Label:"))
 
     def _words(self) -> dict[str, str | Sequence[str]]:
         """Return the words of each class by its name."""

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from rouge_score.tokenize import tokenize as rouge_tokenize
 
 from foreword.errors import UserError
-from foreword.metrics.words import code, words
+from foreword.metrics.language import code
+from foreword.metrics.words import words
 
 
 @given(st.text(st.characters(max_codepoint=127)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from foreword.errors import UserError
+from foreword.metrics.language import code, language_of
 from foreword.metrics.resample import Floats, check_rows, interval, resampled_sums
-from foreword.metrics.words import CJK, KANA, Words, code
+from foreword.metrics.words import Words, half_width
 
 ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 DEFAULT_SCORES = ("exact_match", "bleu", "chrf", "rouge_l")
@@ -28,7 +28,7 @@ def generation(
 ) -> dict[str, Any]:
     """Scores of texts against one or more references a row: those that ``scores`` names.
 
-    `exact_match`: share of rows that equal one of their references, white space at the ends aside.
+    `exact_match`: share of rows that equal one of their references, as `same_text` compares.
     `bleu` (Papineni et al. 2002) and `chrf` (Popović 2015), of the corpus: sacrebleu's defaults,
     which `signatures` names. `rouge_1`, `rouge_2`, `rouge_l` (Lin 2004): mean over rows of the best
     F measure over the row's references, not stemmed, words as `words` cuts them. `language` (such
@@ -83,7 +83,7 @@ def _means(texts: Texts, names: Sequence[str]) -> dict[str, _Summed]:
 
     columns = {}
     if "exact_match" in names:
-        exact = [float(guess.strip() in {text.strip() for text in own}) for guess, own in texts]
+        exact = [float(same_text(guess, own)) for guess, own in texts]
         columns["exact_match"] = exact
     kinds = {name: ROUGE[name] for name in names if name in ROUGE}
     if kinds:
@@ -102,6 +102,14 @@ def rows_rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) 
     """Return ROUGE-L of each text, 0 to 1: the best F measure over its references."""
     texts = list(zip(predictions, references, strict=True))
     return [float(each) for each in _means(texts, ("rouge_l",))["rouge_l"].rows[:, 0]]
+
+
+def same_text(answer: str, references: Sequence[str]) -> bool:
+    """Tell whether an answer is one of the references.
+
+    White space at the ends does not count, nor whether a sign has its full-width form.
+    """
+    return half_width(answer).strip() in {half_width(text).strip() for text in references}
 
 
 def _corpora(texts: Texts, names: Sequence[str], language: str | None) -> dict[str, _Summed]:
@@ -136,13 +144,10 @@ def bleu_tokenizer(references: Sequence[Sequence[str]], language: str | None = N
     """Name of sacrebleu's tokenizer for these references.
 
     Chinese: "zh". Japanese: "char" (sacrebleu's "ja-mecab" needs a dictionary of its own). Any
-    other language: "13a". Without a `language`, text is Chinese or Japanese if more than 30% of
-    its letters are Han or kana, and Japanese if more than 10% of those are kana.
+    other language: "13a". Without a `language` it is that of the texts, by `language_of`.
     """
     if language is None:
-        text = "".join(text for row in references for text in row)
-        cjk = len(CJK.findall(text))
-        if cjk <= 0.3 * sum(map(str.isalpha, text)):
-            return "13a"
-        return "char" if len(re.findall(f"[{KANA}]", text)) > 0.1 * cjk else "zh"
-    return {"zh": "zh", "ja": "char"}.get(code(language), "13a")
+        found = language_of("".join(text for row in references for text in row))
+    else:
+        found = code(language)
+    return {"zh": "zh", "ja": "char"}.get(found or "", "13a")

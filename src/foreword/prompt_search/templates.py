@@ -19,9 +19,12 @@ from foreword.errors import UserError
 from foreword.explanation.candidates import Opening, written
 from foreword.explanation.judge import Judge
 from foreword.injection import NOTHING
+from foreword.metrics.words import words
 from foreword.reporter import Reporter
 from foreword.tasks.base import Bound, Task
+from foreword.tasks.phrases import is_chinese
 from foreword.tasks.registry import name_of
+from foreword.tasks.templates.layout import with_space
 from foreword.tasks.templates.template import literal
 
 KEPT = 3
@@ -55,7 +58,23 @@ READY: Mapping[str, Sequence[str]] = {
 }
 """Ready templates of tasks; <> is where the fields of a row stand."""
 
-ASKED = re.compile(r"\n[^\n{}\[\]]+:( \[mask\])?$")
+READY_IN_CHINESE: Mapping[str, Sequence[str]] = {
+    "classify": (
+        "<>\n分类：",
+        "<>\n主题：",
+        "<>\n情感：",
+        "<>\n意图：",
+        "文本：<>\n答案：",
+        "<>\n用一个词来说，这是",
+        "<>\n总的来说，很",
+    ),
+    "multilabel": ("<>\n主题：", "<>\n分类：", "文本：<>\n答案："),
+    "score": ("<>\n打分：", "<>\n相似度：", "文本：<>\n答案：", "<>\n从低到高："),
+    "generate": ("<>\n\n", "输入：<>\n输出：", "<>\n文本：", "<>\n回答："),
+}
+"""Those of tasks whose rows are Chinese."""
+
+ASKED = re.compile(r"\n[^\n{}\[\]]+[:：]( ?\[mask\])?$")
 """The last line of a usual template, which asks for the answer."""
 
 
@@ -89,9 +108,7 @@ def find_templates(
     classes = [bound.class_of(row) for row in rows]
     chosen = [rows[n] for n in stratified(classes, SCORED, seed)]
     found: dict[str, ScoredTemplate] = {}
-    with report.bar(
-        "templates", (1 + len(READY.get(name_of(task), ())) + WRITTEN) * len(chosen)
-    ) as progress:
+    with report.bar("templates", (1 + len(_forms(task)) + WRITTEN) * len(chosen)) as progress:
         for template, source in _candidates(bound, chosen, seed):
             if found and clock() > until:
                 break
@@ -120,12 +137,19 @@ def _ready(task: Task, backbone: Backbone) -> Iterator[str]:
     usual = str(task.template)
     asked = ASKED.search(usual)
     body = usual[: asked.start()] if asked else usual.rstrip("\n")
-    end = " [mask]" if backbone.fills_masks else ""
-    forms = list(READY.get(name_of(task), ()))
+    forms = _forms(task)
     if task.label_field not in (None, "label") and asked:
-        forms.insert(0, f"<>\n{literal(str(task.label_field)).capitalize()}:")
+        colon = "：" if is_chinese(task.language) else ":"
+        forms.insert(0, f"<>\n{literal(str(task.label_field)).capitalize()}{colon}")
     for form in forms:
+        end = with_space(form, "[mask]") if backbone.fills_masks else ""
         yield form.replace("<>", body) + end
+
+
+def _forms(task: Task) -> list[str]:
+    """Return the ready templates of a task, in the language of its rows."""
+    ready = READY_IN_CHINESE if is_chinese(task.language) else READY
+    return list(ready.get(name_of(task), ()))
 
 
 def _written(bound: Bound, rows: Sequence[Row], seed: int) -> Iterator[str]:
@@ -134,13 +158,16 @@ def _written(bound: Bound, rows: Sequence[Row], seed: int) -> Iterator[str]:
     if not backbone.can_generate or backbone.has_two_stacks:
         return
     shown = "\n\n".join(bound.demonstration(row) for row in rows[:SHOWN])
-    ids = backbone.text.ids(f"{shown}\n\nWhat was asked about each text: which")
+    chinese = is_chinese(bound.task.language)
+    begin = "以上每段文本所问的问题是：哪" if chinese else "What was asked about each text: which"
+    ids = backbone.text.ids(f"{shown}\n\n{begin}")
     opening = Opening([*backbone.text.around[0], *ids], NOTHING, "asked", seed)
-    said = [each.text for each in written(backbone, [opening], "asked", WRITTEN)]
+    texts = [each.text for each in written(backbone, [opening], "asked", WRITTEN)]
     asked = ASKED.search(usual)
-    for text in said:
-        words = " ".join(re.split(r"[?.\n]", text)[0].split())
-        if 2 <= len(words.split()) <= LONGEST and words.isascii():
-            question = literal(f"Which {words}?")
+    for text in texts:
+        said = re.split(r"[?.？。\n]", text)[0]
+        if 2 <= len(words(said)) <= LONGEST and (said.isascii() != chinese):
+            question, answer = ("哪{}？", "答案：") if chinese else ("Which {}?", "Answer:")
+            question = literal(question.format(" ".join(said.split())))
             body = usual[: asked.start()] if asked else usual.rstrip("\n")
-            yield f"{body}\n{question}\nAnswer:"
+            yield f"{body}\n{question}\n{answer}"

@@ -12,8 +12,9 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.metrics.answers import answers as measured
 from foreword.metrics.answers import matches
-from foreword.metrics.words import code
+from foreword.metrics.language import code
 from foreword.tasks.gold import answers_of, check_in_passage, found_in
+from foreword.tasks.phrases import language_for, phrase_in
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator
 from foreword.tasks.texts.spec import TextTask, Wording
@@ -26,14 +27,14 @@ class Answer(TextTask):
     A passage that is too long for ``max_length`` is read in windows, each ``stride`` tokens after
     the one before. What is learned is the first window that holds an answer; of the answers to all
     windows the likeliest is given, by the mean log-probability of its tokens. ``language``
-    (such as "zh") says how answers are compared; else their own script does.
+    (such as "zh") says how answers are compared.
     """
 
     template: str | None = setting(
         None, help="a row as the model reads it: {field}, {demos:4}, [mask], [soft:5], [user] ..."
     )
     language: str | None = setting(
-        None, help="language code, by which texts are split into words for scores; else guessed"
+        None, help="language code of the rows, such as zh, for templates and scores; else found"
     )
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
     stride: int = setting(128, help="tokens from one window of a long passage to the next")
@@ -48,10 +49,11 @@ class Answer(TextTask):
         _check(row, True)
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Answer:
-        """Return the task with a template, where none is given."""
-        if self.template is not None:
-            return self
-        return replace(self, template="{context}\nQuestion: {question}\nAnswer:")
+        """Return the task with a language and a template, where none is given."""
+        language, template = language_for(self.language, rows), self.template
+        if template is None:
+            template = phrase_in(language, "{context}\nQuestion: {question}\nAnswer:")
+        return replace(self, template=template, language=language)
 
     def bind(self, backbone: Backbone) -> Generator:
         """Return the task on a backbone.

@@ -31,6 +31,8 @@ from foreword.tasks.templates.template import Template
 class Task(ABC):
     """A task's configuration: a frozen dataclass of plain values, each with a default.
 
+    ``language`` is that of the rows, as a code; None where it is not known, which means English
+    templates, and scores by the script of each text.
     ``label_field`` is the field that holds a row's single label, None if rows have none or several.
     ``text_setting`` and ``answer_setting`` name the settings that say which field is read and which
     one holds the answer; None where no single field does.
@@ -38,6 +40,7 @@ class Task(ABC):
     """
 
     template: str | None = None
+    language: str | None = None
     max_length: int = 512
     truncate: Side = "right"
     input_window: int | None = None

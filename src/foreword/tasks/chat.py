@@ -14,6 +14,7 @@ from foreword.data.shapes import require
 from foreword.errors import UserError
 from foreword.metrics.generation import generation
 from foreword.tasks.generate import references
+from foreword.tasks.phrases import language_for
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator
 from foreword.tasks.texts.spec import TextTask, Wording
@@ -34,6 +35,11 @@ class Chat(TextTask):
     turns: Literal["last", "all"] = setting(
         "last", help="which of the assistant's turns are learned: last or all"
     )
+    language: str | None = setting(
+        None,
+        help="language code of the rows, such as zh, for templates and scores; else found",
+        optional=True,
+    )
     max_length: int = setting(1024, help="tokens per row; longer rows are truncated")
     truncate: Side = setting("left", help="the side on which rows are truncated")
     input_window: int | None = setting(None, help="read only the first K tokens of each field")
@@ -44,7 +50,8 @@ class Chat(TextTask):
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Chat:
         """Return the task with the messages as its template, where none is given."""
-        return self if self.template is not None else replace(self, template="{messages}")
+        language = language_for(self.language, rows)
+        return replace(self, template=self.template or "{messages}", language=language)
 
     def bind(self, backbone: Backbone) -> Generator:
         """Return the task on a backbone; raises UserError for a template without messages."""
@@ -57,7 +64,11 @@ class Chat(TextTask):
                 answer=_last,
                 references=lambda row: references(row, _last(row)),
                 measure=lambda texts, own, seed: generation(
-                    texts, own, scores=("bleu", "chrf", "rouge_l"), seed=seed
+                    texts,
+                    own,
+                    scores=("bleu", "chrf", "rouge_l"),
+                    language=self.language,
+                    seed=seed,
                 ),
                 headline="bleu",
                 check=_check,

@@ -18,9 +18,10 @@ from foreword.tasks.labels.from_rows import ShowingTask, choose_label_words
 from foreword.tasks.labels.labelling import check_headline
 from foreword.tasks.labels.one_label import LEVELS, OneLabel, balance, check_weights
 from foreword.tasks.labels.verbalizer import normalize
+from foreword.tasks.phrases import language_for, phrase_in
 from foreword.tasks.rules import labels_in
 from foreword.tasks.templates.demonstrations import Choice
-from foreword.tasks.templates.layout import Side
+from foreword.tasks.templates.layout import Side, with_space
 from foreword.tasks.templates.template import literal
 from foreword.tasks.words import words_of
 
@@ -59,6 +60,11 @@ class Classify(ShowingTask):
         "text", help="the field that {text} reads in the template", common=True, optional=True
     )
     label_field: str = setting("label", help="the field that holds the label", common=True)
+    language: str | None = setting(
+        None,
+        help="language code of the rows, such as zh, for templates and scores; else found",
+        optional=True,
+    )
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
     truncate: Side = setting("right", help="the side on which rows are truncated")
     input_window: int | None = setting(None, help="read only the first K tokens of each field")
@@ -91,7 +97,10 @@ class Classify(ShowingTask):
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Classify:
         """Return the task with the labels of the rows and a template, where none are given."""
-        template = template_for(self.template, self.text_field, rows[0], backbone, "Label")
+        language = language_for(self.language, rows)
+        template = template_for(
+            self.template, self.text_field, rows[0], backbone, phrase_in(language, "Label:")
+        )
         labels, weights = self.labels, self.class_weights
         if labels is None:
             labels = {
@@ -99,7 +108,13 @@ class Classify(ShowingTask):
             }
         if weights == "balanced":
             weights = balance(labels_in(rows, self.label_field))
-        return replace(self, template=template, labels=normalize(labels), class_weights=weights)
+        return replace(
+            self,
+            template=template,
+            labels=normalize(labels),
+            language=language,
+            class_weights=weights,
+        )
 
     def fill_from_rows(
         self, backbone: Backbone, rows: Sequence[Row], seed: int, report: Reporter = SILENT
@@ -147,7 +162,8 @@ def template_for(
 ) -> str:
     """Return a template in which ``{text}`` is the field ``text_field``.
 
-    Without one, the lines of a row's text, or of its pair, then what is ``asked``. Raises UserError
+    Without one, the lines of a row's text, or of its pair, then what is ``asked``, such as
+    "Label:". Raises UserError
     where the row has neither.
     """
     if template is None:
@@ -170,4 +186,4 @@ def asking(backbone: Backbone, body: str, asked: str) -> str:
     """
     if backbone.pooling is not None:
         return literal(backbone.pooling.prompt) + body
-    return f"{body}\n{asked}:{' [mask]' if backbone.fills_masks else ''}"
+    return f"{body}\n{asked}{with_space(asked, '[mask]') if backbone.fills_masks else ''}"

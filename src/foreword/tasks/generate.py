@@ -13,6 +13,7 @@ from foreword.data.row import Row
 from foreword.data.shapes import references_of, require
 from foreword.errors import UserError
 from foreword.metrics.generation import generation
+from foreword.tasks.phrases import language_for
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator
 from foreword.tasks.texts.spec import TextTask, Wording
@@ -37,6 +38,11 @@ class Generate(TextTask):
         "prompt", help="the field that {prompt} reads in the template", optional=True
     )
     completion_field: str = setting("completion", help="the field that holds the completion")
+    language: str | None = setting(
+        None,
+        help="language code of the rows, such as zh, for templates and scores; else found",
+        optional=True,
+    )
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
     truncate: Side = setting("left", help="the side on which rows are truncated")
     input_window: int | None = setting(None, help="read only the first K tokens of each field")
@@ -50,13 +56,14 @@ class Generate(TextTask):
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Generate:
         """Return the task with a template for the rows, where none is given."""
-        field = self.prompt_field
+        field, language = self.prompt_field, language_for(self.language, rows)
         if self.template is not None:
-            return replace(self, template=self.template.replace("{prompt}", f"{{{field}}}"))
+            template = self.template.replace("{prompt}", f"{{{field}}}")
+            return replace(self, template=template, language=language)
         if "messages" in rows[0].fields:
-            return replace(self, template="{messages}")
+            return replace(self, template="{messages}", language=language)
         if field in rows[0].fields:
-            return replace(self, template=f"{{{field}}}\n")
+            return replace(self, template=f"{{{field}}}\n", language=language)
         raise UserError(
             f"{rows[0].where}: no field '{field}' or 'messages'; name the field that is read with "
             f"`prompt_field`, or say how a row reads with `template`, from its fields "
@@ -84,7 +91,9 @@ class Generate(TextTask):
         wording = Wording(
             answer=answer,
             references=lambda row: references(row, answer(row)),
-            measure=lambda texts, own, seed: generation(texts, own, seed=seed),
+            measure=lambda texts, own, seed: generation(
+                texts, own, language=self.language, seed=seed
+            ),
             headline="bleu",
             check=check,
         )

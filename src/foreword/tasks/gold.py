@@ -14,6 +14,7 @@ from foreword.data.shapes import require
 from foreword.data.text_fields import check_text
 from foreword.errors import UserError, nearest
 from foreword.metrics.spans import follows, is_bio
+from foreword.metrics.words import half_width
 
 
 def check_label(row: Row, label: str, names: Sequence[str]) -> None:
@@ -149,8 +150,18 @@ def answers_of(row: Row) -> list[str]:
 
 
 def found_in(row: Row) -> list[str]:
-    """Return the answers of a row that occur in its passage."""
-    return [each for each in answers_of(row) if each in str(row.fields["context"])]
+    """Return the answers of a row that occur in its passage, as they are written there.
+
+    Whether a sign has its full-width form does not count: "12%" is found where "１２％" stands.
+    """
+    passage = str(row.fields["context"])
+    plain, found = half_width(passage), list[str]()
+    for each in answers_of(row):
+        if each in passage:
+            found.append(each)
+        elif (at := plain.find(half_width(each))) >= 0:
+            found.append(passage[at : at + len(each)])
+    return found
 
 
 def check_in_passage(row: Row) -> None:

@@ -25,6 +25,7 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling, LabelTask, check_headline
 from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.objective import Encoded
+from foreword.tasks.phrases import language_for, phrase_in
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.words import words_of
 
@@ -63,6 +64,11 @@ class Multilabel(LabelTask):
         help="fit one threshold for all labels (shared), one for each (own), or none (off)",
     )
     headline: str = setting("micro_f1", help="the score to choose by: micro_f1 or macro_f1")
+    language: str | None = setting(
+        None,
+        help="language code of the rows, such as zh, for templates and scores; else found",
+        optional=True,
+    )
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
     truncate: Side = setting("right", help="the side on which rows are truncated")
     input_window: int | None = setting(None, help="read only the first K tokens of each field")
@@ -76,13 +82,16 @@ class Multilabel(LabelTask):
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Multilabel:
         """Return the task with the labels of the rows and a template, where none are given."""
-        template = template_for(self.template, self.text_field, rows[0], backbone, "Labels")
+        language = language_for(self.language, rows)
+        template = template_for(
+            self.template, self.text_field, rows[0], backbone, phrase_in(language, "Labels:")
+        )
         labels = dict(self.labels or {})
         if not labels:
             names = sorted({name for row in rows for name in labels_of(row, self.labels_field)})
             labels = {name: words_of(name) for name in names}
-        labels.setdefault(self.none, words_of(self.none))
-        return replace(self, template=template, labels=normalize(labels))
+        labels.setdefault(self.none, phrase_in(language, words_of(self.none)))
+        return replace(self, template=template, labels=normalize(labels), language=language)
 
     def bind(self, backbone: Backbone) -> Classifier:
         """Return the task on a backbone; labels and template must be known by now."""

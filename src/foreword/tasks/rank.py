@@ -11,6 +11,7 @@ from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
+from foreword.tasks.phrases import language_for
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.templates.template import literal
 from foreword.tasks.texts.ranker import Ranker, Ranking
@@ -43,6 +44,11 @@ class Rank(Ranking):
     catalogue: Sequence[str] | None = setting(
         None, help="texts to choose from where rows have no candidates; else the rows' answers"
     )
+    language: str | None = setting(
+        None,
+        help="language code of the rows, such as zh, for templates and scores; else found",
+        optional=True,
+    )
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
     truncate: Side = setting("left", help="the side on which rows are truncated")
     input_window: int | None = setting(None, help="read only the first K tokens of each field")
@@ -63,7 +69,8 @@ class Rank(Ranking):
         if catalogue is None and "candidates" not in rows[0].fields:
             require(rows, ["answer"])
             catalogue = tuple(sorted({str(row.fields["answer"]) for row in rows}))
-        return replace(self, template=template, catalogue=catalogue)
+        language = language_for(self.language, rows)
+        return replace(self, template=template, catalogue=catalogue, language=language)
 
     def bind(self, backbone: Backbone) -> Ranker:
         """Return the task on a backbone; the template must be known by now."""

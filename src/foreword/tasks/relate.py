@@ -18,9 +18,10 @@ from foreword.tasks.labels.examples import ZeroShotAids
 from foreword.tasks.labels.from_rows import ShowingTask
 from foreword.tasks.labels.one_label import OneLabel
 from foreword.tasks.labels.verbalizer import normalize
+from foreword.tasks.phrases import language_for, phrase_in
 from foreword.tasks.rules import labels_in
 from foreword.tasks.templates.demonstrations import Choice
-from foreword.tasks.templates.layout import Side
+from foreword.tasks.templates.layout import Side, with_space
 from foreword.tasks.templates.template import literal
 from foreword.tasks.words import words_of
 
@@ -47,6 +48,11 @@ class Relate(ShowingTask):
     head_field: str = setting("head", help="the field that names the head of a relation")
     tail_field: str = setting("tail", help="the field that names its tail")
     none: str = setting("Other", help="the label of rows without a relation")
+    language: str | None = setting(
+        None,
+        help="language code of the rows, such as zh, for templates and scores; else found",
+        optional=True,
+    )
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
     truncate: Side = setting("right", help="the side on which rows are truncated")
     input_window: int | None = setting(None, help="read only the first K tokens of each field")
@@ -67,17 +73,22 @@ class Relate(ShowingTask):
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Relate:
         """Return the task with the relations of the rows and a template, where none are given."""
         template, labels = self.template, self.labels
+        language = language_for(self.language, rows)
         if template is None:
-            answer = " [mask]." if backbone.fills_masks else ""
-            things = f"{{{self.head_field}}} and {{{self.tail_field}}}"
-            template = f"{{{self.text_field}}}\n{things} are{answer}"
+            encodes = backbone.pooling is not None
+            ends = {"HEAD": f"{{{self.head_field}}}", "TAIL": f"{{{self.tail_field}}}"}
+            asks = phrase_in(language, "HEAD and TAIL" if encodes else "HEAD and TAIL are")
+            for name, field in ends.items():
+                asks = asks.replace(name, field)
+            if backbone.fills_masks:
+                asks += with_space(asks, "[mask]") + phrase_in(language, ".")
+            template = f"{{{self.text_field}}}\n{asks}"
             if backbone.pooling is not None:
-                body = f"{{{self.text_field}}}\n{things}"
-                template = literal(backbone.pooling.prompt) + body
+                template = literal(backbone.pooling.prompt) + template
         if labels is None:
             names = sorted(set(labels_in(rows, self.label_field)))
             labels = {name: self.words_for(name) for name in names}
-        return replace(self, template=template, labels=normalize(labels))
+        return replace(self, template=template, labels=normalize(labels), language=language)
 
     @staticmethod
     def words_for(label: str) -> str:

@@ -24,6 +24,7 @@ from foreword.tasks.labels.labelling import Labelling
 from foreword.tasks.labels.regression import Regression
 from foreword.tasks.labels.similar_pair import SimilarPair
 from foreword.tasks.objective import Encoded
+from foreword.tasks.phrases import language_for, phrase_in
 from foreword.tasks.rules import number_of
 from foreword.tasks.templates.layout import Side
 
@@ -56,6 +57,11 @@ class Score(Task):
         "text", help="the field that {text} reads in the template", optional=True
     )
     label_field: str = setting("label", help="the field that holds the label")
+    language: str | None = setting(
+        None,
+        help="language code of the rows, such as zh, for templates and scores; else found",
+        optional=True,
+    )
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
     truncate: Side = setting("right", help="the side on which rows are truncated")
     input_window: int | None = setting(None, help="read only the first K tokens of each field")
@@ -75,7 +81,10 @@ class Score(Task):
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Score:
         """Return the task with the range of the rows and a template, where none is given."""
-        template = template_for(self.template, self.text_field, rows[0], backbone, "Score")
+        language = language_for(self.language, rows)
+        template = template_for(
+            self.template, self.text_field, rows[0], backbone, phrase_in(language, "Score:")
+        )
         anchors = self.anchors
         if anchors is None:
             low, high = self.low, self.high
@@ -90,7 +99,14 @@ class Score(Task):
                 raise UserError(
                     f"{name} is {given:g}, but the anchors end at {end}; leave out one of the two"
                 )
-        return replace(self, template=template, low=ends[0], high=ends[1], anchors=anchors)
+        return replace(
+            self,
+            template=template,
+            low=ends[0],
+            high=ends[1],
+            anchors=anchors,
+            language=language,
+        )
 
     def bind(self, backbone: Backbone) -> Classifier:
         """Return the task on a backbone; anchors and template must be known by now."""
@@ -127,9 +143,11 @@ class Anchors(Labelling):
     headline = "pearson"
     answer = "score"
 
-    def instruction(self, words: Sequence[str]) -> str:
+    def instruction(self, words: Sequence[str], language: str | None = None) -> str:
         """Return a sentence that names the range."""
-        return f"Score the text from {self.numbers[0]:g} to {self.numbers[-1]:g}.\n\n"
+        asks = phrase_in(language, "Score the text from LOW to HIGH.\n\n")
+        low, high = self.numbers[0], self.numbers[-1]
+        return asks.replace("LOW", f"{low:g}").replace("HIGH", f"{high:g}")
 
     def check(self, row: Row, *, answers: bool) -> None:
         """Raise UserError for a row that lacks a number within the range."""

@@ -11,6 +11,7 @@ from foreword.backbone.decode import Decoding
 from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.tasks.generate import field_wording
+from foreword.tasks.phrases import language_for, phrase_in
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator
 from foreword.tasks.texts.spec import TextTask
@@ -30,6 +31,11 @@ class Summarize(TextTask):
     )
     source_field: str | None = setting(None, help="the field that is summarized")
     target_field: str | None = setting(None, help="the field that holds the summary")
+    language: str | None = setting(
+        None,
+        help="language code of the rows, such as zh, for templates and scores; else found",
+        optional=True,
+    )
     max_length: int = setting(1024, help="tokens per row; longer rows are truncated")
     truncate: Side = setting("right", help="the side on which rows are truncated")
     input_window: int | None = setting(None, help="read only the first K tokens of each field")
@@ -46,14 +52,18 @@ class Summarize(TextTask):
         source, target = source_and_target(
             self.source_field, self.target_field, rows[0], FIELD_NAMES
         )
-        template = self.template or f"{{{source}}}\nTL;DR:"
-        return replace(self, template=template, source_field=source, target_field=target)
+        language = language_for(self.language, rows)
+        template = self.template or f"{{{source}}}\n{phrase_in(language, 'TL;DR:')}"
+        return replace(
+            self, template=template, source_field=source, target_field=target, language=language
+        )
 
     def bind(self, backbone: Backbone) -> Generator:
         """Return the task on a backbone; template and fields must be known by now."""
         target = self.target_field or "summary"
         scores = ("rouge_1", "rouge_2", "rouge_l")
-        wording = field_wording(target, scores, "rouge_l", "Summarize the text below.\n\n")
+        instruction = "Summarize the text below.\n\n"
+        wording = field_wording(target, scores, "rouge_l", instruction, self.language)
         return Generator(self, backbone, wording)
 
 

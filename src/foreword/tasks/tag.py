@@ -22,6 +22,7 @@ from foreword.tasks.labels.labelling import Labelling, LabelTask
 from foreword.tasks.labels.token_tags import TokenTagger
 from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.objective import Encoded, mean
+from foreword.tasks.phrases import language_for
 from foreword.tasks.templates.layout import with_space
 from foreword.tasks.templates.template import Template, literal
 from foreword.tasks.words import words_of
@@ -80,6 +81,11 @@ class Tag(LabelTask):
     )
     token_field: str = setting("tokens", help="the field that holds a sentence's words")
     tag_field: str = setting("tags", help="the field that holds the words' tags")
+    language: str | None = setting(
+        None,
+        help="language code of the rows, such as zh, for templates and scores; else found",
+        optional=True,
+    )
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
 
     text_setting: ClassVar[str] = "token_field"
@@ -92,6 +98,7 @@ class Tag(LabelTask):
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Tag:
         """Return the task with the tags of the rows and templates, where none are given."""
         template, each, labels = self.template, self.word_template, self.labels
+        language = language_for(self.language, rows)
         if template is None:
             start = "" if backbone.pooling is None else literal(backbone.pooling.prompt)
             template = f"{start}{{{self.token_field}}}"
@@ -100,7 +107,13 @@ class Tag(LabelTask):
         if labels is None:
             tags = {tag for row in rows for tag in tags_of(row, self.tag_field)}
             labels = {tag: self.words_for(tag) for tag in sorted(tags)}
-        return replace(self, template=template, word_template=each, labels=normalize(labels))
+        return replace(
+            self,
+            template=template,
+            word_template=each,
+            labels=normalize(labels),
+            language=language,
+        )
 
     @staticmethod
     def words_for(label: str) -> str:

@@ -11,7 +11,7 @@ from foreword.backbone.decode import Decoding
 from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.metrics.words import code
+from foreword.metrics.language import ROWS, code, language_of_fields
 from foreword.tasks.generate import field_wording
 from foreword.tasks.templates.layout import Side
 from foreword.tasks.texts.generator import Generator
@@ -58,7 +58,7 @@ class Translate(TextTask):
     source_field: str | None = setting(None, help="the field that is translated")
     target_field: str | None = setting(None, help="the field that holds the translation")
     language: str | None = setting(
-        None, help="language code, by which texts are split into words for scores; else guessed"
+        None, help="language code of the rows, such as zh, for templates and scores; else found"
     )
     max_length: int = setting(512, help="tokens per row; longer rows are truncated")
     truncate: Side = setting("right", help="the side on which rows are truncated")
@@ -77,8 +77,9 @@ class Translate(TextTask):
             self.source_field, self.target_field, rows[0], FIELD_NAMES
         )
         language = self.language
-        if language is None and target in LANGUAGES:
-            language = target
+        if language is None:
+            texts = [{target: row.fields.get(target)} for row in rows[:ROWS]]
+            language = target if target in LANGUAGES else language_of_fields(texts)
         called = [LANGUAGES.get(name, name.capitalize()) for name in (source, target)]
         if (source, target) == FIELD_NAMES[0]:
             called = ["Text", "Translation"]

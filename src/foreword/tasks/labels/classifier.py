@@ -44,7 +44,8 @@ class Classifier(LabelExamples):
 
     def instruction(self) -> str:
         """Return a sentence that names the labels, the default text to start from."""
-        return self.labelling.instruction([words[0].strip() for words in self.words.values()])
+        words = [own[0].strip() for own in self.words.values()]
+        return self.labelling.instruction(words, self.task.language)
 
     def label_text(self) -> str:
         """Return the words of all labels, one after the other."""

@@ -15,6 +15,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 from foreword.tasks.base import Task
 from foreword.tasks.objective import Encoded, mean
+from foreword.tasks.phrases import one_of
 from foreword.tasks.words import words_of
 
 Words = Mapping[str, str | Sequence[str]]
@@ -77,10 +78,9 @@ class Labelling(ABC):
         """The label that stands for none, where a row may have any number of them."""
         return None
 
-    def instruction(self, words: Sequence[str]) -> str:
+    def instruction(self, words: Sequence[str], language: str | None = None) -> str:
         """Return a sentence that describes the task, with a word for each label."""
-        *most, last = words
-        return f"{self.asks} {', '.join(most)} or {last}.\n\n"
+        return one_of(language, self.asks, words)
 
     def slots(self, row: Row) -> Sequence[Mapping[str, str]]:
         """Return the fields of ``slot_template``, slot by slot."""

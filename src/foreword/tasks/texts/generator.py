@@ -17,6 +17,7 @@ from foreword.data.row import Row
 from foreword.engine.passes import buckets, infer, share
 from foreword.injection import Injection, Mixture
 from foreword.tasks.objective import Encoded, sum_by_row
+from foreword.tasks.phrases import phrase_in
 from foreword.tasks.progress import report_by_row
 from foreword.tasks.templates.layout import room_for
 from foreword.tasks.texts.examples import TextExamples
@@ -51,7 +52,7 @@ class Generator(TextExamples):
 
     def instruction(self) -> str:
         """Return the default text to start from."""
-        return self.wording.instruction
+        return phrase_in(self.task.language, self.wording.instruction)
 
     # Learning ----------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from foreword.metrics.ranking import ranking, ranks
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.candidates import Candidates, candidates_of
 from foreword.tasks.objective import Encoded
+from foreword.tasks.phrases import phrase_in
 from foreword.tasks.progress import report_by_row
 from foreword.tasks.templates.layout import FilledTemplate, answer_ids, field_texts, room_for
 
@@ -159,7 +160,7 @@ class Ranker(Bound):
 
     def instruction(self) -> str:
         """Return the default text to start from."""
-        return "Continue with what fits best.\n\n"
+        return phrase_in(self.task.language, "Continue with what fits best.\n\n")
 
     def demonstration(self, row: Row) -> str:
         """Return the row as the template shows it, with a right candidate after it."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from foreword.backbone.decode import Decoding
 from foreword.data.row import Row
+from foreword.metrics.generation import same_text
 from foreword.tasks.base import Task
 
 
@@ -17,11 +18,6 @@ class TextTask(Task):
     label_smoothing: float
     decoding: Decoding
     fusion: ClassVar[Literal["texts"]] = "texts"
-
-
-def exact(answer: str, references: Sequence[str]) -> bool:
-    """Return whether an answer is one of the references, white space at the ends aside."""
-    return answer.strip() in {text.strip() for text in references}
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Wording:
     references: Callable[[Row], Sequence[str]]
     measure: Callable[[Sequence[str], Sequence[Sequence[str]], int], dict[str, Any]]
     headline: str
-    matches: Callable[[str, Sequence[str]], bool] = exact
+    matches: Callable[[str, Sequence[str]], bool] = same_text
     instruction: str = "Answer the request below.\n\n"
     check: Callable[[Row, bool], None] = lambda row, answers: None
     windowed: str | None = None
