@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf_files import write_gguf
 
 from composed import GENERATE, prompt
 from families import GQA, Family, backbone
@@ -23,6 +22,7 @@ from foreword.export.verify import verify
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
+from gguf_files import write_gguf
 from oracles import get
 
 needs_library = pytest.mark.skipif(

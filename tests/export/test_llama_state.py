@@ -7,7 +7,6 @@ import struct
 import numpy as np
 import pytest
 import torch
-from gguf_files import in_pairs as rows_in_pairs
 from torch import Tensor
 
 from foreword.export.llama_state import (
@@ -19,6 +18,7 @@ from foreword.export.llama_state import (
     in_pairs,
 )
 from foreword.injection import KV
+from gguf_files import in_pairs as rows_in_pairs
 
 HEADS, CELLS, WIDTH = 2, 3, 4
 

@@ -33,8 +33,14 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING_NAMES,
 )
 
+from foreword.backbone.load.memory import check_fits, stored_size, weight_files
 from foreword.backbone.load.pooling import is_sentence_encoder, lowers_text
-from foreword.backbone.load.quiet import bars_to, one_line_errors, without_load_report
+from foreword.backbone.load.quiet import (
+    bars_to,
+    one_line_errors,
+    without_collection,
+    without_load_report,
+)
 from foreword.backbone.load.recurrent_model import RecurrentConfig, RecurrentForCausalLM
 from foreword.errors import UserError, nearest
 from foreword.reporter import SILENT, Reporter
@@ -208,7 +214,7 @@ def _tokenizer(folder: Path, name: str, kind: Architecture) -> PreTrainedTokeniz
     missing = f"cannot load {name!r}: it has no tokenizer; save one beside the model"
     if not has_tokenizer(folder):
         raise UserError(missing)
-    with one_line_errors(name):
+    with one_line_errors(name), without_collection():
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
@@ -244,6 +250,7 @@ def _model(
             f"cannot load {name!r}: it has no complete model.safetensors "
             "(pickled weights such as pytorch_model.bin are never read: they can run code)"
         )
+    check_fits(name, stored_size(folder, dtype), str(dtype).removeprefix("torch."))
     opening = bars_to(report, f"opening {Path(name).name}")
     with opening, without_load_report(), one_line_errors(name):
         model, info = _loader(config, kind).from_pretrained(
@@ -308,14 +315,8 @@ def _some(keys: set[str]) -> str:
 
 def has_weights(folder: Path) -> bool:
     """Whether all shards of the safetensors are there."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError):
-            return False
-        return all((folder / shard).is_file() for shard in shards)
-    return (folder / "model.safetensors").is_file()
+    names = weight_files(folder)
+    return bool(names) and all((folder / name).is_file() for name in names)
 
 
 def has_tokenizer(folder: Path) -> bool:

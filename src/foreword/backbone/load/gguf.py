@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gguf
 import torch
 from rich.console import Console
 from rich.progress import (
@@ -22,15 +24,24 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.text import Text
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.integrations.gguf.gguf_conversion_mapping import GGUF_ARCHS
+from transformers.modeling_gguf_pytorch_utils import (
+    GGUF_SUPPORTED_ARCHITECTURES,
+    load_gguf_checkpoint,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from foreword.backbone.load.cache_folder import cache_root, publish
+from foreword.backbone.load.gguf_header import Header, Strings, read_header
+from foreword.backbone.load.gguf_weights import write_weights
+from foreword.backbone.load.memory import check_fits
 from foreword.backbone.load.quiet import one_line_errors, without_bars
 from foreword.errors import UserError
 
-_MAGIC = b"GGUF"
 _SAMPLES = 64
 _SAMPLE_BYTES = 4096
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def unpack(path: Path) -> Path:
@@ -40,15 +51,16 @@ def unpack(path: Path) -> Path:
     bytes. Where it is missing the file is unpacked, with a line and a bar on stderr.
 
     Raises:
-        UserError: `path` is no GGUF file, or the cache cannot be written.
+        UserError: `path` is no whole GGUF file of a model that transformers reads, the model is
+            larger than the memory, or the cache cannot be written.
     """
-    with path.open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise UserError(f"{path} is not a GGUF file (its first bytes are not 'GGUF')")
     target = cache_root() / "models" / f"{path.stem}-{_identity(path)}"
     if not target.is_dir():
+        header = read_header(path)
+        check_fits(str(path), 4 * header.count, "float32")
         print(f"unpacking {path.name} into {target} (once)", file=sys.stderr, flush=True)
-        publish(lambda folder: _unpack(path, folder), target)
+        with _ONE_AT_A_TIME:
+            publish(lambda folder: _unpack(header, folder), target)
     return target
 
 
@@ -64,66 +76,115 @@ def _identity(path: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _unpack(path: Path, folder: Path) -> None:
-    gigabytes = path.stat().st_size / 1e9
-    source = {"gguf_file": path.name, "local_files_only": True}
-    plan = {  # seconds on two cores; only their ratio matters after the first step
-        "reading the tokenizer": 6.0,
-        "unpacking the weights": 16.0 + 40.0 * gigabytes,
-        "writing safetensors": 1.0 + 20.0 * gigabytes,
-    }
-    with without_bars(), _without_tensor_bar(), _bar(plan) as begin:
+def _unpack(header: Header, folder: Path) -> None:
+    path = header.path
+    source: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    with without_bars(), _read_once(header), _bar(header.count) as move:
+        found = _config_values(header)
         with one_line_errors(str(path)):
-            begin("reading the tokenizer")
             tokenizer = AutoTokenizer.from_pretrained(path.parent, **source)
-            begin("unpacking the weights")
-            model = AutoModelForCausalLM.from_pretrained(
-                path.parent,
-                dtype=torch.float32,
-                # a model that stays quantized, even in name only, refuses to be saved
-                quantization_config=GgufConfig(dequantize=True),
-                **source,
-            )
-        begin("writing safetensors")
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        if header.architecture in GGUF_ARCHS:
+            _unpack_by_transformers(path, folder, source)
+            return
+        with one_line_errors(str(path)), torch.device("meta"):
+            config = AutoConfig.from_pretrained(path.parent, **source)
+            loader: Any = AutoModelForCausalLM
+            outline = loader.from_config(config, dtype=torch.float32)
+        write_weights(header, found, outline, folder / "model.safetensors", move)
+        outline.config.architectures = [type(outline).__name__]
+        outline.config.save_pretrained(folder)
+        if outline.generation_config is not None:
+            outline.generation_config.save_pretrained(folder)
+
+
+def _config_values(header: Header) -> dict[str, Any]:
+    """Return what transformers reads of a file's config; raise UserError where it does not."""
+    name = header.architecture
+    if name in GGUF_ARCHS:
+        return {}
+    try:
+        read: Any = load_gguf_checkpoint
+        found: dict[str, Any] = read(str(header.path))["config"]
+    except ValueError as error:
+        if "is not supported" not in str(error):
+            raise UserError(f"cannot load '{header.path}': {error}") from error
+        known = ", ".join(sorted({*GGUF_SUPPORTED_ARCHITECTURES, *GGUF_ARCHS} - {"general"}))
+        raise UserError(
+            f"cannot load '{header.path}': transformers reads no GGUF file of a {name} model "
+            f"(it reads {known}); give the model's transformers folder"
+        ) from error
+    if found.get("model_type") not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UserError(
+            f"cannot load '{header.path}': of GGUF files only causal models are read, and "
+            f"{name} is none; give the model's transformers folder"
+        )
+    return found
+
+
+def _unpack_by_transformers(path: Path, folder: Path, source: dict[str, Any]) -> None:
+    with one_line_errors(str(path)):
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            dtype=torch.float32,
+            # a model that stays quantized, even in name only, refuses to be saved
+            quantization_config=GgufConfig(dequantize=True),
+            **source,
+        )
+    model.save_pretrained(folder)
 
 
 @contextlib.contextmanager
-def _bar(plan: Mapping[str, float]) -> Iterator[Callable[[str], None]]:
-    """Show a bar over the steps of ``plan`` (seconds each) on a terminal; yield what begins one."""
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(24), TimeElapsedColumn(), _SecondsLeft()
-    off = not console.is_terminal
-    done = 0.0
-    with Progress(*columns, console=console, transient=True, disable=off) as bar:
-        task = bar.add_task("", total=sum(plan.values()), began=0.0)
+def _read_once(header: Header) -> Iterator[None]:
+    """Have transformers take a file's values from `header`; its own reader takes 10 s each time.
 
-        def begin(step: str) -> None:
-            nonlocal done
-            bar.update(task, description=step, completed=done, began=bar.tasks[0].elapsed or 0.0)
-            done += plan[step]
-
-        yield begin
-
-
-class _SecondsLeft(ProgressColumn):
-    """The planned seconds that are left, at the pace of the steps that are done."""
-
-    def render(self, task: Task) -> Text:
-        began = task.fields["began"]
-        pace = began / task.completed if task.completed else 1.0
-        left = ((task.total or 0.0) - task.completed) * pace + began - (task.elapsed or 0.0)
-        return Text(f"about {max(left, 1.0):.0f} s left")
-
-
-@contextlib.contextmanager
-def _without_tensor_bar() -> Iterator[None]:
-    """Silence transformers' bar over a GGUF file's tensors, which has no switch."""
-    reader: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
-    bar = reader.tqdm
-    reader.tqdm = partial(bar, disable=True)
+    The table of tensor names, which it makes for every module of a model, is made once.
+    """
+    fields = {key: _field(*value) for key, value in header.values.items()}
+    reader = SimpleNamespace(fields=fields, tensors=header.tensors)
+    changes = {
+        "GGUFReader": lambda path: reader,
+        "get_tensor_name_map": functools.cache(gguf.get_tensor_name_map),
+    }
+    before = {name: getattr(gguf, name) for name in changes}
+    for name, change in changes.items():
+        setattr(gguf, name, change)
     try:
         yield
     finally:
-        reader.tqdm = bar
+        for name, change in before.items():
+            setattr(gguf, name, change)
+
+
+def _field(value: Any, kind: int) -> SimpleNamespace:
+    """Return a value as a field of gguf's reader; of strings in an array there is the count."""
+    if isinstance(value, Strings):
+        zero = gguf.GGUFValueType.UINT8
+        return SimpleNamespace(parts=[[0]], data=[0] * value.count, types=[zero])
+    if isinstance(value, list):
+        types = [gguf.GGUFValueType.ARRAY, kind]
+        return SimpleNamespace(
+            parts=[[each] for each in value], data=range(len(value)), types=types
+        )
+    part = value.encode() if isinstance(value, str) else [value]
+    return SimpleNamespace(parts=[part], data=[0], types=[kind])
+
+
+@contextlib.contextmanager
+def _bar(total: int) -> Iterator[Callable[[int], object]]:
+    """Show a bar over so many values on a terminal; yield what moves it by some."""
+    console = Console(stderr=True)
+    columns = TextColumn("unpacking"), BarColumn(24), TimeElapsedColumn(), _SecondsLeft()
+    off = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=off) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+class _SecondsLeft(ProgressColumn):
+    """The seconds that are left at the pace so far."""
+
+    def render(self, task: Task) -> Text:
+        passed, done = task.elapsed or 0.0, task.completed
+        left = passed * ((task.total or 0.0) - done) / done if done else 0.0
+        return Text(f"about {max(left, 1.0):.0f} s left" if done else "")

@@ -1,4 +1,4 @@
-"""GGUF files of tiny models in float32, as llama.cpp's own converter lays them out."""
+"""GGUF files of tiny models, as llama.cpp's own converter lays them out."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ KINDS = {
     "llama": gguf.MODEL_ARCH.LLAMA,
     "qwen2": gguf.MODEL_ARCH.QWEN2,
     "gemma3_text": gguf.MODEL_ARCH.GEMMA3,
+    "qwen3_moe": gguf.MODEL_ARCH.QWEN3MOE,
 }
 
 
-def write_gguf(path: Path, model: PreTrainedModel) -> Path:
-    """Write a model's weights beside a vocabulary of made-up words, of which none is read."""
+def write_gguf(
+    path: Path,
+    model: PreTrainedModel,
+    stored: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
+) -> Path:
+    """Write a model's weights beside a vocabulary of made-up words, of which none is read.
+
+    Matrices are ``stored`` as a type, vectors in float32.
+    """
     config = model.config
     kind = KINDS[config.model_type]
     heads, grouped = config.num_attention_heads, config.num_key_value_heads
@@ -36,9 +44,13 @@ def write_gguf(path: Path, model: PreTrainedModel) -> Path:
     writer.add_rope_freq_base(rotary.get("full_attention", rotary)["rope_theta"])
     if kind is gguf.MODEL_ARCH.GEMMA3:
         writer.add_sliding_window(config.sliding_window)
+    if kind is gguf.MODEL_ARCH.QWEN3MOE:
+        writer.add_expert_count(config.num_experts)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+        writer.add_expert_feed_forward_length(config.moe_intermediate_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list(["Ċ", *(f"w{n}" for n in range(1, config.vocab_size))])
+    writer.add_token_list(["Ċ", *(f"w{n}" for n in range(1, config.vocab_size - 2)), "w", "1"])
     writer.add_token_types([1] * config.vocab_size)
     writer.add_token_merges(["w 1"])
     writer.add_bos_token_id(1)
@@ -52,12 +64,31 @@ def write_gguf(path: Path, model: PreTrainedModel) -> Path:
             tensor = in_pairs(tensor, heads if stem.endswith("q_proj") else grouped)
         if kind is gguf.MODEL_ARCH.GEMMA3 and stem.endswith("norm"):
             tensor = tensor + 1
-        writer.add_tensor(f"{names.get_name(stem)}.{end}", tensor.contiguous().numpy())
+        if ".experts" in stem:
+            for name, part in _experts(f"{stem}.{end}", tensor):
+                _add(writer, name, part, stored)
+            continue
+        _add(writer, f"{names.get_name(stem)}.{end}", tensor, stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _add(
+    writer: gguf.GGUFWriter, name: str, tensor: Tensor, stored: gguf.GGMLQuantizationType
+) -> None:
+    kind = gguf.GGMLQuantizationType.F32 if tensor.ndim == 1 else stored
+    writer.add_tensor(name, gguf.quantize(tensor.contiguous().numpy(), kind), raw_dtype=kind)
+
+
+def _experts(key: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    layer = key.split(".")[2]
+    if key.endswith("down_proj"):
+        return [(f"blk.{layer}.ffn_down_exps.weight", tensor)]
+    gate, up = tensor.chunk(2, 1)
+    return [(f"blk.{layer}.ffn_gate_exps.weight", gate), (f"blk.{layer}.ffn_up_exps.weight", up)]
 
 
 def in_pairs(weight: Tensor, heads: int) -> Tensor:
