@@ -342,7 +342,7 @@ def test_a_run_is_compiled_on_demand_and_where_it_is_long(monkeypatch: pytest.Mo
     toy_run(None)
     toy_run(None, training=replace(TRAINING, compile="on"))
     assert asked == [False, True, False]
-    monkeypatch.setattr(foreword.training.loop, "WORTH_COMPILING", 1)
+    monkeypatch.setattr(foreword.training.settings, "WORTH_COMPILING", 1)
     toy_run(None, training=replace(TRAINING, compile="off"))
     toy_run(None)
     assert asked[3:] == [False, True, False]
@@ -356,7 +356,7 @@ def test_a_run_is_compiled_on_demand_and_where_it_is_long(monkeypatch: pytest.Mo
 def test_a_run_that_goes_on_is_compiled_as_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """All steps decide: compiled layers differ in the last bit."""
     monkeypatch.setattr(get(), "compilable", None)
-    monkeypatch.setattr(foreword.training.loop, "WORTH_COMPILING", 9)
+    monkeypatch.setattr(foreword.training.settings, "WORTH_COMPILING", 9)
     _, _, run = prepare(
         get(), TASK, Soft(length=3), rows(12), rows(6, 100), replace(TRAINING, epochs=3), SILENT
     )

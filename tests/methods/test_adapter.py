@@ -189,7 +189,7 @@ def test_a_run_on_demand_compiled_is_refused_and_by_default_is_not_compiled(
 ) -> None:
     with pytest.raises(UserError, match=r"`compile=on`: .* stands inside the layers; leave it out"):
         toy_run(None, method=METHODS["parallel"], training=Training(compile="on"))
-    monkeypatch.setattr("foreword.training.loop.WORTH_COMPILING", 1)
+    monkeypatch.setattr("foreword.training.settings.WORTH_COMPILING", 1)
     monkeypatch.setattr("torch.compile", lambda *args, **kwargs: pytest.fail("compiled"))
     toy_run(None, method=METHODS["parallel"])
 

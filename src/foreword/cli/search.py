@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 OTHERS = ("method", "preset", "report_to", "shard", *CONTINUAL)
 """Settings that a search has not, or names otherwise."""
 
-ALONE = ("seed", "token_budget", "checkpointing", "cache_gb", "no_texts", "compile")
+ALONE = ("seed", "token_budget", "memory", "checkpointing", "cache_gb", "no_texts", "compile")
 """Settings of training that all trials share."""
 
 

@@ -57,6 +57,11 @@ class Distillation:
 
     dev_example = train_example
 
+    @property
+    def sums_targets(self) -> bool:
+        """Whether some targets may be taken at a time: the teacher's are found by the whole row."""
+        return False
+
     def overall(self, scores: Sequence[float]) -> float:
         """Return the score of the one task that this is."""
         (score,) = scores

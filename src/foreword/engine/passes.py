@@ -25,6 +25,11 @@ LOGITS = {"cpu": 2**24, "cuda": 2**27}
 """Scores that stand in memory at once: 64 MiB of float32 on a CPU, 512 MiB on a GPU."""
 
 
+def score_limit(backbone: Backbone) -> int:
+    """Return how many scores of targets stand in memory at once, unless a run has a limit."""
+    return LOGITS.get(backbone.device.type, LOGITS["cuda"])
+
+
 def token_budget(backbone: Backbone) -> int:
     """Return how many tokens one pass should have: enough to be busy, few enough to stay cached."""
     return 1024 if backbone.device.type == "cpu" else 16384
@@ -119,13 +124,13 @@ def passes(
 
 
 def chunks(
-    backbone: Backbone, examples: Sequence[Example], group: Sequence[int], width: int
+    examples: Sequence[Example], group: Sequence[int], most: int, *, split: bool = False
 ) -> Iterator[tuple[list[int], slice]]:
-    """Part a group's rows so that the scores of their targets stay within ``LOGITS``.
+    """Part a group's rows so that no more than ``most`` targets are scored at once.
 
-    ``width`` is the number of scores a target has. Yields rows, and their targets' places.
+    Yields rows, and their targets' places. A row with more targets stands alone, or comes several
+    times where rows may be ``split``, each time with the next of its targets.
     """
-    most = max(1, LOGITS.get(backbone.device.type, LOGITS["cuda"]) // width)
     rows: list[int] = []
     start = stop = 0
     for index in group:
@@ -133,9 +138,15 @@ def chunks(
         if rows and stop - start + size > most:
             yield rows, slice(start, stop)
             rows, start = [], stop
-        rows.append(index)
         stop += size
-    yield rows, slice(start, stop)
+        if split and size > most:
+            for first in range(start, stop, most):
+                yield [index], slice(first, min(first + most, stop))
+            start = stop
+        else:
+            rows.append(index)
+    if rows:
+        yield rows, slice(start, stop)
 
 
 @torch.no_grad()  # around each step of the generator, not around who iterates
@@ -147,15 +158,25 @@ def infer(
     *,
     tokens: Sequence[int] | None = None,
     given: StoredStates | None = None,
+    scores: int | None = None,
+    split: bool = False,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield rows and the scores at their targets, without gradients: (targets, scores).
 
-    ``tokens`` names the vocabulary tokens that are scored, None all of them.
+    ``tokens`` names the vocabulary tokens that are scored, None all of them. No more than
+    ``scores`` stand in memory at once, but for those of one row; where rows may be ``split``, one
+    with more targets comes several times, each time with the scores of the next of them.
     """
-    width = backbone.vocabulary if tokens is None else len(tokens)
+    most = _targets_at_once(backbone, tokens, scores)
     for view, group, states in _read(backbone, injection, examples, budget, given):
-        for rows, place in chunks(backbone, examples, group, width):
+        for rows, place in chunks(examples, group, most, split=split):
             yield rows, view.logits(states[place], tokens)
+
+
+def _targets_at_once(backbone: Backbone, tokens: Sequence[int] | None, scores: int | None) -> int:
+    """Return how many targets have ``scores`` scores together, at least one."""
+    width = backbone.vocabulary if tokens is None else len(tokens)
+    return max(1, (scores or score_limit(backbone)) // width)
 
 
 @torch.no_grad()
@@ -213,6 +234,8 @@ def differentiate(
     given: StoredStates | None = None,
     mix: Mix | None = None,
     on_states: Callable[[list[int], Tensor], Tensor] | None = None,
+    scores: int | None = None,
+    split: bool = False,
 ) -> float:
     """Take the gradient of a loss summed over rows, in passes within the token budget.
 
@@ -222,7 +245,8 @@ def differentiate(
     are read once, and differentiated once.
 
     ``loss`` maps rows and the logits of their targets (of ``tokens``, None for all) to their
-    share of the loss; it is called with a few rows at a time where the vocabulary is large. With
+    share of the loss; it is called with a few rows at a time where the vocabulary is large, and
+    with some targets of one row where rows may be ``split`` (:func:`infer`, with ``scores``). With
     ``mix``, rows are mixed with others of their pass, and each must have one target. ``on_states``
     maps the rows of a pass and the states of their targets to a loss that is added. Gradients are
     added to the parameters' ``grad``; returns the loss.
@@ -245,10 +269,10 @@ def differentiate(
     )
     backbone = frozen.with_changes(detached.injection)
     total = torch.zeros((), device=backbone.device)
-    width = backbone.vocabulary if tokens is None else len(tokens)
+    most = _targets_at_once(backbone, tokens, scores)
     for group, states in passes(backbone, detached, examples, groups, given):
         leaf = states.detach().requires_grad_()
-        for rows, place in chunks(backbone, examples, group, width):
+        for rows, place in chunks(examples, group, most, split=split):
             if mix is None:
                 part = loss(rows, backbone.logits(leaf[place], tokens))
             else:

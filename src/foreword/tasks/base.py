@@ -209,6 +209,11 @@ class Bound(ABC):
         """Return the example on which the dev score is taken."""
         return self.train_example(row, room)
 
+    @property
+    def sums_targets(self) -> bool:
+        """Whether a row's loss is a sum over its targets, and some may be taken at a time."""
+        return False
+
     def units(self, item: Encoded) -> int:
         """Return how many a row counts as in the mean loss: one, unless its tokens are counted."""
         return 1

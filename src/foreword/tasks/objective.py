@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -43,6 +43,10 @@ class Objective(Protocol):
     def tokens(self) -> tuple[int, ...] | None:
         """The tokens whose logits ``losses`` and ``dev_counts`` take, None for all."""
 
+    @property
+    def sums_targets(self) -> bool:
+        """Whether a row's loss is a sum over its targets, and some may be taken at a time."""
+
     def units(self, item: Encoded) -> int:
         """Return how many a row counts as in the mean loss: 1, or its tokens or words."""
 
@@ -60,6 +64,27 @@ class Objective(Protocol):
 
     def overall(self, scores: Sequence[float]) -> float:
         """Return the one score by which the best parameters are kept, from the tasks' scores."""
+
+
+class Parted:
+    """Rows whose logits may come some targets at a time, in the order of the targets."""
+
+    def __init__(self, items: Sequence[Encoded]) -> None:
+        self.items = items
+        self._taken: dict[int, int] = {}
+
+    def of(self, rows: Sequence[int], logits: Tensor) -> list[Encoded]:
+        """Return rows, by number; of a single one with more targets than logits the next part."""
+        found = [self.items[row] for row in rows]
+        if len(rows) > 1 or len(logits) == len(found[0].example.targets):
+            return found
+        (row,), (item,) = rows, found
+        start = self._taken.get(row, 0)
+        self._taken[row] = start + len(logits)
+        own = slice(start, start + len(logits))
+        targets, answers = item.example.targets[own], item.example.answers[own]
+        part = replace(item.example, targets=targets, answers=answers)
+        return [replace(item, example=part, gold=len(targets))]
 
 
 def mean(sums: Sequence[float], task: int = 0) -> float:

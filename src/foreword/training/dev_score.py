@@ -11,7 +11,7 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.engine.passes import infer
 from foreword.methods.base import Trainable
-from foreword.tasks.objective import Objective
+from foreword.tasks.objective import Objective, Parted
 from foreword.training.examples import Examples
 from foreword.training.step import NotFiniteError
 from foreword.training.world import World
@@ -42,13 +42,14 @@ def dev_scores(
     broken: int | None = None
     shared = world.share([examples.dev[n].example.length for n in numbers])
     mine = [numbers[n] for n in shared]
+    parted = Parted(examples.dev)
     for place, task in enumerate(tasks):
         chosen = [i for i in mine if rows[i].task == task]
         for group, logits in _logits(backbone, objective, trainable, examples, chosen):
             if bool(logits.isnan().any()):
                 broken = group[0]
                 break
-            counts = objective.dev_counts(logits, [examples.dev[i] for i in group])
+            counts = objective.dev_counts(logits, parted.of(group, logits))
             sums[place] = tuple(map(sum, zip_longest(sums[place], counts, fillvalue=0.0)))
             progress(len(group))
     broken = world.least(broken)
@@ -79,9 +80,11 @@ def _logits(
             backbone,
             injection,
             encoded,
-            examples.budget,
+            examples.plan.tokens,
             tokens=objective.tokens,
             given=None if lower is None else lower.given(encoded),
+            scores=examples.plan.scores,
+            split=objective.sums_targets,
         )
         for group, logits in found:
             yield [part[i] for i in group], logits

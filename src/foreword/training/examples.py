@@ -10,12 +10,13 @@ from foreword.backbone.example import behind, common_lead
 from foreword.data.row import Row
 from foreword.data.sample import stratified
 from foreword.engine.lower_layers import LowerLayers
-from foreword.engine.passes import token_budget
+from foreword.engine.plan import PassPlan
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.reporter import Reporter
 from foreword.tasks.objective import Encoded, Objective
 from foreword.tasks.templates.layout import room_for
+from foreword.training.memory import depth_under, plan_for
 from foreword.training.settings import Training
 
 
@@ -25,8 +26,8 @@ class Examples:
 
     All training examples begin with the tokens ``lead``, and the longest has ``longest`` tokens.
     ``sample`` has the numbers of the dev rows that are scored between steps. ``lower`` stores the
-    states below the prompt's lowest layer, None where there is nothing below. A pass has at most
-    ``budget`` tokens. ``counts`` says how many rows of each task an epoch has.
+    states below the prompt's lowest layer, None where there is nothing below. ``plan`` says how
+    passes are made. ``counts`` says how many rows of each task an epoch has.
     """
 
     train_rows: Sequence[Row]
@@ -37,7 +38,7 @@ class Examples:
     lead: tuple[int, ...]
     longest: int
     lower: LowerLayers | None
-    budget: int
+    plan: PassPlan
     counts: Mapping[str, int]
 
     def of_task(self, task: int) -> list[Row]:
@@ -55,13 +56,15 @@ def encode(
     report: Reporter,
     counts: Mapping[str, int] | None = None,
     class_of: Callable[[Row], str | None] = lambda row: None,
+    trained: int | None = None,
 ) -> Examples:
     """Turn rows into examples for an injection like ``outline``; report how many were cut.
 
     ``class_of`` gives the class of a dev row, by which those that are scored between steps are
-    drawn.
+    drawn. ``trained`` is how many numbers are trained, None for those of the outline.
 
-    Raises UserError for rows that ``mixup`` cannot mix, or ``contrastive`` compare.
+    Raises UserError for rows that ``mixup`` cannot mix, or ``contrastive`` compare, and for a run
+    that has not the memory.
     """
     room = room_for(backbone, outline)
     with report.bar("laying out", len(train) + len(dev)) as progress:
@@ -95,12 +98,11 @@ def encode(
             "`contrastive` compares rows that have one label and are scored at one token each; use "
             "a head (`method=prefix+head`) and a task of one label a row"
         )
-    budget = training.token_budget or token_budget(backbone)
     sample = _sample(dev, class_of, training, report)
     scored = [dev_items[n] for n in sample]
-    lower = _lower_layers(
-        backbone, outline, train_items, dev_items, scored, training, budget, report
-    )
+    count = sum((counts or {"": len(train)}).values())
+    plan = plan_for(backbone, outline, [*train_items, *scored], count, training, trained, report)
+    lower = _lower_layers(backbone, outline, train_items, dev_items, scored, plan, report)
     return Examples(
         train_rows=train,
         dev_rows=dev,
@@ -110,7 +112,7 @@ def encode(
         lead=tuple(common_lead(item.example for item in train_items)),
         longest=max(item.example.length for item in train_items),
         lower=lower,
-        budget=budget,
+        plan=plan,
         counts=counts or {"": len(train)},
     )
 
@@ -157,21 +159,19 @@ def _lower_layers(
     train: Sequence[Encoded],
     dev: Sequence[Encoded],
     scored: Sequence[Encoded],
-    training: Training,
-    budget: int,
+    plan: PassPlan,
     report: Reporter,
 ) -> LowerLayers | None:
     """Return a store of the states below the prompt's lowest layer, where something is below.
 
     It holds those of the training rows, and of the dev rows that are ``scored`` between steps.
     """
-    if isinstance(outline, Mixture):
-        return None
     examples = [item.example for item in (*train, *dev)]
-    layer = LowerLayers.depth_under(outline, backbone, max(e.length for e in examples))
-    if layer == 0:
+    layer = depth_under(backbone, outline, examples)
+    if isinstance(outline, Mixture) or layer == 0:
         return None
     lead = common_lead(examples) if backbone.can_pack else ()
-    memory = training.cache_gb * 2**30
     rows = [item.example for item in (*train, *scored)]
-    return LowerLayers(backbone, rows, layer, outline.positions, lead, memory, report, budget)
+    return LowerLayers(
+        backbone, rows, layer, outline.positions, lead, plan.cached, report, plan.tokens
+    )

@@ -23,9 +23,6 @@ SAVE_EVERY = 20.0
 """Seconds between checkpoints within an epoch, more where writing one takes long; there is one
 after every evaluation too."""
 
-WORTH_COMPILING = 300
-"""Steps from which on compiling is taken to pay; what it costs and gains is in bench/README.md."""
-
 
 class Loop:
     """One run of training, before its first step, or at any later one.
@@ -131,7 +128,7 @@ class Loop:
         progress = self.state.progress
         with ExitStack() as stack:
             stack.callback(self.close)
-            if self.training.checkpointing:
+            if self.examples.plan.recompute:
                 self.backbone.checkpointing(True)
             elif self.compiles():
                 self.backbone.compiling(True)
@@ -172,10 +169,12 @@ class Loop:
 
     def compiles(self) -> bool:
         """Whether to compile: on demand, or where it can be done and the run is long."""
-        if self.training.compile == "off":
-            return False
         # All steps count, not those that are left: a resumed run does what the whole one does.
-        if self.training.compile == "auto" and self.steps < WORTH_COMPILING:
+        if not self.training.may_compile(self.steps):
+            return False
+        if not self.examples.plan.compiles:
+            if self.training.compile == "on":
+                raise UserError("`compile=on` does not fit into `memory`; leave one of them out")
             return False
         reason = self.backbone.with_changes(self.trainable.outline).compilable
         if self.training.compile == "on" and reason is not None:

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from foreword.config.settings import FILE, setting
+from foreword.engine.machine import bytes_of
 from foreword.errors import UserError, nearest
 
 Schedule = Literal["linear", "cosine", "inverse-sqrt", "plateau", "constant"]
 Compile = Literal["auto", "on", "off"]
+
+WORTH_COMPILING = 300
+"""Steps from which on compiling is taken to pay; what it costs and gains is in bench/README.md."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,14 @@ class Training:
 
     A step takes the gradient of the mean loss over ``batch_size`` rows, in as many passes as the
     ``token_budget`` asks for; the mean is that of the whole batch whatever their number.
-    ``rate`` None is the method's own. ``checkpointing`` trades time for memory.
+    ``rate`` None is the method's own.
+
+    With ``memory`` ("4GB") the whole run, with its model and the libraries, stays within so many
+    bytes, and learns the same: by smaller passes, then by scores of fewer targets at a time, and
+    last by ``checkpointing``, which recomputes activations, for a third more time (engine/plan.py).
+    A run that does not fit is refused before its first step, as is one without ``memory`` that
+    plainly does not fit into the machine.
+
     Between steps at most ``dev_sample`` dev rows of each task are scored, the same ones each time:
     drawn by the seed, of each label in proportion. The best step is chosen by these, and the run
     stops after ``patience`` evaluations without a better score; the parameters that are kept are
@@ -200,6 +211,12 @@ class Training:
     )
     seed: int = setting(0, help="seed of rows, starts and order", common=True)
     token_budget: int | None = setting(None, help="tokens per pass, with padding")
+    memory: str | None = setting(
+        None,
+        help="most memory that the run takes, such as 4GB: smaller passes, the same result",
+        common=True,
+        optional=True,
+    )
     checkpointing: bool = setting(False, help="recompute activations: less memory, more time")
     cache_gb: float = setting(
         2.0, help="gigabytes of lower layers' states kept in memory; more goes to a file"
@@ -225,6 +242,8 @@ class Training:
         if self.compile not in get_args(Compile):
             known = nearest(str(self.compile), get_args(Compile))
             raise UserError(f"unknown compile '{self.compile}'; {known}")
+        if self.memory is not None:
+            bytes_of(self.memory)
         if self.compile == "on" and self.checkpointing:
             raise UserError("compile 'on' with checkpointing: give one of the two")
         if not 0 <= self.cache_gb < math.inf:
@@ -238,6 +257,10 @@ class Training:
         for name in ("l2_start", "mixup", "contrastive"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}; give 0 for none, or more")
+
+    def may_compile(self, steps: int) -> bool:
+        """Whether a run of so many steps compiles its layers, where that can be done."""
+        return self.compile == "on" or (self.compile == "auto" and steps >= WORTH_COMPILING)
 
     def factor(self, step: int, steps: int, halved: int = 0) -> float:
         """Return what the learning rate is multiplied by at a step, counted from 0.

@@ -68,6 +68,11 @@ class MixedObjective:
         """Return the row as its task is judged by it."""
         return replace(self.tasks[row.task].dev_example(row, room), task=row.task)
 
+    @property
+    def sums_targets(self) -> bool:
+        """Whether the loss of every task's rows is a sum over their targets."""
+        return all(task.sums_targets for task in self.tasks)
+
     def units(self, item: Encoded) -> int:
         """Return how many the row counts as in its task."""
         return self.tasks[item.task].units(item)

@@ -16,7 +16,7 @@ from foreword.engine.passes import differentiate
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.methods.base import Trainable
-from foreword.tasks.objective import Encoded, Objective
+from foreword.tasks.objective import Encoded, Objective, Parted
 from foreword.training.examples import Examples
 from foreword.training.regularise import Anchor, contrast, dropped
 from foreword.training.settings import Training
@@ -99,10 +99,11 @@ class Learner:
         divide = divisors(objective, [train[i] for i in chosen])
         places = self.world.share([train[i].example.length for i in chosen])
         items = [train[chosen[place]] for place in places]
+        parted = Parted(items)
         seen: list[tuple[list[int], Tensor]] = []
 
         def loss(group: list[int], logits: Tensor) -> Tensor:
-            losses = objective.losses(logits, [items[i] for i in group])
+            losses = objective.losses(logits, parted.of(group, logits))
             seen.append((group, losses.detach()))
             own: dict[int, list[int]] = {}
             for n, i in enumerate(group):
@@ -120,7 +121,7 @@ class Learner:
         if items:
             encoded = [item.example for item in items]
             rows = [chosen[place] for place in places]
-            lower, mixup = self.examples.lower, self.training.mixup
+            lower, mixup, plan = self.examples.lower, self.training.mixup, self.examples.plan
             chance = torch.Generator().manual_seed(seed)
             part = differentiate(
                 self.backbone,
@@ -128,12 +129,14 @@ class Learner:
                 encoded,
                 self.examples.lead,
                 self.examples.longest,
-                self.examples.budget,
+                plan.tokens,
                 loss,
                 tokens=objective.tokens,
                 given=None if lower is None else lower.given(encoded),
                 mix=Mix.draw(mixup, chance) if mixup else None,
                 on_states=alike if self.training.contrastive else None,
+                scores=plan.scores,
+                split=objective.sums_targets,
             )
         self.world.reduce(self.parameters)
         self._as_alone(Counter(train[i].task for i in chosen))

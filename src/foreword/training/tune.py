@@ -285,6 +285,7 @@ def prepare(
         report,
         counts,
         class_of=bound.class_of,
+        trained=sum(p.numel() for p in trainable.parameters() if p.requires_grad),
     )
     return bound, method, Loop(backbone, learned, trainable, examples, training, method.rate, world)
 

@@ -56,6 +56,11 @@ class Generator(TextExamples):
 
     # Learning ----------------------------------------------------------------------------------
 
+    @property
+    def sums_targets(self) -> bool:
+        """Whether a row's loss is a sum over its targets: it is that of its tokens."""
+        return True
+
     def units(self, item: Encoded) -> int:
         """Count the target tokens."""
         return item.gold

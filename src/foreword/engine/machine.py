@@ -1,0 +1,72 @@
+"""Sizes of memory as people write them, and how much of it this machine has for a run."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foreword.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+UNITS = {"mb": 10**6, "gb": 10**9, "tb": 10**12, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def bytes_of(text: str) -> int:
+    """Read a size such as ``4GB``, ``3.5 GB`` or ``800MiB``; raises UserError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b)", text.strip().lower())
+    if found is None or found[2] not in UNITS or float(found[1]) <= 0:
+        raise UserError(f"memory is {text!r}; give a size with its unit, such as 4GB or 800MB")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def shown(size: float) -> str:
+    """Write a size for people, in GB with one digit, rounded up."""
+    return f"{-(-size // 10**8) / 10:.1f} GB"
+
+
+def room_of(device: torch.device) -> int | None:
+    """Return the bytes that a run may come to hold on a device: what it holds, and what is free.
+
+    On a CPU those of the machine, of its swap, and of the container where one sets a limit; None
+    where that cannot be read.
+    """
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    machine = _table(Path("/proc/meminfo"))
+    held = _table(Path("/proc/self/status")).get("VmRSS")
+    if device.type != "cpu" or held is None or "MemAvailable" not in machine:
+        return None
+    free = machine["MemAvailable"] + machine.get("SwapFree", 0)
+    return held + min(free, *_left_to_group(free))
+
+
+def _table(path: Path) -> dict[str, int]:
+    """Read lines such as ``MemFree: 12 kB`` into bytes; empty where there is no such file."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    found = (re.fullmatch(r"(\w+):\s+(\d+) kB", line) for line in lines)
+    return {each[1]: int(each[2]) * 1024 for each in found if each is not None}
+
+
+def _left_to_group(free: int) -> tuple[int]:
+    """Return what the container leaves (cgroups, version 2), ``free`` where it sets no limit."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("::")[2].strip()
+        inside = folder / own.lstrip(os.sep)
+        folder = inside if (inside / "memory.max").exists() else folder
+        most = int((folder / "memory.max").read_text(encoding="utf-8"))  # "max" is no number
+        held = int((folder / "memory.current").read_text(encoding="utf-8"))
+        parts = (folder / "memory.stat").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return (free,)
+    files = re.search(r"^inactive_file (\d+)$", parts, re.MULTILINE)  # which are given up at need
+    return (most - held + (0 if files is None else int(files[1])),)
