@@ -107,7 +107,7 @@ def _raise(error: UserError) -> None:
 
 
 def by_multitask(path: Path) -> Sequence[Row]:
-    names = ("dev", "test", "rows", "per_label", "dev_rows", "columns", "delimiter")
+    names = ("dev", "test", "rows", "per_label", "dev_rows", "columns", "delimiter", "encoding")
     plain = {"train": str(path), "skip_bad": False, **dict.fromkeys(names)}
     made: Any = SimpleNamespace(plain=plain, task=Generate(), training=SimpleNamespace(seed=0))
     return as_rows(_member("one", made).train)

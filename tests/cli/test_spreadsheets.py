@@ -103,6 +103,22 @@ def test_rows_keep_their_columns_order_and_texts(tuned: Path, tmp_path: Path, cl
     assert list(table(more)[0])[-1] == "predicted_predicted_probability"
 
 
+def test_a_table_of_another_encoding(tuned: Path, tmp_path: Path, cli: Cli) -> None:
+    data, out = tmp_path / "n.csv", tmp_path / "a.csv"
+    data.write_bytes(
+        "id;Anfrage\n01;这部电影很好看，我很喜欢\n02;很差的一部电影\n".encode("gb18030")
+    )
+    line = "it is probably GB18030); give --encoding gb18030, or save as UTF-8"
+    predict, check = ("predict", tuned, "--data", data, "--out", out), ("data", "check", data)
+    for command in (predict, check):
+        answer = cli(*command)
+        assert answer.status == 2
+        (said,) = [each for each in answer.err.splitlines() if "not UTF-8" in each]
+        assert line in said
+        assert cli(*command, "--encoding", "gb18030").status == 0
+    assert [row["Anfrage"] for row in table(out)] == ["这部电影很好看，我很喜欢", "很差的一部电影"]
+
+
 def test_one_empty_cell_stops_nothing_if_bad_rows_may_be_skipped(
     tuned: Path, tmp_path: Path, cli: Cli
 ) -> None:

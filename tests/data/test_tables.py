@@ -296,7 +296,7 @@ def test_a_given_delimiter_wins(tmp_path: Path) -> None:
 def test_other_encodings_are_refused_and_not_guessed(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"a\.csv:2: not UTF-8 .*; save as UTF-8, in Excel as CSV"):
+    with pytest.raises(UserError, match=r"a\.csv:2: not UTF-8 .*save as UTF-8, in Excel as CSV"):
         read_rows(path)
 
 

@@ -95,7 +95,9 @@ def check(
         else:
             found = _by_training(read, settings, about)
     if reading.delimiter is None:
-        found = found.noting("other delimiter", {n: ending(Path(f)) for n, f in named.items()})
+        found = found.noting(
+            "other delimiter", {n: ending(Path(f), reading.encoding) for n, f in named.items()}
+        )
     if as_json:
         console.emit(_plain(found))
     else:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ROWS = (
     *("train", "dev", "test", "rows", "per_label", "dev_rows"),
-    *("columns", "delimiter", "skip_bad", "task"),
+    *("columns", "delimiter", "encoding", "skip_bad", "task"),
 )
 NOT_HERE = ("out", "shard", *CONTINUAL)
 """Settings of one task's training that a run of several has no use for."""

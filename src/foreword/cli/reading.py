@@ -33,6 +33,9 @@ class Table:
     delimiter: Annotated[
         str | None, Parameter(help="the sign between cells of a CSV file, or tab; else it is found")
     ] = None
+    encoding: Annotated[
+        str | None, Parameter(help="that of files that are not UTF-8, such as gb18030")
+    ] = None
 
     @property
     def named(self) -> dict[str, str]:
@@ -53,6 +56,7 @@ class Table:
             columns=self.named if renamed else None,
             split=split,
             delimiter=self.delimiter,
+            encoding=self.encoding,
             on_bad=on_bad,
             report=CommandTerminal(),
         )
@@ -62,7 +66,12 @@ class Table:
     ) -> Iterator[Row]:
         """Yield all rows as they stand; ``report`` hears what had to be guessed."""
         return iterate_rows(
-            source, split=split, delimiter=self.delimiter, on_bad=on_bad, report=report
+            source,
+            split=split,
+            delimiter=self.delimiter,
+            encoding=self.encoding,
+            on_bad=on_bad,
+            report=report,
         )
 
 
@@ -77,7 +86,8 @@ class Reading(Table):
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Self:
         """Return how the plain settings of a run say that rows are read."""
-        return cls(plain["columns"], plain["delimiter"], plain["skip_bad"])
+        names = ("columns", "delimiter", "encoding", "skip_bad")
+        return cls(**{name: plain[name] for name in names})
 
     def rows(
         self,

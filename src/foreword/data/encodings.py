@@ -1,4 +1,4 @@
-"""Bytes of a file as text: UTF-8, UTF-16 by its mark, and what Excel saves in Western Europe."""
+"""Bytes of a file as text: UTF-8, UTF-16 by its mark, Excel's of Western Europe, or as is said."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from foreword.errors import UserError
+from foreword.errors import UserError, nearest
 
 Parts: TypeAlias = Callable[[], Iterable[str]]
 """What reads a text in parts, from the beginning at each call."""
@@ -39,47 +39,91 @@ _INSIDE = re.compile("[^\\W\\d_][£¥§«»‚“”„´][^\\W\\d_]")
 MOST = 0.2
 """The largest fraction of such signs among the letters of a Western European text."""
 
+LIKELY = (
+    *("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "cp1252", "cp1251", "cp1250", "cp1253"),
+    *("cp1254", "cp1255", "cp1256", "koi8_r"),
+)
+"""The encodings that are looked for where a file is not UTF-8."""
 
-def decode(data: bytes, name: str, *, western: bool = False) -> tuple[str, str]:
+_LOOKED_AT = 1 << 16
+_FEWEST = 6  # bytes beyond ASCII that an encoding is told by
+
+
+def parse_encoding(word: str) -> str:
+    """Return an encoding's name as Python has it; raises UserError for an unknown one."""
+    try:
+        "".encode(word)  # refuses codecs that give no text, such as base64
+        return codecs.lookup(word).name
+    except (LookupError, ValueError):
+        hint = nearest(word.lower(), ["utf-8", "utf-16", *LIKELY])
+        raise UserError(f"`encoding={word}`: there is no such encoding; {hint}") from None
+
+
+def decode(
+    data: bytes, name: str, *, western: bool = False, given: str | None = None
+) -> tuple[str, str]:
     """Return the text of a file's bytes, without a byte order mark, and the encoding.
 
-    With ``western``, bytes that are no UTF-8 may be Windows-1252, if that gives a likely text.
-    Raises UserError, which calls the file ``name``, for other bytes and for an empty file.
+    The encoding is the one that is ``given``, else UTF-8, or UTF-16 by its mark. With ``western``,
+    bytes that are neither may be Windows-1252, if that gives a likely text. Raises UserError, which
+    calls the file ``name`` and names the likely encoding, for other bytes and for an empty file.
     """
     mark = next((mark for mark in MARKS if data.startswith(mark)), b"")
-    encoding = MARKS.get(mark, "utf-8")
+    mark = mark if given in (None, MARKS.get(mark)) else b""
+    encoding = given or MARKS.get(mark, "utf-8")
     try:
         text = data[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
-        likely = _windows_1252(data) if western and not mark else None
+        likely = _windows_1252(data) if western and not mark and given is None else None
         if likely is None:
             place = len(mark) + error.start
             line = data.count(b"\n", 0, place) + 1
+            found = None if mark or given is not None else likely_encoding(data, place)
             raise UserError(
                 f"{name}:{line}: not {encoding.upper()} (byte {place} of the file is "
-                f"0x{data[place]:02x}); save as UTF-8{', in Excel as CSV UTF-8' if western else ''}"
+                f"0x{data[place]:02x}{f'; it is probably {found.upper()}' if found else ''}); "
+                f"{f'give `encoding={found}`, or ' if found else ''}"
+                f"save as UTF-8{', in Excel as CSV UTF-8' if western else ''}"
             ) from None
         text, encoding = likely, "windows-1252"
+    text = text.removeprefix("\ufeff")
     if not text.strip():
         raise UserError(f"{name}: the file is empty; write at least one row")
     return text, encoding
 
 
-def read_parts(path: Path, name: str, *, western: bool = False) -> tuple[Parts, str]:
-    """Return what reads the text of a file, and its encoding; of UTF-8 and UTF-16 a part is held.
+def likely_encoding(data: bytes, place: int) -> str | None:
+    """Name the encoding of bytes that are no UTF-8 from ``place`` on; None where none is likely."""
+    start = data.rfind(b"\n", 0, max(0, place - _LOOKED_AT // 2)) + 1
+    part = data[start : start + _LOOKED_AT]
+    part = part[: part.rfind(b"\n") + 1] or part
+    beyond, wrong = sum(byte > 0x7F for byte in part), part.decode("utf-8", "replace")
+    if beyond < _FEWEST or 4 * wrong.count("\ufffd") < beyond:  # mostly UTF-8, and damaged
+        return None
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(part, cp_isolation=list(LIKELY)).best()
+    return None if best is None else best.encoding
+
+
+def read_parts(
+    path: Path, name: str, *, western: bool = False, given: str | None = None
+) -> tuple[Parts, str]:
+    """Return what reads the text of a file, and its encoding; a part of it is held.
 
     The arguments, and what is raised, are those of :func:`decode`.
     """
     mark = b""
-    if path.is_file():
+    if path.is_file() and given is None:
         with path.open("rb") as file:
             mark = next((mark for mark in MARKS if file.peek(len(mark)).startswith(mark)), b"")
-    encoding = MARKS.get(mark, "utf-8")
+    encoding = given or MARKS.get(mark, "utf-8")
 
     def parts() -> Iterator[str]:
         decoder = codecs.getincrementaldecoder(encoding)()
         with path.open("rb") as file:
             file.seek(len(mark))
+            yield decoder.decode(file.read(PART)).removeprefix("\ufeff")
             while data := file.read(PART):
                 yield decoder.decode(data)
         yield decoder.decode(b"", final=True)
@@ -89,7 +133,7 @@ def read_parts(path: Path, name: str, *, western: bool = False) -> tuple[Parts, 
             return parts, encoding
     except UnicodeDecodeError:
         pass
-    text, encoding = decode(path.read_bytes(), name, western=western)
+    text, encoding = decode(path.read_bytes(), name, western=western, given=given)
     return lambda: [text], encoding
 
 

@@ -34,14 +34,16 @@ def read_file(
     name: str,
     *,
     delimiter: str | None = None,
+    encoding: str | None = None,
     on_bad: OnBad = refuse,
     report: Reporter = SILENT,
 ) -> Iterator[Row]:
     """Read the rows of one file, which errors call ``name``.
 
-    ``delimiter`` is the sign between the cells of a CSV or TSV file, None to find it. ``report``
-    hears of an encoding that had to be guessed, and of cells that may be meant otherwise. Raises
-    UserError for an unknown ending, and for content that is not what the ending says.
+    ``delimiter`` is the sign between the cells of a CSV or TSV file, None to find it; ``encoding``
+    is that of a file of text, None for UTF-8 and what :func:`decode` finds. ``report`` hears of an
+    encoding that had to be guessed, and of cells that may be meant otherwise. Raises UserError for
+    an unknown ending, and for content that is not what the ending says.
     """
     suffix, zipped = _suffix(path.name)
     if suffix == ".parquet" and not zipped:
@@ -52,17 +54,18 @@ def read_file(
         hint = AS_CSV if suffix in OTHER_SPREADSHEETS else nearest(suffix, KNOWN)
         raise UserError(f"{name}: cannot tell its format from the ending '{suffix}'; {hint}")
     if suffix in LINES and not zipped and delimiter is None:
-        return json_lines(_lines_of(path, name), name, on_bad=on_bad)
+        return json_lines(_lines_of(path, name, encoding), name, on_bad=on_bad)
     if suffix in TABLES and not zipped:
-        parts, encoding = read_parts(path, name, western=True)
-        _say_guessed(encoding, name, report)
+        parts, found = read_parts(path, name, western=True, given=encoding)
+        _say_guessed(found, encoding, name, report)
         return read_table(parts, name, delimiter=delimiter, on_bad=on_bad, report=report)
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if zipped else data
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{name}: not a whole gzip file ({error}); compress it again") from None
-    return read_text(data, name, suffix, delimiter=delimiter, on_bad=on_bad, report=report)
+    options: dict[str, Any] = {"delimiter": delimiter, "encoding": encoding}
+    return read_text(data, name, suffix, **options, on_bad=on_bad, report=report)
 
 
 def read_text(
@@ -71,13 +74,14 @@ def read_text(
     suffix: str | None = None,
     *,
     delimiter: str | None = None,
+    encoding: str | None = None,
     on_bad: OnBad = refuse,
     report: Reporter = SILENT,
 ) -> Iterator[Row]:
     """Read the rows of a file's bytes; without its ``suffix``, the first sign tells the format."""
     western = suffix is None or suffix in TABLES
-    text, encoding = decode(data, name, western=western)
-    _say_guessed(encoding, name, report)
+    text, found = decode(data, name, western=western, given=encoding)
+    _say_guessed(found, encoding, name, report)
     if suffix is None:
         suffix = {"{": ".jsonl", "[": ".json"}.get(text.lstrip()[0], ".csv")
     if suffix in TABLES:
@@ -90,8 +94,8 @@ def read_text(
     return json_lines(text.split("\n"), name, on_bad=on_bad)
 
 
-def _say_guessed(encoding: str, name: str, report: Reporter) -> None:
-    if encoding == "windows-1252":
+def _say_guessed(found: str, given: str | None, name: str, report: Reporter) -> None:
+    if given is None and found == "windows-1252":
         report.line(f"{name}: is not UTF-8; read as Windows-1252, as Excel for Windows saves CSV")
 
 
@@ -111,11 +115,14 @@ def is_data_name(name: str) -> bool:
     return zipped or suffix in KNOWN
 
 
-def _lines_of(path: Path, name: str) -> Iterator[str]:
+def _lines_of(path: Path, name: str, given: str | None) -> Iterator[str]:
     """Yield the lines of a file of UTF-8, one at a time; of another encoding, after all are read.
 
     Raises UserError as ``decode`` does.
     """
+    if given not in (None, "utf-8"):
+        yield from decode(path.read_bytes(), name, given=given)[0].split("\n")
+        return
     blank = True
     with path.open("rb") as file:
         mark = next((mark for mark in MARKS if file.peek(len(mark)).startswith(mark)), b"")
@@ -129,7 +136,7 @@ def _lines_of(path: Path, name: str) -> Iterator[str]:
                 blank = True
             if not blank:
                 return
-    yield from decode(path.read_bytes(), name)[0].split("\n")
+    yield from decode(path.read_bytes(), name, given=given)[0].split("\n")
 
 
 def json_lines(lines: Iterable[str], name: str, *, on_bad: OnBad = refuse) -> Iterator[Row]:

@@ -132,12 +132,12 @@ def other_delimiter(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(places)
 
 
-def ending(path: Path) -> tuple[str, ...]:
+def ending(path: Path, encoding: str | None = None) -> tuple[str, ...]:
     """Say where the cells of a table are parted by another sign than the file's ending says."""
     usual = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
     if usual is None or not path.is_file():
         return ()
-    found = find_delimiter(read_parts(path, str(path), western=True)[0])
+    found = find_delimiter(read_parts(path, str(path), western=True, given=encoding)[0])
     if found in (None, usual):
         return ()
     return (f"{path}: is read with a {DELIMITERS.get(found or '', repr(found))} between cells",)

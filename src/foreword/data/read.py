@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.data.bad_rows import OnBad, convert, refuse
+from foreword.data.encodings import parse_encoding
 from foreword.data.folder import read_files
 from foreword.data.formats import (
     first_line,
@@ -33,6 +34,7 @@ def read_rows(
     columns: Mapping[str, str] | None = None,
     split: str | Sequence[str] | None = None,
     delimiter: str | None = None,
+    encoding: str | None = None,
     on_bad: OnBad = refuse,
     report: Reporter = SILENT,
 ) -> list[Row]:
@@ -50,16 +52,23 @@ def read_rows(
     split that stands in the source, as in `owner/name:test`, wins.
 
     `delimiter` is the sign between the cells of a CSV or TSV file, one sign or a word such as
-    `tab`; without, it is found. `on_bad` is given the error of each row that cannot be read: by
-    default it raises it. `report` hears of an encoding that had to be guessed, and of cells that
-    may be meant otherwise.
+    `tab`; without, it is found. `encoding` is that of files of text, such as `gb18030`; without,
+    they are read as UTF-8, or as what their first bytes or Excel say. `on_bad` is given the error
+    of each row that cannot be read: by default it raises it. `report` hears of an encoding that had
+    to be guessed, and of cells that may be meant otherwise.
 
     Raises UserError, in one line that begins with the file and the line, for whatever is missing,
     unreadable, malformed or empty.
     """
     return list(
         iterate_rows(
-            source, columns=columns, split=split, delimiter=delimiter, on_bad=on_bad, report=report
+            source,
+            columns=columns,
+            split=split,
+            delimiter=delimiter,
+            encoding=encoding,
+            on_bad=on_bad,
+            report=report,
         )
     )
 
@@ -70,6 +79,7 @@ def iterate_rows(
     columns: Mapping[str, str] | None = None,
     split: str | Sequence[str] | None = None,
     delimiter: str | None = None,
+    encoding: str | None = None,
     on_bad: OnBad = refuse,
     report: Reporter = SILENT,
 ) -> Iterator[Row]:
@@ -81,7 +91,12 @@ def iterate_rows(
         on_bad(error)
         bad.append(error)
 
-    options: dict[str, Any] = {"delimiter": sign, "on_bad": take, "report": report}
+    options: dict[str, Any] = {
+        "delimiter": sign,
+        "encoding": None if encoding is None else parse_encoding(encoding),
+        "on_bad": take,
+        "report": report,
+    }
     none = True
     try:
         for row in _records(source, split, options):

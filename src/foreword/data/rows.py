@@ -36,6 +36,7 @@ def as_rows(
     name: str = "row",
     fields: tuple[str, str] = ("text", "label"),
     delimiter: str | None = None,
+    encoding: str | None = None,
     on_bad: OnBad = refuse,
     report: Reporter = SILENT,
 ) -> list[Row]:
@@ -44,8 +45,8 @@ def as_rows(
     ``columns`` maps a field's name to the column it is read from, ``split`` picks a part of a
     folder or a hub id. Without ``targets``, rows may lack what they would be learned by. Rows that
     come from no file are called by ``name`` and their number from 1, as in ``row 3``. ``fields``
-    are those of ``(texts, labels)``. ``delimiter``, ``on_bad`` and ``report`` are those of
-    :func:`foreword.read_rows`: with ``on_bad=BadRows()`` bad rows are left out.
+    are those of ``(texts, labels)``. ``delimiter``, ``encoding``, ``on_bad`` and ``report`` are
+    those of :func:`foreword.read_rows`: with ``on_bad=BadRows()`` bad rows are left out.
 
     Raises UserError for what is none of these, and for whatever is wrong with a row.
     """
@@ -55,6 +56,7 @@ def as_rows(
             columns=columns,
             split=split,
             delimiter=delimiter,
+            encoding=encoding,
             on_bad=on_bad,
             report=report,
         )

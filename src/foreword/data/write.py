@@ -92,7 +92,10 @@ def dialect_of(path: Path) -> tuple[str, bytes]:
         return ",", codecs.BOM_UTF8
     if suffix not in TABLES or not path.is_file():
         return ",", b""
-    text, encoding = read_parts(path, str(path), western=True)
+    try:
+        text, encoding = read_parts(path, str(path), western=True)
+    except UserError:  # of an encoding that was named; its separators are those of ASCII
+        text, encoding = read_parts(path, str(path), given="latin-1")
     with path.open("rb") as file:
         excel = has_mark(file.read(4)) or encoding != "utf-8"
     return ";" if find_delimiter(text) == ";" else ",", codecs.BOM_UTF8 if excel else b""

@@ -56,6 +56,12 @@ class RunSettings:
         panel="data",
         values=("comma", "semicolon", "tab", "bar"),
     )
+    encoding: str | None = setting(
+        None,
+        help="that of files that are not UTF-8, such as gb18030",
+        panel="data",
+        values=("gb18030", "big5", "shift_jis", "euc_kr", "cp1251"),
+    )
     skip_bad: bool = setting(
         False,
         help="leave out rows that cannot be used, such as those with an empty field, and say which",
