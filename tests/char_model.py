@@ -23,9 +23,13 @@ CHAT = (
 )
 
 
-def save(folder: Path) -> str:
-    """Save a model with random weights, the same ones at every call; it has a chat template."""
-    made = Tokenizer(models.WordLevel({c: n for n, c in enumerate(CHARACTERS)}, unk_token="<pad>"))
+def save(folder: Path, more: str = "") -> str:
+    """Save a model with random weights, the same ones at every call; it has a chat template.
+
+    It reads the characters of ``more`` as well.
+    """
+    known = [*CHARACTERS, *sorted({*more} - {*CHARACTERS})]
+    made = Tokenizer(models.WordLevel({c: n for n, c in enumerate(known)}, unk_token="<pad>"))
     made.pre_tokenizer = pre_tokenizers.Split(Regex(r"<end>|[\s\S]"), "isolated")  # type: ignore[assignment]
     made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])  # type: ignore[assignment]
     PreTrainedTokenizerFast(
@@ -33,7 +37,7 @@ def save(folder: Path) -> str:
     ).save_pretrained(folder)
     config = AutoConfig.for_model(
         "llama",
-        vocab_size=len(CHARACTERS),
+        vocab_size=len(known),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,

@@ -59,6 +59,28 @@ def test_the_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert isinstance(json.loads(printed.out), dict)
 
 
+@pytest.mark.timeout(900)
+def test_the_chinese_readme(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its commands in order, and its Python, on a tiny model that reads single characters."""
+    page = (ROOT / "README.zh.md").read_text("utf-8")
+    written = (ROOT / "examples" / "zh" / "train.jsonl").read_text("utf-8")
+    model = char_model.save(here / "model", page + written)
+    for command in commands(page):
+        if "--model" in command:
+            command[command.index("--model") + 1] = model
+        status = run([*command, *FEWER.get(command[0], []), "--json"])
+        printed = capsys.readouterr()
+        assert status == 0, printed.err
+        assert isinstance(json.loads(printed.out), dict)
+    assert len((here / "out" / "answers.csv").read_text("utf-8").splitlines()) == 81
+    (code,) = blocks("python", page)
+    fewer = 'head_start="logistic", epochs=1,'
+    code = code.replace("./multilingual-e5-small", model).replace('head_start="logistic",', fewer)
+    exec(compile(code, "README.zh.md", "exec"), {})
+    known = {json.loads(line)["label"] for line in written.splitlines()}
+    assert capsys.readouterr().out.splitlines()[-1] in known
+
+
 @pytest.mark.smollm2
 def test_a_prompt_is_tuned_by_hand(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = Path("examples/by_hand.py").read_text("utf-8")
@@ -287,6 +309,6 @@ def test_the_rooms_of_the_architecture_are_those_of_the_house() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
