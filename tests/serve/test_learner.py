@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import subprocess
 import sys
 import time
@@ -17,14 +19,14 @@ from foreword.backbone.backbone import Backbone
 from foreword.errors import UserError
 from foreword.prompt.prompt import Prompt
 from foreword.serve.engine import Engine
-from foreword.serve.feedback import learner
+from foreword.serve.feedback import learner, process
 from foreword.serve.feedback.files import ABOUT, FeedbackFiles
 from foreword.serve.feedback.learner import Learner, is_held_back
 from foreword.serve.feedback.learning import Learning
 from foreword.serve.http.ready import Ready
 from foreword.serve.prompts import PromptFolder
 from foreword.serve.texts import TextRequests
-from processes import until
+from processes import PATIENCE, launch, until
 from serve.serving import SORT, WRITE, prefix, prompt_of
 
 ROWS = 90
@@ -197,7 +199,7 @@ def test_a_training_is_given_up_where_the_server_ends(
         begun.append(real(endless, **how))
         return begun[-1]
 
-    monkeypatch.setattr(learner.subprocess, "Popen", popen)
+    monkeypatch.setattr(process.subprocess, "Popen", popen)
     monkeypatch.setattr(learner, "PAUSE", 0.01)
     own = Learner(ready, files, LEARNING)
     own.start()
@@ -206,6 +208,40 @@ def test_a_training_is_given_up_where_the_server_ends(
     assert begun[0].wait(10) != 0
     assert own.attempts("sort") == []
     assert ready.prompts.open("sort")[0] == "sort@1"
+
+
+SERVER = """
+import sys
+from foreword.serve.feedback import process
+real, end, folder = process.subprocess.Popen, int(sys.argv[1]), sys.argv[2]
+TRAINING = f'''
+import time
+from foreword.serve.feedback.process import end_with_parent
+end_with_parent({folder!r})
+print("trains", file=open({folder!r} + "/rows", "w"), flush=True)
+time.sleep(600)
+'''
+def popen(command, **how):
+    return real([sys.executable, "-c", TRAINING], pass_fds=(end,), **how)
+process.subprocess.Popen = popen
+process.TrainingProcess().run(["train"], folder)
+"""
+"""A server whose training holds the writing end of a pipe, and does nothing else."""
+
+
+def test_a_training_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
+    heard, end = os.pipe()
+    folder = tmp_path / "work"
+    folder.mkdir()
+    server = launch(sys.executable, "-c", SERVER, str(end), str(folder), pass_fds=(end,))
+    os.close(end)
+    until((folder / "rows").exists)
+    assert not select.select([heard], [], [], 0)[0]  # somebody holds the other end
+    server.kill()
+    assert select.select([heard], [], [], PATIENCE)[0]
+    assert os.read(heard, 1) == b""  # nobody does
+    os.close(heard)
+    assert not folder.exists()  # with the texts that it trained on
 
 
 @pytest.mark.parametrize("name", ["every", "held", "threads"])

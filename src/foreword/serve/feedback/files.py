@@ -48,8 +48,9 @@ class FeedbackFiles:
         *,
         days: float | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        new_id: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
-        self.folder, self.days, self.now = Path(folder), days, now
+        self.folder, self.days, self.now, self.new_id = Path(folder), days, now, new_id
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked():
@@ -83,7 +84,7 @@ class FeedbackFiles:
         """
         if self.now() - self._cleaned > timedelta(hours=1):
             self.remove_old()
-        own = {"id": secrets.token_hex(8), "time": self.now().isoformat(timespec="seconds")}
+        own = {"id": self.new_id(), "time": self.now().isoformat(timespec="seconds")}
         own |= {key: value for key, value in about.items() if value is not None}
         line = json.dumps({**row, ABOUT: own}, ensure_ascii=False).encode() + b"\n"
         path = self.path(name)

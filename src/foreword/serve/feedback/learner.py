@@ -9,9 +9,6 @@ paired 95% bound of the difference is high enough; else the old one stays, and i
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +24,7 @@ from foreword.files import write_jsonl, write_whole
 from foreword.metrics.paired import paired_difference
 from foreword.serve.feedback.files import ABOUT, FeedbackFiles
 from foreword.serve.feedback.learning import Learning
+from foreword.serve.feedback.process import TrainingProcess
 from foreword.serve.prompts import injections_of
 
 if TYPE_CHECKING:
@@ -76,7 +74,7 @@ class Learner:
     ) -> None:
         self.ready, self.files, self.learning, self.say = ready, files, learning, say
         self._stopped = Event()
-        self._training: subprocess.Popen[bytes] | None = None
+        self.training = TrainingProcess()
         self._thread = Thread(target=self._run, name="foreword-learn", daemon=True)
 
     def start(self) -> None:
@@ -86,8 +84,7 @@ class Learner:
     def close(self) -> None:
         """Stop; a training that is under way is given up."""
         self._stopped.set()
-        if (training := self._training) is not None:
-            training.terminate()
+        self.training.end()
         if self._thread.ident is not None:
             self._thread.join(PATIENCE)
 
@@ -203,24 +200,7 @@ class Learner:
         words += ["--train", data, "--out", out, "--threads", learning.threads, *learning.settings]
         if learning.replay is not None and (old := learning.replay / f"{name}.jsonl").exists():
             words += ["--replay", old]
-        nice = [] if (path := shutil.which("nice")) is None else [path, "-n", "10"]
-        command = [*nice, sys.executable, "-m", "foreword", *map(str, words)]
-        with tempfile.TemporaryFile() as said:
-            self._training = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-                start_new_session=True,  # Ctrl-C is the server's, which ends it
-            )
-            if self._stopped.is_set():  # since close() looked for a training to end
-                self._training.terminate()
-            status = self._training.wait()
-            self._training = None
-            said.seek(0)
-            lines = said.read().decode(errors="replace").strip().splitlines()
-        if status:
-            raise UserError(f"training failed: {lines[-1] if lines else f'status {status}'}")
+        self.training.run([str(word) for word in words], out.parent)
 
     def _load(self, path: Path) -> Answerer:
         from foreword.compose.ensemble import load_prompt
