@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import select
 import subprocess
 import sys
@@ -53,7 +54,8 @@ def ready(backbone: Backbone, tmp_path: Path) -> Iterator[Ready]:
 @pytest.fixture
 def files(ready: Ready, tmp_path: Path) -> FeedbackFiles:
     """Feedback that calls every answer of the prompt right."""
-    made = FeedbackFiles(tmp_path / "feedback")
+    chance = random.Random(0)
+    made = FeedbackFiles(tmp_path / "feedback", new_id=lambda: f"{chance.getrandbits(64):016x}")
     _, prompt = ready.prompts.open("sort")
     texts = [f"text {n}, {'ab'[n % 2] * (n % 7)}" for n in range(ROWS)]
     for text, label in zip(texts, prompt.predict(texts), strict=True):
@@ -94,7 +96,7 @@ def test_a_version_that_is_as_good_is_swapped_in(
     assert made is not None
     assert (made.taken, made.old_version, made.new_version) == (True, "sort@1", "sort@2")
     assert (made.old, made.new, made.low, made.high) == (100, 100, 0, 0)
-    assert made.trained + made.held == ROWS
+    assert (made.trained, made.held) == (len(seen[0]), LEARNING.held)
     assert [row for row in files.rows("sort")[:ROWS] if not is_held_back(row)] == seen[0]
     assert ready.prompts.open("sort")[0] == "sort@2"
     assert own.attempts("sort") == [{key: said[0][key] for key in own.attempts("sort")[0]}]
@@ -114,7 +116,8 @@ def test_a_version_that_may_be_worse_is_not(
 ) -> None:
     training(lambda prompt: prompt_of(backbone, SORT, prefix(backbone, 9)))
     right = ready.prompts.open("sort")[1]
-    texts = [row["text"] for row in files.rows("sort") if is_held_back(row)]
+    held = [row["text"] for row in files.rows("sort") if is_held_back(row)]
+    texts = held[-LEARNING.held :]  # the newest judge
     other = prompt_of(backbone, SORT, prefix(backbone, 9)).predict(texts)
     same = [a == b for a, b in zip(other, right.predict(texts), strict=True)]
     assert not all(same)  # else there is nothing to refuse

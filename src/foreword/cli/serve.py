@@ -96,7 +96,7 @@ def serve(
         int, Parameter(help="new rows after which a version is made", group=FEEDBACK)
     ] = LEARNING.every,
     learn_held: Annotated[
-        int, Parameter(help="fewest rows held back that judge a version", group=FEEDBACK)
+        int, Parameter(help="rows held back that judge a version, the newest", group=FEEDBACK)
     ] = LEARNING.held,
     learn_bound: Annotated[
         float,

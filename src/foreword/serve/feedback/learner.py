@@ -2,8 +2,9 @@
 
 Of every three rows of feedback one, by its id, is held back: no version ever trains on it. Once
 enough others have come, the current version is trained further on them, in a process of its own and
-on few threads, and both versions answer the rows held back. The new one is swapped in where the
-paired 95% bound of the difference is high enough; else the old one stays, and it is said why.
+on few threads, and both versions answer the newest of the rows held back: where people change their
+minds, old rows speak for the old version. The new one is swapped in where the paired 95% bound of
+the difference is high enough; else the old one stays, and it is said why.
 """
 
 from __future__ import annotations
@@ -120,6 +121,7 @@ class Learner:
             return None
         if len(held) < self.learning.held:
             return None
+        held = held[-self.learning.held :]
         version, prompt = self.ready.prompts.open(name)
         made = Attempt(_now(), version, len(train), len(held))
         try:

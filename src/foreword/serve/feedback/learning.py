@@ -12,9 +12,9 @@ from foreword.errors import UserError
 class Learning:
     """How a server learns: on what, how often, and what a new version has to show.
 
-    ``every`` is the number of new rows after which a version is made, ``held`` the fewest rows held
-    back that may judge it, ``bound`` the lowest paired 95% bound of its gain, in points, with which
-    it is swapped in, and ``threads`` what training may take of the processor. ``replay`` is a
+    ``every`` is the number of new rows after which a version is made, ``held`` how many rows held
+    back judge it, the newest, ``bound`` the lowest paired 95% bound of its gain, in points, with
+    which it is swapped in, and ``threads`` what training may take of the processor. ``replay`` is a
     folder of older rows, NAME.jsonl, which are mixed in. With ``roll_back`` a version is judged
     again by the first ``held`` rows held back that come after it, and goes where it is worse than
     the one before beyond chance. ``settings`` are further words for ``foreword train``.

@@ -1,8 +1,8 @@
 """A training in a process of its own, which ends when the one that began it does.
 
-``python -m foreword.serve.feedback.process FOLDER train ...`` is ``foreword train ...`` that ends as
-soon as its standard input does, and removes the folder it works in. The other end of that pipe is
-the server's, and the system closes it however the server ends, by ``kill -9`` too.
+``python -m foreword.serve.feedback.process FOLDER train ...`` is ``foreword train ...`` that ends
+as soon as its standard input does, and removes the folder it works in. The other end of that pipe
+is the server's, and the system closes it however the server ends, by ``kill -9`` too.
 """
 
 from __future__ import annotations
