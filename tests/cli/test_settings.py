@@ -200,14 +200,20 @@ def test_labels() -> None:
         "card_not-working": [" not working", " broken"],
         "x": [" a=b"],
     }
+    assert parse_labels(["好=满意，很好", "差＝失望、糟糕", "a=＝"]) == {
+        "好": ["满意", "很好"],
+        "差": ["失望", "糟糕"],
+        "a": ["＝"],
+    }
 
 
 def test_words_in_a_file_stand_as_they_are_given(tmp_path: Path) -> None:
     path = tmp_path / "words.yaml"
-    path.write_text("mail: e-mail, C++, Not/So\n-x: [-x, 時間]\n", "utf-8")
+    path.write_text("mail: e-mail, C++, Not/So\n-x: [-x, 時間]\n好: 满意，很好\n", "utf-8")
     assert read_label_words(path) == {
         "mail": [" e-mail", " C++", " Not/So"],
         "-x": [" -x", "時間"],
+        "好": ["满意", "很好"],
     }
 
 

@@ -11,15 +11,17 @@ import pytest
 import torch
 
 from foreword.backbone.backbone import Backbone
+from foreword.compression.self_study import openings_about
 from foreword.data.row import Row
 from foreword.errors import UserError
+from foreword.explanation.candidates import asked, controls
 from foreword.injection import NOTHING
 from foreword.prompt.file import read_prompt
 from foreword.prompt_search.templates import READY, READY_IN_CHINESE, find_templates
 from foreword.reporter import SILENT
 from foreword.tasks.answer import Answer
 from foreword.tasks.classify import Classify
-from foreword.tasks.gold import found_in
+from foreword.tasks.gold import found_in, labels_of
 from foreword.tasks.multilabel import Multilabel
 from foreword.tasks.phrases import CHINESE
 from foreword.tasks.rank import Rank
@@ -122,6 +124,25 @@ def test_every_task_has_the_setting_and_its_file_holds_it(tmp_path: Path) -> Non
 def test_an_answer_is_found_in_its_passage_whatever_its_forms() -> None:
     row = Row({"context": "增长了１２％，ＩＢＭ说", "answers": ["12%", "IBM", "13%"]}, "F:1")
     assert found_in(row) == ["１２％", "ＩＢＭ"]
+
+
+def test_lists_that_are_text_may_have_chinese_commas() -> None:
+    for text in ("服务，卫生", "服务、卫生", "服务, 卫生"):
+        assert labels_of(Row({"labels": text}, "F:1"), "labels") == ["服务", "卫生"]
+    assert labels_of(Row({"labels": ["衣、食"]}, "F:1"), "labels") == ["衣、食"]
+
+
+def test_questions_about_a_chinese_text_begin_in_chinese() -> None:
+    assert "为什么" in openings_about("本机保修两年，进水不保。")
+    assert " Why" in openings_about("The warranty is two years.")
+
+
+def test_a_prompt_of_chinese_rows_is_asked_in_chinese_what_it_says() -> None:
+    task = dataclasses.replace(TASK, language="zh").bind(get())
+    sources = {each.source for each in asked(task, NOTHING, 1, 0)}
+    assert sources == {"asked: 换句话说，这个任务是 ...", "asked: 总之，对每段文本应当 ..."}
+    assert all(not each.text.isascii() for each in controls("zh"))
+    assert all(each.text.isascii() for each in controls(None))
 
 
 def test_ready_templates_of_a_search_are_chinese_too() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from foreword.errors import UserError
-from foreword.tasks.words import as_word
+from foreword.tasks.words import COMMAS, as_word
 
 
 def read_label_words(path: Path) -> dict[str, list[str]]:
@@ -27,7 +27,7 @@ def read_label_words(path: Path) -> dict[str, list[str]]:
         raise UserError(f"{path}: is no list of label words; write lines of label: word, word")
     made: dict[str, list[str]] = {}
     for label, given in read.items():
-        own = given.split(",") if isinstance(given, str) else given
+        own = COMMAS.split(given) if isinstance(given, str) else given
         if not isinstance(own, list):
             raise UserError(
                 f"{path}: label '{label}': write label: word, word; put true, false and numbers in "

@@ -8,7 +8,7 @@ from typing import Any
 
 from foreword.config.settings import RENAMED
 from foreword.errors import UserError
-from foreword.tasks.words import as_word, words_of
+from foreword.tasks.words import COMMAS, as_word, words_of
 
 ESCAPED = ("template", "word_template", "start_text", "stop")
 
@@ -49,12 +49,13 @@ def parse_labels(words: Sequence[str]) -> dict[str, Any]:
     for entry in words:
         if not isinstance(entry, str):
             raise UserError(f"labels hold {entry!r}, which is no text; put it in quotes")
-        name, sign, given = entry.partition("=")
+        name, sign, given = entry.partition("＝" if "=" not in entry else "=")
         if not name or (sign and not given):
             raise UserError(f"--labels {entry!r}: write label, or label=word,word")
         if name in made:
             raise UserError(f"--labels names '{name}' twice")
-        made[name] = [as_word(w.rstrip()) for w in given.split(",")] if sign else [words_of(name)]
+        words_given = [as_word(word.rstrip()) for word in COMMAS.split(given)]
+        made[name] = words_given if sign else [words_of(name)]
     return made
 
 

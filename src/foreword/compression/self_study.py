@@ -18,11 +18,26 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.files import write_jsonl
 from foreword.injection import NOTHING, Injection
+from foreword.metrics.language import language_of
 from foreword.reporter import Reporter
 from foreword.tasks.texts.generator import Generator
 
 OPENINGS = ("", " What", " How", " When", " Who", " Why", " Which", " Where", " Is", " Can")
 """How questions begin, in turn, for variety."""
+
+OPENINGS_IN_CHINESE = (
+    "",
+    "什么",
+    "怎么",
+    "什么时候",
+    "谁",
+    "为什么",
+    "哪",
+    "在哪里",
+    "是不是",
+    "可以",
+)
+"""Those about a Chinese text."""
 
 AT_ONCE = 32
 """Questions answered at once; the file is written after each such group."""
@@ -76,7 +91,7 @@ def ask_questions(
     parts = _split_text(ids, study.part)
     if found:
         report.line(f"{kept}: {len(found)} questions are there already")
-    openings = itertools.cycle(OPENINGS)
+    openings = itertools.cycle(openings_about(bound.backbone.text.decode(list(ids))))
     shares = [list(itertools.islice(openings, n)) for n in _spread(study.count, len(parts))]
     done = {row["part"] for row in found}
     with report.bar("asking", study.count) as move:
@@ -104,6 +119,11 @@ def ask_questions(
                 write_jsonl(kept, found)
             move(len(group))
     return [Row(row, f"{kept}:{n}") for n, row in enumerate(found, 1) if row[answer]]
+
+
+def openings_about(text: str) -> Sequence[str]:
+    """Return how questions about a text begin: in Chinese if it is Chinese, else in English."""
+    return OPENINGS_IN_CHINESE if language_of(text) == "zh" else OPENINGS
 
 
 def _split_template(bound: Generator) -> tuple[str, str, str]:

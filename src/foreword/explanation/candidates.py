@@ -16,6 +16,7 @@ from foreword.explanation.explanation import Kind
 from foreword.explanation.pieces import virtual_of
 from foreword.injection import Injection, Mixture
 from foreword.tasks.base import Bound
+from foreword.tasks.phrases import phrase_in
 from foreword.tasks.templates.template import Field, VirtualTokens
 
 QUESTIONS = ("\nIn other words, the task is to", "\nTo sum up, for each text you should")
@@ -80,8 +81,9 @@ def asked(bound: Bound, injection: Injection, samples: int, seed: int) -> list[C
         raise UserError(f"a model of kind {backbone.architecture} writes no texts")
     openings = []
     for question in QUESTIONS if not bound.virtual else FRAMED:
+        question = phrase_in(bound.task.language, question)
         ids = [*_framed(bound), *backbone.text.ids(question)]
-        shown = question.strip(" .\n")
+        shown = question.strip(" .。\n")
         openings.append(Opening(ids, injection, f"asked: {shown} ...", seed))
     return written(backbone, openings, "asked", samples)
 
@@ -106,9 +108,10 @@ def _framed(bound: Bound) -> list[int]:
     return ids
 
 
-def controls() -> Iterator[Candidate]:
+def controls(language: str | None) -> Iterator[Candidate]:
     """Yield lines whose share of the gain is that of any text at all."""
     for text in CONTROLS:
+        text = phrase_in(language, text)
         yield Candidate(text, "control", "says nothing of any task")
 
 

@@ -58,7 +58,7 @@ def describe(
     gather("asked", lambda: asked(bound, injection, samples, seed))
     gather("searched", search)
     gather("nearest", lambda: [nearest(backbone, injection)])
-    found = _each_once([*found, *controls()])
+    found = _each_once([*found, *controls(bound.task.language)])
     with report.bar("descriptions", (len(found) + 2) * len(scored)) as progress:
         prompt = Judge.of(bound, scored, injection).measure("prompt", progress=progress)
         bare = Judge.of(bound.zero_shot(), scored).measure("untouched", progress=progress)

@@ -15,6 +15,7 @@ from foreword.data.text_fields import check_text
 from foreword.errors import UserError, nearest
 from foreword.metrics.spans import follows, is_bio
 from foreword.metrics.words import half_width
+from foreword.tasks.words import COMMAS
 
 
 def check_label(row: Row, label: str, names: Sequence[str]) -> None:
@@ -33,7 +34,7 @@ def labels_of(row: Row, field: str) -> list[str]:
     """
     given = listed(row, field) if field in row.fields else None
     if isinstance(given, str):
-        return [part.strip() for part in given.split(",") if part.strip()]
+        return [part.strip() for part in COMMAS.split(given) if part.strip()]
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
         missing = field not in row.fields
         what = "is missing" if missing else f"is {kind(given)}"

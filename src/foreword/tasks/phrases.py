@@ -26,6 +26,12 @@ CHINESE: Mapping[str, str] = {
     "Answer the request below.\n\n": "请回答下面的请求。\n\n",
     "Summarize the text below.\n\n": "请概括下面的文本。\n\n",
     "Continue with what fits best.\n\n": "请接上最合适的一句。\n\n",
+    "\nIn other words, the task is to": "\n换句话说，这个任务是",
+    "\nTo sum up, for each text you should": "\n总之，对每段文本应当",
+    ". In other words, please": "。换句话说，请",
+    ". That means, you should": "。也就是说，应当",
+    "The library opens at nine in the morning.": "图书馆早上九点开门。",
+    "A tree stood beside the long road.": "长长的路边有一棵树。",
 }
 """What the phrases of tasks are in Chinese."""
 

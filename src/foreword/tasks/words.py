@@ -8,6 +8,9 @@ UNSPACED = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
 """Scripts that put no space between words, with their punctuation."""
 
 
+COMMAS = re.compile("[,，、]")
+"""What parts the entries of a list that is written as text, in Chinese too."""
+
 PARTED = re.compile(r"_+|(?<=[^\W\d_])[-/]+(?=[^\W\d_])")
 """What parts the words of a name: underscores, and hyphens and slashes between letters."""
 
