@@ -20,7 +20,7 @@ PAGE = Path(__file__).with_name("api.md")
 
 GROUPS = {
     "Tune and use": "tune load Prompt evaluate Evaluation Answered compare Comparison Entry "
-    "load_prompt Ensemble search Searched",
+    "load_prompt Ensemble search Searched retune Retuned Remade",
     "Rows": "as_rows read_rows check Checked Problem Row BadRows Data",
     "More from a prompt": "report_on Report explain Explanation prune Pruned compress "
     "augment Augmented multitask average concatenate fit similarity to_peft from_peft",

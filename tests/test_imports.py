@@ -32,7 +32,7 @@ ORDER = [
         "sklearn",
     ],
     ["report"],
-    ["prompt_search"],
+    ["prompt_search", "retuning"],
     ["serve"],
     ["__init__"],
     ["cli"],

@@ -80,6 +80,9 @@ if TYPE_CHECKING:
     from foreword.report.report import report_on as report_on
     from foreword.reporter import SILENT as SILENT
     from foreword.reporter import Reporter as Reporter
+    from foreword.retuning.remade import Remade as Remade
+    from foreword.retuning.remade import Retuned as Retuned
+    from foreword.retuning.retune import retune as retune
     from foreword.serve.engine import Engine as Engine
     from foreword.serve.request import Piece as Piece
     from foreword.serve.request import Sampling as Sampling
@@ -151,8 +154,10 @@ _HOMES = {
     "Pruned": "explanation.prune",
     "Rank": "tasks.rank",
     "Relate": "tasks.relate",
+    "Remade": "retuning.remade",
     "Report": "report.report",
     "Reporter": "reporter",
+    "Retuned": "retuning.remade",
     "Row": "data.row",
     "Run": "evaluation.runs",
     "SILENT": "reporter",
@@ -192,6 +197,7 @@ _HOMES = {
     "read_rows": "data.read",
     "register": "training.register",
     "report_on": "report.report",
+    "retune": "retuning.retune",
     "search": "prompt_search.search",
     "similarity": "compose.similar",
     "to_peft": "export.peft",

@@ -28,6 +28,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "More training": {
         "search": ("search:search", "Find the best prompt that some minutes can find."),
+        "retune": ("retune:retune", "Make a folder of prompts anew on another model."),
         "compare": ("compare:compare", "Tune and score several methods on the same rows."),
         "plot": ("plot:plot", "Draw the curves of a run."),
         "report": ("report:report", "Write a page on what prompts are worth, changed and cost."),

@@ -86,15 +86,7 @@ def read_catalogue(folder: Path, report: Reporter = SILENT) -> Catalogue:
 
     Raises UserError where there is no such folder, or no prompt in it.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name one that holds prompt files")
-    files = sorted(
-        path
-        for path in folder.rglob("*.safetensors")
-        if path.is_file() and not any(n.startswith(".") for n in path.relative_to(folder).parts)
-    )
-    if not files:
-        raise UserError(f"{folder}: holds no prompt files (*.safetensors), nor do folders below it")
+    files = files_below(folder)
     entries: list[Entry] = []
     unreadable: list[tuple[str, str]] = []
     with report.bar("reading prompts", len(files)) as progress:
@@ -111,6 +103,23 @@ def read_catalogue(folder: Path, report: Reporter = SILENT) -> Catalogue:
             f"{unreadable[0][1]}"
         )
     return Catalogue(tuple(entries), tuple(unreadable))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the prompt files in a folder and in those below it, hidden ones left out.
+
+    Raises UserError where there is no such folder, or no file in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name one that holds prompt files")
+    files = sorted(
+        path
+        for path in folder.rglob("*.safetensors")
+        if path.is_file() and not any(n.startswith(".") for n in path.relative_to(folder).parts)
+    )
+    if not files:
+        raise UserError(f"{folder}: holds no prompt files (*.safetensors), nor do folders below it")
+    return files
 
 
 def read_entry(file: Path, name: str | None = None) -> Entry:

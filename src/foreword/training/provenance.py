@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -75,6 +76,16 @@ MARKED = 1000
 def about_rows(rows: Sequence[Row]) -> dict[str, Any]:
     """Describe rows by their number and their hash."""
     return {"rows": len(rows), "sha256": digest(rows)}
+
+
+def about_files(**parts: Sequence[Row]) -> dict[str, Any]:
+    """Name the file that the rows of each part were read from, where that is one."""
+    found = {}
+    for part, rows in parts.items():
+        names = {row.where.rpartition(":")[0] for row in rows}
+        if len(names) == 1 and (name := names.pop()) and Path(name).is_file():
+            found[part] = name
+    return {"files": found} if found else {}
 
 
 def about_backbone(backbone: Backbone) -> dict[str, str]:

@@ -37,6 +37,7 @@ from foreword.training.loop import Loop
 from foreword.training.provenance import (
     about_backbone,
     about_data,
+    about_files,
     about_method,
     about_rows,
     about_task,
@@ -47,6 +48,9 @@ from foreword.training.run_state import check_out
 from foreword.training.settings import Training, check_rate
 from foreword.training.several_tasks import MixedObjective, Replay
 from foreword.training.world import ALONE, World
+
+DEV_SHARE = 0.1
+"""The share of the training rows that is held back where no dev rows are given."""
 
 
 def tune(
@@ -164,6 +168,8 @@ def tune_prompt(
         "backbone": {**about_backbone(backbone), "dtype": dtype_name(backbone)},
     }
     follow(run, config, target, resume=resume, report=report)
+    if not training.no_texts:
+        data |= about_files(train=run.examples.of_task(0), dev=dev_rows)
     score = {run.objective.metric: run.scores[0], "rows": len(dev_rows)}
     with torch.no_grad():
         injection = trainable()
@@ -308,6 +314,6 @@ def rows_for(
         if not held:
             raise UserError("there are no dev rows; give one or more, or leave dev out")
         return task.fill_from_rows(backbone, rows, training.seed, report), rows, held
-    rows, held = hold_out(rows, 0.1, training.seed, by=task.label_field)
+    rows, held = hold_out(rows, DEV_SHARE, training.seed, by=task.label_field)
     report.line(f"no dev rows given: {len(held)} of the training rows are held back")
     return task.fill_from_rows(backbone, rows, training.seed, report), rows, held

@@ -1,0 +1,1 @@
+"""Prompts made anew on another model, from what their files say."""

@@ -1,0 +1,244 @@
+"""Prompts made anew on another model: their settings and rows are those that their files name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from foreword.backbone.backbone import Backbone
+from foreword.backbone.shared import backbone_of
+from foreword.compose.catalogue import files_below
+from foreword.data.row import Row
+from foreword.data.rows import Rows, as_rows
+from foreword.errors import UserError
+from foreword.evaluation.evaluate import evaluate
+from foreword.files import check_place, write_whole
+from foreword.methods.base import Method
+from foreword.methods.parts.several import Several, join_methods
+from foreword.metrics.paired import paired_difference
+from foreword.prompt.prompt import Prompt
+from foreword.prompt.tensors import check_fit
+from foreword.report.row_scores import row_scores
+from foreword.reporter import Reporter
+from foreword.retuning.recorded import RecordedRows, recorded_method, recorded_sources
+from foreword.retuning.remade import Remade, Retuned, Start
+from foreword.terminal import usual_reporter
+from foreword.training.provenance import about_backbone
+from foreword.training.tune import tune_prompt
+
+RECORD = "retune.jsonl"
+"""The file in the new folder that says what became of each prompt."""
+
+WORK = ".retune"
+"""The folder in the new one that holds what is not finished."""
+
+
+def retune(
+    folder: str | Path,
+    model: Backbone | str | Path,
+    out: str | Path,
+    *,
+    train: Sequence[Rows] | str | Path = (),
+    dev: Sequence[Rows] | str | Path = (),
+    report: Reporter | None = None,
+) -> Retuned:
+    """Make each prompt of a folder anew on another model, and keep those that are not worse.
+
+    A prompt is tuned by the settings in its file, on the rows that the file names, or on those of
+    ``train`` and ``dev`` (one or several) that have the hashes in the file. It starts from the
+    old numbers where they fit the new model. Both are scored on the same dev rows. A new prompt is
+    written, under the same name in the folder ``out``, unless the mean score of a row is lower
+    beyond chance (the 95% interval of the paired difference). A prompt of this very model is
+    copied.
+
+    What cannot be made anew is named with its reason. The same call goes on where it was stopped.
+
+    Raises UserError where the folder has no prompts, and for a model or rows that cannot be read;
+    Interrupted after Ctrl-C, when all that is done is kept.
+    """
+    folder, out = Path(folder), Path(out)
+    report = usual_reporter() if report is None else report
+    if out.resolve() == folder.resolve():
+        raise UserError("`out` is the folder of the old prompts, which stay; name another one")
+    files = [file for file in files_below(folder) if out.resolve() not in file.resolve().parents]
+    if not files:
+        raise UserError(f"{folder}: holds no prompt files (*.safetensors), nor do folders below it")
+    check_place(out / RECORD)
+    given = [as_rows(each, report=report) for each in (*_several(train), *_several(dev))]
+    backbone = backbone_of(model)
+    record = _Record(out / RECORD, backbone.fingerprint)
+    made = []
+    for number, file in enumerate(files, 1):
+        name = str(file.relative_to(folder))
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        if (known := record.find(name, digest)) is None:
+            report.line(f"{name} ({number} of {len(files)})")
+            try:
+                known = _remake(file, name, backbone, out, given, report)
+            except (UserError, MemoryError) as error:
+                said = " ".join(str(error).split()) or "the memory was not enough"
+                known = Remade(name, "failed", reason=said.removeprefix(f"{file}: "))
+                report.line(f"{name}: failed: {known.reason}")
+            record.add(digest, known)
+        made.append(known)
+    shutil.rmtree(out / WORK, ignore_errors=True)
+    return Retuned(backbone.name, str(out), made)
+
+
+def _several(given: Sequence[Rows] | str | Path) -> list[Any]:
+    """Return several sources of rows as they are, and one as a list of it."""
+    if isinstance(given, str | Path) or not isinstance(given, list | tuple):
+        return [given]
+    one = bool(given) and isinstance(given[0], Row | Mapping)
+    return [given] if one else list(given)
+
+
+class _Record:
+    """What became of each prompt, as lines of a file: of which old file, and on which model."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.path, self.fingerprint = path, fingerprint
+        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+        try:
+            self.lines = [dict(json.loads(line)) for line in lines]
+        except (ValueError, TypeError):
+            raise UserError(f"{path}: is no record of prompts made anew; remove it") from None
+
+    def find(self, name: str, digest: str) -> Remade | None:
+        """Return what became of a file, None where it is to be made, or failed before."""
+        for line in reversed(self.lines):
+            made = Remade(**line["prompt"])
+            same = (line["sha256"], line["model"]) == (digest, self.fingerprint)
+            if made.file == name and same and made.outcome != "failed":
+                there = (self.path.parent / name).is_file()
+                return made if there or made.outcome == "worse" else None
+        return None
+
+    def add(self, digest: str, made: Remade) -> None:
+        """Keep what became of a file."""
+        self.lines.append({"sha256": digest, "model": self.fingerprint, "prompt": asdict(made)})
+        write_whole(self.path, "".join(json.dumps(each) + "\n" for each in self.lines).encode())
+
+
+def _remake(
+    file: Path,
+    name: str,
+    backbone: Backbone,
+    out: Path,
+    given: Sequence[Sequence[Row]],
+    report: Reporter,
+) -> Remade:
+    """Make one prompt anew; raises UserError where that cannot be."""
+    old = Prompt.load(file)
+    if backbone.has_fingerprint(old.backbone["fingerprint"]):
+        write_whole(out / name, file.read_bytes())
+        return Remade(name, "same model")
+    train, dev = RecordedRows(old).find([*given, *recorded_sources(old, file.parent)])
+    work = out / WORK / backbone.fingerprint[-12:]
+    new, start = _tuned(old, backbone, work, name, train, dev, report)
+    judged = _judge(old, new, dev, report)
+    made = replace(judged, file=name, start=start)
+    if made.outcome == "kept":
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        new.save(out / name)
+    return made
+
+
+def _tuned(
+    old: Prompt,
+    backbone: Backbone,
+    work: Path,
+    name: str,
+    train: list[Row],
+    dev: list[Row],
+    report: Reporter,
+) -> tuple[Prompt, Start]:
+    """Tune a prompt by its recorded settings, and say from what it started."""
+    method, training = recorded_method(old)
+
+    def tune(start: Start, method: Method) -> Prompt:
+        target = work / start / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = tune_prompt(
+            backbone,
+            old.task,
+            method,
+            train,
+            dev,
+            training=training,
+            out=target,
+            resume=True,
+            report=report,
+        )
+        about = {**old.method, "trained": new.method["trained"]}
+        before = {"model": old.backbone["fingerprint"], "start": start}
+        return replace(new, method=about, data={**new.data, "retuned": before})
+
+    if (from_old := _from_old(old, method, backbone, work / "starts" / name)) is not None:
+        try:
+            return tune("old", from_old), "old"
+        except UserError as error:
+            report.line(f"{name}: it begins anew, and not from the old prompt: {error}")
+    return tune("own", method), "own"
+
+
+def _from_old(old: Prompt, method: Method, backbone: Backbone, place: Path) -> Method | None:
+    """Return the method with the old prompt as its start; None where it cannot be.
+
+    A copy in ``place`` says that it is of the new model, which its shapes allow.
+    """
+    parts: list[Any] = list(method.methods) if isinstance(method, Several) else [method]
+    if not any(hasattr(part, "start") for part in parts):
+        return None
+    try:
+        check_fit(old.where, old.injection, backbone)
+    except UserError:
+        return None
+    place.parent.mkdir(parents=True, exist_ok=True)
+    replace(old, backbone=about_backbone(backbone)).save(place)
+    return join_methods(
+        [
+            replace(part, start=str(place), start_text=None) if hasattr(part, "start") else part
+            for part in parts
+        ]
+    )
+
+
+def _judge(old: Prompt, new: Prompt, dev: Sequence[Row], report: Reporter) -> Remade:
+    """Score both prompts on the same rows, and decide which one is kept."""
+    after = evaluate(new, dev, name="new", report=report)
+    metric = after.headline
+    try:
+        before = evaluate(old, dev, name="old", report=report)
+    except UserError as error:
+        report.line(f"the old prompt is not scored again: {error}")
+        return _by_record(old, new, after.intervals)
+    scored, other = row_scores(after.rows), row_scores(before.rows)
+    gain = paired_difference(scored.values, other.values)
+    low, high = gain.bounds()
+    return Remade(
+        "",
+        "worse" if high < 0 else "kept",
+        metric,
+        before.score,
+        after.score,
+        scored.name,
+        round(gain.value, 2),
+        low,
+        high,
+    )
+
+
+def _by_record(old: Prompt, new: Prompt, intervals: Mapping[str, Sequence[float]]) -> Remade:
+    """Judge by the dev score in the old file, where the old model is not there any more."""
+    metric = next(name for name in new.scores["dev"] if name != "rows")
+    before, after = old.scores.get("dev", {}).get(metric), new.scores["dev"][metric]
+    if before is None:
+        raise UserError(f"{old.where}: has no dev score, and its model is not there to make one")
+    least = intervals[metric][1] if metric in intervals else after
+    return Remade("", "worse" if least < before else "kept", metric, before, after)

@@ -1,0 +1,185 @@
+"""``foreword retune``: a folder of prompts on another model, from its own settings and rows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import foreword as fw
+import foreword.retuning.retune as of_retune
+from conftest import Answer, World
+from foreword.prompt.prompt import Prompt
+from foreword.reporter import SILENT
+from foreword.training.interrupt import Interrupted
+
+Cli = Callable[..., Answer]
+
+
+@pytest.fixture
+def old(world: World, tmp_path: Path) -> Path:
+    """A folder with two prompts of the first model, one of them in a folder below."""
+    folder = tmp_path / "old"
+    (folder / "below").mkdir(parents=True)
+    shutil.copy(world.path("p.safetensors"), folder / "p.safetensors")
+    shutil.copy(world.path("soft.safetensors"), folder / "below" / "soft.safetensors")
+    return folder
+
+
+def test_prompts_are_made_anew_from_their_own_settings_and_rows(
+    old: Path, world: World, tmp_path: Path, cli: Cli
+) -> None:
+    (old / "broken.safetensors").write_bytes(b"no prompt")
+    out, given = tmp_path / "new", ("--model", world.path("other"), "--json")
+    answer = cli("retune", str(old), "--out", str(out), *given)
+    assert answer.status == 2  # one file is broken, which is no reason to leave the others
+    assert "1 of 3 prompts could not be made anew" in answer.err
+    found = {each["file"]: each for each in answer.json["prompts"]}
+    assert found["broken.safetensors"]["outcome"] == "failed"
+    assert list(out.glob(".retune")) == []
+    for name in ("p.safetensors", "below/soft.safetensors"):
+        one, before = found[name], Prompt.load(old / name)
+        assert one["start"] == "old"  # the shapes are the same
+        rows = fw.as_rows(world.path("dev.jsonl"))
+        assert one["old"] == fw.evaluate(before, rows, report=SILENT).score
+        if one["outcome"] == "worse":
+            assert one["high"] < 0
+            assert not (out / name).exists()
+            continue
+        new = Prompt.load(out / name, fw.load(world.path("other")))
+        after = fw.evaluate(new, rows, report=SILENT)
+        assert one["new"] == after.score
+        assert one["gain"] == pytest.approx(one["new"] - one["old"], abs=0.01)
+        assert {**new.method, "trained": 0} == {**before.method, "trained": 0}
+        assert new.data["train"] == before.data["train"]
+        assert new.backbone["fingerprint"] != before.backbone["fingerprint"]
+    again = cli("retune", str(old), "--out", str(out), *given)  # tries the broken one alone
+    assert again.json == answer.json
+    assert "p.safetensors (" not in again.err
+    assert "broken.safetensors (2 of 3)" in again.err
+
+
+def test_a_worse_prompt_is_not_kept_and_one_of_the_model_is_copied(
+    old: Path, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (old / "below" / "soft.safetensors").unlink()
+    out = tmp_path / "new"
+    before = of_retune.row_scores
+    seen: list[Any] = []
+
+    def scored(rows: Any) -> Any:
+        """All rows of the new prompt are wrong, and all of the old one right."""
+        seen.append(before(rows))
+        return type(seen[-1])("right answers", [100.0 * (len(seen) % 2 == 0)] * len(rows))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(of_retune, "row_scores", scored)
+        (one,) = fw.retune(old, world.path("other"), out, report=SILENT).prompts
+    assert (one.outcome, one.gain, one.low, one.high) == ("worse", -100, -100, -100)
+    assert not (out / one.file).exists()
+    (again,) = fw.retune(old, world.path("other"), out, report=SILENT).prompts
+    assert again == one  # it is not tuned again
+    (same,) = fw.retune(old, world.path("model"), tmp_path / "same", report=SILENT).prompts
+    assert same.outcome == "same model"
+    assert (tmp_path / "same" / same.file).read_bytes() == (old / same.file).read_bytes()
+
+
+def test_it_goes_on_where_it_was_stopped_to_the_same_bytes(
+    old: Path, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "new"
+    expected = fw.retune(old, world.path("other"), whole, report=SILENT)
+    tuned: list[str] = []
+    before = of_retune.tune_prompt
+
+    def stopped(*arguments: Any, **more: Any) -> Prompt:
+        tuned.append(more["out"].name)
+        if len(tuned) == 2:
+            raise Interrupted("stopped")
+        return before(*arguments, **more)
+
+    monkeypatch.setattr(of_retune, "tune_prompt", stopped)
+    with pytest.raises(Interrupted):
+        fw.retune(old, world.path("other"), out, report=SILENT)
+    found = fw.retune(old, world.path("other"), out, report=SILENT)
+    assert tuned == ["soft.safetensors", "p.safetensors", "p.safetensors"]
+    assert found.prompts == expected.prompts
+    for one in (each for each in found.prompts if each.outcome == "kept"):
+        new, same = (Prompt.load(folder / one.file) for folder in (out, whole))
+        assert {n: t.tolist() for n, t in new.tensors().items()} == {
+            n: t.tolist() for n, t in same.tensors().items()
+        }
+
+
+def test_rows_that_moved_are_found_by_their_hash_and_others_are_refused(
+    world: World, tmp_path: Path, cli: Cli
+) -> None:
+    rows = [json.loads(line) for line in Path(world.path("train.jsonl")).read_text().splitlines()]
+    moved = tmp_path / "moved.jsonl"
+    shutil.copy(world.path("train.jsonl"), moved)
+    folder = tmp_path / "old"
+    folder.mkdir()
+    drawn = ("--rows", "20", "--seed", "3", "--train", str(moved))
+    words = world.train(folder / "p.safetensors", *drawn, "--method", "soft")
+    dev = words.index("--dev")
+    assert cli(*words[:dev], *words[dev + 2 :]).status == 0  # a tenth of the rows is held back
+    assert Prompt.load(folder / "p.safetensors").data["files"] == dict.fromkeys(
+        ("train", "dev"), str(moved)
+    )
+    moved.rename(tmp_path / "there.jsonl")
+    given = ("--model", world.path("other"), "--out", str(tmp_path / "new"))
+    lost = cli("retune", str(folder), *given)
+    assert lost.status == 2
+    assert "none of the files has the 18 train rows that it was tuned with" in lost.err
+    found = cli("retune", str(folder), *given, "--train", str(tmp_path / "there.jsonl"), "--json")
+    assert found.status == 0, found.err
+    assert found.json["prompts"][0]["outcome"] in ("kept", "worse")
+    (tmp_path / "there.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
+    shutil.rmtree(tmp_path / "new")
+    other = cli("retune", str(folder), *given, "--train", str(tmp_path / "there.jsonl"))
+    assert "none of the files has the 18 train rows" in other.err
+
+
+def test_without_the_old_model_its_recorded_score_is_the_measure(
+    old: Path, world: World, tmp_path: Path
+) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    prompt = Prompt.load(old / "p.safetensors")
+    for name, score in (("high", 101.0), ("low", 0.0)):
+        about = {**prompt.backbone, "name": str(tmp_path / "gone")}
+        scores = {"dev": {"accuracy": score, "rows": 8}}
+        made = Prompt(
+            prompt.injection, prompt.task, about, prompt.method, prompt.data, 0, {}, scores
+        )
+        made.save(folder / f"{name}.safetensors")
+    found = fw.retune(folder, world.path("other"), tmp_path / "new", report=SILENT)
+    assert [(each.outcome, each.gain) for each in found.prompts] == [
+        ("worse", None),
+        ("kept", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("{tmp}/empty --model {world}/other --out {tmp}/n", "holds no prompt files"),
+        ("{tmp}/none --model {world}/other --out {tmp}/n", "no such folder"),
+        ("{tmp}/old --model {world}/other --out {tmp}/old", "--out is the folder of the old"),
+        ("{tmp}/old --model {tmp}/none --out {tmp}/n", "none"),
+        ("{tmp}/old --model {world}/other --out {tmp}/n --train {tmp}/x.jsonl", "x.jsonl"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    words: str, said: str, old: Path, world: World, tmp_path: Path, cli: Cli
+) -> None:
+    (tmp_path / "empty").mkdir()
+    answer = cli("retune", *words.format(world=world.folder, tmp=tmp_path).split())
+    assert answer.status == 2
+    told = [line for line in answer.err.splitlines() if line.startswith("foreword: ")]
+    assert len(told) == 1
+    assert said in told[0]
