@@ -16,6 +16,7 @@ from conftest import Answer, World
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT
 from foreword.training.interrupt import Interrupted
+from foreword.training.log import files_of
 
 Cli = Callable[..., Answer]
 
@@ -25,8 +26,9 @@ def old(world: World, tmp_path: Path) -> Path:
     """A folder with two prompts of the first model, one of them in a folder below."""
     folder = tmp_path / "old"
     (folder / "below").mkdir(parents=True)
-    shutil.copy(world.path("p.safetensors"), folder / "p.safetensors")
-    shutil.copy(world.path("soft.safetensors"), folder / "below" / "soft.safetensors")
+    for name, place in (("p", folder), ("soft", folder / "below")):
+        for suffix in (".safetensors", ".log.jsonl"):
+            shutil.copy(world.path(f"{name}{suffix}"), place / f"{name}{suffix}")
     return folder
 
 
@@ -127,9 +129,7 @@ def test_rows_that_moved_are_found_by_their_hash_and_others_are_refused(
     words = world.train(folder / "p.safetensors", *drawn, "--method", "soft")
     dev = words.index("--dev")
     assert cli(*words[:dev], *words[dev + 2 :]).status == 0  # a tenth of the rows is held back
-    assert Prompt.load(folder / "p.safetensors").data["files"] == dict.fromkeys(
-        ("train", "dev"), str(moved)
-    )
+    assert files_of(folder / "p.safetensors") == dict.fromkeys(("train", "dev"), str(moved))
     moved.rename(tmp_path / "there.jsonl")
     given = ("--model", world.path("other"), "--out", str(tmp_path / "new"))
     lost = cli("retune", str(folder), *given)
@@ -157,6 +157,7 @@ def test_without_the_old_model_its_recorded_score_is_the_measure(
             prompt.injection, prompt.task, about, prompt.method, prompt.data, 0, {}, scores
         )
         made.save(folder / f"{name}.safetensors")
+        shutil.copy(old / "p.log.jsonl", folder / f"{name}.log.jsonl")
     found = fw.retune(folder, world.path("other"), tmp_path / "new", report=SILENT)
     assert [(each.outcome, each.gain) for each in found.prompts] == [
         ("worse", None),

@@ -26,7 +26,7 @@ def retune(
     train: Annotated[
         list[File] | None,
         Parameter(
-            help="files of the rows they were tuned on; else those that they name",
+            help="files of the rows they were tuned on; else those that their logs name",
             group=DATA,
             consume_multiple=True,
         ),
@@ -34,7 +34,7 @@ def retune(
     dev: Annotated[
         list[File] | None,
         Parameter(
-            help="files of the rows they were judged by; else those that they name",
+            help="files of the rows they were judged by; else those that their logs name",
             group=DATA,
             consume_multiple=True,
         ),

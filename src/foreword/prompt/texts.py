@@ -59,15 +59,14 @@ def without_start_texts(value: Any) -> Any:
 
 
 def without_texts(meta: Mapping[str, Any], task: Any) -> dict[str, Any]:
-    """Return what a file says of its method and its data, without texts of rows or their files.
+    """Return what a file says of its method and its data, without texts of rows.
 
     Raises UserError for a task whose answers need some.
     """
     check_without_texts(task)
-    data = {name: value for name, value in meta["data"].items() if name != "files"}
     return {
         "method": without_start_texts(meta["method"]),
-        "data": {**data, "demonstrations": [], "no_texts": True},
+        "data": {**meta["data"], "demonstrations": [], "no_texts": True},
     }
 
 

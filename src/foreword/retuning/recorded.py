@@ -1,4 +1,4 @@
-"""What a prompt's file says of how it was made: its method, its training, and its rows."""
+"""What is known of how a prompt was made: its method, its training, and its rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from foreword.config.values import from_plain
 from foreword.data.row import Row
@@ -16,6 +15,7 @@ from foreword.errors import UserError
 from foreword.methods.base import Method
 from foreword.methods.parts.several import rebuild_method
 from foreword.prompt.prompt import Prompt
+from foreword.training.log import files_of
 from foreword.training.settings import Training
 from foreword.training.tune import DEV_SHARE
 
@@ -113,11 +113,12 @@ class RecordedRows:
         return dev == max(1, round(DEV_SHARE * (train + dev)))
 
 
-def recorded_sources(prompt: Prompt, near: Path) -> list[list[Row]]:
-    """Return the rows of the files that a prompt's file names, which may have moved with it."""
+def recorded_sources(prompt: Prompt, file: Path) -> list[list[Row]]:
+    """Return the rows of the files that a prompt's log names, which may have moved with it."""
     found = []
-    for name in dict.fromkeys(prompt.data.get("files", {}).values()):
-        paths: list[Any] = [Path(name), near / name, near / Path(name).name]
+    for name in dict.fromkeys(files_of(file).values()):
+        near = file.parent
+        paths = (Path(name), near / name, near / Path(name).name)
         path = next((each for each in paths if each.is_file()), None)
         if path is not None:
             found.append(as_rows(path, fields=prompt.task.pair))

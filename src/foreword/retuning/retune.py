@@ -49,9 +49,9 @@ def retune(
 ) -> Retuned:
     """Make each prompt of a folder anew on another model, and keep those that are not worse.
 
-    A prompt is tuned by the settings in its file, on the rows that the file names, or on those of
-    ``train`` and ``dev`` (one or several) that have the hashes in the file. It starts from the
-    old numbers where they fit the new model. Both are scored on the same dev rows. A new prompt is
+    A prompt is tuned by the settings in its file, on rows that have the hashes in its file: of the
+    files that its log names, or of ``train`` and ``dev`` (one or several). It starts from the old
+    numbers where they fit the new model. Both are scored on the same dev rows. A new prompt is
     written, under the same name in the folder ``out``, unless the mean score of a row is lower
     beyond chance (the 95% interval of the paired difference). A prompt of this very model is
     copied.
@@ -138,7 +138,7 @@ def _remake(
     if backbone.has_fingerprint(old.backbone["fingerprint"]):
         write_whole(out / name, file.read_bytes())
         return Remade(name, "same model")
-    train, dev = RecordedRows(old).find([*given, *recorded_sources(old, file.parent)])
+    train, dev = RecordedRows(old).find([*given, *recorded_sources(old, file)])
     work = out / WORK / backbone.fingerprint[-12:]
     new, start = _tuned(old, backbone, work, name, train, dev, report)
     judged = _judge(old, new, dev, report)

@@ -19,6 +19,16 @@ def log_path(out: Path) -> Path:
     return out.with_name(f"{out.name.removesuffix('.safetensors')}.log.jsonl")
 
 
+def files_of(out: Path) -> Mapping[str, str]:
+    """Return the files of the rows of a prompt by part, as its log names them; none without it."""
+    try:
+        with log_path(out).open(encoding="utf-8") as file:
+            files = json.loads(file.readline())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {str(part): str(name) for part, name in dict(files).items()}
+
+
 @dataclass(frozen=True)
 class Curves:
     """The loss of each step of a run, and its dev scores by metric as (step, score)."""
@@ -62,15 +72,19 @@ def read_curves(path: Path) -> Curves:
 
 
 class Log(Reporter):
-    """Writes a JSON line for each step and dev score; a resumed run drops lines it will repeat."""
+    """Writes a JSON line for each step and dev score; a resumed run drops lines it will repeat.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    ``files`` are those that the rows were read from, which the first line names.
+    """
+
+    def __init__(self, path: Path, files: Mapping[str, str] | None = None) -> None:
+        self.path, self.files = path, dict(files or {})
         self.began = time.monotonic()
 
     def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
         """Begin the file, or cut it to the steps that are done."""
-        first = json.dumps({"config": config, "steps": steps}, ensure_ascii=False)
+        about = {"config": config, "steps": steps, "files": self.files}
+        first = json.dumps(about, ensure_ascii=False)
         lines = (self._kept(done) if done else []) or [first]
         write_whole(self.path, "".join(f"{line}\n" for line in lines).encode())
 

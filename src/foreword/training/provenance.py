@@ -78,14 +78,14 @@ def about_rows(rows: Sequence[Row]) -> dict[str, Any]:
     return {"rows": len(rows), "sha256": digest(rows)}
 
 
-def about_files(**parts: Sequence[Row]) -> dict[str, Any]:
-    """Name the file that the rows of each part were read from, where that is one."""
+def about_files(**parts: Sequence[Row]) -> dict[str, str]:
+    """Return the file that the rows of each part were read from, where that is one."""
     found = {}
     for part, rows in parts.items():
         names = {row.where.rpartition(":")[0] for row in rows}
         if len(names) == 1 and (name := names.pop()) and Path(name).is_file():
             found[part] = name
-    return {"files": found} if found else {}
+    return found
 
 
 def about_backbone(backbone: Backbone) -> dict[str, str]:

@@ -168,8 +168,6 @@ def tune_prompt(
         "backbone": {**about_backbone(backbone), "dtype": dtype_name(backbone)},
     }
     follow(run, config, target, resume=resume, report=report)
-    if not training.no_texts:
-        data |= about_files(train=run.examples.of_task(0), dev=dev_rows)
     score = {run.objective.metric: run.scores[0], "rows": len(dev_rows)}
     with torch.no_grad():
         injection = trainable()
@@ -215,7 +213,8 @@ def follow(
             report.line(run.state.restore(run.steps))
         elif run.state.forget():
             report.line(f"{target}: discarding an unfinished run; use `resume` to continue it")
-        report = Reporters([report, Log(log_path(target))])
+        files = about_files(train=run.examples.of_task(0), dev=run.examples.dev_rows)
+        report = Reporters([report, Log(log_path(target), files)])
     run.state.agree(hash_of(config))
     report = report if world.first else SILENT
     try:
