@@ -75,6 +75,19 @@ def test_a_mask_stands_behind_a_full_width_colon_without_a_space() -> None:
     assert related.template == "{text}\n{head}和{tail}的关系：[mask]。"
 
 
+def test_words_of_names_and_numbers_have_no_space_behind_a_full_width_colon() -> None:
+    rated = Score(low=1, high=3).complete(rows_of({"text": TEXT, "label": 2.0}), get())
+    assert list(rated.anchors or ()) == ["1", "2", "3"]
+    review = [Row({"text": TEXT, "label": label}, "F:1") for label in ("good", "bad")]
+    assert Classify().complete(review, get()).labels == {"bad": ("bad",), "good": ("good",)}
+    masked = Multilabel().complete(rows_of({"text": TEXT, "labels": ["Wi-Fi"]}), get("bert"))
+    assert masked.labels == {"Wi-Fi": ("Wi Fi",), "none": ("无",)}
+    english = Classify(template="{text} It is").complete(review, get())
+    assert english.labels == {"bad": (" bad",), "good": (" good",)}
+    given = Classify(labels={"good": " fine", "bad": " bad"}).complete(review, get())
+    assert given.labels == {"good": (" fine",), "bad": (" bad",)}
+
+
 def test_what_is_given_stands() -> None:
     given = rows_of({"text": TEXT, "label": "好"})
     made = Classify(template="评论：{text}\n情感：").complete(given, get())

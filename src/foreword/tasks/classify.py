@@ -23,7 +23,7 @@ from foreword.tasks.rules import labels_in
 from foreword.tasks.templates.demonstrations import Choice
 from foreword.tasks.templates.layout import Side, with_space
 from foreword.tasks.templates.template import literal
-from foreword.tasks.words import words_of
+from foreword.tasks.words import as_follows, words_of
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ class Classify(ShowingTask):
         labels, weights = self.labels, self.class_weights
         if labels is None:
             labels = {
-                name: words_of(name) for name in sorted(set(labels_in(rows, self.label_field)))
+                name: as_follows(template, words_of(name))
+                for name in sorted(set(labels_in(rows, self.label_field)))
             }
         if weights == "balanced":
             weights = balance(labels_in(rows, self.label_field))

@@ -27,7 +27,7 @@ from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.objective import Encoded
 from foreword.tasks.phrases import language_for, phrase_in
 from foreword.tasks.templates.layout import Side
-from foreword.tasks.words import words_of
+from foreword.tasks.words import as_follows, words_of
 
 THRESHOLD_STEPS = 129
 """Number of thresholds to try: log-odds from -8 to 8, in steps of 1/8."""
@@ -89,8 +89,8 @@ class Multilabel(LabelTask):
         labels = dict(self.labels or {})
         if not labels:
             names = sorted({name for row in rows for name in labels_of(row, self.labels_field)})
-            labels = {name: words_of(name) for name in names}
-        labels.setdefault(self.none, phrase_in(language, words_of(self.none)))
+            labels = {name: as_follows(template, words_of(name)) for name in names}
+        labels.setdefault(self.none, as_follows(template, phrase_in(language, words_of(self.none))))
         return replace(self, template=template, labels=normalize(labels), language=language)
 
     def bind(self, backbone: Backbone) -> Classifier:

@@ -23,7 +23,7 @@ from foreword.tasks.rules import labels_in
 from foreword.tasks.templates.demonstrations import Choice
 from foreword.tasks.templates.layout import Side, with_space
 from foreword.tasks.templates.template import literal
-from foreword.tasks.words import words_of
+from foreword.tasks.words import as_follows, words_of
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Relate(ShowingTask):
                 template = literal(backbone.pooling.prompt) + template
         if labels is None:
             names = sorted(set(labels_in(rows, self.label_field)))
-            labels = {name: self.words_for(name) for name in names}
+            labels = {name: as_follows(template, self.words_for(name)) for name in names}
         return replace(self, template=template, labels=normalize(labels), language=language)
 
     @staticmethod

@@ -27,6 +27,7 @@ from foreword.tasks.objective import Encoded
 from foreword.tasks.phrases import language_for, phrase_in
 from foreword.tasks.rules import number_of
 from foreword.tasks.templates.layout import Side
+from foreword.tasks.words import as_follows
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class Score(Task):
                 numbers = [number_of(row, self.label_field) for row in rows]
                 low = math.floor(min(numbers)) if low is None else low
                 high = math.ceil(max(numbers)) if high is None else high
-            anchors = spread(low, high)
+            found = spread(low, high)
+            anchors = {as_follows(template, word): number for word, number in found.items()}
         ends = min(anchors.values(), default=None), max(anchors.values(), default=None)
         for name, given, end in zip(("low", "high"), (self.low, self.high), ends, strict=True):
             if given is not None and given != end:

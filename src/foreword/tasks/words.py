@@ -28,3 +28,13 @@ def words_of(name: str) -> str:
 def as_word(text: str) -> str:
     """Return a text with a space in front, unless it has one or is written without spaces."""
     return text if text.startswith(" ") or UNSPACED.search(text) else f" {text}"
+
+
+def as_follows(template: str, word: str) -> str:
+    """Return a word as the answer to a template: without a space behind Chinese and Japanese.
+
+    >>> as_follows("{text}\\nLabel:", " good"), as_follows("{text}\\n类别：[mask]", " good")
+    (' good', 'good')
+    """
+    before = template.partition("[mask]")[0]
+    return word.lstrip(" ") if UNSPACED.search(before[-1:]) else word
