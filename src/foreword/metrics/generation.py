@@ -28,7 +28,7 @@ def generation(
 ) -> dict[str, Any]:
     """Scores of texts against one or more references a row: those that ``scores`` names.
 
-    `exact_match`: share of rows that equal one of their references, as `same_text` compares.
+    `exact_match`: share of rows that equal one of their references, as `is_one_of` compares.
     `bleu` (Papineni et al. 2002) and `chrf` (Popović 2015), of the corpus: sacrebleu's defaults,
     which `signatures` names. `rouge_1`, `rouge_2`, `rouge_l` (Lin 2004): mean over rows of the best
     F measure over the row's references, not stemmed, words as `words` cuts them. `language` (such
@@ -83,7 +83,7 @@ def _means(texts: Texts, names: Sequence[str]) -> dict[str, _Summed]:
 
     columns = {}
     if "exact_match" in names:
-        exact = [float(same_text(guess, own)) for guess, own in texts]
+        exact = [float(is_one_of(guess, own)) for guess, own in texts]
         columns["exact_match"] = exact
     kinds = {name: ROUGE[name] for name in names if name in ROUGE}
     if kinds:
@@ -104,7 +104,7 @@ def rows_rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) 
     return [float(each) for each in _means(texts, ("rouge_l",))["rouge_l"].rows[:, 0]]
 
 
-def same_text(answer: str, references: Sequence[str]) -> bool:
+def is_one_of(answer: str, references: Sequence[str]) -> bool:
     """Tell whether an answer is one of the references.
 
     White space at the ends does not count, nor whether a sign has its full-width form.

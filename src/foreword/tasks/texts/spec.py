@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from foreword.backbone.decode import Decoding
 from foreword.data.row import Row
-from foreword.metrics.generation import same_text
+from foreword.metrics.generation import is_one_of
 from foreword.tasks.base import Task
 
 
@@ -34,7 +34,7 @@ class Wording:
     references: Callable[[Row], Sequence[str]]
     measure: Callable[[Sequence[str], Sequence[Sequence[str]], int], dict[str, Any]]
     headline: str
-    matches: Callable[[str, Sequence[str]], bool] = same_text
+    matches: Callable[[str, Sequence[str]], bool] = is_one_of
     instruction: str = "Answer the request below.\n\n"
     check: Callable[[Row, bool], None] = lambda row, answers: None
     windowed: str | None = None
