@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE = 1
 # Compiled modules are kept, whatever the machine's habit: every process would compile all again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: setup demo test test-all test-onnx test-vllm test-llama test-mlx seeds test-portable fuzz check mutants clean
+.PHONY: setup demo test test-all test-onnx test-vllm test-llama test-mlx test-models seeds test-portable fuzz check mutants clean
 
 setup: $(READY)
 
@@ -69,6 +69,11 @@ out/mlx/.ready: $(READY)
 
 test-mlx: out/mlx/.ready
 	PYTHONPATH=out/mlx $(BIN)/python -m pytest -m "" tests/export/test_mlx.py
+
+# What is exact on tiny models, on real ones: make test-models MODELS=/path/qwen:/path/gemma.gguf
+MODELS =
+test-models: $(READY)
+	FOREWORD_MODELS=$(MODELS) $(BIN)/python -m pytest -m models --durations=20 tests/models
 
 # The tests in which tiny models learn, from ten seeds.
 seeds: $(READY)

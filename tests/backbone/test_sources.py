@@ -131,7 +131,9 @@ def test_the_tokenizer_can_pad(folder: Path, special: dict[str, str], pad: str) 
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
-    assert "no config.json" in refusal(tmp_path)
+    assert refusal(tmp_path).endswith("no config.json, so it is no model folder")
+    (tmp_path / "a.gguf").touch()
+    assert refusal(tmp_path).endswith(f"; name the file in it, such as {tmp_path / 'a.gguf'}")
 
 
 def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:

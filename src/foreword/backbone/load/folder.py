@@ -192,7 +192,11 @@ def read_config(folder: Path, name: str) -> PreTrainedConfig:
     if (folder / "adapter_config.json").is_file():
         raise UserError(f"cannot load {name!r}: it holds a PEFT adapter; name its base model")
     if not (folder / "config.json").is_file():
-        raise UserError(f"cannot load {name!r}: it has no config.json, so it is no model folder")
+        files = sorted(each.name for each in folder.glob("*.gguf"))
+        instead = f"; name the file in it, such as {folder / files[0]}" if files else ""
+        raise UserError(
+            f"cannot load {name!r}: it has no config.json, so it is no model folder{instead}"
+        )
     try:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = raw["model_type"]
