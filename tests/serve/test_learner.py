@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sacrebleu
+import torch
 
 import char_model
 from foreword.backbone.backbone import Backbone
+from foreword.data.row import Row
 from foreword.errors import UserError
+from foreword.prompt.familiar import Familiar, states_of_answers
 from foreword.prompt.prompt import Prompt
 from foreword.serve.engine import Engine
 from foreword.serve.feedback import learner, process
@@ -27,6 +31,7 @@ from foreword.serve.feedback.learning import Learning
 from foreword.serve.http.ready import Ready
 from foreword.serve.prompts import PromptFolder
 from foreword.serve.texts import TextRequests
+from foreword.tasks.labels.classifier import Classifier
 from processes import PATIENCE, launch, until
 from serve.serving import SORT, WRITE, prefix, prompt_of
 
@@ -180,15 +185,47 @@ def test_what_goes_wrong_is_said_once_and_kept(ready: Ready, files: FeedbackFile
     assert own.look("sort") is None
 
 
-def test_texts_that_are_more_or_less_right_are_not_judged(
-    ready: Ready, files: FeedbackFiles, training: Any
-) -> None:
-    training(lambda prompt: prompt)
-    for n in range(60):
-        files.add("write", {"prompt": f"{n}", "completion": "a"}, version="write@1")
+def test_texts_are_judged_by_chrf(ready: Ready, files: FeedbackFiles, training: Any) -> None:
+    training(lambda prompt: prompt.with_scores({"dev": {"accuracy": 1.0}}))
+    _, prompt = ready.prompts.open("write")
+    for n, text in enumerate(prompt.predict([str(n) for n in range(60)])):
+        files.add("write", {"prompt": f"{n}", "completion": f"{text} and"}, version="write@1")
     made = Learner(ready, files, LEARNING).look("write")
     assert made is not None
+    held = [row for row in files.rows("write") if is_held_back(row)][-LEARNING.held :]
+    texts = prompt.predict([row["prompt"] for row in held])
+    pairs = zip(texts, held, strict=True)
+    expected = [sacrebleu.sentence_chrf(text, [row["completion"]]).score for text, row in pairs]
+    assert 0 < sum(expected) < 100 * len(held)
+    assert made.old == made.new == round(sum(expected) / len(expected), 2)
+    assert made.taken
+
+
+def test_numbers_are_not_judged(
+    ready: Ready, files: FeedbackFiles, training: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(lambda prompt: prompt)
+    monkeypatch.setattr(Classifier, "is_right", lambda self, row, answer: None)
+    made = Learner(ready, files, LEARNING).look("sort")
+    assert made is not None
     assert "more or less right" in made.reason
+
+
+def test_a_version_keeps_how_the_states_of_its_rows_are_spread(
+    ready: Ready, files: FeedbackFiles, training: Any
+) -> None:
+    training(lambda prompt: prompt.with_scores({"dev": {"accuracy": 1.0}}))
+    made = Learner(ready, files, Learning(every=20, held=20)).look("sort")
+    assert made is not None
+    assert made.taken
+    prompt = ready.prompts.open("sort")[1]
+    assert isinstance(prompt, Prompt)
+    held = [Row(dict(row), "held") for row in files.rows("sort") if is_held_back(row)][-20:]
+    expected = states_of_answers(prompt.bound, held, prompt.injection)
+    assert expected is not None
+    found = Familiar.read(prompt.data["states"])
+    assert found.rows == 20
+    assert torch.allclose(found.mean, expected.double().mean(0), atol=1e-4)
 
 
 def test_a_training_is_given_up_where_the_server_ends(

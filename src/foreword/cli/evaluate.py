@@ -77,6 +77,7 @@ def evaluate(
     from foreword.evaluation.answer_columns import columns_of_errors, wrong_rows
     from foreword.evaluation.evaluate import evaluate as do
     from foreword.evaluation.evaluate import over_windows
+    from foreword.prompt.familiar import FEWEST, with_states
     from foreword.prompt.prompt import Prompt
     from foreword.tasks.fields import fields_of
 
@@ -127,7 +128,8 @@ def evaluate(
             report=CommandTerminal(),
         )
         if out is not None and isinstance(tuned, Prompt):
-            tuned.with_min_probability(result["abstaining"]["min_probability"]).save(out)
+            kept = tuned.with_min_probability(result["abstaining"]["min_probability"])
+            (with_states(kept, chosen) if len(chosen) >= FEWEST else kept).save(out)
         if errors is not None:
             table = errors.suffix.lower() in TABLES
             wrong = wrong_rows(result, tuned.bound, as_table=table)

@@ -160,16 +160,20 @@ def infer(
     given: StoredStates | None = None,
     scores: int | None = None,
     split: bool = False,
+    hear: Callable[[list[int], Tensor], None] | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield rows and the scores at their targets, without gradients: (targets, scores).
 
     ``tokens`` names the vocabulary tokens that are scored, None all of them. No more than
     ``scores`` stand in memory at once, but for those of one row; where rows may be ``split``, one
-    with more targets comes several times, each time with the scores of the next of them.
+    with more targets comes several times, each time with the scores of the next of them. ``hear``
+    is given the states that these are the scores of: (targets, width).
     """
     most = _targets_at_once(backbone, tokens, scores)
     for view, group, states in _read(backbone, injection, examples, budget, given):
         for rows, place in chunks(examples, group, most, split=split):
+            if hear is not None:
+                hear(rows, states[place])
             yield rows, view.logits(states[place], tokens)
 
 

@@ -104,6 +104,17 @@ def rows_rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) 
     return [float(each) for each in _means(texts, ("rouge_l",))["rouge_l"].rows[:, 0]]
 
 
+def rows_chrf(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Return chrF of each text, 0 to 100, the best over its references: sacrebleu's."""
+    from sacrebleu import CHRF
+
+    kind = CHRF()
+    return [
+        float(kind.sentence_score(text, list(own)).score)
+        for text, own in zip(predictions, references, strict=True)
+    ]
+
+
 def is_one_of(answer: str, references: Sequence[str]) -> bool:
     """Tell whether an answer is one of the references.
 

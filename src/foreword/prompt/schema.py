@@ -8,5 +8,5 @@ SCHEMA = 1
 KEY = "foreword"
 """Where a file's metadata stands in the header of safetensors."""
 
-LARGE = ("demonstrations", "marks")
+LARGE = ("demonstrations", "marks", "states")
 """What the data section of a file holds for machines, and people are not shown."""

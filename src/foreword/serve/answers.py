@@ -7,13 +7,18 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from foreword.compose.ensemble import Ensemble
 from foreword.data.row import Row
 from foreword.injection import Injection, Mixture
 from foreword.prompt.answerer import Answerer
+from foreword.prompt.familiar import Familiar
 from foreword.prompt.prompt import Prompt
 from foreword.serve.request import Sampling, Ticket
 from foreword.serve.states import ReadingBackbone
+from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.progress import report_by_row
 from foreword.tasks.texts.generator import Generator
 
@@ -36,9 +41,28 @@ def answers(
     assert isinstance(prompt, Prompt)
     here = prompt if prompt.on is backbone.own else prompt.on_backbone(backbone.own)
     bound = here.bound.changed(backbone=backbone)
+    if (kept := prompt.data.get("states")) is not None and isinstance(bound, Classifier):
+        return _with_distances(bound, Familiar.read(kept), prompt, rows, progress)
     if isinstance(bound, Generator):
         bound = bound.changed(decode_rows=partial(_decode_rows, bound, begin))
     return bound.predict(rows, prompt.injection, progress=progress)
+
+
+def _with_distances(
+    bound: Classifier,
+    familiar: Familiar,
+    prompt: Prompt,
+    rows: Sequence[Row],
+    progress: Progress | None,
+) -> list[dict[str, Any]]:
+    """Answer rows, and say of each whether it is ``unlike`` those that the prompt fits."""
+    states: dict[int, Tensor] = {}
+    found = bound.changed(hear=states.__setitem__).predict(
+        rows, prompt.injection, progress=progress
+    )
+    distances = familiar.distances(torch.stack([states[n].cpu() for n in range(len(rows))]))
+    unlike = (distances > familiar.furthest).tolist()
+    return [{**each, "unlike": far} for each, far in zip(found, unlike, strict=True)]
 
 
 def _decode_rows(

@@ -9,12 +9,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from torch import Tensor
+
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.json_rule import JsonSchema
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
 from foreword.prompt.answerer import Answerer
+from foreword.prompt.familiar import states_of_answers
 from foreword.prompt.prompt import Prompt
 from foreword.serve.answers import answers
 from foreword.serve.held import HeldPrompts
@@ -120,6 +123,12 @@ class Engine:
         """Answer rows by the prompt's own task, one object each, as ``prompt.answers`` does."""
         self._check_open()
         return self._pool.submit(answers, self._reading, self._begin, prompt, list(rows), progress)
+
+    def states(self, prompt: Prompt, rows: Sequence[Row]) -> Future[Tensor | None]:
+        """Return the state at each row's answer, (rows, width); None where it is no label."""
+        self._check_open()
+        bound = prompt.bound.changed(backbone=self._reading)
+        return self._pool.submit(states_of_answers, bound, list(rows), prompt.injection)
 
     def lay_out(self, prompt: Prompt, row: Row) -> tuple[int, ...]:
         """Return the token ids of a row of a task that writes texts, for :meth:`generate`.

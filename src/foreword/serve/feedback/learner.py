@@ -22,11 +22,15 @@ from typing import TYPE_CHECKING, Any
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.files import write_jsonl, write_whole
+from foreword.metrics.generation import rows_chrf
 from foreword.metrics.paired import paired_difference
+from foreword.prompt.familiar import FEWEST, MOST, Familiar, with_familiar
+from foreword.prompt.prompt import Prompt
 from foreword.serve.feedback.files import ABOUT, FeedbackFiles
 from foreword.serve.feedback.learning import Learning
 from foreword.serve.feedback.process import TrainingProcess
 from foreword.serve.prompts import injections_of
+from foreword.tasks.texts.generator import Generator
 
 if TYPE_CHECKING:
     from foreword.prompt.answerer import Answerer
@@ -47,7 +51,8 @@ class Attempt:
     """A version that was made, and what became of it; ``reason`` says it in a sentence.
 
     ``trained`` and ``held`` count rows; ``old`` and ``new`` are the accuracies on those held back,
-    ``low`` and ``high`` the paired 95% interval of their difference, all in percent.
+    of texts the mean chrF, ``low`` and ``high`` the paired 95% interval of their difference, all in
+    percent.
     """
 
     time: str
@@ -153,7 +158,7 @@ class Learner:
             kept = [prompts.open(last[version])[1] for version in ("old_version", "new_version")]
         except UserError as error:
             return replace(made, reason=f"it cannot be compared: {error}")
-        made = _compared(made, *(self._right(each, rows) for each in kept))
+        made = _compared(made, *(self._scores(each, rows) for each in kept))
         assert made.high is not None
         if made.high >= 0:
             return replace(made, reason="it holds on the rows that came since")
@@ -172,12 +177,12 @@ class Learner:
     ) -> Attempt:
         """Train, judge and perhaps swap in; raises UserError where that cannot be done."""
         prompts, rows = self.ready.prompts, _rows(held)
-        first = self._right(prompt, rows)
+        first = self._scores(prompt, rows)
         with tempfile.TemporaryDirectory(prefix="foreword-learn-") as folder:
             out = Path(folder) / f"{name}.safetensors"
             self._train(name, made.old_version, train, out)
             new = self._load(out)
-            second = self._right(new, rows)
+            second = self._scores(new, rows)
             for injection in injections_of(new):
                 self.ready.engine.release(injection, wait=False)
             made = _compared(made, first, second)
@@ -187,6 +192,7 @@ class Learner:
                 return replace(made, reason=f"{least}; {self.learning.bound:g} is allowed")
             if prompts.open(name)[0] != made.old_version or self._stopped.is_set():
                 return replace(made, reason="another version has come meanwhile")
+            self._keep_states(new, rows, out)
             number = prompts.add(name, out)
         return replace(made, taken=True, reason="it was swapped in", new_version=f"{name}@{number}")
 
@@ -209,13 +215,26 @@ class Learner:
 
         return load_prompt(path).on_backbone(self.ready.backbone, where="the new version")
 
-    def _right(self, prompt: Answerer, rows: Sequence[Row]) -> list[float]:
-        """Return 100 for each row that is answered rightly, by the engine beside its requests."""
+    def _keep_states(self, new: Answerer, rows: Sequence[Row], out: Path) -> None:
+        """Write into a version's file how the states of rows that it fits are spread."""
+        if isinstance(new, Prompt) and len(rows) >= FEWEST:
+            states = self.ready.engine.states(new, rows[-MOST:]).result()
+            if states is not None:
+                with_familiar(new, Familiar.of(states)).save(out)
+
+    def _scores(self, prompt: Answerer, rows: Sequence[Row]) -> list[float]:
+        """Return how right each answer is, 0 to 100, by the engine beside its requests.
+
+        A text has its chrF, any other answer 0 or 100. Raises UserError for numbers.
+        """
         bound = prompt.bound
         bound.check(rows, answers=True)
         found = self.ready.engine.answer(prompt, rows).result()
+        if isinstance(bound, Generator):
+            texts = [str(each[bound.answer]) for each in found]
+            return rows_chrf(texts, [list(bound.references(row)) for row in rows])
         right = [bound.is_right(r, a[bound.answer]) for r, a in zip(rows, found, strict=True)]
-        if bound.answer == "text" or None in right:
+        if None in right:
             raise UserError("its answers are more or less right, so no version of it can be judged")
         return [100.0 * bool(each) for each in right]
 
@@ -231,7 +250,7 @@ def _now() -> str:
 
 
 def _compared(made: Attempt, old: Sequence[float], new: Sequence[float]) -> Attempt:
-    """Return an attempt with the accuracies of two versions on the same rows."""
+    """Return an attempt with the scores of two versions on the same rows."""
     low, high = paired_difference(new, old).bounds()
     return replace(made, old=round(mean(old), 2), new=round(mean(new), 2), low=low, high=high)
 

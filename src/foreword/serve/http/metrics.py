@@ -50,6 +50,12 @@ class Metrics:
             buckets=PROBABILITIES,
             **own,
         )
+        self.unlike = Counter(
+            "unlike_rows",
+            "Rows further off than those that the prompt is known to fit.",
+            ("prompt",),
+            **own,
+        )
         self.tokens = Counter("tokens", "Tokens read and written.", ("kind",), **own)
         self.first = Histogram(
             "time_to_first_token_seconds", "Seconds to the first text.", buckets=SECONDS, **own

@@ -97,10 +97,12 @@ def _written(prompt: Answerer, found: Answers, least: float | None) -> Answers:
 
 def _look(service: Service, name: str, prompt: Answerer, row: Row, answer: dict[str, Any]) -> None:
     """Count how sure an answer is, if it has a probability, and let it wait for a look."""
+    shown = name.partition("@")[0] if service.name_prompts else ""
+    if (unlike := answer.get("unlike")) is not None:
+        service.metrics.unlike.labels(shown).inc(unlike)
     probability = prompt.bound.probability(answer)
     if probability is None:
         return
-    shown = name.partition("@")[0] if service.name_prompts else ""
     service.metrics.sureness.labels(shown).observe(probability)
     if service.feedback is not None and "+" not in name:
         fields = {field: row.fields[field] for field in prompt.bound.fields}

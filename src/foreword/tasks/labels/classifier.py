@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,12 @@ from foreword.tasks.templates.layout import room_for
 
 
 class Classifier(LabelExamples):
-    """A label task on a backbone; its ``Labelling`` says what differs between tasks."""
+    """A label task on a backbone; its ``Labelling`` says what differs between tasks.
+
+    ``hear`` is given each row that is answered, by number, and the state at its first target.
+    """
+
+    hear: Callable[[int, Tensor], None] | None = None
 
     @property
     def metric(self) -> str:
@@ -183,7 +188,22 @@ class Classifier(LabelExamples):
         """
         examples, sizes, truncated = self.examples_of(rows, injection, before)
         by_row: dict[int, Tensor] = {}
-        for group, logits in infer(self.backbone, injection, examples, tokens=self.tokens):
+
+        def hear(group: Sequence[int], states: Tensor) -> None:
+            first = 0
+            for number in group:
+                if self.hear is not None and number < count:
+                    self.hear(number, states[first])
+                first += len(examples[number].targets)
+
+        found = infer(
+            self.backbone,
+            injection,
+            examples,
+            tokens=self.tokens,
+            hear=None if self.hear is None else hear,
+        )
+        for group, logits in found:
             scores = self.scores(logits, [examples[n] for n in group])
             by_row |= zip(group, torch.split(scores, [sizes[n] for n in group]), strict=True)
             if progress is not None:
