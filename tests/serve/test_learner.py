@@ -94,7 +94,9 @@ def test_a_version_that_is_as_good_is_swapped_in(
     ready: Ready, files: FeedbackFiles, training: Any
 ) -> None:
     seen = training(lambda prompt: prompt.with_scores({"dev": {"accuracy": 1.0}}))
-    files.add("sort", {"text": "hm", "label": "odd"}, version="sort@1", new_label="odd")
+    for _ in range(9):  # of which some are held back: they neither train nor judge
+        files.add("sort", {"text": "hm", "label": "odd"}, version="sort@1")
+    files.add("sort", {"text": "so", "label": "good"}, version="sort@1", new_label="good")
     said: list[dict[str, Any]] = []
     own = Learner(ready, files, LEARNING, lambda **values: said.append(values))
     made = own.look("sort")
@@ -102,7 +104,9 @@ def test_a_version_that_is_as_good_is_swapped_in(
     assert (made.taken, made.old_version, made.new_version) == (True, "sort@1", "sort@2")
     assert (made.old, made.new, made.low, made.high) == (100, 100, 0, 0)
     assert (made.trained, made.held) == (len(seen[0]), LEARNING.held)
-    assert [row for row in files.rows("sort")[:ROWS] if not is_held_back(row)] == seen[0]
+    known = [row for row in files.rows("sort") if row["label"] != "odd"]
+    assert len(known) == ROWS + 1  # and one whose label was added since
+    assert [row for row in known if not is_held_back(row)] == seen[0]
     assert ready.prompts.open("sort")[0] == "sort@2"
     assert own.attempts("sort") == [{key: said[0][key] for key in own.attempts("sort")[0]}]
     assert own.look("sort") is None  # nothing new has come

@@ -113,27 +113,31 @@ class Learner:
 
     def look(self, name: str) -> Attempt | None:
         """Make and judge the next version of a prompt, where there are enough new rows for it."""
-        rows = [row for row in self.files.rows(name) if "new_label" not in row[ABOUT]]
-        held = [row for row in rows if is_held_back(row)]
-        train = [row for row in rows if not is_held_back(row)]
-        before = self.attempts(name)
+        rows, before = self.files.rows(name), self.attempts(name)
+        train, held = _parted(rows)
         if self.learning.roll_back and before and before[-1]["taken"]:
             since = [row for row in held if row[ABOUT]["time"] > before[-1]["time"]]
             if len(since) >= self.learning.held:
                 return self._record(name, before, self._look_back(name, before[-1], since))
-        known = before[-1]["trained"] if before else 0
-        if len(train) - min(known, len(train)) < self.learning.every:
+        if not self._enough(train, held, before):
             return None
-        if len(held) < self.learning.held:
+        version, prompt = self.ready.prompts.open(name)
+        train, held = _parted([row for row in rows if _is_known(prompt, row)])
+        if not self._enough(train, held, before):
             return None
         held = held[-self.learning.held :]
-        version, prompt = self.ready.prompts.open(name)
         made = Attempt(_now(), version, len(train), len(held))
         try:
             made = self._attempt(made, name, prompt, train, held)
         except UserError as error:
             made = replace(made, reason=str(error))
         return self._record(name, before, made)
+
+    def _enough(
+        self, train: Sequence[Any], held: Sequence[Any], before: Sequence[Mapping[str, Any]]
+    ) -> bool:
+        known = min(before[-1]["trained"], len(train)) if before else 0
+        return len(train) - known >= self.learning.every and len(held) >= self.learning.held
 
     def _record(
         self, name: str, before: Sequence[Mapping[str, Any]], made: Attempt
@@ -150,7 +154,7 @@ class Learner:
         self, name: str, last: Mapping[str, Any], held: Sequence[Mapping[str, Any]]
     ) -> Attempt:
         """Judge the last version by rows that came since; roll it back where it is worse."""
-        prompts, rows = self.ready.prompts, _rows(held)
+        prompts = self.ready.prompts
         made = Attempt(_now(), last["new_version"], last["trained"], len(held))
         if prompts.open(name)[0] != last["new_version"]:
             return replace(made, reason="it is not the current version any more")
@@ -158,6 +162,9 @@ class Learner:
             kept = [prompts.open(last[version])[1] for version in ("old_version", "new_version")]
         except UserError as error:
             return replace(made, reason=f"it cannot be compared: {error}")
+        rows = _rows([row for row in held if all(_is_known(each, row) for each in kept)])
+        if not rows:
+            return replace(made, reason="no row that came since has a label that both know")
         made = _compared(made, *(self._scores(each, rows) for each in kept))
         assert made.high is not None
         if made.high >= 0:
@@ -257,6 +264,23 @@ def _compared(made: Attempt, old: Sequence[float], new: Sequence[float]) -> Atte
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
     return [Row(dict(row), f"feedback {row[ABOUT]['id']}") for row in rows]
+
+
+def _parted(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
+    """Part rows into those to train on, and those held back."""
+    return (
+        [row for row in rows if not is_held_back(row)],
+        [row for row in rows if is_held_back(row)],
+    )
+
+
+def _is_known(prompt: Answerer, row: Mapping[str, Any]) -> bool:
+    """Whether a prompt can learn from a row: one whose label it knows, and has the fields of."""
+    try:
+        prompt.bound.check(_rows([row]), answers=True)
+    except UserError:
+        return False
+    return True
 
 
 def is_held_back(row: Mapping[str, Any]) -> bool:
