@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import types
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from foreword import terminal
@@ -344,3 +346,21 @@ def test_trackers_may_be_named_in_one_word_with_commas(monkeypatch: pytest.Monke
     assert len(trackers(["wandb,mlflow", "trackio"], Path("p.safetensors"))) == 3
     with pytest.raises(UserError, match="`report_to=wnadb`: unknown; did you mean 'wandb'"):
         trackers(["mlflow,wnadb"], Path("p.safetensors"))
+
+
+def test_a_table_stands_above_the_bars_and_goes_with_its_rows() -> None:
+    shown = Terminal()
+    shown.console = Console(force_terminal=True, width=60, file=io.StringIO())
+    shown.table(("a",), [("before any bar",)])
+    with shown.bar("searching", 10) as move:
+        shown.table(("trial", "dev"), [("0", "81.20"), ("best: 3", "90.10")])
+        move(2)
+        assert shown.live is not None
+        plain = Console(width=60, file=io.StringIO(), record=True)
+        plain.print(shown.live.get_renderable())
+        lines = [" ".join(line.split()) for line in plain.export_text().splitlines()]
+        assert [line[:12] for line in lines[1:3]] == ["0 81.20", "best: 3 90.1"]
+        assert "searching" in lines[3]
+        shown.table((), ())
+        assert len(list(shown.live.get_renderables())) == 1
+    assert shown.live is None

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import torch
 
+import foreword.prompt_search.live
 import foreword.prompt_search.search
 import foreword.prompt_search.trial as of_trial
 import foreword.prompt_search.wording
@@ -124,7 +125,7 @@ def test_known_settings_go_first_then_short_runs_of_which_the_best_go_on() -> No
     assert default.about["space"]["shared"]["epochs"] == [2, 1, 4]
 
 
-def ended(study: Any, params: dict[str, Any], value: float) -> None:
+def ended(study: Any, params: dict[str, Any], value: float | None, **more: Any) -> None:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
     from optuna.trial import create_trial
 
@@ -134,7 +135,7 @@ def ended(study: Any, params: dict[str, Any], value: float) -> None:
         "head.rate": FloatDistribution(0, 1),
     }
     kinds = {name: kinds[name] for name in params}
-    study.add_trial(create_trial(params=params, distributions=kinds, value=value))
+    study.add_trial(create_trial(params=params, distributions=kinds, value=value, **more))
 
 
 @pytest.mark.parametrize("task", [TASK, Generate(max_length=40)])
@@ -205,6 +206,27 @@ def test_what_comes_next_is_what_the_time_allows() -> None:
     assert coming(15) == {"epochs": 1}
     assert coming(119, looks=False) == {"head.rate": 0.3, "epochs": 2}
     assert coming(15, looks=False) is None
+
+
+def test_what_was_stopped_is_run_again_but_not_for_ever() -> None:
+    import optuna
+    from optuna.trial import TrialState
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rate = Choice("rate", low=0.01, high=1.0, usual=0.1)
+    space = Space({"head": [rate]}, [Choice("epochs", (2, 1, 4))], {}, rated=True)
+    study = optuna.create_study(direction="maximize")
+    usual = {"head.rate": 0.1, "epochs": 2}
+    for _ in range(3):
+        assert next_trial(study, space, 9.0, lambda _, epochs: 0.0, (1, 2, 4)) == usual
+        ended(study, usual, None, state=TrialState.FAIL)
+    assert next_trial(study, space, 9.0, lambda _, epochs: 0.0, (1, 2, 4)) != usual
+    other = {"head.rate": 0.5, "epochs": 1}
+    ended(study, other, None, state=TrialState.FAIL, user_attrs={"reason": "it cannot be"})
+    assert next_trial(study, space, 9.0, lambda _, epochs: 0.0, (1, 2, 4)) != other
+    ended(study, other, None, state=TrialState.RUNNING)  # in another process
+    ended(study, other, None, state=TrialState.FAIL)
+    assert next_trial(study, space, 9.0, lambda _, epochs: 0.0, (1, 2, 4)) != other
 
 
 def test_the_usual_settings_of_each_method_are_looked_at_if_a_look_fits() -> None:
@@ -485,6 +507,67 @@ def test_ctrl_c_keeps_all_that_is_done_and_the_same_study_goes_on(
     assert kept["held_back"]["accuracy"] == Prompt.load(out).scores["test"]["accuracy"]
 
 
+def test_a_stopped_trial_goes_on_from_its_checkpoint_to_the_same_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"rate": 1e-2, "epochs": 3, "trials": 1}
+    whole = found(**given)
+    out, before = tmp_path / "p.safetensors", Judged.step
+    steps: list[int] = []
+
+    def step(self: Any, number: int, values: Any) -> None:
+        steps.append(number)
+        before(self, number, values)
+        if len(steps) == 6:
+            raise Interrupted("stopped")
+
+    monkeypatch.setattr(Judged, "step", step)
+    with pytest.raises(Interrupted):
+        found(**given, out=out)
+    kept = tmp_path / ".p.safetensors.trials"
+    assert kept.is_dir()
+    made = found(**{**given, "trials": 2}, out=out, resume=True)
+    assert [each.state for each in made.trials] == ["failed", "complete"]
+    assert steps == [1, 2, 3, 4, 5, 6, *range(5, 13)]  # from the end of the first epoch
+    assert tensors(made.prompt) == tensors(whole.prompt)
+    assert made.best.score == whole.best.score
+    assert not kept.exists()
+
+
+def test_folds_that_were_done_are_not_tuned_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"rate": 1e-2, "epochs": 1, "dev": None, "train": rows(30), "trials": 1}
+    whole, out = found(**given), tmp_path / "p.safetensors"
+
+    def stop(number: int) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        counted(patched, stop)
+        with pytest.raises(KeyboardInterrupt):
+            found(**given, out=out)
+    tuned = counted(monkeypatch)
+    made = found(**{**given, "trials": 2}, out=out, resume=True)
+    assert len(tuned) == 1  # the third fold
+    assert made.best.score == whole.best.score
+    assert tensors(made.prompt) == tensors(whole.prompt)
+
+
+def test_the_table_shows_what_runs_and_what_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tables(Reporter):
+        def table(self, header: Any, rows: Any) -> None:
+            shown.append([tuple(row[:2]) for row in rows])
+
+    shown: list[Any] = []
+    monkeypatch.setattr(foreword.prompt_search.live, "APART", 0.0)
+    found(trials=2, report=Tables())
+    assert shown[0] == [("0", "head")]
+    assert [("1", "head"), ("best: 0", "head")] in shown
+    assert shown[-1] == []
+
+
 @pytest.mark.slow
 def test_two_processes_share_a_study_and_one_is_killed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 's.db'}"
@@ -575,6 +658,10 @@ def test_a_method_that_the_model_cannot_take_is_left_out_with_its_reason() -> No
         ),
         ({"train": rows(4)}, "4 rows are too few to search with"),
         ({"storage": "postgresql://localhost:1/x"}, "`storage=postgresql://localhost:1/x`: "),
+        (
+            {"storage": "mysql://me:secret@localhost:1/x"},
+            "`storage=mysql://localhost:1/x`: ",
+        ),
         ({"storage": "sqlite:////nowhere/x.db"}, "unable to open database file"),
         ({"join": True}, "`join` takes part in a study of a `storage`"),
     ],

@@ -22,6 +22,9 @@ class Reporter:
         """Count ``total`` rows; the function that is entered is told how many more are done."""
         return _uncounted()
 
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Hear what goes on now, in place of what was heard before; without rows it is over."""
+
     def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
         """Hear what is run, in how many steps, and how many of them are done already."""
 
@@ -64,6 +67,10 @@ class Reporters(Reporter):
                     each(rows)
 
             yield move
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:  # noqa: D102
+        for member in self.members:
+            member.table(header, rows)
 
     def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:  # noqa: D102
         for member in self.members:

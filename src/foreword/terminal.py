@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from foreword.notebook import Notebook, in_notebook
 from foreword.reporter import Count, Reporter
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
+
+    from foreword.bars import Bars
 
 SILENCE = 2.0
 """Seconds without a word, after which a line says how far something is; no terminal shows bars."""
@@ -43,7 +45,7 @@ class Terminal(Reporter):
     def __init__(self, doing: str = "tuning", unit: str = "rows") -> None:
         self.doing, self.unit = doing, unit
         self.console = console()
-        self.live: Progress | None = None
+        self.live: Bars | None = None
         self.run: _Count | None = None
         self.loss, self.dev, self.rows = "", "", 0.0
 
@@ -67,6 +69,11 @@ class Terminal(Reporter):
             yield move
         finally:
             self._remove(count)
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Show a table above the bars, while there are some."""
+        if self.live is not None:
+            self.live.show_above(header, rows)
 
     def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
         """Show the bar of a run."""
@@ -140,16 +147,17 @@ class Terminal(Reporter):
             self.live = None
 
 
-def _bars(on: Console) -> Progress:
+def _bars(on: Console) -> Bars:
     from rich.progress import (  # help and short commands show no bars
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
     )
 
-    return Progress(
+    from foreword.bars import Bars
+
+    return Bars(
         TextColumn("{task.description}"),
         BarColumn(bar_width=18),
         MofNCompleteColumn(),

@@ -52,8 +52,9 @@ def _trials(
     mine: list[FrozenTrial] = []
     while trials is None or count_begun(study) < trials:
         looks = repeated < EXHAUSTED and (space.is_open or not study.trials)
-        left = runner.left() - runner.reserve()
-        chosen = next_trial(study, space, left, runner.seconds, runner.lengths, looks=looks)
+        pace = runner.pace
+        left = pace.left_for_trials()
+        chosen = next_trial(study, space, left, pace.seconds, pace.of_trials, looks=looks)
         if left <= 0 or chosen is None:
             if not looks:
                 report.line("all settings of the space were tried")
@@ -66,7 +67,7 @@ def _trials(
         again = (tried.reason or "").startswith(REPEATED)
         repeated = repeated + 1 if again else 0
         if not again:
-            report.line(_line(tried, study, runner.left()))
+            report.line(_line(tried, study, runner.pace.left()))
         failed += tried.state == "failed"
         if best_of(study) is None and failed >= HOPELESS:
             raise UserError(f"{failed} trials failed and none succeeded: {tried.reason}")

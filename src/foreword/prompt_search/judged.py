@@ -33,7 +33,8 @@ class Judged(Reporter):
     """Hears a run: its dev scores go to the study, which may prune it; time ends it.
 
     ``over`` says that the time was up before the run was. With ``probe`` a run raises TooLong after
-    its first steps if there is not even half of the time that it would take.
+    its first steps if there is not even half of the time that it would take. ``resumed`` says that
+    its beginning was run before.
     """
 
     def __init__(
@@ -47,9 +48,14 @@ class Judged(Reporter):
     ) -> None:
         self.hear, self.deadline, self.passed, self.probe = hear, deadline, passed, probe
         self.clock = clock
-        self.steps, self.began = 0, 0.0
+        self.steps, self.first, self.began = 0, 1, 0.0
         self.evaluations = 0
         self.over = False
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the run went on from a checkpoint."""
+        return self.first > 1
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -61,16 +67,18 @@ class Judged(Reporter):
         yield move
 
     def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
-        """Note how many steps there are."""
-        self.steps = steps
+        """Note how many steps there are, and where a run goes on that was stopped."""
+        self.steps, self.first = steps, done + 1
+        if done:
+            self.evaluations = 1 + done * int(config["method"]["training"]["epochs"]) // steps
 
     def step(self, number: int, values: Mapping[str, float]) -> None:
         """Look at the time."""
         self._look()
         now = self.clock()
-        if number == 1:
+        if number == self.first:
             self.began = now
-        if self.probe and number == PROBE:
+        if self.probe and number == self.first + PROBE - 1:
             left = self.deadline - now
             needed = (now - self.began) / (PROBE - 1) * (self.steps - number)
             if needed > TOO_LONG * left:

@@ -141,7 +141,7 @@ def _refitted(
         f"epochs {settings[EPOCHS]}"
     )
     ignore, clock = (lambda step, value: None), runner.clock
-    judged = Judged(ignore, runner.deadline, runner.passed, clock=clock)
+    judged = Judged(ignore, runner.pace.deadline, runner.passed, clock=clock)
     heard = Reporters([report, judged])
     try:
         again = runner.tune(settings, parts.every, parts.dev, heard)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from foreword.prompt_search.space import EPOCHS, METHOD, Space
-from foreword.prompt_search.tried import best_of, is_repeated
+from foreword.prompt_search.tried import best_of, is_repeated, was_stopped
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -26,6 +27,9 @@ HALVING = 3
 KNOWN_SHARE = 3
 """A longer run of the usual settings goes first if it takes at most one in so many parts of the
 time."""
+
+STOPS = 3
+"""How often a trial is stopped, as with its process, before it is left."""
 
 
 def next_trial(
@@ -43,10 +47,11 @@ def next_trial(
     so many epochs, 0 where that is not known. ``every`` are the epochs that trials have, the fewest
     first. Without ``looks`` only longer runs are asked for.
     """
-    trials = study.get_trials(deepcopy=False)
-    if not trials:
-        return space.usual()
-    tried = {_written(each.params) for each in trials}
+    every_trial = study.get_trials(deepcopy=False)
+    trials = [each for each in every_trial if not was_stopped(each)]
+    stopped = Counter(_written(each.params) for each in every_trial if was_stopped(each))
+    left_out = {written for written, times in stopped.items() if times >= STOPS}
+    tried = {_written(each.params) for each in trials} | left_out
     only = next(iter(space.methods))
 
     def lasts(params: Mapping[str, Any]) -> float:
@@ -55,6 +60,11 @@ def next_trial(
     def is_open(params: Mapping[str, Any]) -> bool:
         return _written(params) not in tried and lasts(params) <= left
 
+    for params in map(json.loads, stopped):
+        if is_open(params):
+            return dict(params)  # it goes on from its checkpoint, where that is here
+    if not tried:
+        return space.usual()
     short = seconds(None, every[0])
     if len(every) > 1:
         known = {**space.usual(), EPOCHS: every[-1]}

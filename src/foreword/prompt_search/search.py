@@ -18,14 +18,17 @@ from foreword.errors import UserError
 from foreword.files import check_place
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.budget import count_begun, run_trials
+from foreword.prompt_search.live import Live
 from foreword.prompt_search.models import Look, look_at
 from foreword.prompt_search.outcome import conclude, kept_file, note_file, study_path
+from foreword.prompt_search.pace import Pace
 from foreword.prompt_search.parts import Parts, part_rows
 from foreword.prompt_search.searched import Searched
 from foreword.prompt_search.space import OF_TASK, Space, check_choices, make_space
 from foreword.prompt_search.study import kept_about, open_storage, open_study, optuna_quiet
 from foreword.prompt_search.templates import ScoredTemplate
 from foreword.prompt_search.trial import Trials
+from foreword.prompt_search.unfinished import Unfinished
 from foreword.prompt_search.wording import Wording, find_wording
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Task
@@ -207,7 +210,7 @@ def search_prompts(
         opened = open_study(kept, named, about, seed=seed, resume=resume, join=join)
         if (there := count_begun(opened)) and not join:
             report.line(f"going on after {there} trials of study '{opened.study_name}'")
-        began_trials = clock()
+        began_trials, live = clock(), Live(opened, report)
         total = 0 if minutes is None else round(60 * minutes)
         with report.bar("searching", total) as progress:
             shown = 0
@@ -223,23 +226,28 @@ def search_prompts(
                 if total and now > shown:
                     progress(now - shown)
                     shown = now
+                live.show()
 
+            unfinished = Unfinished() if target is None else Unfinished.beside(target)
+            if not (resume or join):
+                unfinished.forget()
+            pace = Pace(space.epochs, deadline, parts.again if refit else 0.0, clock)
             runner = Trials(
                 backbone,
                 task,
                 space,
                 parts,
                 Training(seed=seed),
-                deadline,
+                pace,
                 keep,
                 passed,
-                again=parts.again if refit else 0.0,
                 say=report.line,
-                clock=clock,
+                unfinished=unfinished,
             )
             if target is not None:
                 runner.kept = kept_file(opened, target, backbone)
             stopped = run_trials(opened, runner, space, trials, report)
+            report.table((), ())
         about = {**about, "models": [asdict(each) for each in looks]}
         return conclude(
             opened, runner, parts, about, target, refit=refit, stopped=stopped, report=report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ HEARTBEAT = 10
 
 ABOUT = "foreword"
 """The attribute of a study that says what it is of."""
+
+PASSWORD = re.compile(r"://[^/@]*:[^/]*@")
+"""The name and the password in a database's URL, which no message repeats."""
 
 STARTUP = 8
 """Trials at random before the sampler goes by those that have ended."""
@@ -67,30 +71,31 @@ def open_storage(where: str | Path | None, *, join: bool = False) -> BaseStorage
     if where is None:
         return InMemoryStorage()
     name = str(where)
+    told = PASSWORD.sub("://", name)
     try:
         if "://" in name:
             if join and (file := _sqlite_file(name)) is not None and not file.exists():
-                raise _nothing_to_join(name)
+                raise _nothing_to_join(told)
             options = {"connect_args": {"timeout": 60}} if name.startswith("sqlite") else None
             return RDBStorage(
                 name, options, heartbeat_interval=HEARTBEAT, grace_period=6 * HEARTBEAT
             )
         path = check_place(Path(name))
         if join and not path.exists():
-            raise _nothing_to_join(name)
+            raise _nothing_to_join(told)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.read_bytes()[:1] not in (b"", b"{"):
-            raise UserError(f"`storage={name}`: is another file than the journal of a study")
+            raise UserError(f"`storage={told}`: is another file than the journal of a study")
         return JournalStorage(JournalFileBackend(str(path)))
     except UserError:
         raise
     except ImportError:
         raise UserError(
-            f"`storage={name}`: Python's driver of that database is missing; install it (such as "
+            f"`storage={told}`: Python's driver of that database is missing; install it (such as "
             "psycopg2 or PyMySQL), or give a file"
         ) from None
     except Exception as error:  # of SQLAlchemy and its drivers, or of a file that is no journal
-        raise UserError(f"`storage={name}`: cannot be used ({_first_line(error)})") from None
+        raise UserError(f"`storage={told}`: cannot be used ({_first_line(error)})") from None
 
 
 def kept_about(storage: BaseStorage, name: str | None) -> Mapping[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from foreword.errors import UserError
 from foreword.evaluation.request_time import rows_to_time, time_in_turn
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.chance import row_values
-from foreword.prompt_search.judged import Clock, Judged, TooLong
+from foreword.prompt_search.judged import Judged, TooLong
+from foreword.prompt_search.pace import Pace
 from foreword.prompt_search.parts import Parts
 from foreword.prompt_search.space import EPOCHS, METHOD, Space
 from foreword.prompt_search.tried import (
@@ -29,6 +30,7 @@ from foreword.prompt_search.tried import (
     REASON,
     SECONDS,
     SETTINGS,
+    STOPPED,
     TIME_UP,
     USUAL,
     VALUES,
@@ -36,6 +38,7 @@ from foreword.prompt_search.tried import (
     choose,
     earlier,
 )
+from foreword.prompt_search.unfinished import Unfinished
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Task
 from foreword.training.interrupt import Enough, Interrupted
@@ -60,8 +63,7 @@ class Trials:
     """Runs trials on a backbone, and keeps the prompt of the best one so far.
 
     ``kept`` is the number of that trial and its prompt. ``better`` is called when there is a new
-    one, ``passed`` at every step. Where the best settings are tuned once more at the end, ``again``
-    says how many times as long as in a trial an epoch then takes: time is left for that.
+    one, ``passed`` at every step. An ``unfinished`` trial goes on where it was stopped.
     """
 
     def __init__(
@@ -71,21 +73,19 @@ class Trials:
         space: Space,
         parts: Parts,
         training: Training,
-        deadline: float,
+        pace: Pace,
         better: Callable[[int, Prompt], None],
         passed: Callable[[], None],
-        again: float = 0.0,
         say: Callable[[str], None] = lambda line: None,
-        clock: Clock = time.monotonic,
+        unfinished: Unfinished | None = None,
     ) -> None:
         self.backbone, self.task, self.space, self.parts = backbone, task, space, parts
-        self.training, self.deadline = training, deadline
-        self.better, self.passed, self.again, self.say = better, passed, again, say
-        self.clock = clock
+        self.training, self.pace, self.clock = training, pace, pace.clock
+        self.better, self.passed, self.say = better, passed, say
+        self.unfinished = unfinished or Unfinished()
+        self.resumed = False
         self.folds = list(parts.folds)
         self.kept: tuple[int, Prompt] | None = None
-        self.paces: dict[str, float] = {}
-        self.winner = ""
         self.filled: dict[tuple[str, int], Task] = {}
 
     def run(self, trial: Trial) -> float:
@@ -100,7 +100,8 @@ class Trials:
         trial.set_user_attr(SETTINGS, settings)
         if (same := earlier(trial.study, trial.number, settings)) is not None:
             return self._again(trial, same)
-        began = self.clock()
+        began, self.resumed = self.clock(), False
+        ended = True
         try:
             first, scores = self._fitting(trial, settings)
         except NotFiniteError:
@@ -115,18 +116,21 @@ class Trials:
             trial.set_user_attr(REASON, reason)
             raise
         except (Interrupted, KeyboardInterrupt):
-            trial.set_user_attr(REASON, "the search was stopped")
+            trial.set_user_attr(REASON, STOPPED)
+            ended = False
             raise
         finally:
+            if ended:
+                self.unfinished.forget()
             trial.set_user_attr(SECONDS, round(self.clock() - began, 2))
         took = self.clock() - began
         if REASON not in trial.user_attrs:
-            pace, name = took / settings[EPOCHS], settings[METHOD]
-            self.paces[name] = min(pace, self.paces.get(name, pace))
+            if not self.resumed:  # which took less time than a whole one
+                self.pace.note(settings[METHOD], took / settings[EPOCHS])
             self._measure(trial, first)
         score = mean(scores)
         if self._is_best(trial, score):
-            self.kept, self.winner = (trial.number, first), settings[METHOD]
+            self.kept, self.pace.best = (trial.number, first), settings[METHOD]
             self.better(trial.number, first)
         return score
 
@@ -148,49 +152,10 @@ class Trials:
         (milliseconds,) = time_in_turn(call, asked, lambda rows: None)
         trial.set_user_attr(MILLISECONDS, round(milliseconds, 1))
 
-    def left(self) -> float:
-        """Return the seconds that are left."""
-        return self.deadline - self.clock()
-
-    def reserve(self) -> float:
-        """Return about how long it takes to tune the best settings once more, in their longest run.
-
-        It is 0 before any trial.
-        """
-        return self._once_more(max(self.space.epochs))
-
-    def _once_more(self, epochs: int) -> float:
-        """Return about how long it takes to tune the best settings on all rows."""
-        fewer = len(self.parts.folds[0][0]) / len(self.folds[0][0])
-        return self.again * fewer * self.seconds(self.winner, epochs)
-
-    def until(self) -> float:
-        """Return when a trial that begins now must end."""
-        if not self.paces:
-            return self.clock() + self.left() / (1 + self.again)
-        return self.deadline - self.reserve()
-
-    def seconds(self, method: str | None, epochs: int) -> float:
-        """Return about how long a trial takes.
-
-        A method that was not run, and None, is taken for the fastest; it is 0 before any.
-        """
-        return epochs * self.paces.get(method or "", min(self.paces.values(), default=0.0))
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """The epochs of trials; the longest run is left to the end where there is one."""
-        every = self.space.epochs
-        return every[:-1] if self.again and len(every) > 1 else every
-
     def last_settings(self, trial: FrozenTrial) -> dict[str, Any]:
         """Return the settings of a trial, in the longest run that there is still time for."""
         settings = dict(trial.user_attrs[SETTINGS])
-        left, own = self.left(), settings[EPOCHS]
-        fitting = [
-            n for n in self.space.epochs if self.again * self.seconds(self.winner, n) <= left
-        ]
-        return {**settings, EPOCHS: max([own, *fitting])}
+        return {**settings, EPOCHS: self.pace.longest(settings[EPOCHS])}
 
     def tune(
         self,
@@ -198,12 +163,26 @@ class Trials:
         train: Sequence[Row],
         dev: Sequence[Row] | None,
         report: Reporter = SILENT,
+        place: Path | None = None,
     ) -> Prompt:
-        """Tune a prompt with the settings of a trial."""
+        """Tune a prompt with the settings of a trial.
+
+        It goes on where it was stopped, as ``place`` has it.
+        """
+        if place is not None and place.exists():
+            return Prompt.load(place, self.backbone)
         task, method, training = self.space.configured(settings, self.task, self.training)
         task = self._filled(task, train)
         return tune_prompt(
-            self.backbone, task, method, train, dev, training=training, report=report
+            self.backbone,
+            task,
+            method,
+            train,
+            dev,
+            training=training,
+            out=place,
+            resume=place is not None,
+            report=report,
         )
 
     def _filled(self, task: Task, train: Sequence[Row]) -> Task:
@@ -245,6 +224,7 @@ class Trials:
         if most >= len(self.folds[0][0]):
             return
         field, seed = self.task.label_field or "", self.training.seed
+        self.pace.again *= len(self.folds[0][0]) / most
         self.folds = []
         for train, dev in self.parts.folds:
             chosen = stratified([row.fields.get(field) for row in train], most, seed)
@@ -267,13 +247,16 @@ class Trials:
         def ignore(step: int, value: float) -> None:
             """Folds are compared whole."""
 
-        until = self.until()
-        probe = not self.paces and len(self.folds[0][0]) == len(self.parts.folds[0][0])
+        until = self.pace.until()
+        probe = not self.pace.known and len(self.folds[0][0]) == len(self.parts.folds[0][0])
         for number, (train, dev) in enumerate(self.folds):
             report = Judged(
                 ignore if several else hear, until, self.passed, probe=probe, clock=self.clock
             )
-            prompt = self.tune(settings, train, dev, report)
+            place = self.unfinished.place(settings, train)
+            self.resumed = self.resumed or (place is not None and place.exists())
+            prompt = self.tune(settings, train, dev, report, place)
+            self.resumed = self.resumed or report.resumed
             if report.over:
                 trial.set_user_attr(REASON, TIME_UP)
                 if several and best_of(trial.study) is not None:

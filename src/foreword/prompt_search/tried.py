@@ -24,6 +24,9 @@ USUAL, VALUES = "usual", "values"
 TIME_UP = "the time was up"
 """The reason of a trial that the time ended."""
 
+STOPPED = "the search was stopped"
+"""The reason of a trial that Ctrl-C ended."""
+
 
 @dataclass(frozen=True)
 class Tried:
@@ -85,6 +88,11 @@ def earlier(study: Study, number: int, settings: Mapping[str, Any]) -> FrozenTri
         if ended and not stopped and each.user_attrs.get(SETTINGS) == settings:
             return each
     return None
+
+
+def was_stopped(trial: FrozenTrial) -> bool:
+    """Whether a trial ended with its process, or by Ctrl-C, so that nothing is known of it."""
+    return trial.state.name == "FAIL" and trial.user_attrs.get(REASON, STOPPED) == STOPPED
 
 
 def is_repeated(trial: FrozenTrial) -> bool:

@@ -1,0 +1,67 @@
+"""The pace of a search: how long trials take, and what time is left for them."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from foreword.prompt_search.judged import Clock
+
+
+class Pace:
+    """The seconds of an epoch by method, and what is left until the ``deadline`` by a ``clock``.
+
+    ``epochs`` are those that a run may have, the fewest first. Where the best settings are tuned
+    once more at the end, ``again`` says how many times as long as in a trial an epoch then
+    takes; time is left for the longest such run of the method that is ``best``.
+    """
+
+    def __init__(
+        self,
+        epochs: tuple[int, ...],
+        deadline: float = math.inf,
+        again: float = 0.0,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.epochs, self.deadline, self.again, self.clock = epochs, deadline, again, clock
+        self.best = ""
+        self.known: dict[str, float] = {}
+
+    def note(self, method: str, seconds: float) -> None:
+        """Note how long an epoch took; the shortest counts."""
+        self.known[method] = min(seconds, self.known.get(method, seconds))
+
+    def seconds(self, method: str | None, epochs: int) -> float:
+        """Return about how long a trial takes.
+
+        A method that was not run, and None, is taken for the fastest; it is 0 before any.
+        """
+        return epochs * self.known.get(method or "", min(self.known.values(), default=0.0))
+
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        return self.deadline - self.clock()
+
+    def left_for_trials(self) -> float:
+        """Return the seconds that are left before the best settings are tuned once more.
+
+        Where there is no time even for the shortest such run, none is kept for it.
+        """
+        return self.left() - self._once_more(self.longest(0))
+
+    def until(self) -> float:
+        """Return when a trial that begins now must end."""
+        share = 1 + self.again
+        return self.clock() + (self.left_for_trials() if self.known else self.left() / share)
+
+    @property
+    def of_trials(self) -> tuple[int, ...]:
+        """The epochs of trials; the longest run is left to the end where there is one."""
+        return self.epochs[:-1] if self.again and len(self.epochs) > 1 else self.epochs
+
+    def longest(self, least: int) -> int:
+        """Return the epochs of the longest run for which there is time at the end."""
+        return max([least, *(n for n in self.epochs if self._once_more(n) <= self.left())])
+
+    def _once_more(self, epochs: int) -> float:
+        return self.again * self.seconds(self.best, epochs)
