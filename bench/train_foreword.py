@@ -30,7 +30,13 @@ LONG_RUN = 1000
 
 
 def begin(
-    backbone: Backbone, case: Case, rows: Sequence[Row], seed: int, compiled: Compile
+    backbone: Backbone,
+    case: Case,
+    rows: Sequence[Row],
+    seed: int,
+    compiled: Compile,
+    *,
+    memory: str | None = None,
 ) -> Loop:
     """Make the loop that training itself runs. All that is known of its making is here.
 
@@ -48,6 +54,7 @@ def begin(
         clip=CLIP,
         seed=seed,
         compile=compiled,
+        memory=memory,
     )
     trainable = case.make_method().build(bound, rows, seed)
     examples = encode(backbone, bound, trainable.outline, rows, [], training, SILENT)

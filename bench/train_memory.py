@@ -61,12 +61,12 @@ def worker(side: str, case: Case, setting: Setting, given: Path) -> dict[str, fl
         made = PeftSide(setting.open().model, case, prompt, batches)
         count = len(batches)
     gc.collect()
-    loaded = _begin(setting.device)
+    loaded = begin_peak(setting.device)
     for number in range(count):
         made.step(number)
     wait(setting.device)
     # The kernel counts the two apart, and the peak can come out a page below what is held.
-    return {"loaded": loaded, "peak": max(loaded, _peak(setting.device))}
+    return {"loaded": loaded, "peak": max(loaded, peak(setting.device))}
 
 
 def _kept(path: Path, device: str) -> tuple[Tensor, list[Mapping[str, Tensor]]]:
@@ -79,28 +79,30 @@ def _kept(path: Path, device: str) -> tuple[Tensor, list[Mapping[str, Tensor]]]:
     return prompt, [batches[number] for number in sorted(batches)]
 
 
-def _begin(device: str) -> float:
+def begin_peak(device: str) -> float:
     """Return the memory held now, and let the peak begin anew from here where that can be."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device) / _MIB
     if not _STATUS.exists():
-        return _peak(device)
+        return peak(device)
     with suppress(OSError):  # where it may not be, the peak holds that of loading, on both sides
         Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    return status("VmRSS")
 
 
-def _peak(device: str) -> float:
+def peak(device: str) -> float:
+    """Return the most memory held since, in MiB."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated(device) / _MIB
     # On Linux ru_maxrss begins at what the parent held when it started this process.
     if _STATUS.exists():
-        return _status("VmHWM")
+        return status("VmHWM")
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MIB
 
 
-def _status(name: str) -> float:
+def status(name: str) -> float:
+    """Return what the kernel says of this process by that name, in MiB."""
     lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
     return int(lines[name].split()[0]) / 1024
