@@ -69,7 +69,7 @@ def test_tensors_are_counted_while_they_stand() -> None:
 
 @pytest.mark.parametrize(
     ("name", "method", "wrong", "recompute"),
-    [("llama", "lora", 0.03, True), ("llama", "prefix", 0.001, False),
+    [("llama", "lora", 0.3, True), ("llama", "prefix", 0.001, False),
      ("gemma2", "prefix", 0.15, False), ("bert", "soft", 0.001, False),
      ("t5", "soft", 0.35, False)],
 )  # fmt: skip

@@ -8,7 +8,8 @@ numbers. So nothing here knows a layer or a method.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,11 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import POOLED, Example
+from foreword.backbone.run.gradient_checkpointing import layers_that_recompute
 from foreword.engine.tracked import Tracked, is_wrapped
 from foreword.injection import Injection, Mixture
 
-LIBRARIES = 420 * 10**6
+LIBRARIES = 480 * 10**6
 """Bytes of Python, torch, transformers and what they need, on a CPU."""
 
 PIECE = 1400
@@ -54,6 +56,11 @@ class Curve:
         """Return how many tokens, in rows of ``longest``, hold no more than ``size`` bytes."""
         each = self.row + self.token * longest + self.square * longest**2
         return int((size - self.fixed) / each * longest) if each > 0 else 10**9
+
+    def plus(self, other: Curve, share: float = 1.0) -> Curve:
+        """Return the sum of this curve and a share of another."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Curve(*(one + share * two for one, two in pairs))
 
     @staticmethod
     def fitted(found: Callable[[int, int], float]) -> Curve:
@@ -117,33 +124,44 @@ def footprint(
     view = backbone.with_changes(injection)
     view.check_runs()
     known = [*backbone.model.parameters(), *backbone.model.buffers()]
-    known += [tensor for _, tensor in injection.tensors()]
-    found: dict[tuple[int, int], tuple[int, int]] = {}
+    leaves = [tensor for _, tensor in injection.tensors()]
+    known += leaves
+    for leaf in leaves:  # gradients stay; they are counted apart, since they would hide the rest
+        leaf.register_post_accumulate_grad_hook(_forget)  # type: ignore[no-untyped-call]
 
-    def run(rows: int, length: int) -> tuple[int, int]:
-        if (rows, length) not in found:
+    def curves(*, forward_alone: bool = False) -> tuple[Curve, Curve]:
+        @cache
+        def run(rows: int, length: int) -> tuple[int, int]:
             examples = [_row(backbone, length)] * rows
             with Tracked(known) as tracked:
                 states = view.states(examples, injection)
                 kept = tracked.now
-                if states.requires_grad:
+                if states.requires_grad and not forward_alone:
                     torch.autograd.backward(states, torch.ones_like(states))
                 del states
-            found[rows, length] = kept, tracked.peak
-            for _, tensor in injection.tensors():
-                tensor.grad = None
-        return found[rows, length]
+            return kept, tracked.peak
 
-    backbone.checkpointing(recompute)
-    try:
         run(1, STEP)  # what a first pass keeps for those after it is not counted
-        found.clear()
+        run.cache_clear()
         kept = Curve.fitted(lambda rows, length: run(rows, length)[0])
-        most = Curve.fitted(lambda rows, length: run(rows, length)[1])
-    finally:
-        backbone.checkpointing(False)
-    resident = resident_bytes(backbone, trained)
+        return kept, Curve.fitted(lambda rows, length: run(rows, length)[1])
+
+    kept, most = curves()
+    if recompute:
+        layers = len(layers_that_recompute(backbone.model))
+        backbone.checkpointing(True)
+        try:
+            outside, _ = curves(forward_alone=True)
+        finally:
+            backbone.checkpointing(False)
+        # Beside what is kept one layer stands whole, with what goes back through it.
+        kept, most = outside, outside.plus(most).plus(kept, 1 / layers - 1)
+    resident = resident_bytes(backbone, trained) + sum(leaf.nbytes for leaf in leaves)
     return Footprint(resident, kept, most, _target_bytes(view, known))
+
+
+def _forget(leaf: Tensor) -> None:
+    leaf.grad = None
 
 
 def _row(backbone: Backbone, length: int) -> Example:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, common_lead
 from foreword.engine.lower_layers import LowerLayers
-from foreword.engine.machine import bytes_of, shown
+from foreword.engine.machine import bytes_of, return_what_is_freed, shown
 from foreword.engine.plan import Load, PassPlan, check_room, usual_plan, within
 from foreword.injection import Injection, Mixture
 from foreword.reporter import Reporter
@@ -59,6 +59,8 @@ def plan_for(
     steps = -(-rows // training.batch_size) * training.epochs
     budget, compiling = bytes_of(training.memory), training.may_compile(steps)
     plan = within(backbone, outline, load, plan, budget, compiling)
+    if backbone.device.type == "cpu":
+        return_what_is_freed()
     how = ", layers recomputed" if plan.recompute else ""
     assert plan.peak is not None
     report.line(

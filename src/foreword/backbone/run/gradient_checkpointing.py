@@ -11,6 +11,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from foreword.errors import UserError
 
 
+def layers_that_recompute(model: nn.Module) -> list[GradientCheckpointingLayer]:
+    """Return the layers of a model that can recompute their activations."""
+    return [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+
+
 def recompute_layers(model: nn.Module, on: bool) -> None:
     """Let every layer of ``model`` recompute its activations, or keep them again.
 
@@ -18,7 +23,7 @@ def recompute_layers(model: nn.Module, on: bool) -> None:
     training mode, in which some layers drop out; so each layer's own flags are set instead.
     Raises UserError for a model that is not made of such layers.
     """
-    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    layers = layers_that_recompute(model)
     if on and not layers:
         raise UserError(
             f"{type(model).__name__} cannot recompute its layers; leave out `checkpointing`"
