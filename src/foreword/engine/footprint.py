@@ -24,7 +24,7 @@ from foreword.injection import Injection, Mixture
 LIBRARIES = 480 * 10**6
 """Bytes of Python, torch, transformers and what they need, on a CPU."""
 
-PIECE = 1400
+PIECE = 1000
 """Bytes of a tokenizer for each piece of its vocabulary."""
 
 COMPILER = 400 * 10**6
