@@ -27,13 +27,13 @@ def bytes_of(text: str) -> int:
     """Read a size such as ``4GB``, ``3.5 GB`` or ``800MiB``; raises UserError for anything else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b)", text.strip().lower())
     if found is None or found[2] not in UNITS or float(found[1]) <= 0:
-        raise UserError(f"memory is {text!r}; give a size with its unit, such as 4GB or 800MB")
+        raise UserError(f"`memory` is {text!r}; give a size with its unit, such as 4GB or 800MB")
     return int(float(found[1]) * UNITS[found[2]])
 
 
 def shown(size: float) -> str:
-    """Write a size for people, in GB with one digit, rounded up."""
-    return f"{-(-size // 10**8) / 10:.1f} GB"
+    """Write a size for people, in GB with two digits, rounded up."""
+    return f"{-(-size // 10**7) / 100:.2f} GB"
 
 
 def return_what_is_freed() -> None:

@@ -98,10 +98,11 @@ def within(
             return made
         least = made.peak if least is None else min(least, made.peak)
     assert least is not None
+    model = resident_bytes(backbone, load.trained)
     raise UserError(
         f"`memory` is {shown(budget)}, and this run takes {shown(least)} at the least, "
-        f"{shown(resident_bytes(backbone, load.trained))} of it for the model and the libraries; "
-        f"{_help(backbone, load)}"
+        f"{shown(model)} of it for the model and the libraries; "
+        f"{_help(backbone, load, model < budget)}"
     )
 
 
@@ -125,7 +126,7 @@ def check_room(
         within(backbone, outline, load, plan, int(SAFE * room), compiling=False)
         how = f"`memory={SAFE * room / 1e9:.1f}GB` keeps it within that, and it learns the same"
     except UserError:
-        how = _help(backbone, load)
+        how = _help(backbone, load, held.resident < room)
     raise UserError(f"this run takes {shown(peak)}, and {shown(room)} are free; {how}")
 
 
@@ -167,9 +168,11 @@ def _most_of_a_token(backbone: Backbone) -> float:
     return 4.0 * numbers * backbone.dtype.itemsize
 
 
-def _help(backbone: Backbone, load: Load) -> str:
-    """Say what makes a run smaller."""
-    shorter = f"give shorter rows (`max_length`; the longest has {load.longest} tokens)"
-    if backbone.dtype.itemsize <= 2:
-        return f"{shorter}, or a smaller model"
-    return f"{shorter}, or `dtype=bfloat16`, which halves the model"
+def _help(backbone: Backbone, load: Load, shorter: bool) -> str:
+    """Say what makes a run smaller; ``shorter`` rows do so where the model itself fits."""
+    ways = []
+    if shorter:
+        ways.append(f"shorter rows (`max_length`; the longest has {load.longest} tokens)")
+    if backbone.dtype.itemsize > 2:
+        ways.append("`dtype=bfloat16`, which halves the model")
+    return f"give {', or '.join([*ways, 'a smaller model'])}"
