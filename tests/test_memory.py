@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import foreword.engine.plan
 from foreword.backbone.example import Example, common_lead
 from foreword.engine import footprint as shapes
 from foreword.engine.footprint import Curve, footprint
-from foreword.engine.machine import bytes_of, room_of, shown
+from foreword.engine.machine import bytes_of, is_mapped, room_of, shown
 from foreword.engine.passes import differentiate, infer
 from foreword.engine.plan import FEWEST, Load, PassPlan, usual_plan, within
 from foreword.engine.tracked import Tracked
@@ -194,6 +196,23 @@ def test_states_that_are_kept_take_half_of_what_is_left() -> None:
     assert plan.cached == pytest.approx(5e5, abs=1)
 
 
+def test_of_a_file_that_is_mapped_only_what_is_read_stands_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "w.safetensors"
+    save_file({"w": torch.ones(5000, 64)}, file)
+    mapped = load_file(file)["w"]
+    assert is_mapped(mapped.data_ptr()) == sys.platform.startswith("linux")
+    assert not is_mapped(torch.ones(500_000).data_ptr())
+    base = get("phi")  # whose input embeddings are not its output embeddings
+    whole = shapes.resident_bytes(base, 0)
+    weight = base.model.get_input_embeddings().weight
+    monkeypatch.setattr(shapes, "is_mapped", lambda place: True)
+    assert whole - shapes.resident_bytes(base, 0) == weight.nbytes
+    tied = get("gpt2")
+    assert shapes.resident_bytes(tied, 0) > shapes.LIBRARIES + shapes.PIECE * tied.vocabulary
+
+
 # Runs -----------------------------------------------------------------------------------------
 
 
@@ -226,7 +245,8 @@ def test_a_run_that_does_not_fit_says_so_before_it_starts(tmp_path: Path) -> Non
         toy_run(out, training=replace(TRAINING, memory="200MB"))
     assert re.fullmatch(
         r"`memory` is 0\.20 GB, and this run takes 0\.49 GB at the least, 0\.49 GB of it for "
-        r"the model and the libraries; give `dtype=bfloat16`, which halves the model, or a smaller model",
+        r"the model and the libraries; give `dtype=bfloat16`, which halves the model, "
+        r"or a smaller model",
         str(caught.value),
     )
     assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import POOLED, Example
+from foreword.backbone.inside.views import output_embeddings
 from foreword.backbone.run.gradient_checkpointing import layers_that_recompute
+from foreword.engine.machine import is_mapped
 from foreword.engine.tracked import Tracked, is_wrapped
 from foreword.injection import Injection, Mixture
 
@@ -94,12 +97,19 @@ class Footprint:
 
 
 def resident_bytes(backbone: Backbone, trained: int) -> float:
-    """Return what stands in memory besides passes, where ``trained`` numbers are trained."""
+    """Return what stands in memory besides passes, where ``trained`` numbers are trained.
+
+    Input embeddings that lie in a file are not counted, since only those of the rows' tokens are
+    read, unless they are the output embeddings too.
+    """
     weights: dict[int, int] = {}
     for tensor in (*backbone.model.parameters(), *backbone.model.buffers()):
         for part in _parts(tensor):
-            storage = part.untyped_storage()
-            weights[storage._cdata] = min(storage.nbytes(), part.nbytes)
+            weights[part.data_ptr()] = part.nbytes
+    read: Any = getattr(backbone.model.get_input_embeddings(), "weight", None)
+    written = getattr(output_embeddings(backbone.model), "weight", None)
+    if read is not None and read is not written and is_mapped(read.data_ptr()):
+        weights.pop(read.data_ptr(), None)
     libraries = LIBRARIES + PIECE * backbone.vocabulary if backbone.device.type == "cpu" else 0
     return sum(weights.values()) + libraries + 4 * KEPT * trained
 

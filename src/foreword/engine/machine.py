@@ -50,6 +50,20 @@ def return_what_is_freed() -> None:
         library.malloc_trim(0)
 
 
+def is_mapped(place: int) -> bool:
+    """Whether an address is that of a file that is mapped: of it only what is read is in memory."""
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    for line in lines:
+        extent, _, _, _, inode, *_ = line.split()
+        first, end = (int(each, 16) for each in extent.split("-"))
+        if first <= place < end:
+            return inode != "0"
+    return False
+
+
 def room_of(device: torch.device) -> int | None:
     """Return the bytes that a run may come to hold on a device: what it holds, and what is free.
 
