@@ -33,6 +33,7 @@ import foreword as fw
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.data.sample import first, per_class
+from foreword.metrics.paired import paired_difference
 from foreword.prompt_search.search import search_prompts
 from foreword.prompt_search.searched import Searched
 from foreword.reporter import Reporter
@@ -174,24 +175,41 @@ def about(found: Searched, ended: Mapping[int, float]) -> dict[str, Any]:
 
 
 def report(records: Sequence[dict[str, Any]]) -> str:
-    """Return a table: the mean score of each system, and of search less each other, by seed."""
-    lines = ["| set | " + " | ".join(SYSTEMS) + " | search less best, by seed |"]
-    lines.append("|---" * (len(SYSTEMS) + 2) + "|")
+    """Return a table: the mean score of each system, and of search less best.
+
+    The difference is by seed, and where answers are right or wrong also paired over the test rows
+    of all seeds, with its 95% interval.
+    """
+    header = [*SYSTEMS, "search less best, by seed", "by row"]
+    lines = ["| set | " + " | ".join(header) + " |", "|---" * (len(header) + 1) + "|"]
     for name in SETS:
-        own = {(r["system"], r["seed"]): r["score"] for r in records if r["task"]["name"] == name}
+        own = {(r["system"], r["seed"]): r for r in records if r["task"]["name"] == name}
         if not own:
             continue
         cells = []
         for system in SYSTEMS:
-            scores = [score for (which, _), score in own.items() if which == system]
+            scores = [each["score"] for (which, _), each in own.items() if which == system]
             cells.append(f"{statistics.mean(scores):.1f} ({len(scores)})" if scores else "")
-        pairs = [
-            f"{own['search', seed] - own['best', seed]:+.1f}"
+        both = [
+            (own["search", seed], own["best", seed])
             for seed in SEEDS
             if {("search", seed), ("best", seed)} <= own.keys()
         ]
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {', '.join(pairs)} |")
+        cells.append(", ".join(f"{one['score'] - two['score']:+.1f}" for one, two in both))
+        lines.append(f"| {name} | " + " | ".join([*cells, _by_row(both)]) + " |")
     return "\n".join(lines)
+
+
+def _by_row(both: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    """Return how many more of 100 rows the first of each pair of runs answers right."""
+    if not both or any(each["right"] is None for pair in both for each in pair):
+        return ""
+    first, second = (
+        [100.0 * int(each) for pair in both for each in pair[n]["right"]] for n in (0, 1)
+    )
+    found = paired_difference(first, second)
+    low, high = found.bounds(1)
+    return f"{found.value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def read_records() -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ import torch
 import foreword.prompt_search.live
 import foreword.prompt_search.search
 import foreword.prompt_search.trial as of_trial
+import foreword.prompt_search.tried
 import foreword.prompt_search.wording
 import foreword.tasks.classify
 from families import backbone
@@ -177,6 +178,17 @@ def test_the_usual_settings_stand_unless_others_are_better_beyond_chance() -> No
     assert choose([balanced, one_more, clear, lucky]) is clear
     assert choose([balanced, clear, longer]) is longer
     assert choose([lucky, one_more]) is lucky  # where nothing is known to be good
+
+
+def test_a_score_that_may_be_chance_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(foreword.prompt_search.tried, "is_higher", lambda first, second: False)
+    made = found(trials=6, rate=[1e-9, 3e-2], report=Lines(heard))
+    assert made.best.number == 0
+    top = max(made.trials, key=lambda each: each.score or 0.0)
+    said = [line for line in heard if "which may be chance beside trial 0" in line]
+    assert top.settings["rate"] == 3e-2
+    assert len(said) == 1
 
 
 def test_what_comes_next_is_what_the_time_allows() -> None:
@@ -659,7 +671,7 @@ def test_a_method_that_the_model_cannot_take_is_left_out_with_its_reason() -> No
         ({"train": rows(4)}, "4 rows are too few to search with"),
         ({"storage": "postgresql://localhost:1/x"}, "`storage=postgresql://localhost:1/x`: "),
         (
-            {"storage": "mysql://me:secret@localhost:1/x"},
+            {"storage": "mysql://me:se/cr@et@localhost:1/x"},
             "`storage=mysql://localhost:1/x`: ",
         ),
         ({"storage": "sqlite:////nowhere/x.db"}, "unable to open database file"),

@@ -44,9 +44,16 @@ def test_rows_are_those_of_the_seed_and_runs_are_paired(tmp_path: Path) -> None:
     kind = bench.Set("toy", "classify", 5, by_label=True)
     train, test = bench.rows_of(kind, tmp_path, 0)
     assert (len(train), len(test)) == (10, 9)
+    runs = (("best", 0, "1100"), ("search", 0, "1110"), ("best", 1, "1000"))
     records = [
-        {"task": {"name": "sst2"}, "system": system, "seed": seed, "score": score}
-        for system, seed, score in (("best", 0, 80.0), ("search", 0, 85.0), ("best", 1, 70.0))
+        {
+            "task": {"name": "sst2"},
+            "system": system,
+            "seed": seed,
+            "score": 25.0 * right.count("1"),
+            "right": right,
+        }
+        for system, seed, right in runs
     ]
     table = bench.report(json.loads(json.dumps(records))).splitlines()
-    assert table[2] == "| sst2 | 75.0 (2) | 85.0 (1) |  |  | +5.0 |"
+    assert table[2] == "| sst2 | 37.5 (2) | 75.0 (1) |  |  | +25.0 | +25.0 (+0.0 to +75.0) |"

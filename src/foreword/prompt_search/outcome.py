@@ -85,6 +85,7 @@ def conclude(
             raise stopped
         if stopped is None:
             report.line(f"trial {best.number} ran elsewhere: its prompt is tuned again")
+    _say_chance(study, best, report)
     prompt = runner.kept[1] if stopped and runner.kept else runner.prompt_of(best)
     held = None
     if stopped is None:
@@ -116,6 +117,19 @@ def conclude(
             f"stopped after {ended} trials{written}", getattr(stopped, "signal", None)
         ) from None
     return found
+
+
+def _say_chance(study: Study, best: FrozenTrial, report: Reporter) -> None:
+    """Say why the trial of the highest score is not the best one, where that is so."""
+    top = max(
+        (each for each in study.get_trials(deepcopy=False) if each.state.name == "COMPLETE"),
+        key=lambda each: each.value or 0.0,
+    )
+    if (top.value or 0.0) > (best.value or 0.0):
+        report.line(
+            f"trial {top.number} has the highest dev score ({top.value:.2f}), which may be chance "
+            f"beside trial {best.number} ({best.value:.2f}), of the usual settings, which is kept"
+        )
 
 
 def _write_page(found: Searched, target: Path, report: Reporter) -> None:

@@ -26,7 +26,7 @@ HEARTBEAT = 10
 ABOUT = "foreword"
 """The attribute of a study that says what it is of."""
 
-PASSWORD = re.compile(r"://[^/@]*:[^/]*@")
+PASSWORD = re.compile(r"://(?!/)[^?\s]*@")
 """The name and the password in a database's URL, which no message repeats."""
 
 STARTUP = 8
