@@ -112,7 +112,7 @@ def choose(ended: Iterable[FrozenTrial]) -> FrozenTrial | None:
     trials take their place if they score higher beyond chance. Of equal scores that of more epochs
     is taken, then the earlier one.
     """
-    every = list(ended)
+    every = [each for each in ended if not is_repeated(each)]
     usual = [each for each in every if each.user_attrs.get(USUAL)]
     known = max(usual, key=_length, default=None)
     if known is not None:
