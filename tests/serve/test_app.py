@@ -134,6 +134,7 @@ def test_mistakes_of_the_command_are_one_line(
         ([str(tmp_path), "--api-key-file", str(keys)], "holds no key"),
         ([str(tmp_path), "--port", "99999"], "--port"),
         ([str(tmp_path), "--learn"], "--learn needs rows to learn from"),
+        ([str(tmp_path), "--learn-config", "none.yaml"], "none.yaml: no such file"),
         ([str(tmp_path), "--feedback-days", "3"], "of no use without --feedback"),
         ([str(tmp_path), "--feedback", str(keys)], "no feedback can be written there"),
         ([str(tmp_path), "--learn-every", "0"], "--learn-every 0"),

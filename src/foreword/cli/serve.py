@@ -113,6 +113,13 @@ def serve(
         Path | None,
         Parameter(help="a folder of older rows, NAME.jsonl, to mix in", group=(FEEDBACK, FURTHER)),
     ] = None,
+    learn_config: Annotated[
+        Path | None,
+        Parameter(
+            help="a run file of foreword train with what it is to do otherwise, such as lr",
+            group=(FEEDBACK, FURTHER),
+        ),
+    ] = None,
     name_prompts: Annotated[
         bool, Parameter(help="name prompts in /metrics and in the log", group=OUTPUT)
     ] = False,
@@ -155,8 +162,16 @@ def serve(
         raise UserError(f"`feedback_days={feedback_days}`: give a number above 0")
     if learn and feedback is None:
         raise UserError("`learn` needs rows to learn from; name the folder of `feedback`")
+    if learn_config is not None and not learn_config.is_file():
+        raise UserError(f"{learn_config}: no such file; name a run file, YAML")
     learning = Learning(
-        learn_every, learn_held, learn_bound, learn_cpu, learn_replay, learn_roll_back
+        learn_every,
+        learn_held,
+        learn_bound,
+        learn_cpu,
+        learn_replay,
+        learn_roll_back,
+        () if learn_config is None else ("--config", str(learn_config.resolve())),
     )
     learning.check()
     from foreword.serve.feedback.files import FeedbackFiles

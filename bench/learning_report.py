@@ -1,0 +1,133 @@
+"""What ``bench/learning.py`` has recorded: tables on standard output, and a picture.
+
+python bench/learning_report.py [--picture docs/pictures/learning.svg]
+
+Intervals are of 95%, by resampling the rows of all seeds; differences are paired.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foreword.metrics.paired import paired_difference
+
+PARTS = 10
+NAMES = {"frozen": "frozen", "learning": "learning", "scratch": "anew from all rows"}
+COLOURS = {"frozen": "#666666", "learning": "#0b6e4f", "scratch": "#c2570c"}
+
+Record = dict[str, Any]
+
+
+def tenths(records: Sequence[Record], name: str) -> list[np.ndarray]:
+    """Return the hits of all seeds in each tenth of the stream, in percent."""
+    rows = np.array([[100 * int(hit) for hit in record["hits"][name]] for record in records])
+    return [part.ravel() for part in np.array_split(rows, PARTS, axis=1)]
+
+
+def of(records: Sequence[Record], scene: str, case: str) -> list[Record]:
+    """Return the records of a scene and a case, by seed."""
+    found = [each for each in records if (each["scene"], each["case"]) == (scene, case)]
+    return sorted(found, key=lambda record: record["seed"])
+
+
+def over_time(records: Sequence[Record]) -> Iterator[str]:
+    """Yield a table of hit@1 by tenths of the stream."""
+    yield "| tenth | frozen | learning | anew from all rows | learning less frozen |"
+    yield "|---|---|---|---|---|"
+    parts = {name: tenths(records, name) for name in NAMES}
+    for number in range(PARTS):
+        means = " | ".join(f"{parts[name][number].mean():.1f}" for name in NAMES)
+        gain = paired_difference(parts["learning"][number], parts["frozen"][number])
+        low, high = gain.bounds()
+        yield f"| {number + 1} | {means} | {gain.value:.1f} ({low:.1f} to {high:.1f}) |"
+
+
+def gate(records: Sequence[Record], scene: str, cases: Sequence[str]) -> Iterator[str]:
+    """Yield a table of what the gate let through, case by case."""
+    yield (
+        "| corrections | versions made | swapped in | of these worse, better on the next rows | "
+        "refused ones worse, better | hit@1 learning | frozen |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    for case in cases:
+        own = of(records, scene, case)
+        if not own:
+            continue
+        tried = [each for record in own for each in record["attempts"]]
+        counted = " | ".join(
+            f"{worse}, {better}"
+            for taken in (True, False)
+            for worse, better in [_next([a for a in tried if a["taken"] is taken])]
+        )
+        taken = sum(each["taken"] for each in tried)
+        rates = [np.mean(np.concatenate(tenths(own, name))) for name in ("learning", "frozen")]
+        yield (f"| {case} | {len(tried)} | {taken} | {counted} | {rates[0]:.1f} | {rates[1]:.1f} |")
+
+
+def _next(attempts: Sequence[Record]) -> tuple[int, int]:
+    """Return how many versions were worse, and better, than the one before on the next rows."""
+    gains = [each["next"]["new"] - each["next"]["old"] for each in attempts if "next" in each]
+    return sum(gain < 0 for gain in gains), sum(gain > 0 for gain in gains)
+
+
+def seconds(records: Sequence[Record]) -> str:
+    """Return what learning cost, on the mean of the seeds."""
+    means = {
+        name: np.mean([record["processor_seconds"][name] for record in records])
+        for name in records[0]["processor_seconds"]
+    }
+    made = np.mean([len(record["attempts"]) for record in records])
+    return f"{made:.1f} versions a seed; " + ", ".join(f"{n} {v:.1f} s" for n, v in means.items())
+
+
+def draw(records: Sequence[Record], scenes: Sequence[str], path: Path) -> None:
+    """Draw hit@1 over the stream, a panel for each scene."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams["svg.hashsalt"] = "foreword"
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(scenes), sharey=True))
+    for panel, scene in zip(panels, scenes, strict=True):
+        own = of(records, scene, "clean")
+        length = len(own[0]["hits"]["frozen"])
+        middles = (np.arange(PARTS) + 0.5) * length / PARTS
+        for name, label in NAMES.items():
+            parts = tenths(own, name)
+            means = np.array([part.mean() for part in parts])
+            off = np.array([1.96 * part.std() / np.sqrt(len(part)) for part in parts])
+            panel.plot(middles, means, color=COLOURS[name], label=label, marker="o", markersize=3)
+            panel.fill_between(middles, means - off, means + off, color=COLOURS[name], alpha=0.15)
+        panel.set_title(f"examples/{scene}, {len(own)} seeds")
+        panel.set_xlabel("users' rows so far")
+        panel.set_ylim(0, 80)
+    panels[0].set_ylabel("hit@1, %")
+    panels[0].legend(loc="lower left", frameon=False)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})
+
+
+def main() -> None:
+    """Print the tables, and draw."""
+    own = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    own.add_argument("--records", type=Path, default=Path(__file__).with_name("learning.jsonl"))
+    own.add_argument("--picture", type=Path)
+    given = own.parse_args()
+    records = [json.loads(line) for line in given.records.read_text("utf-8").splitlines()]
+    scenes = list(dict.fromkeys(record["scene"] for record in records))
+    cases = list(dict.fromkeys(record["case"] for record in records))
+    for scene in scenes:
+        clean = of(records, scene, "clean")
+        print(f"{scene}, {len(clean)} seeds: {seconds(clean)}", *over_time(clean), sep="\n")
+        print(*gate(records, scene, cases), "", sep="\n")
+    if given.picture is not None:
+        draw(records, scenes, given.picture)
+
+
+if __name__ == "__main__":
+    main()
