@@ -43,6 +43,7 @@ def test_prompts_are_made_anew_from_their_own_settings_and_rows(
     found = {each["file"]: each for each in answer.json["prompts"]}
     assert found["broken.safetensors"]["outcome"] == "failed"
     assert list(out.glob(".retune")) == []
+    assert ".retune" not in answer.err
     for name in ("p.safetensors", "below/soft.safetensors"):
         one, before = found[name], Prompt.load(old / name)
         assert one["start"] == "old"  # the shapes are the same

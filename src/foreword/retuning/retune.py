@@ -24,10 +24,11 @@ from foreword.metrics.paired import paired_difference
 from foreword.prompt.prompt import Prompt
 from foreword.prompt.tensors import check_fit
 from foreword.report.row_scores import row_scores
-from foreword.reporter import Reporter
+from foreword.reporter import Reporter, Reporters
 from foreword.retuning.recorded import RecordedRows, recorded_method, recorded_sources
 from foreword.retuning.remade import Remade, Retuned, Start
 from foreword.terminal import usual_reporter
+from foreword.training.checkpoint import path_for
 from foreword.training.provenance import about_backbone
 from foreword.training.tune import tune_prompt
 
@@ -149,6 +150,15 @@ def _remake(
     return made
 
 
+class _Within(Reporters):
+    """Hears of a run within the hidden folder; lines that name files there are left out."""
+
+    def line(self, text: str) -> None:
+        """Pass on a line that is of the prompt."""
+        if f"{WORK}/" not in text:
+            super().line(text)
+
+
 def _tuned(
     old: Prompt,
     backbone: Backbone,
@@ -172,8 +182,8 @@ def _tuned(
             dev,
             training=training,
             out=target,
-            resume=True,
-            report=report,
+            resume=path_for(target).exists(),
+            report=_Within([report]),
         )
         about = {**old.method, "trained": new.method["trained"]}
         before = {"model": old.backbone["fingerprint"], "start": start}
@@ -183,7 +193,8 @@ def _tuned(
         try:
             return tune("old", from_old), "old"
         except UserError as error:
-            report.line(f"{name}: it begins anew, and not from the old prompt: {error}")
+            said = str(error).removeprefix(f"{work / 'starts' / name}: ")
+            report.line(f"{name}: it starts as at first, not from the old prompt ({said})")
     return tune("own", method), "own"
 
 
