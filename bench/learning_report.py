@@ -49,16 +49,16 @@ def over_time(records: Sequence[Record]) -> Iterator[str]:
 
 
 def gate(records: Sequence[Record], scene: str, cases: Sequence[str]) -> Iterator[str]:
-    """Yield a table of what the gate let through, case by case."""
+    """Yield a table of what the gate let through, case by case, on the seeds that all have."""
+    seeds = set.intersection(*({e["seed"] for e in of(records, scene, case)} for case in cases))
+    yield f"Seeds {', '.join(map(str, sorted(seeds)))}:\n"
     yield (
         "| corrections | versions made | swapped in | of these worse, better on the next rows | "
         "refused ones worse, better | hit@1 learning | frozen |"
     )
     yield "|---|---|---|---|---|---|---|"
     for case in cases:
-        own = of(records, scene, case)
-        if not own:
-            continue
+        own = [record for record in of(records, scene, case) if record["seed"] in seeds]
         tried = [each for record in own for each in record["attempts"]]
         counted = " | ".join(
             f"{worse}, {better}"
@@ -120,8 +120,8 @@ def main() -> None:
     given = own.parse_args()
     records = [json.loads(line) for line in given.records.read_text("utf-8").splitlines()]
     scenes = list(dict.fromkeys(record["scene"] for record in records))
-    cases = list(dict.fromkeys(record["case"] for record in records))
     for scene in scenes:
+        cases = list(dict.fromkeys(r["case"] for r in records if r["scene"] == scene))
         clean = of(records, scene, "clean")
         print(f"{scene}, {len(clean)} seeds: {seconds(clean)}", *over_time(clean), sep="\n")
         print(*gate(records, scene, cases), "", sep="\n")
