@@ -51,5 +51,8 @@ def owned(made: ShownDemonstrations, *numbers: int) -> Tensor:
 def without(made: ShownDemonstrations, own: Tensor) -> Injection:
     """The prefix rebuilt from the positions that are not among ``own``."""
     whole = made()
-    kv = {s: KV(kv.keys[:, ~own], kv.values[:, ~own]) for s, kv in whole.kv.items()}
+    kv = {
+        s: KV(kv.keys[:, ~own[-kv.keys.shape[1] :]], kv.values[:, ~own[-kv.keys.shape[1] :]])
+        for s, kv in whole.kv.items()
+    }
     return Injection(kv=kv, positions=whole.positions)

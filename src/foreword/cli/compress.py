@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -59,6 +59,13 @@ def compress(
     seed: Annotated[
         int, Parameter(help="decides questions and order", group=(panels.TRAINING, panels.FURTHER))
     ] = TRAINING.seed,
+    past_window: Annotated[
+        Literal["hidden", "seen"],
+        Parameter(
+            help="positions past a sliding window: hidden, as those of text are, or seen",
+            group=(panels.TRAINING, panels.FURTHER),
+        ),
+    ] = CARTRIDGE["past_window"],
     model: Annotated[
         File,
         Parameter(
@@ -82,7 +89,7 @@ def compress(
     decoding = replace(DECODING, max_new_tokens=max_new_tokens)
     found = do(
         loading.load(model),
-        Cartridge(str(text), length, sink, rate),
+        Cartridge(str(text), length, sink, rate, past_window=past_window),
         out,
         task=Generate(TEMPLATE if template is None else unescaped(template), decoding=decoding),
         study=SelfStudy(count=count),

@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.backbone.shared import backbone_of
@@ -176,13 +178,26 @@ def _prefill(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
             f"question; cut it into files of at most {room}, and join their cartridges with "
             "foreword compose --how concat"
         )
-    found = backbone.prefill(NOTHING, ids, len(ids) + ROOM)
+    found = _read(backbone, ids)
     if found is None:
         raise UserError(
             f"{backbone.name} cannot hold a text of {len(ids)} tokens as keys and values: "
             "compress needs a causal model whose attention reaches all of them"
         )
     return replace(found, bos=len(backbone.text.around[0]))
+
+
+def _read(backbone: Backbone, ids: Sequence[int]) -> Injection | None:
+    """Return the keys and values of a text; past a sliding window, those that begin a row's view.
+
+    None where the model has none, or none that stand for all that it has read.
+    """
+    found = backbone.prefill(NOTHING, ids, len(ids) + ROOM)
+    if found is not None or backbone.window is None or not backbone.can_prefill:
+        return found
+    with torch.no_grad():
+        kv = {name: backbone.sites[name].kept(each) for name, each in backbone.kv(ids).items()}
+    return Injection(kv=kv, positions=len(ids))
 
 
 def _read_questions(
@@ -243,7 +258,7 @@ def _measure_costs(
     def seconds() -> float:
         began, held = time.perf_counter(), injection
         if text:
-            read = backbone.prefill(NOTHING, text, len(text) + ROOM)
+            read = _read(backbone, text)
             assert read is not None, "it was read before"
             held = replace(read, bos=injection.bos)
         states_of(backbone, held, question)

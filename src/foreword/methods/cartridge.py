@@ -7,13 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.inside.attention_sites import PastWindow
 from foreword.backbone.tokenizer import reading
 from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import KV, Injection, in_turn
 from foreword.methods.base import Trainable
-from foreword.methods.parts.prefixes import PrefixKV, check_template, read_kv
+from foreword.methods.parts.prefixes import (
+    PAST_WINDOW,
+    PrefixKV,
+    check_past_window,
+    check_template,
+    read_kv,
+)
 from foreword.tasks.base import Bound
 
 
@@ -32,6 +39,7 @@ class Cartridge:
     sink: int = setting(1, help="first positions of a cartridge, which are not trained")
     rate: float = setting(5e-3, help="learning rate")
     shots: int = setting(0, help="number of demonstrations to start from")
+    past_window: PastWindow = setting("hidden", help=PAST_WINDOW)
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> PrefixWithSink:
         """Read the beginning of the text; raises UserError for a bad text or length."""
@@ -59,9 +67,10 @@ class Cartridge:
                 f"`length={self.length}`: give at most {task.backbone.longest - 1}, what the "
                 "model's positions hold"
             )
+        past = check_past_window(self.past_window)
         kv = read_kv(task.backbone, ids[: self.length], sites)
         bos = len(task.backbone.text.around[0])
-        return PrefixWithSink(PrefixKV.on(task.backbone, kv, bos), self.sink)
+        return PrefixWithSink(PrefixKV.on(task.backbone, kv, bos, past_window=past), self.sink)
 
 
 def text_ids(backbone: Backbone, path: Path) -> list[int]:

@@ -11,13 +11,20 @@ import torch
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.inside.attention_sites import PastWindow
 from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.data.sample import shuffled
 from foreword.errors import UserError, nearest
 from foreword.injection import KV, Injection, Mixture
 from foreword.methods.base import Trainable
-from foreword.methods.parts.prefixes import PrefixKV, check_template, read_kv
+from foreword.methods.parts.prefixes import (
+    PAST_WINDOW,
+    PrefixKV,
+    check_past_window,
+    check_template,
+    read_kv,
+)
 from foreword.tasks.base import Bound
 from foreword.tasks.templates.demonstrations import check_shots, choose_demonstrations
 
@@ -47,6 +54,7 @@ class Context:
         0.05, help="probability of leaving out a position of the context in a step"
     )
     rate: float = setting(5e-3, help="learning rate")
+    past_window: PastWindow = setting("hidden", help=PAST_WINDOW)
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> ShownDemonstrations:
         """Read the demonstrations; raises UserError where the model cannot hold them."""
@@ -61,10 +69,11 @@ class Context:
                 "of which no demonstration can be left out; use `method=prefix`"
             )
         check_template(task)
+        past = check_past_window(self.past_window)
         shown = [task.demonstration(row) for row in self._chosen(task, rows, seed)]
         pieces = _tokens(task.backbone, shown)
         kv = read_kv(task.backbone, list(itertools.chain(*pieces)), sites)
-        prefix = PrefixKV.on(task.backbone, kv, len(pieces[0]))
+        prefix = PrefixKV.on(task.backbone, kv, len(pieces[0]), past_window=past)
         owners = [n - 1 for n, piece in enumerate(pieces) for _ in piece]
         hidden: Sequence[tuple[int, ...]] = [()] * len(rows)
         if self.leave_one_out:
@@ -159,8 +168,8 @@ def _seen(whole: Injection, places: Tensor) -> Injection:
         return whole
 
     def kept(tensor: Tensor) -> Tensor:
-        return tensor.index_select(1, index.to(tensor.device))
+        own = places[-tensor.shape[1] :]  # of a sliding window the last ones alone
+        return tensor.index_select(1, own.nonzero()[:, 0].to(tensor.device))
 
-    index = places.nonzero()[:, 0]
     kv = {site: KV(kept(own.keys), kept(own.values)) for site, own in whole.kv.items()}
     return replace(whole, kv=kv)

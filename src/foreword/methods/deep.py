@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.inside.attention_sites import Role
+from foreword.backbone.inside.attention_sites import PastWindow, Role
 from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 from foreword.methods.base import Trainable
-from foreword.methods.parts.prefixes import start_prefix
+from foreword.methods.parts.prefixes import PAST_WINDOW, start_prefix
 from foreword.tasks.base import Bound
 
 ATTENTION: Mapping[str, Mapping[str, Role]] = {
@@ -50,6 +50,7 @@ class Deep:
     )
     reparameterize: int | None = setting(None, help="train the prefix through an MLP of this width")
     rate: float = setting(1e-2, help="learning rate")
+    past_window: PastWindow = setting("hidden", help=PAST_WINDOW)
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> Trainable:
         """Start keys and values; raises UserError where the backbone takes none, or not these."""

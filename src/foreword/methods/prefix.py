@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from foreword.backbone.inside.attention_sites import PastWindow
 from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.methods.base import Trainable
-from foreword.methods.parts.prefixes import Gated, start_prefix
+from foreword.methods.parts.prefixes import PAST_WINDOW, Gated, start_prefix
 from foreword.tasks.base import Bound
 
 
@@ -49,6 +50,7 @@ class Prefix:
     reparameterize: int | None = setting(None, help="train the prefix through an MLP of this width")
     gate: bool = setting(False, help="weigh the prefix by a trained gate")
     rate: float = setting(5e-3, help="learning rate")
+    past_window: PastWindow = setting("hidden", help=PAST_WINDOW)
 
     def settled(self, task: Bound, rows: Sequence[Row], *, alone: bool = True) -> Prefix:
         """Return the method with the start that measured best on the model."""

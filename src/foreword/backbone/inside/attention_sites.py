@@ -14,6 +14,8 @@ from foreword.backbone.attention.interface import PassContext, probing
 from foreword.injection import KV
 
 Role = Literal["self", "encoder", "cross"]
+PastWindow = Literal["hidden", "seen"]
+"""Whether layers of a sliding window leave out what lies past it at the beginning of a row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +39,18 @@ class Site:
     window: int | None
     recurrent: bool
 
-    def kept(self, kv: KV) -> KV:
-        """Return the positions of a prefix that count here: all, or the last one alone."""
-        return KV(kv.keys[:, -1:], kv.values[:, -1:]) if self.recurrent else kv
+    def kept(self, kv: KV, *, past_window: PastWindow = "hidden") -> KV:
+        """Return the positions of a prefix that count here: all, or the last ones alone.
+
+        Where ``past_window`` is "hidden", those that the window hides from a row's first token, as
+        it hides text, are left out.
+        """
+        length, last = kv.keys.shape[1], kv.keys.shape[1]
+        if self.recurrent:
+            last = 1
+        elif self.window is not None and past_window == "hidden":
+            last = max(1, self.window - 1)  # beside the token itself
+        return kv if last >= length else KV(kv.keys[:, -last:], kv.values[:, -last:])
 
 
 def find_sites(model: PreTrainedModel) -> tuple[Mapping[str, Site], str]:

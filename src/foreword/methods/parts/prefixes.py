@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.inside.attention_sites import Site
+from foreword.backbone.inside.attention_sites import PastWindow, Site
 from foreword.data.row import Row
-from foreword.errors import UserError
+from foreword.errors import UserError, nearest
 from foreword.injection import KV, Injection
 from foreword.methods.base import Trainable, as_float32
 from foreword.methods.parts.start_from_prompt import choose_start
 from foreword.methods.parts.starts import PREFIX_STARTS, USUAL, check_start, start_ids
 from foreword.tasks.base import Bound
 from foreword.tasks.templates.demonstrations import choose_demonstrations, labels_not_shown
+
+PAST_WINDOW = "positions past a sliding window: hidden, as those of text are, or seen"
+"""What help says of the setting that all methods of keys and values share."""
 
 
 class PrefixSettings(Protocol):
@@ -42,6 +45,10 @@ class PrefixSettings(Protocol):
         """The number of demonstrations of start "demonstrations"; None leaves it to the labels."""
 
     @property
+    def past_window(self) -> PastWindow:
+        """Whether layers of a sliding window leave out the positions that it would hide."""
+
+    @property
     def reparameterize(self) -> int | None:
         """The hidden width of an MLP through which the prefix is trained; None for no MLP."""
 
@@ -54,6 +61,7 @@ def start_prefix(
     text, shots, reparameterize = settings.start_text, settings.shots, settings.reparameterize
     check_start(start, text, PREFIX_STARTS)
     check_template(task)
+    past = check_past_window(settings.past_window)
     if length is not None and not 1 <= length < backbone.longest:
         raise UserError(
             f"`length={length}`: give from 1 to {backbone.longest - 1}, what "
@@ -67,9 +75,11 @@ def start_prefix(
         )
         prefix = PrefixKV(found.kv, found.positions, found.bos, notes)
     elif start == "random":
-        prefix = PrefixKV.on(backbone, _draw(task, sites, length or USUAL, seed))
+        prefix = PrefixKV.on(backbone, _draw(task, sites, length or USUAL, seed), past_window=past)
     elif start == "zero":
-        prefix = PrefixKV.on(backbone, _zero(_draw(task, sites, length or USUAL, seed)))
+        prefix = PrefixKV.on(
+            backbone, _zero(_draw(task, sites, length or USUAL, seed)), past_window=past
+        )
     else:
         ids, bos = start_ids(start, task, rows, length=length, text=text, shots=shots, seed=seed)
         if len(ids) >= backbone.longest:
@@ -77,12 +87,19 @@ def start_prefix(
                 f"the start's text has {len(ids)} tokens and the model "
                 f"{backbone.longest} positions; use fewer `shots` or give `length`"
             )
-        prefix = PrefixKV.on(backbone, read_kv(backbone, ids, sites), bos)
+        prefix = PrefixKV.on(backbone, read_kv(backbone, ids, sites), bos, past_window=past)
         if start == "demonstrations" and length is None:
             prefix.notes = labels_not_shown(
                 task, rows, choose_demonstrations(task, rows, shots, seed)
             )
     return prefix if reparameterize is None else Reparameterized(prefix, reparameterize, seed)
+
+
+def check_past_window(given: PastWindow) -> PastWindow:
+    """Return it; raises UserError for a word that it cannot be."""
+    if given not in get_args(PastWindow):
+        raise UserError(f"`past_window={given}`: {nearest(str(given), get_args(PastWindow))}")
+    return given
 
 
 def check_template(task: Bound) -> None:
@@ -149,7 +166,9 @@ def _prefix_of(
                 "start with one that acts on the same layers"
             )
     kv = {site.name: injection.kv[site.name] for site in sites}
-    sizes = {each.keys.shape[1] for each in kv.values()}
+    longest = max(each.keys.shape[1] for each in kv.values())
+    sizes = {kv[site.name].keys.shape[1] for site in sites if _in_window(site, kv, longest)}
+    sizes.add(longest)
     if len(sizes) > 1 or 0 in sizes or length not in (None, *sizes):
         raise UserError(
             f"{where}: its prefix has {' and '.join(map(str, sorted(sizes)))} positions, and "
@@ -158,6 +177,12 @@ def _prefix_of(
         )
     bos = injection.bos if kv.keys() == injection.kv.keys() else 0
     return Injection(kv=kv, positions=injection.positions, bos=bos)
+
+
+def _in_window(site: Site, kv: Mapping[str, KV], longest: int) -> bool:
+    """Whether a site has other positions than its window leaves of so many."""
+    left = longest if site.window is None else max(1, site.window - 1)
+    return kv[site.name].keys.shape[1] != min(left, longest)
 
 
 class PrefixKV(Trainable):
@@ -174,15 +199,24 @@ class PrefixKV(Trainable):
         self.values = nn.ParameterList([as_float32(kv[s].values) for s in self.sites])
 
     @staticmethod
-    def on(backbone: Backbone, kv: Mapping[str, KV], bos: int = 0) -> PrefixKV:
+    def on(
+        backbone: Backbone,
+        kv: Mapping[str, KV],
+        bos: int = 0,
+        *,
+        past_window: PastWindow = "hidden",
+    ) -> PrefixKV:
         """Make a prefix, which takes up positions where the model counts them.
 
         Its ``bos`` first positions stand for those of a row where it holds all that the model
         keeps of a text. Where it does not, as in the upper layers alone, rows keep their own.
         """
         whole = kv.keys() == backbone.sites.keys() and bos > 0 and backbone.can_prefill
-        kept = {name: backbone.sites[name].kept(each) for name, each in kv.items()}
-        length = next(iter(kept.values())).keys.shape[1]
+        kept = {
+            name: backbone.sites[name].kept(each, past_window=past_window)
+            for name, each in kv.items()
+        }
+        length = max(each.keys.shape[1] for each in kv.values())
         positions = length if backbone.positions_follow_prefix else 0
         return PrefixKV(kept, positions, bos if whole else 0)
 
@@ -205,7 +239,7 @@ class Reparameterized(Trainable):
         self.prefix = prefix.requires_grad_(False)
         tensors = [t for _, t in prefix().tensors()]
         self.sizes = [t.shape[0] * t.shape[2] for t in tensors]
-        length = tensors[0].shape[1]
+        length = max(tensor.shape[1] for tensor in tensors)
         noise = torch.Generator().manual_seed(seed)
         device = tensors[0].device
 
@@ -224,7 +258,8 @@ class Reparameterized(Trainable):
 
         def moved(start: Tensor) -> Tensor:
             heads, length, width = start.shape
-            return torch.add(start, next(parts).view(length, heads, width).transpose(0, 1))
+            moves = next(parts)[-length:]
+            return torch.add(start, moves.reshape(length, heads, width).transpose(0, 1))
 
         start: Injection = self.prefix()
         return start.map(moved)
