@@ -14,6 +14,7 @@ from contract import ROWS, task_on
 from families import WINDOWED, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
+from foreword.compression.compress import _read
 from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.context import Context
@@ -116,3 +117,13 @@ def test_another_word_is_refused() -> None:
     base = get("mistral-window")
     with pytest.raises(UserError, match="`past_window=hiden`: did you mean 'hidden'"):
         Prefix(**START, past_window="hiden").build(task_on(base).bind(base), ROWS, 0)  # type: ignore[arg-type]
+
+
+def test_a_text_that_is_compressed_may_be_longer_than_a_window() -> None:
+    base = both()
+    ids = base.text.ids(TEXT)
+    found = _read(base, ids)
+    assert found is not None
+    with torch.no_grad():
+        read = twin(base)(torch.tensor([[*ids, 7]])).logits[0, -1]
+    torch.testing.assert_close(first_logits(base, found), read, rtol=1e-4, atol=1e-5)
