@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +36,27 @@ def test_random_search_begins_with_nothing_known() -> None:
     about = bench.about(made, ended)
     assert about["curve"][-1][1] == pytest.approx(made.best.score, abs=1e-4)
     assert about["first_prompt"] == about["curve"][0][0]
+
+
+@pytest.mark.parametrize("system", ["best", pytest.param("search", marks=pytest.mark.slow)])
+def test_a_run_is_a_record(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    write(folder / "train.jsonl", rows(30))
+    write(folder / "test.jsonl", rows(6, 200))
+    monkeypatch.setattr(bench.fw, "load", lambda name: get())
+    ticks = itertools.count()  # every look at the clock takes a hundredth of a second
+    clock = SimpleNamespace(process_time=lambda: next(ticks) / 100)
+    monkeypatch.setattr(bench, "time", clock)
+    made = bench.run(bench.Set("toy", "classify", 20), system, 0, 0.03, tmp_path)
+    assert len(made["right"]) == made["test_rows"] == 6
+    assert made["score"] == pytest.approx(100 * made["right"].count("1") / 6, abs=0.01)
+    assert made["minutes"] == (None if system == "best" else 0.03)
+    assert made.get("trials", 0) == (0 if system == "best" else made["trials"])
+    assert (made.get("first_prompt") is None) == (system == "best")
+    json.dumps(made)
 
 
 def test_rows_are_those_of_the_seed_and_runs_are_paired(tmp_path: Path) -> None:
