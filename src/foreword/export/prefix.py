@@ -75,15 +75,15 @@ def prefix_of(prompt: Prompt, program: str, instead: str) -> Prefix:
             "acts on every one; tune it with `first_layer=0`, and without `upper`"
         )
     layers = [injection.kv[site.name] for site in sites]
-    if sizes := {kv.keys.shape[1] for kv in layers} - {injection.positions}:
-        raise cannot(
-            f"it takes up {injection.positions} positions with {min(sizes)} keys, and there each "
-            "key has one of its own"
-        )
     if backbone.window is not None and injection.positions >= backbone.window:
         raise cannot(
             f"its {injection.positions} positions do not fit the sliding window of "
             f"{backbone.name} ({backbone.window}), which hides them there and not in Foreword"
+        )
+    if sizes := {kv.keys.shape[1] for kv in layers} - {injection.positions}:
+        raise cannot(
+            f"it takes up {injection.positions} positions with {min(sizes)} keys, and there each "
+            "key has one of its own"
         )
     plain = injection.map(lambda tensor: tensor.detach().to("cpu", torch.float32))
     return Prefix(backbone, sites, [plain.kv[site.name] for site in sites])
