@@ -25,6 +25,7 @@ from cyclopts import App, CycloptsError, Parameter
 from train_cases import REVIEWS, Case, rows_for
 from train_foreword import ForewordSide, begin
 from train_memory import begin_peak, peak
+from train_models import open_model
 
 from foreword.backbone.backbone import Backbone
 from foreword.display import console
@@ -74,7 +75,10 @@ def run(
 
 def worker(model: str, sst2: Path, budget: str, batch: int, steps: int) -> dict[str, Any]:
     """Take steps under a budget; return memory in MB, seconds, the plan, losses and gradients."""
-    backbone = Backbone.load(model)
+    source = open_model(model, "float32", "cpu", {"sst2": sst2}, 0)
+    backbone = Backbone(
+        source.model, source.tokenizer, architecture="causal", name=source.name, in_place=True
+    )
     case = Case("prefix", 20, batch=batch, long=True)
     rows = rows_for(case, {"sst2": sst2}, steps, 0, backbone.text)
     memory = None if budget == NONE else budget
