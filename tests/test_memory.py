@@ -110,7 +110,8 @@ def test_tokens_within_a_size_are_those_that_hold_it() -> None:
 
 def load(examples: Sequence[Example], whole: bool = False) -> Load:
     longest = max(example.length for example in examples)
-    return Load(longest, 0, sum(example.length for example in examples), 0, 0.0, whole)
+    targets = sum(len(example.targets) for example in examples)
+    return Load(longest, 0, sum(example.length for example in examples), targets, 0, 0.0, whole)
 
 
 @pytest.mark.parametrize("method", ["prefix", "lora"])
@@ -165,6 +166,11 @@ def test_a_plan_keeps_its_budget_and_gives_the_loss_and_gradient_of_one_pass(met
     assert plans[0].tokens >= asked.batch
     assert plans[1].tokens < plans[0].tokens
     assert not plans[1].recompute
+    assert all(plan.tight for plan in plans[1:])
+    plenty = within(
+        base, trainable.outline, asked, usual, int(resident + 3 * most), compiling=False
+    )
+    assert not plenty.tight
     assert plans[-1].recompute == (method == "prefix")
     with pytest.raises(
         UserError, match=r"give shorter rows \(`max_length`; the longest has \d+ tok"
@@ -174,7 +180,7 @@ def test_a_plan_keeps_its_budget_and_gives_the_loss_and_gradient_of_one_pass(met
 
 def test_compiling_goes_before_recomputing_and_passes_that_are_compared_stay_whole() -> None:
     base, outline = get(), Injection(embeds=torch.zeros(2, get().width), leading=2)
-    asked, usual = Load(40, 2, 640, 0, 0.0), usual_plan(get())
+    asked, usual = Load(40, 2, 640, 16, 0, 0.0), usual_plan(get())
     found = footprint(base, outline, 0, recompute=False)
     most = found.peak(642, 40, 1)
     plenty, tight = int(most + 2 * shapes.COMPILER), int(most + shapes.COMPILER / 2)
@@ -190,7 +196,7 @@ def test_compiling_goes_before_recomputing_and_passes_that_are_compared_stay_who
 
 def test_states_that_are_kept_take_half_of_what_is_left() -> None:
     base, outline = get(), Injection(embeds=torch.zeros(2, get().width), leading=2)
-    asked = Load(10, 2, 10, 0, 1e9)
+    asked = Load(10, 2, 10, FEWEST, 0, 1e9)
     floor = footprint(base, outline, 0, recompute=False).peak(12, 10, FEWEST)
     plan = within(base, outline, asked, usual_plan(base), int(floor + 1e6), compiling=False)
     assert plan.cached == pytest.approx(5e5, abs=1)

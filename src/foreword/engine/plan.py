@@ -23,6 +23,10 @@ from foreword.injection import Injection, Mixture
 FEWEST = 8
 """Targets whose scores stand in memory at once, at the least: for fewer a product is slow."""
 
+LOOSE = 1.0
+"""What the C library keeps for later, in tensors of a pass: up to 0.7 was measured, much more where
+layers are recomputed."""
+
 SAFE = 0.9
 """The share of the memory that is free which a run is advised to take."""
 
@@ -34,7 +38,8 @@ class PassPlan:
     A pass has at most ``tokens``, and ``scores`` scores of targets stand in memory at once. With
     ``recompute`` layers recompute their activations; ``compiles`` says whether they may be
     compiled. Up to ``cached`` bytes of lower layers' states are kept in memory. ``peak`` is the
-    most bytes that the run holds by this plan, None where nothing was counted.
+    most bytes that the run holds by this plan, None where nothing was counted; with ``tight`` that
+    holds only where memory that is freed goes back to the system at once.
     """
 
     tokens: int
@@ -43,12 +48,14 @@ class PassPlan:
     compiles: bool = True
     cached: float = 0.0
     peak: float | None = None
+    tight: bool = False
 
 
 @dataclass(frozen=True)
 class Load:
     """What a run asks of its passes: the tokens of its longest row and of what stands before rows,
-    those of its batches, how many numbers it trains, and bytes of lower layers' states to keep.
+    those of its batches and their targets, how many numbers it trains, and bytes of lower layers'
+    states to keep.
 
     ``whole`` says that rows of a pass are compared or mixed, so that passes must stay as they are.
     """
@@ -56,6 +63,7 @@ class Load:
     longest: int
     before: int
     batch: int
+    targets: int
     trained: int
     cached: float
     whole: bool = False
@@ -95,7 +103,8 @@ def within(
         made = replace(made, recompute=recompute, compiles=compiles)
         assert made.peak is not None
         if made.peak <= budget:
-            return made
+            loose = made.peak + LOOSE * (made.peak - held.resident)
+            return replace(made, tight=recompute or loose > budget)
         least = made.peak if least is None else min(least, made.peak)
     assert least is not None
     model = resident_bytes(backbone, load.trained)
@@ -143,7 +152,7 @@ def _largest(
     backbone: Backbone, held: Footprint, load: Load, plan: PassPlan, budget: int
 ) -> PassPlan:
     """Return the plan with the largest passes within a budget, or with the smallest there are."""
-    usual = max(1, plan.scores // backbone.vocabulary)
+    usual = max(1, min(load.targets, plan.scores // backbone.vocabulary))
     few = usual if load.whole else min(usual, FEWEST)
     smallest = load.longest if not load.whole else min(plan.tokens, load.batch)
     smallest = max(smallest, 1)

@@ -41,6 +41,8 @@ def plan_for(
     examples = [item.example for item in items]
     lead = len(common_lead(examples))
     leading = max(part.leading for part in Mixture.of(outline, 1).parts)
+    count = min(training.batch_size, rows)
+    targets = sorted(len(example.targets) for example in examples)
     sizes = sorted(example.length - lead for example in examples)
     stored = backbone.width * backbone.dtype.itemsize * sum(e.length for e in examples)
     if trained is None:
@@ -48,7 +50,8 @@ def plan_for(
     load = Load(
         longest=max(1, sizes[-1]),
         before=lead + leading,
-        batch=sum(sizes[-min(training.batch_size, rows) :]),
+        batch=sum(sizes[-count:]),
+        targets=sum(targets[-count:]),
         trained=trained,
         cached=min(plan.cached, stored) if depth_under(backbone, outline, examples) else 0.0,
         whole=bool(training.mixup or training.contrastive),
@@ -59,7 +62,7 @@ def plan_for(
     steps = -(-rows // training.batch_size) * training.epochs
     budget, compiling = bytes_of(training.memory), training.may_compile(steps)
     plan = within(backbone, outline, load, plan, budget, compiling)
-    if backbone.device.type == "cpu":
+    if plan.tight and backbone.device.type == "cpu":
         return_what_is_freed()
     how = ", layers recomputed" if plan.recompute else ""
     assert plan.peak is not None
