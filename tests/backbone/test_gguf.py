@@ -111,6 +111,7 @@ def test_a_file_cut_anywhere_is_refused_in_a_line(tmp_path: Path) -> None:
 def test_an_architecture_that_transformers_cannot_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     writer = gguf.GGUFWriter(path, "rwkv7")
+    with_tokens(writer)
     writer.add_tensor("a", np.zeros((2, 32), np.float32))
     close(writer)
     line = refusal(path)
@@ -121,6 +122,7 @@ def test_an_architecture_that_transformers_cannot_read_is_named(tmp_path: Path) 
 def test_an_encoder_in_a_gguf_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     writer = gguf.GGUFWriter(path, "t5")
+    with_tokens(writer)
     writer.add_block_count(2)
     writer.add_tensor("a", np.zeros((2, 32), np.float32))
     close(writer)
@@ -133,6 +135,15 @@ def test_a_file_without_a_models_tensor_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content.replace(b"blk.1.ffn_down.weight", b"blk.1.ffn_some.weight"))
     assert "it lacks the tensor of model.layers.1.mlp.down_proj.weight" in refusal(path)
     assert list((tmp_path / "cache" / "models").iterdir()) == []
+
+
+def test_a_file_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", family_model(FAMILIES["llama"]))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"tokenizer.ggml.tokens", b"tokenizer.ggml.tokans"))
+    assert "it holds no tokenizer" in refusal(path)
+    path.write_bytes(content.replace(b"tokenizer.ggml.merges", b"tokenizer.ggml.marges"))
+    assert refusal(path).endswith("it has no 'scores'")
 
 
 def test_an_unknown_version_is_refused(tmp_path: Path) -> None:
@@ -162,6 +173,11 @@ def test_a_model_larger_than_the_memory_is_refused_before_it_is_read(
     monkeypatch.setattr(memory, "memory_size", lambda: 100_000)
     assert "`dtype=bfloat16` takes half of it" in refusal(tmp_path / "folder")
     assert open_source(str(tmp_path / "folder"), device="cpu", dtype="bfloat16")
+
+
+def with_tokens(writer: gguf.GGUFWriter) -> None:
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["a", "b"])
 
 
 def close(writer: gguf.GGUFWriter) -> None:

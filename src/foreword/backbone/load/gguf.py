@@ -57,6 +57,11 @@ def unpack(path: Path) -> Path:
     target = cache_root() / "models" / f"{path.stem}-{_identity(path)}"
     if not target.is_dir():
         header = read_header(path)
+        if not {"tokenizer.ggml.model", "tokenizer.ggml.tokens"} <= header.values.keys():
+            raise UserError(
+                f"cannot load '{path}': it holds no tokenizer; take a file that llama.cpp's "
+                "convert_hf_to_gguf.py wrote of the whole model"
+            )
         check_fits(str(path), 4 * header.count, "float32")
         print(f"unpacking {path.name} into {target} (once)", file=sys.stderr, flush=True)
         with _ONE_AT_A_TIME:

@@ -98,5 +98,6 @@ def one_line_errors(name: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:  # safetensors, tokenizers and GGUF readers raise without a base
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        lines = said.strip().splitlines() or [type(error).__name__]
         raise UserError(f"cannot load {name!r}: {lines[0].strip()}") from error
