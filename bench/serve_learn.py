@@ -62,7 +62,9 @@ def learn(
         named = model_folder(model, base)
         write_prompts(base / "prompts", named, 2, SORT, seed)
         kept = base / "feedback"
+        (base / "run.yaml").write_text("lr: 0.001\n", "utf-8")  # these prompts name no rate
         more = ["--feedback", str(kept), "--learn", "--learn-cpu", str(learn_cpu)]
+        more += ["--learn-config", str(base / "run.yaml")]
         with serving(named, base / "prompts", *more, threads=threads) as server:
             asyncio.run(highest_load(server.url, ask, 8, min(5.0, seconds), seed))  # warm
             highest = asyncio.run(highest_load(server.url, ask, 8, seconds / 2, seed))
