@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent.parent / "bench"))
-
-memory = pytest.importorskip("memory")
+with pytest.MonkeyPatch.context() as patch:  # bench/serve.py would hide tests/serve
+    patch.syspath_prepend(str(Path(__file__).parent.parent.parent / "bench"))
+    memory: Any = importlib.import_module("memory")
 
 
 def test_points_are_measured_once_and_set_side_by_side(

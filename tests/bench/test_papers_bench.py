@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from foreword.data.row import Row
 from foreword.metrics.generation import generation
 from foreword.prompt.prompt import Prompt
 
-sys.path.insert(0, str(Path(__file__).parent.parent.parent / "bench"))
-
-papers = pytest.importorskip("papers")
-papers_e2e = pytest.importorskip("papers_e2e")
-papers_published = pytest.importorskip("papers_published")
-papers_superglue = pytest.importorskip("papers_superglue")
+with pytest.MonkeyPatch.context() as patch:  # bench/serve.py would hide tests/serve
+    patch.syspath_prepend(str(Path(__file__).parent.parent.parent / "bench"))
+    papers: Any = importlib.import_module("papers")
+    papers_e2e: Any = importlib.import_module("papers_e2e")
+    papers_published: Any = importlib.import_module("papers_published")
+    papers_superglue: Any = importlib.import_module("papers_superglue")
 
 
 def model(folder: Path, family: Family) -> str:
