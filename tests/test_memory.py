@@ -19,12 +19,12 @@ import foreword.engine.plan
 from foreword.backbone.example import Example, common_lead
 from foreword.engine import footprint as shapes
 from foreword.engine.footprint import Curve, footprint
-from foreword.engine.machine import bytes_of, is_mapped, room_of, shown
 from foreword.engine.passes import differentiate, infer
 from foreword.engine.plan import FEWEST, Load, PassPlan, usual_plan, within
 from foreword.engine.tracked import Tracked
 from foreword.errors import UserError
 from foreword.injection import Injection
+from foreword.machine import bytes_of, is_mapped, room_of, shown
 from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft

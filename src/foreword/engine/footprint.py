@@ -20,9 +20,9 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import POOLED, Example
 from foreword.backbone.inside.views import output_embeddings
 from foreword.backbone.run.gradient_checkpointing import layers_that_recompute
-from foreword.engine.machine import is_mapped
 from foreword.engine.tracked import Tracked, is_wrapped
 from foreword.injection import Injection, Mixture
+from foreword.machine import is_mapped
 
 LIBRARIES = 480 * 10**6
 """Bytes of Python, torch, transformers and what they need, on a CPU."""

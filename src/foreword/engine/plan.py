@@ -15,10 +15,10 @@ from torch import nn
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.inside.projections import is_linear, linear_sizes
 from foreword.engine.footprint import COMPILER, Footprint, footprint, resident_bytes
-from foreword.engine.machine import room_of, shown
 from foreword.engine.passes import score_limit, token_budget
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
+from foreword.machine import room_of, shown
 
 FEWEST = 8
 """Targets whose scores stand in memory at once, at the least: for fewer a product is slow."""

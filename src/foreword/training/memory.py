@@ -8,9 +8,9 @@ from dataclasses import replace
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, common_lead
 from foreword.engine.lower_layers import LowerLayers
-from foreword.engine.machine import bytes_of, return_what_is_freed, shown
 from foreword.engine.plan import Load, PassPlan, check_room, usual_plan, within
 from foreword.injection import Injection, Mixture
+from foreword.machine import bytes_of, return_what_is_freed, shown
 from foreword.reporter import Reporter
 from foreword.tasks.objective import Encoded
 from foreword.training.settings import Training

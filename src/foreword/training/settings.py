@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from foreword.config.settings import FILE, setting
-from foreword.engine.machine import bytes_of
 from foreword.errors import UserError, nearest
+from foreword.machine import bytes_of
 
 Schedule = Literal["linear", "cosine", "inverse-sqrt", "plateau", "constant"]
 Compile = Literal["auto", "on", "off"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +10,8 @@ from typing import Any, Literal
 import torch
 
 from foreword.errors import UserError
+from foreword.machine import memory_size
 
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
@@ -28,20 +27,6 @@ def check_fits(name: str, size: int, dtype: str) -> None:
         f"{whole / 1e9:.1f} GB of memory; "
         + ("`dtype=bfloat16` takes half of it" if halved else "take a smaller model")
     )
-
-
-def memory_size() -> int | None:
-    """Return the bytes of memory that there are for this process, if the system says so."""
-    try:
-        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    except (AttributeError, ValueError, OSError):  # not a POSIX system
-        return None
-    for path in map(Path, _LIMITS):  # of a container
-        try:
-            found.append(int(path.read_text()))
-        except (OSError, ValueError):  # there is none, or it is "max"
-            continue
-    return min(found)
 
 
 def stored_size(folder: Path, dtype: torch.dtype | Literal["auto"]) -> int:

@@ -1,4 +1,4 @@
-"""Sizes of memory as people write them, and how much of it this machine has for a run."""
+"""The machine's memory: sizes as people write them, how much there is, and how much is free."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from foreword.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 UNITS = {"mb": 10**6, "gb": 10**9, "tb": 10**12, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
@@ -62,6 +64,20 @@ def is_mapped(place: int) -> bool:
         if first <= place < end:
             return inode != "0"
     return False
+
+
+def memory_size() -> int | None:
+    """Return the bytes of memory that there are for this process, if the system says so."""
+    try:
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        return None
+    for path in map(Path, _LIMITS):  # of a container
+        try:
+            found.append(int(path.read_text()))
+        except (OSError, ValueError):  # there is none, or it is "max"
+            continue
+    return min(found)
 
 
 def room_of(device: torch.device) -> int | None:
