@@ -269,6 +269,7 @@ def test_what_trials_share_changes_no_result() -> None:
     assert tensors(made.prompt) == tensors(alone)
 
 
+@pytest.mark.slow
 def test_templates_are_found_and_given_ones_are_chosen_among(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,6 +373,7 @@ def test_models_are_looked_at_and_those_that_cannot_go_are_left_out() -> None:
         look_at(["none"], load, Classify(), rows(40), 0, SILENT)
 
 
+@pytest.mark.slow
 def test_a_hard_prompt_is_the_best_text_and_stands_in_the_file(tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     how = Training(epochs=1, batch_size=8)

@@ -453,6 +453,7 @@ def test_a_run_stops_when_patience_ends(
     assert len(recorder.of("step")) == 3 * (evaluations - 1)
 
 
+@pytest.mark.slow
 def test_a_real_run_that_is_led_astray_keeps_what_was_best() -> None:
     """From the word that says it all, by rows whose labels are wrong, to less than half right."""
     base, task, dev = language.taught("llama", 300), language.task("llama"), language.rows(40, 2)

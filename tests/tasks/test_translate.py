@@ -16,7 +16,6 @@ from foreword.tasks.summarize import Summarize
 from foreword.tasks.translate import Translate
 from foreword.training.settings import Training
 from foreword.training.tune import tune
-from quick import first
 from toys import get
 
 ROW = Row({"en": "a good film", "de": "ein guter Film", "fr": "un bon film"}, "F:1")
@@ -93,7 +92,8 @@ def test_scripts_have_their_own_words(text: str, cut: str) -> None:
     bound.check([row], answers=True)
 
 
-@pytest.mark.parametrize("name", first(1, ["llama", "t5"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llama", "t5"])
 def test_what_the_frozen_model_does_not_write_is_learned(name: str) -> None:
     """A colour is to be turned into its opposite; the model alone repeats it."""
 
