@@ -18,6 +18,7 @@ from foreword.injection import KV, Injection
 from foreword.methods.base import Trainable, as_float32
 from foreword.methods.parts.start_from_prompt import choose_start
 from foreword.methods.parts.starts import PREFIX_STARTS, USUAL, check_start, start_ids
+from foreword.methods.parts.unattended import unattended_keys
 from foreword.tasks.base import Bound
 from foreword.tasks.templates.demonstrations import choose_demonstrations, labels_not_shown
 
@@ -77,9 +78,7 @@ def start_prefix(
     elif start == "random":
         prefix = PrefixKV.on(backbone, _draw(task, sites, length or USUAL, seed), past_window=past)
     elif start == "zero":
-        prefix = PrefixKV.on(
-            backbone, _zero(_draw(task, sites, length or USUAL, seed)), past_window=past
-        )
+        prefix = PrefixKV.on(backbone, _zero(task, rows, sites, length, seed), past_window=past)
     else:
         ids, bos = start_ids(start, task, rows, length=length, text=text, shots=shots, seed=seed)
         if len(ids) >= backbone.longest:
@@ -138,19 +137,26 @@ def _draw(task: Bound, sites: Sequence[Site], length: int, seed: int) -> dict[st
     return {name: KV(draw(kv.keys), draw(kv.values)) for name, kv in like.items()}
 
 
-def _zero(drawn: Mapping[str, KV]) -> dict[str, KV]:
-    """Return values of zero, which add nothing, and keys near zero, which no query prefers.
+def _zero(
+    task: Bound, rows: Sequence[Row], sites: Sequence[Site], length: int | None, seed: int
+) -> dict[str, KV]:
+    """Return values of zero, which add nothing, and keys that no query prefers.
 
-    A position then takes about the attention of a token whose score is 0, and gives nothing for it.
-    PEFT's start "zero" has keys of zero too; but positions that are alike have the same gradients,
-    and stay one position however many they are. So keys are a tenth of what is drawn, less its
-    mean.
+    They are `unattended_keys`, in an encoder-decoder zero, where a position takes the attention of
+    a token whose score is 0. PEFT's start "zero" has keys of zero too; but positions that are alike
+    have the same gradients, and stay one position however many they are. So a tenth of what is
+    drawn, less its mean, is added.
     """
+    drawn = _draw(task, sites, length or USUAL, seed)
+    around: dict[str, Tensor] = {}
+    if not task.backbone.has_two_stacks:
+        around = unattended_keys(task, rows, sites, length or USUAL)
 
-    def small(keys: Tensor) -> Tensor:
-        return 0.1 * (keys - keys.mean(1, keepdim=True))
+    def small(name: str, keys: Tensor) -> Tensor:
+        spread = 0.1 * (keys - keys.mean(1, keepdim=True))
+        return spread + around[name].to(keys)[:, None] if name in around else spread
 
-    return {name: KV(small(kv.keys), torch.zeros_like(kv.values)) for name, kv in drawn.items()}
+    return {n: KV(small(n, kv.keys), torch.zeros_like(kv.values)) for n, kv in drawn.items()}
 
 
 def _prefix_of(
