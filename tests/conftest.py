@@ -33,7 +33,7 @@ def pytest_collection_finish() -> None:
 
 
 _assemble = App.assemble_argument_collection
-_assembled: dict[tuple[object, bool], ArgumentCollection] = {}
+_assembled: dict[tuple[object, bool, str], ArgumentCollection] = {}
 
 
 def _assemble_once(
@@ -41,7 +41,8 @@ def _assemble_once(
 ) -> ArgumentCollection:
     """Assemble a command's arguments once for all its calls, which takes as long as many a call."""
     assert default_parameter is None
-    key = (app.default_command, parse_docstring)
+    inherited = repr(app.app_stack.default_parameter)  # of the apps that are being run
+    key = (app.default_command, parse_docstring, inherited)
     if key not in _assembled:
         _assembled[key] = _assemble(app, parse_docstring=parse_docstring)
     usual = _assembled[key]

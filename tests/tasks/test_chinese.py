@@ -177,22 +177,21 @@ def test_chinese_phrases_hold_what_the_english_ones_do() -> None:
 
 
 @pytest.mark.smollm2
-def test_label_words_of_several_pieces_score_as_plain_text() -> None:
+def test_label_words_of_several_pieces_are_scored_piece_by_piece() -> None:
     base = Backbone.load("smollm2")
     words = {"满意": "非常满意", "失望": "非常失望", "一般": "还行"}
     task = Classify(template="评论：{text}\n情感：", labels=words).complete(
         [Row({"text": TEXT}, "")], base
     )
     (answer,) = task.bind(base).predict([Row({"text": TEXT}, "F:1")], NOTHING)
-    read, sums = f"评论：{TEXT}\n情感：", {}
-    for label, word in words.items():
-        before, whole = base.text.ids(read), base.text.ids(read + word)
-        assert len(whole) > len(before) + 1  # several pieces
-        assert whole[: len(before)] == before
-        with torch.no_grad():
-            scores = base.model(torch.tensor([whole])).logits[0].log_softmax(1)
-        places = range(len(before), len(whole))
-        sums[label] = sum(float(scores[n - 1, whole[n]]) for n in places)
-    total = sum(map(math.exp, sums.values()))
-    for label, score in sums.items():
-        assert answer["probabilities"][label] == pytest.approx(math.exp(score) / total, rel=1e-3)
+    before = base.text.ids(f"评论：{TEXT}\n情感：")
+    pieces = {label: tuple(base.text.ids(word)) for label, word in words.items()}
+    assert min(map(len, pieces.values())) > 1
+    for label, own in pieces.items():
+        chance = 1.0  # at each piece among those with which a word goes on from here
+        for n, piece in enumerate(own):
+            nexts = sorted({other[n] for other in pieces.values() if other[:n] == own[:n]})
+            with torch.no_grad():
+                scores = base.model(torch.tensor([[*before, *own[:n]]])).logits[0, -1]
+            chance *= float(scores[nexts].softmax(0)[nexts.index(piece)])
+        assert answer["probabilities"][label] == pytest.approx(chance, rel=1e-3)
