@@ -84,7 +84,9 @@ async function about(name) {
 }
 
 async function choose() {
-  const own = await about(at("first").value);
+  const asked = at("first").value;
+  const own = await about(asked);
+  if (at("first").value !== asked) return; // another was chosen while this one was asked about
   const names = own.task === "chat" ? ["message"] : [...own.fields];
   if (own.task === "rank") names.push("candidates");
   const held = Object.fromEntries([...at("fields").querySelectorAll("textarea")].map((f) => [f.name, f.value]));
