@@ -103,6 +103,24 @@ def test_a_label_is_asked_for_and_mended_by_keyboard_alone(tab: Tab, server: Ser
     assert (row["text"], row["label"], row["feedback"]["right"]) == (MARKUP, best, True)
 
 
+def test_a_late_answer_about_an_earlier_choice_changes_nothing(tab: Tab) -> None:
+    tab.value("""(async () => {
+        const plain = window.fetch, first = document.getElementById('first');
+        const late = () => new Promise((done) => setTimeout(done, 500));
+        window.fetch = async (url, ...more) => {
+            if (String(url).includes('write')) await late();
+            return plain(url, ...more);
+        };
+        for (const name of ['write', 'sort']) {
+            first.value = name;
+            first.dispatchEvent(new Event('change'));
+        }
+        await late(); await late();
+    })()""")
+    tab.until("document.getElementById('first').value === 'sort'")
+    assert tab.value("document.querySelector('textarea').name") == "text"
+
+
 def test_answers_that_wait_are_looked_at(tab: Tab, server: Served) -> None:
     choose(tab, "first", "sort")
     tab.until("document.querySelector('textarea').name === 'text'")
