@@ -438,6 +438,9 @@ class Tried:
             return Verified("tried 1.2", len(rows), 0.5, 0.001234)
         return NotVerified("tried is not installed")
 
+    def notes(self, prompt: Prompt, rows: list[Row]) -> list[str]:
+        return [f"noted on {len(rows)} rows"]
+
 
 def test_export_writes_several_prompts_and_says_how_each_was_tried(
     world: Any, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -449,6 +452,7 @@ def test_export_writes_several_prompts_and_says_how_each_was_tried(
     assert shown.status == 0, shown.err
     assert "tried 1.2: 50% of 3 answers are the same, largest difference 1.2e-03" in shown.out
     assert "not tried: tried is not installed" in shown.out
+    assert shown.out.count("noted on 3 rows") == 2
     assert sorted(each.name for each in (tmp_path / "all").iterdir()) == ["p.tried", "soft.tried"]
     found = cli("export", both[0], "--out", tmp_path / "one", *shared, "--json").json["verified"]
     assert found == {"runtime": "tried 1.2", "rows": 3, "equal": 0.5, "difference": 0.001234}

@@ -84,7 +84,7 @@ def test_rows_beyond_a_window_do_not_see_the_prefix(tmp_path: Path) -> None:
     assert isinstance(answer, Verified)
     assert answer.difference is not None
     assert answer.difference > 1e-3
-    assert any("sliding window (4)" in line for line in form.notes(tuned))
+    assert any("sliding window (4)" in line for line in form.notes(tuned, ()))
 
 
 @needs_library

@@ -28,6 +28,7 @@ from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.export.vllm import to_vllm
 from foreword.injection import KV, NOTHING, Injection, Patch
+from foreword.methods.head import Head
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
@@ -154,6 +155,8 @@ def test_rows_begin_once_as_foreword_lays_them_out(tmp_path: Path) -> None:
         (lambda: judged(injection=low_rank()), "--enable-lora"),
         (lambda: judged(injection=NOTHING), "no virtual tokens"),
         (lambda: judged(injection=lower_half()), "of 3 layers"),
+        (lambda: judged(Head()), "method=prefix`, or use `foreword export --to onnx"),
+        (lambda: judged(Prefix(length=4), name="mistral-window"), "the sliding window"),
         (lambda: judged_as(calibration="contextual"), "calibration"),
         (lambda: judged_as(input_window=4), "input_window"),
         (

@@ -106,10 +106,10 @@ def _export(prompt: Prompt, target: Any, place: Path, rows: list[Row] | None) ->
         "template": prompt.task.template,
         "add_special_tokens": not prompt.injection.bos,
     }
-    if isinstance(target, NotedFormat):
-        about["notes"] = list(target.notes(prompt))
     if isinstance(target, VerifiedFormat):
         about["verified"] = dataclasses.asdict(verify(target, prompt, written, rows))
+    if isinstance(target, NotedFormat):
+        about["notes"] = list(target.notes(prompt, rows or ()))
     return about
 
 

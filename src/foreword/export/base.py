@@ -41,8 +41,8 @@ class OpenedFormat(Format, Protocol):
 class NotedFormat(Format, Protocol):
     """An export format of whose files there is more to know."""
 
-    def notes(self, prompt: Prompt) -> Sequence[str]:
-        """Return lines on how the other program reads a prompt, and where its answers part."""
+    def notes(self, prompt: Prompt, rows: Sequence[Row]) -> Sequence[str]:
+        """Return lines on how the other program reads a prompt, and where answers to rows part."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from foreword.errors import UserError
 from foreword.export.base import NotVerified, Verified
 from foreword.export.beside import Reader, compare
 from foreword.export.llama_state import ORDERS, Layout, UnknownLayoutError, difference, fill
-from foreword.export.prefix import Prefix, beyond_window, prefix_of
+from foreword.export.prefix import Prefix, prefix_of
+from foreword.export.windows import past_window
 from foreword.files import write_whole
 from foreword.injection import KV
 from foreword.prompt.prompt import Prompt
@@ -95,14 +96,13 @@ class LlamaCpp:
         fill(state, layout, [prefix.layers[n] for n in places], order)
         return write_whole(path, [head, bytes(state)])
 
-    def notes(self, prompt: Prompt) -> Sequence[str]:
+    def notes(self, prompt: Prompt, rows: Sequence[Row]) -> Sequence[str]:
         """Say how a server restores it, and from where on a sliding window hides the prompt."""
-        prefix = _prefix(prompt)
         said = (
             f"next: llama-server -m {self.gguf} --slot-save-path FOLDER -fa {self.flash_attention} "
             f"-ctk {self.cache_type} -ctv {self.cache_type}, and docs/runtimes.md"
         )
-        hidden = beyond_window(prompt, prefix)
+        hidden = past_window(prompt, _prefix(prompt), rows)
         return [said] if hidden is None else [said, hidden]
 
     def verify(self, prompt: Prompt, path: Path, rows: Sequence[Row]) -> Verified | NotVerified:

@@ -21,7 +21,8 @@ from foreword.errors import UserError
 from foreword.export.base import NotVerified, Verified
 from foreword.export.beside import Reader, compare
 from foreword.export.peft import base_of
-from foreword.export.prefix import Prefix, beyond_window, prefix_of
+from foreword.export.prefix import Prefix, prefix_of
+from foreword.export.windows import past_window
 from foreword.files import write_whole
 from foreword.prompt.prompt import Prompt
 
@@ -50,9 +51,9 @@ class Mlx:
         """Return the line that loads what was written."""
         return f"cache = mlx_lm.models.cache.load_prompt_cache({str(path)!r})"
 
-    def notes(self, prompt: Prompt) -> Sequence[str]:
+    def notes(self, prompt: Prompt, rows: Sequence[Row]) -> Sequence[str]:
         """Say from where on a sliding window hides the prompt there."""
-        said = beyond_window(prompt, _prefix(prompt))
+        said = past_window(prompt, _prefix(prompt), rows)
         return [] if said is None else [said]
 
     def verify(self, prompt: Prompt, path: Path, rows: Sequence[Row]) -> Verified | NotVerified:

@@ -50,7 +50,8 @@ def prefix_of(prompt: Prompt, program: str, instead: str) -> Prefix:
     if injection.head is not None:
         raise cannot(
             "it holds a head over classes, which scores states that the program does not give; "
-            "tune one that scores label words, with `method=prefix`"
+            "tune one that scores label words, with `method=prefix`, or use "
+            "`foreword export --to onnx`"
         )
     if prompt.backbone["architecture"] != "causal":
         raise cannot(f"its model is of the kind {prompt.backbone['architecture']}, not causal")
@@ -78,7 +79,8 @@ def prefix_of(prompt: Prompt, program: str, instead: str) -> Prefix:
     if backbone.window is not None and injection.positions >= backbone.window:
         raise cannot(
             f"its {injection.positions} positions do not fit the sliding window of "
-            f"{backbone.name} ({backbone.window}), which hides them there and not in Foreword"
+            f"{backbone.name} ({backbone.window}), which hides them there and not in Foreword; "
+            f"tune one of fewer, with `length`, or use `foreword export --to onnx`"
         )
     if sizes := {kv.keys.shape[1] for kv in layers} - {injection.positions}:
         raise cannot(
@@ -87,20 +89,3 @@ def prefix_of(prompt: Prompt, program: str, instead: str) -> Prefix:
         )
     plain = injection.map(lambda tensor: tensor.detach().to("cpu", torch.float32))
     return Prefix(backbone, sites, [plain.kv[site.name] for site in sites])
-
-
-def beyond_window(prompt: Prompt, prefix: Prefix) -> str | None:
-    """Say from which rows on a sliding window hides the prefix there; None where none are so long.
-
-    In Foreword every token sees a learned prefix.
-    """
-    window = prefix.backbone.window
-    written = getattr(getattr(prompt.task, "decoding", None), "max_new_tokens", 0)
-    longest = min(prompt.task.max_length + written, prefix.backbone.longest)
-    if window is None or prefix.length + longest <= window:
-        return None
-    return (
-        f"{prefix.backbone.name} has a sliding window ({window}): from the tokens of a row and its "
-        f"answer after the first {window - prefix.length} it hides the prefix there, and not in "
-        "Foreword"
-    )

@@ -53,6 +53,18 @@ class VLLM:
             "prompt when it is first asked for, and refuses it where they are scored otherwise"
         )
 
+    def notes(self, prompt: Prompt, rows: Sequence[Row]) -> Sequence[str]:
+        """Say how long a row may be where a sliding window hides the prompt from longer ones."""
+        backbone = prompt.bound.backbone
+        if backbone.window is None:
+            return []
+        room = backbone.window - _as_prefix(prompt.injection, prompt.bound)[0].positions
+        return [
+            f"{backbone.name} has a sliding window ({backbone.window}): the server refuses a row "
+            f"that may have more than {room} tokens with its answer, since vLLM would hide the "
+            "prompt from them, and Foreword does not"
+        ]
+
     def opened(self, prompt: Prompt, path: Path) -> str:
         """Return the command that serves the folder of what was written."""
         return f"foreword-vllm MODEL --prompts {path.parent}"
@@ -174,6 +186,11 @@ def _layers(injection: Injection, backbone: Backbone) -> list[tuple[Tensor, Tens
         raise ValueError(
             f"its prefix stands in {len(injection.kv)} of {len(backbone.sites)} layers, and vLLM "
             "has one length for all; tune it with a prefix in every layer"
+        )
+    if backbone.window is not None and injection.positions >= backbone.window:
+        raise ValueError(
+            f"its {injection.positions} positions do not fit the sliding window of "
+            f"{backbone.name} ({backbone.window}); tune one of fewer, with `length`"
         )
     own = [injection.kv[name] for name in backbone.sites]
     found = [(each.keys.detach().float().cpu(), each.values.detach().float().cpu()) for each in own]
