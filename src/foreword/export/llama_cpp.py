@@ -25,8 +25,8 @@ from foreword.errors import UserError
 from foreword.export.base import NotVerified, Verified
 from foreword.export.beside import Reader, compare
 from foreword.export.llama_state import ORDERS, Layout, UnknownLayoutError, difference, fill
+from foreword.export.past_window import past_window
 from foreword.export.prefix import Prefix, prefix_of
-from foreword.export.windows import past_window
 from foreword.files import write_whole
 from foreword.injection import KV
 from foreword.prompt.prompt import Prompt

@@ -20,9 +20,9 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.export.base import NotVerified, Verified
 from foreword.export.beside import Reader, compare
+from foreword.export.past_window import past_window
 from foreword.export.peft import base_of
 from foreword.export.prefix import Prefix, prefix_of
-from foreword.export.windows import past_window
 from foreword.files import write_whole
 from foreword.prompt.prompt import Prompt
 

@@ -13,9 +13,9 @@ from families import GQA, Family, backbone
 from foreword.backbone.example import Example
 from foreword.data.row import Row
 from foreword.engine.passes import infer
+from foreword.export.past_window import HidingReader, past_window
 from foreword.export.prefix import prefix_of
 from foreword.export.vllm import VLLM
-from foreword.export.windows import HidingReader, past_window
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
