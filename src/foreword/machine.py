@@ -44,12 +44,24 @@ def return_what_is_freed() -> None:
     glibc keeps such blocks for later by a bound that grows with them, in pieces that fit nothing
     else: a third more than the tensors that stand. Other libraries are left as they are.
     """
-    if sys.platform != "linux":
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
+    library = _library()
+    if library is not None:
         library.mallopt(M_MMAP_THRESHOLD, LARGE)
         library.malloc_trim(0)
+
+
+def return_freed() -> None:
+    """Hand back to the system, this once, what the C library keeps of freed memory."""
+    library = _library()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _library() -> ctypes.CDLL | None:
+    """Return the C library where it is glibc, which others of Linux are not."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    known = hasattr(library, "mallopt") and hasattr(library, "malloc_trim")
+    return library if known else None
 
 
 def is_mapped(place: int) -> bool:

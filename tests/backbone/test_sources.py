@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from tiny_files import tiny_folder, tiny_gguf, tiny_model, tiny_tokenizer
 from transformers import (
     AutoConfig,
+    AutoTokenizer,
     BertConfig,
     BertModel,
     LlamaConfig,
     PreTrainedConfig,
+    Qwen2Tokenizer,
     RobertaConfig,
     T5Config,
     ViTConfig,
@@ -128,6 +130,21 @@ def test_the_tokenizer_can_pad(folder: Path, special: dict[str, str], pad: str) 
     tokenizer = open_source(str(folder)).tokenizer
     assert tokenizer.pad_token == pad
     assert tokenizer(["the", "the dull film"], padding=True, return_tensors="pt")
+
+
+def test_a_vocabulary_is_kept_once(folder: Path, tmp_path: Path) -> None:
+    parts = json.loads(tiny_tokenizer().backend_tokenizer.to_str())["model"]
+    merges = [tuple(pair) for pair in parts["merges"]]
+    whole = Qwen2Tokenizer(vocab=parts["vocab"], merges=merges)
+    whole.save_pretrained(folder)
+    opened = open_source(str(folder)).tokenizer
+    kept = [each for each in vars(opened).values() if isinstance(each, dict | list)]
+    assert type(opened) is Qwen2Tokenizer
+    assert max(map(len, kept)) < len(merges)
+    opened.save_pretrained(tmp_path / "again")
+    assert opened.get_vocab() == whole.get_vocab()
+    for each in opened, AutoTokenizer.from_pretrained(tmp_path / "again"):
+        assert each("the seaside film").input_ids == whole("the seaside film").input_ids
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ from foreword.backbone.load.quiet import (
 )
 from foreword.backbone.load.recurrent_model import RecurrentConfig, RecurrentForCausalLM
 from foreword.errors import UserError, nearest
+from foreword.machine import return_freed
 from foreword.reporter import SILENT, Reporter
 
 Architecture = Literal["causal", "masked", "encoder-decoder", "encoder"]
@@ -222,6 +223,7 @@ def _tokenizer(folder: Path, name: str, kind: Architecture) -> PreTrainedTokeniz
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
+    _forget_copies(tokenizer)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes an empty one at need
         raise UserError(missing)
     if tokenizer.pad_token_id is None:
@@ -239,6 +241,18 @@ def _tokenizer(folder: Path, name: str, kind: Architecture) -> PreTrainedTokeniz
         steps = [Lowercase(), *([] if inner.normalizer is None else [inner.normalizer])]
         inner.normalizer = Sequence(steps)
     return tokenizer
+
+
+def _forget_copies(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let go of the vocabulary that transformers keeps beside the tokenizer that it made of it.
+
+    That is 155 MB for 262,144 pieces with their merges, and as much again stays with the C library.
+    """
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        return
+    for name in ("_vocab", "_merges"):
+        vars(tokenizer).pop(name, None)
+    return_freed()
 
 
 def _model(

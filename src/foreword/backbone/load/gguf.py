@@ -87,8 +87,7 @@ def _unpack(header: Header, folder: Path) -> None:
     with without_bars(), _read_once(header), _bar(header.count) as move:
         found = _config_values(header)
         with one_line_errors(str(path)):
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, **source)
-            tokenizer.save_pretrained(folder)
+            AutoTokenizer.from_pretrained(path.parent, **source).save_pretrained(folder)
         if header.architecture in GGUF_ARCHS:
             _unpack_by_transformers(path, folder, source)
             return
