@@ -205,6 +205,52 @@ def test_texts_are_judged_by_chrf(ready: Ready, files: FeedbackFiles, training: 
     assert made.taken
 
 
+def test_few_rows_at_a_time_are_judged(
+    ready: Ready, files: FeedbackFiles, training: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(lambda prompt: prompt.with_scores({"dev": {"accuracy": 1.0}}))
+    for n in range(60):
+        files.add("write", {"prompt": f"{n}", "completion": "and"}, version="write@1")
+    asked: list[int] = []
+    for name in ("answer", "states"):
+        real = getattr(ready.engine, name)
+
+        def ask(prompt: Any, rows: Any, real: Any = real) -> Any:
+            asked.append(len(rows))
+            return real(prompt, rows)
+
+        monkeypatch.setattr(ready.engine, name, ask)
+    made = Learner(ready, files, Learning(every=20, held=20)).look("sort")
+    assert made is not None
+    assert made.taken
+    assert asked == [1] * 3 * 20  # two versions answer, and one tells its states
+    asked.clear()
+    Learner(ready, files, LEARNING).look("write")
+    assert set(asked) <= {learner.TEXTS, LEARNING.held % learner.TEXTS}
+
+
+def test_a_label_that_most_corrections_name_is_no_reason_to_forget_the_others(
+    ready: Ready, files: FeedbackFiles, backbone: Backbone, training: Any
+) -> None:
+    worse = prompt_of(backbone, SORT, prefix(backbone, 9))
+    training(lambda prompt: worse)
+    right = ready.prompts.open("sort")[1]
+    texts = [f"other {n}, {'ab'[n % 2] * (n % 7)}" for n in range(3 * ROWS)]
+    told = zip(texts, worse.predict(texts), right.predict(texts), strict=True)
+    lies = [(text, new) for text, new, old in told if new != old]
+    label = max({new for _, new in lies}, key=[new for _, new in lies].count)
+    alike = [text for text, new in lies if new == label]
+    for number in range(300):  # the newest, on which the worse version is right
+        row = {"text": alike[number % len(alike)], "label": label}
+        files.add("sort", row, version="sort@1")
+    made = Learner(ready, files, Learning(every=20, held=100)).look("sort")
+    assert made is not None
+    assert made.low is not None
+    assert made.low > 0
+    assert not made.taken
+    assert made.reason.startswith(f"'{label}' is right in")
+
+
 def test_numbers_are_not_judged(
     ready: Ready, files: FeedbackFiles, training: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +298,25 @@ def test_a_training_is_given_up_where_the_server_ends(
     assert begun[0].wait(10) != 0
     assert own.attempts("sort") == []
     assert ready.prompts.open("sort")[0] == "sort@1"
+
+
+def test_a_training_stands_behind_its_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = "import os; print(os.getpriority(0, 0), os.getsid(0), os.getpgrp() == os.getpid())"
+    real, said = subprocess.Popen, tmp_path / "said"
+
+    def popen(command: list[str], **how: Any) -> subprocess.Popen[bytes]:
+        nice = command[: command.index(sys.executable)]
+        with said.open("wb") as out:
+            return real([*nice, sys.executable, "-c", asked], **{**how, "stdout": out})
+
+    monkeypatch.setattr(process.subprocess, "Popen", popen)
+    process.TrainingProcess().run(["train"], tmp_path)
+    priority, session, leads = said.read_text("utf-8").split()
+    assert int(priority) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+    assert int(session) == os.getsid(0)  # else the system shares its time out between sessions
+    assert leads == "True"  # so that Ctrl-C is not for it
 
 
 SERVER = """

@@ -19,14 +19,16 @@ from statistics import mean
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.files import write_jsonl, write_whole
-from foreword.metrics.generation import rows_chrf
 from foreword.metrics.paired import paired_difference
 from foreword.prompt.familiar import FEWEST, MOST, Familiar, with_familiar
 from foreword.prompt.prompt import Prompt
 from foreword.serve.feedback.files import ABOUT, FeedbackFiles
+from foreword.serve.feedback.gate import objection, scores
 from foreword.serve.feedback.learning import Learning
 from foreword.serve.feedback.process import TrainingProcess
 from foreword.serve.prompts import injections_of
@@ -44,6 +46,9 @@ SHARE = 3
 
 PATIENCE = 10.0
 """Seconds in which a training that is to stop may do so."""
+
+TEXTS = 4
+"""Texts written at once to judge a version; each takes many steps, which requests share."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ class Learner:
         rows = _rows([row for row in held if all(_is_known(each, row) for each in kept)])
         if not rows:
             return replace(made, reason="no row that came since has a label that both know")
-        made = _compared(made, *(self._scores(each, rows) for each in kept))
+        made = _compared(made, *(scores(each, rows, self._answers(each, rows)) for each in kept))
         assert made.high is not None
         if made.high >= 0:
             return replace(made, reason="it holds on the rows that came since")
@@ -184,19 +189,19 @@ class Learner:
     ) -> Attempt:
         """Train, judge and perhaps swap in; raises UserError where that cannot be done."""
         prompts, rows = self.ready.prompts, _rows(held)
-        first = self._scores(prompt, rows)
+        said = self._answers(prompt, rows)
+        first = scores(prompt, rows, said)
         with tempfile.TemporaryDirectory(prefix="foreword-learn-") as folder:
             out = Path(folder) / f"{name}.safetensors"
             self._train(name, made.old_version, train, out)
             new = self._load(out)
-            second = self._scores(new, rows)
+            second = scores(new, rows, self._answers(new, rows))
             for injection in injections_of(new):
                 self.ready.engine.release(injection, wait=False)
             made = _compared(made, first, second)
-            assert made.low is not None
-            if made.low < self.learning.bound:
-                least = f"its gain may be as low as {made.low:.1f} points"
-                return replace(made, reason=f"{least}; {self.learning.bound:g} is allowed")
+            pairs = _labels(prompt, rows, said)
+            if (why := objection(*pairs, first, second, self.learning.bound)) is not None:
+                return replace(made, reason=why)
             if prompts.open(name)[0] != made.old_version or self._stopped.is_set():
                 return replace(made, reason="another version has come meanwhile")
             self._keep_states(new, rows, out)
@@ -225,25 +230,20 @@ class Learner:
     def _keep_states(self, new: Answerer, rows: Sequence[Row], out: Path) -> None:
         """Write into a version's file how the states of rows that it fits are spread."""
         if isinstance(new, Prompt) and len(rows) >= FEWEST:
-            states = self.ready.engine.states(new, rows[-MOST:]).result()
-            if states is not None:
-                with_familiar(new, Familiar.of(states)).save(out)
+            found = [self.ready.engine.states(new, [row]).result() for row in rows[-MOST:]]
+            states = [state for state in found if state is not None]
+            if states:
+                with_familiar(new, Familiar.of(torch.cat(states))).save(out)
 
-    def _scores(self, prompt: Answerer, rows: Sequence[Row]) -> list[float]:
-        """Return how right each answer is, 0 to 100, by the engine beside its requests.
+    def _answers(self, prompt: Answerer, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """Answer rows by the engine, few at a time: requests that come wait for no more of them.
 
-        A text has its chrF, any other answer 0 or 100. Raises UserError for numbers.
+        Raises UserError for a row whose right answer the prompt does not know.
         """
-        bound = prompt.bound
-        bound.check(rows, answers=True)
-        found = self.ready.engine.answer(prompt, rows).result()
-        if isinstance(bound, Generator):
-            texts = [str(each[bound.answer]) for each in found]
-            return rows_chrf(texts, [list(bound.references(row)) for row in rows])
-        right = [bound.is_right(r, a[bound.answer]) for r, a in zip(rows, found, strict=True)]
-        if None in right:
-            raise UserError("its answers are more or less right, so no version of it can be judged")
-        return [100.0 * bool(each) for each in right]
+        prompt.bound.check(rows, answers=True)
+        count = TEXTS if isinstance(prompt.bound, Generator) else 1
+        parts = (rows[start : start + count] for start in range(0, len(rows), count))
+        return [each for some in parts for each in self.ready.engine.answer(prompt, some).result()]
 
     def _file(self, name: str) -> Path:
         return self.files.folder / f"{name}.learned.json"
@@ -260,6 +260,16 @@ def _compared(made: Attempt, old: Sequence[float], new: Sequence[float]) -> Atte
     """Return an attempt with the scores of two versions on the same rows."""
     low, high = paired_difference(new, old).bounds()
     return replace(made, old=round(mean(old), 2), new=round(mean(new), 2), low=low, high=high)
+
+
+def _labels(
+    prompt: Answerer, rows: Sequence[Row], said: Sequence[Mapping[str, Any]]
+) -> tuple[list[str], list[str]]:
+    """Return the label that is right in each row, and what was said; none of other answers."""
+    bound = prompt.bound
+    if bound.answer != "label":
+        return [], []
+    return [str(bound.gold_answer(row)) for row in rows], [str(a["label"]) for a in said]
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -41,7 +41,9 @@ class TrainingProcess:
                 stdin=subprocess.PIPE,  # nothing is written: its end is what is heard
                 stdout=subprocess.DEVNULL,
                 stderr=said,
-                start_new_session=True,  # Ctrl-C is the server's, which ends it
+                # Ctrl-C is the server's, which ends it. A session of its own would be a scheduling
+                # group of its own, as much as the server, however nice it is (sched(7)).
+                process_group=0,
             )
             if self._ended.is_set():  # since end() looked for a training to end
                 self._running.terminate()
