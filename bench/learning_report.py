@@ -2,7 +2,8 @@
 
 python bench/learning_report.py [--picture docs/pictures/learning.svg]
 
-Intervals are of 95%, by resampling the rows of all seeds; differences are paired.
+A seed is a stream of its own, with rows that hang together: intervals are of 95%, by Student's t
+over the seeds. Differences are paired.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from foreword.metrics.paired import paired_difference
+from scipy.stats import t as student
 
 PARTS = 10
 NAMES = {"frozen": "frozen", "learning": "learning", "scratch": "anew from all rows"}
@@ -24,10 +24,16 @@ COLOURS = {"frozen": "#666666", "learning": "#0b6e4f", "scratch": "#c2570c"}
 Record = dict[str, Any]
 
 
-def tenths(records: Sequence[Record], name: str) -> list[np.ndarray]:
-    """Return the hits of all seeds in each tenth of the stream, in percent."""
+def tenths(records: Sequence[Record], name: str) -> np.ndarray:
+    """Return hit@1 in each tenth of the stream, in percent: (PARTS, seeds)."""
     rows = np.array([[100 * int(hit) for hit in record["hits"][name]] for record in records])
-    return [part.ravel() for part in np.array_split(rows, PARTS, axis=1)]
+    return np.stack([part.mean(1) for part in np.array_split(rows, PARTS, axis=1)])
+
+
+def off(values: np.ndarray) -> float:
+    """Return how far off the mean over seeds its 95% interval reaches."""
+    count = len(values)
+    return float(student.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
 
 
 def of(records: Sequence[Record], scene: str, case: str) -> list[Record]:
@@ -38,14 +44,15 @@ def of(records: Sequence[Record], scene: str, case: str) -> list[Record]:
 
 def over_time(records: Sequence[Record]) -> Iterator[str]:
     """Yield a table of hit@1 by tenths of the stream."""
-    yield "| tenth | frozen | learning | anew from all rows | learning less frozen |"
-    yield "|---|---|---|---|---|"
+    yield "| tenth | frozen | learning | anew from all rows | learning less frozen | by seed |"
+    yield "|---|---|---|---|---|---|"
     parts = {name: tenths(records, name) for name in NAMES}
     for number in range(PARTS):
         means = " | ".join(f"{parts[name][number].mean():.1f}" for name in NAMES)
-        gain = paired_difference(parts["learning"][number], parts["frozen"][number])
-        low, high = gain.bounds()
-        yield f"| {number + 1} | {means} | {gain.value:.1f} ({low:.1f} to {high:.1f}) |"
+        gains = parts["learning"][number] - parts["frozen"][number]
+        low, high = gains.mean() - off(gains), gains.mean() + off(gains)
+        each = ", ".join(f"{gain:.1f}" for gain in gains)
+        yield f"| {number + 1} | {means} | {gains.mean():.1f} ({low:.1f} to {high:.1f}) | {each} |"
 
 
 def gate(records: Sequence[Record], scene: str, cases: Sequence[str]) -> Iterator[str]:
@@ -54,9 +61,9 @@ def gate(records: Sequence[Record], scene: str, cases: Sequence[str]) -> Iterato
     yield f"Seeds {', '.join(map(str, sorted(seeds)))}:\n"
     yield (
         "| corrections | versions made | swapped in | of these worse, better on the next rows | "
-        "refused ones worse, better | hit@1 learning | frozen |"
+        "refused ones worse, better | hit@1 learning | frozen | difference, by seed from and to |"
     )
-    yield "|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|"
     for case in cases:
         own = [record for record in of(records, scene, case) if record["seed"] in seeds]
         tried = [each for record in own for each in record["attempts"]]
@@ -66,8 +73,11 @@ def gate(records: Sequence[Record], scene: str, cases: Sequence[str]) -> Iterato
             for worse, better in [_next([a for a in tried if a["taken"] is taken])]
         )
         taken = sum(each["taken"] for each in tried)
-        rates = [np.mean(np.concatenate(tenths(own, name))) for name in ("learning", "frozen")]
-        yield (f"| {case} | {len(tried)} | {taken} | {counted} | {rates[0]:.1f} | {rates[1]:.1f} |")
+        rates = [tenths(own, name).mean(0) for name in ("learning", "frozen")]
+        gains = rates[0] - rates[1]
+        lost = f"{gains.mean():.1f} ({gains.min():.1f} to {gains.max():.1f})"
+        told = " | ".join(f"{rate.mean():.1f}" for rate in rates)
+        yield f"| {case} | {len(tried)} | {taken} | {counted} | {told} | {lost} |"
 
 
 def _next(attempts: Sequence[Record]) -> tuple[int, int]:
@@ -100,10 +110,11 @@ def draw(records: Sequence[Record], scenes: Sequence[str], path: Path) -> None:
         middles = (np.arange(PARTS) + 0.5) * length / PARTS
         for name, label in NAMES.items():
             parts = tenths(own, name)
-            means = np.array([part.mean() for part in parts])
-            off = np.array([1.96 * part.std() / np.sqrt(len(part)) for part in parts])
+            means, around = parts.mean(1), np.array([off(part) for part in parts])
             panel.plot(middles, means, color=COLOURS[name], label=label, marker="o", markersize=3)
-            panel.fill_between(middles, means - off, means + off, color=COLOURS[name], alpha=0.15)
+            panel.fill_between(
+                middles, means - around, means + around, color=COLOURS[name], alpha=0.15
+            )
         panel.set_title(f"examples/{scene}, {len(own)} seeds")
         panel.set_xlabel("users' rows so far")
         panel.set_ylim(0, 80)
