@@ -294,6 +294,9 @@ def test_a_prompt_says_what_it_answers(server: Served) -> None:
     assert (found["task"], found["fields"], found["answer"]) == ("classify", ["text"], "label")
     assert found["labels"] == ["bad", "good"]
     assert (found["version"], found["versions"], found["feedback"]) == ("sort@1", [1], True)
+    assert found["history"] == [
+        {"version": "sort@1", "origin": "file", "replaced": None, "rows": None, "scores": {}}
+    ]
     assert "task" not in server.http().get("/v1/models/model").json()
 
 

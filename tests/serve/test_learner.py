@@ -28,6 +28,7 @@ from foreword.serve.feedback import learner, process
 from foreword.serve.feedback.files import ABOUT, FeedbackFiles
 from foreword.serve.feedback.learner import Learner, is_held_back
 from foreword.serve.feedback.learning import Learning
+from foreword.serve.http.history import history
 from foreword.serve.http.ready import Ready
 from foreword.serve.prompts import PromptFolder
 from foreword.serve.texts import TextRequests
@@ -103,6 +104,13 @@ def test_a_version_that_is_as_good_is_swapped_in(
     assert made is not None
     assert (made.taken, made.old_version, made.new_version) == (True, "sort@1", "sort@2")
     assert (made.old, made.new, made.low, made.high) == (100, 100, 0, 0)
+    assert made.interval == [100, 100]
+    first, second = history(ready.prompts, "sort", own.attempts("sort"))
+    assert (first["version"], first["origin"], first["replaced"]) == ("sort@1", "file", None)
+    assert (second["version"], second["origin"]) == ("sort@2", "feedback")
+    assert second["replaced"] == "sort@1"
+    assert second["held"] == {"score": 100, "interval": [100, 100], "rows": LEARNING.held}
+    assert second["scores"] == {"dev": {"accuracy": 1.0}}
     assert (made.trained, made.held) == (len(seen[0]), LEARNING.held)
     known = [row for row in files.rows("sort") if row["label"] != "odd"]
     assert len(known) == ROWS + 1  # and one whose label was added since
@@ -177,6 +185,10 @@ def test_a_version_that_later_rows_show_to_be_worse_is_taken_back(
     texts = [row["text"] for row in files.rows("sort")]
     assert ready.prompts.open("sort")[1].predict(texts) == right.predict(texts)
     assert not later.taken  # so that it is not judged again
+    third = history(ready.prompts, "sort", own.attempts("sort"))[2]
+    assert (third["origin"], third["content"]) == ("rollback", "sort@1")
+    assert third["replaced"] == "sort@2"
+    assert "held" not in third
 
 
 def test_what_goes_wrong_is_said_once_and_kept(ready: Ready, files: FeedbackFiles) -> None:

@@ -108,6 +108,11 @@ class PromptFolder:
                 "refused": entry.refused,
             }
 
+    def source(self, name: str, number: int) -> int | None:
+        """Return the version whose content a rollback of this run made version ``number`` of."""
+        with self._lock:
+            return self._entries.get(name, _Entry()).sources.get(number)
+
     def _possible(self, name: str) -> bool:
         try:
             return check_name(name) not in self.taken

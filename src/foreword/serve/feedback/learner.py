@@ -25,6 +25,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.files import write_jsonl, write_whole
 from foreword.metrics.paired import paired_difference
+from foreword.metrics.resample import bootstrap
 from foreword.prompt.familiar import FEWEST, MOST, Familiar, with_familiar
 from foreword.prompt.prompt import Prompt
 from foreword.serve.feedback.files import ABOUT, FeedbackFiles
@@ -56,8 +57,8 @@ class Attempt:
     """A version that was made, and what became of it; ``reason`` says it in a sentence.
 
     ``trained`` and ``held`` count rows; ``old`` and ``new`` are the accuracies on those held back,
-    of texts the mean chrF, ``low`` and ``high`` the paired 95% interval of their difference, all in
-    percent.
+    of texts the mean chrF, ``interval`` the 95% interval of ``new``, and ``low`` and ``high`` the
+    paired one of their difference, all in percent.
     """
 
     time: str
@@ -69,6 +70,7 @@ class Attempt:
     new_version: str | None = None
     old: float | None = None
     new: float | None = None
+    interval: list[float] | None = None
     low: float | None = None
     high: float | None = None
 
@@ -259,7 +261,9 @@ def _now() -> str:
 def _compared(made: Attempt, old: Sequence[float], new: Sequence[float]) -> Attempt:
     """Return an attempt with the scores of two versions on the same rows."""
     low, high = paired_difference(new, old).bounds()
-    return replace(made, old=round(mean(old), 2), new=round(mean(new), 2), low=low, high=high)
+    own = bootstrap([each / 100 for each in new]).bounds()
+    first, second = (round(mean(each), 2) for each in (old, new))
+    return replace(made, old=first, new=second, interval=own, low=low, high=high)
 
 
 def _labels(

@@ -9,6 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from foreword.serve.http.errors import AGAIN
+from foreword.serve.http.history import history
 from foreword.serve.http.ready import Ready
 from foreword.serve.http.service import Service
 from foreword.tasks.registry import name_of
@@ -49,9 +50,13 @@ def operation_routes(service: Service) -> APIRouter:
         if prompt is None:
             return _model(service, ready, name)
         more = _about(ready, whole, prompt)
-        if service.learner is not None and more["versions"] is not None:
+        if more["versions"] is not None:
             base = whole.partition("@")[0]
-            more["learning"] = await run_in_threadpool(service.learner.attempts, base)
+            attempts: list[dict[str, Any]] = []
+            if service.learner is not None:
+                attempts = await run_in_threadpool(service.learner.attempts, base)
+                more["learning"] = attempts
+            more["history"] = await run_in_threadpool(history, ready.prompts, base, attempts)
         more["feedback"] = service.feedback is not None and more["versions"] is not None
         return {**_model(service, ready, name), "version": whole, **more}
 

@@ -248,6 +248,13 @@ function history(own) {
   const facts = [
     own.rows ? `made of ${own.rows} rows` : "", score ? `${score[0]} ${score[1].toFixed(1)} on dev rows` : "",
   ].filter(Boolean).join(", ");
+  const kept = (own.history ?? []).map((each) => make("li", {}, [
+    `${each.version}: from ${each.content ? `a rollback to ${each.content}` : `a ${each.origin === "feedback" ? "learning server" : each.origin}`}`,
+    each.rows ? `${each.rows} rows` : "",
+    each.held ? `${each.held.score}% of ${each.held.rows} rows held back`
+      + (each.held.interval ? ` (${each.held.interval[0]} to ${each.held.interval[1]})` : "") : "",
+    each.replaced ? `in place of ${each.replaced}` : "",
+  ].filter(Boolean).join(", ")));
   const versions = (own.versions ?? []).map((number) => make("button", {
     type: "button",
     onclick: () => tried(async () => {
@@ -263,7 +270,7 @@ function history(own) {
     `${each.time.slice(0, 16).replace("T", " ")}: ${each.new_version ?? "no new version"}, ${each.reason}`
     + (each.new === null ? "" : ` (${each.old}% before, ${each.new}% after, of ${each.held} rows)`)));
   return make("details", {}, make("summary", {}, "Versions"),
-    make("p", { className: "about" }, facts), make("ul", { className: "about" }, ...learned),
+    make("p", { className: "about" }, facts), make("ul", { className: "about" }, ...kept, ...learned),
     make("div", { className: "labels" }, ...versions));
 }
 

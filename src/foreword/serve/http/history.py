@@ -1,0 +1,61 @@
+"""The history of a prompt: where each version comes from, and what it is worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from foreword.prompt.schema import KEY
+from foreword.serve.prompts import PromptFolder
+
+
+def history(
+    prompts: PromptFolder, name: str, attempts: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return what is known of each version that is kept, oldest first.
+
+    ``attempts`` are those of the server that learns. A version's ``origin`` is "file", "feedback"
+    or "rollback", ``replaced`` the version that was current before it, ``rows`` those that it was
+    tuned on and ``scores`` those of its file; ``held`` is its score on rows held back from
+    feedback, with its 95% interval.
+    """
+    made = {each["new_version"]: each for each in attempts if each["new_version"] is not None}
+    found = []
+    for number in prompts.versions.numbers(name):
+        version, file = f"{name}@{number}", _metadata(prompts, name, number)
+        attempt = made.get(version)
+        back = prompts.source(name, number)
+        if back is not None or (attempt is not None and not attempt["taken"]):
+            origin = "rollback"
+        else:
+            origin = "file" if attempt is None else "feedback"
+        about = {
+            "version": version,
+            "origin": origin,
+            "replaced": f"{name}@{number - 1}" if number > 1 else None,
+            "rows": file.get("data", {}).get("train", {}).get("rows"),
+            "scores": file.get("scores", {}),
+        }
+        if origin == "rollback":
+            about["content"] = None if back is None else f"{name}@{back}"
+        elif attempt is not None:
+            about["held"] = {
+                "score": attempt["new"],
+                "interval": attempt.get("interval"),
+                "rows": attempt["held"],
+            }
+        found.append(about)
+    return found
+
+
+def _metadata(prompts: PromptFolder, name: str, number: int) -> dict[str, Any]:
+    """Return what a version's file says of itself; nothing for one that is gone meanwhile."""
+    try:
+        with safe_open(str(prompts.versions.path(name, number)), "np") as file:
+            found: dict[str, Any] = json.loads(file.metadata()[KEY])
+    except (OSError, SafetensorError):
+        return {}
+    return found
