@@ -5,8 +5,10 @@
 Draws mutants of the core's source by a seed (a comparison, an operator, a constant, a returned
 value or a statement is changed) and tests each in a copy of the repository; the working tree stays
 as it is: first by the test files that are likeliest to notice, then the survivors by all fast
-tests, and what is left by the slow ones. Each result is a line of ``--out``, and the same command
-goes on after the last of them. Processes are forked from one that has imported torch.
+tests that run the changed line, and what is left by the slow ones that do. Which tests run which
+lines is found once, by coverage.py, and kept beside ``--out``. Each result is a line of ``--out``,
+and the same command goes on after the last of them. Processes are forked from one that has
+imported torch.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = Path("src/foreword")
@@ -164,6 +166,60 @@ def copy_to(folder: Path) -> None:
             shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
 
 
+class Lines:
+    """A plugin of pytest that writes down which tests run which lines of the core.
+
+    What a shared fixture runs, each test runs that asks for it.
+    """
+
+    def __init__(self, path: Path, files: Sequence[Path]) -> None:
+        from coverage import Coverage
+
+        self.path = path
+        self.coverage = Coverage(data_file=str(path), include=[str(file) for file in files])
+        self.shared: dict[str, list[str]] = defaultdict(list)
+
+    def pytest_collection_finish(self, session: Any) -> None:
+        for item in session.items:
+            for defined in item._fixtureinfo.name2fixturedefs.values():
+                if defined[-1].scope != "function":
+                    self.shared[self.context_of(defined[-1])].append(item.nodeid)
+        self.coverage.start()
+
+    @staticmethod
+    def context_of(fixture: Any) -> str:
+        return f"fixture {fixture.baseid} {fixture.argname}"
+
+    def pytest_runtest_protocol(self, item: Any) -> None:
+        self.test = item.nodeid
+        self.coverage.switch_context(item.nodeid)
+
+    def pytest_fixture_setup(self, fixturedef: Any) -> None:
+        if fixturedef.scope != "function":
+            self.coverage.switch_context(self.context_of(fixturedef))
+
+    def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
+        self.coverage.switch_context(self.test)
+
+    def pytest_runtest_call(self) -> None:
+        self.coverage.switch_context(self.test)
+
+    def pytest_sessionfinish(self) -> None:
+        self.coverage.stop()
+        self.coverage.save()
+        self.path.with_suffix(".json").write_text(json.dumps(self.shared))
+
+
+class Only:
+    """A plugin of pytest that leaves out all tests but those named."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self.names = names
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = [item for item in items if item.nodeid in self.names]
+
+
 class FirstFailure:
     """A plugin of pytest that writes down the test that fails."""
 
@@ -175,7 +231,7 @@ class FirstFailure:
             self.path.write_text(report.nodeid)  # type: ignore[attr-defined]
 
 
-def _test(folder: Path, arguments: list[str], said: Path, failed: Path) -> NoReturn:
+def _test(folder: Path, arguments: list[str], said: Path, *plugins: object) -> NoReturn:
     os.setsid()
     with said.open("wb") as out:
         os.dup2(out.fileno(), 1)
@@ -185,12 +241,11 @@ def _test(folder: Path, arguments: list[str], said: Path, failed: Path) -> NoRet
     sys.path.insert(0, str(folder / "src"))
     import pytest
 
-    plugins = [FirstFailure(failed)]
-    options = ["-x", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     os._exit(int(pytest.main([*options, *arguments], plugins=plugins)))
 
 
-def tests(folder: Path, arguments: list[str], limit: float) -> tuple[str, str]:
+def tests(folder: Path, arguments: list[str], limit: float, *plugins: object) -> tuple[str, str]:
     """Run tests in a forked process; return "passed", "failed" or "late", and what failed."""
     said = folder / "said.txt"
     failed = folder / "failed.txt"
@@ -198,7 +253,7 @@ def tests(folder: Path, arguments: list[str], limit: float) -> tuple[str, str]:
     child = os.fork()
     if child == 0:
         try:
-            _test(folder, arguments, said, failed)
+            _test(folder, arguments, said, FirstFailure(failed), *plugins)
         except BaseException:
             traceback.print_exc()
         finally:  # whatever happens, this process must not go on as its parent
@@ -220,24 +275,91 @@ def tests(folder: Path, arguments: list[str], limit: float) -> tuple[str, str]:
     return ("passed", "") if os.waitstatus_to_exitcode(status) == 0 else ("failed", named)
 
 
-def chosen(mutant: Mutant, stage: str) -> list[str]:
-    """Return the arguments of pytest for a stage: the likeliest test files, all fast or slow."""
-    if stage != "likely":
-        return ["-m", "slow or smollm2"] if stage == "slow" else []
+MARKED = {
+    "fast": "not slow and not smollm2 and not vllm and not models",
+    "slow": "(slow or smollm2) and not vllm and not models and not traced",
+}
+"""What pytest chooses for a stage."""
+
+
+def lines_of(stage: str, out: Path) -> dict[str, dict[int, set[str]]]:
+    """Return the tests of a stage that run each line of each file of the core, found only once."""
+    from coverage import CoverageData
+
+    path = out.with_suffix(f".{stage}.coverage")
+    if not path.with_suffix(".json").exists():
+        print(f"which lines the {stage} tests run: takes as long as they do", flush=True)
+        with tempfile.TemporaryDirectory(prefix="lines-") as name:
+            folder = Path(name)
+            copy_to(folder)
+            files = [folder / SOURCE / file for file in core()]
+            plugin = Lines(path.resolve(), files)
+            end, by = tests(folder, ["-m", MARKED[stage]], float("inf"), plugin)
+        if end != "passed":
+            print(f"without a mutant {by} fails too", flush=True)
+    shared = json.loads(path.with_suffix(".json").read_text())
+    data = CoverageData(str(path))
+    data.read()
+    found = {}
+    for measured in data.measured_files():
+        file = measured.rpartition(f"/{SOURCE}/")[2]
+        found[file] = {
+            line: {test for each in contexts for test in shared.get(each, [each])}
+            for line, contexts in data.contexts_by_lineno(measured).items()
+        }
+    return found
+
+
+def where_it_shows(mutant: Mutant) -> range:
+    """Return the lines of which a test must run one to notice a mutant.
+
+    They are those of its statement (of its head, where it holds others); of the whole function for
+    its defaults, and of the whole file for what runs when that is imported.
+    """
+    tree = ast.parse((ROOT / SOURCE / mutant.file).read_bytes())
+    around = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.stmt) and node.lineno <= mutant.line <= (node.end_lineno or 0)
+    ]
+    inmost = around[-1]  # a walk comes to what is inside later
+    stop = (inmost.end_lineno or 0) + 1
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    if not any(isinstance(node, functions) for node in around):
+        return range(sys.maxsize)
+    body = getattr(inmost, "body", None)
+    if body and not isinstance(inmost, functions):
+        stop = max(body[0].lineno, mutant.line + 1)
+    return range(inmost.lineno, stop)
+
+
+def chosen(mutant: Mutant) -> list[str]:
+    """Return the likeliest test files."""
     name = Path(mutant.file)
     asked = [f"{name.parent}/test_{name.stem}", *likely(mutant.file)]
     paths = [Path("tests", each).with_suffix(suffix) for each in asked for suffix in ("", ".py")]
     return list(dict.fromkeys(str(path) for path in paths if (ROOT / path).exists()))
 
 
-def ask(mutant: Mutant, stage: str, limit: float) -> dict[str, object]:
+def ask(
+    mutant: Mutant, stage: str, limit: float, lines: dict[str, dict[int, set[str]]]
+) -> dict[str, object]:
     """Test a mutant. Where the likely tests do not end, they notice; all of them only run out."""
     began = time.monotonic()
+    arguments, plugins = ["-x", *chosen(mutant)], []
+    if stage != "likely":
+        of_file = lines.get(mutant.file, {})
+        reached = where_it_shows(mutant)
+        names = set().union(*(tests for line, tests in of_file.items() if line in reached))
+        files = sorted({name.partition("::")[0] for name in names})
+        if not files:
+            return {"stage": stage, "noticed": False, "end": "not run", "by": "", "seconds": 0.0}
+        arguments, plugins = ["-x", "-m", MARKED[stage], *files], [Only(names)]
     with tempfile.TemporaryDirectory(prefix="mutant-") as name:
         folder = Path(name)
         copy_to(folder)
         mutant.apply(folder)
-        end, by = tests(folder, chosen(mutant, stage), limit)
+        end, by = tests(folder, arguments, limit, *plugins)
     noticed = end == "failed" or (end == "late" and stage == "likely")
     seconds = round(time.monotonic() - began, 1)
     return {"stage": stage, "noticed": noticed, "end": end, "by": by, "seconds": seconds}
@@ -265,15 +387,16 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.dont_write_bytecode = True
     if not options.report:
-        for name in ("torch", "transformers", "peft", "datasets"):
+        for name in ("torch", "transformers", "peft", "datasets", "coverage"):
             importlib.import_module(name)
     stages = [] if options.report else ["likely", "fast", "slow"][: options.stages]
     for stage in stages:
+        lines = {} if stage == "likely" else lines_of(stage, options.out)
         for number, mutant in enumerate(drawn, 1):
             before = done.setdefault(mutant.name, [])
             if any(record["noticed"] or record["stage"] == stage for record in before):
                 continue
-            before.append(ask(mutant, stage, options.limit))
+            before.append(ask(mutant, stage, options.limit, lines))
             with options.out.open("a") as file:
                 file.write(json.dumps({"mutant": mutant.name, **before[-1]}) + "\n")
             end = before[-1]["end"]
