@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -206,7 +207,8 @@ class Lines:
 
     def pytest_sessionfinish(self) -> None:
         self.coverage.stop()
-        self.coverage.save()
+        with warnings.catch_warnings(action="ignore"):  # where no test ran, pytest says why
+            self.coverage.save()
         self.path.with_suffix(".json").write_text(json.dumps(self.shared))
 
 
@@ -238,7 +240,7 @@ def _test(folder: Path, arguments: list[str], said: Path, *plugins: object) -> N
         os.dup2(out.fileno(), 2)
     os.chdir(folder)
     os.environ["PYTHONPATH"] = str(folder / "src")
-    sys.path.insert(0, str(folder / "src"))
+    sys.path[0] = str(folder / "src")  # in place of this folder, which has a serve.py of its own
     import pytest
 
     options = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
