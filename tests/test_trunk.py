@@ -414,8 +414,10 @@ def test_files_that_no_run_has_opened_for_long_are_removed(tmp_path: Path) -> No
         file = Overflow.make(tmp_path, key)
         file.write(b"1", tensors([1])[0])
         file.close()
-    past = time.time() - UNUSED - 60
-    os.utime(tmp_path / "old.0.states", (past, past))
+    day = 24 * 3600
+    for key, days in (("old", 8), ("new", 6)):  # a week is long
+        past = time.time() - days * day
+        os.utime(tmp_path / f"{key}.0.states", (past, past))
     Overflow.make(tmp_path, "k")
     assert not list(tmp_path.glob("old.*"))
     assert len(list(tmp_path.glob("new.*"))) == 3

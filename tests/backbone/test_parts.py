@@ -20,7 +20,7 @@ from tiny_runs import (
 from families import MASKED, by_mechanism
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
-from foreword.backbone.run.layers import LayerRange
+from foreword.backbone.run.layers import LayerRange, no_compiler
 from foreword.injection import Injection
 
 ENCODERS = [name for name in FAMILIES if name.startswith(("bart", "marian"))]
@@ -112,3 +112,16 @@ def test_a_few_scores_are_those_of_all(name: str) -> None:
         )
         other = base.logits(states, (8, 9))  # other tokens than those that were asked for before
         torch.testing.assert_close(other, base.logits(states)[:, [8, 9]], rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_compiler_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.cpp_builder
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    def none() -> None:
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr(torch._inductor.cpp_builder, "get_cpp_compiler", none)
+    assert no_compiler(torch.device("cpu")) == "there is no C++ compiler"
+    assert no_compiler(torch.device("cuda")) is None
+    assert no_compiler(torch.device("mps")) == "nothing is compiled for mps"

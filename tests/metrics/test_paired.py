@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from math import comb
 
 import numpy as np
@@ -39,7 +40,10 @@ def test_a_paired_difference_is_that_of_the_means_with_the_pairs_drawn() -> None
     found = paired_difference(first.tolist(), second.tolist())
     assert found.value == pytest.approx((first - second).mean())
     assert found.low > 0.09  # in pairs the small lead is certain ...
-    assert difference(first.tolist(), second.tolist()).low < 0  # ... and apart it is not
+    apart = difference(first.tolist(), second.tolist())
+    assert apart.low < 0 < apart.high  # ... and apart it is not
+    error = math.sqrt(first.var() / len(first) + second.var() / len(second))
+    assert apart.high - apart.low == pytest.approx(2 * 1.96 * error, rel=0.15)
     draws = rng.integers(0, 200, size=(4000, 200))
     means = (first - second)[draws].mean(1)
     assert found.bounds(4) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=5e-4)

@@ -100,6 +100,7 @@ def test_rows_of_any_mix_are_continued_as_alone(name: str, data: Any) -> None:
             for ids, part, new in asked
         ]
         found = [list(ticket.result(60).tokens) for ticket in tickets]
+        assert engine.stats()["parted"] == 0  # a fault in rows together would be mended row by row
     for (ids, part, new), own in zip(asked, found, strict=True):
         assert own == alone(name, ids, parts[part], Sampling(max_new_tokens=new))
 
@@ -249,6 +250,7 @@ def test_a_fault_is_its_own_requests_and_the_others_are_answered() -> None:
         assert heard[-1].finish == "error"
         counts = engine.stats()
         assert counts["running"] == counts["waiting"] == counts["slot_tokens"] == 0
+        assert counts["parted"] > 0
 
 
 def test_a_cancelled_request_frees_its_slot() -> None:
@@ -317,6 +319,7 @@ def test_answers_are_those_of_the_prompts_own_tasks(name: str) -> None:
     with Engine(base, slots=3, chunk=4) as engine:
         futures = [engine.answer(prompt, [text] * 2) for prompt in asked]
         found = [future.result(60) for future in futures]
+        assert engine.stats()["parted"] == 0
     for prompt, own in zip(asked, found, strict=True):
         expected = prompt.answers([text])[0]
         for each in own:

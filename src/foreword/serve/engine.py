@@ -66,6 +66,7 @@ class Engine:
         self._wake = threading.Condition()
         self._open, self._closing = True, False
         self._requests = 0
+        self._parted = 0  # groups that failed and were run again one by one
         self._reading = ReadingBackbone(backbone, self._submit)
         self._pool = ThreadPoolExecutor(slots, "foreword-answer")
         self._thread = threading.Thread(target=self._loop, name="foreword-engine", daemon=True)
@@ -190,10 +191,11 @@ class Engine:
     def stats(self) -> Mapping[str, float]:
         """Return counts since the start and what is under way now, as plain numbers."""
         rows, prompts = self._rows, self._prompts
-        counts = {} if rows is None else rows.counts
+        counts = {"parted": 0} if rows is None else rows.counts
         waiting = len(self._inbox) + len(self._whole) + len(self._readings)
         return {
             **counts,
+            "parted": counts["parted"] + self._parted,
             "requests": self._requests,
             "waiting": waiting + (0 if rows is None else len(rows.waiting)),
             "running": 0 if rows is None else len(rows.running),
@@ -322,6 +324,7 @@ class Engine:
             if len(asked) == 1:
                 asked[0].fail(error)
                 return
+            self._parted += 1
             for each in asked:
                 self._try([each], run)
 

@@ -28,8 +28,12 @@ COUNTS = (
     "tokens_written",
     "first_tokens",
     "first_token_microseconds",
+    "parted",
 )
-"""What a loop counts; ``rows`` are those of all its steps."""
+"""What a loop counts; ``rows`` are those of all its steps.
+
+``parted`` are the steps that failed and were taken again row by row. Where no row is at fault, the
+engine is, and it costs time alone."""
 
 
 @dataclass(eq=False)
@@ -173,6 +177,7 @@ class Loop:
             states = read(view, self.pool, [turn for _, turn in chosen])
         except Exception as error:  # of any kind: it is found out whose
             if len(chosen) > 1:
+                self.counts["parted"] += 1
                 for one in chosen:
                     self._read(view, [one])
                 return
