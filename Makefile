@@ -51,16 +51,28 @@ $(VLLM)/.ready:
 test-vllm: $(READY) $(VLLM)/.ready
 	FOREWORD_VLLM=$(VLLM)/bin/python $(BIN)/python -m pytest --durations=10 -m vllm tests/vllm
 
-# Exports tried in the programs that they are for. llama-cpp-python is built from its source, in
-# minutes and without what only its server, its GPUs and its images need.
-LEAN = -DGGML_OPENMP=OFF -DGGML_LLAMAFILE=OFF -DLLAVA_BUILD=OFF -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF
-out/llama/.ready: $(READY)
-	CMAKE_ARGS="$(LEAN)" $(BIN)/python -m pip install --quiet --no-deps --upgrade --target out/llama \
-	  --constraint constraints.txt llama-cpp-python diskcache
+# Exports tried in the programs that they are for. llama.cpp is built once, by cmake, from the source
+# that llama-cpp-python brings along, for its library and its server: without GPUs, tests and pages.
+LLAMA := out/llama
+LEAN = -DCMAKE_BUILD_TYPE=Release -DGGML_OPENMP=OFF -DGGML_LLAMAFILE=OFF -DLLAMA_CURL=OFF \
+  -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF \
+  -DLLAMA_USE_PREBUILT_UI=OFF
+JOBS = 2
+$(LLAMA)/.ready: $(READY)
+	mkdir -p $(LLAMA)/source
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest $(LLAMA) \
+	  --constraint constraints.txt llama-cpp-python
+	tar --extract --strip-components=1 --directory $(LLAMA)/source --file $(LLAMA)/llama_cpp_python-*.tar.gz
+	cmake -S $(LLAMA)/source/vendor/llama.cpp -B $(LLAMA)/build $(LEAN)
+	cmake --build $(LLAMA)/build --target llama-server --parallel $(JOBS)
+	CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install --quiet --no-deps --upgrade \
+	  --target $(LLAMA)/python --constraint constraints.txt ./$(LLAMA)/source diskcache
 	touch $@
 
-test-llama: out/llama/.ready
-	PYTHONPATH=out/llama $(BIN)/python -m pytest -m "" tests/export/test_llama_cpp.py
+test-llama: $(LLAMA)/.ready
+	LLAMA_CPP_LIB_PATH=$(LLAMA)/build/bin FOREWORD_LLAMA_SERVER=$(LLAMA)/build/bin/llama-server \
+	  PYTHONPATH=$(LLAMA)/python $(BIN)/python -m pytest -m "" \
+	  tests/export/test_llama_cpp.py tests/export/test_llama_server.py
 
 out/mlx/.ready: $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target out/mlx \

@@ -99,7 +99,7 @@ def test_scripts_read_rows_as_foreword_does(
         assert run.tokens(row.fields) == laid_out(tuned, row)
 
 
-def test_a_row_that_is_too_long_is_an_error_of_one_line(
+def test_a_row_that_is_too_long_or_has_no_text_is_an_error_of_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = Classify(template="{text} :", labels=LABELS, max_length=6)
@@ -108,6 +108,9 @@ def test_a_row_that_is_too_long_is_an_error_of_one_line(
     )
     with pytest.raises(SystemExit, match=r"a row takes \d+ tokens, of at most 6; shorten it"):
         run.tokens({"text": "it was a good film and a bad film"})
+    for other in ({"words": "it was"}, {"text": 3}):
+        with pytest.raises(SystemExit, match="a row has no text 'text'"):
+            run.tokens(other)
 
 
 REFUSED: list[tuple[Task, str, str]] = [

@@ -87,3 +87,4 @@ def test_a_server_of_vllm_refuses_such_rows_and_the_export_says_so() -> None:
     (said,) = VLLM().notes(prompt(Prefix(length=2), name="mistral-window"), ())
     assert "refuses a row that may have more than 2 tokens" in said
     assert VLLM().notes(prompt(Prefix(length=2)), ()) == []
+    assert VLLM().notes(prompt(Soft(length=2), name="mistral-window"), ()) == []

@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 import foreword as fw
 from foreword.backbone.backbone import Backbone
@@ -85,8 +91,11 @@ def prompts(model: Backbone) -> dict[str, Prompt]:
     }
 
 
-def tiny() -> Backbone:
-    """A llama of two layers whose heads split in two, which reads and writes letters."""
+def tiny(window: int | None = None) -> Backbone:
+    """A llama of two layers whose heads split in two, which reads and writes letters.
+
+    With a ``window`` it is a Mistral, all of whose layers slide.
+    """
     alphabet = ["Ġ", "Ċ", *map(chr, range(33, 127))]  # bytes that are no text are decoded otherwise
     vocabulary = {sign: n for n, sign in enumerate(["<pad>", "<s>", "</s>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -99,21 +108,24 @@ def tiny() -> Backbone:
         "{% if add_generation_prompt %}assistant:\n{% endif %}"
     )
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        max_position_embeddings=1024,
-        initializer_range=0.2,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    return Backbone(LlamaForCausalLM(config), fast, architecture="causal", name="tiny")
+    sizes: dict[str, Any] = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    model: Any = LlamaForCausalLM(LlamaConfig(**sizes))
+    if window is not None:
+        model = MistralForCausalLM(MistralConfig(**sizes, sliding_window=window))
+    return Backbone(model, fast, architecture="causal", name="tiny")
 
 
 def prepare(folder: Path, model: Backbone) -> None:

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,12 @@ class Server:
 
     def post(self, path: str, body: Any) -> httpx2.Response:
         return httpx2.post(f"{self.url}{path}", json=body, timeout=300)
+
+    def counted(self, name: str) -> float:
+        metrics = httpx2.get(f"{self.url}/metrics", timeout=60).text
+        found = re.search(rf"^vllm:{name}_total\{{.*\}} (\S+)$", metrics, re.MULTILINE)
+        assert found is not None
+        return float(found[1])
 
     def texts(self, name: str) -> list[str]:
         return [each["text"] for each in self.answers[name]]
@@ -103,16 +110,22 @@ def started(folder: Path, log: Path, *more: str, bare: bool = False) -> tuple[st
     raise AssertionError(log.read_text(errors="replace")[-4000:])
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("vllm")
-    prepare(folder, tiny())
-    url, process = started(folder, folder / "server.log")
+@contextmanager
+def running(folder: Path, *more: str) -> Iterator[Server]:
+    url, process = started(folder, folder / "server.log", *more)
     try:
         yield Server(url, folder, json.loads((folder / "answers.json").read_text()), process)
     finally:
         process.terminate()
         process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("vllm")
+    prepare(folder, tiny())
+    with running(folder) as found:
+        yield found
 
 
 def test_texts_are_those_of_foreword_token_for_token_and_again_from_the_cache(
@@ -122,10 +135,7 @@ def test_texts_are_those_of_foreword_token_for_token_and_again_from_the_cache(
         assert server.written(name) == server.texts(name), name
     for name in WRITING:
         assert server.written(name) == server.texts(name), f"{name}, from the cache"
-    metrics = httpx2.get(f"{server.url}/metrics", timeout=60).text
-    hits = re.search(r"^vllm:prefix_cache_hits_total\{.*\} (\S+)$", metrics, re.MULTILINE)
-    assert hits is not None
-    assert float(hits[1]) >= 32 * 2 * len(TEXTS)  # a block of each prefix of 32 and 45
+    assert server.counted("prefix_cache_hits") >= 32 * 2 * len(TEXTS)  # of prefixes of 32 and 45
     same = server.post("/v1/predict", {"model": "soft", "inputs": list(TEXTS)}).json()
     assert [each["answer"] for each in same["predictions"]] == server.texts("soft")
 
@@ -275,3 +285,34 @@ def test_two_workers_share_the_heads_and_a_prefix_that_is_gone_fails_its_request
     finally:
         process.terminate()
         process.wait(60)
+
+
+def test_rows_that_are_put_off_for_want_of_room_begin_anew_behind_their_prompts(
+    server: Server, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(server.folder, tmp_path / "scant")
+    with running(folder, "--num-gpu-blocks-override", "17") as scant:  # one row's most is 16
+
+        async def everything() -> list[list[str]]:
+            return await asyncio.gather(
+                *(asyncio.to_thread(scant.written, name) for name in WRITING)
+            )
+
+        assert asyncio.run(everything()) == [scant.texts(name) for name in WRITING]
+        assert scant.counted("num_preemptions") > 0
+
+
+def test_rows_on_a_model_with_a_window_are_exact_or_refused(tmp_path: Path) -> None:
+    prepare(tmp_path, tiny(window=96))
+    with running(tmp_path) as sliding:
+        assert sliding.written("soft") == sliding.texts("soft")  # which slides in Foreword too
+        refused = 0
+        for name in WRITING:
+            for text, expected in zip(TEXTS, sliding.texts(name), strict=True):
+                found = sliding.post("/v1/completions", {"model": name, "prompt": text})
+                if found.status_code == 200:
+                    assert found.json()["choices"][0]["text"] == expected, (name, text)
+                else:
+                    assert "sliding window of 96" in found.json()["error"]["message"]
+                    refused += 1
+        assert 0 < refused < len(WRITING) * len(TEXTS)

@@ -146,7 +146,7 @@ def _layout(injection: Injection) -> Layout:
     if injection.head is not None:
         raise _cannot(
             "it holds a head over classes, which PEFT would look for in the model; tune one that "
-            "scores label words, with `method=prefix`"
+            "scores label words, with `method=prefix`, or use `foreword export --to onnx`"
         )
     patches = [patch for own in injection.patches.values() for patch in own]
     parts = {

@@ -56,7 +56,7 @@ class VLLM:
     def notes(self, prompt: Prompt, rows: Sequence[Row]) -> Sequence[str]:
         """Say how long a row may be where a sliding window hides the prompt from longer ones."""
         backbone = prompt.bound.backbone
-        if backbone.window is None:
+        if backbone.window is None or not prompt.injection.kv:
             return []
         room = backbone.window - _as_prefix(prompt.injection, prompt.bound)[0].positions
         return [
@@ -112,7 +112,8 @@ def to_vllm(prompt: Prompt, path: str | Path) -> Path:
             "key_width": keys.shape[2],
             "value_width": values.shape[2],
             "vocabulary": backbone.vocabulary,
-            "window": backbone.window,
+            # Virtual tokens slide out of it in Foreword too.
+            "window": backbone.window if prompt.injection.kv else None,
         },
         "task": name_of(prompt.task),
         "row": row,

@@ -43,6 +43,8 @@ def tokens(row: dict[str, str]) -> tuple[list[int], int]:
 
 def value(row: dict[str, str], field: str, left: bool, right: bool) -> str:
     """Return the text of a field as the template shows it."""
+    if not isinstance(row.get(field), str):
+        raise SystemExit(f"a row has no text '{field}'")
     text = row[field].lstrip() if left else row[field]
     return text.rstrip() if right else text
 
