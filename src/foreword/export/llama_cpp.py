@@ -98,11 +98,13 @@ class LlamaCpp:
 
     def notes(self, prompt: Prompt, rows: Sequence[Row]) -> Sequence[str]:
         """Say how a server restores it, and from where on a sliding window hides the prompt."""
+        prefix = _prefix(prompt)
+        whole = "" if prefix.backbone.window is None else " --swa-full"  # or it keeps no prompt
         said = (
             f"next: llama-server -m {self.gguf} --slot-save-path FOLDER -fa {self.flash_attention} "
-            f"-ctk {self.cache_type} -ctv {self.cache_type}, and docs/runtimes.md"
+            f"-ctk {self.cache_type} -ctv {self.cache_type}{whole}, and docs/runtimes.md"
         )
-        hidden = past_window(prompt, _prefix(prompt), rows)
+        hidden = past_window(prompt, prefix, rows)
         return [said] if hidden is None else [said, hidden]
 
     def verify(self, prompt: Prompt, path: Path, rows: Sequence[Row]) -> Verified | NotVerified:
