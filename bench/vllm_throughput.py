@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import statistics
 import sys
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from openai import AsyncOpenAI
 
-ROWS, AT_ONCE, TOKENS, ROUNDS = 16, 16, 24, 16
+ROWS, AT_ONCE, TOKENS, ROUNDS = 16, 16, 24, 48
 
 
 def processor_seconds(pid: int) -> float:
@@ -55,6 +56,13 @@ async def one_round(
     return written / (time.perf_counter() - begun), written / (processor_seconds(pid) - used)
 
 
+def interval(found: Sequence[float]) -> tuple[float, float]:
+    """Return the 95% bootstrap interval of a median."""
+    draw = random.Random(0)
+    each = sorted(statistics.median(draw.choices(found, k=len(found))) for _ in range(2000))
+    return each[50], each[1949]
+
+
 async def main(url: str, pid: int, model: str, prompts: Sequence[str]) -> None:
     """Print each pair of rounds, and the ratios by the clock and by the processor."""
     client = AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=1800, max_retries=0)
@@ -70,7 +78,7 @@ async def main(url: str, pid: int, model: str, prompts: Sequence[str]) -> None:
         )
         print(json.dumps({**found, "ratios": ratios[-1]}), flush=True)
     for name, each in zip(("clock", "processor"), zip(*ratios, strict=True), strict=True):
-        about = {"median": statistics.median(each), "least": min(each), "most": max(each)}
+        about = {"median": statistics.median(each), "interval": interval(each)}
         print(json.dumps({name: about, "rounds": ROUNDS, "rows": ROWS, "tokens": TOKENS}))
 
 

@@ -14,11 +14,12 @@ import pytest
 from composed import GENERATE, prompt
 from families import GQA, Family, backbone
 from foreword.backbone.backbone import Backbone
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.export.base import Verified
 from foreword.export.llama_cpp import LlamaCpp, placeholders, tokens_of
 from foreword.export.prefix import prefix_of
-from foreword.export.verify import verify
+from foreword.export.verify import TEXTS, verify
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
@@ -80,11 +81,15 @@ def test_with_flash_attention_values_are_not_transposed(tmp_path: Path) -> None:
 def test_rows_beyond_a_window_do_not_see_the_prefix(tmp_path: Path) -> None:
     tuned = prompt(Prefix(length=3), base=gemma3(sliding_window=4))
     form, written = exported(tuned, tmp_path, flash_attention="off")
-    answer = verify(form, tuned, written)
+    rows = [Row({"text": text}, "row") for text in TEXTS]
+    answer = verify(form, tuned, written, rows)
     assert isinstance(answer, Verified)
     assert answer.difference is not None
     assert answer.difference > 1e-3
-    assert any("sliding window (4)" in line for line in form.notes(tuned, ()))
+    (said,) = (line for line in form.notes(tuned, rows) if "sliding window (4)" in line)
+    assert f"of {len(TEXTS)} rows {len(TEXTS)} are so long, and {answer.equal:.0%} of" in said
+    measured = float(said.rpartition(" ")[2])  # by transformers, where the prefix is hidden too
+    assert measured == pytest.approx(answer.difference, rel=0.1)
 
 
 @needs_library
