@@ -58,7 +58,7 @@ LEAN = -DCMAKE_BUILD_TYPE=Release -DGGML_OPENMP=OFF -DGGML_LLAMAFILE=OFF -DLLAMA
   -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF \
   -DLLAMA_USE_PREBUILT_UI=OFF
 JOBS = 2
-$(LLAMA)/.ready: $(READY)
+$(LLAMA)/.built: $(READY)
 	mkdir -p $(LLAMA)/source
 	$(BIN)/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest $(LLAMA) \
 	  --constraint constraints.txt llama-cpp-python
@@ -69,7 +69,7 @@ $(LLAMA)/.ready: $(READY)
 	  --target $(LLAMA)/python --constraint constraints.txt ./$(LLAMA)/source diskcache
 	touch $@
 
-test-llama: $(LLAMA)/.ready
+test-llama: $(LLAMA)/.built
 	LLAMA_CPP_LIB_PATH=$(LLAMA)/build/bin FOREWORD_LLAMA_SERVER=$(LLAMA)/build/bin/llama-server \
 	  PYTHONPATH=$(LLAMA)/python $(BIN)/python -m pytest -m "" \
 	  tests/export/test_llama_cpp.py tests/export/test_llama_server.py
