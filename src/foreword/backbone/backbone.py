@@ -167,7 +167,7 @@ class Backbone(Network):
 
     def has_fingerprint(self, wanted: str) -> bool:
         """Whether this is the model with a fingerprint, in whatever dtype that was taken."""
-        if wanted in (self.fingerprint, self.fingerprint_in_half):
+        if wanted == self.fingerprint or wanted == self.fingerprint_in_half:  # each takes a while
             return True
         if self.dtype == torch.float32:
             return False

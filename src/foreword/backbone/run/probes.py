@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from foreword.backbone.example import Example, Line
 from foreword.backbone.run import single_stack
@@ -13,6 +14,10 @@ from foreword.backbone.run.network import Network
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Mixture
 
+FIRST, OTHER, SECOND = (3, 1, 2, 4), (1, 4, 3, 3), (4, 2)
+LAST = [(0, 3), (1, 1)]
+"""Rows of tokens that are packed, the second beside either first, and where each one ends."""
+
 
 @torch.no_grad()
 def can_prefill(network: Network, *, pack: bool) -> bool:
@@ -21,8 +26,8 @@ def can_prefill(network: Network, *, pack: bool) -> bool:
     True of causal models whose sites hold all that they have read; false of bidirectional
     models, and where no attention site is reached.
     """
-    if not network.is_causal or not network.sites or _goes_around(network):
-        return False
+    if not network.is_causal or not network.sites or (not pack and _goes_around(network)):
+        return False  # what can be packed has no other way
     whole = Example((3, 1, 2, 4), 4, ((),), ((0, -1),))
     prefilled = prefill(network, NOTHING, (3, 1))
     return agree(
@@ -37,13 +42,14 @@ def can_pack(network: Network) -> bool:
 
     True of causal transformers that take positions and have no other way from token to token.
     """
-    if not network.positions_follow_prefix or not network.sites or _goes_around(network):
+    if not network.positions_follow_prefix or not network.sites:
         return False
-    rows = [Line((3, 1, 2, 4)), Line((4, 2))]
-    mixture = Mixture((NOTHING,), (0, 0))
-    padded = single_stack.run_padded(network, rows, mixture).at([(0, 3), (1, 1)])
-    packed = single_stack.run_packed(network, rows, mixture).at([(0, 3), (1, 1)])
-    return agree(padded, packed)
+    packed, beside_another = _packed(network, FIRST), _packed(network, OTHER)
+    if _differ(packed[1], beside_another[1]):
+        return False
+    rows = [Line(FIRST), Line(SECOND)]
+    padded = single_stack.run_padded(network, rows, Mixture((NOTHING,), (0, 0)))
+    return agree(padded.at(LAST), packed)
 
 
 def _goes_around(network: Network) -> bool:
@@ -53,11 +59,16 @@ def _goes_around(network: Network) -> bool:
     """
     if not network.positions_follow_prefix:
         return False
-    mixture = Mixture((NOTHING,), (0, 0))
-    one, other = (
-        single_stack.run_packed(network, [Line(first), Line((4, 2))], mixture).at([(1, 1)])
-        for first in ((3, 1, 2, 4), (1, 4, 3, 3))
-    )
+    return _differ(_packed(network, FIRST)[1], _packed(network, OTHER)[1])
+
+
+def _packed(network: Network, first: tuple[int, ...]) -> Tensor:
+    """Return the last states of two packed rows, of which the second is always the same."""
+    rows = [Line(first), Line(SECOND)]
+    return single_stack.run_packed(network, rows, Mixture((NOTHING,), (0, 0))).at(LAST)
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
     return not bool((one - other).abs().max() <= 1e-5 * one.abs().max())
 
 
@@ -96,12 +107,12 @@ def can_split(network: Network, *, pack: bool) -> bool:
     """Try whether running the layers below one, and then those above, equals running all."""
     rows = [Example((3, 1, 2, 4), 4, ((),), ((0, -1),)), Example((3, 4), 2, ((),), ((0, -1),))]
 
-    def whole() -> torch.Tensor:
+    def whole() -> Tensor:
         return states(network, rows, NOTHING, 0, WHOLE, pack=pack)
 
     if network.stack is None or not network.stack.passes(whole):
         return False
-    if network.is_causal and network.sites and _goes_around(network):
+    if network.is_causal and network.sites and not pack and _goes_around(network):
         return False
     lead, below = lower_states(network, rows, NOTHING, 1, LayerRange(last=1), pack=pack)
     given = tuple(each.to(network.device) for each in (lead, *below))
