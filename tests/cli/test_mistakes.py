@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from foreword.backbone.backbone import Backbone
 from foreword.cli import info
 from foreword.prompt.prompt import Prompt
 from foreword.training import tune as training_module
@@ -462,6 +463,27 @@ def test_a_mistake_in_another_command_is_one_line_and_nothing_is_written(
     line = refused(cli(*arguments), *parts)
     assert cli(*arguments, "--json").err.splitlines()[-1] == line  # and nothing on stdout
     assert snapshot(tmp_path) == before
+
+
+NOWHERE: dict[str, Callable[[Any], list[str]]] = {
+    "compose": lambda w: ["compose", *[w.path("p.safetensors")] * 2, "--how", "concat"],
+    "labels add": lambda w: ["labels", "add", w.path("p.safetensors"), "new"],
+    "labels remove": lambda w: ["labels", "remove", w.path("p.safetensors"), "good"],
+    "compress": lambda w: ["compress", "--text", w.path("train.jsonl"), "--model", w.path("model")],
+    "eval": lambda w: ["eval", w.path("p.safetensors"), "--data", w.path("test.jsonl")],
+}
+
+
+@pytest.mark.parametrize("command", NOWHERE)
+def test_where_nothing_can_be_written_no_work_is_done(
+    command: str, world: Any, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("it is worked before the place is tried")
+
+    monkeypatch.setattr(Prompt, "load", work)
+    monkeypatch.setattr(Backbone, "load", work)
+    refused(cli(*NOWHERE[command](world), "--out", "/dev/null/q"), "/dev/null/q: cannot be written")
 
 
 def test_before_the_model_is_loaded_the_line_is_all_there_is(

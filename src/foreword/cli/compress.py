@@ -16,6 +16,7 @@ from foreword.cli.flags import defaults
 from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import unescaped
 from foreword.display import comparison, console
+from foreword.files import check_place
 from foreword.training.settings import Training
 
 CARTRIDGE = defaults("foreword.methods.cartridge:Cartridge")
@@ -84,6 +85,7 @@ def compress(
     from foreword.tasks.generate import Generate
 
     began = time.monotonic()
+    check_place(out)
     training = replace(TRAINING, epochs=epochs, batch_size=batch_size, seed=seed)
     training.check()
     decoding = replace(DECODING, max_new_tokens=max_new_tokens)

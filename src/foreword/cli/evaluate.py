@@ -29,7 +29,7 @@ from foreword.data.sample import first
 from foreword.data.write import check_writable, write_rows
 from foreword.display import console, tables
 from foreword.errors import UserError
-from foreword.files import file_to_write
+from foreword.files import check_place
 from foreword.metrics.titles import FURTHER
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def evaluate(
 
     sizes = None if windows is None else parse_windows(windows)
     if out is not None:
-        file_to_write(out)
+        check_place(out)
         if min_probability not in (None, "fit"):
             raise UserError(
                 "--out keeps the probability that is fitted; leave out --min-probability"

@@ -23,7 +23,7 @@ from foreword.data.rows import Rows, as_rows
 from foreword.data.sample import hold_out
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
-from foreword.files import file_to_write
+from foreword.files import check_place
 from foreword.injection import NOTHING, Injection
 from foreword.methods.cartridge import Cartridge, check_length, text_ids
 from foreword.metrics.generation import generation
@@ -86,7 +86,7 @@ def compress(
     method = _method(method, settings)
     backbone, training = backbone_of(backbone), training or Training()
     target, text = Path(out), Path(method.text or "")
-    file_to_write(target)
+    check_place(target)
     task = task or Generate(TEMPLATE, decoding=DECODING)
     bound = task.bind(backbone)
     if not bound.fields:

@@ -14,7 +14,7 @@ from foreword.data.encodings import has_mark, read_parts
 from foreword.data.formats import TABLES
 from foreword.data.tables import find_delimiter
 from foreword.errors import UserError, nearest
-from foreword.files import file_to_write, write_jsonl, write_whole
+from foreword.files import check_place, write_jsonl, write_whole
 
 ENDINGS = (".jsonl", ".ndjson", *TABLES)
 """The endings of files that are written."""
@@ -26,7 +26,7 @@ def check_writable(path: Path, rows: Iterable[Mapping[str, Any]] = ()) -> None:
     The cells of a CSV or TSV file hold texts and numbers, but no lists and objects.
     """
     suffix = path.suffix.lower()
-    file_to_write(path)
+    check_place(path)
     if suffix not in ENDINGS:
         raise UserError(
             f"{path}: cannot tell what to write from the ending '{suffix}'; "
