@@ -66,6 +66,8 @@ RATE = ("--lr", "0.02")
 class Direct:
     """The engine's answers without its loop."""
 
+    busy = False
+
     def answer(self, prompt: Answerer, rows: Sequence[fw.Row]) -> Future[Any]:
         """Answer rows at once."""
         done: Future[Any] = Future()

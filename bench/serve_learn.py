@@ -5,7 +5,7 @@ in its feedback, so it trains the prompt further in a process of its own. That p
 and goes on in turn, a phase each (SIGSTOP, SIGCONT), and the requests of both phases of a pair are
 the same: what else the machine does hits both alike. Once the training is over, the server judges
 the version that it made, which cannot be stopped: the phases of that time stand for themselves,
-with as many after it.
+beside some after it.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ from serve_http import (
 
 NAME = "p1"
 """The prompt that is asked and that learns, a prefix."""
+
+AFTER = 6
+"""Phases after the judging, at most."""
 
 PATIENCE = 900.0
 """Seconds in which a training has to begin, and later to end."""
@@ -129,7 +132,7 @@ def learn(
                 if learned.exists():
                     break
                 measure("judging", judged)
-            for number in range(judged):
+            for number in range(min(judged, AFTER)):
                 measure("after", number)
             attempt = json.loads(learned.read_bytes())[-1]
             status = server.end()

@@ -241,6 +241,43 @@ def test_few_rows_at_a_time_are_judged(
     assert set(asked) <= {learner.TEXTS, LEARNING.held % learner.TEXTS}
 
 
+def test_requests_are_answered_before_rows_that_judge(
+    ready: Ready, files: FeedbackFiles, training: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(lambda prompt: prompt.with_scores({"dev": {"accuracy": 1.0}}))
+    waits = iter([True, True, False])
+    order: list[str] = []
+    real = ready.engine.answer
+
+    def busy(self: Engine) -> bool:
+        order.append("looked")
+        return next(waits, False)
+
+    def answer(*given: Any) -> Any:
+        order.append("asked")
+        return real(*given)
+
+    monkeypatch.setattr(Engine, "busy", property(busy))
+    monkeypatch.setattr(ready.engine, "answer", answer)
+    own = Learner(ready, files, LEARNING)
+    rows = [Row({"text": f"row {n}", "label": "good"}, "here") for n in range(2)]
+    found = own._answers(ready.prompts.open("sort")[1], rows)
+    assert len(found) == 2
+    monkeypatch.undo()
+    assert order[:4] == ["looked", "looked", "looked", "asked"]
+    assert order.count("asked") == 2
+
+
+def test_rows_that_judge_do_not_wait_for_ever(
+    ready: Ready, files: FeedbackFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner, "YIELD", 0.01)
+    own = Learner(ready, files, LEARNING)
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "busy", True)
+        own._let_requests_pass()
+
+
 def test_a_label_that_most_corrections_name_is_no_reason_to_forget_the_others(
     ready: Ready, files: FeedbackFiles, backbone: Backbone, training: Any
 ) -> None:

@@ -186,6 +186,11 @@ class Engine:
         self._submit(run)
         done.result()
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything was asked that is not answered yet."""
+        return self._busy
+
     # The engine itself -------------------------------------------------------------------------
 
     def stats(self) -> Mapping[str, float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -47,6 +48,9 @@ SHARE = 3
 
 PATIENCE = 10.0
 """Seconds in which a training that is to stop may do so."""
+
+YIELD = 1.0
+"""Seconds for which the rows that judge let requests pass, before a few are answered anyway."""
 
 TEXTS = 4
 """Texts written at once to judge a version; each takes many steps, which requests share."""
@@ -232,20 +236,31 @@ class Learner:
     def _keep_states(self, new: Answerer, rows: Sequence[Row], out: Path) -> None:
         """Write into a version's file how the states of rows that it fits are spread."""
         if isinstance(new, Prompt) and len(rows) >= FEWEST:
-            found = [self.ready.engine.states(new, [row]).result() for row in rows[-MOST:]]
-            states = [state for state in found if state is not None]
+            states = []
+            for row in rows[-MOST:]:
+                self._let_requests_pass()
+                if (state := self.ready.engine.states(new, [row]).result()) is not None:
+                    states.append(state)
             if states:
                 with_familiar(new, Familiar.of(torch.cat(states))).save(out)
 
     def _answers(self, prompt: Answerer, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Answer rows by the engine, few at a time: requests that come wait for no more of them.
+        """Answer rows by the engine, few at a time, and only while no request waits.
 
         Raises UserError for a row whose right answer the prompt does not know.
         """
         prompt.bound.check(rows, answers=True)
-        count = TEXTS if isinstance(prompt.bound, Generator) else 1
-        parts = (rows[start : start + count] for start in range(0, len(rows), count))
-        return [each for some in parts for each in self.ready.engine.answer(prompt, some).result()]
+        count, found = TEXTS if isinstance(prompt.bound, Generator) else 1, []
+        for start in range(0, len(rows), count):
+            self._let_requests_pass()
+            found += self.ready.engine.answer(prompt, rows[start : start + count]).result()
+        return found
+
+    def _let_requests_pass(self) -> None:
+        """Wait until all requests are answered, but no longer than ``YIELD``."""
+        until = time.monotonic() + YIELD
+        while self.ready.engine.busy and time.monotonic() < until:
+            time.sleep(0.005)
 
     def _file(self, name: str) -> Path:
         return self.files.folder / f"{name}.learned.json"
