@@ -94,6 +94,8 @@ def test_a_label_is_asked_for_and_mended_by_keyboard_alone(tab: Tab, server: Ser
     assert shares == [f"{100 * share:.1f}%" for share in sorted(right.values(), reverse=True)]
     written = tab.value("document.querySelector('.text').textContent")
     assert written == server.prompts["write"].predict(MARKUP)
+    versions = tab.value("[...document.querySelectorAll('#answers li')].map(e => e.textContent)")
+    assert "sort@1: from a file" in versions
     assert complaints(tab) == []
     walk(tab, "e.tagName === 'BUTTON' && e.closest('.labels')")
     tab.press("Enter", 13, text="\r")

@@ -49,7 +49,7 @@ SHARE = 3
 PATIENCE = 10.0
 """Seconds in which a training that is to stop may do so."""
 
-YIELD = 1.0
+YIELD = 5.0
 """Seconds for which the rows that judge let requests pass, before a few are answered anyway."""
 
 TEXTS = 4
