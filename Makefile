@@ -113,7 +113,7 @@ check: $(READY)
 
 # Which small faults in the core the tests notice: hours. The same command goes on after a stop.
 mutants: $(READY)
-	$(BIN)/python bench/mutants.py --out out/mutants.jsonl
+	$(BIN)/python bench/mutants.py --out bench/mutants.jsonl
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

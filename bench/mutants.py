@@ -1,14 +1,14 @@
 """Mutation test: how many small faults in the core the fast tests notice.
 
-    python bench/mutants.py --out out/mutants.jsonl
+    python bench/mutants.py --out bench/mutants.jsonl
 
 Draws mutants of the core's source by a seed (a comparison, an operator, a constant, a returned
 value or a statement is changed) and tests each in a copy of the repository; the working tree stays
 as it is: first by the test files that are likeliest to notice, then the survivors by all fast
 tests that run the changed line, and what is left by the slow ones that do. Which tests run which
-lines is found once, by coverage.py, and kept beside ``--out``. Each result is a line of ``--out``,
-and the same command goes on after the last of them. Processes are forked from one that has
-imported torch.
+lines is found once, by coverage.py, and kept beside ``--out`` (to be deleted where tests have
+changed). Each result is a line of ``--out``, and the same command goes on after the last of them.
+Processes are forked from one that has imported torch.
 """
 
 from __future__ import annotations
@@ -370,7 +370,7 @@ def ask(
 def main() -> None:
     """Draw mutants, test those that are not in the file, and print what became of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--out", type=Path, default=Path("out/mutants.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("bench/mutants.jsonl"))
     parser.add_argument("--count", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=1800, help="seconds for each set of tests")
