@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from foreword.backbone.backbone import Backbone
 from foreword.errors import UserError
 from foreword.prompt.prompt import Prompt
+from foreword.serve.http.history import history
 from foreword.serve.names import RefusedPromptError, UnknownPromptError, parse, path_inside
 from foreword.serve.prompts import PromptFolder
 from serve.serving import SORT, WRITE, prefix, prompt_of, soft
@@ -194,6 +196,17 @@ def test_an_upload_that_is_refused_changes_nothing(folder: PromptFolder, tmp_pat
     assert folder.open("write") == (name, old)
     assert folder.names() == ["write"]
     assert sorted(os.listdir(folder.versions.folder)) == ["write@1.safetensors"]
+
+
+def test_a_history_tells_nothing_of_a_version_that_is_damaged(folder: PromptFolder) -> None:
+    folder.open("write")
+    kept = folder.versions.path("write", 1)
+    assert history(folder, "write", [])[0]["scores"] == {}
+    save_file({"one": torch.ones(1)}, kept)  # no prompt's
+    assert history(folder, "write", [])[0]["rows"] is None
+    kept.write_bytes(b"\x08")
+    (found,) = history(folder, "write", [])
+    assert (found["version"], found["rows"], found["scores"]) == ("write@1", None, {})
 
 
 def test_rolling_back_brings_older_content_as_a_new_version(

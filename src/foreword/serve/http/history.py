@@ -52,10 +52,10 @@ def history(
 
 
 def _metadata(prompts: PromptFolder, name: str, number: int) -> dict[str, Any]:
-    """Return what a version's file says of itself; nothing for one that is gone meanwhile."""
+    """Return what a version's file says of itself; nothing for one gone or damaged meanwhile."""
     try:
         with safe_open(str(prompts.versions.path(name, number)), "np") as file:
-            found: dict[str, Any] = json.loads(file.metadata()[KEY])
-    except (OSError, SafetensorError):
+            found = json.loads((file.metadata() or {}).get(KEY, "{}"))
+    except (OSError, SafetensorError, ValueError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
