@@ -18,7 +18,7 @@ import pytest
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.serve.feedback.files import ABOUT, FeedbackFiles, NotKeptError
-from foreword.serve.feedback.review import MOST, Review, UnknownAnswerError, accuracy_by_version
+from foreword.serve.feedback.review import MOST, Review, UnknownAnswerError, accuracy_by_day
 from processes import until
 from serve.serving import ADMIN, KEY, Served, served
 
@@ -154,16 +154,26 @@ def test_the_least_sure_wait_each_once() -> None:
 
 
 def test_accuracy_is_of_reviewed_rows_alone() -> None:
-    about = [("sort@1", True), ("sort@1", False), ("sort@2", True), ("sort@1", True)]
+    looked = [(1, "sort@1", True), (1, "sort@1", False), (1, "sort@1", True), (1, "sort@2", True)]
     rows: list[dict[str, Any]] = [
-        {ABOUT: {"version": version, "right": right, "reviewed": True}} for version, right in about
+        {
+            ABOUT: {
+                "time": f"2026-11-0{day}T09:30:00+00:00",
+                "version": version,
+                "right": right,
+                "reviewed": True,
+            }
+        }
+        for day, version, right in [*looked, (2, "sort@2", False)]
     ]
-    rows.append({ABOUT: {"version": "sort@1", "right": False}})
-    first, second = accuracy_by_version(rows)
-    assert first["version"], first["rows"] == ("sort@1", 3)
+    rows.append({ABOUT: {"time": rows[0][ABOUT]["time"], "version": "sort@1", "right": False}})
+    first, second, third = accuracy_by_day(rows)
+    assert (first["day"], first["version"], first["rows"]) == ("2026-11-01", "sort@1", 3)
     assert first["accuracy"] == 66.67
     assert first["interval"] == [20.77, 93.85]  # Wilson 1927
-    assert (second["version"], second["accuracy"]) == ("sort@2", 100)
+    assert (second["day"], second["version"]) == ("2026-11-01", "sort@2")
+    assert (second["accuracy"], third["accuracy"]) == (100, 0)
+    assert (third["day"], third["version"], third["rows"]) == ("2026-11-02", "sort@2", 1)
 
 
 # Over HTTP ----------------------------------------------------------------------------------------

@@ -219,6 +219,10 @@ def test_rolling_back_brings_older_content_as_a_new_version(
         contents[seed] = numbers(saved(tmp_path / "upload", seed))
         folder.add("write", tmp_path / "upload")
     assert folder.roll_back("write") == (2, 4)
+    again = PromptFolder(folder.folder, get())  # as after a restart
+    told = [(each["origin"], each.get("content")) for each in history(again, "write", [])]
+    assert told == [("file", None)] * 2 + [("rollback", "write@2")]
+    again.close()
     assert numbers(folder.open("write")[1]).equal(contents[2])
     assert numbers(Prompt.load(file(folder))).equal(contents[2])
     with pytest.raises(UnknownPromptError, match="no version 1 to go back to"):
@@ -227,6 +231,41 @@ def test_rolling_back_brings_older_content_as_a_new_version(
     assert numbers(folder.open("write")[1]).equal(contents[3])
     with pytest.raises(UnknownPromptError, match="no prompt 'other'"):
         folder.roll_back("other")
+    assert sorted(os.listdir(folder.versions.folder)) == [
+        "write@3.safetensors",
+        *("write@4.rollback", "write@4.safetensors"),
+        *("write@5.rollback", "write@5.safetensors"),
+    ]
+    folder.remove("write")
+    assert os.listdir(folder.versions.folder) == []
+
+
+def test_after_a_restart_one_rolls_back_from_what_a_rollback_brought(
+    folder: PromptFolder, tmp_path: Path
+) -> None:
+    folder.open("write")
+    saved(tmp_path / "upload", 2)
+    folder.add("write", tmp_path / "upload")
+    assert folder.roll_back("write") == (1, 3)
+    again = PromptFolder(folder.folder, get())
+    with pytest.raises(UnknownPromptError, match="no older version to go back to"):
+        again.roll_back("write")  # as what is current is version 1
+    again.close()
+
+
+def test_an_accuracy_of_a_file_is_told_with_its_interval(
+    folder: PromptFolder, tmp_path: Path
+) -> None:
+    made = Prompt.load(file(folder))
+    for scores in ({"accuracy": 90.0, "rows": 10}, {"span_f1": 90.0, "rows": 10}, {}):
+        made.with_scores({"dev": scores}).save(file(folder))
+        folder.open("write")
+    found = [each["scores"]["dev"] for each in history(folder, "write", [])]
+    assert found == [
+        {"accuracy": 90.0, "rows": 10, "interval": [59.58, 98.21]},  # Wilson 1927
+        {"span_f1": 90.0, "rows": 10},
+        {},
+    ]
 
 
 def test_a_prompt_that_is_removed_is_gone_with_its_versions(folder: PromptFolder) -> None:

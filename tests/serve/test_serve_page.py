@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import axe_core_python
 import pytest
 
 from browser import Tab, browser, chromium
+from foreword.prompt.prompt import Prompt
 from serve.serving import Served, served
 
 MARKUP = "<img src=x onerror='document.title = 1'> it was <b>good</b>"
@@ -137,6 +139,28 @@ def test_answers_that_wait_are_looked_at(tab: Tab, server: Served) -> None:
     tab.press("Enter", 13, text="\r")
     tab.until(f"document.querySelectorAll('#waiting li').length === {len(asked) - 1}")
     assert tab.value("document.activeElement.tagName") == "BUTTON"
+    walk(tab, "e.id === 'more'")
+    tab.press("Enter", 13, text="\r")
+    tab.until("document.querySelector('#reviewed .share')")
+    shown = tab.value("document.querySelector('#reviewed tr').textContent")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d, sort@\d\d+% of \d+ \(\d+ to \d+\)", shown)
+    assert complaints(tab) == []
+
+
+def test_a_version_that_came_since_is_told_with_its_score(tab: Tab, server: Served) -> None:
+    choose(tab, "first", "sort")
+    tab.until("document.querySelector('textarea').name === 'text'")
+    ask(tab, MARKUP)
+    one = tab.value("document.querySelector('#answers h2').textContent")
+    path = server.folder / "sort.safetensors"
+    prompt = Prompt.load(path)
+    prompt.with_scores({"dev": {"accuracy": 80.0, "rows": 20}}).save(path)
+    score = "accuracy 80.0 (58.4 to 91.9)"
+    ask(tab, MARKUP)
+    two = f"sort@{int(one[-1]) + 1}"
+    assert tab.value("document.querySelector('#answers h2').textContent") == two
+    versions = tab.value("[...document.querySelectorAll('#answers li')].map(e => e.textContent)")
+    assert f"{two}: from a file, {score} on 20 dev rows, in place of {one}" in versions
 
 
 def test_the_page_waits_for_the_model(tab: Tab) -> None:

@@ -45,6 +45,18 @@ def bootstrap(per_row: Sequence[float], seed: int = 0, resamples: int = 1000) ->
     return interval(100 * table.mean(), 100 * sums[:, 0] / len(per_row))
 
 
+def proportion(right: int, rows: int) -> Interval:
+    """Interval, in percent points, of a share of rows of which no more is known than their count.
+
+    That is Wilson's (1927), which also holds for few rows, and for none or all that are right.
+    """
+    from scipy.stats import binomtest
+
+    check_rows(rows)
+    bounds = binomtest(right, rows).proportion_ci(method="wilson")
+    return Interval(100 * right / rows, 100 * float(bounds.low), 100 * float(bounds.high))
+
+
 def check_rows(rows: int, others: int | None = None) -> None:
     """Refuse lengths that differ (`ValueError`) and no rows at all (`UserError`)."""
     if others is not None and rows != others:

@@ -6,7 +6,7 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from threading import RLock
@@ -31,7 +31,6 @@ class _Entry:
     number: int = 0  # 0: none has been good so far
     stamp: Stamp | None = None  # of the file when it was last looked at
     refused: str | None = None
-    sources: dict[int, int] = field(default_factory=dict)  # versions that a rollback brought back
 
 
 class PromptFolder:
@@ -107,11 +106,6 @@ class PromptFolder:
                 "versions": self.versions.numbers(name),
                 "refused": entry.refused,
             }
-
-    def source(self, name: str, number: int) -> int | None:
-        """Return the version whose content a rollback of this run made version ``number`` of."""
-        with self._lock:
-            return self._entries.get(name, _Entry()).sources.get(number)
 
     def _possible(self, name: str) -> bool:
         try:
@@ -317,7 +311,7 @@ class PromptFolder:
             with suppress(RefusedPromptError):
                 self._current(name)
             entry = self._entries[name]
-            content = entry.sources.get(entry.number, entry.number)
+            content = self.versions.content(name, entry.number)
             older = [each for each in self.versions.numbers(name) if each < content]
             wanted = (older[-1] if older else 0) if number is None else number
             if wanted not in self.versions.numbers(name) or wanted == entry.number:
@@ -327,8 +321,10 @@ class PromptFolder:
                     f"prompt '{name}' has no {which} to go back to; it is at {entry.number}, and "
                     f"{kept or 'none'} are kept"
                 )
+            content = self.versions.content(name, wanted)
             new = self.add(name, self.versions.path(name, wanted))
-            self._entries[name].sources[new] = entry.sources.get(wanted, wanted)
+            with suppress(UserError):  # on a full disk the version is told as one from a file
+                self.versions.note_content(name, new, content)
             return wanted, new
 
     def _check_free(self, name: str) -> None:

@@ -10,11 +10,13 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from foreword.errors import UserError
+from foreword.files import write_whole
 
 HIDDEN = ".versions"
 """The folder of copies, inside of the folder of prompts."""
@@ -72,6 +74,20 @@ class Versions:
         """Return where a version is kept."""
         return self.folder / f"{name}@{number}{SUFFIX}"
 
+    def content(self, name: str, number: int) -> int:
+        """Return the version whose content a version has: its own, or one it was rolled back to."""
+        try:
+            return int(self._rolled_back(name, number).read_text("utf-8"))
+        except (OSError, ValueError):
+            return number
+
+    def note_content(self, name: str, number: int, content: int) -> None:
+        """Keep that a version was made by a rollback to another."""
+        write_whole(self._rolled_back(name, number), str(content).encode())
+
+    def _rolled_back(self, name: str, number: int) -> Path:
+        return self.folder / f"{name}@{number}.rollback"
+
     def numbers(self, name: str) -> list[int]:
         """Return the numbers of the versions that are kept, in order."""
         pattern = re.compile(rf"{re.escape(name)}@([1-9]\d{{0,8}}){re.escape(SUFFIX)}")
@@ -103,12 +119,15 @@ class Versions:
     def keep(self, made: Path, name: str, number: int, older: int) -> None:
         """Give a copy its name, and forget all but so many ``older`` versions."""
         os.replace(made, self.path(name, number))
-        for each in self.numbers(name)[: -older - 1]:
-            self.path(name, each).unlink(missing_ok=True)
+        self._remove(name, self.numbers(name)[: -older - 1])
 
     def remove(self, name: str) -> None:
         """Remove all versions of a prompt."""
-        for number in self.numbers(name):
+        self._remove(name, self.numbers(name))
+
+    def _remove(self, name: str, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self._rolled_back(name, number).unlink(missing_ok=True)
             self.path(name, number).unlink(missing_ok=True)
 
 

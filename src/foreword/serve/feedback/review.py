@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any
 
 from foreword.errors import UserError
+from foreword.metrics.resample import proportion
 from foreword.serve.feedback.files import ABOUT
 
 MOST = 100
@@ -79,24 +80,27 @@ class Review:
             self._waiting[name] = [w for w in self._waiting.get(name, []) if w.id != id]
 
 
-def accuracy_by_version(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return how many reviewed answers of each version were right, with Wilson's 95% interval."""
-    from scipy.stats import binomtest
+def accuracy_by_day(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return how many reviewed answers were right, by day (UTC) and version, in order of time.
 
-    right: dict[str, list[bool]] = {}
+    ``interval`` is the 95% interval of ``accuracy``, in percent.
+    """
+    right: dict[tuple[str, str], list[bool]] = {}
     for row in rows:
         about = row[ABOUT]
         if about.get("reviewed"):
-            right.setdefault(about["version"], []).append(bool(about["right"]))
+            day = str(about["time"])[: len("2026-01-01")]
+            right.setdefault((day, about["version"]), []).append(bool(about["right"]))
     made = []
-    for version, each in right.items():
-        bounds = binomtest(sum(each), len(each)).proportion_ci(method="wilson")
+    for (day, version), each in right.items():
+        found = proportion(sum(each), len(each))
         made.append(
             {
+                "day": day,
                 "version": version,
                 "rows": len(each),
-                "accuracy": round(100 * sum(each) / len(each), 2),
-                "interval": [round(100 * float(bounds.low), 2), round(100 * float(bounds.high), 2)],
+                "accuracy": round(found.value, 2),
+                "interval": found.bounds(),
             }
         )
     return made

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from foreword.errors import UserError
 from foreword.serve.feedback.files import FeedbackFiles
-from foreword.serve.feedback.review import Review, accuracy_by_version, new_labels
+from foreword.serve.feedback.review import Review, accuracy_by_day, new_labels
 from foreword.serve.http.errors import ApiError
 from foreword.serve.http.reading import StrictRoute
 from foreword.serve.http.ready import Ready
@@ -68,7 +68,7 @@ def feedback_routes(service: Service, files: FeedbackFiles) -> APIRouter:
                 for each in review.waiting(name, limit)
             ],
             "feedback": len(rows),
-            "reviewed": await run_in_threadpool(accuracy_by_version, rows),
+            "reviewed": await run_in_threadpool(accuracy_by_day, rows),
             "new_labels": new_labels(rows),
         }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from foreword.metrics.resample import proportion
 from foreword.prompt.schema import KEY
 from foreword.serve.prompts import PromptFolder
 
@@ -19,16 +20,17 @@ def history(
 
     ``attempts`` are those of the server that learns. A version's ``origin`` is "file", "feedback"
     or "rollback", ``replaced`` the version that was current before it, ``rows`` those that it was
-    tuned on and ``scores`` those of its file; ``held`` is its score on rows held back from
-    feedback, with its 95% interval.
+    tuned on and ``scores`` those of its file, an accuracy with its 95% interval; ``held`` is its
+    score on rows held back from feedback, with its 95% interval. ``content`` is the version that a
+    rollback brought back, where it is known.
     """
     made = {each["new_version"]: each for each in attempts if each["new_version"] is not None}
     found = []
     for number in prompts.versions.numbers(name):
         version, file = f"{name}@{number}", _metadata(prompts, name, number)
         attempt = made.get(version)
-        back = prompts.source(name, number)
-        if back is not None or (attempt is not None and not attempt["taken"]):
+        content = prompts.versions.content(name, number)
+        if content != number or (attempt is not None and not attempt["taken"]):
             origin = "rollback"
         else:
             origin = "file" if attempt is None else "feedback"
@@ -37,10 +39,10 @@ def history(
             "origin": origin,
             "replaced": f"{name}@{number - 1}" if number > 1 else None,
             "rows": file.get("data", {}).get("train", {}).get("rows"),
-            "scores": file.get("scores", {}),
+            "scores": _with_interval(file.get("scores", {})),
         }
         if origin == "rollback":
-            about["content"] = None if back is None else f"{name}@{back}"
+            about["content"] = None if content == number else f"{name}@{content}"
         elif attempt is not None:
             about["held"] = {
                 "score": attempt["new"],
@@ -48,6 +50,16 @@ def history(
                 "rows": attempt["held"],
             }
         found.append(about)
+    return found
+
+
+def _with_interval(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's scores; the accuracy on its dev rows is given an interval by their number."""
+    found = dict(scores)
+    match scores.get("dev"):
+        case {"accuracy": int() | float() as accuracy, "rows": int() as rows} if rows > 0:
+            bounds = proportion(round(accuracy * rows / 100), rows).bounds()
+            found["dev"] = {**scores["dev"], "interval": bounds}
     return found
 
 

@@ -3,6 +3,7 @@
 // Texts become text nodes alone: markup in them is shown, not run.
 
 const at = (id) => document.getElementById(id);
+const DAYS = 14; // lines of the table of answers that were looked at
 const TEXTS = new Set(["generate", "summarize", "translate", "chat"]);
 let asking = null; // the AbortController of what is being asked
 let abouts = {}; // what the server says of each prompt
@@ -96,7 +97,8 @@ async function choose() {
   )));
   at("review").hidden = own.task === "chat" || !own.feedback;
   at("waiting").replaceChildren();
-  at("reviewed").textContent = "";
+  at("reviewed").replaceChildren();
+  at("offered").textContent = "";
 }
 
 function typed() {
@@ -131,7 +133,7 @@ async function ask(event) {
 }
 
 async function answer(card, name, input, signal) {
-  const own = await about(name);
+  let own = await about(name);
   const alone = own.parent === null;
   const texts = Object.values(input);
   if (own.task === "chat" || ((alone || TEXTS.has(own.task)) && texts.length === 1)) {
@@ -143,6 +145,10 @@ async function answer(card, name, input, signal) {
     const response = await call("POST", "/v1/predict", { model: name, inputs: input }, signal);
     const { predictions: [found], model } = await response.json();
     card.firstChild.textContent = model;
+    if (model !== own.version) { // another version has come since it was asked about
+      delete abouts[name];
+      own = await about(name);
+    }
     const value = found[own.answer];
     card.append(make("p", { className: "answer" }, shown(value)));
     if (found.probabilities) card.append(bars(found.probabilities));
@@ -221,11 +227,10 @@ const typedAs = (own, label) => own.answer === "score" ? Number(label)
 async function review() {
   const own = await about(at("first").value);
   const found = await get(`/v1/review?model=${encodeURIComponent(own.id)}`);
-  const seen = found.reviewed.map((v) =>
-    `${v.version}: ${v.accuracy}% of ${v.rows} right (${v.interval[0]} to ${v.interval[1]})`);
   const offered = found.new_labels.map((each) => `${each.label} (${each.rows})`);
-  at("reviewed").textContent = [
-    ...seen, ...(offered.length ? [`new labels: ${offered.join(", ")}`] : []),
+  at("reviewed").replaceChildren(...(found.reviewed.length ? [overTime(found.reviewed.slice(-DAYS))] : []));
+  at("offered").textContent = [
+    ...(offered.length ? [`new labels: ${offered.join(", ")}`] : []),
     ...(found.data.length ? [] : ["nothing waits; ask it something first"]),
   ].join("; ");
   at("waiting").replaceChildren(...found.data.map((each) => {
@@ -242,15 +247,35 @@ async function review() {
   }));
 }
 
+function scored({ dev = {} }) {
+  const [name, value] = Object.entries(dev).find(([key, v]) => key !== "rows" && typeof v === "number") ?? [];
+  return name ? `${name} ${value.toFixed(1)}${dev.interval ? ` (${dev.interval[0].toFixed(1)} to ${dev.interval[1].toFixed(1)})` : ""}`
+    + (dev.rows ? ` on ${dev.rows} dev rows` : " on dev rows") : "";
+}
+
+// How many of the answers that were looked at were right, by day: a dot on its interval.
+function overTime(days) {
+  const rows = days.map((each) => {
+    const [low, high] = each.interval;
+    const range = make("span", { className: "range" });
+    const dot = make("span", { className: "dot" });
+    Object.assign(range.style, { left: `${low}%`, width: `${high - low}%` });
+    dot.style.left = `${each.accuracy}%`;
+    return make("tr", {}, make("th", { scope: "row" }, `${each.day}, ${each.version}`),
+      make("td", {}, make("div", { className: "scale", "aria-hidden": "true" }, range, dot)),
+      make("td", { className: "share" }, `${each.accuracy.toFixed(0)}% of ${each.rows} (${low.toFixed(0)} to ${high.toFixed(0)})`));
+  });
+  return make("table", {}, make("caption", {}, "Right among the answers looked at, with the 95% interval"),
+    make("tbody", {}, ...rows));
+}
+
 function history(own) {
   const name = own.id.split("@")[0];
-  const score = Object.entries(own.scores?.dev ?? {}).find(([key, v]) => key !== "rows" && typeof v === "number");
-  const facts = [
-    own.rows ? `made of ${own.rows} rows` : "", score ? `${score[0]} ${score[1].toFixed(1)} on dev rows` : "",
-  ].filter(Boolean).join(", ");
+  const facts = own.rows ? `made of ${own.rows} rows` : "";
   const kept = (own.history ?? []).map((each) => make("li", {}, [
     `${each.version}: from ${each.content ? `a rollback to ${each.content}` : `a ${each.origin === "feedback" ? "learning server" : each.origin}`}`,
     each.rows ? `${each.rows} rows` : "",
+    scored(each.scores),
     each.held ? `${each.held.score}% of ${each.held.rows} rows held back`
       + (each.held.interval ? ` (${each.held.interval[0]} to ${each.held.interval[1]})` : "") : "",
     each.replaced ? `in place of ${each.replaced}` : "",
