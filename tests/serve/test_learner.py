@@ -100,6 +100,7 @@ def test_a_version_that_is_as_good_is_swapped_in(
     files.add("sort", {"text": "so", "label": "good"}, version="sort@1", new_label="good")
     said: list[dict[str, Any]] = []
     own = Learner(ready, files, LEARNING, lambda **values: said.append(values))
+    assert own.waits("sort") is None
     made = own.look("sort")
     assert made is not None
     assert (made.taken, made.old_version, made.new_version) == (True, "sort@1", "sort@2")
@@ -155,10 +156,27 @@ def test_a_version_that_may_be_worse_is_not(
 
 @pytest.mark.parametrize("learning", [Learning(every=200, held=10), Learning(every=20, held=200)])
 def test_it_waits_for_rows(
-    learning: Learning, ready: Ready, files: FeedbackFiles, training: Any
+    learning: Learning,
+    ready: Ready,
+    files: FeedbackFiles,
+    training: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = training(lambda prompt: prompt)
+    files.add("sort", {"text": "hm", "label": "odd"}, version="sort@1")  # it does not know
+    held = sum(is_held_back(row) for row in files.rows("sort")[:ROWS])
+    missing = (
+        f"{ROWS - held} of {learning.every} new rows to train on, "
+        f"{held} of {learning.held} rows held back"
+    )
+    assert Learner(ready, files, learning).waits("sort") == missing
     assert Learner(ready, files, learning).look("sort") is None
+    said: list[dict[str, Any]] = []
+    looks = iter(range(3))
+    own = Learner(ready, files, learning, lambda **values: said.append(values))
+    monkeypatch.setattr(own._stopped, "wait", lambda seconds: next(looks, None) is None)
+    own._run()
+    assert [each["waits"] for each in said] == [missing]  # once
     assert not seen
 
 

@@ -110,7 +110,9 @@ class Learner:
         while not self._stopped.wait(PAUSE):
             for name in self.files.names():
                 try:
-                    self.look(name)
+                    if self.look(name) is None and name not in said and (why := self.waits(name)):
+                        said[name] = why
+                        self._tell(name, waits=why)
                 except UserError as error:  # such as a prompt whose file is gone
                     if said.get(name) != str(error):
                         self._tell(name, error=str(error))
@@ -122,6 +124,14 @@ class Learner:
         found: list[dict[str, Any]] = json.loads(path.read_bytes()) if path.exists() else []
         return found
 
+    def waits(self, name: str) -> str | None:
+        """Say which rows of feedback are missing for the next version; None where none is.
+
+        Raises UserError where the prompt cannot be opened.
+        """
+        rows = _known(self.ready.prompts.open(name)[1], self.files.rows(name))
+        return self._missing(*_parted(rows), self.attempts(name))
+
     def look(self, name: str) -> Attempt | None:
         """Make and judge the next version of a prompt, where there are enough new rows for it."""
         rows, before = self.files.rows(name), self.attempts(name)
@@ -130,11 +140,11 @@ class Learner:
             since = [row for row in held if row[ABOUT]["time"] > before[-1]["time"]]
             if len(since) >= self.learning.held:
                 return self._record(name, before, self._look_back(name, before[-1], since))
-        if not self._enough(train, held, before):
+        if self._missing(train, held, before) is not None:
             return None
         version, prompt = self.ready.prompts.open(name)
-        train, held = _parted([row for row in rows if _is_known(prompt, row)])
-        if not self._enough(train, held, before):
+        train, held = _parted(_known(prompt, rows))
+        if self._missing(train, held, before) is not None:
             return None
         held = held[-self.learning.held :]
         made = Attempt(_now(), version, len(train), len(held))
@@ -144,11 +154,15 @@ class Learner:
             made = replace(made, reason=str(error))
         return self._record(name, before, made)
 
-    def _enough(
+    def _missing(
         self, train: Sequence[Any], held: Sequence[Any], before: Sequence[Mapping[str, Any]]
-    ) -> bool:
+    ) -> str | None:
+        """Say which rows are missing for an attempt; None where it can be made."""
         known = min(before[-1]["trained"], len(train)) if before else 0
-        return len(train) - known >= self.learning.every and len(held) >= self.learning.held
+        new, every, judges = len(train) - known, self.learning.every, self.learning.held
+        if new >= every and len(held) >= judges:
+            return None
+        return f"{new} of {every} new rows to train on, {len(held)} of {judges} rows held back"
 
     def _record(
         self, name: str, before: Sequence[Mapping[str, Any]], made: Attempt
@@ -301,6 +315,11 @@ def _parted(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
         [row for row in rows if not is_held_back(row)],
         [row for row in rows if is_held_back(row)],
     )
+
+
+def _known(prompt: Answerer, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows that a prompt can learn from."""
+    return [row for row in rows if _is_known(prompt, row)]
 
 
 def _is_known(prompt: Answerer, row: Mapping[str, Any]) -> bool:

@@ -56,6 +56,7 @@ def operation_routes(service: Service) -> APIRouter:
             if service.learner is not None:
                 attempts = await run_in_threadpool(service.learner.attempts, base)
                 more["learning"] = attempts
+                more["learning_waits"] = await run_in_threadpool(service.learner.waits, base)
             more["history"] = await run_in_threadpool(history, ready.prompts, base, attempts)
         more["feedback"] = service.feedback is not None and more["versions"] is not None
         return {**_model(service, ready, name), "version": whole, **more}

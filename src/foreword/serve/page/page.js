@@ -294,6 +294,7 @@ function history(own) {
   const learned = (own.learning ?? []).map((each) => make("li", {},
     `${each.time.slice(0, 16).replace("T", " ")}: ${each.new_version ?? "no new version"}, ${each.reason}`
     + (each.new === null ? "" : ` (${each.old}% before, ${each.new}% after, of ${each.held} rows)`)));
+  if (own.learning_waits) learned.push(make("li", {}, `the next version waits: ${own.learning_waits}`));
   return make("details", {}, make("summary", {}, "Versions"),
     make("p", { className: "about" }, facts), make("ul", { className: "about" }, ...kept, ...learned),
     make("div", { className: "labels" }, ...versions));
