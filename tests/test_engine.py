@@ -217,6 +217,24 @@ def test_a_shared_lead_is_not_run_for_every_row() -> None:
     assert counter.tokens == 5 + len(common) + sum(len(line.tokens) for line in trees)
 
 
+def test_one_row_takes_one_pass() -> None:
+    task, trainable = started("gpt2", "soft", LEAD, "classify")
+    row = [task.dev_example(ROWS[0], 500).example]
+    _ = get("gpt2").can_pack  # which is tried once
+    counter = Counter(get("gpt2"))
+    ((_, logits),) = infer(get("gpt2"), trainable(), row)
+    counter.hook.remove()
+    assert counter.calls == 1
+    many = [task.dev_example(each, 500).example for each in ROWS]
+    found = {
+        n: scores
+        for group, s in infer(get("gpt2"), trainable(), many, 1)
+        for n in group
+        for scores in [s]
+    }
+    assert torch.allclose(found[0], logits, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "bert"])
 def test_one_pass_reads_the_lead_with_its_rows_and_nothing_twice(name: str) -> None:
     base = get(name)

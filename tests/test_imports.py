@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "foreword"
 ORDER = [
     ["errors"],
-    ["files", "html", "threads", "machine", "reporter", "bars"],
+    ["files", "garbage", "html", "threads", "machine", "reporter", "bars"],
     ["config", "injection", "notebook"],
     ["data", "metrics", "terminal"],
     ["backbone"],

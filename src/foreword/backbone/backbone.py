@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foreword.backbone.example import POOLED, Example
+from foreword.backbone.example import Example
 from foreword.backbone.inside.views import frozen_view
 from foreword.backbone.load.fingerprint import fingerprint
 from foreword.backbone.load.folder import open_outline
@@ -65,6 +65,7 @@ class Backbone(Network):
             quantize_model(model, quantized)
         self.quantized = quantized
         self.sharded = False
+        self._unchanged: Backbone | None = None  # where this is a view with changes
         super().__init__(
             model, architecture=architecture, name=name, pad=tokenizer.pad_token_id, pooling=pooling
         )
@@ -192,12 +193,11 @@ class Backbone(Network):
         ends = dict.fromkeys(int(end) for end in own if end is not None)
         return tuple(end for end in ends if 0 <= end < self.vocabulary)
 
-    @cached_property
+    @property
     def state_width(self) -> int:
         """The size of a last hidden state; some models have embeddings of another width."""
-        with torch.no_grad():
-            target = (0, POOLED) if self.is_encoder else (0, -1)
-            return self.states([Example((3, 1), 2, ((),), (target,))]).shape[1]
+        self.check_runs()
+        return self._first_run.width
 
     # How the model runs ----------------------------------------------------------------------
 
@@ -216,8 +216,9 @@ class Backbone(Network):
             raise UserError("`shard`: layers that are spread cannot be changed; leave it out")
         # The view keeps these of the frozen model.
         self.check_runs()
-        _ = self.fingerprint, self.can_pack, self.can_prefill, self.can_pad
+        _ = self.fingerprint, self.can_pack, self.can_pad
         view = self.changed_by(part)
+        view._unchanged = self._unchanged or self
         if part.patches or part.weights:
             view.compilable = "what is tuned stands inside the layers"
         return view
@@ -252,7 +253,7 @@ class Backbone(Network):
         if self.stack is None or self.quantized or self.has_two_stacks:
             why = "is quantized" if self.quantized else "has no one list of layers to spread"
             raise UserError(f"`shard`: {type(self.model).__name__} {why}; leave out one of the two")
-        _ = self.fingerprint, self._why_not, self.can_pad  # of the whole weights
+        _ = self.fingerprint, self._first_run, self.can_pad  # of the whole weights
         shard_layers(self.stack.layers, self.device)
         self.sharded = True
 
@@ -310,15 +311,15 @@ class Backbone(Network):
 
     def check_runs(self) -> None:
         """Raise UserError for a model that does not run as others of its architecture."""
-        if self._why_not is not None:
+        if (why := self._first_run.why_not) is not None:
             raise UserError(
                 f"{type(self.model).__name__} is run otherwise than other {self.architecture} "
-                f"models, and cannot be used ({self._why_not}); give another model"
+                f"models, and cannot be used ({why}); give another model"
             )
 
     @cached_property
-    def _why_not(self) -> str | None:
-        return probes.why_not(self)
+    def _first_run(self) -> probes.FirstRun:
+        return probes.first_run(self)
 
     @cached_property
     def can_pad(self) -> bool:
@@ -327,9 +328,13 @@ class Backbone(Network):
 
     # Savings that are exact for this model ---------------------------------------------------
 
-    @cached_property
+    @property
     def can_prefill(self) -> bool:
         """Whether reading on after stored keys and values equals reading everything."""
+        return (self._unchanged or self)._can_prefill
+
+    @cached_property
+    def _can_prefill(self) -> bool:
         return probes.can_prefill(self, pack=self.can_pack)
 
     @cached_property

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from cyclopts import Parameter
 
 from foreword.cli.completion import File, completed
-from foreword.cli.flags import RUN
 from foreword.cli.panels import FURTHER, MODEL, OUTPUT, TRAINING
 from foreword.cli.terminal import CommandTerminal
+from foreword.config.settings import declared
 from foreword.errors import UserError
 from foreword.threads import use_threads
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="Answerer")
 
+VALUES = {each.name: each.values for each in declared("foreword.training.settings:RunSettings")}
+"""What the settings of a run may be, by name; None where that is open."""
+
 if TYPE_CHECKING:
     Dtype = str
     Device = str
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     Pooling = str
 else:
     Dtype, Device, Quantize, Architecture, Pooling = (
-        completed(RUN[n].values) for n in ("dtype", "device", "quantize", "architecture", "pooling")
+        completed(VALUES[n]) for n in ("dtype", "device", "quantize", "architecture", "pooling")
     )
 
 Json = Annotated[bool, Parameter(name="--json", help="one JSON object on stdout", group=OUTPUT)]

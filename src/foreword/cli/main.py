@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import NoReturn
 
 from cyclopts import CycloptsError
 
@@ -133,9 +135,23 @@ def _told(world: World, status: int, why: str, bug: Exception | None = None) -> 
 
 def main() -> None:
     """Run the command line and exit; quietly where whoever reads the output has left."""
-    status = run()
+    status: object = 1
+    atexit.register(lambda: _end(status))  # the first one that is registered runs last
+    try:
+        status = run()
+    except SystemExit as error:
+        status = error.code
+        raise
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
+
+
+def _end(status: object) -> NoReturn:
+    """End the process: freeing what torch and transformers made takes most of a second."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status if isinstance(status, int) else 1)

@@ -32,6 +32,7 @@ from foreword.data.row import Row
 from foreword.data.write import check_writable
 from foreword.display import console, tables
 from foreword.errors import UserError
+from foreword.garbage import large_imports
 
 if TYPE_CHECKING:
     from foreword.evaluation.answer_columns import Prediction
@@ -82,9 +83,10 @@ def predict(
         return
     if (data is None) == (not texts):
         raise UserError("give texts to answer, or --data F, or --interactive")
-    from foreword.evaluation.answer_file import answer_file
-    from foreword.prompt.abstain import least_of
-    from foreword.prompt.predict import rows_of
+    with large_imports():
+        from foreword.evaluation.answer_file import answer_file
+        from foreword.prompt.abstain import least_of
+        from foreword.prompt.predict import rows_of
 
     if out is not None:
         check_writable(out)

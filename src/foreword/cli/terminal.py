@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from foreword.cli.advice import with_flags
+from foreword.garbage import large_imports
 from foreword.terminal import Terminal, console
 
 
@@ -16,5 +17,5 @@ class CommandTerminal(Terminal):
 
 def start_visibly() -> None:
     """Import what most commands stand on, which takes seconds, while a sign of life moves."""
-    with console().status("starting"):
+    with console().status("starting"), large_imports():
         import foreword.backbone.backbone  # noqa: F401

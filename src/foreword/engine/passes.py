@@ -103,6 +103,32 @@ def share(
     return Shared(injection) if folded is None else Shared(folded, len(lead))
 
 
+def _planned(
+    backbone: Backbone,
+    injection: Injection | Mixture,
+    examples: Sequence[Example],
+    lead: Sequence[int],
+    longest: int,
+    budget: int,
+    given: StoredStates | None,
+) -> tuple[Shared, list[list[int]]]:
+    """Return what the passes of some rows share, and the rows of each.
+
+    A single pass runs the lead with its rows. Before several passes, and for a mixture with many
+    rows a part, the lead and leading virtual tokens are read once.
+    """
+    lead = () if isinstance(injection, Mixture) else lead
+    shared = Shared(injection, 0, len(lead) if given is None else len(given.lead))
+    groups = _groups(backbone, shared, examples, budget)
+    many = isinstance(injection, Mixture) and len(examples) >= ROWS_A_PART * len(injection.parts)
+    apart = len(groups) > 1 or many or not backbone.can_pack
+    # A sharded layer is gathered again where its output has a gradient, and reading has none.
+    if given is None and apart and not (backbone.sharded and torch.is_grad_enabled()):
+        shared = share(backbone, injection, lead, longest)
+        groups = _groups(backbone, shared, examples, budget)
+    return shared, groups
+
+
 def passes(
     backbone: Backbone,
     shared: Shared,
@@ -214,13 +240,10 @@ def _read(
                 yield view, [own[i] for i in group], states
         return
     backbone, examples = backbone.with_changes(injection), behind(examples, injection)
-    lead = () if isinstance(injection, Mixture) else common_lead(examples)
+    lead = common_lead(examples) if len(examples) > 1 else ()
     longest = max((example.length for example in examples), default=0)
-    if given is None:
-        shared = share(backbone, injection, lead, longest)
-    else:
-        shared = Shared(injection, 0, len(given.lead))
-    groups = _groups(backbone, shared, examples, budget or token_budget(backbone))
+    budget = budget or token_budget(backbone)
+    shared, groups = _planned(backbone, injection, examples, lead, longest, budget, given)
     for group, states in passes(backbone, shared, examples, groups, given):
         yield backbone, group, states
 
@@ -244,9 +267,8 @@ def differentiate(
     """Take the gradient of a loss summed over rows, in passes within the token budget.
 
     ``make`` builds the injection from its parameters, or a mixture whose parts change the model
-    alike; a mixture's rows have no common lead. A single pass runs the lead with its rows. Before
-    several passes, and for a mixture with many rows a part, the lead and leading virtual tokens
-    are read once, and differentiated once.
+    alike; a mixture's rows have no common lead. What is read before the passes (:func:`_planned`)
+    is differentiated once.
 
     ``loss`` maps rows and the logits of their targets (of ``tokens``, None for all) to their
     share of the loss; it is called with a few rows at a time where the vocabulary is large, and
@@ -257,15 +279,7 @@ def differentiate(
     """
     injection = make()
     frozen, backbone = backbone, backbone.with_changes(injection)
-    lead = () if isinstance(injection, Mixture) else lead
-    shared = Shared(injection, 0, len(lead) if given is None else len(given.lead))
-    groups = _groups(backbone, shared, examples, budget)
-    # A sharded layer is gathered again where its output has a gradient, and reading has none.
-    many = isinstance(injection, Mixture) and len(examples) >= ROWS_A_PART * len(injection.parts)
-    apart = not backbone.sharded and (len(groups) > 1 or many or not backbone.can_pack)
-    if given is None and apart:
-        shared = share(backbone, injection, lead, longest)
-        groups = _groups(backbone, shared, examples, budget)
+    shared, groups = _planned(backbone, injection, examples, lead, longest, budget, given)
     grown = {id(tensor): tensor for _, tensor in shared.injection.tensors() if tensor.requires_grad}
     leaves = {key: tensor.detach().requires_grad_() for key, tensor in grown.items()}
     detached = Shared(

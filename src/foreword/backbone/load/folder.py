@@ -38,11 +38,11 @@ from foreword.backbone.load.pooling import is_sentence_encoder, lowers_text
 from foreword.backbone.load.quiet import (
     bars_to,
     one_line_errors,
-    without_collection,
     without_load_report,
 )
 from foreword.backbone.load.recurrent_model import RecurrentConfig, RecurrentForCausalLM
 from foreword.errors import UserError, nearest
+from foreword.garbage import without_collection
 from foreword.machine import return_freed
 from foreword.reporter import SILENT, Reporter
 

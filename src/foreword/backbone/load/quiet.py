@@ -1,9 +1,8 @@
-"""Context managers around calls of transformers: what is said, raised and collected in them."""
+"""Context managers around calls of transformers: what is said and raised in them."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -76,18 +75,6 @@ def without_load_report() -> Iterator[None]:
 def _is_no_load_report(record: logging.LogRecord) -> bool:
     said = record.getMessage()
     return "LOAD REPORT" not in said and "checkpoint seem corrupted" not in said
-
-
-@contextlib.contextmanager
-def without_collection() -> Iterator[None]:
-    """Pause garbage collection, which takes a third of the time in which a vocabulary is read."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -88,18 +90,28 @@ def can_pad(network: Network) -> bool:
     return bool((together - alone).abs().max() <= bound * alone.abs().max())
 
 
-def why_not(network: Network) -> str | None:
-    """Run one short row, and tell in a few words why a model cannot be run; None where it can."""
+@dataclass(frozen=True)
+class FirstRun:
+    """What came of one short row: the size of its states, or why a model cannot be run."""
+
+    width: int = 0
+    why_not: str | None = None
+
+
+def first_run(network: Network) -> FirstRun:
+    """Run one short row."""
     branch, target = ((1,), (0, 0)) if network.fills_masks else ((), (0, -1))
     try:
         with torch.no_grad():
             row = Example((3, 4), 2, (branch,), (target,))
-            network.logits(states(network, [row], NOTHING, 0, WHOLE, pack=False))
+            found = states(network, [row], NOTHING, 0, WHOLE, pack=False)
+            network.logits(found)
     except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # of any kind: the model's code is another's
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-    return None
+        said = " ".join(str(error).split())[:120]
+        return FirstRun(why_not=f"{type(error).__name__}: {said}")
+    return FirstRun(found.shape[1])
 
 
 @torch.no_grad()
