@@ -220,7 +220,6 @@ def test_a_shared_lead_is_not_run_for_every_row() -> None:
 def test_one_row_takes_one_pass() -> None:
     task, trainable = started("gpt2", "soft", LEAD, "classify")
     row = [task.dev_example(ROWS[0], 500).example]
-    _ = get("gpt2").can_pack  # which is tried once
     counter = Counter(get("gpt2"))
     ((_, logits),) = infer(get("gpt2"), trainable(), row)
     counter.hook.remove()

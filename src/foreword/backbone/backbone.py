@@ -216,7 +216,7 @@ class Backbone(Network):
             raise UserError("`shard`: layers that are spread cannot be changed; leave it out")
         # The view keeps these of the frozen model.
         self.check_runs()
-        _ = self.fingerprint, self.can_pack, self.can_pad
+        _ = self.fingerprint, self.can_pad
         view = self.changed_by(part)
         view._unchanged = self._unchanged or self
         if part.patches or part.weights:
@@ -269,14 +269,17 @@ class Backbone(Network):
         """Run examples and return the last hidden states at their targets: (N, width).
 
         Targets come in the order of the examples and of each one's ``targets``. The first
-        ``lead`` tokens, which all examples must share, are run once where that is exact.
+        ``lead`` tokens, which all examples must share, are run once where that is exact. A row
+        without any other beside it is run without trying whether rows can be packed.
 
         Raises UserError for a model that does not run as others of its architecture.
         """
         self.check_runs()
         if not self.can_pad:
             return run.one_by_one(self, examples, injection)
-        return run.states(self, examples, injection, lead, layers, pack=self.can_pack)
+        alone = len(examples) == 1 and len(examples[0].branches) == 1 and layers is WHOLE
+        pack = not (alone and not lead and not torch.is_grad_enabled()) and self.can_pack
+        return run.states(self, examples, injection, lead, layers, pack=pack)
 
     def lower_states(
         self, examples: Sequence[Example], injection: Injection, lead: int, layer: int
@@ -329,6 +332,11 @@ class Backbone(Network):
     # Savings that are exact for this model ---------------------------------------------------
 
     @property
+    def can_pack(self) -> bool:
+        """Whether rows may lie end to end in one row of tokens, separated by attention alone."""
+        return (self._unchanged or self)._can_pack
+
+    @property
     def can_prefill(self) -> bool:
         """Whether reading on after stored keys and values equals reading everything."""
         return (self._unchanged or self)._can_prefill
@@ -338,8 +346,7 @@ class Backbone(Network):
         return probes.can_prefill(self, pack=self.can_pack)
 
     @cached_property
-    def can_pack(self) -> bool:
-        """Whether rows may lie end to end in one row of tokens, separated by attention alone."""
+    def _can_pack(self) -> bool:
         self.check_runs()
         return probes.can_pack(self)
 

@@ -115,8 +115,10 @@ def _planned(
     """Return what the passes of some rows share, and the rows of each.
 
     A single pass runs the lead with its rows. Before several passes, and for a mixture with many
-    rows a part, the lead and leading virtual tokens are read once.
+    rows a part, the lead and leading virtual tokens are read once. One row has nothing to share.
     """
+    if len(examples) == 1 and given is None:
+        return Shared(injection), [[0]]
     lead = () if isinstance(injection, Mixture) else lead
     shared = Shared(injection, 0, len(lead) if given is None else len(given.lead))
     groups = _groups(backbone, shared, examples, budget)
@@ -240,7 +242,7 @@ def _read(
                 yield view, [own[i] for i in group], states
         return
     backbone, examples = backbone.with_changes(injection), behind(examples, injection)
-    lead = common_lead(examples) if len(examples) > 1 else ()
+    lead = () if isinstance(injection, Mixture) else common_lead(examples)
     longest = max((example.length for example in examples), default=0)
     budget = budget or token_budget(backbone)
     shared, groups = _planned(backbone, injection, examples, lead, longest, budget, given)

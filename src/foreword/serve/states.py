@@ -74,8 +74,11 @@ class ReadingBackbone(Backbone):
         lead: int = 0,
         layers: LayerRange = WHOLE,
     ) -> Tensor:
-        """Let the loop run examples; return the states at their targets: (N, width)."""
-        assert (lead, layers) == (0, WHOLE), "nothing is read or stored before"
+        """Let the loop run examples; return the states at their targets: (N, width).
+
+        A ``lead`` that they share is read with each of them.
+        """
+        assert layers is WHOLE, "nothing is stored before"
         reading = Reading(self, examples, Mixture.of(injection, len(examples)))
         if not all(example.ids for example in examples):  # a state of the prompt's own is wanted
             return super().states(examples, injection)
