@@ -17,7 +17,8 @@ from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, Family, backb
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, common_lead, lines
 from foreword.data.row import Row
-from foreword.engine.passes import LOGITS, buckets, differentiate, infer, share, token_budget
+from foreword.engine.groups import buckets, share, token_budget
+from foreword.engine.passes import LOGITS, differentiate, infer
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.base import Method, Trainable
 from foreword.methods.parts.prefixes import Reparameterized

@@ -90,7 +90,7 @@ def backward(
 def test_a_mixed_batch_has_the_losses_and_gradients_of_the_tasks_alone(
     name: str, budget: int, rows_a_part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foreword.engine.passes.ROWS_A_PART", rows_a_part)
+    monkeypatch.setattr("foreword.engine.groups.ROWS_A_PART", rows_a_part)
     base = get(double=True)
     bounds, own, parts = built(METHODS[name], base)
     whole = SeparatePrompts(parts, Owners(OWNERS, ()))

@@ -16,7 +16,8 @@ from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, common_lead, lines
 from foreword.data.row import Row
-from foreword.engine.passes import buckets, infer, passes, share
+from foreword.engine.groups import buckets, share
+from foreword.engine.passes import infer, passes
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.tasks.classify import Classify

@@ -14,7 +14,7 @@ from foreword.backbone.decoding_rules import row_seed
 from foreword.config.values import plain
 from foreword.data.row import Row
 from foreword.data.sample import digest, hold_out
-from foreword.engine.passes import buckets
+from foreword.engine.groups import buckets
 from foreword.errors import UserError
 from foreword.methods.base import Method
 from foreword.methods.registry import name_of

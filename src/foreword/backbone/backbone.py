@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from foreword.backbone.example import Example
-from foreword.backbone.inside.views import frozen_view
+from foreword.backbone.inside.views import frozen_view, of_unchanged
 from foreword.backbone.load.fingerprint import fingerprint
 from foreword.backbone.load.folder import open_outline
 from foreword.backbone.load.pooling import Pooling
@@ -65,7 +65,7 @@ class Backbone(Network):
             quantize_model(model, quantized)
         self.quantized = quantized
         self.sharded = False
-        self._unchanged: Backbone | None = None  # where this is a view with changes
+        self.unchanged: Backbone | None = None  # the frozen model, where this is a view of it
         super().__init__(
             model, architecture=architecture, name=name, pad=tokenizer.pad_token_id, pooling=pooling
         )
@@ -139,12 +139,12 @@ class Backbone(Network):
         """Return the backbone itself, whose weights never change."""
         return self
 
-    @cached_property
+    @of_unchanged
     def fingerprint(self) -> str:
         """A hash of the configuration, the tokenizer and sampled weights."""
         return self._hash(self.model, self.text.tokenizer)
 
-    @cached_property
+    @of_unchanged
     def fingerprint_in_half(self) -> str:
         """The hash that these weights have in float16, which rounds otherwise."""
         return self._hash(self.model, self.text.tokenizer, torch.float16)
@@ -197,7 +197,7 @@ class Backbone(Network):
     def state_width(self) -> int:
         """The size of a last hidden state; some models have embeddings of another width."""
         self.check_runs()
-        return self._first_run.width
+        return int(self._first_run.width)
 
     # How the model runs ----------------------------------------------------------------------
 
@@ -214,11 +214,9 @@ class Backbone(Network):
             return self
         if self.sharded:
             raise UserError("`shard`: layers that are spread cannot be changed; leave it out")
-        # The view keeps these of the frozen model.
         self.check_runs()
-        _ = self.fingerprint, self.can_pad
         view = self.changed_by(part)
-        view._unchanged = self._unchanged or self
+        view.unchanged = self.unchanged or self
         if part.patches or part.weights:
             view.compilable = "what is tuned stands inside the layers"
         return view
@@ -320,33 +318,25 @@ class Backbone(Network):
                 f"models, and cannot be used ({why}); give another model"
             )
 
-    @cached_property
+    @of_unchanged
     def _first_run(self) -> probes.FirstRun:
         return probes.first_run(self)
 
-    @cached_property
+    @of_unchanged
     def can_pad(self) -> bool:
         """Whether the states of a row are the same beside rows of other lengths."""
         return probes.can_pad(self)
 
     # Savings that are exact for this model ---------------------------------------------------
 
-    @property
-    def can_pack(self) -> bool:
-        """Whether rows may lie end to end in one row of tokens, separated by attention alone."""
-        return (self._unchanged or self)._can_pack
-
-    @property
+    @of_unchanged
     def can_prefill(self) -> bool:
         """Whether reading on after stored keys and values equals reading everything."""
-        return (self._unchanged or self)._can_prefill
-
-    @cached_property
-    def _can_prefill(self) -> bool:
         return probes.can_prefill(self, pack=self.can_pack)
 
-    @cached_property
-    def _can_pack(self) -> bool:
+    @of_unchanged
+    def can_pack(self) -> bool:
+        """Whether rows may lie end to end in one row of tokens, separated by attention alone."""
         self.check_runs()
         return probes.can_pack(self)
 

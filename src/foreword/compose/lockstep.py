@@ -16,7 +16,8 @@ from transformers import LogitsProcessor
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, completion, continuations
 from foreword.compose.fusion import Floats, Poll
-from foreword.engine.passes import LOGITS, buckets, infer
+from foreword.engine.groups import buckets
+from foreword.engine.passes import LOGITS, infer
 from foreword.errors import UserError
 from foreword.injection import Mixture
 from foreword.prompt.prompt import Prompt

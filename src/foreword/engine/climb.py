@@ -12,7 +12,8 @@ from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, common_lead
 from foreword.backbone.run.examples import lower_states
 from foreword.backbone.run.layers import WHOLE
-from foreword.engine.passes import StoredStates, passes_over, token_budget
+from foreword.engine.groups import StoredStates, token_budget
+from foreword.engine.passes import passes_over
 from foreword.injection import Injection
 
 

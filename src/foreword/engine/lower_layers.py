@@ -22,7 +22,8 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.backbone.load.cache_folder import cache_root
-from foreword.engine.passes import StoredStates, lower_states, passes_over, token_budget
+from foreword.engine.groups import StoredStates, token_budget
+from foreword.engine.passes import lower_states, passes_over
 from foreword.engine.spill_file import Overflow
 from foreword.injection import Injection
 from foreword.reporter import Reporter

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, behind, common_lead
-from foreword.backbone.run.layers import WHOLE, LayerRange
+from foreword.backbone.run.layers import WHOLE
+from foreword.engine.groups import Shared, StoredStates, groups_of, planned, token_budget
 from foreword.engine.mixup import Mix
 from foreword.injection import NOTHING, Injection, Mixture
-
-WORTH_SHARING = 8
-"""The shortest lead that is read in a pass of its own; for fewer tokens that costs more than it
-saves."""
-
-ROWS_A_PART = 2
-"""From this many rows a part, a mixture's leading virtual tokens are read once for each part."""
 
 LOGITS = {"cpu": 2**24, "cuda": 2**27}
 """Scores that stand in memory at once: 64 MiB of float32 on a CPU, 512 MiB on a GPU."""
@@ -28,107 +21,6 @@ LOGITS = {"cpu": 2**24, "cuda": 2**27}
 def score_limit(backbone: Backbone) -> int:
     """Return how many scores of targets stand in memory at once, unless a run has a limit."""
     return LOGITS.get(backbone.device.type, LOGITS["cuda"])
-
-
-def token_budget(backbone: Backbone) -> int:
-    """Return how many tokens one pass should have: enough to be busy, few enough to stay cached."""
-    return 1024 if backbone.device.type == "cpu" else 16384
-
-
-def buckets(sizes: Sequence[int], budget: int, *, padded: bool = True) -> list[list[int]]:
-    """Part rows into groups of near-equal length, each at most ``budget`` tokens.
-
-    Padding counts too where rows are ``padded``. Returns indices, longest rows first; a row
-    longer than the budget makes a group of its own.
-    """
-    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-    groups: list[list[int]] = []
-    held = 0
-    for index in order:
-        size = sizes[groups[-1][0]] if groups and padded else sizes[index]
-        if groups and held + size <= budget:
-            groups[-1].append(index)
-            held += size
-        else:
-            groups.append([index])
-            held = sizes[index]
-    return groups
-
-
-@dataclass(frozen=True, eq=False)
-class StoredStates:
-    """States that enter ``layer``, stored so that the layers below need not run again.
-
-    ``lead`` holds those of the tokens with which all rows begin, ``rows`` those of each
-    example's other tokens: (tokens, width).
-    """
-
-    layer: int
-    lead: Tensor
-    rows: Sequence[Tensor]
-
-    def of(self, group: Sequence[int], device: torch.device) -> LayerRange:
-        """Return the states of some rows, where the model is."""
-        held = (self.lead, *(self.rows[i] for i in group))
-        return LayerRange(self.layer, tuple(t.to(device, non_blocking=True) for t in held))
-
-
-@dataclass(frozen=True)
-class Shared:
-    """An injection for rows that begin with the same tokens, their lead.
-
-    The first ``lead`` tokens of every row are in the injection already, as keys and values; a
-    pass runs the next ``in_pass_lead`` tokens once for all its rows.
-    """
-
-    injection: Injection | Mixture
-    lead: int = 0
-    in_pass_lead: int = 0
-
-
-def share(
-    backbone: Backbone, injection: Injection | Mixture, lead: Sequence[int], longest: int
-) -> Shared:
-    """Read leading virtual tokens and the rows' lead once, where that is exact and saves time."""
-    if isinstance(injection, Mixture):
-        parts = [share(backbone, part, (), longest).injection for part in injection.parts]
-        return Shared(
-            Mixture(tuple(p for p in parts if isinstance(p, Injection)), injection.rows), 0
-        )
-    if len(lead) < WORTH_SHARING:
-        lead = ()
-    if not injection.leading and not lead:
-        return Shared(injection)
-    folded = backbone.prefill(injection, lead, longest)
-    return Shared(injection) if folded is None else Shared(folded, len(lead))
-
-
-def _planned(
-    backbone: Backbone,
-    injection: Injection | Mixture,
-    examples: Sequence[Example],
-    lead: Sequence[int],
-    longest: int,
-    budget: int,
-    given: StoredStates | None,
-) -> tuple[Shared, list[list[int]]]:
-    """Return what the passes of some rows share, and the rows of each.
-
-    A single pass runs the lead with its rows. Before several passes, and for a mixture with many
-    rows a part, the lead and leading virtual tokens are read once. One row has nothing to share.
-    """
-    if len(examples) == 1 and given is None:
-        return Shared(injection), [[0]]
-    lead = () if isinstance(injection, Mixture) else lead
-    shared = Shared(injection, 0, len(lead) if given is None else len(given.lead))
-    groups = _groups(backbone, shared, examples, budget)
-    many = isinstance(injection, Mixture) and len(examples) >= ROWS_A_PART * len(injection.parts)
-    apart = len(groups) > 1 or many or not backbone.can_pack
-    # A sharded layer is gathered again where its output has a gradient, and reading has none.
-    if given is None and apart and not (backbone.sharded and torch.is_grad_enabled()):
-        shared = share(backbone, injection, lead, longest)
-        groups = _groups(backbone, shared, examples, budget)
-    return shared, groups
 
 
 def passes(
@@ -245,7 +137,7 @@ def _read(
     lead = () if isinstance(injection, Mixture) else common_lead(examples)
     longest = max((example.length for example in examples), default=0)
     budget = budget or token_budget(backbone)
-    shared, groups = _planned(backbone, injection, examples, lead, longest, budget, given)
+    shared, groups = planned(backbone, injection, examples, lead, longest, budget, given)
     for group, states in passes(backbone, shared, examples, groups, given):
         yield backbone, group, states
 
@@ -269,7 +161,7 @@ def differentiate(
     """Take the gradient of a loss summed over rows, in passes within the token budget.
 
     ``make`` builds the injection from its parameters, or a mixture whose parts change the model
-    alike; a mixture's rows have no common lead. What is read before the passes (:func:`_planned`)
+    alike; a mixture's rows have no common lead. What is read before the passes (:func:`planned`)
     is differentiated once.
 
     ``loss`` maps rows and the logits of their targets (of ``tokens``, None for all) to their
@@ -281,7 +173,7 @@ def differentiate(
     """
     injection = make()
     frozen, backbone = backbone, backbone.with_changes(injection)
-    shared, groups = _planned(backbone, injection, examples, lead, longest, budget, given)
+    shared, groups = planned(backbone, injection, examples, lead, longest, budget, given)
     grown = {id(tensor): tensor for _, tensor in shared.injection.tensors() if tensor.requires_grad}
     leaves = {key: tensor.detach().requires_grad_() for key, tensor in grown.items()}
     detached = Shared(
@@ -330,7 +222,7 @@ def passes_over(
     examples: Sequence[Example], backbone: Backbone, lead: int, budget: int
 ) -> list[list[int]]:
     """Part examples, by number, into the passes that ``lower_states`` makes of them."""
-    return _groups(backbone, Shared(NOTHING, 0, lead), examples, budget)
+    return groups_of(backbone, Shared(NOTHING, 0, lead), examples, budget)
 
 
 @torch.no_grad()
@@ -349,16 +241,7 @@ def lower_states(
     """
     rows: dict[int, Tensor] = {}
     first = torch.zeros(0, backbone.width)
-    for group in _groups(backbone, Shared(frame, 0, lead), examples, budget):
+    for group in groups_of(backbone, Shared(frame, 0, lead), examples, budget):
         first, own = backbone.lower_states([examples[i] for i in group], frame, lead, layer)
         rows.update(zip(group, own, strict=True))
     return first, [rows[i] for i in range(len(examples))]
-
-
-def _groups(
-    backbone: Backbone, shared: Shared, examples: Sequence[Example], budget: int
-) -> list[list[int]]:
-    """Group rows into passes; tokens in the injection, or run once, are not counted."""
-    done = shared.lead + shared.in_pass_lead
-    sizes = [example.length - done for example in examples]
-    return buckets(sizes, budget, padded=not backbone.can_pack)

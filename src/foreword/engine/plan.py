@@ -15,7 +15,8 @@ from torch import nn
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.inside.projections import is_linear, linear_sizes
 from foreword.engine.footprint import COMPILER, Footprint, footprint, resident_bytes
-from foreword.engine.passes import score_limit, token_budget
+from foreword.engine.groups import token_budget
+from foreword.engine.passes import score_limit
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.machine import room_of, shown

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from foreword.backbone.run.attention_shares import attention_shares
-from foreword.engine.passes import buckets, token_budget
+from foreword.engine.groups import buckets, token_budget
 from foreword.errors import UserError
 from foreword.explanation.explanation import LayerAttention
 from foreword.explanation.judge import Judge

@@ -9,7 +9,8 @@ from itertools import zip_longest
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example, behind
 from foreword.data.row import Row
-from foreword.engine.passes import StoredStates, infer
+from foreword.engine.groups import StoredStates
+from foreword.engine.passes import infer
 from foreword.explanation.explanation import Measured
 from foreword.injection import NOTHING, Injection
 from foreword.tasks.base import Bound

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from foreword.backbone.example import common_lead
 from foreword.data.row import Row
-from foreword.engine.passes import differentiate, infer, token_budget
+from foreword.engine.groups import token_budget
+from foreword.engine.passes import differentiate, infer
 from foreword.explanation.answered import answer
 from foreword.explanation.candidates import Candidate
 from foreword.injection import Injection

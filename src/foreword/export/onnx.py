@@ -16,7 +16,7 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
 from foreword.data.row import Row
-from foreword.engine.passes import share
+from foreword.engine.groups import share
 from foreword.export.base import NotVerified, Verified
 from foreword.export.onnx_file import GRAPH, WEIGHTS, need, write_graph
 from foreword.export.onnx_labels import label_graph

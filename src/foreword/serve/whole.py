@@ -12,7 +12,7 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, completion, continuations
 from foreword.backbone.decoding_rules import row_seed, until_end
-from foreword.engine.passes import buckets, token_budget
+from foreword.engine.groups import buckets, token_budget
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 from foreword.serve.request import Completion, Finish, Request, Sampling

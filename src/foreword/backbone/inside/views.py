@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import cached_property, wraps
 from types import new_class
 from typing import Any, TypeVar, cast
 
@@ -15,7 +15,19 @@ from transformers.utils.generic import ModelOutput
 
 from foreword.backbone.attention.interface import PassContext
 
+T = TypeVar("T")
 Kind = TypeVar("Kind", bound=nn.Module)
+
+
+class of_unchanged(cached_property[T]):  # noqa: N801
+    """A cached property of a frozen model, shared by all views that change it.
+
+    Such a view has the frozen one as its ``unchanged``, which of the frozen one itself is None.
+    """
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        frozen = None if instance is None else instance.unchanged or instance
+        return super().__get__(frozen, owner)
 
 
 def with_modules(module: Kind, modules: Mapping[str, nn.Module | None]) -> Kind:

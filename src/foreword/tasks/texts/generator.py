@@ -14,7 +14,8 @@ from torch import Tensor
 from foreword.backbone.decode import Decoding, decode
 from foreword.backbone.example import Example, behind, common_lead
 from foreword.data.row import Row
-from foreword.engine.passes import buckets, infer, share
+from foreword.engine.groups import buckets, share
+from foreword.engine.passes import infer
 from foreword.injection import Injection, Mixture
 from foreword.tasks.objective import Encoded, sum_by_row
 from foreword.tasks.phrases import phrase_in
