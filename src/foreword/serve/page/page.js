@@ -66,7 +66,7 @@ async function list() {
   }
   const { data } = found;
   const [model, ...prompts] = data.map((each) => each.id);
-  at("model").textContent = `${prompts.length} prompts on ${model}`;
+  at("model").textContent = `${prompts.length} prompt${prompts.length === 1 ? "" : "s"} on ${model}`;
   const before = [at("first").value, at("second").value];
   at("first").replaceChildren(...prompts.map((name) => new Option(name, name)));
   at("second").replaceChildren(
