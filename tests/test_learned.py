@@ -59,7 +59,7 @@ def methods(name: str) -> dict[str, Method]:
     soft = Soft(start="vocabulary", length=LENGTH[name], rate=0.1)
     return {
         "soft": soft,
-        "prefix": Prefix(start="vocabulary", length=2, rate=0.3),
+        "prefix": Prefix(start="vocabulary", length=3, rate=0.3),  # of 2, T5 fails from seed 4
         "lora": Lora(rate=1e-2),
         "soft+head": Several((soft, Head(rate=3e-2))),
     }
