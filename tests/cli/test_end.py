@@ -23,7 +23,13 @@ command.main()
 
 @pytest.mark.parametrize(
     ("ending", "status"),
-    [("return 0", 0), ("return 3", 3), ("sys.exit(4)", 4), ("raise OSError('odd')", 1)],
+    [
+        ("return 0", 0),
+        ("return 3", 3),
+        ("sys.exit(4)", 4),
+        ("sys.exit()", 0),
+        ("raise OSError('odd')", 1),
+    ],
 )
 def test_what_is_to_happen_at_the_end_does(ending: str, status: int) -> None:
     ended = subprocess.run(

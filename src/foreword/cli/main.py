@@ -140,7 +140,7 @@ def main() -> None:
     try:
         status = run()
     except SystemExit as error:
-        status = error.code
+        status = 0 if error.code is None else error.code
         raise
     try:
         sys.stdout.flush()
