@@ -38,9 +38,7 @@ class Backbone(Network):
     Weights never change: parameters ask for no gradient, and dropout is off. ``model`` itself
     stays as it was, in its mode and its attention too: the backbone runs a view of it that
     shares its weights. With ``in_place`` it sets up ``model`` and keeps no other, so that
-    layers which are quantized are freed.
-
-    See :class:`Network` for what it knows of the model.
+    layers which are quantized are freed. See :class:`Network` for what it knows of the model.
     """
 
     def __init__(
