@@ -138,6 +138,7 @@ def test_mistakes_of_the_command_are_one_line(
         ([str(tmp_path), "--feedback-days", "3"], "of no use without --feedback"),
         ([str(tmp_path), "--feedback", str(keys)], "no feedback can be written there"),
         ([str(tmp_path), "--learn-every", "0"], "--learn-every 0"),
+        ([str(tmp_path), "--learn-roll-back"], "of no use without --learn"),
     ):
         assert run(["serve", *words]) == 2, words
         (line,) = capsys.readouterr().err.splitlines()

@@ -174,6 +174,8 @@ def serve(
         () if learn_config is None else ("--config", str(learn_config.resolve())),
     )
     learning.check()
+    if learning != LEARNING and not learn:
+        raise UserError("the settings of learning are of no use without `learn`; add it")
     from foreword.serve.feedback.files import FeedbackFiles
     from foreword.serve.http.server import address, bound_socket, run_server
     from foreword.serve.http.service import Service
