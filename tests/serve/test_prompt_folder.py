@@ -257,10 +257,15 @@ def test_an_accuracy_of_a_file_is_told_with_its_interval(
     folder: PromptFolder, tmp_path: Path
 ) -> None:
     made = Prompt.load(file(folder))
+    odd = [{"accuracy": accuracy, "rows": 10} for accuracy in (101, -1, "90")]
+    for scores in odd:
+        made.with_scores({"dev": scores}).save(file(folder))
+        folder.open("write")
+        assert history(folder, "write", [])[-1]["scores"]["dev"] == scores
     for scores in ({"accuracy": 90.0, "rows": 10}, {"span_f1": 90.0, "rows": 10}, {}):
         made.with_scores({"dev": scores}).save(file(folder))
         folder.open("write")
-    found = [each["scores"]["dev"] for each in history(folder, "write", [])]
+    found = [each["scores"]["dev"] for each in history(folder, "write", [])[-3:]]
     assert found == [
         {"accuracy": 90.0, "rows": 10, "interval": [59.58, 98.21]},  # Wilson 1927
         {"span_f1": 90.0, "rows": 10},

@@ -57,7 +57,9 @@ def _with_interval(scores: Mapping[str, Any]) -> dict[str, Any]:
     """Return a file's scores; the accuracy on its dev rows is given an interval by their number."""
     found = dict(scores)
     match scores.get("dev"):
-        case {"accuracy": int() | float() as accuracy, "rows": int() as rows} if rows > 0:
+        case {"accuracy": int() | float() as accuracy, "rows": int() as rows} if (
+            rows > 0 and 0 <= accuracy <= 100  # a file says what it likes
+        ):
             bounds = proportion(round(accuracy * rows / 100), rows).bounds()
             found["dev"] = {**scores["dev"], "interval": bounds}
     return found
