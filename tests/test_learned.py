@@ -111,6 +111,9 @@ OF_PAIRS = ("multilabel", "relate", "score")
 OF_TEXTS = ("generate", "translate", "summarize", "answer", "chat", "rank")
 METHODS = {"tag": ("soft", "prefix", "lora", "soft+head"), "multilabel": ("soft+head",)}
 """Methods by task, elsewhere one. A lone virtual token does not always hold three labels apart."""
+CHANCE = {"relate": 60}
+"""The most that an untouched model may have, where that is more than 45. It was never asked how two
+colours stand, and of ten seeds it has 20 to 55 of 100 by chance."""
 CASES = [
     (name, task, method)
     for name in ARCHITECTURES
@@ -126,11 +129,7 @@ CASES = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "task", "method"), CASES)
 def test_a_prompt_finds_what_the_model_knows(name: str, task: str, method: str) -> None:
-    """90 and more of 100 on rows of another seed, and 20 more than the untouched model.
-
-    That was never asked such a thing: what it says is chance, and of 60 rows of three labels some
-    seed has 55 right.
-    """
+    """90 and more of 100 on rows of another seed, where the untouched model is at chance."""
     config, make, score = asked(name, task)
     rows: list[Row] = make(96, 1)
     prompt = tune(
@@ -143,6 +142,6 @@ def test_a_prompt_finds_what_the_model_knows(name: str, task: str, method: str) 
     )
     unseen = make(60, 3)
     bare = score_rows(prompt.task.bind(taught(name)).without_prompt(), unseen, NOTHING)
-    assert bare[score] <= 70, bare[score]
+    assert bare[score] <= CHANCE.get(task, 45), bare[score]
     found = evaluate(prompt, unseen)
     assert found[score] >= 90, found[score]
