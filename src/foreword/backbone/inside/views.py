@@ -19,7 +19,7 @@ T = TypeVar("T")
 Kind = TypeVar("Kind", bound=nn.Module)
 
 
-class of_unchanged(cached_property[T]):  # noqa: N801
+class of_unchanged(cached_property[T]):  # noqa: N801 - it is a decorator
     """A cached property of a frozen model, shared by all views that change it.
 
     Such a view has the frozen one as its ``unchanged``, which of the frozen one itself is None.
