@@ -20,15 +20,3 @@ def without_collection() -> Iterator[None]:
     finally:
         if before:
             gc.enable()
-
-
-@contextmanager
-def large_imports() -> Iterator[None]:
-    """Import large libraries without collection, which never looks at what they hold afterwards.
-
-    For the command line alone: what a program has made before stays for good, too.
-    """
-    with without_collection():
-        yield
-        if not gc.get_freeze_count():
-            gc.freeze()

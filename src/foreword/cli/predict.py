@@ -23,6 +23,7 @@ from foreword.cli.common import (
     on_backbone,
 )
 from foreword.cli.completion import File
+from foreword.cli.imports import large_imports
 from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import json_schema_of
@@ -32,7 +33,6 @@ from foreword.data.row import Row
 from foreword.data.write import check_writable
 from foreword.display import console, tables
 from foreword.errors import UserError
-from foreword.garbage import large_imports
 
 if TYPE_CHECKING:
     from foreword.evaluation.answer_columns import Prediction

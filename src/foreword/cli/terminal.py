@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from foreword.cli.advice import with_flags
-from foreword.garbage import large_imports
+from foreword.cli.imports import large_imports
 from foreword.terminal import Terminal, console
 
 
