@@ -7,14 +7,17 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from browser import browser, chromium
+from chat_templates import chat_backbone
 from composed import GENERATE, prompt
 from foreword.backbone.example import behind
 from foreword.data.row import Row
@@ -22,6 +25,8 @@ from foreword.errors import UserError
 from foreword.export import onnx as exporting
 from foreword.export.base import Verified
 from foreword.export.onnx import Onnx
+from foreword.export.onnx_recipe import ANSWER, PADDING
+from foreword.injection import Injection
 from foreword.methods.base import Method
 from foreword.methods.head import Head
 from foreword.methods.lora import Lora
@@ -42,32 +47,26 @@ ROWS = [Row({"text": text}, f"F:{n}") for n, text in enumerate(TEXTS, 1)]
 LABELS = {"good": (" good", " good film"), "bad": " bad", "fine": " it was a film"}
 
 
-class Session:
-    """Stands for ONNX Runtime where only a script's own reading is looked at."""
-
-    def __init__(self, path: Path, **settings: Any) -> None:
-        self.path = path
-
-
 def written(tuned: Prompt, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write all of the folder but its graph."""
     monkeypatch.setattr(exporting, "write_graph", lambda *given, **how: given[-1].touch())
     return Onnx().write(tuned, folder)
 
 
-def script(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import a folder's run.py without a graph."""
-    monkeypatch.setattr("onnxruntime.InferenceSession", Session)
-    spec = spec_from_file_location("run", folder / "run.py")
+def reader(folder: Path) -> Callable[[Row], list[int]]:
+    """Return the folder's own way from a row to token ids."""
+    spec = spec_from_file_location("reading", folder / "reading.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    about = json.loads((folder / "prompt.json").read_text("utf-8"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return lambda row: list(module.tokens(about, tokenizer, row.fields))
 
 
-def laid_out(tuned: Prompt, row: Row) -> tuple[list[int], int]:
-    """Return a row as Foreword reads it behind the prompt: its tokens, and the answer's place."""
+def laid_out(tuned: Prompt, row: Row) -> list[int]:
+    """Return a row as Foreword reads it behind the prompt, with the answer's place where needed."""
     bound = tuned.bound
     assert isinstance(bound, Classifier)
     room = room_for(bound.backbone, tuned.injection)
@@ -75,7 +74,10 @@ def laid_out(tuned: Prompt, row: Row) -> tuple[list[int], int]:
     filled = bound.lay_out(row, room, slots, ())
     example = bound.example(filled, slots, bound.verbalizer.everything)
     (found,) = behind([example], tuned.injection)
-    return list(found.ids), found.slot
+    ids = list(found.ids)
+    if bound.backbone.fills_masks:
+        ids.insert(found.slot, ANSWER)
+    return ids
 
 
 @pytest.mark.parametrize(
@@ -94,23 +96,40 @@ def test_scripts_read_rows_as_foreword_does(
     name: str, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned = prompt(Soft(length=2), name=name, task=Classify(template=template, labels=LABELS))
-    run = script(written(tuned, tmp_path / "p", monkeypatch), monkeypatch)
+    tokens = reader(written(tuned, tmp_path / "p", monkeypatch))
     for row in ROWS if "film:" in template or "was" in template else ROWS[:2]:
-        assert run.tokens(row.fields) == laid_out(tuned, row)
+        assert tokens(row) == laid_out(tuned, row)
+
+
+@pytest.mark.parametrize("template", ["{text} :", "{text}", "[user]{text}[assistant]"])
+@pytest.mark.parametrize("bos", [0, 1], ids=["", "begun"])
+@pytest.mark.parametrize("name", ["gemma", "mistral"])
+def test_scripts_begin_rows_as_foreword_does(
+    name: str, bos: int, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that write the tokenizer's first token themselves, or nothing at all."""
+    base = chat_backbone(name)
+    first = base.text.first
+    about = {"name": name, "architecture": "causal", "fingerprint": base.fingerprint}
+    injection = Injection(embeds=base.embed((5, 6)).detach(), leading=2, bos=bos)
+    task = Classify(template=template, labels={"good": "good", "bad": "bad"})
+    tuned = Prompt(injection=injection, task=task, backbone=about, on=base)
+    tokens = reader(written(tuned, tmp_path / "p", monkeypatch))
+    for text in (*TEXTS, first, f"{first}film", f"{first}{first} it was"):
+        row = Row({"text": text}, "row")
+        assert tokens(row) == laid_out(tuned, row)
 
 
 def test_a_row_that_is_too_long_or_has_no_text_is_an_error_of_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = Classify(template="{text} :", labels=LABELS, max_length=6)
-    run = script(
-        written(prompt(Soft(length=2), task=task), tmp_path / "p", monkeypatch), monkeypatch
-    )
+    tokens = reader(written(prompt(Soft(length=2), task=task), tmp_path / "p", monkeypatch))
     with pytest.raises(SystemExit, match=r"a row takes \d+ tokens, of at most 6; shorten it"):
-        run.tokens({"text": "it was a good film and a bad film"})
+        tokens(Row({"text": "it was a good film and a bad film"}, "row"))
     for other in ({"words": "it was"}, {"text": 3}):
         with pytest.raises(SystemExit, match="a row has no text 'text'"):
-            run.tokens(other)
+            tokens(Row(other, "row"))
 
 
 REFUSED: list[tuple[Task, str, str]] = [
@@ -195,12 +214,11 @@ def test_rows_of_other_lengths_side_by_side_change_nothing(tmp_path: Path) -> No
     tuned = prompt(Prefix(length=3))
     folder = Onnx().write(tuned, tmp_path / "p")
     rows = [row for row in ROWS if row.fields["text"]]
-    ids = [laid_out(tuned, row)[0] for row in rows]
+    ids = [laid_out(tuned, row) for row in rows]
     longest = max(map(len, ids))
-    padded = np.array([[*own, *[0] * (longest - len(own))] for own in ids], np.int64)
-    real = np.array([[1] * len(own) + [0] * (longest - len(own)) for own in ids], np.int64)
+    padded = np.array([[*own, *[PADDING] * (longest - len(own))] for own in ids], np.int64)
     session = onnxruntime.InferenceSession(folder / "model.onnx")
-    (found,) = session.run(None, {"input_ids": padded, "attention_mask": real})
+    (found,) = session.run(None, {"input_ids": padded})
     expected = tuned.predict(rows, probabilities=True)
     assert found.shape == (len(rows), len(LABELS))
     for own, chances in zip(found, expected, strict=True):

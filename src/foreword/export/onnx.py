@@ -20,18 +20,26 @@ from foreword.engine.groups import share
 from foreword.export.base import NotVerified, Verified
 from foreword.export.onnx_file import GRAPH, WEIGHTS, need, write_graph
 from foreword.export.onnx_labels import label_graph
-from foreword.export.onnx_recipe import cannot, labels_of, reading_of, texts_of
+from foreword.export.onnx_recipe import (
+    ANSWER,
+    PADDING,
+    cannot,
+    labels_of,
+    reading_of,
+    texts_of,
+)
 from foreword.export.onnx_texts import TextGraph
 from foreword.files import folder_written_whole
 from foreword.injection import Injection
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.labels.classifier import Classifier
+from foreword.tasks.score import Anchors
 from foreword.tasks.templates.layout import room_for
 from foreword.tasks.texts.generator import Generator
 
 Answers = Sequence[Mapping[str, Any]]
 
-SCRIPTS = ("prompt.mjs", "run.mjs", "run.html")
+SCRIPTS = ("reading.py", "prompt.mjs", "run.mjs", "run.html")
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Onnx:
     suffix: ClassVar[str] = ""
 
     def write(self, prompt: Prompt, path: Path) -> Path:
-        """Write the folder: model.onnx, tokenizer.json, prompt.json, run.py, run.mjs and run.html.
+        """Write the folder: the graph, tokenizer.json, prompt.json, and scripts that answer.
 
         Raises UserError for tasks, templates and models that no graph is made of.
         """
@@ -54,7 +62,7 @@ class Onnx:
         recipe = labels_of(bound) if isinstance(bound, Classifier) else texts_of(bound)
         backbone = bound.backbone
         _check(backbone)
-        behind, room = bool(injection.bos), room_for(backbone, injection)
+        behind, room = backbone.is_causal and bool(injection.bos), room_for(backbone, injection)
         longest = _longest(bound)
         most = bound.limit(room - (longest if isinstance(bound, Classifier) else 0))
         if backbone.is_causal and backbone.window is not None:
@@ -83,15 +91,12 @@ class Onnx:
         self, bound: Classifier, injection: Injection, whole: Injection, folder: Path
     ) -> None:
         graph = label_graph(bound, injection, bound.blank_scores(whole))
-        ids = torch.tensor([[3, 4, 5, 6, 7], [4, 3, 5, 6, 0]])
-        seen = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]])
-        given: list[tuple[str, torch.Tensor, tuple[int, ...]]] = [
-            ("input_ids", ids, (0, 1)),
-            ("attention_mask", seen, (0, 1)),
-        ]
+        ids = torch.tensor([[3, 4, 5, 6, 7], [4, 3, 5, 6, PADDING]])
         if bound.backbone.fills_masks:
-            given.append(("slot", torch.tensor([2, 3]), (0,)))
-        write_graph(graph, given, [], ["probabilities"], folder / GRAPH, int8=self.int8)
+            ids[0, 2] = ids[1, 3] = ANSWER
+        given = [("input_ids", ids, (0, 1))]
+        output = "score" if isinstance(bound.labelling, Anchors) else "probabilities"
+        write_graph(graph, given, [], [output], folder / GRAPH, int8=self.int8)
 
     def _texts(self, bound: Generator, injection: Injection, folder: Path) -> list[tuple[int, int]]:
         if injection.leading:

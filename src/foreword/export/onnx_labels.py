@@ -11,10 +11,12 @@ from foreword.backbone.attention.masks import ancestors
 from foreword.backbone.example import depths, tree_of
 from foreword.backbone.run.encoder_decoder import decoder_start
 from foreword.export.onnx_reading import Reading
+from foreword.export.onnx_recipe import ANSWER, PADDING
 from foreword.injection import Injection
 from foreword.tasks.labels.calibrate import calibrate
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.multilabel import ManyLabels
+from foreword.tasks.score import Anchors
 
 
 class LabelGraph(nn.Module):
@@ -31,23 +33,29 @@ class LabelGraph(nn.Module):
         self.bound, self.blank = bound, blank
         self.plan = bound.verbalizer.everything
 
-    def states(self, ids: Tensor, seen: Tensor, slot: Tensor | None) -> Tensor:
-        """Return the states at the targets of every row: (B, targets, width)."""
+    def states(self, ids: Tensor, seen: Tensor) -> Tensor:
+        """Return the states at the targets of every row: (B, targets, width).
+
+        ``seen`` (B, T) is 1 where the rows are no padding.
+        """
         raise NotImplementedError
 
-    def forward(self, ids: Tensor, seen: Tensor, slot: Tensor | None = None) -> Tensor:
-        """Return the probabilities of labels: (B, labels).
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the probabilities of labels, (B, labels), or the numbers that they say: (B, 1).
 
-        ``ids`` (B, T) are rows of tokens, ``seen`` (B, T) is 1 where they are no padding, ``slot``
-        (B,) is where the answer stands in a row of a masked model.
+        ``ids`` (B, T) are rows of tokens, with ``PADDING`` behind the shorter ones and, for a
+        masked model, ``ANSWER`` where the answer stands.
         """
-        states = self.states(ids, seen, slot).flatten(0, 1)
+        seen = (ids != PADDING).long()
+        states = self.states(torch.where(ids == PADDING, 0, ids), seen).flatten(0, 1)
         logits = self.reading.network.logits(states, self.bound.tokens)
         scores = self.bound.verbalizer.scores(logits, ())
         if self.blank is not None:
             scores = calibrate(scores, self.blank)
         if isinstance(self.bound.labelling, ManyLabels):
             return torch.sigmoid(self.bound.labelling.odds(scores))
+        if isinstance(self.bound.labelling, Anchors):
+            return (scores.exp() * torch.tensor(self.bound.labelling.numbers)).sum(1, keepdim=True)
         return scores.exp()
 
 
@@ -65,7 +73,7 @@ class CausalLabels(LabelGraph):
             else torch.zeros(0, 0, dtype=torch.bool)
         )
 
-    def states(self, ids: Tensor, seen: Tensor, slot: Tensor | None) -> Tensor:
+    def states(self, ids: Tensor, seen: Tensor) -> Tensor:
         """Run the rows with the tree behind each, past the padding."""
         ids, seen = self.reading.led(ids, seen)
         rows, length = ids.shape[0], ids.shape[1]
@@ -113,21 +121,20 @@ class CausalLabels(LabelGraph):
 class MaskedLabels(LabelGraph):
     """On a masked model: each number of mask tokens makes a row of its own."""
 
-    def states(self, ids: Tensor, seen: Tensor, slot: Tensor | None) -> Tensor:
+    def states(self, ids: Tensor, seen: Tensor) -> Tensor:
         """Run each row with the branches in its slot, one after the other."""
-        assert slot is not None
         branches = self.plan.branches
         longest = max(map(len, branches))
-        length, sizes = ids.shape[1], seen.sum(1)
+        length, sizes = ids.shape[1], seen.sum(1) - 1  # without the answer's place
+        at = (torch.arange(length) * (ids == ANSWER)).sum(1, keepdim=True)
         places = torch.arange(length + longest)[None]
         lines, real = [], []
-        at = slot[:, None]
         for branch in branches:
             size = len(branch)
             own = torch.tensor(branch, dtype=torch.long)
             before = places < at
             inside = ~before & (places < at + size)
-            source = torch.where(before, places, places - size).clamp(0, length - 1)
+            source = torch.where(before, places, places - size + 1).clamp(0, length - 1)
             line = torch.where(inside, own[(places - at).clamp(0, size - 1)], ids.gather(1, source))
             there = places < sizes[:, None] + size
             lines.append(torch.where(there, line, self.reading.network.pad))
@@ -146,7 +153,7 @@ class MaskedLabels(LabelGraph):
 class DecodedLabels(LabelGraph):
     """On an encoder-decoder: each branch is a row of the decoder."""
 
-    def states(self, ids: Tensor, seen: Tensor, slot: Tensor | None) -> Tensor:
+    def states(self, ids: Tensor, seen: Tensor) -> Tensor:
         """Encode the rows, and decode the branches over each encoding."""
         network = self.reading.network
         ids, seen = self.reading.led(ids, seen)

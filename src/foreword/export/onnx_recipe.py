@@ -18,6 +18,9 @@ from foreword.tasks.templates.layout import virtual_count
 from foreword.tasks.templates.template import Field, Slot, Template, VirtualTokens
 from foreword.tasks.texts.generator import Generator
 
+PADDING, ANSWER = -1, -2
+"""What stands in rows of token ids behind their end, and where a masked model's answer goes."""
+
 
 def cannot(reason: str) -> UserError:
     """Return the refusal of a prompt, for a reason."""
@@ -28,7 +31,8 @@ def reading_of(bound: Bound, most: int, behind: bool) -> dict[str, Any]:
     """Return how a row of fields is laid out as tokens, at ``most`` so many.
 
     ``behind`` says that a row goes without the tokenizer's first tokens, which the prompt begins
-    with. Raises UserError for what the runtime's tokenizer alone cannot do.
+    with. A row is ``head`` and its pieces, which lose ``first`` where they begin with it, but for
+    a row of nothing else. Raises UserError for what the runtime's tokenizer alone cannot do.
     """
     backbone = bound.backbone
     if bound.template.demos is not None:
@@ -45,43 +49,44 @@ def reading_of(bound: Bound, most: int, behind: bool) -> dict[str, Any]:
             "its tokenizer is a slow one; save the model's folder with a fast tokenizer "
             "(`AutoTokenizer.from_pretrained(...).save_pretrained(...)`)"
         )
-    pieces = _pieces(backbone, bound.template)
     first, last = backbone.text.around
-    ends = backbone.is_encoder or not backbone.is_causal
     chat = bound.template.chat and backbone.is_causal and not backbone.is_encoder
+    pieces = _pieces(backbone, bound.template)
+    if backbone.is_encoder or not backbone.is_causal:
+        pieces.append({"ids": list(last)})
     return {
         "fields": list(bound.fields),
         "pieces": pieces,
-        "text_first": pieces[0]["kind"] == "text",
-        "first": list(first),
-        "last": list(last) if ends else [],
-        "chat": chat,
-        "behind": behind,
-        "limit": most,
+        "first": [] if chat and not behind else list(first),
+        "head": [] if chat or behind else list(first),
+        "limit": most - (len(first) if behind else 0),
         "vocabulary": backbone.vocabulary,
     }
 
 
 def _pieces(backbone: Backbone, template: Template) -> list[dict[str, Any]]:
-    """Return a template as texts, runs of virtual tokens and the place of the answer, in order."""
+    """Return a template as texts and token ids, in order.
+
+    The ids are those of virtual tokens, and the place of a masked model's answer. A text loses the
+    characters ``end`` at its end.
+    """
     made: list[dict[str, Any]] = []
     virtual = backbone.vocabulary
     parts = template.parts if Slot() in template.parts else (*template.parts, Slot())
     for part in parts:
         if isinstance(part, Slot):
-            if made and made[-1]["kind"] == "text":
-                made[-1]["bare"] = True
-            made.append({"kind": "slot"})
+            if made and "text" in made[-1]:
+                made[-1]["end"] = " "
+            made.append({"ids": [ANSWER] if backbone.fills_masks else []})
         elif isinstance(part, VirtualTokens):
             size = virtual_count(backbone, part)
-            made.append({"kind": "virtual", "ids": list(range(virtual, virtual + size))})
+            made.append({"ids": list(range(virtual, virtual + size))})
             virtual += size
         else:
-            if not made or made[-1]["kind"] != "text":
-                made.append({"kind": "text", "parts": [], "bare": False})
+            if not made or "text" not in made[-1]:
+                made.append({"text": [], "end": ""})
             assert isinstance(part, str | Field)
-            plain = part if isinstance(part, str) else _field(part)
-            made[-1]["parts"].append(plain)
+            made[-1]["text"].append(part if isinstance(part, str) else _field(part))
     return made
 
 
@@ -96,8 +101,8 @@ def labels_of(bound: Classifier) -> dict[str, Any]:
     """
     labelling = bound.labelling
     if isinstance(labelling, ManyLabels):
-        limits = {"thresholds": list(labelling.thresholds)}
-        return {"labels": list(labelling.labels), "answer": "labels", **limits}
+        limits = dict(zip(labelling.labels, labelling.thresholds, strict=True))
+        return {"answer": "labels", "numbers": list(labelling.labels), "thresholds": limits}
     if isinstance(bound, SimilarPair | Regression):
         raise cannot("its score is read off two texts, or a regression; tune it with anchors")
     own = type(labelling)
@@ -106,11 +111,10 @@ def labels_of(bound: Classifier) -> dict[str, Any]:
             "its task reads more of a row than a text; classify, multilabel, score and generate "
             "can be exported"
         )
-    names = list(labelling.names)
     if isinstance(labelling, Anchors):
-        return {"labels": names, "answer": "score", "numbers": list(labelling.numbers)}
+        return {"answer": "score", "numbers": ["score"]}
     if isinstance(labelling, OneLabel):
-        return {"labels": names, "answer": "label"}
+        return {"answer": "label", "numbers": list(labelling.names)}
     raise cannot("its answers are no labels of whole rows")
 
 

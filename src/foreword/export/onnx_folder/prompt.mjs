@@ -15,29 +15,24 @@ export async function opened(ort, Tokenizer, read) {
   return { prompt, answer: (row) => answer(ort, session, prompt, tokenizer, row) };
 }
 
-/** Return the token ids of a row of fields, and where among them the answer stands. */
+/** Return the token ids of a row of fields. */
 export function tokens(prompt, tokenizer, row) {
   let ids = [];
-  let slot = 0;
   for (const piece of prompt.pieces) {
-    if (piece.kind === "slot") slot = ids.length;
-    else if (piece.kind === "virtual") ids = ids.concat(piece.ids);
+    if (piece.ids) ids = ids.concat(piece.ids);
     else {
-      const parts = piece.parts.map((part) => (typeof part === "string" ? part : value(row, part)));
-      const text = piece.bare ? parts.join("").replace(/ +$/, "") : parts.join("");
+      const parts = piece.text.map((part) => (typeof part === "string" ? part : value(row, part)));
+      const text = piece.end ? parts.join("").replace(/ +$/, "") : parts.join("");
       if (text) ids = ids.concat(tokenizer.encode(text, { add_special_tokens: false }).ids);
     }
   }
-  const { first, last } = prompt;
-  const begun =
-    prompt.text_first && first.length > 0 && first.every((token, n) => token === ids[n]);
-  if (begun) [ids, slot] = [ids.slice(first.length), slot - first.length];
-  let head = begun || !prompt.chat ? first : [];
-  const size = head.length + ids.length + last.length;
-  if (size > prompt.limit)
-    throw new Error(`a row takes ${size} tokens, of at most ${prompt.limit}; shorten it`);
-  if (prompt.behind && ids.length) head = [];
-  return [[...head, ...ids, ...last], head.length + slot];
+  const { head, first, limit } = prompt;
+  if (first.every((token, n) => token === ids[n])) ids = ids.slice(first.length);
+  ids = [...head, ...ids];
+  if (!ids.length) ids = first;
+  if (ids.length > limit)
+    throw new Error(`a row takes ${ids.length} tokens, of at most ${limit}; shorten it`);
+  return ids;
 }
 
 // What Python's strip takes for white space.
@@ -55,22 +50,16 @@ function whole(ort, numbers, shape) {
 
 /** Return the answer to a row, with the probability of every label where it has. */
 async function labelled(ort, session, prompt, tokenizer, row) {
-  const [ids, slot] = tokens(prompt, tokenizer, row);
-  const known = {
-    input_ids: whole(ort, ids, [1, ids.length]),
-    attention_mask: whole(ort, ids.map(() => 1), [1, ids.length]),
-    slot: whole(ort, [slot], [1]),
-  };
-  const given = Object.fromEntries(session.inputNames.map((name) => [name, known[name]]));
-  const chances = Array.from((await session.run(given)).probabilities.data);
-  const probabilities = Object.fromEntries(prompt.labels.map((label, n) => [label, chances[n]]));
+  const ids = tokens(prompt, tokenizer, row);
+  const given = await session.run({ input_ids: whole(ort, ids, [1, ids.length]) });
+  const numbers = Array.from(given[session.outputNames[0]].data);
+  const found = Object.fromEntries(prompt.numbers.map((name, n) => [name, numbers[n]]));
+  if (prompt.answer === "score") return found;
   if (prompt.answer === "labels") {
-    const labels = prompt.labels.filter((_, n) => chances[n] >= prompt.thresholds[n]);
-    return { labels, probabilities };
+    const labels = prompt.numbers.filter((name) => found[name] >= prompt.thresholds[name]);
+    return { labels, probabilities: found };
   }
-  if (prompt.answer === "score")
-    return { score: chances.reduce((sum, chance, n) => sum + chance * prompt.numbers[n], 0) };
-  return { label: prompt.labels[chances.indexOf(Math.max(...chances))], probabilities };
+  return { label: prompt.numbers[numbers.indexOf(Math.max(...numbers))], probabilities: found };
 }
 
 /** Return the text that the model writes after a row, token by token. */
@@ -79,7 +68,7 @@ async function written(ort, session, prompt, tokenizer, row) {
   for (const [n, [heads, width]] of prompt.past.entries())
     given[names[1 + n]] = new ort.Tensor("float32", new Float32Array(0), [1, heads, 0, width]);
   const decoded = () => tokenizer.decode(said, { skip_special_tokens: true });
-  let ids = tokens(prompt, tokenizer, row)[0];
+  let ids = tokens(prompt, tokenizer, row);
   while (said.length < prompt.max_new_tokens) {
     const found = await session.run({ ...given, input_ids: whole(ort, ids, [1, ids.length]) });
     session.outputNames.slice(1).forEach((name, n) => (given[names[1 + n]] = found[name]));
