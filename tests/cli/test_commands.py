@@ -379,6 +379,7 @@ def test_export_and_import_give_the_prompt_back(
         "opened": f"model = peft.AutoPeftModelForCausalLM.from_pretrained('{folder}')",
         "template": "{text} :",
         "add_special_tokens": True,
+        "notes": [],
     }
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert config["peft_type"] == (kind or "PREFIX_TUNING")
@@ -460,9 +461,9 @@ def test_export_writes_several_prompts_and_says_how_each_was_tried(
 
 def test_export_tries_only_what_it_can(world: Any, cli: Cli, tmp_path: Path) -> None:
     prompt, data = world.path("p.safetensors"), world.path("dev.jsonl")
-    answer = cli("export", prompt, tmp_path / "x", "--to", "peft", "--data", data)
+    answer = cli("export", prompt, tmp_path / "x", "--to", "text", "--data", data)
     assert answer.status == 2
-    assert "what is written for peft is not tried here" in answer.err
+    assert "what is written for text is not tried here" in answer.err
     assert not (tmp_path / "x").exists()
 
 

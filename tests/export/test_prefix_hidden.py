@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from composed import GENERATE, prompt
 from families import GQA, Family, backbone
 from foreword.backbone.example import Example
 from foreword.data.row import Row
 from foreword.engine.passes import infer
+from foreword.errors import UserError
 from foreword.export.past_window import HidingReader, past_window
+from foreword.export.peft import Peft
 from foreword.export.prefix import prefix_of
 from foreword.export.vllm import VLLM
 from foreword.methods.prefix import Prefix
@@ -47,6 +52,36 @@ def test_a_prefix_is_hidden_there_from_the_first_token_past_the_window(
     found = apart(tuned)
     assert max(found[: window - 2]) < 1e-5
     assert min(found[window - 2 :]) > 1e-4
+
+
+# PEFT 0.21 asks for an attribute that transformers 5.23 has renamed.
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+def test_what_is_measured_is_what_peft_computes(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    tuned = prompt(Prefix(length=2), name="gemma3_text-window")
+    folder = Peft().write(tuned, tmp_path / "p")
+    (said,) = Peft().notes(tuned, ())
+    assert "after the first 2 it hides the prefix there" in said
+    model = tuned.bound.backbone.model
+    plain = type(model)._from_config(copy.deepcopy(model.config), attn_implementation="eager")
+    plain.load_state_dict(model.state_dict())
+    theirs = peft.PeftModel.from_pretrained(plain, folder).eval()
+    reader = HidingReader(prefix_of(tuned, "it", ""))
+    for size in range(1, len(IDS) + 1):
+        ids = torch.tensor([IDS[:size]])
+        with torch.no_grad():
+            found = theirs(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -1]
+        assert torch.allclose(found, reader.scores(IDS[:size]), atol=1e-5)
+
+
+def test_a_prefix_that_peft_would_hide_whole_is_refused_where_its_model_is_here(
+    tmp_path: Path,
+) -> None:
+    tuned = prompt(Prefix(length=4, past_window="seen"), name="mistral-window")
+    apart = replace(tuned, on=None).bound_as(tuned.bound)
+    with pytest.raises(UserError, match="sliding window"):
+        Peft().write(apart, tmp_path / "p")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_window_hides_virtual_tokens_in_foreword_too() -> None:

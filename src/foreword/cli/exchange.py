@@ -71,13 +71,13 @@ def export(
         raise UserError("name the prompt, and then the folder or file to write")
     given = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     target = _format(to, {name: value for name, value in given.items() if value is not None})
-    from foreword.export.base import VerifiedFormat
+    from foreword.export.base import NotedFormat, VerifiedFormat
     from foreword.prompt.prompt import Prompt
 
     *prompts, out = paths if out is None else (*paths, out)
     tried = None
     if data is not None:
-        if not isinstance(target, VerifiedFormat):
+        if not isinstance(target, VerifiedFormat | NotedFormat):
             raise UserError(f"--data: what is written for {to} is not tried here")
         tried = USUAL.rows(data, (*DEV, *TEST), n=rows)
     places = (

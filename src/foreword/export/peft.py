@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +14,9 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.load.sources import name_in_transformers
 from foreword.config.settings import setting
+from foreword.data.row import Row
 from foreword.errors import UserError
+from foreword.export.past_window import past_window
 from foreword.export.peft_folder import read_bos, read_config, write_adapter
 from foreword.export.peft_ia3 import ia3_from_peft, ia3_to_peft
 from foreword.export.peft_lora import lora_from_peft, lora_to_peft
@@ -24,6 +27,7 @@ from foreword.export.peft_prompt import (
     soft_from_peft,
     soft_to_peft,
 )
+from foreword.export.prefix import prefix_of
 from foreword.injection import Injection
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.base import Task
@@ -84,16 +88,34 @@ class Peft:
 
     def write(self, prompt: Prompt, path: Path) -> Path:
         """Write a prompt as a folder; raises UserError as :func:`to_peft` does."""
-        return to_peft(prompt, path, kind=self.kind)
+        return to_peft(_in_hand(prompt), path, kind=self.kind)
 
     def opened(self, prompt: Prompt, path: Path) -> str:
         """Return the line of Python that opens what was written."""
         kind = AUTO[prompt.backbone["architecture"]]
         return f"model = peft.{kind}.from_pretrained({str(path)!r})"
 
+    def notes(self, prompt: Prompt, rows: Sequence[Row]) -> Sequence[str]:
+        """Say from where on a sliding window hides a prefix there, where its model is at hand."""
+        prompt, said = _in_hand(prompt), None
+        if prompt.on is not None and prompt.injection.kv:
+            said = past_window(prompt, prefix_of(prompt, "PEFT", "export it as an adapter"), rows)
+        if said is None:
+            return ["no rows are tried: no window hides the prompt in PEFT"] if rows else []
+        return [said]
+
     def read(self, path: Path, backbone: Backbone, task: Task) -> Prompt:
         """Read a folder as a prompt; raises UserError as :func:`from_peft` does."""
         return from_peft(path, backbone, task)
+
+
+def _in_hand(prompt: Prompt) -> Prompt:
+    """Return a prefix with the model that it was tuned on, where that is here; others as given."""
+    causal = prompt.backbone["architecture"] == "causal"
+    if prompt.on is None and prompt.injection.kv and causal:
+        with suppress(UserError):
+            return replace(prompt, on=prompt.bound.backbone)
+    return prompt
 
 
 def to_peft(prompt: Prompt, folder: str | Path, *, kind: str | None = None) -> Path:
