@@ -414,9 +414,11 @@ def test_export_compares_with_a_model_where_one_is_given(
     answer = cli("export", prompt, tmp_path / "peft", "--model", world.path("model"))
     assert answer.status == 0
     assert "written for peft" in answer.out
-    answer = cli("export", prompt, tmp_path / "two", "--model", world.path("other"))
-    assert answer.status == 2
-    assert not (tmp_path / "two").exists()
+    for to in ("peft", "vllm", "mlx", "onnx"):
+        answer = cli("export", prompt, tmp_path / "two", "--to", to, "--model", world.path("other"))
+        assert answer.status == 2
+        assert answer.err.count("\n") == 1
+        assert not (tmp_path / "two").exists()
     upper = tmp_path / "upper.safetensors"
     assert cli(*world.train(upper, "--first-layer", "1")).status == 0
     for more in ([], ["--model", world.path("model")]):

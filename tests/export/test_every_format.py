@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,18 @@ def test_what_is_written_is_tried_on_rows_of_the_users_or_on_texts(
     one = verify(form, tuned, written, as_rows([{"text": contract.TEXTS[0]}], targets=False))
     assert isinstance(one, Verified)
     assert one.rows == 1
+
+
+@pytest.mark.parametrize("name", [n for n in FORMATS if isinstance(n, str)])
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    tuned = prompt(Prefix(length=3), data={"text": "A good film."})
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left on device") as refused:
+        EXPORTS[name]().write(tuned, tmp_path / "p")
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())

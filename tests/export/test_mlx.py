@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from safetensors import safe_open
 from composed import GENERATE, prompt
 from foreword.backbone.backbone import Backbone
 from foreword.errors import UserError
-from foreword.export.base import Verified
+from foreword.export.base import NotVerified, Verified
 from foreword.export.mlx import Mlx, rotary_settings
 from foreword.export.prefix import prefix_of
 from foreword.export.verify import verify
@@ -66,6 +69,20 @@ def test_mlx_lm_answers_alike(method: Prefix | Soft, task: object, tmp_path: Pat
     assert found.equal == 1
     assert found.difference is not None
     assert found.difference < 1e-5
+
+
+def test_a_library_of_another_layout_is_said_to_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = on_disk(prompt(Prefix(length=3)), tmp_path / "model")
+    written = Mlx().write(tuned, tmp_path / "p.safetensors")
+    monkeypatch.setitem(sys.modules, "mlx_lm", ModuleType("mlx_lm"))  # without a thing that it had
+    monkeypatch.setattr("foreword.export.mlx.version", lambda name: "9.9")
+    found = verify(Mlx(), tuned, written)
+    assert isinstance(found, NotVerified)
+    assert re.fullmatch(
+        r"mlx_lm 9\.9 does not load it \(.+\); it is written for 0\.32", found.reason
+    )
 
 
 def test_what_stands_at_the_path_stays(tmp_path: Path) -> None:

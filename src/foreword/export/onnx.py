@@ -136,7 +136,7 @@ class Onnx:
         given = [{name: str(row.fields[name]) for name in bound.fields} for row in rows]
         lines = "".join(json.dumps(row) + "\n" for row in given)
         ran = subprocess.run(
-            [sys.executable, str(path / "run.py")], input=lines, capture_output=True, text=True
+            [sys.executable, "-B", str(path / "run.py")], input=lines, capture_output=True, text=True
         )
         if ran.returncode:
             said = ran.stderr.strip().splitlines() or ["no reason is given"]
