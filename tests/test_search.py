@@ -114,16 +114,16 @@ def tensors(prompt: Prompt) -> dict[str, bytes]:
 
 
 def test_known_settings_go_first_then_short_runs_of_which_the_best_go_on() -> None:
-    made = found(epochs=[2, 1, 4], trials=9)
+    made = found(epochs=[2, 1, 4], trials=8)
     length = [each.settings["epochs"] for each in made.trials]
-    assert length == [2, 4, 1, 1, 1, 2, 1, 1, 1]  # balanced, best, three looks, and so on
+    assert length == [1, 4, 1, 1, 2, 1, 1, 1]  # the usual ones, two more looks, and so on
     usual = {name: v for name, v in made.trials[0].settings.items() if name != "epochs"}
     assert made.trials[1].settings == {**usual, "epochs": 4}
-    looks = [each for each in made.trials[2:5] if each.state == "complete"]
+    looks = [each for each in made.trials[:4] if each.settings["epochs"] == 1]
     first = max(looks, key=lambda each: (each.score or 0, -each.number))
-    assert made.trials[5].settings == {**first.settings, "epochs": 2}
+    assert made.trials[4].settings == {**first.settings, "epochs": 2}
     default = found(trials=1, epochs=None)
-    assert default.about["space"]["shared"]["epochs"] == [2, 1, 4]
+    assert default.about["space"]["shared"]["epochs"] == [1, 2, 4]
 
 
 def ended(study: Any, params: dict[str, Any], value: float | None, **more: Any) -> None:
@@ -177,6 +177,9 @@ def test_the_usual_settings_stand_unless_others_are_better_beyond_chance() -> No
     clear, longer = trial(4, 34, usual=False), trial(5, 34, usual=False, epochs=4)
     assert choose([balanced, one_more, clear, lucky]) is clear
     assert choose([balanced, clear, longer]) is longer
+    look = trial(6, 20, usual=True, epochs=1)
+    assert choose([look, trial(7, 24, usual=False, epochs=1)]).number == 7  # looks with looks
+    assert choose([look, trial(7, 24, usual=False, epochs=1), balanced]) is balanced
     assert choose([lucky, one_more]) is lucky  # where nothing is known to be good
 
 
@@ -199,24 +202,26 @@ def test_what_comes_next_is_what_the_time_allows() -> None:
     space = Space({"head": [rate]}, [Choice("epochs", (2, 1, 4))], {}, rated=True)
     study = optuna.create_study(direction="maximize")
 
-    def coming(left: float, *, looks: bool = True) -> Any:
-        return next_trial(
-            study, space, left, lambda method, epochs: 10.0 * epochs, (1, 2, 4), looks=looks
-        )
+    def coming(left: float, **asked: bool) -> Any:
+        return next_trial(study, space, left, lambda _, epochs: 10.0 * epochs, (1, 2, 4), **asked)
 
-    assert coming(0.1) == {"head.rate": 0.1, "epochs": 2}  # how long it takes is not known yet
-    ended(study, {"head.rate": 0.1, "epochs": 2}, 80)
+    assert coming(0.1) == {"head.rate": 0.1, "epochs": 1}  # how long it takes is not known yet
+    ended(study, {"head.rate": 0.1, "epochs": 1}, 80)
     assert coming(120) == {"head.rate": 0.1, "epochs": 4}  # a third of the time
     assert coming(119) == {"epochs": 1}
-    assert coming(50) == {"head.rate": 0.1, "epochs": 4}  # now or never
-    assert coming(39) == {"epochs": 1}
+    assert coming(54) == {"head.rate": 0.1, "epochs": 4}  # now or never
+    assert coming(39) == {"epochs": 1}  # and two of the usual epochs after it
+    assert coming(34) == {"head.rate": 0.1, "epochs": 2}
+    assert coming(54, ends=False) == coming(34, ends=False) == {"epochs": 1}
+    assert coming(19) == {"epochs": 1}
     assert coming(9) is None
     for value, score in ((0.2, 70.0), (0.3, 90.0), (0.4, 60.0)):
         ended(study, {"head.rate": value, "epochs": 1}, score)
     assert coming(119) == {"head.rate": 0.3, "epochs": 2}  # the best third of the looks
     assert coming(25) == {"head.rate": 0.3, "epochs": 2}
     assert coming(15) == {"epochs": 1}
-    assert coming(119, looks=False) == {"head.rate": 0.3, "epochs": 2}
+    assert coming(119, looks=False) == {"head.rate": 0.3, "epochs": 4}
+    assert coming(119, looks=False, ends=False) == {"head.rate": 0.3, "epochs": 2}
     assert coming(15, looks=False) is None
 
 
@@ -228,7 +233,7 @@ def test_what_was_stopped_is_run_again_but_not_for_ever() -> None:
     rate = Choice("rate", low=0.01, high=1.0, usual=0.1)
     space = Space({"head": [rate]}, [Choice("epochs", (2, 1, 4))], {}, rated=True)
     study = optuna.create_study(direction="maximize")
-    usual = {"head.rate": 0.1, "epochs": 2}
+    usual = {"head.rate": 0.1, "epochs": 1}
     for _ in range(3):
         assert next_trial(study, space, 9.0, lambda _, epochs: 0.0, (1, 2, 4)) == usual
         ended(study, usual, None, state=TrialState.FAIL)
@@ -248,9 +253,9 @@ def test_the_usual_settings_of_each_method_are_looked_at_if_a_look_fits() -> Non
     rate = Choice("rate", low=0.01, high=1.0, usual=0.1)
     space = Space({"head": [rate], "soft": [rate]}, [Choice("epochs", (2, 1, 4))], {}, rated=True)
     study = optuna.create_study(direction="maximize")
-    ended(study, {"method": "head", "head.rate": 0.1, "epochs": 2}, 80)
+    ended(study, {"method": "head", "head.rate": 0.1, "epochs": 1}, 80)
     look = {**space.usual("soft"), "epochs": 1}
-    for left in (15, 100):  # a run of two epochs takes 20
+    for left in (15, 100, 1000):  # a run of two epochs takes 20
         assert next_trial(study, space, left, lambda _, epochs: 10.0 * epochs, (1, 2, 4)) == look
 
 

@@ -54,7 +54,10 @@ def _trials(
         looks = repeated < EXHAUSTED and (space.is_open or not study.trials)
         pace = runner.pace
         left = pace.left_for_trials()
-        chosen = next_trial(study, space, left, pace.seconds, pace.of_trials, looks=looks)
+        epochs = pace.of_trials
+        chosen = next_trial(
+            study, space, left, pace.seconds, epochs, looks=looks, ends=not pace.again
+        )
         if left <= 0 or chosen is None:
             if not looks:
                 report.line("all settings of the space were tried")

@@ -50,12 +50,19 @@ class Judged(Reporter):
         self.clock = clock
         self.steps, self.first, self.began = 0, 1, 0.0
         self.evaluations = 0
+        self.marks: list[float] = []
         self.over = False
 
     @property
     def resumed(self) -> bool:
         """Whether the run went on from a checkpoint."""
         return self.first > 1
+
+    @property
+    def epoch(self) -> float:
+        """The mean seconds of an epoch and the scoring after it; 0 before any has ended."""
+        epochs = len(self.marks) - 1
+        return (self.marks[-1] - self.marks[0]) / epochs if epochs > 0 else 0.0
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -90,6 +97,7 @@ class Judged(Reporter):
             if self.evaluations and not self.over:
                 self.hear(self.evaluations, value)
             self.evaluations += 1
+            self.marks.append(self.clock())
 
     def _look(self) -> None:
         self.passed()

@@ -9,7 +9,7 @@ from foreword.prompt_search.judged import Clock
 
 
 class Pace:
-    """The seconds of an epoch by method, and what is left until the ``deadline`` by a ``clock``.
+    """How long runs take by method, and what is left until the ``deadline`` by a ``clock``.
 
     ``epochs`` are those that a run may have, the fewest first. Where the best settings are tuned
     once more at the end, ``again`` says how many times as long as in a trial an epoch then
@@ -25,18 +25,21 @@ class Pace:
     ) -> None:
         self.epochs, self.deadline, self.again, self.clock = epochs, deadline, again, clock
         self.best = ""
-        self.known: dict[str, float] = {}
+        self.known: dict[str, tuple[float, float]] = {}
 
-    def note(self, method: str, seconds: float) -> None:
-        """Note how long an epoch took; the shortest counts."""
-        self.known[method] = min(seconds, self.known.get(method, seconds))
+    def note(self, method: str, seconds: float, epochs: int, epoch: float) -> None:
+        """Note the seconds of a trial, of which each epoch took so many; the shortest counts."""
+        beside = max(0.0, seconds - epochs * epoch)
+        self.known[method] = min((epoch, beside), self.known.get(method, (epoch, beside)))
 
-    def seconds(self, method: str | None, epochs: int) -> float:
-        """Return about how long a trial takes.
+    def seconds(self, method: str | None, epochs: int, times: float = 1.0) -> float:
+        """Return about how long a trial takes, or one on so many ``times`` its rows.
 
         A method that was not run, and None, is taken for the fastest; it is 0 before any.
         """
-        return epochs * self.known.get(method or "", min(self.known.values(), default=0.0))
+        fastest = min(self.known.values(), default=(0.0, 0.0))
+        epoch, beside = self.known.get(method or "", fastest)
+        return times * epochs * epoch + beside
 
     def left(self) -> float:
         """Return the seconds that are left."""
@@ -64,4 +67,4 @@ class Pace:
         return max([least, *(n for n in self.epochs if self._once_more(n) <= self.left())])
 
     def _once_more(self, epochs: int) -> float:
-        return self.again * self.seconds(self.best, epochs)
+        return self.seconds(self.best, epochs, self.again) if self.again and epochs else 0.0

@@ -22,9 +22,9 @@ from foreword.training.settings import Training
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-USUAL = ("prefix", "prefix+head", "soft", "lora")
-"""The methods of a search that names none; those that the model or the task cannot take are left
-out."""
+USUAL = ("lora", "prefix", "prefix+head", "soft")
+"""The methods of a search that names none, after the usual one of the task and that beside LoRA;
+those that the model or the task cannot take are left out."""
 
 RATE_WIDTH = 5.0
 """How far the learning rates that are tried lie from the method's own, as a factor."""
@@ -35,8 +35,8 @@ METHOD, EPOCHS, TEMPLATE, VERBALIZER = "method", "epochs", "template", "verbaliz
 OF_TASK = (TEMPLATE, VERBALIZER)
 """Settings of a task that may be searched."""
 
-LENGTHS = (2, 1, 4)
-"""Epochs of a search that names none: those of the presets, ``balanced`` first."""
+LENGTHS = (1, 2, 4)
+"""Epochs of a search that names none: those of the presets."""
 
 FROM_ROWS = ("auto", "demonstrations")
 """Starts whose length is that of the demonstrations."""
@@ -177,7 +177,7 @@ def make_space(
     """
     chosen, _ = Auto().choose(bound, rows)
     usual = name_of(chosen)
-    names = list(dict.fromkeys([usual, *USUAL] if methods is None else methods))
+    names = list(dict.fromkeys([usual, _with_lora(usual), *USUAL] if methods is None else methods))
     names = list(dict.fromkeys(usual if name == AUTO else name for name in names))
     if methods is not None and usual in names:  # what is tried first
         names = list(dict.fromkeys([usual, *names]))
@@ -201,6 +201,12 @@ def make_space(
         sizes = [size for size in (8, 16, 4) if size == 8 or 4 * size <= len(rows)]
         shared.append(Choice("batch_size", tuple(sizes)))
     return Space(found, shared, skipped, rated="rate" not in given)
+
+
+def _with_lora(name: str) -> str:
+    """Return the name of a method beside LoRA; a head stands last."""
+    first, *rest = name.split("+")
+    return name if "lora" in name.split("+") else "+".join([first, "lora", *rest])
 
 
 def check_choices(methods: Sequence[str] | None, given: Mapping[str, Sequence[Any]]) -> None:

@@ -109,15 +109,24 @@ def choose(ended: Iterable[FrozenTrial]) -> FrozenTrial | None:
     """Return the best of complete trials.
 
     The usual settings are good without any dev score, in their longest run most of all. Other
-    trials take their place if they score higher beyond chance. Of equal scores that of more epochs
-    is taken, then the earlier one.
+    trials take its place if they score higher, and beyond chance higher than the usual settings
+    after as many epochs. Of equal scores that of more epochs is taken, then the earlier one.
     """
     every = [each for each in ended if not is_repeated(each)]
-    usual = [each for each in every if each.user_attrs.get(USUAL)]
-    known = max(usual, key=_length, default=None)
-    if known is not None:
-        every = [each for each in every if _stands_out(each, known)] or [known]
+    usual = sorted((t for t in every if t.user_attrs.get(USUAL)), key=_length)
+    if usual:
+        known = usual[-1]
+        beside = {epochs_of(each): each for each in usual}
+        others = [t for t in every if t not in usual]
+        better = [t for t in usual if _stands_out(t, known)]
+        better += [t for t in others if _stands_out(t, beside.get(epochs_of(t), known))]
+        every = [known, *better]
     return max(every, key=_rank, default=None)
+
+
+def epochs_of(trial: FrozenTrial) -> int:
+    """Return the epochs of a trial."""
+    return int(trial.user_attrs.get(SETTINGS, {}).get(EPOCHS, 0))
 
 
 def _length(trial: FrozenTrial) -> tuple[bool, int, int]:
@@ -126,8 +135,7 @@ def _length(trial: FrozenTrial) -> tuple[bool, int, int]:
 
 
 def _rank(trial: FrozenTrial) -> tuple[float, int, int]:
-    epochs = trial.user_attrs.get(SETTINGS, {}).get(EPOCHS, 0)
-    return trial.value or 0.0, epochs, -trial.number
+    return trial.value or 0.0, epochs_of(trial), -trial.number
 
 
 def _stands_out(trial: FrozenTrial, known: FrozenTrial) -> bool:
