@@ -34,6 +34,7 @@ from foreword.data.rows import as_rows
 from foreword.data.sample import folds, stratified
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
+from foreword.explanation.judge import Judge
 from foreword.injection import NOTHING
 from foreword.methods.head import Head
 from foreword.methods.parts.several import Several
@@ -150,9 +151,12 @@ def test_what_each_row_adds_has_the_dev_score_as_its_mean(task: Any) -> None:
         given = as_rows([{"prompt": text, "completion": said} for text, said in pairs])
     method, how = Prefix(length=2, start="vocabulary"), Training(epochs=1, batch_size=8)
     prompt = tune_prompt(get(), task, method, given, given, training=how)
-    values = row_values(prompt, given)
-    assert len(values) == 12
+    values, losses = row_values(prompt, given)
+    assert len(values) == len(losses) == 12
     assert statistics.mean(values) == pytest.approx(of_trial.dev_score(prompt)[1], rel=1e-4)
+    measured = Judge.of(prompt.bound, given, prompt.injection).measure("as it is")
+    units = sum(map(prompt.bound.units, Judge.of(prompt.bound, given).items))
+    assert sum(losses) / units == pytest.approx(measured.loss, rel=1e-3)
 
 
 def test_the_usual_settings_stand_unless_others_are_better_beyond_chance() -> None:
@@ -181,6 +185,11 @@ def test_the_usual_settings_stand_unless_others_are_better_beyond_chance() -> No
     assert choose([look, trial(7, 24, usual=False, epochs=1)]).number == 7  # looks with looks
     assert choose([look, trial(7, 24, usual=False, epochs=1), balanced]) is balanced
     assert choose([lucky, one_more]) is lucky  # where nothing is known to be good
+    balanced.user_attrs["losses"] = [0.5, 0.7] * 20
+    for right, loss, best in ((30, 0.5, True), (30, 0.59, False), (29, 0.5, False)):
+        other = trial(8, right, usual=False)
+        other.user_attrs["losses"] = [loss, loss + 0.1] * 20
+        assert (choose([balanced, other]) is other) is best  # by the loss, unless it scores lower
 
 
 def test_a_score_that_may_be_chance_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Chance: what each dev row adds to a score, so that two trials can be compared row by row."""
+"""Chance: what each dev row adds to a score, and its loss, to compare two trials row by row."""
 
 from __future__ import annotations
 
@@ -20,25 +20,29 @@ MOST = 2000
 """Dev rows up to which what each adds is kept."""
 
 
-def row_values(prompt: Prompt, rows: Sequence[Row]) -> list[float]:
-    """Return what each row adds to the dev score, whose mean they have.
+def row_values(prompt: Prompt, rows: Sequence[Row]) -> tuple[list[float], list[float]]:
+    """Return what each row adds to the dev score, whose mean they have, and each row's loss.
 
-    There are none where the score is no mean over rows, as an F1 is, and of very many rows.
+    There are no values where the score is no mean over rows, as an F1 is, and neither of very many
+    rows.
     """
     if len(rows) > MOST:
-        return []
+        return [], []
     judge = Judge.of(prompt.bound, rows, prompt.injection)
     sums: list[tuple[float, ...]] = [()] * len(rows)
+    losses = [0.0] * len(rows)
     found = infer(judge.backbone, judge.injection, judge.examples, tokens=judge.bound.tokens)
     for group, logits in found:
         items = [judge.items[row] for row in group]
         parts = torch.split(logits, [len(item.example.targets) for item in items])
-        for row, item, part in zip(group, items, parts, strict=True):
+        lost = judge.bound.losses(logits, items).tolist()
+        for row, item, part, loss in zip(group, items, parts, lost, strict=True):
             sums[row] = judge.bound.dev_counts(part, [item])
+            losses[row] = round(loss, 4)
     if len(sums[0]) != 2:
-        return []
+        return [], losses
     weight = sum(weight for _, weight in sums) / len(sums)
-    return [round(value / weight, 4) for value, _ in sums]
+    return [round(value / weight, 4) for value, _ in sums], losses
 
 
 def is_higher(first: Sequence[float], second: Sequence[float]) -> bool:

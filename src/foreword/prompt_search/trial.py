@@ -25,6 +25,7 @@ from foreword.prompt_search.parts import Parts
 from foreword.prompt_search.space import EPOCHS, METHOD, Space
 from foreword.prompt_search.tried import (
     KILOBYTES,
+    LOSSES,
     METRIC,
     MILLISECONDS,
     REASON,
@@ -236,7 +237,7 @@ class Trials:
         from optuna import TrialPruned
 
         several = len(self.folds) > 1
-        scores, values = list[float](), list[float]()
+        scores, values, losses = list[float](), list[float](), list[float]()
         first: Prompt | None = None
 
         def hear(step: int, value: float) -> None:
@@ -267,7 +268,8 @@ class Trials:
                     break
             metric, value = dev_score(prompt)
             scores.append(value)
-            values += row_values(prompt, dev)
+            own, lost = row_values(prompt, dev)
+            values, losses = values + own, losses + lost
             if first is None:
                 first = prompt
                 trial.set_user_attr(METRIC, metric)
@@ -279,6 +281,7 @@ class Trials:
                 break
         assert first is not None
         trial.set_user_attr(VALUES, values)
+        trial.set_user_attr(LOSSES, losses)
         if _alike(trial.params, self.space.usual()):
             trial.set_user_attr(USUAL, True)
         return first, scores

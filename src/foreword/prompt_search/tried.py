@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 SETTINGS, SECONDS, REASON, METRIC = "settings", "seconds", "reason", "metric"
 KILOBYTES, MILLISECONDS = "kilobytes", "milliseconds"
-USUAL, VALUES = "usual", "values"
-"""Attributes of a trial in the study; ``USUAL`` is of those with the usual settings, and
-``VALUES`` is what each dev row adds to the score."""
+USUAL, VALUES, LOSSES = "usual", "values", "losses"
+"""Attributes of a trial in the study; ``USUAL`` is of those with the usual settings, ``VALUES`` is
+what each dev row adds to the score, and ``LOSSES`` what it lost."""
 
 TIME_UP = "the time was up"
 """The reason of a trial that the time ended."""
@@ -109,8 +109,9 @@ def choose(ended: Iterable[FrozenTrial]) -> FrozenTrial | None:
     """Return the best of complete trials.
 
     The usual settings are good without any dev score, in their longest run most of all. Other
-    trials take its place if they score higher, and beyond chance higher than the usual settings
-    after as many epochs. Of equal scores that of more epochs is taken, then the earlier one.
+    trials take its place if they score no lower, and are better beyond chance than the usual
+    settings after as many epochs. Of equal scores that of more epochs is taken, then that of the
+    lower loss, then the earlier one.
     """
     every = [each for each in ended if not is_repeated(each)]
     usual = sorted((t for t in every if t.user_attrs.get(USUAL)), key=_length)
@@ -131,19 +132,27 @@ def epochs_of(trial: FrozenTrial) -> int:
 
 def _length(trial: FrozenTrial) -> tuple[bool, int, int]:
     """Order by whether a trial came to its end, its epochs, and the earlier first."""
-    return trial.user_attrs.get(REASON) != TIME_UP, *_rank(trial)[1:]
+    return trial.user_attrs.get(REASON) != TIME_UP, epochs_of(trial), -trial.number
 
 
-def _rank(trial: FrozenTrial) -> tuple[float, int, int]:
-    return trial.value or 0.0, epochs_of(trial), -trial.number
+def _rank(trial: FrozenTrial) -> tuple[float, int, float, int]:
+    lost = sum(trial.user_attrs.get(LOSSES, ()))
+    return trial.value or 0.0, epochs_of(trial), -lost, -trial.number
 
 
 def _stands_out(trial: FrozenTrial, known: FrozenTrial) -> bool:
-    """Whether a trial scores higher than another one beyond chance.
+    """Whether a trial is better than another one beyond chance.
 
-    Where what their rows add is not known, whether it scores higher at all.
+    Either by what their rows add to the score; or it scores no lower, and by the loss of their
+    rows, which says more: a few rows seldom tell two accuracies apart. Where what they add is not
+    known, whether it scores higher at all.
     """
-    first, second = trial.user_attrs.get(VALUES), known.user_attrs.get(VALUES)
-    if first and second and len(first) == len(second):
-        return is_higher(first, second)
-    return (trial.value or 0.0) > (known.value or 0.0)
+    (first, lost), (second, before) = (
+        (each.user_attrs.get(VALUES), each.user_attrs.get(LOSSES)) for each in (trial, known)
+    )
+    above = (trial.value or 0.0) - (known.value or 0.0)
+    if not first or not second or len(first) != len(second):
+        return above > 0
+    if is_higher(first, second):
+        return True
+    return bool(above >= 0 and lost and before and is_higher(before, lost))
