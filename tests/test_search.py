@@ -47,6 +47,7 @@ from foreword.prompt_search.hard import nats_of, search_hard
 from foreword.prompt_search.importance import importances
 from foreword.prompt_search.judged import Judged
 from foreword.prompt_search.models import look_at
+from foreword.prompt_search.pace import Pace
 from foreword.prompt_search.parts import FEW, part_rows
 from foreword.prompt_search.plan import next_trial
 from foreword.prompt_search.search import search
@@ -232,6 +233,20 @@ def test_what_comes_next_is_what_the_time_allows() -> None:
     assert coming(119, looks=False) == {"head.rate": 0.3, "epochs": 4}
     assert coming(119, looks=False, ends=False) == {"head.rate": 0.3, "epochs": 2}
     assert coming(15, looks=False) is None
+
+
+def test_time_is_kept_for_as_long_a_last_run_as_there_can_be() -> None:
+    now = 0.0
+    pace = Pace((1, 2, 4), 600.0, again=1.5, clock=lambda: now)
+    assert (pace.longest(1), pace.left_for_trials()) == (4, 600.0)  # nothing is known yet
+    pace.note("prefix", 70.0, 1, 60.0)  # ten of them beside the epoch
+    pace.best = "prefix"
+    assert (pace.seconds("prefix", 2), pace.seconds("unknown", 1)) == (130.0, 70.0)
+    for gone, epochs, left in ((100.0, 4, 130.0), (250.0, 3, 70.0), (495.0, 1, 5.0)):
+        now = gone
+        assert (pace.longest(0), pace.left_for_trials()) == (epochs, left)
+    now = 550.0
+    assert (pace.longest(1), pace.left_for_trials()) == (1, 50.0)  # for none at all
 
 
 def test_what_was_stopped_is_run_again_but_not_for_ever() -> None:

@@ -64,7 +64,8 @@ class Pace:
 
     def longest(self, least: int) -> int:
         """Return the epochs of the longest run for which there is time at the end."""
-        return max([least, *(n for n in self.epochs if self._once_more(n) <= self.left())])
+        every = range(self.epochs[0], self.epochs[-1] + 1)
+        return max([least, *(n for n in every if self._once_more(n) <= self.left())])
 
     def _once_more(self, epochs: int) -> float:
         return self.seconds(self.best, epochs, self.again) if self.again and epochs else 0.0
