@@ -14,19 +14,30 @@ from transformers import get_scheduler
 
 import contract
 from families import REACHED, backbone
+from foreword.backbone.example import POOLED, Example
 from foreword.engine.mixup import Mix
 from foreword.engine.passes import differentiate
 from foreword.errors import UserError
 from foreword.injection import KV, ClassHead, Injection, Mixture
 from foreword.methods.head import Head
+from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
+from foreword.reporter import SILENT
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.templates.layout import room_for
-from foreword.training.regularise import TEMPERATURE, Anchor, contrast, dropped, in_pairs
+from foreword.training.regularise import (
+    TEMPERATURE,
+    Anchor,
+    contrast,
+    dropped,
+    in_pairs,
+    without_words,
+)
 from foreword.training.settings import Training
 from foreword.training.tune import tune
+from oracles import get
 from quick import first
 
 LLAMA = next(family for family in REACHED if family.name == "llama")
@@ -257,6 +268,44 @@ def test_rows_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
         tuned(tmp_path, Soft(length=3), Training(contrastive=1.0))
     with pytest.raises(UserError, match="mixup mixes the rows that contrastive compares"):
         Training(contrastive=1.0, mixup=0.1).check()
+
+
+# Words -----------------------------------------------------------------------------------------
+
+
+def test_words_are_left_out_of_a_row_and_its_ends_stay() -> None:
+    row = Example((1, 5, 6, 7, 8, 2), 6, ((),), ((0, POOLED),))
+    seen: dict[int, int] = {}
+    for seed in range(300):
+        made = without_words(row, 0.3, chance(seed))
+        assert made.ids[0] == 1
+        assert made.ids[-1] == 2
+        assert len(made.ids) > 2
+        assert list(made.ids) == [*sorted(made.ids[:-1]), 2]
+        assert set(made.ids) <= set(row.ids)
+        assert made.slot == len(made.ids)
+        assert made.targets == row.targets
+        for token in made.ids[1:-1]:
+            seen[token] = seen.get(token, 0) + 1
+    assert all(170 < count < 250 for count in seen.values())
+    assert without_words(row, 0.999, chance(0)).length == 3
+    short = Example((1, 2), 2, ((),), ((0, POOLED),))
+    assert without_words(short, 0.9, chance(0)) == short
+
+
+def test_words_are_left_out_of_whole_rows_alone(tmp_path: Path) -> None:
+    training = Training(epochs=1, batch_size=3, rate=1e-2, word_dropout=0.5)
+    with pytest.raises(UserError, match="`word_dropout` leaves out tokens of rows that are read"):
+        tuned(tmp_path, Soft(length=3), training)
+    head = Several((Prefix(length=2), Head(head_refit="off")))
+    task, rows = Classify(template="{text}"), contract.ROWS * 2
+    made = [
+        dict(tune(get("bert-encoder"), task, head, rows, rows, training=each, report=SILENT)
+             .injection.tensors())
+        for each in (training, training, replace(training, word_dropout=0.0))
+    ]  # fmt: skip
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+    assert not all(torch.equal(made[0][name], made[2][name]) for name in made[0])
 
 
 # In a run --------------------------------------------------------------------------------------

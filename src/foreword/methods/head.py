@@ -14,8 +14,17 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import ClassHead, Injection
 from foreword.methods.base import Trainable, as_float32
-from foreword.methods.parts.head_starts import fitted, has_all, random_head, trained, words
+from foreword.methods.parts.head_starts import (
+    FITTED,
+    fitted,
+    has_all,
+    random_head,
+    trained,
+    words,
+)
 from foreword.tasks.base import Bound
+from foreword.tasks.classify import Classify
+from foreword.tasks.relate import Relate
 from foreword.tasks.score import Score
 
 ENOUGH = 16
@@ -47,6 +56,11 @@ class Head:
     penalty that is best for rows left out, and "logistic" a logistic regression. Labels that a row
     may have several of are fitted one by one, and a score that is one number (``regression``) by
     "ridge" alone. "model" is the trained head of an encoder's folder.
+
+    With ``head_refit`` "on" the head is fitted anew when the training is over, as it started, to
+    the tuned states of all rows, those that were held back to choose the step by among them: few
+    rows are worth more to a head than its own steps (docs/LOG.md). "auto" is "on" beside another
+    method on an encoder, for a linear head of rows with one label each.
     """
 
     rate: float = setting(1e-3, help="learning rate")
@@ -70,6 +84,13 @@ class Head:
         0.05, help="what a cosine head's cosines are divided by at first"
     )
 
+    head_refit: Literal["auto", "on", "off"] = setting(
+        "auto",
+        help="fit the head anew to the tuned states of all rows, held back ones too: auto (beside "
+        "another method on an encoder), on or off",
+        optional=True,
+    )
+
     starts_beside: ClassVar[Literal[True]] = True
 
     def settled(self, task: Bound, rows: Sequence[Row], *, alone: bool = True) -> Head:
@@ -91,7 +112,11 @@ class Head:
         if form == "auto":
             cosine = encoder and not alone and start in ("prototypes", "words")
             form = "cosine" if cosine else "linear"
-        return replace(self, head_start=start, head_form=form)
+        refit = self.head_refit
+        if refit == "auto":
+            one = isinstance(task.task, Classify | Relate)
+            refit = "on" if encoder and not alone and one and form == "linear" else "off"
+        return replace(self, head_start=start, head_form=form, head_refit=refit)
 
     def build(
         self, task: Bound, rows: Sequence[Row], seed: int, beside: Trainable | None = None
@@ -121,6 +146,16 @@ class Head:
         if made.head_start == "random":
             return HeadTensors(random_head(task, scale, seed))
         return HeadTensors(fitted(made.head_start, task, rows, scale, beside))
+
+    def finish(self, task: Bound, rows: Sequence[Row], injection: Injection) -> Injection:
+        """Return what was trained, with its head fitted anew if it is to be."""
+        head = injection.head
+        if self.head_refit != "on" or head is None or not has_all(task, rows):
+            return injection
+        scale = None if head.scale is None else float(head.scale)
+        usual = "logistic" if scale is None else "prototypes"
+        start = self.head_start if self.head_start in FITTED else usual
+        return replace(injection, head=fitted(start, task, rows, scale, injection))
 
 
 class HeadTensors(Trainable):

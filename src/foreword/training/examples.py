@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.example import behind, common_lead
+from foreword.backbone.example import POOLED, behind, common_lead
 from foreword.data.row import Row
 from foreword.data.sample import stratified
 from foreword.engine.lower_layers import LowerLayers
@@ -98,6 +98,11 @@ def encode(
             "`contrastive` compares rows that have one label and are scored at one token each; use "
             "a head (`method=prefix+head`) and a task of one label a row"
         )
+    if training.word_dropout and not all(map(_whole, train_items)):
+        raise UserError(
+            "`word_dropout` leaves out tokens of rows that are read as a whole; use an encoder "
+            "with a head, or leave it out"
+        )
     sample = _sample(dev, class_of, training, report)
     scored = [dev_items[n] for n in sample]
     count = sum((counts or {"": len(train)}).values())
@@ -123,6 +128,12 @@ def _comparable(
     """Whether every row has one label and one target."""
     single = all(len(item.golds) == len(item.example.targets) == 1 for item in items)
     return single and all(class_of(row) is not None for row in rows)
+
+
+def _whole(item: Encoded) -> bool:
+    """Whether one pooled state of the row is all that is read."""
+    example = item.example
+    return example.targets == ((0, POOLED),) and example.branches == ((),)
 
 
 def _behind(items: Sequence[Encoded], outline: Injection | Mixture) -> list[Encoded]:

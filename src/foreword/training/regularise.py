@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foreword.backbone.example import Example
 from foreword.injection import KV, Injection, Mixture
 
 
@@ -60,6 +61,20 @@ def _kept(size: int, share: float, chance: torch.Generator) -> Tensor:
     if not bool(stay.any()):
         stay[drawn.argmax()] = True
     return stay
+
+
+def without_words(example: Example, share: float, chance: torch.Generator) -> Example:
+    """Leave out each token of a row with this probability, but for the first and the last.
+
+    The row is one that an encoder reads as a whole; of its tokens between one always stays.
+    """
+    middle = example.ids[1:-1]
+    if not middle:
+        return example
+    stay = _kept(len(middle), share, chance).tolist()
+    kept = (token for token, stays in zip(middle, stay, strict=True) if stays)
+    ids = (example.ids[0], *kept, example.ids[-1])
+    return replace(example, ids=ids, slot=len(ids))
 
 
 TEMPERATURE = 0.1

@@ -187,10 +187,10 @@ class Training:
     ``no_texts`` leaves texts of rows out of the prompt file and the log (prompt/texts.py).
 
     Regularisers, all off at 0 (regularise.py): ``dropout`` leaves out virtual tokens and positions
-    of a prefix, ``l2_start`` holds parameters to where they started, ``mixup`` mixes rows,
-    ``contrastive`` adds so much of a loss that compares the rows of a pass, whose batches then hold
-    rows of a label in pairs, and ``weight_decay`` is AdamW's (Loshchilov and Hutter 2019,
-    arXiv:1711.05101).
+    of a prefix, ``word_dropout`` tokens of rows that an encoder reads, ``l2_start`` holds
+    parameters to where they started, ``mixup`` mixes rows, ``contrastive`` adds so much of a loss
+    that compares the rows of a pass, whose batches then hold rows of a label in pairs, and
+    ``weight_decay`` is AdamW's (Loshchilov and Hutter 2019, arXiv:1711.05101).
     """
 
     epochs: int = setting(4, help="passes over the training rows", common=True)
@@ -203,6 +203,9 @@ class Training:
     warmup: float = setting(0.06, help="fraction of steps spent warming up the learning rate")
     weight_decay: float = setting(0.0, help="AdamW's weight decay")
     dropout: float = setting(0.0, help="probability of leaving out a virtual token in a step")
+    word_dropout: float = setting(
+        0.0, help="probability of leaving out a token of an encoder's row in a step", optional=True
+    )
     l2_start: float = setting(0.0, help="strength of an L2 penalty on the distance from the start")
     mixup: float = setting(0.0, help="mix rows two by two, by Beta(alpha, alpha)")
     contrastive: float = setting(
@@ -256,8 +259,11 @@ class Training:
             raise UserError(f"cache_gb is {self.cache_gb}; give gigabytes, 0 for none in memory")
         if not (self.clip > 0 and 0 <= self.weight_decay < math.inf):
             raise UserError("clip must be above 0 and weight_decay not below")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout is {self.dropout}; give a probability, from 0 to below 1")
+        for name in ("dropout", "word_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"{name} is {getattr(self, name)}; give a probability, from 0 to below 1"
+                )
         if self.mixup and self.contrastive:
             raise UserError("mixup mixes the rows that contrastive compares; give one of the two")
         for name in ("l2_start", "mixup", "contrastive"):

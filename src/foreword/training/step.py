@@ -18,7 +18,7 @@ from foreword.injection import Injection, Mixture
 from foreword.methods.base import Trainable
 from foreword.tasks.objective import Encoded, Objective, Parted
 from foreword.training.examples import Examples
-from foreword.training.regularise import Anchor, contrast, dropped
+from foreword.training.regularise import Anchor, contrast, dropped, without_words
 from foreword.training.settings import Training
 from foreword.training.world import World
 
@@ -123,6 +123,8 @@ class Learner:
             rows = [chosen[place] for place in places]
             lower, mixup, plan = self.examples.lower, self.training.mixup, self.examples.plan
             chance = torch.Generator().manual_seed(seed)
+            if share := self.training.word_dropout:
+                encoded, lower = [without_words(each, share, chance) for each in encoded], None
             part = differentiate(
                 self.backbone,
                 lambda: self._injection(rows, chance),

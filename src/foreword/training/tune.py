@@ -19,7 +19,7 @@ from foreword.data.sample import hold_out
 from foreword.errors import UserError
 from foreword.injection import Mixture
 from foreword.methods.auto import Auto
-from foreword.methods.base import Method, Trainable, settle
+from foreword.methods.base import Method, Trainable, finish, settle
 from foreword.methods.registry import name_of
 from foreword.prompt.prompt import Prompt
 from foreword.prompt.texts import check_without_texts, in_one_line, texts_in
@@ -171,6 +171,11 @@ def tune_prompt(
     score = {run.objective.metric: run.scores[0], "rows": len(dev_rows)}
     with torch.no_grad():
         injection = trainable()
+    if objective is None:
+        seen = run.examples.of_task(0)
+        if dev is None and all(bound.class_of(row) is not None for row in dev_rows):
+            seen = [*seen, *dev_rows]  # no threshold is fitted to them
+        injection = finish(method, bound, seen, injection)
     prompt = build_prompt(
         bound, injection, dev_rows, method=about, data=data, seed=training.seed, dev=score
     )
