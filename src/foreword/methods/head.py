@@ -22,6 +22,7 @@ from foreword.methods.parts.head_starts import (
     trained,
     words,
 )
+from foreword.methods.parts.probes import MANY
 from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
 from foreword.tasks.relate import Relate
@@ -42,9 +43,9 @@ class Head:
 
     Start and form "auto" are those that measured best (docs/presets.md): a linear layer that begins
     as "ridge", or beside another method as "prototypes" where there are fewer than 16 rows a class;
-    on an encoder as "logistic" alone, and a cosine one of "prototypes" beside another. Where a
-    class has no row, or the classes stand for numbers, the start is "words" on an encoder and else
-    "random"; of a head of one number it is "ridge".
+    on an encoder as "logistic" alone or with ten classes or more, and else a cosine one of
+    "prototypes". Where a class has no row, or the classes stand for numbers, the start is "words"
+    on an encoder and else "random"; of a head of one number it is "ridge".
 
     ``head_start`` "words" begins as the label words' output embeddings, the mean one of a label of
     several tokens: beside ``soft`` that is WARP (Hambardzumyan et al. 2021, arXiv:2101.00121), a
@@ -106,7 +107,8 @@ class Head:
             elif form == "cosine":
                 start = "prototypes"
             elif encoder:
-                start = "logistic" if alone or form == "linear" else "prototypes"
+                well = alone or form == "linear" or task.classes >= MANY
+                start = "logistic" if well else "prototypes"
             else:
                 start = "ridge" if alone or len(rows) >= ENOUGH * task.classes else "prototypes"
         if form == "auto":
