@@ -59,7 +59,8 @@ def by_chromium(folder: Path, rows: list[Answer]) -> tuple[Any, ...]:
     """Ask run.html in a headless Chromium."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
     Thread(target=server.serve_forever, daemon=True).start()
-    with TemporaryDirectory() as profile, browser(Path(profile)) as tab:
+    profiles = TemporaryDirectory(ignore_cleanup_errors=True)  # Chromium may still write there
+    with profiles as profile, browser(Path(profile)) as tab:
         address = f"http://127.0.0.1:{server.server_address[1]}/run.html"
         tab.ask("Page.navigate", url=address)
         tab.until("typeof window.answer === 'function'")
