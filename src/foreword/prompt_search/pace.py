@@ -48,9 +48,9 @@ class Pace:
     def left_for_trials(self) -> float:
         """Return the seconds that are left before the best settings are tuned once more.
 
-        Where there is no time even for the shortest such run, none is kept for it.
+        Below 0 there is no time any more for as long a run as there may be, and none for trials.
         """
-        return self.left() - self._once_more(self.longest(0))
+        return self.left() - self._once_more(self.epochs[-1])
 
     def until(self) -> float:
         """Return when a trial that begins now must end."""
