@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer
 
 from browser import browser, chromium
 from chat_templates import chat_backbone
@@ -60,9 +59,7 @@ def reader(folder: Path) -> Callable[[Row], list[int]]:
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    about = json.loads((folder / "prompt.json").read_text("utf-8"))
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return lambda row: list(module.tokens(about, tokenizer, row.fields))
+    return lambda row: list(module.tokens(row.fields))
 
 
 def laid_out(tuned: Prompt, row: Row) -> list[int]:

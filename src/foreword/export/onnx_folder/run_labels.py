@@ -5,18 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from onnxruntime import InferenceSession
-from reading import asked, tokens
-from tokenizers import Tokenizer
+from reading import PROMPT, asked, tokens
 
-FOLDER = Path(__file__).parent
-PROMPT = json.loads((FOLDER / "prompt.json").read_text("utf-8"))
-TOKENIZER = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
-SESSION = InferenceSession(FOLDER / "model.onnx", providers=["CPUExecutionProvider"])
+MODEL = Path(__file__).with_name("model.onnx")
+SESSION = InferenceSession(MODEL, providers=["CPUExecutionProvider"])
 
 
 def answer(row: dict[str, str]) -> dict[str, Any]:
     """Return the answer to a row of fields, with the probability of every label where it has."""
-    (numbers,) = SESSION.run(None, {"input_ids": [tokens(PROMPT, TOKENIZER, row)]})[0].tolist()
+    (numbers,) = SESSION.run(None, {"input_ids": [tokens(row)]})[0].tolist()
     found = dict(zip(PROMPT["numbers"], numbers, strict=True))
     if PROMPT["answer"] == "score":
         return found
@@ -27,5 +24,5 @@ def answer(row: dict[str, str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    for row in asked(PROMPT):
+    for row in asked():
         print(json.dumps(answer(row), ensure_ascii=False), flush=True)

@@ -5,20 +5,17 @@ from pathlib import Path
 
 import numpy as np
 from onnxruntime import InferenceSession
-from reading import asked, tokens
-from tokenizers import Tokenizer
+from reading import PROMPT, TOKENIZER, asked, tokens
 
-FOLDER = Path(__file__).parent
-PROMPT = json.loads((FOLDER / "prompt.json").read_text("utf-8"))
-TOKENIZER = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
-SESSION = InferenceSession(FOLDER / "model.onnx", providers=["CPUExecutionProvider"])
+MODEL = Path(__file__).with_name("model.onnx")
+SESSION = InferenceSession(MODEL, providers=["CPUExecutionProvider"])
 
 
 def answer(row: dict[str, str]) -> dict[str, str]:
     """Return the text that the model writes after a row of fields, token by token."""
     names = [each.name for each in SESSION.get_inputs()]
     past = [np.zeros((1, heads, 0, width), np.float32) for heads, width in PROMPT["past"]]
-    ids, said = tokens(PROMPT, TOKENIZER, row), list[int]()
+    ids, said = tokens(row), list[int]()
     while len(said) < PROMPT["max_new_tokens"]:
         logits, *past = SESSION.run(None, dict(zip(names, [[ids], *past], strict=True)))
         ids = [int(logits[0, : PROMPT["vocabulary"]].argmax())]
@@ -33,5 +30,5 @@ def answer(row: dict[str, str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    for row in asked(PROMPT):
+    for row in asked():
         print(json.dumps(answer(row), ensure_ascii=False), flush=True)
