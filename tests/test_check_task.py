@@ -16,7 +16,7 @@ from foreword.reporter import SILENT
 from foreword.tasks.base import Task
 from foreword.tasks.rules import rules_of
 from foreword.training.check import check_for
-from foreword.training.tune import prepare
+from foreword.training.prepare import prepare
 from toys import get
 
 GOOD: dict[str, tuple[Task, list[dict[str, Any]]]] = {

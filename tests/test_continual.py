@@ -21,8 +21,8 @@ from foreword.tasks.generate import Generate
 from foreword.training import checkpoint
 from foreword.training import loop as loop_module
 from foreword.training.loop import Loop
+from foreword.training.prepare import prepare
 from foreword.training.several_tasks import Replay
-from foreword.training.tune import prepare
 from toys import TASK, TRAINING, Lines, Recorder, get, rows, toy_run
 
 SWAPPED = Classify(template="{text} :", labels={"good": " bad", "bad": " good"})

@@ -297,7 +297,7 @@ def test_words_are_left_out_of_whole_rows_alone(tmp_path: Path) -> None:
     training = Training(epochs=1, batch_size=3, rate=1e-2, word_dropout=0.5)
     with pytest.raises(UserError, match="`word_dropout` leaves out tokens of rows that are read"):
         tuned(tmp_path, Soft(length=3), training)
-    head = Several((Prefix(length=2), Head(head_refit="off")))
+    head = Several((Prefix(length=2), Head()))
     task, rows = Classify(template="{text}"), contract.ROWS * 2
     made = [
         dict(tune(get("bert-encoder"), task, head, rows, rows, training=each, report=SILENT)

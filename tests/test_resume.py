@@ -145,7 +145,7 @@ PLACES = {
     "before a checkpoint gets its name": (os, "replace", 3, False),
     "before the prompt is saved": (Prompt, "save", 1, False),
     "after the prompt is saved": (Prompt, "save", 1, True),
-    "before the last checkpoint is removed": (checkpoint, "remove", 2, False),
+    "before the last checkpoint is removed": (checkpoint, "remove", 3, False),
 }
 
 

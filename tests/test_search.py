@@ -694,7 +694,7 @@ def test_a_method_that_the_model_cannot_take_is_left_out_with_its_reason() -> No
         ({"epochs": [1, 0]}, "epochs is 0; it must be at least 1"),
         (
             {"rank": 2},
-            "head; known are: head_form, head_refit, head_start, head_temperature, rate, shots",
+            "head; known are: head_form, head_start, head_temperature, rate, shots",
         ),
         (
             {"hed_form": 2},

@@ -50,8 +50,9 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.objective import Encoded
 from foreword.training import checkpoint
 from foreword.training.log import log_path
+from foreword.training.prepare import prepare, rows_for
 from foreword.training.settings import Training
-from foreword.training.tune import prepare, rows_for, tune
+from foreword.training.tune import tune
 from foreword.training.world import World
 from plain import twin
 from quick import first

@@ -124,7 +124,7 @@ def test_the_file_holds_what_was_chosen_and_a_line_says_why(tmp_path: Path) -> N
     want = Several(
         (
             Prefix(length=3, start="demonstrations"),
-            Head(head_start="prototypes", head_form="linear", head_refit="off"),
+            Head(head_start="prototypes", head_form="linear"),
         )
     )
     assert method == want

@@ -22,8 +22,9 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT
+from foreword.training.prepare import prepare
 from foreword.training.settings import Training
-from foreword.training.tune import prepare, tune
+from foreword.training.tune import tune
 from toys import TASK, get, rows, toy_run
 
 METHODS: dict[str, Method] = {

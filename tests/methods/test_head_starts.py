@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,6 @@ from foreword.tasks.multilabel import Multilabel
 from foreword.tasks.relate import Relate
 from foreword.tasks.score import Score
 from foreword.tasks.tag import Tag
-from foreword.training.settings import Training
 from foreword.training.tune import tune
 from oracles import get
 
@@ -250,45 +248,6 @@ def test_many_rows_are_sampled_class_by_class(monkeypatch: pytest.MonkeyPatch) -
 
 
 # A prefix that starts as nothing ----------------------------------------------------------------
-
-
-def test_a_head_is_fitted_anew_to_all_rows_when_the_training_is_over() -> None:
-    task = Classify(template="{text}")
-    head = Head(head_start="logistic")
-    both = Several((Prefix(length=2), head))
-    training = Training(epochs=1, batch_size=4, rate=1e-2)
-    given = ROWS * 3
-    prompt = tune(get("bert-encoder"), task, both, given, training=training, report=SILENT)
-    bound, injection = prompt.bound, prompt.injection
-    own = states(bound, injection, given)
-    right = [row.fields["label"] for row in given]
-    model = LogisticRegression(C=probes.strength(2), max_iter=1000).fit(features(own), right)
-    found = answers(bound, injection)
-    wanted = model.predict_proba(features(own))[: len(ROWS)]
-    for each, want in zip(found, wanted, strict=True):
-        assert list(each.values()) == pytest.approx(want, abs=2e-3)
-    said = prompt.method["methods"][1]
-    assert said["head_refit"] == "on"
-    assert said["head_start"] == "logistic"
-    # dev rows of their own are not learned, and a head that stays is that of the chosen step
-    one, other = (
-        tune(
-            get("bert-encoder"),
-            task,
-            Several((Prefix(length=2), replace(head, head_refit=how))),
-            given[:12],
-            given[12:],
-            training=training,
-            report=SILENT,
-        )
-        for how in ("on", "off")
-    )
-    again = both.settled(one.bound, given).finish(one.bound, given[:12], other.injection)
-    assert again.head is not None
-    assert one.injection.head is not None
-    assert other.injection.head is not None
-    torch.testing.assert_close(one.injection.head.weight, again.head.weight)
-    assert not torch.equal(one.injection.head.weight, other.injection.head.weight)
 
 
 @pytest.mark.parametrize("method", [Prefix(length=3, start="zero"), Deep(length=3, start="zero")])

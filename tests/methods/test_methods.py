@@ -32,8 +32,8 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.templates.demonstrations import choose_demonstrations, labels_not_shown
+from foreword.training.prepare import prepare
 from foreword.training.settings import Training
-from foreword.training.tune import prepare
 
 FAMILIES = {f.name: f for f in [*CAUSAL, MASKED[0], *SEQ2SEQ]}
 LABELS = {"good": " good", "bad": (" bad", " a bad film"), "fine": " good film"}

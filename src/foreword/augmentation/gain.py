@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from foreword.config.values import from_plain
@@ -61,7 +61,7 @@ def gain(
             method,
             rows,
             dev,
-            training=training,
+            training=replace(training, refit="off"),  # which would learn the dev rows
             report=report,
         )
         asked = dev if test is None else test

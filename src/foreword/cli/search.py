@@ -28,7 +28,7 @@ from foreword.training.interrupt import Interrupted
 if TYPE_CHECKING:
     from foreword.backbone.backbone import Backbone
 
-OTHERS = ("method", "preset", "report_to", "shard", *CONTINUAL)
+OTHERS = ("method", "preset", "report_to", "shard", "refit", *CONTINUAL)
 """Settings that a search has not, or names otherwise."""
 
 ALONE = ("seed", "token_budget", "memory", "checkpointing", "cache_gb", "no_texts", "compile")

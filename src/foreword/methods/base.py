@@ -109,19 +109,6 @@ def settle(method: Method, task: Bound, rows: Sequence[Row], *, alone: bool = Tr
 
 
 @runtime_checkable
-class Finishes(Method, Protocol):
-    """A method of which a part is fitted once more when the training is over."""
-
-    def finish(self, task: Bound, rows: Sequence[Row], injection: Injection) -> Injection:
-        """Return what was trained with that part fitted to ``rows``; the method is settled."""
-
-
-def finish(method: Method, task: Bound, rows: Sequence[Row], injection: Injection) -> Injection:
-    """Return what was trained, with all done that the method does after the training."""
-    return method.finish(task, rows, injection) if isinstance(method, Finishes) else injection
-
-
-@runtime_checkable
 class StartsBeside(Method, Protocol):
     """A method whose start depends on what is trained beside it, which is built before it."""
 

@@ -15,7 +15,6 @@ from foreword.errors import UserError
 from foreword.injection import ClassHead, Injection
 from foreword.methods.base import Trainable, as_float32
 from foreword.methods.parts.head_starts import (
-    FITTED,
     fitted,
     has_all,
     random_head,
@@ -24,8 +23,6 @@ from foreword.methods.parts.head_starts import (
 )
 from foreword.methods.parts.probes import MANY
 from foreword.tasks.base import Bound
-from foreword.tasks.classify import Classify
-from foreword.tasks.relate import Relate
 from foreword.tasks.score import Score
 
 ENOUGH = 16
@@ -57,11 +54,6 @@ class Head:
     penalty that is best for rows left out, and "logistic" a logistic regression. Labels that a row
     may have several of are fitted one by one, and a score that is one number (``regression``) by
     "ridge" alone. "model" is the trained head of an encoder's folder.
-
-    With ``head_refit`` "on" the head is fitted anew when the training is over, as it started, to
-    the tuned states of all rows, those that were held back to choose the step by among them: few
-    rows are worth more to a head than its own steps (docs/LOG.md). "auto" is "on" beside another
-    method on an encoder, for a linear head of rows with one label each.
     """
 
     rate: float = setting(1e-3, help="learning rate")
@@ -83,13 +75,6 @@ class Head:
     )
     head_temperature: float = setting(
         0.05, help="what a cosine head's cosines are divided by at first"
-    )
-
-    head_refit: Literal["auto", "on", "off"] = setting(
-        "auto",
-        help="fit the head anew to the tuned states of all rows, held back ones too: auto (beside "
-        "another method on an encoder), on or off",
-        optional=True,
     )
 
     starts_beside: ClassVar[Literal[True]] = True
@@ -114,11 +99,7 @@ class Head:
         if form == "auto":
             cosine = encoder and not alone and start in ("prototypes", "words")
             form = "cosine" if cosine else "linear"
-        refit = self.head_refit
-        if refit == "auto":
-            one = isinstance(task.task, Classify | Relate)
-            refit = "on" if encoder and not alone and one and form == "linear" else "off"
-        return replace(self, head_start=start, head_form=form, head_refit=refit)
+        return replace(self, head_start=start, head_form=form)
 
     def build(
         self, task: Bound, rows: Sequence[Row], seed: int, beside: Trainable | None = None
@@ -148,16 +129,6 @@ class Head:
         if made.head_start == "random":
             return HeadTensors(random_head(task, scale, seed))
         return HeadTensors(fitted(made.head_start, task, rows, scale, beside))
-
-    def finish(self, task: Bound, rows: Sequence[Row], injection: Injection) -> Injection:
-        """Return what was trained, with its head fitted anew if it is to be."""
-        head = injection.head
-        if self.head_refit != "on" or head is None or not has_all(task, rows):
-            return injection
-        scale = None if head.scale is None else float(head.scale)
-        usual = "logistic" if scale is None else "prototypes"
-        start = self.head_start if self.head_start in FITTED else usual
-        return replace(injection, head=fitted(start, task, rows, scale, injection))
 
 
 class HeadTensors(Trainable):

@@ -35,6 +35,7 @@ from foreword.training.configure import configure, make_task
 from foreword.training.examples import encode
 from foreword.training.log import log_path
 from foreword.training.loop import Loop
+from foreword.training.prepare import rows_for
 from foreword.training.provenance import (
     about_backbone,
     about_data,
@@ -46,7 +47,7 @@ from foreword.training.provenance import (
 from foreword.training.run_state import check_out
 from foreword.training.settings import Training, check_rate
 from foreword.training.several_tasks import MixedObjective
-from foreword.training.tune import follow, rows_for, say_texts
+from foreword.training.tune import follow, say_texts
 
 OWN = ("shared", "multitask")
 """Names of files of the run itself, which no task may have."""
@@ -165,7 +166,7 @@ def multitask(
         return build_prompt(
             bound,
             injection,
-            dev_rows,
+            bound.fit_on_dev(dev_rows, injection),
             method=about,
             data=data[task],
             seed=training.seed,

@@ -237,7 +237,7 @@ def search_prompts(
                 task,
                 space,
                 parts,
-                Training(seed=seed),
+                Training(seed=seed, refit="off"),
                 pace,
                 keep,
                 passed,

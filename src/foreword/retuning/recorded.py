@@ -16,8 +16,8 @@ from foreword.methods.base import Method
 from foreword.methods.parts.several import rebuild_method
 from foreword.prompt.prompt import Prompt
 from foreword.training.log import files_of
+from foreword.training.prepare import DEV_SHARE
 from foreword.training.settings import Training
-from foreword.training.tune import DEV_SHARE
 
 Found = tuple[list[Row], list[Row]]
 

@@ -30,11 +30,15 @@ class Progress:
     own_scores: list[float] = field(default_factory=list)  # each task's, of what is kept
     worse: int = 0  # evaluations since the best one
     halved: int = 0  # times that a plateau has halved the rate
+    kept: int = 0  # the step of what is kept
 
 
-def path_for(out: Path) -> Path:
-    """Return where the checkpoint of a run that writes ``out`` stands: hidden, beside it."""
-    return out.with_name(f".{out.name}.checkpoint")
+def path_for(out: Path, part: str = "") -> Path:
+    """Return where the checkpoint of a run that writes ``out`` stands: hidden, beside it.
+
+    Of several runs that write it one after another, each ``part`` has its own.
+    """
+    return out.with_name(f".{out.name}{f'.{part}' if part else ''}.checkpoint")
 
 
 def write(

@@ -27,7 +27,8 @@ class Examples:
     All training examples begin with the tokens ``lead``, and the longest has ``longest`` tokens.
     ``sample`` has the numbers of the dev rows that are scored between steps. ``lower`` stores the
     states below the prompt's lowest layer, None where there is nothing below. ``plan`` says how
-    passes are made. ``counts`` says how many rows of each task an epoch has.
+    passes are made. ``counts`` says how many rows of each task an epoch has. The last ``names``
+    training rows are the names of labels.
     """
 
     train_rows: Sequence[Row]
@@ -40,10 +41,12 @@ class Examples:
     lower: LowerLayers | None
     plan: PassPlan
     counts: Mapping[str, int]
+    names: int = 0
 
     def of_task(self, task: int) -> list[Row]:
-        """Return the training rows of one of several tasks."""
-        return [row for row in self.train_rows if row.task == task]
+        """Return the training rows of one of several tasks, without those that name labels."""
+        given = self.train_rows[: len(self.train_rows) - self.names]
+        return [row for row in given if row.task == task]
 
 
 def encode(

@@ -17,9 +17,9 @@ from foreword.reporter import Reporter, Reporters
 from foreword.tasks.base import Task
 from foreword.terminal import usual_reporter
 from foreword.training.configure import configure
+from foreword.training.prepare import prepare
 from foreword.training.settings import Training
 from foreword.training.step import NotFiniteError
-from foreword.training.tune import prepare
 
 DIVERGED = 4.0
 """Times its lowest value that the smoothed loss may reach before the test is over."""

@@ -28,7 +28,8 @@ class Loop:
     """One run of training, before its first step, or at any later one.
 
     ``step`` takes the next step and ``score`` scores the dev rows; ``go`` does all that is left.
-    ``finish`` sets the best parameters; ``scores`` is then the dev score of each task.
+    ``finish`` sets the best parameters; ``scores`` is then the dev score of each task. Without dev
+    rows the last parameters are kept, and there is no score.
     ``steps`` is how many there are, ``per_epoch`` how many an epoch has, and ``pace`` what the
     learning rates are multiplied by at a step.
     """
@@ -78,6 +79,9 @@ class Loop:
 
         The dev score of several tasks is the mean of theirs (``Objective.overall``).
         """
+        if not self.examples.dev:
+            self.state.save()
+            return
         scores = self._scores(self.examples, self.examples.sample, self.objective.metric, report)
         overall = self.objective.overall(scores)
         self._scored = self.state.progress.step
@@ -85,6 +89,8 @@ class Loop:
 
     def finish(self, report: Reporter) -> None:
         """Set the best parameters, and score them on all dev rows if they were not."""
+        if not self.examples.dev:
+            return
         self.trainable.load_state_dict(self.state.best)
         if len(self.examples.sample) == len(self.examples.dev):
             self.scores = self.state.progress.own_scores

@@ -49,6 +49,8 @@ def about_data(
 ) -> dict[str, Any]:
     """Describe the data: counts and hashes, and rows as text for the baseline in context.
 
+    ``training`` with ``refit`` "on" says that dev rows are learned too, after they were scored.
+
     With ``no_texts`` there are no rows as text. Raises UserError for a task that needs some.
 
     ``in_train`` counts dev rows whose text is in train.
@@ -60,12 +62,13 @@ def about_data(
         shots: Sequence[Row] = ()
     else:
         shots = choose_demonstrations(bound, train, most, training.seed)
+    seen = [*train, *dev] if training.refit == "on" else train
     return {
         "train": about_rows(train),
         "dev": {**about_rows(dev), "in_train": len(overlap(dev, train, bound.fields))},
         "demonstrations": [bound.demonstration(row) for row in shots],
         **({"no_texts": True} if training.no_texts else {}),
-        **({"marks": marks(train, bound.fields)} if len(train) <= MARKED else {}),
+        **({"marks": marks(seen, bound.fields)} if len(seen) <= MARKED else {}),
     }
 
 
@@ -114,7 +117,7 @@ def versions() -> dict[str, str]:
 def build_prompt(
     bound: Bound,
     injection: Injection,
-    dev_rows: Sequence[Row],
+    task: Task,
     *,
     method: Mapping[str, Any],
     data: Mapping[str, Any],
@@ -123,10 +126,9 @@ def build_prompt(
 ) -> Prompt:
     """Return the prompt of a finished run: ``dev`` is its dev score, the rest says what it is of.
 
-    The injection's tensors are copied. What a task fits on dev rows is fitted here.
+    The injection's tensors are copied. ``task`` is that of ``bound`` with what it fits on dev rows.
     """
     injection = injection.map(lambda tensor: tensor.detach().clone())
-    task = bound.fit_on_dev(dev_rows, injection)
     made = Prompt(
         injection=injection,
         task=task,

@@ -137,6 +137,8 @@ class RunState:
             if better[self.trainable.owner(name) or 0]:
                 self.best[name] = tensor.detach().clone()
         triples = zip(scores, before, better, strict=True)
+        if any(better):
+            progress.kept = progress.step
         progress.own_scores = [new if kept else old for new, old, kept in triples]
         progress.best_score = score if best is None else max(score, best)
 

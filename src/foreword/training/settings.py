@@ -11,7 +11,7 @@ from foreword.errors import UserError, nearest
 from foreword.machine import bytes_of
 
 Schedule = Literal["linear", "cosine", "inverse-sqrt", "plateau", "constant"]
-Compile = Literal["auto", "on", "off"]
+Choice = Literal["auto", "on", "off"]
 
 WORTH_COMPILING = 300
 """Steps from which on compiling is taken to pay; what it costs and gains is in bench/README.md."""
@@ -175,6 +175,13 @@ class Training:
     drawn by the seed, of each label in proportion. The best step is chosen by these, and the run
     stops after ``patience`` evaluations without a better score; the parameters that are kept are
     scored on all dev rows at the end.
+    With ``refit`` "on" the run is made once more on all rows, dev rows among them: few rows are
+    worth more in the training than for the choice of a step (docs/LOG.md). It has as many epochs
+    as the run before and keeps the last step, or its start where no step was better than that. The
+    dev score, and what is fitted to dev rows, are those of the run before. With ``label_rows`` "on"
+    the words of each label are one more training row each, where a row is one text. "auto" is "on"
+    for both where a head is trained beside another method on an encoder, on few rows a label, and
+    for ``refit`` no dev rows were given.
     Up to ``cache_gb`` of what the layers below a prefix make of the rows is kept in memory, more
     in a file. ``compile`` fuses each layer's small operations ("auto": where a run is long
     enough to pay for the seconds that this takes).
@@ -218,6 +225,17 @@ class Training:
     dev_sample: int = setting(
         300, help="most dev rows of a task scored between steps; all of them are at the end"
     )
+    label_rows: Choice = setting(
+        "auto",
+        help="learn the name of each label as one more row: auto (as refit), on or off",
+        optional=True,
+    )
+    refit: Choice = setting(
+        "auto",
+        help="train once more on all rows, dev rows too: auto (where a few rows a label are held "
+        "back, for a head beside another method on an encoder), on or off",
+        optional=True,
+    )
     seed: int = setting(0, help="seed of rows, starts and order", common=True)
     token_budget: int | None = setting(None, help="tokens per pass, with padding")
     memory: str | None = setting(
@@ -233,7 +251,7 @@ class Training:
     no_texts: bool = setting(
         False, help="leave texts of rows out of the prompt file and the log of the run"
     )
-    compile: Compile = setting("auto", help="fuse each layer's small operations: auto, on or off")
+    compile: Choice = setting("auto", help="fuse each layer's small operations: auto, on or off")
 
     def check(self) -> None:
         """Raise UserError for values out of range."""
@@ -248,9 +266,15 @@ class Training:
         if self.schedule not in get_args(Schedule):
             known = nearest(str(self.schedule), get_args(Schedule))
             raise UserError(f"unknown schedule '{self.schedule}'; {known}")
-        if self.compile not in get_args(Compile):
-            known = nearest(str(self.compile), get_args(Compile))
-            raise UserError(f"unknown compile '{self.compile}'; {known}")
+        for name in ("compile", "label_rows", "refit"):
+            value = getattr(self, name)
+            if value not in get_args(Choice):
+                raise UserError(f"unknown {name} '{value}'; {nearest(value, get_args(Choice))}")
+        if self.refit == "on" and self.schedule == "plateau":
+            raise UserError(
+                "refit 'on' makes a run without dev rows, which schedule 'plateau' needs; give one "
+                "of the two"
+            )
         if self.memory is not None:
             bytes_of(self.memory)
         if self.compile == "on" and self.checkpointing:

@@ -12,28 +12,20 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.shared import backbone_of
 from foreword.config.values import hash_of
-from foreword.data.folder import DEV
-from foreword.data.row import Row
-from foreword.data.rows import TAKEN, Rows, as_rows
-from foreword.data.sample import hold_out
+from foreword.data.rows import TAKEN, Rows
 from foreword.errors import UserError
-from foreword.injection import Mixture
-from foreword.methods.auto import Auto
-from foreword.methods.base import Method, Trainable, finish, settle
-from foreword.methods.registry import name_of
+from foreword.methods.base import Method
 from foreword.prompt.prompt import Prompt
 from foreword.prompt.texts import check_without_texts, in_one_line, texts_in
 from foreword.reporter import SILENT, Reporter, Reporters
 from foreword.tasks.base import Bound, Task
-from foreword.tasks.labels.examples import LabelExamples
 from foreword.tasks.objective import Objective
-from foreword.tasks.registry import name_of as task_name
 from foreword.terminal import usual_reporter
 from foreword.training import checkpoint
 from foreword.training.configure import configure
-from foreword.training.examples import encode
 from foreword.training.log import Log, log_path
 from foreword.training.loop import Loop
+from foreword.training.prepare import are_few, build_run, prepare
 from foreword.training.provenance import (
     about_backbone,
     about_data,
@@ -45,12 +37,12 @@ from foreword.training.provenance import (
     dtype_name,
 )
 from foreword.training.run_state import check_out
-from foreword.training.settings import Training, check_rate
-from foreword.training.several_tasks import MixedObjective, Replay
+from foreword.training.settings import Training
+from foreword.training.several_tasks import Replay
 from foreword.training.world import ALONE, World
 
-DEV_SHARE = 0.1
-"""The share of the training rows that is held back where no dev rows are given."""
+REFIT = "refit"
+"""What the second run of a prompt is called in the name of its checkpoint."""
 
 
 def tune(
@@ -149,10 +141,13 @@ def tune_prompt(
         replay=replay,
     )
     task, trainable, dev_rows = bound.task, run.trainable, run.examples.dev_rows
+    if training.refit == "auto" and dev is None and objective is None and replay is None:
+        few = are_few(bound, method, run.examples.of_task(0)) and training.schedule != "plateau"
+        training = replace(training, refit="on" if few else "auto")
     about = about_method(method, run.learner.parameters, training)
     data = about_data(bound, method, run.examples.of_task(0), dev_rows, training)
-    if again := data["dev"]["in_train"]:
-        report.line(f"{again} of {len(dev_rows)} dev rows are in train too: their score flatters")
+    if twice := data["dev"]["in_train"]:
+        report.line(f"{twice} of {len(dev_rows)} dev rows are in train too: their score flatters")
     if replay is not None:
         if training.no_texts:
             check_without_texts(replay.task)
@@ -167,24 +162,71 @@ def tune_prompt(
         "task": about_task(task),
         "backbone": {**about_backbone(backbone), "dtype": dtype_name(backbone)},
     }
+    if target is not None and world.first and not resume:
+        checkpoint.remove(checkpoint.path_for(target, REFIT))
     follow(run, config, target, resume=resume, report=report)
     score = {run.objective.metric: run.scores[0], "rows": len(dev_rows)}
     with torch.no_grad():
         injection = trainable()
-    if objective is None:
-        seen = run.examples.of_task(0)
-        if dev is None and all(bound.class_of(row) is not None for row in dev_rows):
-            seen = [*seen, *dev_rows]  # no threshold is fitted to them
-        injection = finish(method, bound, seen, injection)
+    learned = bound.fit_on_dev(dev_rows, injection)
+    runs = [run]
+    if training.refit == "on" and not _is_whole(run):
+        about = about_method(method, run.learner.parameters, replace(training, refit="off"))
+    elif training.refit == "on":
+        rows, epochs = [*run.examples.of_task(0), *dev_rows], run.state.progress.step
+        every = replace(training, epochs=max(1, epochs // run.per_epoch), patience=None)
+        _, _, again = build_run(
+            backbone,
+            task,
+            method,
+            rows,
+            (),
+            every,
+            SILENT,
+            world,
+            objective=objective,
+            replay=replay,
+        )
+        if run.state.progress.kept:  # else no step was better than the start
+            name = f"once more, on all {len(rows)} rows"
+            report.line(f"training {name}")
+            with report.bar(name, again.steps) as moved:
+                follow(again, config, target, REFIT, resume=resume, report=_Moves(moved))
+        again.close()
+        runs.append(again)
+        with torch.no_grad():
+            injection = again.trainable()
     prompt = build_prompt(
-        bound, injection, dev_rows, method=about, data=data, seed=training.seed, dev=score
+        bound, injection, learned, method=about, data=data, seed=training.seed, dev=score
     )
     if target is not None and world.first:
         prompt.save(target)
         say_texts(target, log_path(target), prompt, report)
-        run.state.forget()
+        for each in runs:
+            each.state.forget()
     world.wait()  # the file is there when any process goes on
     return prompt
+
+
+def _is_whole(run: Loop) -> bool:
+    """Whether a run came to its end, and nobody said that there is no more time."""
+    patience, progress = run.training.patience, run.state.progress
+    return progress.step == run.steps or (patience is not None and progress.worse >= patience)
+
+
+class _Moves(Reporter):
+    """Moves a bar by the steps of a run."""
+
+    def __init__(self, moved: Callable[[int], None]) -> None:
+        self.moved = moved
+
+    def start(self, config: Mapping[str, Any], steps: int, done: int) -> None:
+        """Move the bar to where a resumed run goes on."""
+        self.moved(done)
+
+    def step(self, number: int, values: Mapping[str, float]) -> None:
+        """Move the bar by one."""
+        self.moved(1)
 
 
 def say_texts(file: Path, log: Path, prompt: Prompt, report: Reporter) -> None:
@@ -200,6 +242,7 @@ def follow(
     run: Loop,
     config: Mapping[str, Any],
     target: Path | None,
+    part: str = "",
     *,
     resume: bool,
     report: Reporter,
@@ -207,19 +250,21 @@ def follow(
     """Take a run from its start, or its checkpoint, to its end.
 
     ``config`` describes the run: it is the first line of the log, and a checkpoint of a run with
-    another one is refused. With ``target`` a checkpoint and a log are kept beside that path.
+    another one is refused. With ``target`` a checkpoint and a log are kept beside that path; of a
+    further ``part`` of what writes it, a checkpoint alone.
     """
     world = run.world
     if target is not None:
         if world.first:
             check_out(target, run.trainable)
-        run.state.keep_in(checkpoint.path_for(target), hash_of(config))
+        run.state.keep_in(checkpoint.path_for(target, part), hash_of(config))
         if resume:
             report.line(run.state.restore(run.steps))
         elif run.state.forget():
             report.line(f"{target}: discarding an unfinished run; use `resume` to continue it")
-        files = about_files(train=run.examples.of_task(0), dev=run.examples.dev_rows)
-        report = Reporters([report, Log(log_path(target), files)])
+        if not part:
+            files = about_files(train=run.examples.of_task(0), dev=run.examples.dev_rows)
+            report = Reporters([report, Log(log_path(target), files)])
     run.state.agree(hash_of(config))
     report = report if world.first else SILENT
     try:
@@ -227,97 +272,3 @@ def follow(
         run.go(report)
     finally:
         report.done()
-
-
-def prepare(
-    backbone: Backbone,
-    task: Task,
-    method: Method,
-    train: Rows,
-    dev: Rows | None,
-    training: Training,
-    report: Reporter,
-    world: World = ALONE,
-    *,
-    objective: Callable[[Bound], Objective] | None = None,
-    replay: Replay | None = None,
-) -> tuple[Bound, Method, Loop]:
-    """Return the task and the method, completed from the rows, and a run ready for its first step.
-
-    Raises UserError for anything wrong with the settings or the rows.
-    """
-    name_of(method), task_name(task)  # what is not registered could not be saved
-    training.check()
-    check_rate(method.rate)
-    task, train_rows, dev_rows = rows_for(backbone, task, train, dev, training, report)
-    bound = task.bind(backbone)
-    bound.check(train_rows, answers=True)
-    bound.check(dev_rows, answers=True)
-    if isinstance(bound, LabelExamples):
-        bound.embed_demonstrations(report)
-    if isinstance(method, Auto):
-        method, why = method.choose(bound, train_rows)
-        if why is not None:
-            report.line(why)
-    method = settle(method, bound, train_rows)
-    trainable = method.build(bound, train_rows, training.seed)
-    parts = Mixture.of(trainable.outline, 1).parts
-    if bound.virtual and all(part.embeds is None for part in parts):
-        raise UserError(
-            f"the template places {bound.virtual} virtual tokens, which `method={name_of(method)}` "
-            "does not have; use `method=soft` or ptuning, or leave [soft:...] out of the template"
-        )
-    for part in trainable.modules():
-        for note in part.notes if isinstance(part, Trainable) else ():
-            report.line(note)
-    bound = bound.with_head() if trainable.has_head else bound
-    learned = bound if objective is None else objective(bound)
-    counts = None
-    if replay is not None:
-        if training.mixup:
-            raise UserError("`mixup` would mix rows of different tasks; leave it or `replay` out")
-        if training.contrastive:
-            raise UserError(
-                "`contrastive` would compare rows of different tasks; leave it or `replay` out"
-            )
-        counts = replay.counts(len(train_rows))
-        old = replay.task.bind(backbone)
-        old.check(replay.rows, answers=True)
-        learned = MixedObjective([learned, old.with_head() if trainable.has_head else old])
-        train_rows = [*train_rows, *(replace(row, task=1) for row in replay.rows)]
-    examples = encode(
-        backbone,
-        learned,
-        trainable.outline,
-        train_rows,
-        dev_rows,
-        training,
-        report,
-        counts,
-        class_of=bound.class_of,
-        trained=sum(p.numel() for p in trainable.parameters() if p.requires_grad),
-    )
-    return bound, method, Loop(backbone, learned, trainable, examples, training, method.rate, world)
-
-
-def rows_for(
-    backbone: Backbone,
-    task: Task,
-    train: Rows,
-    dev: Rows | None,
-    training: Training,
-    report: Reporter,
-) -> tuple[Task, list[Row], list[Row]]:
-    """Read the rows, complete the task from them, and hold rows out for dev if none are given."""
-    rows = as_rows(train, fields=task.pair, report=report)
-    if not rows:
-        raise UserError("there are no training rows; give two or more")
-    task = task.complete(rows, backbone)
-    if dev is not None:
-        held = as_rows(dev, split=DEV, name="dev row", fields=task.pair, report=report)
-        if not held:
-            raise UserError("there are no dev rows; give one or more, or leave dev out")
-        return task.fill_from_rows(backbone, rows, training.seed, report), rows, held
-    rows, held = hold_out(rows, DEV_SHARE, training.seed, by=task.label_field)
-    report.line(f"no dev rows given: {len(held)} of the training rows are held back")
-    return task.fill_from_rows(backbone, rows, training.seed, report), rows, held

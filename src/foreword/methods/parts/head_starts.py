@@ -107,16 +107,11 @@ def output(backbone: Backbone, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def fitted(
-    start: str,
-    task: Bound,
-    rows: Sequence[Row],
-    scale: float | None,
-    beside: Trainable | Injection | None,
+    start: str, task: Bound, rows: Sequence[Row], scale: float | None, beside: Trainable | None
 ) -> ClassHead:
     """Return a head that is fitted to the states of the rows: one of ``FITTED``.
 
-    The states are those of the first step: under what is trained ``beside`` it, if anything is;
-    or those under an injection.
+    The states are those of the first step: under what is trained ``beside`` it, if anything is.
     Raises UserError where a class has no row, and for a form or a task that the start has not.
     """
     if scale is not None and start != "prototypes":
@@ -136,7 +131,7 @@ def fitted(
 
 
 def known_states(
-    start: str, task: Bound, rows: Sequence[Row], beside: Trainable | Injection | None
+    start: str, task: Bound, rows: Sequence[Row], beside: Trainable | None
 ) -> KnownStates:
     """Return the rows' states at the place of the answer, and their classes.
 
@@ -146,9 +141,7 @@ def known_states(
     headed = (task.without_prompt() if beside is None else task).with_head()
     with torch.no_grad():
         injection: Injection | Mixture = NOTHING
-        if isinstance(beside, Injection):
-            injection = beside
-        elif beside is not None:
+        if beside is not None:
             injection = beside.training_on(numbers, torch.Generator().manual_seed(0))
         items, states = states_of_rows(headed, [rows[n] for n in numbers], injection)
     shares, none = headed.class_shares(items)

@@ -13,7 +13,7 @@ from foreword.config.values import from_plain
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
-from foreword.methods.base import Method, StartsBeside, Trainable, finish, settle
+from foreword.methods.base import Method, StartsBeside, Trainable, settle
 from foreword.methods.registry import kinds, name_of
 from foreword.tasks.base import Bound
 
@@ -64,12 +64,6 @@ class Several:
             if isinstance(method, StartsBeside):
                 parts[n] = method.build(task, rows, seed, beside)
         return self._together(parts)
-
-    def finish(self, task: Bound, rows: Sequence[Row], injection: Injection) -> Injection:
-        """Return what was trained, with what each of the methods does after the training."""
-        for each in self.methods:
-            injection = finish(each, task, rows, injection)
-        return injection
 
     def _together(self, parts: Mapping[int, Trainable]) -> Together:
         """Join some parts, by their numbers; raises UserError where they fill the same place."""

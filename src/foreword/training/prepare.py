@@ -1,0 +1,196 @@
+"""Preparation of a run: rows are read and checked before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from foreword.backbone.backbone import Backbone
+from foreword.data.folder import DEV
+from foreword.data.row import Row
+from foreword.data.rows import Rows, as_rows
+from foreword.data.sample import hold_out
+from foreword.errors import UserError
+from foreword.injection import Mixture
+from foreword.methods.auto import Auto
+from foreword.methods.base import Method, Trainable, settle
+from foreword.methods.head import Head
+from foreword.methods.parts.several import Several
+from foreword.methods.registry import name_of
+from foreword.reporter import Reporter
+from foreword.tasks.base import Bound, Task
+from foreword.tasks.classify import Classify
+from foreword.tasks.labels.examples import LabelExamples
+from foreword.tasks.objective import Objective
+from foreword.tasks.registry import name_of as task_name
+from foreword.training.examples import encode
+from foreword.training.loop import Loop
+from foreword.training.settings import Training, check_rate
+from foreword.training.several_tasks import MixedObjective, Replay
+from foreword.training.world import ALONE, World
+
+FEW = 32
+"""Rows a label below which every row counts on an encoder."""
+
+DEV_SHARE = 0.1
+"""The share of the training rows that is held back where no dev rows are given."""
+
+
+def prepare(
+    backbone: Backbone,
+    task: Task,
+    method: Method,
+    train: Rows,
+    dev: Rows | None,
+    training: Training,
+    report: Reporter,
+    world: World = ALONE,
+    *,
+    objective: Callable[[Bound], Objective] | None = None,
+    replay: Replay | None = None,
+) -> tuple[Bound, Method, Loop]:
+    """Return the task and the method, completed from the rows, and a run ready for its first step.
+
+    Raises UserError for anything wrong with the settings or the rows.
+    """
+    name_of(method), task_name(task)  # what is not registered could not be saved
+    training.check()
+    check_rate(method.rate)
+    task, train_rows, dev_rows = rows_for(backbone, task, train, dev, training, report)
+    return build_run(
+        backbone,
+        task,
+        method,
+        train_rows,
+        dev_rows,
+        training,
+        report,
+        world,
+        objective=objective,
+        replay=replay,
+    )
+
+
+def build_run(
+    backbone: Backbone,
+    task: Task,
+    method: Method,
+    train: Sequence[Row],
+    dev: Sequence[Row],
+    training: Training,
+    report: Reporter,
+    world: World = ALONE,
+    *,
+    objective: Callable[[Bound], Objective] | None = None,
+    replay: Replay | None = None,
+) -> tuple[Bound, Method, Loop]:
+    """Return what :func:`prepare` does, for a task that is complete and the rows of each part.
+
+    Without dev rows the run keeps its last step.
+    """
+    bound = task.bind(backbone)
+    bound.check(train, answers=True)
+    bound.check(dev, answers=True)
+    if isinstance(bound, LabelExamples):
+        bound.embed_demonstrations(report)
+    if isinstance(method, Auto):
+        method, why = method.choose(bound, train)
+        if why is not None:
+            report.line(why)
+    method = settle(method, bound, train)
+    names = (
+        _label_rows(bound, method, train, training) if objective is None and replay is None else []
+    )
+    trainable = method.build(bound, [*train, *names], training.seed)
+    parts = Mixture.of(trainable.outline, 1).parts
+    if bound.virtual and all(part.embeds is None for part in parts):
+        raise UserError(
+            f"the template places {bound.virtual} virtual tokens, which `method={name_of(method)}` "
+            "does not have; use `method=soft` or ptuning, or leave [soft:...] out of the template"
+        )
+    for part in trainable.modules():
+        for note in part.notes if isinstance(part, Trainable) else ():
+            report.line(note)
+    bound = bound.with_head() if trainable.has_head else bound
+    learned = bound if objective is None else objective(bound)
+    counts = None
+    if replay is not None:
+        if training.mixup:
+            raise UserError("`mixup` would mix rows of different tasks; leave it or `replay` out")
+        if training.contrastive:
+            raise UserError(
+                "`contrastive` would compare rows of different tasks; leave it or `replay` out"
+            )
+        counts = replay.counts(len(train))
+        old = replay.task.bind(backbone)
+        old.check(replay.rows, answers=True)
+        learned = MixedObjective([learned, old.with_head() if trainable.has_head else old])
+        train = [*train, *(replace(row, task=1) for row in replay.rows)]
+    examples = encode(
+        backbone,
+        learned,
+        trainable.outline,
+        [*train, *names],
+        dev,
+        training,
+        report,
+        counts,
+        class_of=bound.class_of,
+        trained=sum(p.numel() for p in trainable.parameters() if p.requires_grad),
+    )
+    examples = replace(examples, names=len(names))
+    return bound, method, Loop(backbone, learned, trainable, examples, training, method.rate, world)
+
+
+def are_few(bound: Bound, method: Method, rows: Sequence[Row]) -> bool:
+    """Whether every row counts: few a label, for a head beside another method on an encoder.
+
+    These are the runs for which ``refit`` and ``label_rows`` were measured (docs/LOG.md).
+    """
+    headed = isinstance(method, Several) and any(isinstance(each, Head) for each in method.methods)
+    return bound.backbone.is_encoder and headed and len(rows) < FEW * bound.classes
+
+
+def _label_rows(bound: Bound, method: Method, rows: Sequence[Row], training: Training) -> list[Row]:
+    """Return a row for each word of each label, if they are to be learned.
+
+    Raises UserError where they are asked for, and the task has none.
+    """
+    asked = training.label_rows
+    if asked == "off" or (asked == "auto" and not are_few(bound, method, rows)):
+        return []
+    text = isinstance(bound.task, Classify) and len(bound.fields) == 1
+    if text and isinstance(bound, LabelExamples):
+        return [
+            Row(dict(zip(bound.pair, (word.strip(), label), strict=True)), f"the label {label}")
+            for label, words in sorted(bound.words.items())
+            for word in words
+        ]
+    if asked == "on":
+        raise UserError(
+            "`label_rows=on`: labels are rows where a row is one text with one label; leave it out"
+        )
+    return []
+
+
+def rows_for(
+    backbone: Backbone,
+    task: Task,
+    train: Rows,
+    dev: Rows | None,
+    training: Training,
+    report: Reporter,
+) -> tuple[Task, list[Row], list[Row]]:
+    """Read the rows, complete the task from them, and hold rows out for dev if none are given."""
+    rows = as_rows(train, fields=task.pair, report=report)
+    if not rows:
+        raise UserError("there are no training rows; give two or more")
+    task = task.complete(rows, backbone)
+    if dev is not None:
+        held = as_rows(dev, split=DEV, name="dev row", fields=task.pair, report=report)
+        if not held:
+            raise UserError("there are no dev rows; give one or more, or leave dev out")
+        return task.fill_from_rows(backbone, rows, training.seed, report), rows, held
+    rows, held = hold_out(rows, DEV_SHARE, training.seed, by=task.label_field)
+    report.line(f"no dev rows given: {len(held)} of the training rows are held back")
+    return task.fill_from_rows(backbone, rows, training.seed, report), rows, held
