@@ -162,8 +162,6 @@ def tune_prompt(
         "task": about_task(task),
         "backbone": {**about_backbone(backbone), "dtype": dtype_name(backbone)},
     }
-    if target is not None and world.first and not resume:
-        checkpoint.remove(checkpoint.path_for(target, REFIT))
     follow(run, config, target, resume=resume, report=report)
     score = {run.objective.metric: run.scores[0], "rows": len(dev_rows)}
     with torch.no_grad():
@@ -263,6 +261,8 @@ def follow(
         elif run.state.forget():
             report.line(f"{target}: discarding an unfinished run; use `resume` to continue it")
         if not part:
+            if not resume and world.first:
+                checkpoint.remove(checkpoint.path_for(target, REFIT))
             files = about_files(train=run.examples.of_task(0), dev=run.examples.dev_rows)
             report = Reporters([report, Log(log_path(target), files)])
     run.state.agree(hash_of(config))
