@@ -198,16 +198,30 @@ def test_few_rows_on_an_encoder_are_all_learned_and_names_beside_them() -> None:
         Row({"text": each, "label": each})
         for each in sorted({row.fields["label"] for row in given})
     ]
-    off = replace(how, refit="off", label_rows="off")
+    off = replace(how, refit="off", label_rows="off", word_dropout=0.0, contrastive=0.0)
     # the same with these rows as rows
     both = tuned([*train, *names], replace(off, label_rows="off"), dev=held)
     other = tuned(train, replace(off, label_rows="on"), dev=held)
     assert alike(tensors(both), tensors(other))
     assert other.data["train"] == usual.data["train"]
     assert not alike(tensors(other), tensors(tuned(train, off, dev=held)))
-    # dev rows of their own are judged by alone, unless it is said otherwise
-    assert "refit" not in tuned(given, how, dev=held).method["training"]
-    assert "refit" not in tuned(given * 12, how).method["training"]
+    open_settings = ("refit", "label_rows", "word_dropout", "contrastive")
+    kinds = {
+        "few": usual,
+        "dev": tuned(given, how, dev=held),  # which are to judge by alone
+        "many": tuned(given * 12, how),
+        "given": tuned(given, off),
+    }
+    settled = {
+        name: [each.method["training"][setting] for setting in open_settings]
+        for name, each in kinds.items()
+    }
+    assert settled == {
+        "few": ["on", "on", 0.15, 0.5],
+        "dev": ["off", "on", 0.15, 0.5],
+        "many": ["off", "off", 0.0, 0.0],
+        "given": ["off", "off", 0.0, 0.0],
+    }
 
 
 def test_names_are_rows_of_one_text_with_one_label() -> None:

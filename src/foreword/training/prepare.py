@@ -23,6 +23,7 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.labels.examples import LabelExamples
 from foreword.tasks.objective import Objective
 from foreword.tasks.registry import name_of as task_name
+from foreword.tasks.relate import Relate
 from foreword.training.examples import encode
 from foreword.training.loop import Loop
 from foreword.training.settings import Training, check_rate
@@ -66,6 +67,7 @@ def prepare(
         training,
         report,
         world,
+        held=dev is None,
         objective=objective,
         replay=replay,
     )
@@ -81,12 +83,14 @@ def build_run(
     report: Reporter,
     world: World = ALONE,
     *,
+    held: bool = False,
     objective: Callable[[Bound], Objective] | None = None,
     replay: Replay | None = None,
 ) -> tuple[Bound, Method, Loop]:
     """Return what :func:`prepare` does, for a task that is complete and the rows of each part.
 
-    Without dev rows the run keeps its last step.
+    ``held`` says that the dev rows were held back of the training rows. Without any the run keeps
+    its last step.
     """
     bound = task.bind(backbone)
     bound.check(train, answers=True)
@@ -98,9 +102,14 @@ def build_run(
         if why is not None:
             report.line(why)
     method = settle(method, bound, train)
-    names = (
-        _label_rows(bound, method, train, training) if objective is None and replay is None else []
-    )
+    plain = objective is None and replay is None
+    asked = training.label_rows
+    training = training.settled(plain and are_few(bound, method, train), held)
+    names = label_rows(bound) if training.label_rows == "on" else []
+    if asked == "on" and not names:
+        raise UserError(
+            "`label_rows=on`: labels are rows where a row is one text with one label; leave it out"
+        )
     trainable = method.build(bound, [*train, *names], training.seed)
     parts = Mixture.of(trainable.outline, 1).parts
     if bound.virtual and all(part.embeds is None for part in parts):
@@ -143,34 +152,25 @@ def build_run(
 
 
 def are_few(bound: Bound, method: Method, rows: Sequence[Row]) -> bool:
-    """Whether every row counts: few a label, for a head beside another method on an encoder.
+    """Whether every row counts: few of each label, on an encoder with a head beside another method.
 
-    These are the runs for which ``refit`` and ``label_rows`` were measured (docs/LOG.md).
+    These are the runs whose settings :meth:`Training.settled` has measured.
     """
     headed = isinstance(method, Several) and any(isinstance(each, Head) for each in method.methods)
-    return bound.backbone.is_encoder and headed and len(rows) < FEW * bound.classes
+    one = isinstance(bound.task, Classify | Relate)
+    return bound.backbone.is_encoder and headed and one and len(rows) < FEW * bound.classes
 
 
-def _label_rows(bound: Bound, method: Method, rows: Sequence[Row], training: Training) -> list[Row]:
-    """Return a row for each word of each label, if they are to be learned.
-
-    Raises UserError where they are asked for, and the task has none.
-    """
-    asked = training.label_rows
-    if asked == "off" or (asked == "auto" and not are_few(bound, method, rows)):
+def label_rows(bound: Bound) -> list[Row]:
+    """Return a row for each word of each label; none where a row is not one text with one label."""
+    one_text = isinstance(bound.task, Classify) and len(bound.fields) == 1
+    if not (one_text and isinstance(bound, LabelExamples)):
         return []
-    text = isinstance(bound.task, Classify) and len(bound.fields) == 1
-    if text and isinstance(bound, LabelExamples):
-        return [
-            Row(dict(zip(bound.pair, (word.strip(), label), strict=True)), f"the label {label}")
-            for label, words in sorted(bound.words.items())
-            for word in words
-        ]
-    if asked == "on":
-        raise UserError(
-            "`label_rows=on`: labels are rows where a row is one text with one label; leave it out"
-        )
-    return []
+    return [
+        Row(dict(zip(bound.pair, (word.strip(), label), strict=True)), f"the label {label}")
+        for label, words in sorted(bound.words.items())
+        for word in words
+    ]
 
 
 def rows_for(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from foreword.config.settings import FILE, setting
@@ -15,6 +15,10 @@ Choice = Literal["auto", "on", "off"]
 
 WORTH_COMPILING = 300
 """Steps from which on compiling is taken to pay; what it costs and gains is in bench/README.md."""
+
+
+WORDS_LEFT_OUT, PULLED = 0.15, 0.5
+"""``word_dropout`` and ``contrastive`` for few rows on an encoder."""
 
 
 @dataclass(frozen=True)
@@ -179,9 +183,7 @@ class Training:
     worth more in the training than for the choice of a step (docs/LOG.md). It has as many epochs
     as the run before and keeps the last step, or its start where no step was better than that. The
     dev score, and what is fitted to dev rows, are those of the run before. With ``label_rows`` "on"
-    the words of each label are one more training row each, where a row is one text. "auto" is "on"
-    for both where a head is trained beside another method on an encoder, on few rows a label, and
-    for ``refit`` no dev rows were given.
+    the words of each label are one more training row each, where a row is one text.
     Up to ``cache_gb`` of what the layers below a prefix make of the rows is kept in memory, more
     in a file. ``compile`` fuses each layer's small operations ("auto": where a run is long
     enough to pay for the seconds that this takes).
@@ -192,6 +194,8 @@ class Training:
     stays, or is halved after every evaluation without a better dev score ("plateau").
 
     ``no_texts`` leaves texts of rows out of the prompt file and the log (prompt/texts.py).
+
+    What is left open ("auto", and None of a regulariser) is settled by :meth:`settled`.
 
     Regularisers, all off at 0 (regularise.py): ``dropout`` leaves out virtual tokens and positions
     of a prefix, ``word_dropout`` tokens of rows that an encoder reads, ``l2_start`` holds
@@ -210,13 +214,18 @@ class Training:
     warmup: float = setting(0.06, help="fraction of steps spent warming up the learning rate")
     weight_decay: float = setting(0.0, help="AdamW's weight decay")
     dropout: float = setting(0.0, help="probability of leaving out a virtual token in a step")
-    word_dropout: float = setting(
-        0.0, help="probability of leaving out a token of an encoder's row in a step", optional=True
+    word_dropout: float | None = setting(
+        None,
+        help="probability of leaving out a token of an encoder's row in a step; else 0.15 for few "
+        "rows there, or 0",
+        optional=True,
     )
     l2_start: float = setting(0.0, help="strength of an L2 penalty on the distance from the start")
     mixup: float = setting(0.0, help="mix rows two by two, by Beta(alpha, alpha)")
-    contrastive: float = setting(
-        0.0, help="weight of a loss that pulls rows of a label together, and others apart"
+    contrastive: float | None = setting(
+        None,
+        help="weight of a loss that pulls rows of a label together, and others apart; else 0.5 for "
+        "few rows on an encoder, or 0",
     )
     clip: float = setting(1.0, help="largest norm of a gradient")
     patience: int | None = setting(
@@ -227,13 +236,13 @@ class Training:
     )
     label_rows: Choice = setting(
         "auto",
-        help="learn the name of each label as one more row: auto (as refit), on or off",
+        help="learn the name of each label as one more row: auto (few rows on an encoder), on, off",
         optional=True,
     )
     refit: Choice = setting(
         "auto",
-        help="train once more on all rows, dev rows too: auto (where a few rows a label are held "
-        "back, for a head beside another method on an encoder), on or off",
+        help="train once more on all rows, dev rows too: auto (few rows on an encoder, of which "
+        "some are held back), on or off",
         optional=True,
     )
     seed: int = setting(0, help="seed of rows, starts and order", common=True)
@@ -284,15 +293,33 @@ class Training:
         if not (self.clip > 0 and 0 <= self.weight_decay < math.inf):
             raise UserError("clip must be above 0 and weight_decay not below")
         for name in ("dropout", "word_dropout"):
-            if not 0 <= getattr(self, name) < 1:
+            if not 0 <= (getattr(self, name) or 0) < 1:
                 raise UserError(
                     f"{name} is {getattr(self, name)}; give a probability, from 0 to below 1"
                 )
         if self.mixup and self.contrastive:
             raise UserError("mixup mixes the rows that contrastive compares; give one of the two")
         for name in ("l2_start", "mixup", "contrastive"):
-            if not 0 <= getattr(self, name) < math.inf:
+            if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}; give 0 for none, or more")
+
+    def settled(self, few: bool, held: bool = False) -> Training:
+        """Return the settings with nothing left open.
+
+        With ``few`` rows on an encoder (prepare.py says where) each of them counts, by what was
+        measured (docs/LOG.md): words are left out of them, rows of a label are pulled together, the
+        names of the labels are rows too, and where rows were ``held`` back the run is made once
+        more on all of them.
+        """
+        named: Choice = "on" if few else "off"
+        again = few and held and self.schedule != "plateau"
+        return replace(
+            self,
+            word_dropout=_or(self.word_dropout, WORDS_LEFT_OUT if few else 0.0),
+            contrastive=_or(self.contrastive, PULLED if few and not self.mixup else 0.0),
+            label_rows=named if self.label_rows == "auto" else self.label_rows,
+            refit=self.refit if self.refit != "auto" else "on" if again else "off",
+        )
 
     def may_compile(self, steps: int) -> bool:
         """Whether a run of so many steps compiles its layers, where that can be done."""
@@ -317,6 +344,10 @@ class Training:
             "constant": 1.0,
         }
         return factors[self.schedule]
+
+
+def _or(given: float | None, usual: float) -> float:
+    return usual if given is None else given
 
 
 def check_rate(rate: float) -> None:

@@ -112,7 +112,7 @@ class Learner:
 
         def alike(group: list[int], states: Tensor) -> Tensor:
             losses = contrast(states, [items[i].gold for i in group])
-            return self.training.contrastive / len(chosen) * losses.sum()
+            return (self.training.contrastive or 0.0) / len(chosen) * losses.sum()
 
         for settings in self.optimizer.param_groups:
             settings["lr"] = settings["base_rate"] * factor

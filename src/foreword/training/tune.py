@@ -25,7 +25,7 @@ from foreword.training import checkpoint
 from foreword.training.configure import configure
 from foreword.training.log import Log, log_path
 from foreword.training.loop import Loop
-from foreword.training.prepare import are_few, build_run, prepare
+from foreword.training.prepare import build_run, prepare
 from foreword.training.provenance import (
     about_backbone,
     about_data,
@@ -141,9 +141,7 @@ def tune_prompt(
         replay=replay,
     )
     task, trainable, dev_rows = bound.task, run.trainable, run.examples.dev_rows
-    if training.refit == "auto" and dev is None and objective is None and replay is None:
-        few = are_few(bound, method, run.examples.of_task(0)) and training.schedule != "plateau"
-        training = replace(training, refit="on" if few else "auto")
+    training = run.training
     about = about_method(method, run.learner.parameters, training)
     data = about_data(bound, method, run.examples.of_task(0), dev_rows, training)
     if twice := data["dev"]["in_train"]:
