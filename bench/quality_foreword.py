@@ -186,7 +186,7 @@ def _empty_caches() -> Iterator[None]:
 
 @contextmanager
 def _compiling(backbone: Backbone) -> Iterator[None]:
-    """Choice from nothing: neither this process nor the disk remembers an earlier run."""
+    """Compile from nothing: neither this process nor the disk remembers an earlier run."""
     from torch._inductor.utils import fresh_cache  # late: it takes a second
 
     torch.compiler.reset()
