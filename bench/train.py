@@ -30,7 +30,7 @@ from train_setting import Setting
 from foreword.display import console
 from foreword.errors import UserError, nearest
 from foreword.files import write_whole
-from foreword.training.settings import Choice
+from foreword.training.settings import Switch
 
 app = App(name="bench", help="Foreword's training step beside peft's.", version_flags=[])
 
@@ -49,7 +49,7 @@ def run(
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], Parameter(help="timed in")] = "auto",
     threads: Annotated[int | None, Parameter(help="of the CPU; else torch's choice")] = None,
     compiled: Annotated[
-        Choice, Parameter(name="--compile", help="Foreword's layers; auto: as in a long run")
+        Switch, Parameter(name="--compile", help="Foreword's layers; auto: as in a long run")
     ] = "auto",
     seed: Annotated[int, Parameter(help="decides rows and batches")] = 0,
     memory: Annotated[bool, Parameter(help="measure peak memory too")] = True,

@@ -19,7 +19,7 @@ from foreword.tasks.base import Bound
 from foreword.tasks.objective import Encoded
 from foreword.training.examples import encode
 from foreword.training.loop import Loop
-from foreword.training.settings import Choice, Training
+from foreword.training.settings import Switch, Training
 
 RATE = 1e-9
 """AdamW's learning rate on both sides: all its work is done, and the prompts stay equal."""
@@ -34,7 +34,7 @@ def begin(
     case: Case,
     rows: Sequence[Row],
     seed: int,
-    compiled: Choice,
+    compiled: Switch,
     *,
     memory: str | None = None,
 ) -> Loop:

@@ -12,7 +12,7 @@ from train_models import open_model
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.load.sources import Source
 from foreword.errors import UserError
-from foreword.training.settings import Choice
+from foreword.training.settings import Switch
 
 BATCHES = 5
 """The most batches that are compared; with more pairs than that they come round again."""
@@ -33,7 +33,7 @@ class Setting:
     seed: int
     threads: int
     pairs: int
-    compiled: Choice
+    compiled: Switch
 
     def check(self) -> None:
         """Raise UserError for values out of range, and a device that is not there."""

@@ -11,8 +11,10 @@ import pytest
 from families import ENCODERS, REACHED, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
+from foreword.methods import auto
 from foreword.methods.auto import Auto
 from foreword.methods.head import Head
+from foreword.methods.lora import Lora
 from foreword.methods.parts.several import Several, rebuild_method
 from foreword.methods.prefix import Prefix
 from foreword.methods.registry import name_of
@@ -104,9 +106,24 @@ def test_a_setting_of_a_head_asks_for_one_and_a_rate_is_for_a_prefix_alone() -> 
     assert Auto(Prefix(shots=3), Head(shots=3)).choose(task, given)[0] == Prefix(shots=3)
     assert Auto(rate_alone=1e-2).choose(task, given)[0] == Prefix(rate=1e-2)
     assert Auto(Prefix(rate=0.5), rate_alone=1e-2).choose(task, given)[0] == Prefix(rate=0.5)
-    encoder = Classify(template="{text}").complete(given, get("bert-encoder"))
-    found, _ = Auto().choose(encoder.bind(get("bert-encoder")), given)
+
+
+def test_few_rows_on_an_encoder_have_a_head_beside_lora_where_peft_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base, few, many = get("bert-encoder"), rows(2, 8), rows(2, 160)
+    task = Classify(template="{text}").complete(few, base).bind(base)
+    found, why = Auto().choose(task, few)
+    assert found == Several((Lora(), Head(head_start="logistic")))
+    assert why is not None
+    assert "lora+head, since it scores best on an encoder and few rows" in why
+    assert Auto().choose(task, many)[0] == Several((Prefix(length=4), Head()))
+    assert Auto(Prefix(length=3)).choose(task, few)[0] == Several((Prefix(length=3), Head()))
+    monkeypatch.setattr(auto, "has_peft", lambda: False)
+    found, why = Auto().choose(task, few)
     assert found == Several((Prefix(length=4), Head()))
+    assert why is not None
+    assert "needs pip install 'foreword[peft]'" in why
 
 
 def test_the_file_holds_what_was_chosen_and_a_line_says_why(tmp_path: Path) -> None:

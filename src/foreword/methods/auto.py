@@ -10,6 +10,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.methods.base import Method, Trainable, settle
 from foreword.methods.head import Head
+from foreword.methods.lora import Lora, has_peft
 from foreword.methods.parts.head_starts import has_all
 from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
@@ -28,6 +29,16 @@ FEW = 4
 ENCODER_LENGTH = 4
 """Positions of a prefix on an encoder."""
 
+SCARCE, MOST = 150, 1500
+"""Rows a label below which each row counts on an encoder, and rows in all."""
+
+
+def are_scarce(task: Bound, rows: Sequence[Row]) -> bool:
+    """Whether each row counts: there are few of each label, and an encoder to read them."""
+    one = isinstance(task.task, Classify | Relate)
+    few = len(rows) < min(SCARCE * task.classes, MOST)
+    return one and few and task.backbone.is_encoder
+
 
 @dataclass(frozen=True)
 class Auto:
@@ -36,8 +47,9 @@ class Auto:
     Where the template places virtual tokens it is ``soft``, unless settings of a prefix are given.
 
     A row with one label of many is scored by a head beside the prefix, one of a few labels by
-    their words, and all rows on an encoder by a head. Other tasks have a prefix alone. A ``head``
-    with a setting of its own is always used. ``rate_alone`` is the learning rate of a
+    their words, and all rows on an encoder by a head, which stands beside ``lora`` where rows are
+    few and peft is there. Other tasks have a prefix alone. A ``head`` with a setting of its own is
+    always used, and so is a ``prefix``. ``rate_alone`` is the learning rate of a
     prefix without a head, where its own is the default.
     """
 
@@ -82,9 +94,20 @@ class Auto:
         if not (isinstance(task, LabelExamples) and isinstance(task.task, Classify | Relate)):
             return self.alone(), None
         head, why = _head_or_words(task, rows)
-        found = self._with_head(task) if head else self.alone()
-        name = "prefix+head" if head else "prefix"
+        name: str = "prefix"
+        found: Method = self.alone()
+        if head and self.prefix == Prefix() and are_scarce(task, rows):
+            name, why, found = self._on_few(task)
+        elif head:
+            name, found = "prefix+head", self._with_head(task)
         return found, f"{task.classes} labels, {len(rows)} rows: {name}, since {why}"
+
+    def _on_few(self, task: Bound) -> tuple[str, str, Method]:
+        if has_peft():
+            own = replace(self.head, head_start="logistic")
+            return "lora+head", "it scores best on an encoder and few rows", Several((Lora(), own))
+        why = "lora+head, which scores better on an encoder, needs pip install 'foreword[peft]'"
+        return "prefix+head", why, self._with_head(task)
 
     def _with_head(self, task: Bound) -> Several:
         short = task.backbone.is_encoder and self.prefix == Prefix()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,11 @@ def _unread(backbone: Backbone) -> list[str] | None:
 
 def _linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D)
+
+
+def has_peft() -> bool:
+    """Whether peft is installed, without which there is no LoRA."""
+    return find_spec("peft") is not None
 
 
 def _peft() -> ModuleType:

@@ -12,7 +12,7 @@ from foreword.data.rows import Rows, as_rows
 from foreword.data.sample import hold_out
 from foreword.errors import UserError
 from foreword.injection import Mixture
-from foreword.methods.auto import Auto
+from foreword.methods.auto import Auto, are_scarce
 from foreword.methods.base import Method, Trainable, settle
 from foreword.methods.head import Head
 from foreword.methods.parts.several import Several
@@ -23,15 +23,11 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.labels.examples import LabelExamples
 from foreword.tasks.objective import Objective
 from foreword.tasks.registry import name_of as task_name
-from foreword.tasks.relate import Relate
 from foreword.training.examples import encode
 from foreword.training.loop import Loop
 from foreword.training.settings import Training, check_rate
 from foreword.training.several_tasks import MixedObjective, Replay
 from foreword.training.world import ALONE, World
-
-FEW = 32
-"""Rows a label below which every row counts on an encoder."""
 
 DEV_SHARE = 0.1
 """The share of the training rows that is held back where no dev rows are given."""
@@ -104,7 +100,7 @@ def build_run(
     method = settle(method, bound, train)
     plain = objective is None and replay is None
     asked = training.label_rows
-    training = training.settled(plain and are_few(bound, method, train), held)
+    training = training.settled(plain and is_scarce(bound, method, train), held)
     names = label_rows(bound) if training.label_rows == "on" else []
     if asked == "on" and not names:
         raise UserError(
@@ -151,14 +147,13 @@ def build_run(
     return bound, method, Loop(backbone, learned, trainable, examples, training, method.rate, world)
 
 
-def are_few(bound: Bound, method: Method, rows: Sequence[Row]) -> bool:
-    """Whether every row counts: few of each label, on an encoder with a head beside another method.
+def is_scarce(bound: Bound, method: Method, rows: Sequence[Row]) -> bool:
+    """Whether rows are few on an encoder, and a head is trained beside another method.
 
     These are the runs whose settings :meth:`Training.settled` has measured.
     """
     headed = isinstance(method, Several) and any(isinstance(each, Head) for each in method.methods)
-    one = isinstance(bound.task, Classify | Relate)
-    return bound.backbone.is_encoder and headed and one and len(rows) < FEW * bound.classes
+    return headed and are_scarce(bound, rows)
 
 
 def label_rows(bound: Bound) -> list[Row]:

@@ -11,7 +11,7 @@ from foreword.errors import UserError, nearest
 from foreword.machine import bytes_of
 
 Schedule = Literal["linear", "cosine", "inverse-sqrt", "plateau", "constant"]
-Choice = Literal["auto", "on", "off"]
+Switch = Literal["auto", "on", "off"]
 
 WORTH_COMPILING = 300
 """Steps from which on compiling is taken to pay; what it costs and gains is in bench/README.md."""
@@ -234,12 +234,12 @@ class Training:
     dev_sample: int = setting(
         300, help="most dev rows of a task scored between steps; all of them are at the end"
     )
-    label_rows: Choice = setting(
+    label_rows: Switch = setting(
         "auto",
         help="learn the name of each label as one more row: auto (few rows on an encoder), on, off",
         optional=True,
     )
-    refit: Choice = setting(
+    refit: Switch = setting(
         "auto",
         help="train once more on all rows, dev rows too: auto (few rows on an encoder, of which "
         "some are held back), on or off",
@@ -260,7 +260,7 @@ class Training:
     no_texts: bool = setting(
         False, help="leave texts of rows out of the prompt file and the log of the run"
     )
-    compile: Choice = setting("auto", help="fuse each layer's small operations: auto, on or off")
+    compile: Switch = setting("auto", help="fuse each layer's small operations: auto, on or off")
 
     def check(self) -> None:
         """Raise UserError for values out of range."""
@@ -277,8 +277,8 @@ class Training:
             raise UserError(f"unknown schedule '{self.schedule}'; {known}")
         for name in ("compile", "label_rows", "refit"):
             value = getattr(self, name)
-            if value not in get_args(Choice):
-                raise UserError(f"unknown {name} '{value}'; {nearest(value, get_args(Choice))}")
+            if value not in get_args(Switch):
+                raise UserError(f"unknown {name} '{value}'; {nearest(value, get_args(Switch))}")
         if self.refit == "on" and self.schedule == "plateau":
             raise UserError(
                 "refit 'on' makes a run without dev rows, which schedule 'plateau' needs; give one "
@@ -311,7 +311,7 @@ class Training:
         names of the labels are rows too, and where rows were ``held`` back the run is made once
         more on all of them.
         """
-        named: Choice = "on" if few else "off"
+        named: Switch = "on" if few else "off"
         again = few and held and self.schedule != "plateau"
         return replace(
             self,
