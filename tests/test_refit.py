@@ -209,7 +209,7 @@ def test_few_rows_on_an_encoder_are_all_learned_and_names_beside_them() -> None:
     kinds = {
         "few": usual,
         "dev": tuned(given, how, dev=held),  # which are to judge by alone
-        "many": tuned(given * 12, how),
+        "many": tuned(given * 60, how),
         "given": tuned(given, off),
     }
     settled = {
