@@ -40,6 +40,25 @@ def test_flags_say_how_a_model_is_opened_and_a_prompt_keeps_it(
     assert "an encoder reads none" in found.err
 
 
+def test_few_rows_are_all_learned_and_the_dev_score_says_when_it_was_taken(
+    world: World, cli: Cli, tmp_path: Path
+) -> None:
+    encoder = ("--model", world.path("masked"), "--architecture", "encoder")
+    given = [*encoder, "--train", world.path("train.jsonl"), "--epochs", "1", "--lr", "1e-3"]
+    made = cli("train", *given, "--out", str(tmp_path / "p.safetensors"), "--template", "{text}")
+    assert made.status == 0
+    assert "rows: lora+head, since it scores best on an encoder and few rows" in made.err
+    assert "training once more, on all" in made.err
+    assert ", before it learned these; " in made.out
+    found = cli("eval", str(tmp_path / "p.safetensors"), "--data", world.path("train.jsonl"))
+    rows = len(Path(world.path("train.jsonl")).read_text("utf-8").splitlines())
+    assert f"warning: {rows} of {rows} of these rows are in train too" in found.out + found.err
+    off = cli("train", *given, "--out", str(tmp_path / "q.safetensors"), "--refit", "off")
+    assert ", before it learned these" not in off.out
+    wrong = cli("train", *given, "--out", str(tmp_path / "r.safetensors"), "--refit", "twice")
+    assert (wrong.status, "refit" in wrong.err, "on" in wrong.err) == (2, True, True)
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [

@@ -106,6 +106,7 @@ def test_a_setting_of_a_head_asks_for_one_and_a_rate_is_for_a_prefix_alone() -> 
     assert Auto(Prefix(shots=3), Head(shots=3)).choose(task, given)[0] == Prefix(shots=3)
     assert Auto(rate_alone=1e-2).choose(task, given)[0] == Prefix(rate=1e-2)
     assert Auto(Prefix(rate=0.5), rate_alone=1e-2).choose(task, given)[0] == Prefix(rate=0.5)
+    assert Auto(Prefix(rate=0.5), Head(rate=0.5)).choose(task, given)[0] == Prefix(rate=0.5)
 
 
 def test_few_rows_on_an_encoder_have_a_head_beside_lora_where_peft_is(
@@ -118,6 +119,8 @@ def test_few_rows_on_an_encoder_have_a_head_beside_lora_where_peft_is(
     assert why is not None
     assert "lora+head, since it scores best on an encoder and few rows" in why
     assert Auto().choose(task, many)[0] == Several((Prefix(length=4), Head()))
+    fast = Auto(Prefix(rate=0.5), Head(rate=0.5)).choose(task, few)[0]
+    assert fast == Several((Lora(rate=0.5), Head(rate=0.5, head_start="logistic")))
     assert Auto(Prefix(length=3)).choose(task, few)[0] == Several((Prefix(length=3), Head()))
     monkeypatch.setattr(auto, "has_peft", lambda: False)
     found, why = Auto().choose(task, few)

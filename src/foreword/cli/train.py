@@ -171,9 +171,10 @@ def train(
         console.emit({**result, "config": effective.config})
         return
     dev_scores = ", ".join(f"{k} {v:.2f}" for k, v in result["dev"].items() if k != "rows")
+    learned = ", before it learned these" if prompt.method["training"]["refit"] == "on" else ""
     console.line(
         f"{out}: {out.stat().st_size / 1024:.0f} KiB, {result['parameters']} numbers; "
-        f"dev {dev_scores} on {result['dev']['rows']} rows; {result['seconds']:.0f} s"
+        f"dev {dev_scores} on {result['dev']['rows']} rows{learned}; {result['seconds']:.0f} s"
     )
     if test is not None:
         console.out().print(tables.scores(scores, "test"))

@@ -89,14 +89,15 @@ class Auto:
         if task.virtual and self.head == Head() and replace(self.prefix, rate=usual.rate) == usual:
             soft = Soft() if rate == usual.rate else Soft(rate=rate)
             return soft, "soft, since the template places virtual tokens"
-        if self.head != Head(shots=self.head.shots):  # which a prefix has too
+        shared = Head(shots=self.head.shots, rate=self.head.rate)  # what a prefix has too
+        if self.head != shared:
             return self._with_head(task), None
         if not (isinstance(task, LabelExamples) and isinstance(task.task, Classify | Relate)):
             return self.alone(), None
         head, why = _head_or_words(task, rows)
         name: str = "prefix"
         found: Method = self.alone()
-        if head and self.prefix == Prefix() and are_scarce(task, rows):
+        if head and replace(self.prefix, rate=usual.rate) == usual and are_scarce(task, rows):
             name, why, found = self._on_few(task)
         elif head:
             name, found = "prefix+head", self._with_head(task)
@@ -104,8 +105,10 @@ class Auto:
 
     def _on_few(self, task: Bound) -> tuple[str, str, Method]:
         if has_peft():
+            rate = self.prefix.rate
+            lora = Lora() if rate == Prefix().rate else Lora(rate=rate)
             own = replace(self.head, head_start="logistic")
-            return "lora+head", "it scores best on an encoder and few rows", Several((Lora(), own))
+            return "lora+head", "it scores best on an encoder and few rows", Several((lora, own))
         why = "lora+head, which scores better on an encoder, needs pip install 'foreword[peft]'"
         return "prefix+head", why, self._with_head(task)
 
