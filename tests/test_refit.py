@@ -224,6 +224,19 @@ def test_few_rows_on_an_encoder_are_all_learned_and_names_beside_them() -> None:
     }
 
 
+def test_few_rows_have_steps_enough() -> None:
+    assert [Training().settled(few).epochs for few in (0, 1, 16, 17, 320, 10_000)] == [
+        4,
+        40,
+        40,
+        20,
+        4,
+        4,
+    ]
+    assert Training(epochs=2).settled(16).epochs == 2
+    assert Training(batch_size=8).settled(16).epochs == 20
+
+
 def test_names_are_rows_of_one_text_with_one_label() -> None:
     pair = Classify(template="{text} {completion}")
     with pytest.raises(UserError, match="`label_rows=on`: labels are rows where a row is one text"):

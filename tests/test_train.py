@@ -104,7 +104,7 @@ def test_the_prompt_in_hand_is_the_one_in_the_file(tmp_path: Path) -> None:
     texts = [str(row.fields["text"]) for row in rows(6)]
     assert loaded.predict(texts) == prompt.predict(texts)
     assert loaded.method["name"] == "soft"
-    assert loaded.method["training"] == plain(TRAINING.settled(False))
+    assert loaded.method["training"] == plain(TRAINING.settled())
     assert [loaded.data[part]["rows"] for part in ("train", "dev")] == [12, 6]
     assert loaded.scores["dev"].keys() == {"accuracy", "rows"}
     assert furthest(prompt, toy_run(None)) == 0

@@ -75,7 +75,7 @@ def tune_writer(
     learned, held = hold_out(rows, 0.1, settings.seed, by="own")
     if path.exists():
         there = Prompt.load(path)
-        how = training.settled(few=False)
+        how = training.settled()
         made = {"name": name_of(method), **plain(method), "training": plain(how)}
         data = {name: there.data.get(name, {}).get("sha256") for name in ("train", "dev")}
         if (

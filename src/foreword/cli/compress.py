@@ -21,7 +21,8 @@ from foreword.training.settings import Training
 
 CARTRIDGE = defaults("foreword.methods.cartridge:Cartridge")
 STUDY = defaults("foreword.compression.self_study:SelfStudy")
-TRAINING = Training(epochs=5)
+EPOCHS = 5
+TRAINING = Training(epochs=EPOCHS)
 
 
 def compress(
@@ -50,7 +51,7 @@ def compress(
     ] = CARTRIDGE["sink"],
     epochs: Annotated[
         int, Parameter(help="passes over the questions", group=panels.TRAINING)
-    ] = TRAINING.epochs,
+    ] = EPOCHS,
     batch_size: Annotated[
         int, Parameter(help="questions a step", group=(panels.TRAINING, panels.FURTHER))
     ] = TRAINING.batch_size,

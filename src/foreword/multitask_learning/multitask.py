@@ -118,7 +118,7 @@ def multitask(
     backbone, sharing, folder = backbone_of(backbone), sharing or Sharing(), Path(out)
     _, method, training = configure(Classify(), method, training, {})
     method = method.alone() if isinstance(method, Auto) else method  # heads cannot share a pass
-    members, training = _check(members, training, sharing, method), training.settled(False)
+    members, training = _check(members, training, sharing, method), training.settled()
     made = [_prepare(backbone, member, training, report) for member in members]
     bounds = [bound for bound, _, _ in made]
     rows = [Row(r.fields, r.where, t) for t, (_, own, _) in enumerate(made) for r in own]

@@ -15,7 +15,7 @@ from foreword.training.dev_score import dev_scores
 from foreword.training.examples import Examples
 from foreword.training.interrupt import Enough, Interrupted, Stop, interruptible
 from foreword.training.run_state import Order, RunState
-from foreword.training.settings import Training
+from foreword.training.settings import EPOCHS, Training
 from foreword.training.step import Learner, NotFiniteError
 from foreword.training.world import ALONE, World
 
@@ -50,7 +50,7 @@ class Loop:
         self.state = RunState(trainable, self.learner.optimizer, world)
         self.order = Order(examples, training)
         self.per_epoch = self.order.per_epoch
-        self.steps = self.per_epoch * training.epochs
+        self.steps = self.per_epoch * (training.epochs or EPOCHS)
         self.pace: Callable[[int], float] = self._scheduled
         self.scores: Sequence[float] = ()
         self._scored: int | None = None

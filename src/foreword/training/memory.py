@@ -13,7 +13,7 @@ from foreword.injection import Injection, Mixture
 from foreword.machine import bytes_of, return_what_is_freed, shown
 from foreword.reporter import Reporter
 from foreword.tasks.objective import Encoded
-from foreword.training.settings import Training
+from foreword.training.settings import EPOCHS, Training
 
 
 def plan_for(
@@ -59,7 +59,7 @@ def plan_for(
     if training.memory is None:
         check_room(backbone, outline, load, plan)
         return plan
-    steps = -(-rows // training.batch_size) * training.epochs
+    steps = -(-rows // training.batch_size) * (training.epochs or EPOCHS)
     budget, compiling = bytes_of(training.memory), training.may_compile(steps)
     plan = within(backbone, outline, load, plan, budget, compiling)
     if plan.tight and backbone.device.type == "cpu":

@@ -100,7 +100,8 @@ def build_run(
     method = settle(method, bound, train)
     plain = objective is None and replay is None
     asked = training.label_rows
-    training = training.settled(plain and is_scarce(bound, method, train), held)
+    few = len(train) if plain and is_scarce(bound, method, train) else 0
+    training = training.settled(few, held)
     names = label_rows(bound) if training.label_rows == "on" else []
     if asked == "on" and not names:
         raise UserError(

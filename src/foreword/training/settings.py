@@ -17,8 +17,11 @@ WORTH_COMPILING = 300
 """Steps from which on compiling is taken to pay; what it costs and gains is in bench/README.md."""
 
 
-WORDS_LEFT_OUT, PULLED = 0.15, 0.5
-"""``word_dropout`` and ``contrastive`` for few rows on an encoder."""
+EPOCHS = 4
+"""Passes over the rows where nothing is said."""
+
+WORDS_LEFT_OUT, PULLED, STEPS = 0.15, 0.5, 40
+"""``word_dropout`` and ``contrastive`` for few rows on an encoder, and the fewest steps."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ class Training:
 
     ``no_texts`` leaves texts of rows out of the prompt file and the log (prompt/texts.py).
 
-    What is left open ("auto", and None of a regulariser) is settled by :meth:`settled`.
+    What is left open ("auto", and None of epochs and regularisers) is settled by :meth:`settled`.
 
     Regularisers, all off at 0 (regularise.py): ``dropout`` leaves out virtual tokens and positions
     of a prefix, ``word_dropout`` tokens of rows that an encoder reads, ``l2_start`` holds
@@ -204,7 +207,12 @@ class Training:
     ``weight_decay`` is AdamW's (Loshchilov and Hutter 2019, arXiv:1711.05101).
     """
 
-    epochs: int = setting(4, help="passes over the training rows", common=True)
+    epochs: int | None = setting(
+        None,
+        help="passes over the training rows; else 4, or for few rows on an encoder 40 steps at "
+        "least",
+        common=True,
+    )
     batch_size: int = setting(16, help="rows per step", common=True)
     rate: float | None = setting(None, help="learning rate; else the method's own", common=True)
     schedule: Schedule = setting(
@@ -303,18 +311,21 @@ class Training:
             if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}; give 0 for none, or more")
 
-    def settled(self, few: bool, held: bool = False) -> Training:
+    def settled(self, few: int = 0, held: bool = False) -> Training:
         """Return the settings with nothing left open.
 
         With ``few`` rows on an encoder (prepare.py says where) each of them counts, by what was
         measured (docs/LOG.md): words are left out of them, rows of a label are pulled together, the
-        names of the labels are rows too, and where rows were ``held`` back the run is made once
-        more on all of them.
+        names of the labels are rows too, there are ``STEPS`` steps or more, and where rows were
+        ``held`` back the run is made once more on all of them.
         """
+        per_epoch = max(1, -(-few // self.batch_size))
+        usual = max(EPOCHS, -(-STEPS // per_epoch)) if few else EPOCHS
         named: Switch = "on" if few else "off"
         again = few and held and self.schedule != "plateau"
         return replace(
             self,
+            epochs=usual if self.epochs is None else self.epochs,
             word_dropout=_or(self.word_dropout, WORDS_LEFT_OUT if few else 0.0),
             contrastive=_or(self.contrastive, PULLED if few and not self.mixup else 0.0),
             label_rows=named if self.label_rows == "auto" else self.label_rows,
