@@ -120,7 +120,7 @@ MISTAKES = {
     "eval p --dat x": "Did you mean --data instead of --dat? See foreword eval --help",
     "eval": "PROMPT is missing (a prompt file); see foreword eval --help",
     "info a b": "'b' is one word too many; see foreword info --help",
-    "train --epochs": "--epochs needs a value (passes over the training rows); see foreword",
+    "train --epochs": "--epochs needs a value (passes over the training rows; else 4, or",
     "train --trian x": "Unknown option: --trian. Did you mean --train? See foreword train --help",
     "trian": "trian: unknown command; did you mean 'train'?",
     "data chek x": "data chek: unknown command; did you mean 'check'? (known: check, clean",
