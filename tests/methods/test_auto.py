@@ -119,8 +119,11 @@ def test_few_rows_on_an_encoder_have_a_head_beside_lora_where_peft_is(
     assert why is not None
     assert "lora+head, since it scores best on an encoder and few rows" in why
     assert Auto().choose(task, many)[0] == Several((Prefix(length=4), Head()))
-    fast = Auto(Prefix(rate=0.5), Head(rate=0.5)).choose(task, few)[0]
-    assert fast == Several((Lora(rate=0.5), Head(rate=0.5, head_start="logistic")))
+    fast = Auto(Prefix(rate=0.5), Head(rate=0.5))
+    assert fast.choose(task, few)[0] == Several(
+        (Lora(rate=0.5), Head(rate=0.5, head_start="logistic"))
+    )
+    assert fast.choose(task, many)[0] == Several((Prefix(rate=0.5, length=4), Head(rate=0.5)))
     assert Auto(Prefix(length=3)).choose(task, few)[0] == Several((Prefix(length=3), Head()))
     monkeypatch.setattr(auto, "has_peft", lambda: False)
     found, why = Auto().choose(task, few)

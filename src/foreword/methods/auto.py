@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from foreword.data.row import Row
 from foreword.errors import UserError
@@ -26,6 +26,8 @@ MANY = 5
 FEW = 4
 """Training rows a label below which a head was not tried."""
 
+Other = TypeVar("Other", Soft, Lora)
+
 ENCODER_LENGTH = 4
 """Positions of a prefix on an encoder."""
 
@@ -35,9 +37,8 @@ SCARCE, MOST = 150, 1500
 
 def are_scarce(task: Bound, rows: Sequence[Row]) -> bool:
     """Whether each row counts: there are few of each label, and an encoder to read them."""
-    one = isinstance(task.task, Classify | Relate)
     few = len(rows) < min(SCARCE * task.classes, MOST)
-    return one and few and task.backbone.is_encoder
+    return few and isinstance(task.task, Classify) and task.backbone.is_encoder
 
 
 @dataclass(frozen=True)
@@ -85,19 +86,18 @@ class Auto:
 
         The reason is a line to show: ``77 labels, 770 rows: prefix+head, since ...``.
         """
-        usual, rate = Prefix(), self.prefix.rate
-        if task.virtual and self.head == Head() and replace(self.prefix, rate=usual.rate) == usual:
-            soft = Soft() if rate == usual.rate else Soft(rate=rate)
-            return soft, "soft, since the template places virtual tokens"
-        shared = Head(shots=self.head.shots, rate=self.head.rate)  # what a prefix has too
-        if self.head != shared:
+        # a rate and shots are a prefix's too, and ask for no head
+        open_head = self.head == Head(shots=self.head.shots, rate=self.head.rate)
+        if task.virtual and open_head and self._open_prefix:
+            return self._own_rate(Soft()), "soft, since the template places virtual tokens"
+        if not open_head:
             return self._with_head(task), None
         if not (isinstance(task, LabelExamples) and isinstance(task.task, Classify | Relate)):
             return self.alone(), None
         head, why = _head_or_words(task, rows)
         name: str = "prefix"
         found: Method = self.alone()
-        if head and replace(self.prefix, rate=usual.rate) == usual and are_scarce(task, rows):
+        if head and self._open_prefix and are_scarce(task, rows):
             name, why, found = self._on_few(task)
         elif head:
             name, found = "prefix+head", self._with_head(task)
@@ -105,15 +105,23 @@ class Auto:
 
     def _on_few(self, task: Bound) -> tuple[str, str, Method]:
         if has_peft():
-            rate = self.prefix.rate
-            lora = Lora() if rate == Prefix().rate else Lora(rate=rate)
-            own = replace(self.head, head_start="logistic")
-            return "lora+head", "it scores best on an encoder and few rows", Several((lora, own))
+            lora, head = self._own_rate(Lora()), replace(self.head, head_start="logistic")
+            return "lora+head", "it scores best on an encoder and few rows", Several((lora, head))
         why = "lora+head, which scores better on an encoder, needs pip install 'foreword[peft]'"
         return "prefix+head", why, self._with_head(task)
 
+    @property
+    def _open_prefix(self) -> bool:
+        """Whether no setting of the prefix is given but its learning rate."""
+        return replace(self.prefix, rate=Prefix().rate) == Prefix()
+
+    def _own_rate(self, method: Other) -> Other:
+        """Return another method with the learning rate that is given, if one is."""
+        rate = self.prefix.rate
+        return method if rate == Prefix().rate else replace(method, rate=rate)
+
     def _with_head(self, task: Bound) -> Several:
-        short = task.backbone.is_encoder and self.prefix == Prefix()
+        short = task.backbone.is_encoder and self._open_prefix
         prefix = replace(self.prefix, length=ENCODER_LENGTH) if short else self.prefix
         return Several((prefix, self.head))
 
