@@ -77,13 +77,18 @@ def test_a_second_run_learns_all_rows_and_keeps_its_last_step(
     assert not alike(tensors(found), tensors(first))
 
 
-def test_the_start_on_all_rows_is_kept_where_no_step_was_better(
+def test_the_dev_score_is_that_of_the_last_step_and_not_of_the_best(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scripted(monkeypatch, [50.0, 20.0, 30.0, 40.0])
+    best = toy_run(None, dev=None, train=rows(20))
+    scripted(monkeypatch, [50.0, 20.0, 30.0, 40.0])
     found = toy_run(None, dev=None, train=rows(20), training=REFIT)
+    assert best.scores["dev"]["accuracy"] == 50
+    assert found.scores["dev"]["accuracy"] == 40  # the second run keeps its last step too
     train, held = hold_out(rows(20), DEV_SHARE, 0, by="label")
     run = on_all(found, [*train, *held], TRAINING)
+    run.go(SILENT)
     with torch.no_grad():
         assert alike(tensors(found), dict(run.trainable().tensors()))
 

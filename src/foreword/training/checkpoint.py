@@ -30,7 +30,6 @@ class Progress:
     own_scores: list[float] = field(default_factory=list)  # each task's, of what is kept
     worse: int = 0  # evaluations since the best one
     halved: int = 0  # times that a plateau has halved the rate
-    kept: int = 0  # the step of what is kept
 
 
 def path_for(out: Path, part: str = "") -> Path:

@@ -29,7 +29,8 @@ class Loop:
 
     ``step`` takes the next step and ``score`` scores the dev rows; ``go`` does all that is left.
     ``finish`` sets the best parameters; ``scores`` is then the dev score of each task. Without dev
-    rows the last parameters are kept, and there is no score.
+    rows the last parameters are kept, and there is no score; they are kept too where the run is to
+    be made once more (``refit``), as it will keep its last ones.
     ``steps`` is how many there are, ``per_epoch`` how many an epoch has, and ``pace`` what the
     learning rates are multiplied by at a step.
     """
@@ -85,7 +86,8 @@ class Loop:
         scores = self._scores(self.examples, self.examples.sample, self.objective.metric, report)
         overall = self.objective.overall(scores)
         self._scored = self.state.progress.step
-        self.state.hear(scores, overall, plateau=self.training.schedule == "plateau")
+        plateau, last = self.training.schedule == "plateau", self.training.refit == "on"
+        self.state.hear(scores, overall, plateau, last)
 
     def finish(self, report: Reporter) -> None:
         """Set the best parameters, and score them on all dev rows if they were not."""

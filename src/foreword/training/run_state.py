@@ -112,33 +112,33 @@ class RunState:
         """Whether the last checkpoint is older than this, or more where writing one takes long."""
         return time.monotonic() - self.saved > seconds * max(1.0, self.saving)
 
-    def hear(self, scores: Sequence[float], score: float, plateau: bool) -> None:
+    def hear(
+        self, scores: Sequence[float], score: float, plateau: bool, last: bool = False
+    ) -> None:
         """Take in the tasks' dev scores and ``score``, that of all: keep the best parameters.
 
         Counts the evaluations without a better score; with ``plateau`` each of them halves the
-        learning rate.
+        learning rate. With ``last`` the last parameters are kept, whatever they score.
         """
         progress = self.progress
         better = progress.best_score is None or score > progress.best_score
         progress.worse = 0 if better else progress.worse + 1
         progress.halved += plateau and not better
-        self._keep_best(score, scores)
+        self._keep_best(score, scores, last)
         self.save()
 
-    def _keep_best(self, score: float, scores: Sequence[float]) -> None:
+    def _keep_best(self, score: float, scores: Sequence[float], last: bool) -> None:
         """Keep the parameters if they are the best, or those of each task at its own best."""
         progress = self.progress
         best, before = progress.best_score, progress.own_scores or scores
         # On a tie, keep the later one.
         better = [best is None or new >= old for new, old in zip(scores, before, strict=True)]
         if not self.trainable.task_of:
-            better = [best is None or score >= best] * len(scores)
+            better = [last or best is None or score >= best] * len(scores)
         for name, tensor in self.trainable.state_dict().items():
             if better[self.trainable.owner(name) or 0]:
                 self.best[name] = tensor.detach().clone()
         triples = zip(scores, before, better, strict=True)
-        if any(better):
-            progress.kept = progress.step
         progress.own_scores = [new if kept else old for new, old, kept in triples]
         progress.best_score = score if best is None else max(score, best)
 

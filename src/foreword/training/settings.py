@@ -184,9 +184,9 @@ class Training:
     scored on all dev rows at the end.
     With ``refit`` "on" the run is made once more on all rows, dev rows among them: few rows are
     worth more in the training than for the choice of a step (docs/LOG.md). It has as many epochs
-    as the run before and keeps the last step, or its start where no step was better than that. The
-    dev score, and what is fitted to dev rows, are those of the run before. With ``label_rows`` "on"
-    the words of each label are one more training row each, where a row is one text.
+    as the run before, and both keep their last step; a few dev rows could not tell a better one.
+    The dev score, and what is fitted to dev rows, are those of the run before. With ``label_rows``
+    "on" the words of each label are one more training row each, where a row is one text.
     Up to ``cache_gb`` of what the layers below a prefix make of the rows is kept in memory, more
     in a file. ``compile`` fuses each layer's small operations ("auto": where a run is long
     enough to pay for the seconds that this takes).

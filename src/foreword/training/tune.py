@@ -183,12 +183,10 @@ def tune_prompt(
             objective=objective,
             replay=replay,
         )
-        if run.state.progress.kept:  # else no step was better than the start
-            name = f"once more, on all {len(rows)} rows"
-            report.line(f"training {name}")
-            with report.bar(name, again.steps) as moved:
-                follow(again, config, target, REFIT, resume=resume, report=_Moves(moved))
-        again.close()
+        name = f"once more, on all {len(rows)} rows"
+        report.line(f"training {name}")
+        with report.bar(name, again.steps) as moved:
+            follow(again, config, target, REFIT, resume=resume, report=_Moves(moved))
         runs.append(again)
         with torch.no_grad():
             injection = again.trainable()
