@@ -2,10 +2,10 @@
 
     python bench/encoders.py MODEL --data banking77=TRAIN.jsonl,TEST.jsonl --per-label 10
 
-On the same training rows, in turn: a logistic regression on the frozen states (as they are, and of
-mean 0 and variance 1), Foreword's methods, and with ``--setfit PYTHON`` and ``--fastfit PYTHON``,
-interpreters that have them, SetFit and FastFit. Every finished run is a line of ``--out``, and the
-same command goes on after the last of them.
+On the same training rows, in turn: a logistic regression on the frozen states (as they are, with
+C 1 and 10, and of mean 0 and variance 1), Foreword's methods, and with ``--setfit PYTHON`` and
+``--fastfit PYTHON``, interpreters that have them, SetFit and FastFit. Every finished run is a line
+of ``--out``, and the same command goes on after the last of them.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from foreword.evaluation.records import append_record, read_records
 from foreword.reporter import SILENT
 from foreword.tasks.labels.probe import LinearProbe, frozen_states
 
+PENALTIES = {"logistic": 1.0, "logistic C 10": 10.0}
+
 NAMES = ("model", "data", "train", "seed", "system", "settings")
 KEPT = (*NAMES, "right", "rows", "seconds")
 
@@ -53,7 +55,7 @@ def run(
     rows: Annotated[int | None, Parameter(help="training rows in all")] = None,
     test_rows: Annotated[int | None, Parameter(help="else all")] = None,
     seeds: Annotated[int, Parameter(help="draws of training rows, from 0")] = 3,
-    methods: Annotated[list[str], Parameter(help="of Foreword")] = ["prefix+head"],  # noqa: B006
+    methods: Annotated[list[str], Parameter(help="of Foreword")] = ["auto"],  # noqa: B006
     settings: Annotated[Path | None, Parameter(help="JSON: those of fw.tune")] = None,
     setfit: Annotated[Path | None, Parameter(help="a Python that has SetFit")] = None,
     fastfit: Annotated[Path | None, Parameter(help="a Python that has FastFit")] = None,
@@ -72,7 +74,10 @@ def run(
             few = as_rows(draw(as_rows(train), rows, per_label, seed, "label"))
             rest = as_rows(draw(as_rows(test), test_rows, None, 0, "label"))
             systems: dict[str, Callable[[], Answered]] = {
-                "logistic": lambda few=few, rest=rest: logistic(backbone, few, rest, given),
+                **{
+                    name: lambda few=few, rest=rest, c=c: logistic(backbone, few, rest, given, c)
+                    for name, c in PENALTIES.items()
+                },
                 "probe": lambda few=few, rest=rest: probe(backbone, few, rest, given),
                 **{
                     method: lambda method=method, few=few, rest=rest, seed=seed: tuned(
@@ -122,15 +127,19 @@ def _once(out: Path, asked: dict[str, Any], answer: Callable[[], Answered]) -> M
 
 
 def logistic(
-    backbone: Backbone, few: Sequence[Row], rest: Sequence[Row], given: Mapping[str, Any]
+    backbone: Backbone,
+    few: Sequence[Row],
+    rest: Sequence[Row],
+    given: Mapping[str, Any],
+    c: float = 1.0,
 ) -> Answered:
-    """scikit-learn's logistic regression, with its usual settings, on the states as they are."""
+    """scikit-learn's logistic regression on the states as they are; ``c`` is 1 there, if unsaid."""
     from sklearn.linear_model import LogisticRegression
 
     began = time.monotonic()
     task = fw.Classify(template=given.get("template")).complete(few, backbone).bind(backbone)
     states = [state[0] for state in frozen_states(task, few)[1]]
-    model = LogisticRegression(max_iter=1000).fit(states, [row.fields["label"] for row in few])
+    model = LogisticRegression(C=c, max_iter=2000).fit(states, [row.fields["label"] for row in few])
     seconds = time.monotonic() - began
     found = model.predict([state[0] for state in frozen_states(task, rest)[1]])
     return _right(list(found), rest), seconds
