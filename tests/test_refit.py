@@ -254,3 +254,11 @@ def test_names_teach_models_that_predict_tokens_too() -> None:
     )
     assert not alike(tensors(found), tensors(other))
     assert found.data == other.data
+
+
+@pytest.mark.parametrize("name", ["refit", "label_rows"])
+def test_several_tasks_have_neither(name: str, tmp_path: Path) -> None:
+    members = [fw.Member(each, TASK, rows(8), rows(4, 50)) for each in ("one", "two")]
+    training = replace(Training(), **{name: "on"})
+    with pytest.raises(UserError, match=f"`{name}=on` is for the rows of one task"):
+        fw.multitask(get(), members, Soft(length=2), tmp_path, training=training)

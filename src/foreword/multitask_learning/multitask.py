@@ -208,6 +208,9 @@ def _check(
     check_rate(method.rate)
     if training.mixup:
         raise UserError("`mixup` would mix rows of different tasks; leave it out")
+    for name in ("refit", "label_rows"):
+        if getattr(training, name) == "on":
+            raise UserError(f"`{name}=on` is for the rows of one task; leave it out")
     if training.contrastive:
         raise UserError("`contrastive` would compare rows of different tasks; leave it out")
     if len(members) < 2:

@@ -98,7 +98,7 @@ class RunSettings:
     )
     method: str = setting(
         "auto",
-        help="what is tuned; auto is the best for the labels and rows, prefix or prefix+head",
+        help="what is tuned; auto is the best for the labels and rows, such as prefix+head",
         panel="method",
         common=True,
     )
