@@ -242,6 +242,18 @@ def test_few_rows_have_steps_enough() -> None:
     assert Training(batch_size=8).settled(16).epochs == 20
 
 
+def test_many_labels_have_larger_steps_and_two_a_label() -> None:
+    def settled(few: int, labels: int, **given: int) -> tuple[int | None, int | None]:
+        made = Training(**given).settled(few, labels)
+        return made.batch_size, made.epochs
+
+    assert settled(0, 77) == settled(320, 11) == (16, 4)
+    assert settled(320, 40) == (40, 10)
+    assert settled(770, 77) == (64, 12)
+    assert settled(770, 77, batch_size=16) == (16, 4)
+    assert settled(770, 77, epochs=4) == (64, 4)
+
+
 def test_names_are_rows_of_one_text_with_one_label() -> None:
     pair = Classify(template="{text} {completion}")
     with pytest.raises(UserError, match="`label_rows=on`: labels are rows where a row is one text"):

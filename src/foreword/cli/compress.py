@@ -17,7 +17,7 @@ from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import unescaped
 from foreword.display import comparison, console
 from foreword.files import check_place
-from foreword.training.settings import Training
+from foreword.training.settings import BATCH, Training
 
 CARTRIDGE = defaults("foreword.methods.cartridge:Cartridge")
 STUDY = defaults("foreword.compression.self_study:SelfStudy")
@@ -54,7 +54,7 @@ def compress(
     ] = EPOCHS,
     batch_size: Annotated[
         int, Parameter(help="questions a step", group=(panels.TRAINING, panels.FURTHER))
-    ] = TRAINING.batch_size,
+    ] = BATCH,
     rate: Annotated[
         float, Parameter(name="--lr", help="learning rate", group=(panels.TRAINING, panels.FURTHER))
     ] = CARTRIDGE["rate"],

@@ -66,9 +66,8 @@ def find_rate(
     backbone = backbone_of(backbone)
     task, method, asked = configure(task, method, training, {})
     rows = as_rows(train, fields=task.pair)
-    epochs = -(-steps // -(-len(rows) // asked.batch_size)) if rows else 1
     # One row is scored after each epoch, since a run scores some; nothing is read off it.
-    fixed = replace(asked, rate=1.0, epochs=epochs, patience=None, warmup=0.0, compile="off")
+    fixed = replace(asked, rate=1.0, patience=None, warmup=0.0, compile="off")
     _, _, run = prepare(backbone, task, method, rows, rows[:1], fixed, report)
     run.steps = steps
     run.pace = lambda step: low * (high / low) ** (step / (steps - 1))

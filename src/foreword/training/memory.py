@@ -13,7 +13,7 @@ from foreword.injection import Injection, Mixture
 from foreword.machine import bytes_of, return_what_is_freed, shown
 from foreword.reporter import Reporter
 from foreword.tasks.objective import Encoded
-from foreword.training.settings import EPOCHS, Training
+from foreword.training.settings import BATCH, EPOCHS, Training
 
 
 def plan_for(
@@ -41,7 +41,7 @@ def plan_for(
     examples = [item.example for item in items]
     lead = len(common_lead(examples))
     leading = max(part.leading for part in Mixture.of(outline, 1).parts)
-    count = min(training.batch_size, rows)
+    count = min(training.batch_size or BATCH, rows)
     targets = sorted(len(example.targets) for example in examples)
     sizes = sorted(example.length - lead for example in examples)
     stored = backbone.width * backbone.dtype.itemsize * sum(e.length for e in examples)
@@ -59,7 +59,7 @@ def plan_for(
     if training.memory is None:
         check_room(backbone, outline, load, plan)
         return plan
-    steps = -(-rows // training.batch_size) * (training.epochs or EPOCHS)
+    steps = -(-rows // (training.batch_size or BATCH)) * (training.epochs or EPOCHS)
     budget, compiling = bytes_of(training.memory), training.may_compile(steps)
     plan = within(backbone, outline, load, plan, budget, compiling)
     if plan.tight and backbone.device.type == "cpu":

@@ -101,7 +101,7 @@ def build_run(
     plain = objective is None and replay is None
     asked = training.label_rows
     few = len(train) if plain and is_scarce(bound, method, train) else 0
-    training = training.settled(few, held)
+    training = training.settled(few, bound.classes if few else 0, held)
     names = label_rows(bound) if training.label_rows == "on" else []
     if asked == "on" and not names:
         raise UserError(

@@ -20,7 +20,7 @@ from foreword.training import checkpoint
 from foreword.training.examples import Examples
 from foreword.training.log import log_path
 from foreword.training.regularise import in_pairs
-from foreword.training.settings import Training
+from foreword.training.settings import BATCH, Training
 from foreword.training.world import World
 
 
@@ -30,7 +30,7 @@ class Order:
     def __init__(self, examples: Examples, training: Training) -> None:
         self.tasks = tuple(row.task for row in examples.train_rows)
         self.counts = dict(enumerate(examples.counts.values()))
-        self.size, self.seed = training.batch_size, training.seed
+        self.size, self.seed = training.batch_size or BATCH, training.seed
         self.per_epoch = -(-sum(self.counts.values()) // self.size)
         self.labels = [item.gold for item in examples.train] if training.contrastive else None
         self._epoch = -1  # the epoch whose order is at hand

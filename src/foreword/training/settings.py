@@ -17,11 +17,12 @@ WORTH_COMPILING = 300
 """Steps from which on compiling is taken to pay; what it costs and gains is in bench/README.md."""
 
 
-EPOCHS = 4
-"""Passes over the rows where nothing is said."""
+EPOCHS, BATCH = 4, 16
+"""Passes over the rows, and rows of a step, where nothing is said."""
 
-WORDS_LEFT_OUT, PULLED, STEPS = 0.15, 0.5, 40
-"""``word_dropout`` and ``contrastive`` for few rows on an encoder, and the fewest steps."""
+WORDS_LEFT_OUT, PULLED, STEPS, MOST_IN_BATCH = 0.15, 0.5, 40, 64
+"""``word_dropout`` and ``contrastive`` for few rows on an encoder; the fewest steps, and the most
+rows of one."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,8 @@ class Training:
 
     ``no_texts`` leaves texts of rows out of the prompt file and the log (prompt/texts.py).
 
-    What is left open ("auto", and None of epochs and regularisers) is settled by :meth:`settled`.
+    What is left open ("auto", and None of epochs, batch size and regularisers) is settled by
+    :meth:`settled`.
 
     Regularisers, all off at 0 (regularise.py): ``dropout`` leaves out virtual tokens and positions
     of a prefix, ``word_dropout`` tokens of rows that an encoder reads, ``l2_start`` holds
@@ -209,11 +211,15 @@ class Training:
 
     epochs: int | None = setting(
         None,
-        help="passes over the training rows; else 4, or for few rows on an encoder 40 steps at "
-        "least",
+        help="passes over the training rows; else 4, or for few rows on an encoder two steps a "
+        "label and 40 at least",
         common=True,
     )
-    batch_size: int = setting(16, help="rows per step", common=True)
+    batch_size: int | None = setting(
+        None,
+        help="rows per step; else 16, or for few rows on an encoder as many as labels, up to 64",
+        common=True,
+    )
     rate: float | None = setting(None, help="learning rate; else the method's own", common=True)
     schedule: Schedule = setting(
         "linear",
@@ -311,21 +317,24 @@ class Training:
             if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}; give 0 for none, or more")
 
-    def settled(self, few: int = 0, held: bool = False) -> Training:
+    def settled(self, few: int = 0, labels: int = 0, held: bool = False) -> Training:
         """Return the settings with nothing left open.
 
         With ``few`` rows on an encoder (prepare.py says where) each of them counts, by what was
-        measured (docs/LOG.md): words are left out of them, rows of a label are pulled together, the
-        names of the labels are rows too, there are ``STEPS`` steps or more, and where rows were
-        ``held`` back the run is made once more on all of them.
+        measured (docs/LOG.md): words are left out of them, rows of a label are pulled together and
+        away from those of the others, of which a step has many where there are many ``labels``, the
+        names of the labels are rows too, there are ``STEPS`` steps or more, and two a label, and
+        where rows were ``held`` back the run is made once more on all of them.
         """
-        per_epoch = max(1, -(-few // self.batch_size))
-        usual = max(EPOCHS, -(-STEPS // per_epoch)) if few else EPOCHS
+        batch = self.batch_size or max(BATCH, min(labels if few else 0, MOST_IN_BATCH))
+        per_epoch = max(1, -(-few // batch))
+        usual = max(EPOCHS, -(-max(STEPS, 2 * labels) // per_epoch)) if few else EPOCHS
         named: Switch = "on" if few else "off"
         again = few and held and self.schedule != "plateau"
         return replace(
             self,
             epochs=usual if self.epochs is None else self.epochs,
+            batch_size=batch,
             word_dropout=_or(self.word_dropout, WORDS_LEFT_OUT if few else 0.0),
             contrastive=_or(self.contrastive, PULLED if few and not self.mixup else 0.0),
             label_rows=named if self.label_rows == "auto" else self.label_rows,
