@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import foreword as fw
 import foreword.retuning.retune as of_retune
 from conftest import Answer, World
+from foreword.metrics.resample import proportion
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT
 from foreword.training.interrupt import Interrupted
@@ -164,6 +166,34 @@ def test_without_the_old_model_its_recorded_score_is_the_measure(
         ("worse", None),
         ("kept", None),
     ]
+
+
+def test_prompts_that_learned_their_dev_rows_are_judged_by_the_scores_before(
+    world: World, tmp_path: Path, cli: Cli
+) -> None:
+    folder, out = tmp_path / "refit", tmp_path / "new"
+    folder.mkdir()
+    file = folder / "p.safetensors"
+    assert cli(*world.train(str(file), "--method", "soft", "--refit", "on")).status == 0
+    old = Prompt.load(file)
+
+    def made_anew(score: float) -> dict[str, Any]:
+        """What becomes of the prompt where its file has this accuracy."""
+        replace(old, scores={"dev": {"accuracy": score, "rows": 8}}).save(file)
+        words = ("--model", world.path("other"), "--out", str(out), "--json")
+        answer = cli("retune", str(folder), *words)
+        assert answer.err.count("both prompts learned their dev rows") == 1
+        (one,) = answer.json["prompts"]
+        assert (one["old"], one["gain"]) == (score, None)
+        return dict(one)
+
+    first = made_anew(0.0)
+    new = Prompt.load(out / "p.safetensors").scores["dev"]["accuracy"]
+    assert (first["new"], first["outcome"]) == (new, "kept")
+    high = proportion(round(new * 8 / 100), 8).high
+    within, beyond = (made_anew(score) for score in (high - 0.1, high + 0.1))
+    assert (within["new"], within["outcome"]) == (new, "kept")
+    assert (beyond["new"], beyond["outcome"]) == (new, "worse")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from foreword.files import check_place, write_whole
 from foreword.methods.base import Method
 from foreword.methods.parts.several import Several, join_methods
 from foreword.metrics.paired import paired_difference
+from foreword.metrics.resample import proportion
 from foreword.prompt.prompt import Prompt
 from foreword.prompt.tensors import check_fit
 from foreword.report.row_scores import row_scores
@@ -55,7 +56,8 @@ def retune(
     numbers where they fit the new model. Both are scored on the same dev rows. A new prompt is
     written, under the same name in the folder ``out``, unless the mean score of a row is lower
     beyond chance (the 95% interval of the paired difference). A prompt of this very model is
-    copied.
+    copied. Prompts that learned their dev rows as well (``refit``) are judged by the scores
+    that they had before that.
 
     What cannot be made anew is named with its reason. The same call goes on where it was stopped.
 
@@ -222,6 +224,9 @@ def _from_old(old: Prompt, method: Method, backbone: Backbone, place: Path) -> M
 
 def _judge(old: Prompt, new: Prompt, dev: Sequence[Row], report: Reporter) -> Remade:
     """Score both prompts on the same rows, and decide which one is kept."""
+    if new.method["training"].get("refit") == "on":
+        report.line("both prompts learned their dev rows; they are judged by what they had before")
+        return _by_record(old, new, _recorded_interval(new))
     after = evaluate(new, dev, name="new", report=report)
     metric = after.headline
     try:
@@ -245,11 +250,20 @@ def _judge(old: Prompt, new: Prompt, dev: Sequence[Row], report: Reporter) -> Re
     )
 
 
+def _recorded_interval(prompt: Prompt) -> dict[str, list[float]]:
+    """Return the interval of an accuracy in a prompt's file; of another score there is none."""
+    dev = prompt.scores["dev"]
+    if "accuracy" not in dev:
+        return {}
+    right = round(dev["accuracy"] * dev["rows"] / 100)
+    return {"accuracy": proportion(right, dev["rows"]).bounds()}
+
+
 def _by_record(old: Prompt, new: Prompt, intervals: Mapping[str, Sequence[float]]) -> Remade:
-    """Judge by the dev score in the old file, where the old model is not there any more."""
+    """Judge by the dev scores in the files, of which the old one's stands for its answers."""
     metric = next(name for name in new.scores["dev"] if name != "rows")
     before, after = old.scores.get("dev", {}).get(metric), new.scores["dev"][metric]
     if before is None:
-        raise UserError(f"{old.where}: has no dev score, and its model is not there to make one")
+        raise UserError(f"{old.where}: has no dev score to judge the new prompt by")
     least = intervals[metric][1] if metric in intervals else after
     return Remade("", "worse" if least < before else "kept", metric, before, after)
