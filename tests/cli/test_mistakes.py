@@ -110,6 +110,7 @@ TRAIN: dict[str, tuple[Make, list[str]]] = {
     "no rows at all": (train("--rows", "0"), ["0 rows asked for"]),
     "unknown flag": (train("--lenght", "3"), ["--lenght"]),
     "wrong type": (train("--epochs", "three"), ["--epochs", "three"]),
+    "no whole number": (train("--epochs", "1.5"), ['--epochs: unable to convert "1.5" into int']),
     "wrong type of a number": (train("--lr", "fast"), ["--lr", "fast"]),
     "flag twice": (train("--seed", "1", "--seed", "2"), ["--seed"]),
     "flag without a value": (train("--seed"), ["--seed"]),

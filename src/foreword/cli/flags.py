@@ -6,10 +6,10 @@ They are read from the configurations' sources, so that ``--help`` imports none 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from cyclopts import Parameter
+from cyclopts import CoercionError, Parameter, Token
 
 from foreword.cli.completion import completed
 from foreword.cli.panels import FURTHER
@@ -182,8 +182,18 @@ def parameters(called: str, kinds: Iterable[Flag]) -> type:
     )
 
 
+def _whole(kind: Any, tokens: Sequence[Token]) -> int:
+    """Read a whole number. Cyclopts would round 1.5 to one."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise CoercionError(token=tokens[0], target_type=int) from None
+
+
 def _hint(each: Flag) -> Any:
     """Return the type of a flag, with the values that a shell completes."""
+    if each.taken is int:
+        return Annotated[int, Parameter(converter=_whole)]
     if (
         not each.values
         or get_origin(each.type) is Literal
