@@ -183,7 +183,7 @@ def parameters(called: str, kinds: Iterable[Flag]) -> type:
 
 
 def _whole(kind: Any, tokens: Sequence[Token]) -> int:
-    """Read a whole number. Cyclopts would round 1.5 to one."""
+    """Read a whole number. Cyclopts would round one that is not."""
     try:
         return int(tokens[0].value)
     except ValueError:
