@@ -321,10 +321,10 @@ class Training:
         """Return the settings with nothing left open.
 
         With ``few`` rows on an encoder (prepare.py says where) each of them counts, by what was
-        measured (docs/LOG.md): words are left out of them, rows of a label are pulled together and
-        away from those of the others, of which a step has many where there are many ``labels``, the
-        names of the labels are rows too, there are ``STEPS`` steps or more, and two a label, and
-        where rows were ``held`` back the run is made once more on all of them.
+        measured (docs/LOG.md): words are left out of them, rows of a label are pulled together, the
+        names of the labels are rows too, a step has as many rows as there are ``labels``, up to
+        ``MOST_IN_BATCH``, there are ``STEPS`` steps or more, and two a label, and where rows were
+        ``held`` back the run is made once more on all of them.
         """
         batch = self.batch_size or max(BATCH, min(labels if few else 0, MOST_IN_BATCH))
         per_epoch = max(1, -(-few // batch))
