@@ -7,13 +7,14 @@ import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from foreword.cli.commands import COMMANDS, app
 from foreword.cli.flags import FLAGS
 from foreword.cli.main import BEGIN
+from foreword.cli.whole import read_whole
 from foreword.cli.words import flag
 from foreword.export.registry import EXPORTS
 
@@ -115,7 +116,20 @@ def test_who_has_nothing_is_shown_three_lines_that_work(cli: Cli) -> None:
     assert str(default[0].field_info.default) == lines[1][2] == lines[2][2]
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_flag_of_whole_numbers_takes_no_other(command: str) -> None:
+    """Cyclopts alone rounds them: "--rows 1.5" was 2 rows."""
+    found = app
+    for word in command.split():
+        found = found[word]
+    for each in found.assemble_argument_collection():
+        if int in {each.hint, *get_args(each.hint)}:
+            assert each.parameter.converter is read_whole, each.name
+
+
 MISTAKES = {
+    "explain p --rows 1.5": '--rows: unable to convert "1.5" into int',
+    "serve d --port 80.5": '--port: unable to convert "80.5" into int',
     "eval p": "--data is missing (rows with their answers); see foreword eval --help",
     "eval p --dat x": "Did you mean --data instead of --dat? See foreword eval --help",
     "eval": "PROMPT is missing (a prompt file); see foreword eval --help",

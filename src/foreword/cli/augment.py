@@ -15,6 +15,7 @@ from foreword.cli.flags import given, parameters_of
 from foreword.cli.reading import USUAL as USUAL_READING
 from foreword.cli.reading import Read
 from foreword.cli.terminal import CommandTerminal
+from foreword.cli.whole import Whole
 from foreword.data.folder import DEV, TEST
 from foreword.data.rows import as_rows
 from foreword.display import console, tables
@@ -42,7 +43,7 @@ def augment(
     method: Annotated[
         Literal["prefix", "soft"], Parameter(help="of the writer's prompt")
     ] = "prefix",
-    epochs: Annotated[int, Parameter(help="passes of the writer over the rows")] = 5,
+    epochs: Annotated[Whole, Parameter(help="passes of the writer over the rows")] = 5,
     flags: Annotated[Sampling, Parameter(name="*")] = USUAL,  # type: ignore[valid-type]
     reading: Read = USUAL_READING,
     model: Model = None,

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from foreword.cli.common import USUALLY, Force, Loaded, Model, on_backbone
 from foreword.cli.completion import File
+from foreword.cli.whole import Whole
 from foreword.display import console
 from foreword.errors import UserError
 
@@ -29,7 +30,7 @@ def chat(
     *,
     system: Annotated[str | None, Parameter(help="what the assistant is told first")] = None,
     max_new_tokens: Annotated[
-        int | None, Parameter(help="most tokens of an answer", group=DECODING)
+        Whole | None, Parameter(help="most tokens of an answer", group=DECODING)
     ] = None,
     temperature: Annotated[
         float | None, Parameter(help="0 takes the likeliest token", group=DECODING)
@@ -38,7 +39,7 @@ def chat(
         float | None,
         Parameter(help="sample among the likeliest tokens of this probability", group=DECODING),
     ] = None,
-    seed: Annotated[int | None, Parameter(help="seed of sampling", group=DECODING)] = None,
+    seed: Annotated[Whole | None, Parameter(help="seed of sampling", group=DECODING)] = None,
     model: Model = None,
     loading: Loaded = USUALLY,
     force: Force = False,

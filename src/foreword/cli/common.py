@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from foreword.cli.completion import File, completed
 from foreword.cli.panels import FURTHER, MODEL, OUTPUT, TRAINING
 from foreword.cli.terminal import CommandTerminal
+from foreword.cli.whole import Whole
 from foreword.config.settings import declared
 from foreword.errors import UserError
 from foreword.threads import use_threads
@@ -59,7 +60,7 @@ class Loading:
     quantize: Annotated[
         Quantize | None, Parameter(help="int8 or int4: smaller weights in the model")
     ] = None
-    threads: Annotated[int | None, Parameter(help="threads of the CPU; else one a core")] = None
+    threads: Annotated[Whole | None, Parameter(help="threads of the CPU; else one a core")] = None
     architecture: Annotated[
         Architecture,
         Parameter(

@@ -17,6 +17,7 @@ from foreword.cli.panels import DATA, FURTHER, OUTPUT, TRAINING
 from foreword.cli.reading import Reading
 from foreword.cli.sweep import grid, with_values
 from foreword.cli.terminal import CommandTerminal
+from foreword.cli.whole import Whole
 from foreword.data.folder import DEV, TEST
 from foreword.data.sample import first, hold_out
 from foreword.display import comparison, console
@@ -48,13 +49,13 @@ def compare(
     data: Annotated[File, Parameter(help="rows to train on", group=DATA)],
     flags: Annotated[Shared, Parameter(name="*")] = NO_FLAGS,  # type: ignore[valid-type]
     test_rows: Annotated[
-        int | None,
+        Whole | None,
         Parameter(
             help="use the first N test rows after shuffling with the seed", group=(DATA, FURTHER)
         ),
     ] = None,
     seeds: Annotated[
-        int, Parameter(help="runs of each method, with seeds from --seed up", group=TRAINING)
+        Whole, Parameter(help="runs of each method, with seeds from --seed up", group=TRAINING)
     ] = 1,
     out: Annotated[
         Path,

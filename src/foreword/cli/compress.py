@@ -14,6 +14,7 @@ from foreword.cli.common import USUALLY, Json, Loaded, Resume
 from foreword.cli.completion import File
 from foreword.cli.flags import defaults
 from foreword.cli.terminal import CommandTerminal
+from foreword.cli.whole import Whole
 from foreword.cli.words import unescaped
 from foreword.display import comparison, console
 from foreword.files import check_place
@@ -29,7 +30,7 @@ def compress(
     *,
     text: Annotated[Path, Parameter(help="the text, in UTF-8")],
     out: Annotated[Path, Parameter(help="the prompt file to write")],
-    length: Annotated[int, Parameter(help="positions that stand for it")] = CARTRIDGE["length"],
+    length: Annotated[Whole, Parameter(help="positions that stand for it")] = CARTRIDGE["length"],
     questions: Annotated[
         Path | None, Parameter(help="rows with questions, and answers where there are some")
     ] = None,
@@ -37,29 +38,30 @@ def compress(
         Path | None, Parameter(help="such rows to report on; else some are held back")
     ] = None,
     count: Annotated[
-        int, Parameter(help="questions that the model asks itself, where none are given")
+        Whole, Parameter(help="questions that the model asks itself, where none are given")
     ] = STUDY["count"],
     template: Annotated[
         str | None, Parameter(help="how a question stands after the text, in place of the usual")
     ] = None,
     max_new_tokens: Annotated[
-        int, Parameter(help="most tokens of an answer", group=("Decoding", panels.FURTHER))
+        Whole, Parameter(help="most tokens of an answer", group=("Decoding", panels.FURTHER))
     ] = 48,
     sink: Annotated[
-        int,
+        Whole,
         Parameter(help="first positions that are not trained", group=("Method", panels.FURTHER)),
     ] = CARTRIDGE["sink"],
     epochs: Annotated[
-        int, Parameter(help="passes over the questions", group=panels.TRAINING)
+        Whole, Parameter(help="passes over the questions", group=panels.TRAINING)
     ] = EPOCHS,
     batch_size: Annotated[
-        int, Parameter(help="questions a step", group=(panels.TRAINING, panels.FURTHER))
+        Whole, Parameter(help="questions a step", group=(panels.TRAINING, panels.FURTHER))
     ] = BATCH,
     rate: Annotated[
         float, Parameter(name="--lr", help="learning rate", group=(panels.TRAINING, panels.FURTHER))
     ] = CARTRIDGE["rate"],
     seed: Annotated[
-        int, Parameter(help="decides questions and order", group=(panels.TRAINING, panels.FURTHER))
+        Whole,
+        Parameter(help="decides questions and order", group=(panels.TRAINING, panels.FURTHER)),
     ] = TRAINING.seed,
     past_window: Annotated[
         Literal["hidden", "seen"],

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from foreword.cli.common import Json
 from foreword.cli.reading import USUAL_TABLE, ReadTable
+from foreword.cli.whole import Whole
 from foreword.data.bad_rows import BadRows
 from foreword.data.clean import clean as clean_rows
 from foreword.data.formats import TABLES
@@ -96,13 +97,14 @@ def split(
         float | None, Parameter(help="share of the rows for test; 0.1 unless said")
     ] = None,
     per_label: Annotated[
-        int | None, Parameter(help="rows of each label in train, as many in dev, the rest in test")
+        Whole | None,
+        Parameter(help="rows of each label in train, as many in dev, the rest in test"),
     ] = None,
     group: Annotated[str | None, Parameter(help="rows of one value here stay together")] = None,
     reading: ReadTable = USUAL_TABLE,
     fields: Fields = None,
     label_field: LabelField = "label",
-    seed: Annotated[int, Parameter(help="decides which row goes where")] = 0,
+    seed: Annotated[Whole, Parameter(help="decides which row goes where")] = 0,
     force: Overwrite = False,
     as_json: Json = False,
 ) -> None:

@@ -21,6 +21,7 @@ from foreword.cli.completion import File
 from foreword.cli.panels import OUTPUT
 from foreword.cli.reading import USUAL, Read, Reading
 from foreword.cli.terminal import CommandTerminal
+from foreword.cli.whole import Whole
 from foreword.cli.words import parse_windows
 from foreword.data.folder import TEST
 from foreword.data.formats import TABLES
@@ -47,7 +48,9 @@ def evaluate(
         File | None,
         Parameter(help="the rows that it was tuned on: a baseline learns from them as well"),
     ] = None,
-    rows: Annotated[int | None, Parameter(help="the first N after shuffling with the seed")] = None,
+    rows: Annotated[
+        Whole | None, Parameter(help="the first N after shuffling with the seed")
+    ] = None,
     unknown: Annotated[
         File | None, Parameter(help="rows that belong to no label: how well they are told apart")
     ] = None,
@@ -66,7 +69,7 @@ def evaluate(
         str | None, Parameter(help="4,8,all: the score where so many first tokens are read")
     ] = None,
     reading: Read = USUAL,
-    seed: Annotated[int, Parameter(help="decides the rows and the intervals")] = 0,
+    seed: Annotated[Whole, Parameter(help="decides the rows and the intervals")] = 0,
     model: Model = None,
     loading: Loaded = USUALLY,
     force: Force = False,

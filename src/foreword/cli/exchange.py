@@ -14,6 +14,7 @@ from foreword.cli.completion import File, completed
 from foreword.cli.flags import flags_of, owned, parameters
 from foreword.cli.panels import DATA, MODEL
 from foreword.cli.reading import USUAL
+from foreword.cli.whole import Whole
 from foreword.config.values import from_plain
 from foreword.data.folder import DEV, TEST
 from foreword.display import console
@@ -53,7 +54,7 @@ def export(
         File | None,
         Parameter(help="rows on which what is written is tried; else some short texts", group=DATA),
     ] = None,
-    rows: Annotated[int, Parameter(help="the most rows that are tried", group=DATA)] = 8,
+    rows: Annotated[Whole, Parameter(help="the most rows that are tried", group=DATA)] = 8,
     model: Annotated[
         File | None,
         Parameter(help="load this model and compare the prompt's layers with its", group=MODEL),

@@ -20,6 +20,7 @@ from foreword.cli.completion import File
 from foreword.cli.panels import OUTPUT
 from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
+from foreword.cli.whole import Whole
 from foreword.data.folder import DEV
 from foreword.display import console
 from foreword.errors import UserError
@@ -35,13 +36,13 @@ def explain(
     *,
     data: Annotated[File | None, Parameter(help="rows with their answers")] = None,
     text: Annotated[str | None, Parameter(help="an input to explain; else the first row")] = None,
-    rows: Annotated[int, Parameter(help="the most rows, after shuffling with the seed")] = 64,
+    rows: Annotated[Whole, Parameter(help="the most rows, after shuffling with the seed")] = 64,
     save_text: Annotated[
         Path | None,
         Parameter(help="a prompt file to write, with the best text in it", group=OUTPUT),
     ] = None,
     reading: Read = USUAL,
-    seed: Annotated[int, Parameter(help="decides the rows and what is sampled")] = 0,
+    seed: Annotated[Whole, Parameter(help="decides the rows and what is sampled")] = 0,
     model: Model = None,
     loading: Loaded = USUALLY,
     force: Force = False,

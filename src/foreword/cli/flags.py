@@ -6,13 +6,14 @@ They are read from the configurations' sources, so that ``--help`` imports none 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from cyclopts import CoercionError, Parameter, Token
+from cyclopts import Parameter
 
 from foreword.cli.completion import completed
 from foreword.cli.panels import FURTHER
+from foreword.cli.whole import Whole
 from foreword.cli.words import flag
 from foreword.config.settings import FILE, Setting, Values, declared
 from foreword.methods.registry import AUTO, METHODS
@@ -182,18 +183,10 @@ def parameters(called: str, kinds: Iterable[Flag]) -> type:
     )
 
 
-def _whole(kind: Any, tokens: Sequence[Token]) -> int:
-    """Read a whole number. Cyclopts would round one that is not."""
-    try:
-        return int(tokens[0].value)
-    except ValueError:
-        raise CoercionError(token=tokens[0], target_type=int) from None
-
-
 def _hint(each: Flag) -> Any:
     """Return the type of a flag, with the values that a shell completes."""
     if each.taken is int:
-        return Annotated[int, Parameter(converter=_whole)]
+        return Whole
     if (
         not each.values
         or get_origin(each.type) is Literal

@@ -15,6 +15,7 @@ from foreword.cli.flags import CONTINUAL, FLAGS
 from foreword.cli.reading import Reading
 from foreword.cli.run_file import named, read_mapping
 from foreword.cli.terminal import CommandTerminal
+from foreword.cli.whole import Whole
 from foreword.config.values import from_plain
 from foreword.data.folder import DEV, TEST
 from foreword.data.row import Row
@@ -44,7 +45,9 @@ def multitask(
     share: Annotated[
         str | None, Parameter(help="mpt: one prompt times a part for each task; none, the default")
     ] = None,
-    rank: Annotated[int | None, Parameter(help="rank of a task's part of a shared prompt")] = None,
+    rank: Annotated[
+        Whole | None, Parameter(help="rank of a task's part of a shared prompt")
+    ] = None,
     mixing: Annotated[
         float | None,
         Parameter(help="how tasks are drawn: 1 in proportion to rows, more is more even"),

@@ -21,6 +21,7 @@ from foreword.cli.completion import File
 from foreword.cli.panels import OUTPUT
 from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
+from foreword.cli.whole import Whole
 from foreword.data.folder import DEV
 from foreword.display import console
 from foreword.files import check_place
@@ -45,9 +46,9 @@ def prune(
     store: Annotated[
         Kept | str, Parameter(help="float32, or smaller: float16, int8", group=OUTPUT)
     ] = "float32",
-    rows: Annotated[int, Parameter(help="the most rows, after shuffling with the seed")] = 256,
+    rows: Annotated[Whole, Parameter(help="the most rows, after shuffling with the seed")] = 256,
     reading: Read = USUAL,
-    seed: Annotated[int, Parameter(help="decides the rows")] = 0,
+    seed: Annotated[Whole, Parameter(help="decides the rows")] = 0,
     model: Model = None,
     loading: Loaded = USUALLY,
     force: Force = False,

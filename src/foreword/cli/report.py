@@ -14,6 +14,7 @@ from foreword.cli.completion import File
 from foreword.cli.panels import DATA, OUTPUT
 from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
+from foreword.cli.whole import Whole
 from foreword.data.folder import DEV
 from foreword.data.rows import as_rows
 from foreword.data.sample import first, hold_out
@@ -50,7 +51,7 @@ def report(
         File | None, Parameter(help="rows from elsewhere, or from later", group=DATA)
     ] = None,
     rows: Annotated[
-        int | None, Parameter(help="the first N after shuffling with the seed", group=DATA)
+        Whole | None, Parameter(help="the first N after shuffling with the seed", group=DATA)
     ] = None,
     reading: Read = USUAL,
     out: Annotated[Path, Parameter(help="the page to write", group=OUTPUT)] = Path(
@@ -73,7 +74,7 @@ def report(
             group=OUTPUT,
         ),
     ] = None,
-    seed: Annotated[int, Parameter(help="decides rows, changes and intervals")] = 0,
+    seed: Annotated[Whole, Parameter(help="decides rows, changes and intervals")] = 0,
     model: Model = None,
     loading: Loaded = USUALLY,
     force: Force = False,

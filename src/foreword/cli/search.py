@@ -15,6 +15,7 @@ from foreword.cli.panels import FURTHER, OUTPUT, TRAINING
 from foreword.cli.reading import Reading
 from foreword.cli.sweep import values_of
 from foreword.cli.terminal import CommandTerminal
+from foreword.cli.whole import Whole
 from foreword.data.folder import DEV, TEST
 from foreword.data.rows import as_rows
 from foreword.data.sample import draw
@@ -102,7 +103,7 @@ def search(
         float | None, Parameter(help="time of the search; 10 without --trials", group=TRAINING)
     ] = None,
     trials: Annotated[
-        int | None, Parameter(help="most trials of the study", group=TRAINING)
+        Whole | None, Parameter(help="most trials of the study", group=TRAINING)
     ] = None,
     refit: Annotated[
         bool,

@@ -13,6 +13,7 @@ from foreword.cli.common import USUALLY, Loaded
 from foreword.cli.completion import File
 from foreword.cli.panels import ACCESS, FEEDBACK, FURTHER, LIMITS, MODEL, OUTPUT
 from foreword.cli.terminal import CommandTerminal
+from foreword.cli.whole import Whole
 from foreword.errors import UserError
 from foreword.serve.feedback.learning import Learning
 from foreword.serve.http.limits import Access, Keys, Limits
@@ -32,7 +33,7 @@ def serve(
         "smollm2"
     ),
     host: Annotated[str, Parameter(help="the address to listen at; 0.0.0.0 is all")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="the port to listen at; 0 is a free one")] = 8000,
+    port: Annotated[Whole, Parameter(help="the port to listen at; 0 is a free one")] = 8000,
     api_key: Annotated[
         list[str] | None,
         Parameter(help="a key that requests need, or several", group=ACCESS),
@@ -53,33 +54,33 @@ def serve(
         Path | None,
         Parameter(help="a file of such keys; FOREWORD_ADMIN_KEY has some too", group=ACCESS),
     ] = None,
-    slots: Annotated[int, Parameter(help="rows that are written at once", group=LIMITS)] = 64,
+    slots: Annotated[Whole, Parameter(help="rows that are written at once", group=LIMITS)] = 64,
     prompt_memory: Annotated[
         float, Parameter(help="GiB of memory in which prompts are kept open", group=LIMITS)
     ] = 1.0,
     keep: Annotated[
-        int, Parameter(help="older versions of a prompt that are kept", group=(LIMITS, FURTHER))
+        Whole, Parameter(help="older versions of a prompt that are kept", group=(LIMITS, FURTHER))
     ] = 3,
     queue: Annotated[
-        int, Parameter(help="most requests that are answered or wait", group=LIMITS)
+        Whole, Parameter(help="most requests that are answered or wait", group=LIMITS)
     ] = USUAL.queue,
     max_tokens: Annotated[
-        int, Parameter(help="most tokens written for a request", group=LIMITS)
+        Whole, Parameter(help="most tokens written for a request", group=LIMITS)
     ] = USUAL.tokens,
     max_seconds: Annotated[
         float, Parameter(help="most seconds that a request takes", group=LIMITS)
     ] = USUAL.seconds,
     max_body: Annotated[
-        int, Parameter(help="most bytes of a request", group=(LIMITS, FURTHER))
+        Whole, Parameter(help="most bytes of a request", group=(LIMITS, FURTHER))
     ] = USUAL.body,
     max_upload: Annotated[
-        int, Parameter(help="most bytes of an uploaded prompt", group=(LIMITS, FURTHER))
+        Whole, Parameter(help="most bytes of an uploaded prompt", group=(LIMITS, FURTHER))
     ] = USUAL.upload,
     max_choices: Annotated[
-        int, Parameter(help="most choices of a request", group=(LIMITS, FURTHER))
+        Whole, Parameter(help="most choices of a request", group=(LIMITS, FURTHER))
     ] = USUAL.choices,
     max_inputs: Annotated[
-        int, Parameter(help="most inputs of a prediction", group=(LIMITS, FURTHER))
+        Whole, Parameter(help="most inputs of a prediction", group=(LIMITS, FURTHER))
     ] = USUAL.inputs,
     feedback: Annotated[
         Path | None,
@@ -93,17 +94,17 @@ def serve(
         Parameter(help="train prompts further on it, and swap in what is no worse", group=FEEDBACK),
     ] = False,
     learn_every: Annotated[
-        int, Parameter(help="new rows after which a version is made", group=FEEDBACK)
+        Whole, Parameter(help="new rows after which a version is made", group=FEEDBACK)
     ] = LEARNING.every,
     learn_held: Annotated[
-        int, Parameter(help="rows held back that judge a version, the newest", group=FEEDBACK)
+        Whole, Parameter(help="rows held back that judge a version, the newest", group=FEEDBACK)
     ] = LEARNING.held,
     learn_bound: Annotated[
         float,
         Parameter(help="lowest paired 95% bound of its gain, in points", group=FEEDBACK),
     ] = LEARNING.bound,
     learn_cpu: Annotated[
-        int, Parameter(help="threads that training takes", group=FEEDBACK)
+        Whole, Parameter(help="threads that training takes", group=FEEDBACK)
     ] = LEARNING.threads,
     learn_roll_back: Annotated[
         bool,
