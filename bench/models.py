@@ -6,7 +6,7 @@ A model is a name or NAME=PATH. On each set of rows (a folder of ``train.jsonl``
 ``test.jsonl``) a prompt is tuned in a process of its own, by the settings in ``SETTINGS``, and
 scored on the test rows. Each finished run is a line of ``--out``, and the same command goes on
 after the last of them. ``--page`` writes the table of all of ``--out`` into a page, between two
-marks. Times are processor seconds, which neighbours on the machine change little; memory is the
+marks. ``--epochs`` and ``--batch-size``, left out, are those of the model and its rows. Times are processor seconds, which neighbours on the machine change little; memory is the
 peak while tuning (Linux).
 """
 
@@ -34,8 +34,8 @@ from foreword.files import write_whole
 from foreword.reporter import SILENT, Reporter
 
 ROOT = Path(__file__).parent.parent
-SETTINGS: Mapping[str, Any] = {"method": "auto", "epochs": 2, "batch_size": 8}
-"""What is the same for all models; all else has its default."""
+SETTINGS: Mapping[str, Any] = {"method": "auto"}
+"""What is the same for all models; all that is not given has its default."""
 
 NAMES = ("model", "data", "seed", "settings")
 KEPT = (*NAMES, "score", "interval", "step", "request", "bytes", "peak", "loaded")
@@ -55,6 +55,8 @@ def run(
     ],
     seeds: Annotated[int, Parameter(help="from 0")] = 1,
     rows: Annotated[int | None, Parameter(help="training rows; else all")] = None,
+    epochs: Annotated[int | None, Parameter(help="else those of the model and its rows")] = None,
+    batch_size: Annotated[int | None, Parameter(help="likewise")] = None,
     threads: Annotated[int, Parameter(help="of the CPU")] = 1,
     out: Annotated[Path, Parameter(help="a line a run is added here")] = ROOT
     / "bench/models.jsonl",
@@ -62,7 +64,8 @@ def run(
 ) -> None:
     """Tune and score a prompt on each model and each set of rows."""
     known = read_records(out, KEPT)
-    settings = {**SETTINGS, **({"rows": rows} if rows else {}), "threads": threads}
+    given = {"epochs": epochs, "batch_size": batch_size, "rows": rows}
+    settings = {**SETTINGS, **{k: v for k, v in given.items() if v}, "threads": threads}
     for seed in range(seeds):
         for folder in data:
             for model in models:
