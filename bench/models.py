@@ -3,11 +3,12 @@
     python bench/models.py smollm2 e5-small=PATH qwen=PATH.gguf --page docs/models.md
 
 A model is a name or NAME=PATH. On each set of rows (a folder of ``train.jsonl``, ``dev.jsonl`` and
-``test.jsonl``) a prompt is tuned in a process of its own, by the settings in ``SETTINGS``, and
-scored on the test rows. Each finished run is a line of ``--out``, and the same command goes on
-after the last of them. ``--page`` writes the table of all of ``--out`` into a page, between two
-marks. ``--epochs`` and ``--batch-size``, left out, are those of the model and its rows. Times are processor seconds, which neighbours on the machine change little; memory is the
-peak while tuning (Linux).
+``test.jsonl``) a prompt is tuned in a process of its own, by the default method of the model and
+its rows, and scored on the test rows; ``--epochs`` and ``--batch-size`` too are theirs, unless
+given. Each finished run is a line of ``--out``, and the same command goes on after the last of
+them. ``--page`` writes the table of all of ``--out`` into a page, between two marks. Times are
+processor seconds, which neighbours on the machine change little; memory is the peak while tuning
+(Linux).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,24 @@ def test_without_peft_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(UserError, match=r"needs peft: pip install 'foreword\[peft\]'"):
         contract.built(LORA, get("llama"))
+
+
+def test_what_peft_imports_remarks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as bitsandbytes, which says that it found no kernels of its own for the processor."""
+    logger, heard = logging.getLogger("bitsandbytes.kernels"), list[logging.LogRecord]()
+    monkeypatch.setattr(logger, "filters", [heard.append])  # which lets none through
+
+    def remarking(name: str, package: str | None = None) -> Any:
+        if name == "peft":
+            logger.warning("no kernels")
+        return real(name, package)
+
+    base, real = get("llama"), importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", remarking)
+    remarking("peft")
+    assert len(heard) == 1
+    contract.built(LORA, base)
+    assert len(heard) == 1
 
 
 # In a run -------------------------------------------------------------------------------------

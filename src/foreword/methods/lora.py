@@ -16,6 +16,7 @@ from transformers import Conv1D, PreTrainedConfig
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import POOLED, Example
 from foreword.backbone.inside.views import output_embeddings, with_modules
+from foreword.backbone.load.quiet import without_remarks
 from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
@@ -170,7 +171,8 @@ def has_peft() -> bool:
 
 def _peft() -> ModuleType:
     try:
-        return importlib.import_module("peft")
+        with without_remarks():  # of bitsandbytes, where it is installed
+            return importlib.import_module("peft")
     except ImportError:
         raise UserError("`method=lora` needs peft: pip install 'foreword[peft]'") from None
 
