@@ -13,7 +13,8 @@ import signal
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -644,6 +645,28 @@ def take_part(url: str, dead: Path, killed: bool) -> None:
     found(storage=url, study=None, join=True, trials=5)
 
 
+class Told(Reporter):
+    """Keeps what was begun: the last run, and bars by their names."""
+
+    def __init__(self) -> None:
+        self.begun = list[str]()
+
+    def line(self, text: str) -> None:
+        self.begun.append(text.split()[0])
+
+    @contextmanager
+    def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        self.begun.append(name)
+        yield lambda rows: None
+
+
+def test_the_last_run_is_foreseen_by_the_rows_that_it_learns() -> None:
+    given = rows(500)
+    assert part_rows(given, None, None, 0, "label").again == 450 / 320  # a tenth is held back
+    assert part_rows(given, rows(9, 600), None, 0, "label").again == 500 / 400
+    assert part_rows(rows(20), None, None, 0, "label").again == 18 / 32  # three folds of 16
+
+
 def test_few_rows_are_judged_in_folds_and_many_on_a_part() -> None:
     given = rows(23)
     parted = folds(given, 5, 0, "label")
@@ -657,7 +680,14 @@ def test_few_rows_are_judged_in_folds_and_many_on_a_part() -> None:
         part_rows(rows(FEW * 2), None, None, 0, "label"),
     )
     assert (len(few.folds), len(many.folds)) == (3, 1)
-    made = found(train=rows(15), dev=None, test=rows(6, 200), trials=1, epochs=1, refit=True)
+    told = Told()
+    made = found(
+        train=rows(15), dev=None, test=rows(6, 200), trials=1, epochs=1, refit=True, report=told
+    )
+    assert [name for name in told.begun if name in ("tuning", "held back")] == [
+        "tuning",  # which has the time that scoring would take
+        "held back",
+    ]
     assert made.about["rows"] == {**made.about["rows"], "folds": 3, "dev": 15, "held": 6}
     assert made.prompt.scores["dev"]["accuracy"] == made.best.score
     settings = {"head_start": "random", "batch_size": 8, "rate": made.best.settings["rate"]}

@@ -89,11 +89,10 @@ def conclude(
     prompt = runner.kept[1] if stopped and runner.kept else runner.prompt_of(best)
     held = None
     if stopped is None:
-        train = parts.folds[0][0]
+        again = _refitted(runner, parts, best, report) if refit else None
+        train = parts.folds[0][0]  # scored after it, so as to take none of its time
         held = evaluate(prompt, parts.held, train=train, seed=seed, name="held back", report=report)
-        prompt = with_scores(prompt, "test", held)
-        if refit:
-            prompt = _refitted(runner, parts, best, prompt, report)
+        prompt = again or with_scores(prompt, "test", held)
     found = Searched(
         prompt,
         str(best.user_attrs.get(METRIC, "score")),
@@ -142,10 +141,8 @@ def _write_page(found: Searched, target: Path, report: Reporter) -> None:
     write_whole(page_path(target), drawn.encode())
 
 
-def _refitted(
-    runner: Trials, parts: Parts, best: FrozenTrial, prompt: Prompt, report: Reporter
-) -> Prompt:
-    """Tune the best settings again on all rows, unless the time is up before.
+def _refitted(runner: Trials, parts: Parts, best: FrozenTrial, report: Reporter) -> Prompt | None:
+    """Tune the best settings again on all rows; None where the time is up before.
 
     The dev score that is kept is the one of the search.
     """
@@ -163,6 +160,6 @@ def _refitted(
         judged.over = True
     if judged.over:
         report.line("the time was up: the prompt is the one that was tuned in the search")
-        return prompt
+        return None
     rows = sum(len(dev) for _, dev in parts.folds)
     return again.with_scores({"dev": {best.user_attrs[METRIC]: best.value, "rows": rows}})

@@ -9,6 +9,7 @@ from typing import Any
 from foreword.data.row import Row
 from foreword.data.sample import digest, folds, hold_out
 from foreword.errors import UserError
+from foreword.training.prepare import DEV_SHARE
 
 FEW = 200
 """Rows below which a trial is judged on all of them, fold by fold."""
@@ -35,8 +36,12 @@ class Parts:
 
     @property
     def again(self) -> float:
-        """How long tuning on all rows takes, as a multiple of a trial."""
-        return len(self.every) / sum(len(train) for train, _ in self.folds)
+        """How long tuning on all rows takes, as a multiple of a trial.
+
+        Without dev rows a share of them is held back.
+        """
+        learned = len(self.every) * (1.0 if self.dev is not None else 1.0 - DEV_SHARE)
+        return learned / sum(len(train) for train, _ in self.folds)
 
     def about(self) -> dict[str, Any]:
         """Describe the rows by their numbers and a hash."""
