@@ -246,6 +246,22 @@ def test_time_is_kept_for_as_long_a_last_run_as_there_can_be() -> None:
     for gone, epochs, left in ((100.0, 4, 130.0), (250.0, 3, -20.0), (550.0, 0, -320.0)):
         now = gone
         assert (pace.longest(0), pace.left_for_trials()) == (epochs, left)
+    pace.note("prefix", 70.0, 1, 60.0, 20.0)  # is no faster: what was known stays
+    assert pace.seconds("prefix", 4, 1.5) == 370.0
+    pace.note("soft", 70.0, 1, 60.0, 20.0)  # on half as many rows again it learns for 60, not 40
+    assert pace.seconds("soft", 4, 1.5) == 330.0
+
+
+def test_an_epoch_and_its_scoring_are_timed_apart() -> None:
+    now = 0.0
+    heard = Judged(lambda step, value: None, math.inf, lambda: None, clock=lambda: now)
+    for number, seconds in enumerate((7.0, 10.0, 10.0, 4.0, 11.0, 11.0, 6.0)):
+        now += seconds
+        if number % 3:
+            heard.step(number, {})
+        else:
+            heard.score(number, "accuracy", 50.0)
+    assert (heard.epoch, heard.scoring) == (26.0, 5.0)
 
 
 def test_what_was_stopped_is_run_again_but_not_for_ever() -> None:

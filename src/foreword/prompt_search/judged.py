@@ -51,6 +51,7 @@ class Judged(Reporter):
         self.steps, self.first, self.began = 0, 1, 0.0
         self.evaluations = 0
         self.marks: list[float] = []
+        self.stepped = self.scored = 0.0
         self.over = False
 
     @property
@@ -63,6 +64,11 @@ class Judged(Reporter):
         """The mean seconds of an epoch and the scoring after it; 0 before any has ended."""
         epochs = len(self.marks) - 1
         return (self.marks[-1] - self.marks[0]) / epochs if epochs > 0 else 0.0
+
+    @property
+    def scoring(self) -> float:
+        """The mean seconds of the scoring after an epoch, which ``epoch`` has in it."""
+        return self.scored / max(1, len(self.marks) - 1)
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -82,7 +88,7 @@ class Judged(Reporter):
     def step(self, number: int, values: Mapping[str, float]) -> None:
         """Look at the time."""
         self._look()
-        now = self.clock()
+        now = self.stepped = self.clock()
         if number == self.first:
             self.began = now
         if self.probe and number == self.first + PROBE - 1:
@@ -97,7 +103,10 @@ class Judged(Reporter):
             if self.evaluations and not self.over:
                 self.hear(self.evaluations, value)
             self.evaluations += 1
-            self.marks.append(self.clock())
+            now = self.clock()
+            if self.marks:
+                self.scored += now - self.stepped
+            self.marks.append(now)
 
     def _look(self) -> None:
         self.passed()

@@ -25,21 +25,26 @@ class Pace:
     ) -> None:
         self.epochs, self.deadline, self.again, self.clock = epochs, deadline, again, clock
         self.best = ""
-        self.known: dict[str, tuple[float, float]] = {}
+        self.known: dict[str, tuple[float, float, float]] = {}
 
-    def note(self, method: str, seconds: float, epochs: int, epoch: float) -> None:
-        """Note the seconds of a trial, of which each epoch took so many; the shortest counts."""
-        beside = max(0.0, seconds - epochs * epoch)
-        self.known[method] = min((epoch, beside), self.known.get(method, (epoch, beside)))
+    def note(
+        self, method: str, seconds: float, epochs: int, epoch: float, scoring: float = 0.0
+    ) -> None:
+        """Note the seconds of a trial, of which each epoch took so many; the shortest counts.
+
+        ``scoring`` are those of an epoch that do not grow with the rows that are learned.
+        """
+        took = epoch, max(0.0, seconds - epochs * epoch), scoring
+        self.known[method] = min(took, self.known.get(method, took))
 
     def seconds(self, method: str | None, epochs: int, times: float = 1.0) -> float:
         """Return about how long a trial takes, or one on so many ``times`` its rows.
 
         A method that was not run, and None, is taken for the fastest; it is 0 before any.
         """
-        fastest = min(self.known.values(), default=(0.0, 0.0))
-        epoch, beside = self.known.get(method or "", fastest)
-        return times * epochs * epoch + beside
+        fastest = min(self.known.values(), default=(0.0, 0.0, 0.0))
+        epoch, beside, scoring = self.known.get(method or "", fastest)
+        return epochs * (times * (epoch - scoring) + scoring) + beside
 
     def left(self) -> float:
         """Return the seconds that are left."""

@@ -65,7 +65,7 @@ class Trials:
 
     ``kept`` is the number of that trial and its prompt. ``better`` is called when there is a new
     one, ``passed`` at every step. An ``unfinished`` trial goes on where it was stopped. An
-    ``epoch`` of the last trial took so many seconds on all folds.
+    ``epoch`` of the last trial took so many seconds on all folds, with its ``scoring``.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Trials:
         self.training, self.pace, self.clock = training, pace, pace.clock
         self.better, self.passed, self.say = better, passed, say
         self.unfinished = unfinished or Unfinished()
-        self.resumed, self.epoch = False, 0.0
+        self.resumed, self.epoch, self.scoring = False, 0.0, 0.0
         self.folds = list(parts.folds)
         self.kept: tuple[int, Prompt] | None = None
         self.filled: dict[tuple[str, int], Task] = {}
@@ -102,7 +102,7 @@ class Trials:
         trial.set_user_attr(SETTINGS, settings)
         if (same := earlier(trial.study, trial.number, settings)) is not None:
             return self._again(trial, same)
-        began, self.resumed, self.epoch = self.clock(), False, 0.0
+        began, self.resumed, self.epoch, self.scoring = self.clock(), False, 0.0, 0.0
         ended = True
         try:
             first, scores = self._fitting(trial, settings)
@@ -128,7 +128,7 @@ class Trials:
         took = self.clock() - began
         if REASON not in trial.user_attrs:
             if not self.resumed:  # which took less time than a whole one
-                self.pace.note(settings[METHOD], took, settings[EPOCHS], self.epoch)
+                self.pace.note(settings[METHOD], took, settings[EPOCHS], self.epoch, self.scoring)
             self._measure(trial, first)
         score = mean(scores)
         if self._is_best(trial, score):
@@ -260,6 +260,7 @@ class Trials:
             prompt = self.tune(settings, train, dev, report, place)
             self.resumed = self.resumed or report.resumed
             self.epoch += report.epoch
+            self.scoring += report.scoring
             if report.over:
                 trial.set_user_attr(REASON, TIME_UP)
                 if several and best_of(trial.study) is not None:
