@@ -37,6 +37,7 @@ from foreword.data.sample import first, per_class
 from foreword.metrics.paired import paired_difference
 from foreword.prompt_search.search import search_prompts
 from foreword.prompt_search.searched import Searched
+from foreword.prompt_search.tried import Tried
 from foreword.reporter import Reporter
 from foreword.training.configure import make_task
 
@@ -176,7 +177,13 @@ def about(found: Searched, ended: Mapping[int, float]) -> dict[str, Any]:
         "held_back": None if found.held is None else found.held.score,
         "first_prompt": curve[0][0] if curve else None,
         "curve": curve,
+        "tried": [_tried(each) for each in found.trials],
     }
+
+
+def _tried(trial: Tried) -> dict[str, Any]:
+    score = None if trial.score is None else round(trial.score, 4)
+    return {"method": trial.method, **trial.settings, "state": trial.state, "score": score}
 
 
 def report(records: Sequence[dict[str, Any]]) -> str:
