@@ -214,7 +214,7 @@ def report(records: Sequence[dict[str, Any]]) -> str:
 
 def _by_row(both: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
     """Return how many more of 100 rows the first of each pair of runs answers right."""
-    if not both or any(each["right"] is None for pair in both for each in pair):
+    if not both or any(each["metric"] != "accuracy" for pair in both for each in pair):
         return ""
     first, second = (
         [100.0 * int(each) for pair in both for each in pair[n]["right"]] for n in (0, 1)

@@ -73,6 +73,7 @@ def test_rows_are_those_of_the_seed_and_runs_are_paired(tmp_path: Path) -> None:
             "task": {"name": "sst2"},
             "system": system,
             "seed": seed,
+            "metric": "accuracy",
             "score": 25.0 * right.count("1"),
             "right": right,
         }
