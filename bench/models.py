@@ -66,7 +66,7 @@ def run(
     """Tune and score a prompt on each model and each set of rows."""
     known = read_records(out, KEPT)
     given = {"epochs": epochs, "batch_size": batch_size, "rows": rows}
-    settings = {**SETTINGS, **{k: v for k, v in given.items() if v}, "threads": threads}
+    settings = {**SETTINGS, **{k: v for k, v in given.items() if v is not None}, "threads": threads}
     for seed in range(seeds):
         for folder in data:
             for model in models:

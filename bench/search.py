@@ -7,9 +7,10 @@ Each finished run is one line of ``bench/search.jsonl``, and is not run again. A
 the same training rows and nothing else, and are scored on the whole test file. ``search`` and
 ``random`` tune the best settings again on all rows, within their time.
 
-All times are processor time of one thread, so that a busy machine changes nothing but how long one
-waits; runs may go on at the lowest priority. The minutes are those of a machine with two cores, so
-that a search has twice as many of one.
+All times are processor time of one thread, which neighbours on the machine change less than the
+time by the clock, though they do (a first look on Banking77 took 78 s, and one beside three other
+programs 117); runs may go on at the lowest priority. The minutes are those of a machine with two
+cores, so that a search has twice as many of one.
 """
 
 from __future__ import annotations
