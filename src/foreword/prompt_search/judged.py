@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ from foreword.training.interrupt import Enough
 PROBE = 4
 """Steps after which the time of a run is foreseen; the first one is not counted."""
 
-TOO_LONG = 2.0
-"""Of how many times the time that is left a run is too long to be begun."""
+TOO_LONG = 1.5
+"""At how many times the seconds that it may take a run is too long to be begun."""
 
 
 Clock = Callable[[], float]
@@ -32,9 +33,9 @@ class TooLong(Exception):  # noqa: N818 (it is no error)
 class Judged(Reporter):
     """Hears a run: its dev scores go to the study, which may prune it; time ends it.
 
-    ``over`` says that the time was up before the run was. With ``probe`` a run raises TooLong after
-    its first steps if there is not even half of the time that it would take. ``resumed`` says that
-    its beginning was run before.
+    ``over`` says that the time was up before the run was. A run raises TooLong after its first
+    steps if it would take far more than ``most`` seconds. ``resumed`` says that its beginning was
+    run before.
     """
 
     def __init__(
@@ -43,11 +44,11 @@ class Judged(Reporter):
         deadline: float,
         passed: Callable[[], None],
         *,
-        probe: bool = False,
+        most: float = math.inf,
         clock: Clock = time.monotonic,
     ) -> None:
-        self.hear, self.deadline, self.passed, self.probe = hear, deadline, passed, probe
-        self.clock = clock
+        self.hear, self.deadline, self.passed, self.clock = hear, deadline, passed, clock
+        self.limit = clock() + most
         self.steps, self.first, self.began = 0, 1, 0.0
         self.evaluations = 0
         self.marks: list[float] = []
@@ -91,8 +92,8 @@ class Judged(Reporter):
         now = self.stepped = self.clock()
         if number == self.first:
             self.began = now
-        if self.probe and number == self.first + PROBE - 1:
-            left = self.deadline - now
+        if number == self.first + PROBE - 1:
+            left = self.limit - now
             needed = (now - self.began) / (PROBE - 1) * (self.steps - number)
             if needed > TOO_LONG * left:
                 raise TooLong(left / needed)

@@ -89,7 +89,7 @@ def conclude(
     prompt = runner.kept[1] if stopped and runner.kept else runner.prompt_of(best)
     held = None
     if stopped is None:
-        again = _refitted(runner, parts, best, report) if refit else None
+        again = _refitted(runner, parts, best, prompt, report) if refit else None
         train = parts.folds[0][0]  # scored after it, so as to take none of its time
         held = evaluate(prompt, parts.held, train=train, seed=seed, name="held back", report=report)
         prompt = again or with_scores(prompt, "test", held)
@@ -141,21 +141,25 @@ def _write_page(found: Searched, target: Path, report: Reporter) -> None:
     write_whole(page_path(target), drawn.encode())
 
 
-def _refitted(runner: Trials, parts: Parts, best: FrozenTrial, report: Reporter) -> Prompt | None:
+def _refitted(
+    runner: Trials, parts: Parts, best: FrozenTrial, prompt: Prompt, report: Reporter
+) -> Prompt | None:
     """Tune the best settings again on all rows; None where the time is up before.
 
-    The dev score that is kept is the one of the search.
+    A run that is shorter than the usual one goes on from the trial's prompt. The dev score that is
+    kept is the one of the search.
     """
     settings = runner.last_settings(best)
+    short = settings[EPOCHS] < runner.pace.epochs[-1]
     report.line(
         f"tuning the settings of trial {best.number} again on all {len(parts.every)} rows, "
-        f"epochs {settings[EPOCHS]}"
+        f"epochs {settings[EPOCHS]}" + (", from its prompt" if short else "")
     )
     ignore, clock = (lambda step, value: None), runner.clock
     judged = Judged(ignore, runner.pace.deadline, runner.passed, clock=clock)
-    heard = Reporters([report, judged])
+    heard, start = Reporters([report, judged]), prompt if short else None
     try:
-        again = runner.tune(settings, parts.every, parts.dev, heard)
+        again = runner.tune(settings, parts.every, parts.dev, heard, start=start)
     except Enough:
         judged.over = True
     if judged.over:

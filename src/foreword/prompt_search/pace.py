@@ -62,6 +62,13 @@ class Pace:
         share = 1 + self.again
         return self.clock() + (self.left_for_trials() if self.known else self.left() / share)
 
+    def first(self) -> float:
+        """Return the seconds that the first trial may take, so that the longest run fits after it.
+
+        Where the best settings are not tuned once more it is all that is left.
+        """
+        return self.left() / (1 + self.again * self.epochs[-1] / self.epochs[0])
+
     @property
     def of_trials(self) -> tuple[int, ...]:
         """The epochs of trials; the longest run is left to the end where there is one."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +47,7 @@ from foreword.reporter import SILENT, Reporter
 from foreword.tasks.base import Task
 from foreword.training.interrupt import Enough, Interrupted
 from foreword.training.settings import Training
+from foreword.training.started import started_from
 from foreword.training.step import NotFiniteError
 from foreword.training.tune import tune_prompt
 
@@ -166,26 +170,36 @@ class Trials:
         dev: Sequence[Row] | None,
         report: Reporter = SILENT,
         place: Path | None = None,
+        start: Prompt | None = None,
     ) -> Prompt:
         """Tune a prompt with the settings of a trial.
 
-        It goes on where it was stopped, as ``place`` has it.
+        It goes on where it was stopped, as ``place`` has it, or begins with what the prompt
+        ``start`` has learned.
         """
         if place is not None and place.exists():
             return Prompt.load(place, self.backbone)
         task, method, training = self.space.configured(settings, self.task, self.training)
         task = self._filled(task, train)
-        return tune_prompt(
-            self.backbone,
-            task,
-            method,
-            train,
-            dev,
-            training=training,
-            out=place,
-            resume=place is not None,
-            report=report,
-        )
+        with TemporaryDirectory() as work:
+            if start is not None:
+                copy = Path(work) / "start.safetensors"
+                method = started_from(start, method, self.backbone, copy) or method
+            tuned = tune_prompt(
+                self.backbone,
+                task,
+                method,
+                train,
+                dev,
+                training=training,
+                out=place,
+                resume=place is not None,
+                report=report,
+            )
+        if start is None:
+            return tuned
+        about = {**start.method, **{each: tuned.method[each] for each in ("training", "trained")}}
+        return replace(tuned, method=about)
 
     def _filled(self, task: Task, train: Sequence[Row]) -> Task:
         """Return the task with its label words, which are chosen once for each fold."""
@@ -250,10 +264,11 @@ class Trials:
             """Folds are compared whole."""
 
         until = self.pace.until()
-        probe = not self.pace.known and len(self.folds[0][0]) == len(self.parts.folds[0][0])
+        fresh = not self.pace.known and len(self.folds[0][0]) == len(self.parts.folds[0][0])
+        most = self.pace.first() if fresh else math.inf
         for number, (train, dev) in enumerate(self.folds):
             report = Judged(
-                ignore if several else hear, until, self.passed, probe=probe, clock=self.clock
+                ignore if several else hear, until, self.passed, most=most, clock=self.clock
             )
             place = self.unfinished.place(settings, train)
             self.resumed = self.resumed or (place is not None and place.exists())

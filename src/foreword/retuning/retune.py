@@ -19,18 +19,16 @@ from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
 from foreword.files import check_place, write_whole
 from foreword.methods.base import Method
-from foreword.methods.parts.several import Several, join_methods
 from foreword.metrics.paired import paired_difference
 from foreword.metrics.resample import proportion
 from foreword.prompt.prompt import Prompt
-from foreword.prompt.tensors import check_fit
 from foreword.report.row_scores import row_scores
 from foreword.reporter import Reporter, Reporters
 from foreword.retuning.recorded import RecordedRows, recorded_method, recorded_sources
 from foreword.retuning.remade import Remade, Retuned, Start
 from foreword.terminal import usual_reporter
 from foreword.training.checkpoint import path_for
-from foreword.training.provenance import about_backbone
+from foreword.training.started import started_from
 from foreword.training.tune import tune_prompt
 
 RECORD = "retune.jsonl"
@@ -191,35 +189,13 @@ def _tuned(
         before = {"model": old.backbone["fingerprint"], "start": start}
         return replace(new, method=about, data={**new.data, "retuned": before})
 
-    if (from_old := _from_old(old, method, backbone, work / "starts" / name)) is not None:
+    if (from_old := started_from(old, method, backbone, work / "starts" / name)) is not None:
         try:
             return tune("old", from_old), "old"
         except UserError as error:
             said = str(error).removeprefix(f"{work / 'starts' / name}: ")
             report.line(f"{name}: it starts as at first, not from the old prompt ({said})")
     return tune("own", method), "own"
-
-
-def _from_old(old: Prompt, method: Method, backbone: Backbone, place: Path) -> Method | None:
-    """Return the method with the old prompt as its start; None where it cannot be.
-
-    A copy in ``place`` says that it is of the new model, which its shapes allow.
-    """
-    parts: list[Any] = list(method.methods) if isinstance(method, Several) else [method]
-    if not any(hasattr(part, "start") for part in parts):
-        return None
-    try:
-        check_fit(old.where, old.injection, backbone)
-    except UserError:
-        return None
-    place.parent.mkdir(parents=True, exist_ok=True)
-    replace(old, backbone=about_backbone(backbone)).save(place)
-    return join_methods(
-        [
-            replace(part, start=str(place), start_text=None) if hasattr(part, "start") else part
-            for part in parts
-        ]
-    )
 
 
 def _judge(old: Prompt, new: Prompt, dev: Sequence[Row], report: Reporter) -> Remade:
