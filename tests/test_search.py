@@ -252,6 +252,47 @@ def test_time_is_kept_for_as_long_a_last_run_as_there_can_be() -> None:
     assert pace.seconds("soft", 4, 1.5) == 330.0
 
 
+def test_the_first_trial_may_take_what_leaves_the_longest_run_its_time() -> None:
+    assert Pace((1, 2, 4), 600.0, again=1.5, clock=lambda: 100.0).first() == 500 / 7
+    assert Pace((2, 4), 600.0, again=1.0, clock=lambda: 0.0).first() == 200
+    assert Pace((1, 4), 600.0, clock=lambda: 0.0).first() == 600  # no run at the end
+
+
+def test_a_last_run_that_is_cut_goes_on_from_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, heard, started = clocked(monkeypatch), list[str](), list[Prompt]()
+    before, build = Judged.step, of_trial.started_from
+
+    def step(self: Any, number: int, values: Any) -> None:
+        now[0] += 1
+        before(self, number, values)
+
+    def start(prompt: Prompt, *arguments: Any) -> Any:
+        started.append(prompt)
+        return build(prompt, *arguments)
+
+    monkeypatch.setattr(Judged, "step", step)
+    monkeypatch.setattr(of_trial, "started_from", start)
+    settings = {"length": 2, "rate": 1e-2, "batch_size": 8, "start": "vocabulary"}
+    search_of = functools.partial(
+        found, train=rows(40), methods="soft", trials=1, refit=True, report=Lines(heard), **settings
+    )
+    given = {"head_start": None, "epochs": [4, 1]}
+    whole = search_of(minutes=60 / 60, **given)  # a look has 4 steps, and a last run 20
+    assert "tuning the settings of trial 0 again on all 40 rows, epochs 4" in heard
+    assert not started
+    heard.clear()
+    cut = search_of(minutes=20 / 60, **given)
+    assert "tuning the settings of trial 0 again on all 40 rows, epochs 3, from its prompt" in heard
+    (look,) = started
+    assert look.method["training"]["epochs"] == 1
+    assert cut.prompt.method["training"]["epochs"] == 3
+    assert cut.prompt.method["start"] == whole.prompt.method["start"] == "vocabulary"
+    alone = tune(get(), TASK, "soft", rows(40), rows(20, 100), epochs=3, **settings, report=SILENT)
+    assert tensors(cut.prompt) != tensors(alone)
+    again = search_of(minutes=20 / 60, **given)
+    assert tensors(again.prompt) == tensors(cut.prompt)
+
+
 def test_an_epoch_and_its_scoring_are_timed_apart() -> None:
     now = 0.0
     heard = Judged(lambda step, value: None, math.inf, lambda: None, clock=lambda: now)

@@ -93,7 +93,7 @@ class Judged(Reporter):
         if number == self.first:
             self.began = now
         if number == self.first + PROBE - 1:
-            left = self.limit - now
+            left = max(0.0, self.limit - now)
             needed = (now - self.began) / (PROBE - 1) * (self.steps - number)
             if needed > TOO_LONG * left:
                 raise TooLong(left / needed)

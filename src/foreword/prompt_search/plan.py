@@ -58,7 +58,7 @@ def next_trial(
     left_out = {written for written, times in stopped.items() if times >= STOPS}
     tried = {_written(each.params) for each in trials} | left_out
     only = next(iter(space.methods))
-    shortest = {EPOCHS: every[0]} if len(every) > 1 else {}
+    shortest = {EPOCHS: every[0]} if len(space.epochs) > 1 else {}
 
     def lasts(params: Mapping[str, Any]) -> float:
         return seconds(params.get(METHOD, only), params.get(EPOCHS, every[0]))
