@@ -118,7 +118,9 @@ def digest(base: Backbone) -> str:
     for name, tensor in [*base.model.named_parameters(), *base.model.named_buffers()]:
         if type(tensor) not in (Tensor, Parameter):  # quantized
             tensor = tensor.dequantize()
-        found.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+        found.update(
+            name.encode() + tensor.detach().contiguous().view(torch.uint8).numpy().tobytes()
+        )
     return found.hexdigest()
 
 

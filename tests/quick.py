@@ -1,4 +1,4 @@
-"""Which cases of a test run every time; the others are slow tests, left to ``make test-all``."""
+"""Which cases of a test run: some of them every time, others as slow tests, or with a library."""
 
 from __future__ import annotations
 
@@ -18,3 +18,9 @@ def first(count: int, cases: Iterable[Any]) -> list[Any]:
 
 def _values(case: Any) -> tuple[Any, ...]:
     return case if isinstance(case, tuple) else (case,)
+
+
+def need_library(kind: str) -> None:
+    """Skip a test of a kind of quantization whose library is not installed."""
+    if (library := {"int8": "torchao", "int4": "bitsandbytes"}.get(kind)) is not None:
+        pytest.importorskip(library)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import foreword.backbone.load.quantize as module
 from families import CAUSAL, MASKED, SEQ2SEQ, Family, backbone
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.load.half_weights import HalfLinear
 from foreword.engine.passes import differentiate
 from foreword.errors import UserError
 from foreword.injection import NOTHING
@@ -19,15 +20,16 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.training.tune import tune
 from language import rows, task, taught
-from quick import first
+from quick import first, need_library
 from toys import TRAINING
 
-FAR = {"int8": 0.02, "int4": 0.4}
-"""Of the logits' size. Measured on the taught models: int8 up to 0.005, int4 up to 0.23."""
-ALONG = {"int8": 0.99, "int4": 0.4}
-"""Cosine of gradients. Measured: int8 from 0.9997, int4 from 0.62; 48 wide is narrow for 4 bits.
-A random gradient of 144 numbers has 0 with a deviation of 0.08. What the gradient must be exactly
-is tested below, on the rounded weights."""
+FAR = {"bfloat16": 0.01, "int8": 0.02, "int4": 0.4}
+"""Of the logits' size. Measured on the taught models: bfloat16 up to 0.002, int8 up to 0.005, int4
+up to 0.23."""
+ALONG = {"bfloat16": 0.99, "int8": 0.99, "int4": 0.4}
+"""Cosine of gradients. Measured: bfloat16 and int8 from 0.9997, int4 from 0.62; 48 wide is narrow
+for 4 bits. A random gradient of 144 numbers has 0 with a deviation of 0.08. What the gradient must
+be exactly is tested below, on the rounded weights."""
 
 
 def of(base: Backbone, kind: str | None) -> Backbone:
@@ -75,9 +77,9 @@ def state(base: Backbone) -> dict[str, bytes]:
     return {name: value.tobytes() for name, value in found.items()}
 
 
-@pytest.fixture(scope="module", params=["int8", "int4"])
+@pytest.fixture(scope="module", params=["bfloat16", "int8", "int4"])
 def kind(request: pytest.FixtureRequest) -> str:
-    pytest.importorskip({"int8": "torchao", "int4": "bitsandbytes"}[request.param])
+    need_library(request.param)
     return str(request.param)
 
 
@@ -117,6 +119,8 @@ def rounded(base: Backbone, small: Backbone) -> Backbone:
         if hasattr(other.weight, "quant_state"):
             functional = pytest.importorskip("bitsandbytes").functional
             weight = functional.dequantize_4bit(other.weight.data, other.weight.quant_state)
+        elif isinstance(other, HalfLinear):
+            weight = layer.weight.bfloat16()
         else:
             weight = other.weight.dequantize()
         assert not torch.equal(layer.weight, weight)
@@ -135,6 +139,31 @@ def test_scores_and_gradients_are_those_of_the_rounded_weights(name: str, kind: 
         assert torch.allclose(own, theirs, rtol=1e-3, atol=1e-4 * float(own.abs().max()))
 
 
+def test_weights_that_were_bfloat16_lose_nothing() -> None:
+    base = of(taught("llama", 100), None)
+    for layer in base.model.modules():
+        if type(layer) is nn.Linear:
+            layer.weight.data = layer.weight.bfloat16().float()
+    small = of(base, "bfloat16")
+    layers = [layer for layer in small.model.modules() if isinstance(layer, HalfLinear)]
+    assert layers
+    for layer in layers:
+        assert (layer.stored.dtype, layer.weight.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.allclose(logits(small, "llama"), logits(base, "llama"), rtol=1e-5, atol=1e-5)
+
+
+def test_no_wide_weights_are_kept_for_the_gradient() -> None:
+    layer = HalfLinear(nn.Linear(8, 16, dtype=torch.float64).requires_grad_(False))
+    states = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
+    kept = list[Tensor]()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        made = layer(states)
+    assert [(each.dtype, each.shape) for each in kept] == [(torch.bfloat16, (16, 8))]
+    made.square().sum().backward()
+    expected = 2 * (states @ layer.weight.T + layer.bias) @ layer.weight
+    assert torch.allclose(states.grad, expected)  # type: ignore[arg-type]
+
+
 def held(base: Backbone) -> int:
     """Bytes of the model's weights, parts of quantized ones counted."""
     return sum(len(value) for value in state(base).values())
@@ -145,7 +174,7 @@ def test_weights_take_less_memory(kind: str) -> None:
     base = backbone(family, hidden_size=256, intermediate_size=512)
     linear = sum(m.weight.numel() for m in base.model.base_model.modules() if type(m) is nn.Linear)
     saved = held(base) - held(of(base, kind))
-    bits = {"int8": 8.5, "int4": 4.6}[kind]
+    bits = {"bfloat16": 16, "int8": 8.5, "int4": 4.6}[kind]
     assert saved >= linear * (32 - bits) / 8
 
 

@@ -159,7 +159,7 @@ COMPLETED = {
     "foreword train --method pre": ["prefix"],
     "foreword train --schedule co": ["cosine", "constant"],
     "foreword train --device c": ["cpu", "cuda"],
-    "foreword eval p --quantize ": ["int8", "int4"],
+    "foreword eval p --quantize ": ["bfloat16", "int8", "int4"],
     "foreword train --train ro": ["rows.jsonl"],
     "foreword export p o --to ": [*EXPORTS],
     "foreword compose --how e": ["ensemble"],

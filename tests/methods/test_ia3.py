@@ -20,6 +20,7 @@ from foreword.methods.ia3 import IA3, Vectors
 from foreword.tasks.templates.layout import room_for
 from oracles import get, scores
 from plain import twin
+from quick import need_library
 
 MECHANISMS = ["llama", "qwen3", "gpt2", "gpt_neox", "albert", "bert", "t5", "mistral-window"]
 """Layers of their own for keys and values, fused ones in two layouts, shared ones, two stacks."""
@@ -95,9 +96,9 @@ def test_training_begins_at_the_model_itself() -> None:
         torch.testing.assert_close(contract.probabilities(task, trainable()), expected)
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("kind", ["bfloat16", "int8", "int4"])
 def test_a_quantized_model_is_rescaled_at_the_same_modules(kind: str) -> None:
-    pytest.importorskip({"int8": "torchao", "int4": "bitsandbytes"}[kind])
+    need_library(kind)
     base = backbone(CAUSAL[0])
     whole = find_projections(base.model, base.sites)
     small = Backbone(

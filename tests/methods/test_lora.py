@@ -32,6 +32,7 @@ from foreword.training.tune import tune
 from language import rows, task, taught
 from oracles import FAMILIES, FEW, get, scores
 from plain import twin
+from quick import need_library
 from toys import TRAINING, toy_run
 
 LORA = Lora(rank=4, alpha=6.0)
@@ -264,10 +265,10 @@ def test_the_same_run_ends_in_the_same_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("kind", ["bfloat16", "int8", "int4"])
 @pytest.mark.parametrize("name", ["llama", "bert"])
 def test_a_quantized_backbone_is_tuned_nearly_as_the_whole(kind: str, name: str) -> None:
-    pytest.importorskip({"int8": "torchao", "int4": "bitsandbytes"}[kind])
+    need_library(kind)
     whole = taught(name, 150)
     small = Backbone(
         copy.deepcopy(whole.model),

@@ -84,9 +84,9 @@ class Backbone(Network):
 
         ``architecture`` "encoder" opens any model of one stack without what predicts tokens; its
         ``pooling`` is "mean", "weightedmean", "cls", "last" or "auto": as its folder says.
-        ``quantize`` "int8" or "int4" shrinks its linear layers once they are loaded; prompts
-        tuned on either form may be used on the other, as with ``dtype``. ``report`` shows a bar
-        while the weights are read.
+        ``quantize`` "bfloat16", "int8" or "int4" shrinks its linear layers once they are loaded;
+        prompts tuned on either form may be used on the other, as with ``dtype``. ``report`` shows a
+        bar while the weights are read.
 
         Raises UserError where there is no such model, or it is of no supported kind.
         """

@@ -58,7 +58,7 @@ class Loading:
     dtype: Annotated[Dtype, Parameter(help="auto, float32, bfloat16 or float16")] = "auto"
     device: Annotated[Device, Parameter(help="auto, cpu, cuda or mps")] = "auto"
     quantize: Annotated[
-        Quantize | None, Parameter(help="int8 or int4: smaller weights in the model")
+        Quantize | None, Parameter(help="bfloat16, int8 or int4: smaller weights in the model")
     ] = None
     threads: Annotated[Whole | None, Parameter(help="threads of the CPU; else one a core")] = None
     architecture: Annotated[

@@ -123,9 +123,9 @@ class RunSettings:
     )
     quantize: str | None = setting(
         None,
-        help="int8 or int4: smaller weights in the model's linear layers",
+        help="bfloat16, int8 or int4: smaller weights in the model's linear layers",
         panel="model",
-        values=("int8", "int4"),
+        values=("bfloat16", "int8", "int4"),
     )
     threads: int | None = setting(None, help="threads of the CPU; else one a core", panel="model")
     shard: bool = setting(

@@ -1,4 +1,4 @@
-"""Quantization of frozen linear layers to 8 or 4 bits; activations and prompts stay as they are."""
+"""Quantization of frozen linear layers to 16, 8 or 4 bits; activations stay as they are."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from foreword.backbone.inside.views import output_embeddings
+from foreword.backbone.load.half_weights import HalfLinear
 from foreword.backbone.load.quiet import without_remarks
 from foreword.errors import UserError, nearest
 
@@ -36,7 +37,8 @@ def check_kind(kind: str) -> None:
     """Raise UserError for an unknown kind, or one whose library is missing."""
     if kind not in KINDS:
         raise UserError(f"`quantize={kind}`: unknown; {nearest(kind, KINDS)}")
-    _library(_LIBRARIES[kind], kind)
+    if kind in _LIBRARIES:
+        _library(_LIBRARIES[kind], kind)
 
 
 def _linears(model: PreTrainedModel) -> Iterator[str]:
@@ -82,7 +84,19 @@ def _int4(model: PreTrainedModel, names: list[str]) -> None:
         model.set_submodule(name, made.train(False))
 
 
-KINDS: Mapping[str, Callable[[PreTrainedModel, list[str]], None]] = {"int8": _int8, "int4": _int4}
+def _bfloat16(model: PreTrainedModel, names: list[str]) -> None:
+    """Weights in bfloat16, multiplied in the model's own type."""
+    for name in names:
+        whole = model.get_submodule(name)
+        assert isinstance(whole, nn.Linear)
+        model.set_submodule(name, HalfLinear(whole).train(False))
+
+
+KINDS: Mapping[str, Callable[[PreTrainedModel, list[str]], None]] = {
+    "bfloat16": _bfloat16,
+    "int8": _int8,
+    "int4": _int4,
+}
 _LIBRARIES = {"int8": "torchao.quantization", "int4": "bitsandbytes"}
 
 
