@@ -24,7 +24,7 @@ from foreword.engine.plan import FEWEST, Load, PassPlan, usual_plan, within
 from foreword.engine.tracked import Tracked
 from foreword.errors import UserError
 from foreword.injection import Injection
-from foreword.machine import bytes_of, is_mapped, room_of, shown
+from foreword.machine import bytes_of, is_mapped, let_go, room_of, shown
 from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
@@ -220,6 +220,24 @@ def test_of_a_file_that_is_mapped_only_what_is_read_stands_in_memory(
     monkeypatch.setattr(shapes, "is_mapped", lambda place: True)
     assert whole - shapes.resident_bytes(base, 0) == weight.nbytes
     assert shapes.resident_bytes(tied, 0) == both > shapes.PIECE * tied.vocabulary
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux's /proc")
+def test_what_is_let_go_of_a_file_is_read_again(tmp_path: Path) -> None:
+    def read_of_files() -> int:
+        found = re.search(r"RssFile:\s+(\d+)", Path("/proc/self/status").read_text("utf-8"))
+        assert found is not None
+        return 1024 * int(found[1])
+
+    size = 64 << 20
+    save_file({"w": torch.arange(size // 4, dtype=torch.float32)}, tmp_path / "w.safetensors")
+    mapped, own = load_file(tmp_path / "w.safetensors")["w"], torch.ones(size // 4)
+    total = float(mapped.double().sum())
+    before = read_of_files()
+    let_go([(mapped.data_ptr(), mapped.nbytes), (own.data_ptr(), own.nbytes)])
+    assert read_of_files() < before - size // 2
+    assert float(mapped.double().sum()) == total
+    assert float(own.sum()) == size // 4
 
 
 # Runs -----------------------------------------------------------------------------------------

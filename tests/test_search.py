@@ -293,6 +293,36 @@ def test_a_last_run_that_is_cut_goes_on_from_the_trial(monkeypatch: pytest.Monke
     assert tensors(again.prompt) == tensors(cut.prompt)
 
 
+def test_a_last_run_that_the_time_ends_counts_once_it_is_as_long_as_the_trial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, seconds, before = clocked(monkeypatch), [1], Judged.step
+
+    def step(self: Any, number: int, values: Any) -> None:
+        now[0] += seconds[0]
+        before(self, number, values)
+
+    class Slower(Lines):
+        def line(self, text: str) -> None:
+            super().line(text)
+            if text.startswith("tuning the settings"):
+                seconds[0] = slow
+
+    monkeypatch.setattr(Judged, "step", step)
+    given = {"methods": "soft", "length": 2, "rate": 1e-2, "start": "vocabulary", "trials": 1}
+    given |= {"head_start": None, "epochs": [4, 1], "refit": True, "minutes": 1}
+    trial = found(**given | {"refit": False}).prompt
+    for slow, said in (
+        (1, "tuning the settings of trial 0 again on all 40 rows, epochs 4"),
+        (5, "the time was up after 2.4 epochs, which the prompt has learned"),
+        (20, "the time was up: the prompt is the one that was tuned in the search"),
+    ):
+        now[0], seconds[0], heard = 0.0, 1, list[str]()
+        made = found(**given, report=Slower(heard))
+        assert heard[-1] == said
+        assert (tensors(made.prompt) == tensors(trial)) == (slow == 20)
+
+
 def test_an_epoch_and_its_scoring_are_timed_apart() -> None:
     now = 0.0
     heard = Judged(lambda step, value: None, math.inf, lambda: None, clock=lambda: now)

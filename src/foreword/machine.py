@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ UNITS = {"mb": 10**6, "gb": 10**9, "tb": 10**12, "mib": 2**20, "gib": 2**30, "ti
 
 M_MMAP_THRESHOLD = -3
 """What glibc's malloc.h calls the setting."""
+
+_DONTNEED = 4
+"""What Linux's mman.h calls MADV_DONTNEED."""
 
 LARGE = 128 * 1024
 """Bytes of a block that is handed back when it is freed; where glibc's own bound begins."""
@@ -76,6 +80,22 @@ def is_mapped(place: int) -> bool:
         if first <= place < end:
             return inode != "0"
     return False
+
+
+def let_go(extents: Sequence[tuple[int, int]]) -> None:
+    """Take what was read of mapped files out of memory; it is read again where it is asked for.
+
+    ``extents`` are addresses and bytes, of which those that are not mapped from a file are left.
+    What a process has written there itself would be lost, so they must be as they were read.
+    """
+    library = _library()
+    if library is None:
+        return
+    page = os.sysconf("SC_PAGE_SIZE")
+    for place, size in extents:
+        first, end = -(-place // page) * page, (place + size) // page * page
+        if first < end and is_mapped(first):
+            library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), _DONTNEED)
 
 
 def memory_size() -> int | None:

@@ -60,7 +60,7 @@ class Backbone(Network):
             self.pooling = pooling
             self.fingerprint = self._hash(model, tokenizer)  # of the weights as they were
             self.fingerprint_in_half = self._hash(model, tokenizer, torch.float16)
-            quantize_model(model, quantized)
+            quantize_model(model, quantized, own=in_place)
         self.quantized = quantized
         self.sharded = False
         self.unchanged: Backbone | None = None  # the frozen model, where this is a view of it

@@ -49,7 +49,7 @@ class Judged(Reporter):
     ) -> None:
         self.hear, self.deadline, self.passed, self.clock = hear, deadline, passed, clock
         self.limit = clock() + most
-        self.steps, self.first, self.began = 0, 1, 0.0
+        self.steps, self.first, self.began, self.taken = 0, 1, 0.0, 0
         self.evaluations = 0
         self.marks: list[float] = []
         self.stepped = self.scored = 0.0
@@ -59,6 +59,11 @@ class Judged(Reporter):
     def resumed(self) -> bool:
         """Whether the run went on from a checkpoint."""
         return self.first > 1
+
+    @property
+    def share(self) -> float:
+        """How much of the steps were taken, from 0 to 1."""
+        return self.taken / max(1, self.steps)
 
     @property
     def epoch(self) -> float:
@@ -88,6 +93,7 @@ class Judged(Reporter):
 
     def step(self, number: int, values: Mapping[str, float]) -> None:
         """Look at the time."""
+        self.taken = number
         self._look()
         now = self.stepped = self.clock()
         if number == self.first:

@@ -20,7 +20,7 @@ from foreword.prompt_search.parts import Parts
 from foreword.prompt_search.searched import Searched
 from foreword.prompt_search.space import EPOCHS
 from foreword.prompt_search.trial import Trials
-from foreword.prompt_search.tried import METRIC, Tried, best_of, tried
+from foreword.prompt_search.tried import METRIC, SETTINGS, Tried, best_of, tried
 from foreword.reporter import Reporter, Reporters
 from foreword.training.interrupt import Enough, Interrupted
 
@@ -144,10 +144,10 @@ def _write_page(found: Searched, target: Path, report: Reporter) -> None:
 def _refitted(
     runner: Trials, parts: Parts, best: FrozenTrial, prompt: Prompt, report: Reporter
 ) -> Prompt | None:
-    """Tune the best settings again on all rows; None where the time is up before.
+    """Tune the best settings again on all rows; None where the time is up before it has learned.
 
-    A run that is shorter than the usual one goes on from the trial's prompt. The dev score that is
-    kept is the one of the search.
+    A run that is shorter than the usual one goes on from the trial's prompt. One that the time
+    ends counts if it was as long as the trial. The dev score that is kept is the one of the search.
     """
     settings = runner.last_settings(best)
     short = settings[EPOCHS] < runner.pace.epochs[-1]
@@ -161,9 +161,12 @@ def _refitted(
     try:
         again = runner.tune(settings, parts.every, parts.dev, heard, start=start)
     except Enough:
-        judged.over = True
-    if judged.over:
+        again = None
+    learned = judged.share * settings[EPOCHS]
+    if again is None or (judged.over and learned < best.user_attrs[SETTINGS][EPOCHS]):
         report.line("the time was up: the prompt is the one that was tuned in the search")
         return None
+    if judged.over:
+        report.line(f"the time was up after {learned:.1f} epochs, which the prompt has learned")
     rows = sum(len(dev) for _, dev in parts.folds)
     return again.with_scores({"dev": {best.user_attrs[METRIC]: best.value, "rows": rows}})

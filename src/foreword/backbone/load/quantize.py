@@ -13,13 +13,15 @@ from foreword.backbone.inside.views import output_embeddings
 from foreword.backbone.load.half_weights import HalfLinear
 from foreword.backbone.load.quiet import without_remarks
 from foreword.errors import UserError, nearest
+from foreword.machine import let_go
 
 
-def quantize(model: PreTrainedModel, kind: str) -> None:
+def quantize(model: PreTrainedModel, kind: str, *, own: bool = False) -> None:
     """Quantize the weights of the linear layers below the model's head.
 
     Embeddings, output embeddings and all that shares their weights are left alone. Gradients pass
-    through the layers to their inputs, computed with the quantized weights.
+    through the layers to their inputs, computed with the quantized weights. With ``own`` nobody
+    else has the model, and what was read of its weights' files is let go.
 
     Raises:
         UserError: unknown kind, its library is missing, or the model has no linear layers.
@@ -30,7 +32,12 @@ def quantize(model: PreTrainedModel, kind: str) -> None:
         raise UserError(
             f"`quantize={kind}`: {type(model).__name__} has no linear layers to quantize"
         )
+    weights: list[Any] = [model.get_submodule(name).weight for name in linears]
+    extents = [(weight.data_ptr(), weight.nbytes) for weight in weights]
+    del weights
     KINDS[kind](model, linears)
+    if own:
+        let_go(extents)
 
 
 def check_kind(kind: str) -> None:
