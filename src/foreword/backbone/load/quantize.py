@@ -13,7 +13,7 @@ from foreword.backbone.inside.views import output_embeddings
 from foreword.backbone.load.half_weights import HalfLinear
 from foreword.backbone.load.quiet import without_remarks
 from foreword.errors import UserError, nearest
-from foreword.machine import let_go
+from foreword.machine import let_go, return_freed
 
 
 def quantize(model: PreTrainedModel, kind: str, *, own: bool = False) -> None:
@@ -36,6 +36,7 @@ def quantize(model: PreTrainedModel, kind: str, *, own: bool = False) -> None:
     extents = [(weight.data_ptr(), weight.nbytes) for weight in weights]
     del weights
     KINDS[kind](model, linears)
+    return_freed()
     if own:
         let_go(extents)
 
@@ -60,10 +61,14 @@ def _linears(model: PreTrainedModel) -> Iterator[str]:
 def _int8(model: PreTrainedModel, names: list[str]) -> None:
     """Weights as int8 with a scale for each output (torchao)."""
     library = _library("torchao.quantization", "int8")
-    chosen = set(names)
-    library.quantize_(
-        model, library.Int8WeightOnlyConfig(), filter_fn=lambda module, name: name in chosen
-    )
+    for name in names:
+        around, _, own = name.rpartition(".")
+        library.quantize_(
+            model.get_submodule(around),
+            library.Int8WeightOnlyConfig(),
+            filter_fn=lambda module, found, own=own: found == own,
+        )
+        return_freed()  # several times the weights would gather
 
 
 def _int4(model: PreTrainedModel, names: list[str]) -> None:
