@@ -1,0 +1,182 @@
+"""What settings of each method are worth: one is changed at a time, on six sets and three seeds.
+
+    python bench/defaults.py run --data ../shared/data
+    python bench/defaults.py report
+
+A run tunes a method on up to 256 rows, in batches of 8, and is scored on 100 other rows of the
+training file: by the task's score, and by the mean loss of a row's answer, which tells settings
+apart where scores of 100 rows cannot. No test row is read. Each finished run is one line of
+``bench/defaults.jsonl``, and is not run again. One thread; seconds are of the processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from search import SETS, Set
+
+import foreword as fw
+from foreword.backbone.backbone import Backbone
+from foreword.data.row import Row
+from foreword.data.rows import as_rows
+from foreword.data.sample import first, per_class
+from foreword.methods.registry import METHODS
+from foreword.metrics.paired import paired_difference
+from foreword.prompt_search.chance import row_values
+from foreword.prompt_search.trial import dev_score
+from foreword.reporter import SILENT
+from foreword.training.configure import make_task
+
+RECORDS = Path(__file__).with_suffix(".jsonl")
+SEEDS = (0, 1, 2)
+ROWS, DEV_ROWS, PER_CLASS = 256, 100, 3
+BATCH = 8
+
+RATES: tuple[Mapping[str, Any], ...] = ({"rate": 1 / 3}, {"rate": 3.0})
+"""Learning rates, as multiples of the method's own."""
+
+CHANGES: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "soft": (*RATES, {"start": "vocabulary"}, {"start": "demonstrations"}, {"length": 50}),
+    "prefix": (*RATES, {"start": "text"}, {"shots": 8}),
+    "ptuning": (*RATES, {"start": "vocabulary"}, {"encoder": "mlp"}),
+    "deep": (*RATES, {"start": "demonstrations"}, {"length": 50}),
+    "context": (*RATES, {"shots": 8}),
+    "lora": (*RATES, {"rank": 4}, {"rank": 16}),
+}
+"""What is changed of each method, beside the run with its own settings."""
+
+
+def rows_of(kind: Set, data: Path, seed: int) -> tuple[Sequence[Row], Sequence[Row]]:
+    """Return the rows that a seed draws from a training file: to train on, and to score on."""
+    folder = data / kind.name
+    train = folder / "train.jsonl"
+    every = as_rows(train if train.exists() else folder / "train.jsonl.gz")
+    drawn = per_class(every, PER_CLASS, seed, "label") if kind.by_label else None
+    drawn = drawn or first(every, min(ROWS, kind.rows), seed)
+    used = {row.where for row in drawn}
+    others = [row for row in every if row.where not in used]
+    return drawn, first(others, min(DEV_ROWS, len(others)), seed)
+
+
+def run(
+    model: Backbone, kind: Set, method: str, change: Mapping[str, Any], seed: int, data: Path
+) -> dict[str, Any]:
+    """Return the record of one run of an epoch."""
+    train, dev = rows_of(kind, data, seed)
+    made: Any = METHODS[method]()
+    given = dict(change)
+    if "rate" in given:
+        given["rate"] = made.rate * given["rate"]
+    began = time.process_time()
+    prompt = fw.tune(
+        model,
+        make_task(kind.task, {}),
+        replace(made, **given),
+        train,
+        dev,
+        epochs=1,
+        batch_size=BATCH,
+        refit="off",
+        seed=seed,
+        report=SILENT,
+    )
+    seconds = time.process_time() - began
+    _, losses = row_values(prompt, dev)
+    metric, score = dev_score(prompt)
+    return {
+        "set": kind.name,
+        "method": method,
+        "change": dict(change),
+        "seed": seed,
+        "settings": {"rate": made.rate, **given},
+        "metric": metric,
+        "score": round(score, 4),
+        "loss": round(statistics.mean(losses), 4),
+        "rows": [len(train), len(dev)],
+        "seconds": round(seconds, 1),
+    }
+
+
+def report(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table: what each change does to the loss, and to scores that are accuracies.
+
+    The loss is a ratio to that of the method's own settings on the same rows, less one, in percent:
+    the geometric mean over sets and seeds, with its 95% interval. Below 0 the change is better.
+    """
+    lines = ["| method | change | loss, % | accuracy | better on | runs |", "|---" * 6 + "|"]
+    own = {(_key(r), r["method"]): r for r in records if not r["change"]}
+    for method, changes in CHANGES.items():
+        for change in changes:
+            pairs = [
+                (r, own[_key(r), method])
+                for r in records
+                if r["method"] == method and r["change"] == change and (_key(r), method) in own
+            ]
+            if not pairs:
+                continue
+            logs = [(math.log(a["loss"]), math.log(b["loss"])) for a, b in pairs]
+            found = paired_difference(*zip(*logs, strict=True))
+            low, high = (100 * math.expm1(each) for each in found.bounds(6))
+            gains = [a["score"] - b["score"] for a, b in pairs if a["metric"] == "accuracy"]
+            named = ", ".join(f"{name} {_shown(name, value)}" for name, value in change.items())
+            better = sum(a < b for a, b in logs)
+            lines.append(
+                f"| `{method}` | {named} | {100 * math.expm1(found.value):+.1f} ({low:+.1f} to "
+                f"{high:+.1f}) | {f'{statistics.mean(gains):+.1f}' if gains else ''} | {better} | "
+                f"{len(pairs)} |"
+            )
+    return "\n".join(lines)
+
+
+def _key(record: Mapping[str, Any]) -> tuple[str, int]:
+    return record["set"], record["seed"]
+
+
+def _shown(name: str, value: Any) -> str:
+    return f"x {value:.2g}" if name == "rate" else str(value)
+
+
+def read_records() -> list[dict[str, Any]]:
+    """Return the records of runs that have ended."""
+    if not RECORDS.exists():
+        return []
+    return [json.loads(line) for line in RECORDS.read_text("utf-8").splitlines()]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run what has not been run, or report what has."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=list(SETS))
+    parser.add_argument("--methods", nargs="+", choices=tuple(CHANGES), default=list(CHANGES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    given = parser.parse_args(words)
+    if given.what == "report":
+        print(report(read_records()))
+        return
+    torch.set_num_threads(1)
+    model = fw.load("smollm2")
+    done = {json.dumps([_key(r), r["method"], r["change"]]) for r in read_records()}
+    for seed, method, name in itertools.product(given.seeds, given.methods, given.sets):
+        for change in ({}, *CHANGES[method]):
+            if json.dumps([(name, seed), method, change]) in done:
+                continue
+            record = run(model, SETS[name], method, change, seed, given.data)
+            print(json.dumps(record), flush=True)
+            with RECORDS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()

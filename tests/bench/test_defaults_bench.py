@@ -1,0 +1,75 @@
+"""The comparison of settings: what a run is trained on and scored by, and what is reported."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toys import get, rows, write
+
+FOLDER = Path(__file__).parent.parent.parent / "bench"
+sys.path.insert(0, str(FOLDER))  # where it looks for the sets of bench/search.py
+SPEC = importlib.util.spec_from_file_location("bench_defaults", FOLDER / "defaults.py")
+assert SPEC is not None
+assert SPEC.loader is not None
+bench: Any = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(bench)
+sys.path.remove(str(FOLDER))
+
+
+def test_no_row_is_trained_on_and_scored(tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    write(folder / "train.jsonl", rows(60))
+    for by_label, count in ((True, 6), (False, 20)):
+        kind = bench.Set("toy", "classify", 20, by_label)
+        train, dev = bench.rows_of(kind, tmp_path, 0)
+        assert len(train) == count
+        assert len(dev) == 60 - count
+        assert not {row.where for row in train} & {row.where for row in dev}
+
+
+def test_a_run_changes_one_setting(tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    write(folder / "train.jsonl", rows(60))
+    kind = bench.Set("toy", "classify", 20)
+    own, faster, alike = (
+        bench.run(get(), kind, "soft", change, 0, tmp_path)
+        for change in ({}, {"rate": 3.0}, {"rate": 1.0})
+    )
+    assert (own["settings"], faster["settings"]) == ({"rate": 1e-2}, {"rate": 3e-2})
+    assert own["loss"] == alike["loss"] != faster["loss"]
+    assert own["rows"] == [20, 40]
+    json.dumps(own)
+
+
+def test_the_table_compares_runs_on_the_same_rows() -> None:
+    losses = (({}, 0, 0.4), ({}, 1, 0.8), ({"rate": 3.0}, 0, 0.2), ({"rate": 3.0}, 1, 0.4))
+    records = [
+        {
+            "set": "sst2",
+            "method": "soft",
+            "change": change,
+            "seed": seed,
+            "metric": "accuracy",
+            "score": 90.0 - loss,
+            "loss": loss,
+        }
+        for change, seed, loss in losses
+    ]
+    records.append({**records[-1], "seed": 2})  # of which there is no run with its own settings
+    table = bench.report(json.loads(json.dumps(records))).splitlines()
+    assert table[2:] == ["| `soft` | rate x 3 | -50.0 (-50.0 to -50.0) | +0.3 | 2 | 2 |"]
+
+
+@pytest.mark.parametrize("method", bench.CHANGES)
+def test_each_change_is_one_that_the_method_has(method: str) -> None:
+    made = bench.METHODS[method]()
+    for change in bench.CHANGES[method]:
+        bench.replace(made, **change)
