@@ -136,7 +136,8 @@ def generate(
         sides: dict[str, Callable[[], None]] = {
             "engine": partial(serve, engine, work, prompts=True),
             "no prompt": partial(serve, engine, work, prompts=False),
-            "floor": Floor(backbone, work, chunk).run,
+            # in the engine's thread, so that no other one's OpenMP threads are in the way
+            "floor": partial(engine._do, Floor(backbone, work, chunk).run),
         }
         for number in range(rounds):
             for name, side in sides.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.cli import common, settings
 from foreword.cli.flags import Flags
 from foreword.errors import UserError
-from foreword.threads import CHOSEN, SPINNING, limit_spinning, use_threads
+from foreword.threads import CHOSEN, SPINNING, end_idle_threads, limit_spinning, use_threads
 
 
 def test_threads_that_wait_sleep_soon() -> None:
@@ -25,6 +26,28 @@ def test_what_the_user_chose_stays(name: str) -> None:
     environment = {name: "7"}
     limit_spinning(environment)
     assert environment == {name: "7"}
+
+
+def test_threads_that_were_kept_for_later_work_end() -> None:
+    maps = Path("/proc/self/maps")
+    if not (maps.exists() and "/libgomp" in maps.read_text("utf-8")):
+        pytest.skip("torch computes by another OpenMP than GNU's")
+    states = torch.linspace(-1, 1, 1_000_000)
+
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        expected = states.sin()
+        working = threads()
+        end_idle_threads()
+        assert threads() < working
+        assert torch.equal(states.sin(), expected)
+    finally:
+        torch.set_num_threads(before)
+        end_idle_threads()
 
 
 def test_threads_are_those_of_this_process_and_of_its_children(

@@ -27,6 +27,7 @@ from foreword.serve.states import Reading, ReadingBackbone
 from foreword.serve.whole import alike, check_whole, decode_whole, read_whole
 from foreword.tasks.registry import name_of
 from foreword.tasks.texts.generator import Generator
+from foreword.threads import end_idle_threads
 
 Asked = TypeVar("Asked", Request, Reading)
 
@@ -70,6 +71,7 @@ class Engine:
         self._reading = ReadingBackbone(backbone, self._submit)
         self._pool = ThreadPoolExecutor(slots, "foreword-answer")
         self._thread = threading.Thread(target=self._loop, name="foreword-engine", daemon=True)
+        end_idle_threads()
         self._thread.start()
 
     # Asking ------------------------------------------------------------------------------------
