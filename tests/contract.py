@@ -118,9 +118,8 @@ def digest(base: Backbone) -> str:
     for name, tensor in [*base.model.named_parameters(), *base.model.named_buffers()]:
         if type(tensor) not in (Tensor, Parameter):  # quantized
             tensor = tensor.dequantize()
-        found.update(
-            name.encode() + tensor.detach().contiguous().view(torch.uint8).numpy().tobytes()
-        )
+        held = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        found.update(name.encode() + held.numpy().tobytes())
     return found.hexdigest()
 
 
