@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from search import SETS, Set
+from search import SETS, Set, read_records, training_rows
 
 import foreword as fw
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
-from foreword.data.rows import as_rows
 from foreword.data.sample import first, per_class
 from foreword.methods.registry import METHODS
 from foreword.metrics.paired import paired_difference
@@ -58,9 +57,7 @@ CHANGES: Mapping[str, Sequence[Mapping[str, Any]]] = {
 
 def rows_of(kind: Set, data: Path, seed: int) -> tuple[Sequence[Row], Sequence[Row]]:
     """Return the rows that a seed draws from a training file: to train on, and to score on."""
-    folder = data / kind.name
-    train = folder / "train.jsonl"
-    every = as_rows(train if train.exists() else folder / "train.jsonl.gz")
+    every = training_rows(kind, data)
     drawn = per_class(every, PER_CLASS, seed, "label") if kind.by_label else None
     drawn = drawn or first(every, min(ROWS, kind.rows), seed)
     used = {row.where for row in drawn}
@@ -146,13 +143,6 @@ def _shown(name: str, value: Any) -> str:
     return f"x {value:.2g}" if name == "rate" else str(value)
 
 
-def read_records() -> list[dict[str, Any]]:
-    """Return the records of runs that have ended."""
-    if not RECORDS.exists():
-        return []
-    return [json.loads(line) for line in RECORDS.read_text("utf-8").splitlines()]
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """Run what has not been run, or report what has."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
@@ -163,11 +153,11 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     given = parser.parse_args(words)
     if given.what == "report":
-        print(report(read_records()))
+        print(report(read_records(RECORDS)))
         return
     torch.set_num_threads(1)
     model = fw.load("smollm2")
-    done = {json.dumps([_key(r), r["method"], r["change"]]) for r in read_records()}
+    done = {json.dumps([_key(r), r["method"], r["change"]]) for r in read_records(RECORDS)}
     for seed, method, name in itertools.product(given.seeds, given.methods, given.sets):
         for change in ({}, *CHANGES[method]):
             if json.dumps([(name, seed), method, change]) in done:

@@ -79,13 +79,17 @@ SETS = {
 """The sets; spam stands where the issue asks for question types, which the data does not have."""
 
 
+def training_rows(kind: Set, data: Path) -> Sequence[Row]:
+    """Return all rows of a set's training file."""
+    train = data / kind.name / "train.jsonl"
+    return as_rows(train if train.exists() else train.with_name("train.jsonl.gz"))
+
+
 def rows_of(kind: Set, data: Path, seed: int) -> tuple[Sequence[Row], Sequence[Row]]:
     """Return the training rows that a seed draws, and all test rows."""
-    folder = data / kind.name
-    train = folder / "train.jsonl"
-    every = as_rows(train if train.exists() else folder / "train.jsonl.gz")
+    every = training_rows(kind, data)
     drawn = per_class(every, kind.rows, seed, "label") if kind.by_label else None
-    return drawn or first(every, kind.rows, seed), as_rows(folder / "test.jsonl")
+    return drawn or first(every, kind.rows, seed), as_rows(data / kind.name / "test.jsonl")
 
 
 @contextmanager
@@ -225,11 +229,11 @@ def _by_row(both: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
     return f"{found.value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def read_records() -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[dict[str, Any]]:
     """Return the records of runs that have ended."""
-    if not RECORDS.exists():
+    if not path.exists():
         return []
-    return [json.loads(line) for line in RECORDS.read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -243,10 +247,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     given = parser.parse_args(words)
     if given.what == "report":
-        print(report(read_records()))
+        print(report(read_records(RECORDS)))
         return
     torch.set_num_threads(1)
-    done = {(r["task"]["name"], r["system"], r["seed"], r["minutes"]) for r in read_records()}
+    done = {
+        (r["task"]["name"], r["system"], r["seed"], r["minutes"]) for r in read_records(RECORDS)
+    }
     for seed, turn, name in itertools.product(given.seeds, TURNS, given.sets):
         for system in (each for each in turn if each in given.systems):
             minutes = None if system in PRESETS else given.minutes

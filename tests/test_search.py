@@ -58,10 +58,12 @@ from foreword.prompt_search.study import open_storage, optuna_quiet
 from foreword.prompt_search.templates import find_templates
 from foreword.prompt_search.tried import Tried, choose
 from foreword.reporter import SILENT, Reporter
+from foreword.retuning.recorded import recorded_method
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.training.interrupt import Interrupted
 from foreword.training.settings import Training
+from foreword.training.started import has_start, started_from
 from foreword.training.tune import tune, tune_prompt
 from processes import until
 from toys import FAMILIES, TASK, Lines, get, rows
@@ -291,6 +293,18 @@ def test_a_last_run_that_is_cut_goes_on_from_the_trial(monkeypatch: pytest.Monke
     assert tensors(cut.prompt) != tensors(alone)
     again = search_of(minutes=20 / 60, **given)
     assert tensors(again.prompt) == tensors(cut.prompt)
+
+
+def test_only_methods_with_a_start_go_on_from_a_prompt(tmp_path: Path) -> None:
+    settings = {"epochs": 1, "batch_size": 8, "report": SILENT}
+    for name in ("soft", "ptuning", "deep", "prefix", "prefix+head"):
+        prompt = tune(get(), TASK, name, rows(12), rows(6, 100), **settings)
+        method, _ = recorded_method(prompt)
+        begun = started_from(prompt, method, get(), tmp_path / f"{name}.safetensors")
+        assert begun is not None
+        assert has_start(begun)
+        begun.build(TASK.bind(get()), rows(12), 0)
+    assert not has_start(Head())
 
 
 def test_a_last_run_that_the_time_ends_counts_once_it_is_as_long_as_the_trial(

@@ -23,6 +23,7 @@ from foreword.prompt_search.trial import Trials
 from foreword.prompt_search.tried import METRIC, SETTINGS, Tried, best_of, tried
 from foreword.reporter import Reporter, Reporters
 from foreword.training.interrupt import Enough, Interrupted
+from foreword.training.started import has_start
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -146,11 +147,13 @@ def _refitted(
 ) -> Prompt | None:
     """Tune the best settings again on all rows; None where the time is up before it has learned.
 
-    A run that is shorter than the usual one goes on from the trial's prompt. One that the time
+    A run that is shorter than the usual one goes on from the trial's prompt, where the method has
+    a start. One that the time
     ends counts if it was as long as the trial. The dev score that is kept is the one of the search.
     """
     settings = runner.last_settings(best)
-    short = settings[EPOCHS] < runner.pace.epochs[-1]
+    _, method, _ = runner.space.configured(settings, runner.task, runner.training)
+    short = settings[EPOCHS] < runner.pace.epochs[-1] and has_start(method)
     report.line(
         f"tuning the settings of trial {best.number} again on all {len(parts.every)} rows, "
         f"epochs {settings[EPOCHS]}" + (", from its prompt" if short else "")

@@ -15,14 +15,22 @@ from foreword.prompt.tensors import check_fit
 from foreword.training.provenance import about_backbone
 
 
+def has_start(method: Method) -> bool:
+    """Whether any part of a method has a start, which a prompt may be."""
+    return any(hasattr(part, "start") for part in _parts(method))
+
+
+def _parts(method: Method) -> list[Any]:
+    return list(method.methods) if isinstance(method, Several) else [method]
+
+
 def started_from(prompt: Prompt, method: Method, backbone: Backbone, place: Path) -> Method | None:
     """Return the method with a prompt as its start; None where it cannot be.
 
     A copy in ``place`` says that it is of this backbone, which its shapes allow. What has no start,
     such as LoRA, begins as it would.
     """
-    parts: list[Any] = list(method.methods) if isinstance(method, Several) else [method]
-    if not any(hasattr(part, "start") for part in parts):
+    if not has_start(method):
         return None
     try:
         check_fit(prompt.where, prompt.injection, backbone)
@@ -33,6 +41,6 @@ def started_from(prompt: Prompt, method: Method, backbone: Backbone, place: Path
     return join_methods(
         [
             replace(part, start=str(place), start_text=None) if hasattr(part, "start") else part
-            for part in parts
+            for part in _parts(method)
         ]
     )
