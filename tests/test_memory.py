@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ from foreword.engine.tracked import Tracked
 from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.machine import bytes_of, is_mapped, let_go, room_of, shown
+from foreword.methods.adapter import Adapter
+from foreword.methods.full import Full
 from foreword.methods.lora import Lora
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
@@ -34,7 +37,13 @@ from foreword.training.settings import Training
 from quick import first
 from toys import TASK, TRAINING, Lines, get, rows, toy_run
 
-METHODS = {"soft": Soft(length=3), "prefix": Prefix(length=5), "lora": Lora(rank=2)}
+METHODS = {
+    "soft": Soft(length=3),
+    "prefix": Prefix(length=5),
+    "lora": Lora(rank=2),
+    "adapter": Adapter(),
+    "full": Full(),
+}
 
 
 def held(name: str, injection: Injection, examples: Sequence[Example]) -> tuple[int, int]:
@@ -69,6 +78,31 @@ def test_tensors_are_counted_while_they_stand() -> None:
         assert (tracked.now, tracked.peak) == (400, 800)
         del three
     assert tracked.now == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_pass_makes_goes_without_the_garbage_collector(method: str) -> None:
+    """It would come late: the activations of a step would stand beside those of the next one."""
+    base, trainable = get(), trained("llama", method)[1]
+
+    def take_pass() -> int:
+        injection = trainable()
+        view = base.with_changes(injection)
+        states = view.states([shapes._row(base, 9)] * 3, injection)
+        scores = view.logits(states).sum()
+        torch.autograd.grad(scores, trainable.parameters(), allow_unused=True)
+        return states.nbytes
+
+    size = take_pass()  # the first keeps what those after it use
+    gc.collect()
+    gc.disable()
+    try:
+        known = [*base.model.parameters(), *base.model.buffers(), *trainable.parameters()]
+        with Tracked(known) as tracked:
+            take_pass()
+        assert tracked.now < size < tracked.peak / 10
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
@@ -220,6 +254,10 @@ def test_of_a_file_that_is_mapped_only_what_is_read_stands_in_memory(
     monkeypatch.setattr(shapes, "is_mapped", lambda place: True)
     assert whole - shapes.resident_bytes(base, 0) == weight.nbytes
     assert shapes.resident_bytes(tied, 0) == both > shapes.PIECE * tied.vocabulary
+    monkeypatch.setattr(shapes, "AROUND", 1000)
+    read = shapes.resident_bytes(base, 0, pieces=3) - shapes.resident_bytes(base, 0)
+    assert read == 3000 < weight.nbytes
+    assert shapes.resident_bytes(base, 0, pieces=10**6) == whole
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux's /proc")

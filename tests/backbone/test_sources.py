@@ -29,6 +29,7 @@ from foreword.backbone.load.fingerprint import fingerprint
 from foreword.backbone.load.folder import architecture_of
 from foreword.backbone.load.sources import folder_of, open_source
 from foreword.errors import UserError
+from foreword.machine import is_mapped
 from toys import Counts
 
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -224,7 +225,25 @@ def test_weights_lie_where_torch_would_put_them(folder: Path, pad: int) -> None:
     file = folder / "model.safetensors"
     save_file(load_file(file), file, metadata={"format": "pt", "pad": "." * pad})
     model = open_source(str(folder), device="cpu").model
+    read = model.get_input_embeddings().weight
+    assert read is model.get_output_embeddings().weight
     assert {parameter.data_ptr() % 64 for parameter in model.parameters()} == {0}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux's /proc")
+def test_embeddings_that_are_only_looked_up_stay_in_their_file(tmp_path: Path) -> None:
+    tiny_model("causal", "llama", tie_word_embeddings=False).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    for pad in ("", "." * 8):
+        save_file(weights, file, metadata={"format": "pt", "pad": pad})
+        model = open_source(str(tmp_path), device="cpu").model
+        for name, weight in model.named_parameters():
+            assert torch.equal(weight, weights[name])
+        read, written = model.get_input_embeddings(), model.get_output_embeddings()
+        assert is_mapped(read.weight.data_ptr())
+        assert written.weight.data_ptr() % 64 == 0
 
 
 def edit(folder: Path, **changes: object) -> None:

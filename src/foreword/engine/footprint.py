@@ -27,6 +27,12 @@ from foreword.machine import is_mapped
 LIBRARIES = 480 * 10**6
 """Bytes of Python, torch, transformers and what they need, on a CPU."""
 
+SCIENCE = 100 * 10**6
+"""Bytes of scikit-learn and SciPy, by which heads on an encoder start."""
+
+AROUND = 2**16
+"""Bytes of a mapped file that Linux takes into memory where one of them is read."""
+
 PIECE = 1000
 """Bytes of a tokenizer for each piece of its vocabulary."""
 
@@ -96,11 +102,11 @@ class Footprint:
         return self.resident + max(self.most.of(tokens, longest), loss)
 
 
-def resident_bytes(backbone: Backbone, trained: int) -> float:
+def resident_bytes(backbone: Backbone, trained: int, pieces: int = 0) -> float:
     """Return what stands in memory besides passes, where ``trained`` numbers are trained.
 
-    Input embeddings that lie in a file are not counted, since only those of the rows' tokens are
-    read, unless they are the output embeddings too.
+    Of input embeddings that lie in a file, and are not the output embeddings too, only those of the
+    ``pieces`` of the vocabulary that the rows are made of are counted, each with what is around it.
     """
     weights: dict[int, int] = {}
     for tensor in (*backbone.model.parameters(), *backbone.model.buffers()):
@@ -109,8 +115,9 @@ def resident_bytes(backbone: Backbone, trained: int) -> float:
     read: Any = getattr(backbone.model.get_input_embeddings(), "weight", None)
     written = getattr(output_embeddings(backbone.model), "weight", None)
     if read is not None and read is not written and is_mapped(read.data_ptr()):
-        weights.pop(read.data_ptr(), None)
+        weights[read.data_ptr()] = min(read.nbytes, AROUND * pieces)
     libraries = LIBRARIES + PIECE * backbone.vocabulary if backbone.device.type == "cpu" else 0
+    libraries += SCIENCE if libraries and backbone.is_encoder else 0
     return sum(weights.values()) + libraries + 4 * KEPT * trained
 
 
@@ -123,11 +130,17 @@ def _parts(tensor: Tensor) -> list[Tensor]:
 
 
 def footprint(
-    backbone: Backbone, outline: Injection | Mixture, trained: int, *, recompute: bool
+    backbone: Backbone,
+    outline: Injection | Mixture,
+    trained: int,
+    *,
+    recompute: bool,
+    pieces: int = 0,
 ) -> Footprint:
     """Measure what a training under an injection like ``outline`` holds, on a few tokens.
 
-    With ``recompute`` the layers recompute their activations. Raises UserError where they cannot.
+    With ``recompute`` the layers recompute their activations; ``trained`` and ``pieces`` are those
+    of :func:`resident_bytes`. Raises UserError where layers cannot recompute.
     """
     part = outline.parts[0] if isinstance(outline, Mixture) else outline
     injection = part.map(lambda tensor: torch.zeros_like(tensor).contiguous().requires_grad_())
@@ -166,7 +179,7 @@ def footprint(
             backbone.checkpointing(False)
         # Beside what is kept one layer stands whole, with what goes back through it.
         kept, most = outside, outside.plus(most).plus(kept, 1 / layers - 1)
-    resident = resident_bytes(backbone, trained) + sum(leaf.nbytes for leaf in leaves)
+    resident = resident_bytes(backbone, trained, pieces) + sum(leaf.nbytes for leaf in leaves)
     return Footprint(resident, kept, most, _target_bytes(view, known))
 
 

@@ -58,7 +58,8 @@ class Load:
     those of its batches and their targets, how many numbers it trains, and bytes of lower layers'
     states to keep.
 
-    ``whole`` says that rows of a pass are compared or mixed, so that passes must stay as they are.
+    ``whole`` says that rows of a pass are compared or mixed, so that passes must stay as they are,
+    and ``pieces`` of how many pieces of the vocabulary the rows are made.
     """
 
     longest: int
@@ -68,6 +69,7 @@ class Load:
     trained: int
     cached: float
     whole: bool = False
+    pieces: int = 0
 
 
 def usual_plan(backbone: Backbone) -> PassPlan:
@@ -93,7 +95,9 @@ def within(
     least = None
     for recompute, compiles in _ways(plan, compiling):
         try:
-            held = footprint(backbone, outline, load.trained, recompute=recompute)
+            held = footprint(
+                backbone, outline, load.trained, recompute=recompute, pieces=load.pieces
+            )
         except UserError:  # a model that cannot recompute its layers
             if plan.recompute:
                 raise
@@ -108,7 +112,7 @@ def within(
             return replace(made, tight=recompute or loose > budget)
         least = made.peak if least is None else min(least, made.peak)
     assert least is not None
-    model = resident_bytes(backbone, load.trained)
+    model = resident_bytes(backbone, load.trained, load.pieces)
     raise UserError(
         f"`memory` is {shown(budget)}, and this run takes {shown(least)} at the least, "
         f"{shown(model)} of it for the model and the libraries; "
@@ -125,10 +129,12 @@ def check_room(
     """
     room = room_of(backbone.device)
     tokens = min(plan.tokens, load.batch) + load.before
-    resident = resident_bytes(backbone, load.trained)
+    resident = resident_bytes(backbone, load.trained, load.pieces)
     if room is None or resident + tokens * _most_of_a_token(backbone) <= room:
         return
-    held = footprint(backbone, outline, load.trained, recompute=plan.recompute)
+    held = footprint(
+        backbone, outline, load.trained, recompute=plan.recompute, pieces=load.pieces
+    )
     peak = held.peak(tokens, load.longest, 0)
     if peak <= room:
         return

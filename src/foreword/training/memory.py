@@ -55,6 +55,7 @@ def plan_for(
         trained=trained,
         cached=min(plan.cached, stored) if depth_under(backbone, outline, examples) else 0.0,
         whole=bool(training.mixup or training.contrastive),
+        pieces=len({token for example in examples for token in example.ids}),
     )
     if training.memory is None:
         check_room(backbone, outline, load, plan)

@@ -8,6 +8,7 @@ Nothing of the frozen model is written to, and any number of patched models stan
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,34 +36,52 @@ def patch_model(model: PreTrainedModel, injection: Injection) -> PreTrainedModel
     """
     modules = dict(model.named_modules())
     parameters = dict(model.named_parameters())
-    read = {p.reads for own in injection.patches.values() for p in own if p.reads is not None}
-    places = (*injection.patches, *sorted(read - injection.patches.keys()))
+    reads = {p.reads for own in injection.patches.values() for p in own if p.reads is not None}
+    places = (*injection.patches, *sorted(reads - injection.patches.keys()))
     _check("module", places, modules)
     _check("parameter", injection.weights, parameters)
-    named = {id(modules[name]): name for name in places}
-    weights = {id(parameters[name]): tensor for name, tensor in injection.weights.items()}
-    inputs: dict[str, Tensor] = {}
-    made: dict[int, nn.Module] = {}
+    change = _Change(
+        {id(modules[name]): name for name in places},
+        injection.patches,
+        {id(parameters[name]): tensor for name, tensor in injection.weights.items()},
+        reads,
+    )
+    found: PreTrainedModel = change.apply(model)  # type: ignore[assignment]
+    return found
 
-    def rebuild(module: nn.Module) -> nn.Module:
+
+@dataclass(frozen=True, eq=False)
+class _Change:
+    """What changes in a model: modules and parameters are known by their ``id``.
+
+    ``reads`` are the names of modules whose inputs patches read, and ``inputs`` holds these while
+    the model runs.
+    """
+
+    named: Mapping[int, str]
+    patches: Mapping[str, tuple[Patch, ...]]
+    weights: Mapping[int, Tensor]
+    reads: Container[str]
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    made: dict[int, nn.Module] = field(default_factory=dict)
+
+    def apply(self, module: nn.Module) -> nn.Module:
         """Return the module with what changes below it; itself where nothing does."""
-        if id(module) in made:
-            return made[id(module)]
-        children = {n: None if c is None else rebuild(c) for n, c in module._modules.items()}
-        own = {n: _instead(p, weights) for n, p in module._parameters.items()}
+        if id(module) in self.made:
+            return self.made[id(module)]
+        children = {n: None if c is None else self.apply(c) for n, c in module._modules.items()}
+        own = {n: _instead(p, self.weights) for n, p in module._parameters.items()}
         result = module
         changed = any(children[n] is not c for n, c in module._modules.items())
         if changed or any(own[n] is not p for n, p in module._parameters.items()):
             result = with_modules(module, children)
             result._parameters = own  # type: ignore[assignment]
-        if id(module) in named:
-            name = named[id(module)]
-            result = _Patched(result, name, injection.patches.get(name, ()), inputs)
-        made[id(module)] = result
+        if id(module) in self.named:
+            name = self.named[id(module)]
+            shown = name if name in self.reads else None
+            result = _Patched(result, self.patches.get(name, ()), self.inputs, shown)
+        self.made[id(module)] = result
         return result
-
-    found: PreTrainedModel = rebuild(model)  # type: ignore[assignment]
-    return found
 
 
 def _check(kind: str, names: Iterable[str], known: Container[str]) -> None:
@@ -82,14 +101,19 @@ def _instead(parameter: Tensor | None, weights: Mapping[int, Tensor]) -> Tensor 
 class _Patched(StandIn):
     """Adds patches to a module's input and output, in turn, and shows its input to others.
 
-    What others read is the input as it arrives, before patches are added to it.
+    What others read in ``inputs``, under the name ``shown``, is the input as it arrives, before
+    patches are added to it.
     """
 
     def __init__(
-        self, within: nn.Module, name: str, patches: tuple[Patch, ...], inputs: dict[str, Tensor]
+        self,
+        within: nn.Module,
+        patches: tuple[Patch, ...],
+        inputs: dict[str, Tensor],
+        shown: str | None,
     ) -> None:
         super().__init__(within)
-        self.name = name
+        self.shown = shown
         self.before = [patch for patch in patches if patch.adds_to == "input"]
         self.after = [patch for patch in patches if patch.adds_to == "output"]
         self.inputs = inputs
@@ -97,7 +121,8 @@ class _Patched(StandIn):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         first = None if args else next(iter(kwargs))
         given: Tensor = args[0] if first is None else kwargs[first]
-        self.inputs[self.name] = given
+        if self.shown is not None:
+            self.inputs[self.shown] = given
         if self.before:
             given = self._sum(given, self.before)
             if first is None:

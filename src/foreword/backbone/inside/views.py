@@ -72,17 +72,15 @@ class Given(nn.Module):
         super().__init__()
         self.output = output
         object.__setattr__(self, "_base", instead_of)  # no child: what it holds is not run
-        for name, _ in instead_of.named_children():
-            self._modules[name] = self
 
     def __getattr__(self, name: str) -> Any:
-        """Return a number that the head reads off the base model, such as a scale."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "_base":
-                raise
-            return getattr(self._base, name)
+        """Return itself for a part, and a number that the head reads off the base model as it is.
+
+        It does not hold itself: what goes in circles stays until garbage is collected.
+        """
+        if name == "_base":
+            raise AttributeError(name)
+        return self if name in self._base._modules else getattr(self._base, name)
 
     def forward(self, *args: Any, **kwargs: Any) -> ModelOutput:
         """Return the answer, whatever is asked."""

@@ -33,6 +33,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING_NAMES,
 )
 
+from foreword.backbone.inside.views import output_embeddings
 from foreword.backbone.load.memory import check_fits, stored_size, weight_files
 from foreword.backbone.load.pooling import is_sentence_encoder, lowers_text
 from foreword.backbone.load.quiet import (
@@ -43,7 +44,7 @@ from foreword.backbone.load.quiet import (
 from foreword.backbone.load.recurrent_model import RecurrentConfig, RecurrentForCausalLM
 from foreword.errors import UserError, nearest
 from foreword.garbage import without_collection
-from foreword.machine import return_freed
+from foreword.machine import let_go, return_freed
 from foreword.reporter import SILENT, Reporter
 
 Architecture = Literal["causal", "masked", "encoder-decoder", "encoder"]
@@ -320,10 +321,16 @@ def _align(model: PreTrainedModel) -> None:
     """Copy weights that are not aligned in memory, as those mapped from a file may be.
 
     Matrix products may round differently on them, so that one model in two files would differ.
+    Input embeddings of which rows are only looked up stay in the file.
     """
+    read: Any = getattr(model.get_input_embeddings(), "weight", None)
+    written = getattr(output_embeddings(model), "weight", None)
     for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.data_ptr() % ALIGNMENT:
-            tensor.data = tensor.data.clone()
+        looked_up = tensor is read and read is not written
+        if tensor.data_ptr() % (tensor.itemsize if looked_up else ALIGNMENT):
+            mapped = tensor.data
+            tensor.data = mapped.clone()
+            let_go([(mapped.data_ptr(), mapped.nbytes)])
 
 
 def _some(keys: set[str]) -> str:
