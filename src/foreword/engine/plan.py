@@ -132,9 +132,7 @@ def check_room(
     resident = resident_bytes(backbone, load.trained, load.pieces)
     if room is None or resident + tokens * _most_of_a_token(backbone) <= room:
         return
-    held = footprint(
-        backbone, outline, load.trained, recompute=plan.recompute, pieces=load.pieces
-    )
+    held = footprint(backbone, outline, load.trained, recompute=plan.recompute, pieces=load.pieces)
     peak = held.peak(tokens, load.longest, 0)
     if peak <= room:
         return
