@@ -182,6 +182,26 @@ def test_uploads_are_versions_of_which_the_last_are_kept(
     assert again.about("write")["versions"] == [2, 3, 4]
 
 
+def test_a_list_of_all_prompts_reads_the_folder_of_versions_once(
+    folder: PromptFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(("write-2", "write.1", "writ"), 2):
+        saved(file(folder, name), number)
+        for _ in range(number - 1):
+            folder.add(name, file(folder, name))
+    file(folder, "broken").write_text("no prompt")
+    assert folder.about("broken")["refused"]
+    names = folder.names()
+    assert names == ["broken", "writ", "write", "write-2", "write.1"]
+    expected = [folder.known(name) for name in names]
+    assert [each["versions"] for each in expected] == [[], [2, 3, 4], [], [1, 2], [1, 2, 3]]
+    listed: list[Path] = []
+    plain = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or plain(path))
+    assert folder.all_known() == expected
+    assert listed.count(folder.versions.folder) == 1
+
+
 def test_an_upload_that_is_refused_changes_nothing(folder: PromptFolder, tmp_path: Path) -> None:
     before, (name, old) = file(folder).read_bytes(), folder.open("write")
     upload = tmp_path / "upload"

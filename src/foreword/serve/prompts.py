@@ -99,13 +99,22 @@ class PromptFolder:
     def known(self, name: str) -> dict[str, Any]:
         """Return what :meth:`about` does, as far as it is known without opening a file."""
         with self._lock:
-            entry = self._entries.get(name, _Entry())
-            return {
-                "name": name,
-                "version": entry.number or None,
-                "versions": self.versions.numbers(name),
-                "refused": entry.refused,
-            }
+            return self._known(name, self.versions.numbers(name))
+
+    def all_known(self) -> list[dict[str, Any]]:
+        """Return what is :meth:`known` of each file, in the order of their names."""
+        with self._lock:
+            numbers = self.versions.all_numbers()
+            return [self._known(name, numbers.get(name, [])) for name in self.names()]
+
+    def _known(self, name: str, numbers: list[int]) -> dict[str, Any]:
+        entry = self._entries.get(name, _Entry())
+        return {
+            "name": name,
+            "version": entry.number or None,
+            "versions": numbers,
+            "refused": entry.refused,
+        }
 
     def _possible(self, name: str) -> bool:
         try:

@@ -23,6 +23,8 @@ HIDDEN = ".versions"
 
 SUFFIX = ".safetensors"
 
+_VERSION = re.compile(rf"([^@]+)@([1-9]\d{{0,8}}){re.escape(SUFFIX)}")
+
 
 @dataclass(frozen=True)
 class Stamp:
@@ -89,10 +91,20 @@ class Versions:
         return self.folder / f"{name}@{number}.rollback"
 
     def numbers(self, name: str) -> list[int]:
-        """Return the numbers of the versions that are kept, in order."""
-        pattern = re.compile(rf"{re.escape(name)}@([1-9]\d{{0,8}}){re.escape(SUFFIX)}")
-        found = (pattern.fullmatch(path.name) for path in self.folder.iterdir())
-        return sorted(int(match[1]) for match in found if match)
+        """Return the numbers of the versions of a name that are kept, in order."""
+        return self._numbers(f"{name}@").get(name, [])
+
+    def all_numbers(self) -> dict[str, list[int]]:
+        """Return the numbers of all versions that are kept, in order, by name."""
+        return self._numbers("")
+
+    def _numbers(self, start: str) -> dict[str, list[int]]:
+        """Return the numbers of versions in files whose names have this start."""
+        found: dict[str, list[int]] = {}
+        for file in os.listdir(self.folder):
+            if file.startswith(start) and (match := _VERSION.fullmatch(file)):
+                found.setdefault(match[1], []).append(int(match[2]))
+        return {name: sorted(numbers) for name, numbers in found.items()}
 
     def new(self) -> Path:
         """Return an empty file to write a version to, before it has a name."""

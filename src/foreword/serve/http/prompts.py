@@ -34,12 +34,8 @@ def prompt_routes(service: Service) -> APIRouter:
     @router.get("/v1/prompts")
     async def listed() -> dict[str, Any]:
         """Say which prompts there are, with their versions and why a file is refused."""
-        prompts = service.ready().prompts
-
-        def each() -> list[dict[str, Any]]:
-            return [prompts.known(name) for name in prompts.names()]
-
-        return {"object": "list", "data": await run_in_threadpool(each)}
+        known = service.ready().prompts.all_known
+        return {"object": "list", "data": await run_in_threadpool(known)}
 
     @router.post("/v1/prompts", status_code=201, openapi_extra=UPLOAD)
     async def add(request: Request, name: str | None = None) -> dict[str, Any]:
