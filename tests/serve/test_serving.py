@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import TopPLogitsWarper
 
 import foreword.serve.choose
-import foreword.serve.held
+import foreword.serve.rows
 from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, continuations, decode
@@ -26,7 +26,9 @@ from foreword.errors import UserError
 from foreword.injection import KV, NOTHING, Injection, Patch
 from foreword.prompt.prompt import Prompt
 from foreword.serve.engine import Engine
-from foreword.serve.request import Piece, Sampling
+from foreword.serve.held import HeldPrompts
+from foreword.serve.loop import Loop
+from foreword.serve.request import Piece, Request, Sampling, Ticket
 from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
@@ -49,7 +51,7 @@ def get(name: str) -> Backbone:
 
 @pytest.fixture(autouse=True)
 def _some_prefixes_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foreword.serve.held, "COPIED", 4)
+    monkeypatch.setattr(foreword.serve.rows, "COPIED", 4)
 
 
 @cache
@@ -118,6 +120,29 @@ def test_pieces_join_to_what_decode_writes() -> None:
         assert heard[n][-1].finish in ("length", "stop")
 
 
+def test_a_prefix_is_copied_for_few_rows_and_where_there_is_room_and_else_shared() -> None:
+    base, prompt, how = get("llama"), prompts("llama")[3], Sampling(max_new_tokens=2)
+    expected = [alone("llama", ids, prompt, how) for ids in ROWS[:2]]
+
+    def copied(*, rows: int, tokens: int = 512) -> list[int]:
+        loop = Loop(base, HeldPrompts(base, 2**20), 8, 64, tokens)
+        asked = [Request(tuple(ids), prompt, how, None, None, Ticket(), 0.0) for ids in ROWS[:rows]]
+        loop.waiting.extend(asked)
+        loop.step()
+        found = [each.row.prefix.copied for each in loop.running]
+        while loop.busy:
+            loop.step()
+        assert [list(each.ticket.result(1).tokens) for each in asked] == expected[:rows]
+        assert loop.pool.used == 0
+        return found
+
+    assert copied(rows=1) == [3]
+    assert copied(rows=2) == [0, 0]
+    need = len(ROWS[0]) + 2
+    assert copied(rows=1, tokens=need + 2) == [0]
+    assert copied(rows=1, tokens=need + 3) == [3]
+
+
 def test_a_row_that_is_longer_than_the_room_is_refused_in_one_line() -> None:
     refused = pytest.raises(UserError, match="a row of 12 tokens and 5 new ones")
     with Engine(backbone(CAUSAL[0], max_position_embeddings=16)) as engine, refused:
@@ -126,11 +151,11 @@ def test_a_row_that_is_longer_than_the_room_is_refused_in_one_line() -> None:
 
 def test_a_row_that_no_slot_can_hold_is_told_and_the_next_is_answered() -> None:
     base, how = get("llama"), Sampling(max_new_tokens=5)
-    with Engine(base, tokens=14) as engine:
-        with pytest.raises(UserError, match="needs more than the 14"):
+    with Engine(base, tokens=11) as engine:
+        with pytest.raises(UserError, match="a row of 12 tokens .* needs more than the 11"):
             engine.generate(ROWS[0], prompts("llama")[1], how).result(20)
-        found = engine.generate(ROWS[0], None, how).result(20)
-    assert list(found.tokens) == alone("llama", ROWS[0], NOTHING, how)
+        found = engine.generate(ROWS[1], None, how).result(20)
+    assert list(found.tokens) == alone("llama", ROWS[1], NOTHING, how)
 
 
 # Choosing -----------------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.injection import KV, Injection
 
-COPIED = 64
-"""Prefixes of up to so many positions are copied into the slot of each of their rows.
+COPIED = 192
+"""A prefix is copied into the slots of its rows where it has so few positions in all of them.
 
-A longer one is attended to once for all of its rows in a pass, which costs as much as reading it
-again for about three (measured on SmolLM2: 60 microseconds a module, and 0.35 a row and position).
+One that is not is attended to once for all of its rows in a pass, which costs as much as reading
+170 positions in slots (on SmolLM2: 60 microseconds a module, and 0.35 a row and position).
 """
 
 
@@ -26,13 +26,14 @@ class Prefix:
     """Keys and values before a row, the position where it starts, and how it begins.
 
     ``leading`` virtual tokens are read with the row. ``copied`` counts the positions that stand in
-    the slot itself, 0 where the prefix is shared.
+    the slot itself, 0 where the prefix is shared; ``size`` those that may, 0 where modules differ.
     """
 
     kv: Mapping[str, KV]
     positions: int
     leading: int
-    copied: int
+    size: int
+    copied: int = 0
 
 
 class Held:
@@ -49,7 +50,7 @@ class Held:
         return self._prefix(self.injection) if self.injection.leading else self.shared
 
     def prefix(self, length: int) -> Prefix:
-        """Return what is before a row that has ``length`` tokens in the end."""
+        """Return what is before a row that has ``length`` tokens in the end, shared with others."""
         window = self.backbone.window
         fits = window is None or length + self.injection.leading <= window
         return self.shared if fits else self.whole
@@ -63,7 +64,7 @@ class Held:
         sizes = {own.keys.shape[1] for own in kv.values()}
         everywhere = len(sizes) == 1 and kv.keys() == self.backbone.sites.keys()
         size = sizes.pop() if everywhere else 0
-        return Prefix(kv, injection.positions, injection.leading, size if size <= COPIED else 0)
+        return Prefix(kv, injection.positions, injection.leading, size)
 
 
 class HeldPrompts:

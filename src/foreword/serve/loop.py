@@ -6,12 +6,14 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decoding_rules import row_seed
+from foreword.injection import Injection
 from foreword.serve.choose import Chooser, choose
 from foreword.serve.held import Held, HeldPrompts
 from foreword.serve.pool import Pool
@@ -120,7 +122,8 @@ class Loop:
     def _enter(self, request: Request) -> bool:
         self._first = held = self.prompts.get(request.injection)
         how = request.sampling
-        row = Row.begin(held, request.ids, self.pool, how.max_new_tokens)
+        together = self._together(request.injection)
+        row = Row.begin(held, request.ids, self.pool, how.max_new_tokens, together=together)
         if row is None:
             return self._must_wait()
         generator = None
@@ -137,13 +140,24 @@ class Loop:
             if len(self.running) >= self.slots:
                 return False
             self._first = held = self.prompts.get(reading.injection(number))
-            line = reading.laid.lines[number]
-            row = Row.begin(held, line.tokens, self.pool, 0, line.parents, reading.wanted[number])
+            line, wanted = reading.laid.lines[number], reading.wanted[number]
+            together = self._together(held.injection)
+            row = Row.begin(held, line.tokens, self.pool, 0, line.parents, wanted, together)
             if row is None:
                 return self._must_wait()
             self.running.append(Line(reading, number, row))
             reading.entered += 1
         return True
+
+    def _together(self, injection: Injection) -> int:
+        """Return how many rows under a prompt have a slot, or wait where one may be given next."""
+        rows = sum(each.row.held.injection is injection for each in self.running)
+        for asked in islice(self.waiting, self.slots):
+            if isinstance(asked, Request):
+                rows += asked.injection is injection
+            else:
+                rows += asked.rows[injection]
+        return rows
 
     def _must_wait(self) -> bool:
         if not self.running:

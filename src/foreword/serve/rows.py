@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from foreword.backbone.run.inputs import model_inputs, virtual
 from foreword.backbone.run.layers import WHOLE
 from foreword.backbone.run.single_stack import run_layers
 from foreword.injection import Injection, Mixture
-from foreword.serve.held import Held, Prefix
+from foreword.serve.held import COPIED, Held, Prefix
 from foreword.serve.pool import Pool, Slot
 
 
@@ -47,12 +47,21 @@ class Row:
         more: int,
         parents: Sequence[int] | None = None,
         wanted: Sequence[int] = (),
+        together: int = 1,
     ) -> Row | None:
-        """Take a slot for a row that gets up to ``more`` tokens; None while there is none."""
+        """Take a slot for a row that gets up to ``more`` tokens; None while there is none.
+
+        ``together`` is how many rows under the same prompt are there at once.
+        """
         prefix = held.prefix(len(ids) + more)
         leading = virtual(held.view, prefix.leading)
-        slot = pool.take(prefix.copied + len(leading) + len(ids) + more)
-        if slot is None:
+        need = len(leading) + len(ids) + more
+        slot = None
+        if together * prefix.size <= COPIED and prefix.size + need <= pool.tokens:
+            slot = pool.take(prefix.size + need)
+        if slot is not None:
+            prefix = replace(prefix, copied=prefix.size)
+        elif (slot := pool.take(need)) is None:
             return None
         if prefix.copied:
             try:

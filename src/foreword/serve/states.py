@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import cached_property
@@ -42,6 +43,11 @@ class Reading:
         for line, token in self.laid.places:
             found[line].add(token)
         return [sorted(own) for own in found]
+
+    @cached_property
+    def rows(self) -> Counter[Injection]:
+        """How many examples there are under each prompt."""
+        return Counter(self.mixture.parts[part] for part in self.mixture.rows)
 
     def injection(self, line: int) -> Injection:
         """Return what a line is under."""
