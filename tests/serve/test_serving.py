@@ -152,7 +152,7 @@ def test_a_row_that_is_longer_than_the_room_is_refused_in_one_line() -> None:
 def test_a_row_that_no_slot_can_hold_is_told_and_the_next_is_answered() -> None:
     base, how = get("llama"), Sampling(max_new_tokens=5)
     with Engine(base, tokens=11) as engine:
-        with pytest.raises(UserError, match="a row of 12 tokens .* needs more than the 11"):
+        with pytest.raises(UserError, match=r"a row of 12 tokens .* needs more than the 11"):
             engine.generate(ROWS[0], prompts("llama")[1], how).result(20)
         found = engine.generate(ROWS[1], None, how).result(20)
     assert list(found.tokens) == alone("llama", ROWS[1], NOTHING, how)
