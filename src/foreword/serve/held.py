@@ -13,13 +13,6 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.injection import KV, Injection
 
-COPIED = 192
-"""A prefix is copied into the slots of its rows where it has so few positions in all of them.
-
-One that is not is attended to once for all of its rows in a pass, which costs as much as reading
-170 positions in slots (on SmolLM2: 60 microseconds a module, and 0.35 a row and position).
-"""
-
 
 @dataclass(frozen=True, eq=False)
 class Prefix:

@@ -18,8 +18,15 @@ from foreword.backbone.run.inputs import model_inputs, virtual
 from foreword.backbone.run.layers import WHOLE
 from foreword.backbone.run.single_stack import run_layers
 from foreword.injection import Injection, Mixture
-from foreword.serve.held import COPIED, Held, Prefix
+from foreword.serve.held import Held, Prefix
 from foreword.serve.pool import Pool, Slot
+
+COPIED = 192
+"""A prefix is copied into the slots of its rows where these copies have no more positions in all.
+
+Else it is attended to once for all of its rows in a pass, which costs as much as reading 170
+positions in slots (on SmolLM2: 60 microseconds a module, and 0.35 a row and position).
+"""
 
 
 @dataclass(eq=False)
