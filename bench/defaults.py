@@ -5,8 +5,9 @@
 
 A run tunes a method on up to 256 rows, in batches of 8, and is scored on 100 other rows of the
 training file: by the task's score, and by the mean loss of a row's answer, which tells settings
-apart where scores of 100 rows cannot. No test row is read. Each finished run is one line of
-``bench/defaults.jsonl``, and is not run again. One thread; seconds are of the processor.
+apart where scores of 100 rows cannot. No test row is read. A change that was clearly worse on the
+seeds before is not run on later ones. Each finished run is one line of ``bench/defaults.jsonl``,
+and is not run again. One thread; seconds are of the processor.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ CHANGES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "lora": (*RATES, {"rank": 4}, {"rank": 16}),
 }
 """What is changed of each method, beside the run with its own settings."""
+
+WORSE = 0.03
+"""How much higher the loss of a change may be on the seeds before, for it to be run on more."""
 
 
 def rows_of(kind: Set, data: Path, seed: int) -> tuple[Sequence[Row], Sequence[Row]]:
@@ -111,14 +115,9 @@ def report(records: Sequence[Mapping[str, Any]]) -> str:
     the geometric mean over sets and seeds, with its 95% interval. Below 0 the change is better.
     """
     lines = ["| method | change | loss, % | accuracy | better on | runs |", "|---" * 6 + "|"]
-    own = {(_key(r), r["method"]): r for r in records if not r["change"]}
     for method, changes in CHANGES.items():
         for change in changes:
-            pairs = [
-                (r, own[_key(r), method])
-                for r in records
-                if r["method"] == method and r["change"] == change and (_key(r), method) in own
-            ]
+            pairs = _pairs(records, method, change)
             if not pairs:
                 continue
             logs = [(math.log(a["loss"]), math.log(b["loss"])) for a, b in pairs]
@@ -133,6 +132,24 @@ def report(records: Sequence[Mapping[str, Any]]) -> str:
                 f"{len(pairs)} |"
             )
     return "\n".join(lines)
+
+
+def is_worse(
+    records: Sequence[Mapping[str, Any]], method: str, change: Mapping[str, Any], seed: int
+) -> bool:
+    """Whether a change was clearly worse on the seeds before one, in the mean over the sets."""
+    before = [record for record in records if record["seed"] < seed]
+    logs = [math.log(a["loss"] / b["loss"]) for a, b in _pairs(before, method, change)]
+    return bool(logs) and statistics.mean(logs) > math.log1p(WORSE)
+
+
+def _pairs(
+    records: Sequence[Mapping[str, Any]], method: str, change: Mapping[str, Any]
+) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Return each run with a change, and that with the method's own settings on the same rows."""
+    runs = [record for record in records if record["method"] == method]
+    own = {_key(record): record for record in runs if not record["change"]}
+    return [(r, own[_key(r)]) for r in runs if r["change"] == change and _key(r) in own]
 
 
 def _key(record: Mapping[str, Any]) -> tuple[str, int]:
@@ -158,8 +175,10 @@ def main(words: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     model = fw.load("smollm2")
     done = {json.dumps([_key(r), r["method"], r["change"]]) for r in read_records(RECORDS)}
-    for seed, method, name in itertools.product(given.seeds, given.methods, given.sets):
-        for change in ({}, *CHANGES[method]):
+    for seed, method in itertools.product(given.seeds, given.methods):
+        records = read_records(RECORDS)
+        changes = [each for each in CHANGES[method] if not is_worse(records, method, each, seed)]
+        for name, change in itertools.product(given.sets, ({}, *changes)):
             if json.dumps([(name, seed), method, change]) in done:
                 continue
             record = run(model, SETS[name], method, change, seed, given.data)

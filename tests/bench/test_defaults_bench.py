@@ -68,6 +68,19 @@ def test_the_table_compares_runs_on_the_same_rows() -> None:
     assert table[2:] == ["| `soft` | rate x 3 | -50.0 (-50.0 to -50.0) | +0.3 | 2 | 2 |"]
 
 
+def test_a_change_that_was_worse_is_not_run_on_more_seeds() -> None:
+    """Unless it is worse by less than chance may do, or no run tells."""
+    records = [
+        {"set": name, "method": "soft", "change": change, "seed": 0, "loss": loss}
+        for name, own in (("sst2", 0.4), ("stsb", 2.0))
+        for change, loss in (({}, own), ({"rate": 3.0}, own * 1.1), ({"length": 50}, own * 1.02))
+    ]
+    told = [bench.is_worse(records, "soft", c, 1) for c in ({"rate": 3.0}, {"length": 50})]
+    assert told == [True, False]
+    assert not bench.is_worse(records, "soft", {"rate": 3.0}, 0)
+    assert not bench.is_worse(records, "soft", {"start": "vocabulary"}, 1)
+
+
 @pytest.mark.parametrize("method", bench.CHANGES)
 def test_each_change_is_one_that_the_method_has(method: str) -> None:
     made = bench.METHODS[method]()
