@@ -1,7 +1,7 @@
 """What a search finds in some minutes, beside presets and random search of the same time.
 
-    python bench/search.py run --data ../shared/data --minutes 5
-    python bench/search.py report
+    python bench/search.py --data ../shared/data --minutes 5
+    python bench/search_report.py
 
 Each finished run is one line of ``bench/search.jsonl``, and is not run again. All systems are given
 the same training rows and nothing else, and are scored on the whole test file. ``search`` and
@@ -20,7 +20,6 @@ import itertools
 import json
 import math
 import re
-import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -35,7 +34,6 @@ import foreword as fw
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.data.sample import first, per_class
-from foreword.metrics.paired import paired_difference
 from foreword.prompt_search.search import search_prompts
 from foreword.prompt_search.searched import Searched
 from foreword.prompt_search.tried import Tried
@@ -191,44 +189,6 @@ def _tried(trial: Tried) -> dict[str, Any]:
     return {"method": trial.method, **trial.settings, "state": trial.state, "score": score}
 
 
-def report(records: Sequence[dict[str, Any]]) -> str:
-    """Return a table: the mean score of each system, and of search less best.
-
-    The difference is by seed, and where answers are right or wrong also paired over the test rows
-    of all seeds, with its 95% interval.
-    """
-    header = [*SYSTEMS, "search less best, by seed", "by row"]
-    lines = ["| set | " + " | ".join(header) + " |", "|---" * (len(header) + 1) + "|"]
-    for name in SETS:
-        own = {(r["system"], r["seed"]): r for r in records if r["task"]["name"] == name}
-        if not own:
-            continue
-        cells = []
-        for system in SYSTEMS:
-            scores = [each["score"] for (which, _), each in own.items() if which == system]
-            cells.append(f"{statistics.mean(scores):.1f} ({len(scores)})" if scores else "")
-        both = [
-            (own["search", seed], own["best", seed])
-            for seed in SEEDS
-            if {("search", seed), ("best", seed)} <= own.keys()
-        ]
-        cells.append(", ".join(f"{one['score'] - two['score']:+.1f}" for one, two in both))
-        lines.append(f"| {name} | " + " | ".join([*cells, _by_row(both)]) + " |")
-    return "\n".join(lines)
-
-
-def _by_row(both: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
-    """Return how many more of 100 rows the first of each pair of runs answers right."""
-    if not both or any(each["metric"] != "accuracy" for pair in both for each in pair):
-        return ""
-    first, second = (
-        [100.0 * int(each) for pair in both for each in pair[n]["right"]] for n in (0, 1)
-    )
-    found = paired_difference(first, second)
-    low, high = found.bounds(1)
-    return f"{found.value:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Return the records of runs that have ended."""
     if not path.exists():
@@ -237,18 +197,14 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run what has not been run, or report what has."""
+    """Run what has not been run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("what", choices=("run", "report"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=list(SETS))
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     given = parser.parse_args(words)
-    if given.what == "report":
-        print(report(read_records(RECORDS)))
-        return
     torch.set_num_threads(1)
     done = {
         (r["task"]["name"], r["system"], r["seed"], r["minutes"]) for r in read_records(RECORDS)

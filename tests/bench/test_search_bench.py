@@ -16,13 +16,22 @@ from foreword.prompt_search.search import search
 from foreword.reporter import SILENT
 from toys import TASK, get, rows, write
 
-PATH = Path(__file__).parent.parent.parent / "bench" / "search.py"
-SPEC = importlib.util.spec_from_file_location("bench_search", PATH)
-assert SPEC is not None
-assert SPEC.loader is not None
-bench: Any = importlib.util.module_from_spec(SPEC)
-sys.modules["bench_search"] = bench  # where its dataclasses look for it
-SPEC.loader.exec_module(bench)
+FOLDER = Path(__file__).parent.parent.parent / "bench"
+
+
+def opened(name: str) -> Any:
+    """Return a module of the benchmarks, which find each other in their folder."""
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+sys.path.insert(0, str(FOLDER))
+bench, reported = opened("search"), opened("search_report")
+sys.path.remove(str(FOLDER))
 
 
 def test_random_search_begins_with_nothing_known() -> None:
@@ -75,9 +84,24 @@ def test_rows_are_those_of_the_seed_and_runs_are_paired(tmp_path: Path) -> None:
             "seed": seed,
             "metric": "accuracy",
             "score": 25.0 * right.count("1"),
+            "seconds": 20.4,
+            "method": "prefix",
             "right": right,
         }
         for system, seed, right in runs
     ]
-    table = bench.report(json.loads(json.dumps(records))).splitlines()
-    assert table[2] == "| sst2 | 37.5 (2) | 75.0 (1) |  |  | +25.0 | +25.0 (+0.0 to +75.0) |"
+    table = reported.table(json.loads(json.dumps(records))).splitlines()
+    assert table[2] == (
+        "| SST-2, 256 rows | 50.0, 25.0 | 20, 20 |  | 75.0 |  | prefix | "
+        "+25.0; **+25.0** (+0.0 to +75.0) |  |"
+    )
+
+
+def test_the_picture_has_a_line_for_each_run(tmp_path: Path) -> None:
+    record = {"task": {"name": "sst2"}, "system": "search", "minutes": 5.0, "seed": 0}
+    curves = ([(30.0, 80.0), (90.0, 85.0)], [(40.0, 70.0)], [])
+    reported.draw([{**record, "curve": curve} for curve in curves], tmp_path / "one.svg")
+    reported.draw([{**record, "curve": curves[0]}], tmp_path / "two.svg")
+    one, two = (tmp_path / f"{name}.svg" for name in ("one", "two"))
+    colour = reported.COLOURS["search"]
+    assert one.read_text().count(colour) > two.read_text().count(colour) > 0
