@@ -26,7 +26,7 @@ demo: $(READY)
 	$(BIN)/foreword demo
 
 # A file is run by one process, so that what its tests share is made once.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile
 
 test: $(READY)
 	$(PYTEST) --durations=10

@@ -68,17 +68,20 @@ def test_the_table_compares_runs_on_the_same_rows() -> None:
     assert table[2:] == ["| `soft` | rate x 3 | -50.0 (-50.0 to -50.0) | +0.3 | 2 | 2 |"]
 
 
-def test_a_change_that_was_worse_is_not_run_on_more_seeds() -> None:
-    """Unless it is worse by less than chance may do, or no run tells."""
+def test_a_change_that_is_clearly_worse_has_no_more_runs() -> None:
+    """Not one that is worse by what chance may do, nor after a run or two."""
+    changes = {"clear": (1.1, 1.2, 1.1), "chance": (1.4, 0.8, 1.1), "level": (1.0, 1.01, 1.0)}
     records = [
-        {"set": name, "method": "soft", "change": change, "seed": 0, "loss": loss}
-        for name, own in (("sst2", 0.4), ("stsb", 2.0))
-        for change, loss in (({}, own), ({"rate": 3.0}, own * 1.1), ({"length": 50}, own * 1.02))
+        {"set": "sst2", "method": "soft", "change": {"start": name}, "seed": seed, "loss": loss}
+        for name, losses in changes.items()
+        for seed, loss in enumerate(losses)
     ]
-    told = [bench.is_worse(records, "soft", c, 1) for c in ({"rate": 3.0}, {"length": 50})]
-    assert told == [True, False]
-    assert not bench.is_worse(records, "soft", {"rate": 3.0}, 0)
-    assert not bench.is_worse(records, "soft", {"start": "vocabulary"}, 1)
+    records += [{**records[seed], "change": {}, "loss": 1.0} for seed in range(3)]
+    worse = [name for name in changes if bench.is_worse(records, "soft", {"start": name})]
+    assert worse == ["clear"]
+    assert not bench.is_worse(records[1:], "soft", {"start": "clear"})
+    assert not bench.is_worse(records, "soft", {"start": "vocabulary"})
+    assert {*bench.ORDER} == {*bench.SETS}
 
 
 @pytest.mark.parametrize("method", bench.CHANGES)
