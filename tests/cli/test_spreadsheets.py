@@ -240,13 +240,16 @@ def test_a_missing_column_is_named_with_the_flag_that_mends_it(
     world: Any, tuned: Path, tmp_path: Path, cli: Cli
 ) -> None:
     data = tmp_path / "t.csv"
-    data.write_text("text;Label\na;b\nc;d\n", "utf-8")
+    data.write_text("text;Label\n" + 3 * "a;b\nc;d\n", "utf-8")
     train = ["train", "--model", world.path("model"), "--out", tmp_path / "p.safetensors"]
     refused(
         cli(*train, "--train", data),
         f"{data}:2: missing field 'label'; did you mean 'Label'? (known: text, Label); "
         "name its column with --label-field",
     )
+    found = ["search", "--model", world.path("model"), "--out", tmp_path / "p.safetensors"]
+    for command in ([*train, "--per-label", "1"], found):
+        refused(cli(*command, "--train", data), "name its column with --label-field")
     refused(
         cli(*train, "--train", tickets(data), "--label-field", "Kategorie"),
         "no field 'text'; name the field that is read with --text-field",

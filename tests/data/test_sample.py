@@ -126,7 +126,10 @@ def test_hold_out_needs_two_rows(count: int) -> None:
 
 def test_missing_class_field_is_named_with_its_line() -> None:
     rows = [*made(["a", "b"]), Row({"text": "x", "labl": "a"}, "a.jsonl:3")]
-    line = "a.jsonl:3: missing field 'label'; did you mean 'labl'? (known: text, labl)"
+    line = (
+        "a.jsonl:3: missing field 'label'; did you mean 'labl'? (known: text, labl); "
+        "name its column with `label_field`"
+    )
     for action in (lambda: hold_out(rows, 0.5, 0, "label"), lambda: per_class(rows, 1, 0, "label")):
         with pytest.raises(UserError) as caught:
             action()

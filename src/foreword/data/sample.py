@@ -186,7 +186,7 @@ def digest(rows: Sequence[Row]) -> str:
 def _classes(rows: Sequence[Row], by: str | None) -> list[str]:
     if by is None:
         return [""] * len(rows)
-    require(rows, [by])
+    require(rows, [by], mend="name its column with `label_field`")
     return [str(row.fields[by]) for row in rows]
 
 
