@@ -245,7 +245,10 @@ def test_time_is_kept_for_as_long_a_last_run_as_there_can_be() -> None:
     pace.note("prefix", 70.0, 1, 60.0)  # ten of them beside the epoch
     pace.best = "prefix"
     assert (pace.seconds("prefix", 2), pace.seconds("unknown", 1)) == (130.0, 70.0)
-    for gone, epochs, left in ((100.0, 4, 130.0), (250.0, 3, -20.0), (550.0, 0, -320.0)):
+    for gone, epochs, left in (
+        *((100.0, 4, 130.0), (250.0, 4, -20.0), (550.0, 0, -320.0)),
+        *((300.0, 3, -70.0), (365.0, 3, -135.0), (366.0, 2, -136.0)),  # half an epoch may be cut
+    ):
         now = gone
         assert (pace.longest(0), pace.left_for_trials()) == (epochs, left)
     pace.note("prefix", 70.0, 1, 60.0, 20.0)  # is no faster: what was known stays

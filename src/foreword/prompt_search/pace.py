@@ -7,6 +7,9 @@ import time
 
 from foreword.prompt_search.judged import Clock
 
+CUT = 0.5
+"""The part of its last epoch that a last run may lack: by then its learning rate is low."""
+
 
 class Pace:
     """How long runs take by method, and what is left until the ``deadline`` by a ``clock``.
@@ -37,7 +40,7 @@ class Pace:
         took = epoch, max(0.0, seconds - epochs * epoch), scoring
         self.known[method] = min(took, self.known.get(method, took))
 
-    def seconds(self, method: str | None, epochs: int, times: float = 1.0) -> float:
+    def seconds(self, method: str | None, epochs: float, times: float = 1.0) -> float:
         """Return about how long a trial takes, or one on so many ``times`` its rows.
 
         A method that was not run, and None, is taken for the fastest; it is 0 before any.
@@ -75,9 +78,9 @@ class Pace:
         return self.epochs[:-1] if self.again and len(self.epochs) > 1 else self.epochs
 
     def longest(self, least: int) -> int:
-        """Return the epochs of the longest run for which there is time at the end."""
+        """Return the epochs of the longest run for which there is time at the end, but for CUT."""
         every = range(self.epochs[0], self.epochs[-1] + 1)
-        return max([least, *(n for n in every if self._once_more(n) <= self.left())])
+        return max([least, *(n for n in every if self._once_more(n - CUT) <= self.left())])
 
-    def _once_more(self, epochs: int) -> float:
+    def _once_more(self, epochs: float) -> float:
         return self.seconds(self.best, epochs, self.again) if self.again and epochs else 0.0
