@@ -607,8 +607,18 @@ def test_the_last_trial_is_stopped_and_the_best_of_it_is_kept(
     heard: list[str] = []
     many = found(trials=None, minutes=12 / 60, rate=3e-2, epochs=8, report=Lines(heard))
     # 32 steps, of which there is time for 12: the first trial is tuned on half of the rows
-    assert "the time is too short for 32 rows: trials are tuned on 16 of them" in heard
-    assert many.prompt.data["train"]["rows"] == 16
+    short = (
+        "the time is too short for {} rows: trials are tuned on {} of them, "
+        "and judged by {} dev rows"
+    )
+    assert short.format(32, 16, 20) in heard  # those that are given
+    assert (many.prompt.data["train"]["rows"], many.prompt.scores["dev"]["rows"]) == (16, 20)
+    now[0] = 0
+    alone = {"train": rows(250), "test": None, "dev": None, "epochs": 4}
+    many = found(trials=None, minutes=20 / 60, rate=3e-2, report=Lines(heard), **alone)
+    # 160 and 40 of 250 rows; of 80 steps there is time for 20
+    assert short.format(160, 16, 32) in heard
+    assert (many.prompt.data["train"]["rows"], many.prompt.scores["dev"]["rows"]) == (16, 32)
     few = found(trials=None, minutes=4.5 / 60, dev=None, epochs=1, train=rows(30), rate=3e-2)
     assert few.about["rows"]["folds"] == 3
     (only,) = few.trials  # the first fold has 2 steps, and the time is up in the third

@@ -171,5 +171,5 @@ def _refitted(
         return None
     if judged.over:
         report.line(f"the time was up after {learned:.1f} epochs, which the prompt has learned")
-    rows = sum(len(dev) for _, dev in parts.folds)
-    return again.with_scores({"dev": {best.user_attrs[METRIC]: best.value, "rows": rows}})
+    dev = {best.user_attrs[METRIC]: best.value, "rows": runner.judged}
+    return again.with_scores({"dev": dev})

@@ -57,8 +57,8 @@ if TYPE_CHECKING:
 ROWS = "rows"
 """The attribute of a study that says on how many rows its trials are tuned, where not on all."""
 
-LEAST_ROWS = 16
-"""Rows on which a trial is tuned at the least."""
+LEAST_ROWS, LEAST_DEV = 16, 32
+"""Rows on which a trial is tuned at the least, and dev rows by which it is judged."""
 
 FIRST_SHARE = 0.5
 """The share of the time that the first trial takes, where the rows are too many for it."""
@@ -232,19 +232,33 @@ class Trials:
             self._use(max(LEAST_ROWS, int(FIRST_SHARE * error.share * every)))
             rows = len(self.folds[0][0])
             trial.study.set_user_attr(ROWS, rows)
-            self.say(f"the time is too short for {every} rows: trials are tuned on {rows} of them")
+            self.say(
+                f"the time is too short for {every} rows: trials are tuned on {rows} of them, "
+                f"and judged by {self.judged} dev rows"
+            )
             return self._folds(trial, settings)
 
     def _use(self, most: int) -> None:
-        """Tune on so many rows of a fold, of all classes in proportion."""
-        if most >= len(self.folds[0][0]):
+        """Tune on so many rows of a fold, and be judged by fewer of those that are held out."""
+        every = len(self.folds[0][0])
+        if most >= every:
             return
-        field, seed = self.task.label_field or "", self.training.seed
-        self.pace.again *= len(self.folds[0][0]) / most
+        self.pace.again *= every / most
+        whole = len(self.parts.folds) > 1 or self.parts.dev is not None
         self.folds = []
         for train, dev in self.parts.folds:
-            chosen = stratified([row.fields.get(field) for row in train], most, seed)
-            self.folds.append(([train[n] for n in chosen], dev))
+            judged = len(dev) if whole else max(LEAST_DEV, len(dev) * most // every)
+            self.folds.append((self._drawn(train, most), self._drawn(dev, judged)))
+
+    def _drawn(self, rows: Sequence[Row], most: int) -> Sequence[Row]:
+        """Return so many of the rows, of all classes in proportion."""
+        classes = [row.fields.get(self.task.label_field or "") for row in rows]
+        return [rows[number] for number in stratified(classes, most, self.training.seed)]
+
+    @property
+    def judged(self) -> int:
+        """How many dev rows a trial is judged by."""
+        return sum(len(dev) for _, dev in self.folds)
 
     def _folds(self, trial: Trial, settings: Mapping[str, Any]) -> tuple[Prompt, list[float]]:
         """Tune on each fold; return the first one's prompt, and the dev scores of all."""
