@@ -250,7 +250,11 @@ def test_time_is_kept_for_as_long_a_last_run_as_there_can_be() -> None:
         *((300.0, 3, -70.0), (365.0, 3, -135.0), (366.0, 2, -136.0)),  # half an epoch may be cut
     ):
         now = gone
-        assert (pace.longest(0), pace.left_for_trials()) == (epochs, left)
+        assert (pace.longest(0), pace.left_for_trials(), pace.is_short()) == (
+            epochs,
+            left,
+            left < 0,
+        )
     pace.note("prefix", 70.0, 1, 60.0, 20.0)  # is no faster: what was known stays
     assert pace.seconds("prefix", 4, 1.5) == 370.0
     pace.note("soft", 70.0, 1, 60.0, 20.0)  # on half as many rows again it learns for 60, not 40

@@ -147,13 +147,13 @@ def _refitted(
 ) -> Prompt | None:
     """Tune the best settings again on all rows; None where the time is up before it has learned.
 
-    A run that is shorter than the usual one goes on from the trial's prompt, where the method has
-    a start. One that the time
-    ends counts if it was as long as the trial. The dev score that is kept is the one of the search.
+    Where there is no time for the whole of the longest run, it goes on from the trial's prompt, if
+    the method has a start. One that the time ends counts if it was as long as the trial. The dev
+    score that is kept is the one of the search.
     """
-    settings = runner.last_settings(best)
+    settings, short = runner.last_settings(best), runner.pace.is_short()
     _, method, _ = runner.space.configured(settings, runner.task, runner.training)
-    short = settings[EPOCHS] < runner.pace.epochs[-1] and has_start(method)
+    short = short and has_start(method)
     report.line(
         f"tuning the settings of trial {best.number} again on all {len(parts.every)} rows, "
         f"epochs {settings[EPOCHS]}" + (", from its prompt" if short else "")

@@ -82,5 +82,9 @@ class Pace:
         every = range(self.epochs[0], self.epochs[-1] + 1)
         return max([least, *(n for n in every if self._once_more(n - CUT) <= self.left())])
 
+    def is_short(self) -> bool:
+        """Whether there is no time for the whole of as long a run as there may be at the end."""
+        return self.left_for_trials() < 0
+
     def _once_more(self, epochs: float) -> float:
         return self.seconds(self.best, epochs, self.again) if self.again and epochs else 0.0
