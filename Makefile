@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/foreword demo
 
-# A file is run by one process, so that what its tests share is made once.
+# A file is run by one process, so that what its tests share is made once. Three, since many wait.
 PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile
 
 test: $(READY)
