@@ -26,6 +26,9 @@ NAMES = {
     "stsb": "STS-B, 500 (Pearson)",
     "e2e": "E2E, 500 (BLEU)",
 }
+DEV = {"classify": "accuracy", "score": "negative MSE", "generate": "log-likelihood"}
+"""What the dev score of a task is."""
+
 COLOURS = {"search": "#0b6e4f", "random": "#c2570c"}
 OTHERS = ("best", "random")
 """What a search is compared with."""
@@ -39,7 +42,7 @@ def table(records: Sequence[Record]) -> str:
     header += [f"search less {other}" for other in OTHERS]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for name in SETS:
-        own = {(r["system"], r["seed"]): r for r in records if r["task"]["name"] == name}
+        own = _last(records, name)
         if not own:
             continue
         cells = [
@@ -55,6 +58,11 @@ def table(records: Sequence[Record]) -> str:
             cells.append(_difference(pairs))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _last(records: Sequence[Record], name: str) -> dict[tuple[str, int], Record]:
+    """Return the runs on a set by system and seed; of one that was made again the last."""
+    return {(r["system"], r["seed"]): r for r in records if r["task"]["name"] == name}
 
 
 def _by_seed(own: dict[tuple[str, int], Record], system: str, key: str, form: str) -> str:
@@ -84,7 +92,7 @@ def draw(records: Sequence[Record], path: Path) -> None:
     figure = Figure(figsize=(9, 5), layout="constrained")
     panels = figure.subplots(2, len(SETS) // 2, sharex=True).flat
     for panel, name in zip(panels, SETS, strict=True):
-        runs = [r for r in records if r["task"]["name"] == name and r["system"] in COLOURS]
+        runs = [run for (by, _), run in _last(records, name).items() if by in COLOURS]
         for run in (each for each in runs if each["curve"]):
             end = 60 * CORES * run["minutes"]
             times, scores = zip(*run["curve"], strict=True)
@@ -97,8 +105,8 @@ def draw(records: Sequence[Record], path: Path) -> None:
                 alpha=0.8,
             )
             panel.plot(times[:1], scores[:1], "o", markersize=3, color=COLOURS[run["system"]])
-        what = "accuracy" if SETS[name].task == "classify" else "log-likelihood"
-        panel.set_title(f"{NAMES[name].partition(' (')[0]}: {what}", fontsize=9)
+        title = f"{NAMES[name].partition(' (')[0]}: {DEV[SETS[name].task]}"
+        panel.set_title(title, fontsize=9)
         panel.set_xlim(left=0)
         panel.tick_params(labelsize=8)
     figure.supxlabel("seconds of one core", fontsize=9)

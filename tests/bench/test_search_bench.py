@@ -100,8 +100,9 @@ def test_rows_are_those_of_the_seed_and_runs_are_paired(tmp_path: Path) -> None:
 def test_the_picture_has_a_line_for_each_run(tmp_path: Path) -> None:
     record = {"task": {"name": "sst2"}, "system": "search", "minutes": 5.0, "seed": 0}
     curves = ([(30.0, 80.0), (90.0, 85.0)], [(40.0, 70.0)], [])
-    reported.draw([{**record, "curve": curve} for curve in curves], tmp_path / "one.svg")
-    reported.draw([{**record, "curve": curves[0]}], tmp_path / "two.svg")
+    seeds = [{**record, "seed": seed, "curve": curve} for seed, curve in enumerate(curves)]
+    reported.draw(seeds, tmp_path / "one.svg")
+    reported.draw([{**record, "curve": curve} for curve in curves[::-1]], tmp_path / "two.svg")
     one, two = (tmp_path / f"{name}.svg" for name in ("one", "two"))
     colour = reported.COLOURS["search"]
-    assert one.read_text().count(colour) > two.read_text().count(colour) > 0
+    assert one.read_text().count(colour) > two.read_text().count(colour) > 0, "the last of a seed"
