@@ -3,11 +3,12 @@
     python bench/defaults.py run --data ../shared/data
     python bench/defaults.py report
 
-A run tunes a method on up to 256 rows, in batches of 8, and is scored on 100 other rows of the
-training file: by the task's score, and by the mean loss of a row's answer, which tells settings
-apart where scores of 100 rows cannot. No test row is read. A change that was clearly worse in the
-runs so far has no more of them. Each finished run is one line of ``bench/defaults.jsonl``, and is
-not run again. One thread; seconds are of the processor.
+A run tunes a method twice over 128 rows (3 of each intent of Banking77) in batches of 4, which are
+the 64 steps of the preset ``balanced`` on 256 rows. It is scored on 100 other rows of the training
+file: by the task's score, and by the mean loss of a row's answer, which tells settings apart where
+scores of 100 rows cannot. No test row is read. A change that was worse in the runs so far has no
+more of them. Each finished run is one line of ``bench/defaults.jsonl``, and is not run again. One
+thread; seconds are of the processor.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ from foreword.training.configure import make_task
 
 RECORDS = Path(__file__).with_suffix(".jsonl")
 SEEDS = (0, 1, 2)
-ROWS, DEV_ROWS, PER_CLASS = 256, 100, 3
-BATCH = 8
+ROWS, DEV_ROWS, PER_CLASS = 128, 100, 3
+EPOCHS, BATCH = 2, 4
 
 RATES: tuple[Mapping[str, Any], ...] = ({"rate": 1 / 3}, {"rate": 3.0})
 """Learning rates, as multiples of the method's own."""
@@ -58,8 +59,8 @@ CHANGES: Mapping[str, Sequence[Mapping[str, Any]]] = {
 ORDER = ("sst2", "stsb", "e2e", "ag_news", "banking77", "sms_spam")
 """The sets as they are run: the first three are of different tasks."""
 
-LEAST, WORSE = 3, 0.03
-"""A change is dropped when its loss in as many runs is higher by this, beyond a standard error."""
+LEAST = 3
+"""A change is dropped when its loss in as many runs is higher by more than a standard error."""
 
 
 def rows_of(kind: Set, data: Path, seed: int) -> tuple[Sequence[Row], Sequence[Row]]:
@@ -75,7 +76,7 @@ def rows_of(kind: Set, data: Path, seed: int) -> tuple[Sequence[Row], Sequence[R
 def run(
     model: Backbone, kind: Set, method: str, change: Mapping[str, Any], seed: int, data: Path
 ) -> dict[str, Any]:
-    """Return the record of one run of an epoch."""
+    """Return the record of one run."""
     train, dev = rows_of(kind, data, seed)
     made: Any = METHODS[method]()
     given = dict(change)
@@ -88,7 +89,7 @@ def run(
         replace(made, **given),
         train,
         dev,
-        epochs=1,
+        epochs=EPOCHS,
         batch_size=BATCH,
         refit="off",
         seed=seed,
@@ -138,12 +139,12 @@ def report(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def is_worse(records: Sequence[Mapping[str, Any]], method: str, change: Mapping[str, Any]) -> bool:
-    """Whether a change is clearly worse than the method's own settings, in the mean of its runs."""
+    """Whether a change is worse than the method's own settings, in the mean of its runs."""
     logs = [math.log(a["loss"] / b["loss"]) for a, b in _pairs(records, method, change)]
     if len(logs) < LEAST:
         return False
     error = statistics.stdev(logs) / math.sqrt(len(logs))
-    return statistics.mean(logs) - error > math.log1p(WORSE)
+    return statistics.mean(logs) > error
 
 
 def _pairs(
