@@ -261,6 +261,16 @@ def test_time_is_kept_for_as_long_a_last_run_as_there_can_be() -> None:
     assert pace.seconds("soft", 4, 1.5) == 330.0
 
 
+def test_a_last_run_is_left_out_where_half_of_its_epochs_do_not_fit() -> None:
+    for pace, seconds in (
+        (Pace((1, 2, 4), 600.0, again=1.25, clock=lambda: 0.0), 320.0),  # 1.5 epochs of 400
+        (Pace((2, 4), 600.0, again=1.0, clock=lambda: 0.0), 800.0),
+        (Pace((1,), 600.0, again=1.5, clock=lambda: 0.0), 800.0),  # half an epoch of 1200
+    ):
+        assert [pace.leaves_no_last(each) for each in (seconds, seconds + 1)] == [False, True]
+    assert not Pace((1, 4), 600.0, clock=lambda: 0.0).leaves_no_last(1e6)  # there is none
+
+
 def test_the_first_trial_may_take_what_leaves_the_longest_run_its_time() -> None:
     assert Pace((1, 2, 4), 600.0, again=1.5, clock=lambda: 100.0).first() == 500 / 7
     assert Pace((2, 4), 600.0, again=1.0, clock=lambda: 0.0).first() == 200
@@ -342,6 +352,40 @@ def test_a_last_run_that_the_time_ends_counts_once_it_is_as_long_as_the_trial(
         made = found(**given, report=Slower(heard))
         assert heard[-1] == said
         assert (tensors(made.prompt) == tensors(trial)) == (slow == 20)
+
+
+def test_a_search_that_is_too_short_for_a_last_run_tunes_the_usual_settings_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, heard, before, seconds = clocked(monkeypatch), list[str](), Judged.step, [1]
+
+    def step(self: Any, number: int, values: Any) -> None:
+        now[0] += seconds[0]
+        before(self, number, values)
+
+    class Slower(Lines):
+        def line(self, text: str) -> None:
+            super().line(text)
+            if text.startswith("tuning the settings"):
+                seconds[0] = 2
+
+    monkeypatch.setattr(Judged, "step", step)
+    given = {"methods": "soft", "length": 2, "rate": 1e-2, "start": "vocabulary", "trials": None}
+    given |= {"head_start": None, "epochs": [1, 4], "batch_size": 2}
+    # a trial has 16 steps and the last run 80; four have gone before it is seen how long they take
+    short = found(**given, refit=True, minutes=12 / 60, report=Lines(heard))
+    assert "the time is too short to tune the best settings again on all rows" in heard
+    assert not any(line.startswith("tuning the settings") for line in heard)
+    assert [(each.state, each.reason) for each in short.trials] == [("complete", "the time was up")]
+    now[0] = 0
+    assert tensors(short.prompt) == tensors(found(**given, minutes=12 / 60).prompt)
+    now[0] = 0
+    heard.clear()
+    longer = found(**given, refit=True, minutes=40 / 60, report=Slower(heard))
+    assert any(line.startswith("the time is too short for 32 rows") for line in heard)
+    # the trial has half of the rows, and so half an epoch
+    assert heard[-1] == "the time was up after 0.8 epochs, which the prompt has learned"
+    assert longer.prompt.data["train"]["rows"] == 40
 
 
 def test_an_epoch_and_its_scoring_are_timed_apart() -> None:

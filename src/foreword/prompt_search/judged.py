@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,8 +33,8 @@ class Judged(Reporter):
     """Hears a run: its dev scores go to the study, which may prune it; time ends it.
 
     ``over`` says that the time was up before the run was. A run raises TooLong after its first
-    steps if it would take far more than ``most`` seconds. ``resumed`` says that its beginning was
-    run before.
+    steps if the seconds that are left of it are far more than ``most`` of them says it may take.
+    ``resumed`` says that its beginning was run before.
     """
 
     def __init__(
@@ -44,11 +43,11 @@ class Judged(Reporter):
         deadline: float,
         passed: Callable[[], None],
         *,
-        most: float = math.inf,
+        most: Callable[[float], float] | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self.hear, self.deadline, self.passed, self.clock = hear, deadline, passed, clock
-        self.limit = clock() + most
+        self.most = most
         self.steps, self.first, self.began, self.taken = 0, 1, 0.0, 0
         self.evaluations = 0
         self.marks: list[float] = []
@@ -98,11 +97,11 @@ class Judged(Reporter):
         now = self.stepped = self.clock()
         if number == self.first:
             self.began = now
-        if number == self.first + PROBE - 1:
-            left = max(0.0, self.limit - now)
+        if self.most is not None and number == self.first + PROBE - 1:
             needed = (now - self.began) / (PROBE - 1) * (self.steps - number)
-            if needed > TOO_LONG * left:
-                raise TooLong(left / needed)
+            most = max(0.0, self.most(needed))
+            if needed > TOO_LONG * most:
+                raise TooLong(most / needed)
 
     def score(self, number: int, metric: str, value: float) -> None:
         """Pass on the scores after each epoch; the one before the first says nothing yet."""

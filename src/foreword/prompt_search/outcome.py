@@ -67,7 +67,6 @@ def conclude(
     about: Mapping[str, Any],
     target: Path | None,
     *,
-    refit: bool,
     stopped: Interrupted | KeyboardInterrupt | None,
     report: Reporter,
 ) -> Searched:
@@ -88,9 +87,9 @@ def conclude(
             report.line(f"trial {best.number} ran elsewhere: its prompt is tuned again")
     _say_chance(study, best, report)
     prompt = runner.kept[1] if stopped and runner.kept else runner.prompt_of(best)
-    held = None
+    held = again = None
     if stopped is None:
-        again = _refitted(runner, parts, best, prompt, report) if refit else None
+        again = _refitted(runner, parts, best, prompt, report) if runner.pace.again else None
         train = parts.folds[0][0]  # scored after it, so as to take none of its time
         held = evaluate(prompt, parts.held, train=train, seed=seed, name="held back", report=report)
         prompt = again or with_scores(prompt, "test", held)
@@ -105,7 +104,7 @@ def conclude(
     )
     if target is not None:
         prompt.save(target)
-        if not (refit and stopped is None):
+        if again is None:
             note_file(study, best.number, target)
         plain_values = json.dumps(found.to_dict(), indent=1, default=str) + "\n"
         write_whole(result_path(target), plain_values.encode())
@@ -148,10 +147,11 @@ def _refitted(
     """Tune the best settings again on all rows; None where the time is up before it has learned.
 
     Where there is no time for the whole of the longest run, it goes on from the trial's prompt, if
-    the method has a start. One that the time ends counts if it was as long as the trial. The dev
-    score that is kept is the one of the search.
+    the method has a start. One that the time ends counts if it was as long as the trial, by the
+    rows that both learned. The dev score that is kept is the one of the search.
     """
     settings, short = runner.last_settings(best), runner.pace.is_short()
+    enough = best.user_attrs[SETTINGS][EPOCHS] * runner.part
     _, method, _ = runner.space.configured(settings, runner.task, runner.training)
     short = short and has_start(method)
     report.line(
@@ -166,7 +166,7 @@ def _refitted(
     except Enough:
         again = None
     learned = judged.share * settings[EPOCHS]
-    if again is None or (judged.over and learned < best.user_attrs[SETTINGS][EPOCHS]):
+    if again is None or (judged.over and learned < enough):
         report.line("the time was up: the prompt is the one that was tuned in the search")
         return None
     if judged.over:

@@ -61,9 +61,8 @@ class Pace:
         return self.left() - self._once_more(self.epochs[-1])
 
     def until(self) -> float:
-        """Return when a trial that begins now must end."""
-        share = 1 + self.again
-        return self.clock() + (self.left_for_trials() if self.known else self.left() / share)
+        """Return when a trial that begins now must end; the first one may take all that is left."""
+        return self.clock() + self.left_for_trials()
 
     def first(self) -> float:
         """Return the seconds that the first trial may take, so that the longest run fits after it.
@@ -71,6 +70,14 @@ class Pace:
         Where the best settings are not tuned once more it is all that is left.
         """
         return self.left() / (1 + self.again * self.epochs[-1] / self.epochs[0])
+
+    def leaves_no_last(self, first: float) -> bool:
+        """Whether there is no time for half of the epochs that a last run may have.
+
+        ``first`` are the seconds that the first trial takes.
+        """
+        epoch = self.again * first / self.epochs[0]
+        return epoch * max(CUT, self.epochs[-1] / 2 - CUT) > self.left()
 
     @property
     def of_trials(self) -> tuple[int, ...]:

@@ -249,9 +249,7 @@ def search_prompts(
             stopped = run_trials(opened, runner, space, trials, report)
             report.table((), ())
         about = {**about, "models": [asdict(each) for each in looks]}
-        return conclude(
-            opened, runner, parts, about, target, refit=refit, stopped=stopped, report=report
-        )
+        return conclude(opened, runner, parts, about, target, stopped=stopped, report=report)
 
 
 def _about(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -256,6 +255,11 @@ class Trials:
         return [rows[number] for number in stratified(classes, most, self.training.seed)]
 
     @property
+    def part(self) -> float:
+        """How many of a fold's rows trials are tuned on, from 0 to 1."""
+        return len(self.folds[0][0]) / len(self.parts.folds[0][0])
+
+    @property
     def judged(self) -> int:
         """How many dev rows a trial is judged by."""
         return sum(len(dev) for _, dev in self.folds)
@@ -277,12 +281,21 @@ class Trials:
         def ignore(step: int, value: float) -> None:
             """Folds are compared whole."""
 
+        def a_fold(needed: float) -> float:
+            if self.pace.leaves_no_last(len(self.folds) * needed):
+                self.pace.again = 0.0
+                self.say("the time is too short to tune the best settings again on all rows")
+            return self.pace.first() / len(self.folds)
+
         until = self.pace.until()
-        fresh = not self.pace.known and len(self.folds[0][0]) == len(self.parts.folds[0][0])
-        most = self.pace.first() if fresh else math.inf
+        fresh = not self.pace.known and self.part == 1
         for number, (train, dev) in enumerate(self.folds):
             report = Judged(
-                ignore if several else hear, until, self.passed, most=most, clock=self.clock
+                ignore if several else hear,
+                until,
+                self.passed,
+                most=a_fold if fresh and number == 0 else None,
+                clock=self.clock,
             )
             place = self.unfinished.place(settings, train)
             self.resumed = self.resumed or (place is not None and place.exists())
