@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from benches import open_bench
 from toys import get, rows, write
 
-FOLDER = Path(__file__).parent.parent.parent / "bench"
-sys.path.insert(0, str(FOLDER))  # where it looks for the sets of bench/search.py
-SPEC = importlib.util.spec_from_file_location("bench_defaults", FOLDER / "defaults.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-bench: Any = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(bench)
-sys.path.remove(str(FOLDER))
+bench = open_bench("defaults")
 
 
 def test_no_row_is_trained_on_and_scored(tmp_path: Path) -> None:

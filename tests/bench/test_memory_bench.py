@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-with pytest.MonkeyPatch.context() as patch:  # bench/serve.py would hide tests/serve
-    patch.syspath_prepend(str(Path(__file__).parent.parent.parent / "bench"))
-    memory: Any = importlib.import_module("memory")
+from benches import open_bench
+
+memory = open_bench("memory")
 
 
 def test_points_are_measured_once_and_set_side_by_side(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,11 @@ from typing import Any
 import pytest
 
 import char_model
+from benches import open_bench
 from foreword.errors import UserError
 from toys import rows, write
 
-PATH = Path(__file__).parent.parent.parent / "bench" / "models.py"
-SPEC = importlib.util.spec_from_file_location("bench_models", PATH)
-assert SPEC is not None
-assert SPEC.loader is not None
-bench: Any = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(bench)
+bench = open_bench("models")
 
 
 def test_a_run_measures_score_time_memory_and_size(tmp_path: Path) -> None:

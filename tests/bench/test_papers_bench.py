@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benches import open_bench
 from families import CAUSAL, MASKED, Family, backbone, tokenizer
 from foreword.data.row import Row
 from foreword.metrics.generation import generation
 from foreword.prompt.prompt import Prompt
 
-with pytest.MonkeyPatch.context() as patch:  # bench/serve.py would hide tests/serve
-    patch.syspath_prepend(str(Path(__file__).parent.parent.parent / "bench"))
-    papers: Any = importlib.import_module("papers")
-    papers_e2e: Any = importlib.import_module("papers_e2e")
-    papers_published: Any = importlib.import_module("papers_published")
-    papers_superglue: Any = importlib.import_module("papers_superglue")
+papers = open_bench("papers")
+papers_e2e = open_bench("papers_e2e")
+papers_published = open_bench("papers_published")
+papers_superglue = open_bench("papers_superglue")
 
 
 def model(folder: Path, family: Family) -> str:

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from benches import open_bench
 from foreword.prompt_search.search import search
 from foreword.reporter import SILENT
 from toys import TASK, get, rows, write
 
-FOLDER = Path(__file__).parent.parent.parent / "bench"
-
-
-def opened(name: str) -> Any:
-    """Return a module of the benchmarks, which find each other in their folder."""
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-sys.path.insert(0, str(FOLDER))
-bench, reported = opened("search"), opened("search_report")
-sys.path.remove(str(FOLDER))
+bench, reported = open_bench("search"), open_bench("search_report")
 
 
 def test_random_search_begins_with_nothing_known() -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from benches import open_bench
 from families import CAUSAL, backbone, tokenizer
-
-BENCH = Path(__file__).parent.parent.parent / "bench"
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning"),
@@ -20,10 +17,9 @@ pytestmark = [
 
 
 def test_all_sides_write_the_same_number_of_tokens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    bench: Any = importlib.import_module("serve_generate")
+    bench = open_bench("serve_generate")
     backbone(CAUSAL[0]).model.save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     bench.generate(
