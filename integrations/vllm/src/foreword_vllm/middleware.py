@@ -7,12 +7,13 @@ import json
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from foreword_vllm import bodies
-from foreword_vllm.answers import Rewriter, Rewritten, Trimmed
+from foreword_vllm.answers import Rewriter, Trimmed
+from foreword_vllm.asked import Asked
 from foreword_vllm.errors import PromptError, RequestError
 from foreword_vllm.folder import PromptFolder
 from foreword_vllm.inner import (
@@ -21,16 +22,14 @@ from foreword_vllm.inner import (
     Receive,
     Scope,
     Send,
-    as_request,
     read_body,
-    replaying,
     send_error,
     send_json,
 )
 from foreword_vllm.labels import probabilities, questions
 from foreword_vllm.layout import check_window, field_of, row_ids
 from foreword_vllm.prefix import Prefix
-from foreword_vllm.served import check_model, check_probe, served_name
+from foreword_vllm.served import check_model, check_probe
 
 LARGEST = 64 * 2**20
 """Bytes of the largest request."""
@@ -38,60 +37,7 @@ LARGEST = 64 * 2**20
 INPUTS = 1024
 """Rows of one request."""
 
-Handler = Callable[["Asked", Mapping[str, Any], str, Prefix], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request for a prompt, and the server behind, asked in its client's name.
-
-    ``served`` holds the name of vLLM's model, once that is known.
-    """
-
-    app: App
-    scope: Scope
-    receive: Receive
-    send: Send
-    body: bytes
-    served: list[str]
-
-    async def passed_on(self) -> None:
-        """Let the server behind answer the request as it is."""
-        await self.app(self.scope, replaying(self.body, self.receive), self.send)
-
-    async def refuse(self, error: RequestError) -> None:
-        """Say what is wrong, to a client whose key vLLM takes; others hear of that alone."""
-        request, answer = as_request(self.scope, "/v1/models", b"", "GET"), Answer()
-        await self.app(request, replaying(b"", self.receive), answer)
-        if answer.status == 200:
-            await send_error(self.send, error.status, str(error))
-        else:
-            await send_json(self.send, answer.status, answer.json())
-
-    async def get(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Ask the server behind, and return its JSON; raises RequestError where it refuses."""
-        sent, answer = json.dumps(body).encode(), Answer()
-        request = as_request(self.scope, path, sent)
-        await self.app(request, replaying(sent, self.receive), answer)
-        found = answer.json()
-        if answer.status != 200 or found is None:
-            error = (found or {}).get("error") or {}
-            message = error.get("message") if isinstance(error, dict) else error
-            raise RequestError(str(message or f"vLLM answered {answer.status}"), answer.status)
-        return found
-
-    async def rewritten(self, body: Mapping[str, Any], rewriter: Rewriter) -> None:
-        """Let the server behind complete, and send on what it answers."""
-        sent = json.dumps(body).encode()
-        request = as_request(self.scope, "/v1/completions", sent)
-        await self.app(request, replaying(sent, self.receive), Rewritten(self.send, rewriter))
-
-    async def tokenize(self, text: str | list[Any]) -> list[int]:
-        """Return the ids of a text without special tokens, or of messages by the chat template."""
-        model = await served_name(self)
-        what = {"prompt": text} if isinstance(text, str) else {"messages": text}
-        found = await self.get("/tokenize", {**what, "model": model, "add_special_tokens": False})
-        return list(found["tokens"])
+Handler = Callable[[Asked, Mapping[str, Any], str, Prefix], Awaitable[None]]
 
 
 class Prompts:
@@ -214,7 +160,7 @@ class Prompts:
             check_window(prefix, ids, made["max_tokens"])
         extra, opening = prefix.positions * len(rows), prefix.answer["opening"]
         rewriter = Rewriter(name, extra, opening, chat=chat)
-        served = await served_name(asked)
+        served = await asked.model_name()
         await asked.rewritten(bodies.under(prefix, made, rows, served, self.secret), rewriter)
 
     async def _rows(self, asked: Asked, prefix: Prefix, given: Any) -> list[list[int]]:
@@ -263,7 +209,7 @@ class Prompts:
         self, asked: Asked, prefix: Prefix, rows: list[list[int]]
     ) -> list[dict[str, Any]]:
         """Score the tokens that spell label words, node by node of their tree."""
-        served = await served_name(asked)
+        served = await asked.model_name()
         scores: list[list[dict[int, float]]] = [[{} for _ in prefix.answer["nodes"]] for _ in rows]
 
         async def ask(question: Any) -> None:
@@ -290,7 +236,7 @@ class Prompts:
         made = bodies.settings(prefix, {})
         for ids in rows:
             check_window(prefix, ids, made["max_tokens"])
-        served = await served_name(asked)
+        served = await asked.model_name()
         found = await asked.get(
             "/v1/completions", bodies.under(prefix, made, rows, served, self.secret)
         )

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from foreword_vllm import bodies
-from foreword_vllm.errors import RequestError
-from foreword_vllm.inner import Answer, Scope, as_request, replaying
+from foreword_vllm.asked import Asked
+from foreword_vllm.inner import Scope
 from foreword_vllm.prefix import Prefix
-
-if TYPE_CHECKING:
-    from foreword_vllm.middleware import Asked
 
 CONNECTOR = "ForewordConnector"
 
@@ -21,23 +18,6 @@ APART = 0.5
 Types of numbers and quantized weights move it by a tenth or two; other weights of the same sizes by
 several.
 """
-
-
-async def served_name(asked: Asked) -> str:
-    """Return the name under which vLLM serves the model; raises RequestError where it does not say.
-
-    It is asked once, in the name of a client that may ask.
-    """
-    if not asked.served:
-        answer, request = Answer(), as_request(asked.scope, "/v1/models", b"", "GET")
-        await asked.app(request, replaying(b"", asked.receive), answer)
-        found = answer.json()
-        if answer.status != 200 or not isinstance(found, dict) or not found.get("data"):
-            error = found.get("error") if isinstance(found, dict) else None
-            message = error.get("message") if isinstance(error, dict) else error
-            raise RequestError(str(message or "vLLM names no model"), answer.status)
-        asked.served.append(str(found["data"][0]["id"]))
-    return asked.served[0]
 
 
 def check_model(scope: Scope, prefix: Prefix) -> str:
@@ -88,7 +68,7 @@ async def check_probe(asked: Asked, prefix: Prefix, secret: str) -> str:
         "logprob_token_ids": [probe["token"]],
         "return_tokens_as_token_ids": True,
     }
-    served = await served_name(asked)
+    served = await asked.model_name()
     made = bodies.under(prefix, body, [probe["ids"]], served, secret)
     found = await asked.get("/v1/completions", made)
     (tops,) = found["choices"][0]["logprobs"]["top_logprobs"]
