@@ -171,5 +171,5 @@ def _refitted(
         return None
     if judged.over:
         report.line(f"the time was up after {learned:.1f} epochs, which the prompt has learned")
-    dev = {best.user_attrs[METRIC]: best.value, "rows": runner.judged}
+    dev = {best.user_attrs[METRIC]: best.value, "rows": runner.used.judged}
     return again.with_scores({"dev": dev})

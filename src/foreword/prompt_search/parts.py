@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from foreword.data.row import Row
-from foreword.data.sample import digest, folds, hold_out
+from foreword.data.sample import digest, folds, hold_out, stratified
 from foreword.errors import UserError
 from foreword.training.prepare import DEV_SHARE
 
@@ -19,6 +19,10 @@ FOLDS = 3
 
 SHARE = 0.2
 """The share of rows that is held back from the search, and of the others that judges trials."""
+
+
+LEAST_DEV = 32
+"""Dev rows that are left at the least of those that are held out, where the time is short."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +47,53 @@ class Parts:
         learned = len(self.every) * (1.0 if self.dev is not None else 1.0 - DEV_SHARE)
         return learned / sum(len(train) for train, _ in self.folds)
 
+    @property
+    def tuned(self) -> int:
+        """How many rows a fold is tuned on."""
+        return len(self.folds[0][0])
+
+    @property
+    def judged(self) -> int:
+        """How many dev rows a trial is judged by."""
+        return sum(len(dev) for _, dev in self.folds)
+
+    def fewer(self, most: int, seed: int, by: str | None) -> Parts:
+        """Return parts of which each fold is tuned on ``most`` rows, and judged by fewer.
+
+        What is left of them has the classes, in the field ``by``, in proportion. Dev rows that were
+        given, and the folds of few rows, are all judged.
+        """
+
+        def drawn(rows: Sequence[Row], most: int) -> Sequence[Row]:
+            classes = [row.fields.get(by or "") for row in rows]
+            return [rows[number] for number in stratified(classes, most, seed)]
+
+        whole = len(self.folds) > 1 or self.dev is not None
+        left = [
+            (
+                drawn(train, most),
+                drawn(dev, len(dev) if whole else max(LEAST_DEV, len(dev) * most // self.tuned)),
+            )
+            for train, dev in self.folds
+        ]
+        return replace(self, folds=left)
+
     def about(self) -> dict[str, Any]:
         """Describe the rows by their numbers and a hash."""
-        judged = sum(len(dev) for _, dev in self.folds)
         every = [row for pair in self.folds for part in pair for row in part]
         return {
-            "train": len(self.folds[0][0]),
-            "dev": judged,
+            "train": self.tuned,
+            "dev": self.judged,
             "folds": len(self.folds),
             "held": len(self.held),
             "sha256": digest([*every, *self.held]),
         }
 
     def __str__(self) -> str:
-        judged = self.about()["dev"]
         how = (
-            f"{len(self.folds)} folds of {judged} rows"
+            f"{len(self.folds)} folds of {self.judged} rows"
             if len(self.folds) > 1
-            else f"{judged} dev rows, tuned on {len(self.folds[0][0])}"
+            else f"{self.judged} dev rows, tuned on {self.tuned}"
         )
         return f"trials are judged on {how}; the best one is scored on {len(self.held)} others"
 

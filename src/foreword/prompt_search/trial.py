@@ -15,7 +15,6 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.config.values import plain
 from foreword.data.row import Row
-from foreword.data.sample import stratified
 from foreword.display.trials import REPEATED
 from foreword.errors import UserError
 from foreword.evaluation.request_time import rows_to_time, time_in_turn
@@ -56,8 +55,8 @@ if TYPE_CHECKING:
 ROWS = "rows"
 """The attribute of a study that says on how many rows its trials are tuned, where not on all."""
 
-LEAST_ROWS, LEAST_DEV = 16, 32
-"""Rows on which a trial is tuned at the least, and dev rows by which it is judged."""
+LEAST_ROWS = 16
+"""Rows on which a trial is tuned at the least."""
 
 FIRST_SHARE = 0.5
 """The share of the time that the first trial takes, where the rows are too many for it."""
@@ -66,6 +65,7 @@ FIRST_SHARE = 0.5
 class Trials:
     """Runs trials on a backbone, and keeps the prompt of the best one so far.
 
+    ``used`` are the parts of rows that trials have, with fewer rows where the time is too short.
     ``kept`` is the number of that trial and its prompt. ``better`` is called when there is a new
     one, ``passed`` at every step. An ``unfinished`` trial goes on where it was stopped. An
     ``epoch`` of the last trial took so many seconds on all folds, with its ``scoring``.
@@ -89,7 +89,7 @@ class Trials:
         self.better, self.passed, self.say = better, passed, say
         self.unfinished = unfinished or Unfinished()
         self.resumed, self.epoch, self.scoring = False, 0.0, 0.0
-        self.folds = list(parts.folds)
+        self.used = parts
         self.kept: tuple[int, Prompt] | None = None
         self.filled: dict[tuple[str, int], Task] = {}
 
@@ -211,13 +211,13 @@ class Trials:
         return self.filled[key]
 
     def _is_fold(self, train: Sequence[Row]) -> bool:
-        return any(train is each for each, _ in self.folds)
+        return any(train is each for each, _ in self.used.folds)
 
     def prompt_of(self, trial: FrozenTrial) -> Prompt:
         """Return the prompt of a trial; one of another process is tuned again, to the same."""
         if self.kept is not None and self.kept[0] == trial.number:
             return self.kept[1]
-        return self.tune(trial.user_attrs[SETTINGS], *self.folds[0])
+        return self.tune(trial.user_attrs[SETTINGS], *self.used.folds[0])
 
     def _fitting(self, trial: Trial, settings: Mapping[str, Any]) -> tuple[Prompt, list[float]]:
         """Tune on each fold; on fewer rows from here on, if the time is far too short for all."""
@@ -227,48 +227,31 @@ class Trials:
         try:
             return self._folds(trial, settings)
         except TooLong as error:
-            every = len(self.folds[0][0])
-            self._use(max(LEAST_ROWS, int(FIRST_SHARE * error.share * every)))
-            rows = len(self.folds[0][0])
-            trial.study.set_user_attr(ROWS, rows)
+            self._use(max(LEAST_ROWS, int(FIRST_SHARE * error.share * self.parts.tuned)))
+            trial.study.set_user_attr(ROWS, self.used.tuned)
             self.say(
-                f"the time is too short for {every} rows: trials are tuned on {rows} of them, "
-                f"and judged by {self.judged} dev rows"
+                f"the time is too short for {self.parts.tuned} rows: trials are tuned on "
+                f"{self.used.tuned} of them, and judged by {self.used.judged} dev rows"
             )
             return self._folds(trial, settings)
 
     def _use(self, most: int) -> None:
-        """Tune on so many rows of a fold, and be judged by fewer of those that are held out."""
-        every = len(self.folds[0][0])
-        if most >= every:
-            return
-        self.pace.again *= every / most
-        whole = len(self.parts.folds) > 1 or self.parts.dev is not None
-        self.folds = []
-        for train, dev in self.parts.folds:
-            judged = len(dev) if whole else max(LEAST_DEV, len(dev) * most // every)
-            self.folds.append((self._drawn(train, most), self._drawn(dev, judged)))
-
-    def _drawn(self, rows: Sequence[Row], most: int) -> Sequence[Row]:
-        """Return so many of the rows, of all classes in proportion."""
-        classes = [row.fields.get(self.task.label_field or "") for row in rows]
-        return [rows[number] for number in stratified(classes, most, self.training.seed)]
+        """Tune on so many rows of a fold."""
+        if most < self.used.tuned:
+            self.pace.again *= self.used.tuned / most
+            self.used = self.parts.fewer(most, self.training.seed, self.task.label_field)
 
     @property
     def part(self) -> float:
         """How many of a fold's rows trials are tuned on, from 0 to 1."""
-        return len(self.folds[0][0]) / len(self.parts.folds[0][0])
-
-    @property
-    def judged(self) -> int:
-        """How many dev rows a trial is judged by."""
-        return sum(len(dev) for _, dev in self.folds)
+        return self.used.tuned / self.parts.tuned
 
     def _folds(self, trial: Trial, settings: Mapping[str, Any]) -> tuple[Prompt, list[float]]:
         """Tune on each fold; return the first one's prompt, and the dev scores of all."""
         from optuna import TrialPruned
 
-        several = len(self.folds) > 1
+        folds = self.used.folds
+        several = len(folds) > 1
         scores, values, losses = list[float](), list[float](), list[float]()
         first: Prompt | None = None
 
@@ -282,14 +265,14 @@ class Trials:
             """Folds are compared whole."""
 
         def a_fold(needed: float) -> float:
-            if self.pace.leaves_no_last(len(self.folds) * needed):
+            if self.pace.leaves_no_last(len(folds) * needed):
                 self.pace.again = 0.0
                 self.say("the time is too short to tune the best settings again on all rows")
-            return self.pace.first() / len(self.folds)
+            return self.pace.first() / len(folds)
 
         until = self.pace.until()
         fresh = not self.pace.known and self.part == 1
-        for number, (train, dev) in enumerate(self.folds):
+        for number, (train, dev) in enumerate(folds):
             report = Judged(
                 ignore if several else hear,
                 until,
