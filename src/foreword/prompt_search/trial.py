@@ -65,10 +65,10 @@ FIRST_SHARE = 0.5
 class Trials:
     """Runs trials on a backbone, and keeps the prompt of the best one so far.
 
-    ``used`` are the parts of rows that trials have, with fewer rows where the time is too short.
     ``kept`` is the number of that trial and its prompt. ``better`` is called when there is a new
-    one, ``passed`` at every step. An ``unfinished`` trial goes on where it was stopped. An
-    ``epoch`` of the last trial took so many seconds on all folds, with its ``scoring``.
+    one, ``passed`` at every step. ``used`` are the parts that trials go by, which have fewer rows
+    than ``parts`` where the time is too short. An ``unfinished`` trial goes on where it was
+    stopped. An ``epoch`` of the last trial took so many seconds on all folds, with its ``scoring``.
     """
 
     def __init__(
