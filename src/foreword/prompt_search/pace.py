@@ -72,7 +72,7 @@ class Pace:
         return self.left() / (1 + self.again * self.epochs[-1] / self.epochs[0])
 
     def leaves_no_last(self, first: float) -> bool:
-        """Whether there is no time for half of the epochs that a last run may have.
+        """Whether there is no time for half of the epochs that a last run may have, but for CUT.
 
         ``first`` are the seconds that the first trial takes.
         """

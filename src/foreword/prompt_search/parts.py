@@ -20,7 +20,6 @@ FOLDS = 3
 SHARE = 0.2
 """The share of rows that is held back from the search, and of the others that judges trials."""
 
-
 LEAST_DEV = 32
 """Dev rows that are left at the least of those that are held out, where the time is short."""
 
