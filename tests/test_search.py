@@ -278,18 +278,13 @@ def test_the_first_trial_may_take_what_leaves_the_longest_run_its_time() -> None
 
 
 def test_a_last_run_that_is_cut_goes_on_from_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, heard, started = clocked(monkeypatch), list[str](), list[Prompt]()
-    before, build = Judged.step, of_trial.started_from
-
-    def step(self: Any, number: int, values: Any) -> None:
-        now[0] += 1
-        before(self, number, values)
+    heard, started, build = list[str](), list[Prompt](), of_trial.started_from
+    timed_by_steps(monkeypatch)
 
     def start(prompt: Prompt, *arguments: Any) -> Any:
         started.append(prompt)
         return build(prompt, *arguments)
 
-    monkeypatch.setattr(Judged, "step", step)
     monkeypatch.setattr(of_trial, "started_from", start)
     settings = {"length": 2, "rate": 1e-2, "batch_size": 8, "start": "vocabulary"}
     search_of = functools.partial(
@@ -327,19 +322,8 @@ def test_only_methods_with_a_start_go_on_from_a_prompt(tmp_path: Path) -> None:
 def test_a_last_run_that_the_time_ends_counts_once_it_is_as_long_as_the_trial(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now, seconds, before = clocked(monkeypatch), [1], Judged.step
+    now, seconds = timed_by_steps(monkeypatch)
 
-    def step(self: Any, number: int, values: Any) -> None:
-        now[0] += seconds[0]
-        before(self, number, values)
-
-    class Slower(Lines):
-        def line(self, text: str) -> None:
-            super().line(text)
-            if text.startswith("tuning the settings"):
-                seconds[0] = slow
-
-    monkeypatch.setattr(Judged, "step", step)
     given = {"methods": "soft", "length": 2, "rate": 1e-2, "start": "vocabulary", "trials": 1}
     given |= {"head_start": None, "epochs": [4, 1], "refit": True, "minutes": 1}
     trial = found(**given | {"refit": False}).prompt
@@ -348,8 +332,8 @@ def test_a_last_run_that_the_time_ends_counts_once_it_is_as_long_as_the_trial(
         (5, "the time was up after 2.4 epochs, which the prompt has learned"),
         (20, "the time was up: the prompt is the one that was tuned in the search"),
     ):
-        now[0], seconds[0], heard = 0.0, 1, list[str]()
-        made = found(**given, report=Slower(heard))
+        now[0], seconds[0], heard = 0.0, 1.0, list[str]()
+        made = found(**given, report=Slower(heard, seconds, slow))
         assert heard[-1] == said
         assert (tensors(made.prompt) == tensors(trial)) == (slow == 20)
 
@@ -357,19 +341,8 @@ def test_a_last_run_that_the_time_ends_counts_once_it_is_as_long_as_the_trial(
 def test_a_search_that_is_too_short_for_a_last_run_tunes_the_usual_settings_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now, heard, before, seconds = clocked(monkeypatch), list[str](), Judged.step, [1]
+    heard, (now, seconds) = list[str](), timed_by_steps(monkeypatch)
 
-    def step(self: Any, number: int, values: Any) -> None:
-        now[0] += seconds[0]
-        before(self, number, values)
-
-    class Slower(Lines):
-        def line(self, text: str) -> None:
-            super().line(text)
-            if text.startswith("tuning the settings"):
-                seconds[0] = 2
-
-    monkeypatch.setattr(Judged, "step", step)
     given = {"methods": "soft", "length": 2, "rate": 1e-2, "start": "vocabulary", "trials": None}
     given |= {"head_start": None, "epochs": [1, 4], "batch_size": 2}
     # a trial has 16 steps and the last run 80; four have gone before it is seen how long they take
@@ -381,7 +354,7 @@ def test_a_search_that_is_too_short_for_a_last_run_tunes_the_usual_settings_once
     assert tensors(short.prompt) == tensors(found(**given, minutes=12 / 60).prompt)
     now[0] = 0
     heard.clear()
-    longer = found(**given, refit=True, minutes=40 / 60, report=Slower(heard))
+    longer = found(**given, refit=True, minutes=40 / 60, report=Slower(heard, seconds, 2))
     assert any(line.startswith("the time is too short for 32 rows") for line in heard)
     # the trial has half of the rows, and so half an epoch
     assert heard[-1] == "the time was up after 0.8 epochs, which the prompt has learned"
@@ -613,6 +586,31 @@ def clocked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+def timed_by_steps(monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], list[float]]:
+    """Let each step move the clock of searches; return what it says, and the seconds of a step."""
+    now, seconds, before = clocked(monkeypatch), [1.0], Judged.step
+
+    def step(self: Any, number: int, values: Any) -> None:
+        now[0] += seconds[0]
+        before(self, number, values)
+
+    monkeypatch.setattr(Judged, "step", step)
+    return now, seconds
+
+
+class Slower(Lines):
+    """Lets a step of the last run take other ``seconds``."""
+
+    def __init__(self, heard: list[str], seconds: list[float], then: float) -> None:
+        super().__init__(heard)
+        self.seconds, self.then = seconds, then
+
+    def line(self, text: str) -> None:
+        super().line(text)
+        if text.startswith("tuning the settings"):
+            self.seconds[0] = self.then
+
+
 def test_a_trial_that_cannot_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     now = clocked(monkeypatch)
 
@@ -629,14 +627,8 @@ def test_a_trial_that_cannot_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch) -
 def test_the_last_trial_is_stopped_and_the_best_of_it_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now = clocked(monkeypatch)
-    before = Judged.step
+    now, _ = timed_by_steps(monkeypatch)
 
-    def step(self: Any, number: int, values: Any) -> None:
-        now[0] += 1
-        before(self, number, values)
-
-    monkeypatch.setattr(Judged, "step", step)
     made = found(trials=None, minutes=7.5 / 60, rate=3e-2)  # an epoch has 4 steps, a trial 8
     assert [(each.state, each.reason) for each in made.trials] == [("complete", "the time was up")]
     assert made.best.score == made.prompt.scores["dev"]["accuracy"]
