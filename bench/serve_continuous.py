@@ -33,7 +33,7 @@ class Theirs:
             do_sample=False, eos_token_id=-1, pad_token_id=0
         )
         sizes = ContinuousBatchingConfig(
-            num_blocks=256, max_batch_tokens=512, allow_block_sharing=False
+            num_blocks=64, max_batch_tokens=512, allow_block_sharing=False
         )
         self.manager = own.init_continuous_batching(settings, sizes)
         self.manager.start()
