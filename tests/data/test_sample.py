@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from foreword.data.epochs import epoch_order, tempered
 from foreword.data.row import Row
-from foreword.data.sample import digest, draw, first, hold_out, others, per_class, shuffled
+from foreword.data.sample import (
+    digest,
+    draw,
+    first,
+    folds,
+    hold_out,
+    others,
+    per_class,
+    shuffled,
+)
 from foreword.errors import UserError
 
 
@@ -105,6 +114,23 @@ def test_hold_out_leaves_single_rows_in_train() -> None:
     assert (sizes(train), sizes(dev)) == ({"rare": 1, "a": 1}, {"a": 3})
     train, dev = hold_out(made(list("abcd")), 0.5, seed=0, by="label")
     assert (len(train), len(dev)) == (2, 2)
+
+
+@given(tables, st.integers(2, 5), seeds)
+def test_folds_deal_each_class_in_turn(rows: list[Row], k: int, seed: int) -> None:
+    if len(rows) < k:
+        return
+    parted = folds(rows, k, seed, by="label")
+    single = [row for row in rows if sizes(rows)[row.fields["label"]] == 1]
+    left = single if len(rows) - len(single) >= k else []
+    assert all(sorted(places(train + dev)) == places(rows) for train, dev in parted)
+    assert sorted(place for _, dev in parted for place in places(dev)) == sorted(
+        set(places(rows)) - set(places(left))
+    )
+    for name in sizes(rows):
+        counts = [sizes(dev)[name] for _, dev in parted]
+        assert max(counts) - min(counts) <= 1
+        assert sizes(rows)[name] == 1 or max(counts) < sizes(rows)[name]  # some are in train
 
 
 def test_hold_out_depends_on_the_seed() -> None:

@@ -19,6 +19,7 @@ from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
+from foreword.evaluation.runs import Data
 from foreword.injection import NOTHING
 from foreword.methods.head import Head
 from foreword.methods.registry import METHODS
@@ -31,6 +32,7 @@ from foreword.tasks.score import Score, spread
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from plain import next_logits, twin
+from toys import Lines
 
 FAMILIES = {f.name: f for f in (CAUSAL[0], CAUSAL[12], SEQ2SEQ[0], MASKED[0])}
 NUMBERS = [0.0, 3.8, 5.0, 2.25]
@@ -292,3 +294,16 @@ def test_real_rows_of_similarity_are_read() -> None:
     task = Score().complete(given, get())
     assert (task.low, task.high) == (0, 5)
     task.bind(get()).check(given, answers=True)
+
+
+# Rows --------------------------------------------------------------------------------------------
+
+
+def test_numbers_are_no_classes_that_rows_are_held_out_or_drawn_by() -> None:
+    numbers = [0.0, 0.0, *(1 + n / 37 for n in range(38))]
+    given = [Row({"text": f"film {n}", "label": s}, f"F:{n}") for n, s in enumerate(numbers)]
+    heard: list[str] = []
+    tune(get(), Score(), Soft(length=1), given, training=Training(epochs=1), report=Lines(heard))
+    assert "no dev rows given: 4 of the training rows are held back" in heard
+    with pytest.raises(UserError, match="rows of this task have no single label; use `rows`"):
+        Data(given, given, per_label=1).chosen(Score(), 0)

@@ -100,7 +100,7 @@ def compare(
     check = made.task.check_answer
     train = reading.rows(data, fields=fields, check=check)
     if made.plain["test"] is None:
-        by = made.task.label_field
+        by = made.task.class_field
         labelled = by is not None and all(by in row.fields for row in train)
         train, test = hold_out(train, 0.2, seed, by=by if labelled else None)
         console.say(

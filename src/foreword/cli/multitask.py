@@ -141,7 +141,7 @@ def _member(name: str, made: Settings) -> Member:
         check = made.task.check_answer
         return reading.rows(wanted[key], split, fields=fields, check=check, n=n, seed=seed)
 
-    by = made.task.label_field
+    by = made.task.class_field
     every = rows("train", None) or []
     train = draw(every, wanted["rows"], wanted["per_label"], seed, by)
     dev = rows("dev", DEV, wanted["dev_rows"]) or others(

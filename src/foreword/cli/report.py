@@ -158,7 +158,7 @@ def write_page(
     from foreword.report.report import report_on
 
     if dev is None:
-        by = prompt.task.label_field  # the same rows that training holds out
+        by = prompt.task.class_field  # the same rows that training holds out
         train, dev = hold_out(as_rows(train, fields=prompt.task.pair), 0.1, prompt.seed or 0, by)
     page = out.with_suffix(".html")
     try:

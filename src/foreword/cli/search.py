@@ -183,7 +183,7 @@ def search(
     choices = {n: v if isinstance(v, list) else [v] for n, v in {**given, **several}.items()}
     reading, fields, check = Reading.of(plain), fields_of(task), task.check_answer
     every = reading.rows(plain["train"], fields=fields, check=check)
-    rows = draw(every, plain["rows"], plain["per_label"], seed, task.label_field)
+    rows = draw(every, plain["rows"], plain["per_label"], seed, task.class_field)
     dev, test = None, None
     if plain["dev"] is not None:
         n = plain["dev_rows"]

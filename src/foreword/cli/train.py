@@ -84,7 +84,7 @@ def train(
         console.say(gives_up(wanted["preset"]))
     reading, fields = Reading.of(wanted), fields_of(made.task)
     seed = made.training.seed
-    by = made.task.label_field
+    by = made.task.class_field
     check = made.task.check_answer
     every = reading.rows(wanted["train"], fields=fields, check=check)
     rows = draw(every, wanted["rows"], wanted["per_label"], seed, by)

@@ -7,13 +7,16 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypeVar
 
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
 
+T = TypeVar("T")
 
-def shuffled(rows: Sequence[Row], seed: int) -> list[Row]:
+
+def shuffled(rows: Sequence[T], seed: int) -> list[T]:
     """Give the rows in an order that the seed alone decides."""
     order = list(rows)
     random.Random(seed).shuffle(order)
@@ -64,8 +67,8 @@ def folds(
 ) -> list[tuple[list[Row], list[Row]]]:
     """Part the rows in ``k`` folds; return (train, dev) of each, in the order of the file.
 
-    Every row is in the dev part of one fold, and each class of the field ``by`` is spread over
-    them. A class of one row stays in train everywhere.
+    Every row is in the dev part of one fold, and each class of the field ``by`` is dealt to them in
+    turn. A class of one row stays in train everywhere, unless too few rows for ``k`` are left.
 
     Raises UserError for fewer than two folds, fewer rows than folds, or a row without the field.
     """
@@ -74,10 +77,10 @@ def folds(
             f"{file_of(rows)}{len(rows)} row(s) cannot be parted in {k} folds; give more rows"
         )
     classes = _classes(rows, by)
-    order = _in_proportion(classes, seed)
+    order = sorted(shuffled(range(len(rows)), seed), key=lambda index: classes[index])
     size = Counter(classes)
-    if len(size) < len(rows):
-        order = [index for index in order if size[classes[index]] > 1]
+    several = [index for index in order if size[classes[index]] > 1]
+    order = several if len(several) >= k else order
     parted = []
     for number in range(k):
         held = set(order[number::k])
@@ -100,8 +103,7 @@ def _in_proportion(classes: Sequence[object], seed: int, spare: int = 0) -> list
     The next row is the one of the smallest (taken + 1/2) / size. ``spare`` rows of each class are
     left out.
     """
-    order = list(range(len(classes)))
-    random.Random(seed).shuffle(order)
+    order = shuffled(range(len(classes)), seed)
     size, seen = Counter(classes), Counter[object]()
     queue = []  # (priority, index); equal priorities stay in shuffled order
     for index in order:

@@ -189,7 +189,7 @@ def compare(
     pair, seed = first_task.pair, training.seed
     given_rows = as_rows(train, fields=pair)
     if test is None:
-        by = first_task.label_field
+        by = first_task.class_field
         labelled = by is not None and all(by in row.fields for row in given_rows)
         given_rows, test = hold_out(given_rows, 0.2, seed, by=by if labelled else None)
         report.line(

@@ -81,13 +81,13 @@ class Data:
 
     def chosen(self, task: Task, seed: int) -> list[Row]:
         """Return the training rows of a seed; raises UserError if there are too few."""
-        return draw(self.train, self.rows, self.per_label, seed, task.label_field)
+        return draw(self.train, self.rows, self.per_label, seed, task.class_field)
 
     def held(self, rows: Sequence[Row], task: Task, seed: int) -> Sequence[Row] | None:
         """Return the dev rows: those given, or with ``per_label`` as many other training rows."""
         if self.dev is not None:
             return self.dev
-        return others(self.train, rows, self.per_label, seed, task.label_field)
+        return others(self.train, rows, self.per_label, seed, task.class_field)
 
     def about(self) -> Record:
         """Describe the rows by their numbers and hashes."""

@@ -131,7 +131,7 @@ def search_hard(
     if length < 1:
         raise UserError(f"`length={length}`: give 1 or more")
     task = task.complete(train, backbone)
-    parts = part_rows(train, dev, test, seed, task.label_field)
+    parts = part_rows(train, dev, test, seed, task.class_field)
     tuned, judged = parts.folds[0]
     task = task.fill_from_rows(backbone, tuned, seed, report)
     bound = task.bind(backbone)

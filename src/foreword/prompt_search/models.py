@@ -86,7 +86,7 @@ def _look(name: str, backbone: Backbone, task: Task, rows: Sequence[Row], seed: 
     bound = whole.bind(backbone)
     bound.check(rows, answers=True)
     chosen = [rows[n] for n in stratified([bound.class_of(row) for row in rows], ROWS, seed)]
-    fitted, scored = hold_out(chosen, 0.5, seed, by=whole.label_field)
+    fitted, scored = hold_out(chosen, 0.5, seed, by=whole.class_field)
     judge = Judge.of(bound.zero_shot(), scored)
     measured = judge.measure(name)
     units = sum(bound.units(item) for item in judge.items)

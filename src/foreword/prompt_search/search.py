@@ -185,7 +185,7 @@ def search_prompts(
         where = storage if storage is not None or target is None else study_path(target)
         kept = open_storage(where, join=join)
         named = study or (target.stem if target is not None and not join else None)
-        parts = part_rows(train, dev, test, seed, task.label_field)
+        parts = part_rows(train, dev, test, seed, task.class_field)
         tuned, _ = parts.folds[0]
         wording = find_wording(
             task,

@@ -239,7 +239,7 @@ class Trials:
         """Tune on so many rows of a fold."""
         if most < self.used.tuned:
             self.pace.again *= self.used.tuned / most
-            self.used = self.parts.fewer(most, self.training.seed, self.task.label_field)
+            self.used = self.parts.fewer(most, self.training.seed, self.task.class_field)
 
     @property
     def part(self) -> float:

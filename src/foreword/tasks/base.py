@@ -55,6 +55,11 @@ class Task(ABC):
         return ()
 
     @property
+    def class_field(self) -> str | None:
+        """The field that holds a row's class; None where rows have none, several, or a number."""
+        return self.label_field
+
+    @property
     def pair(self) -> tuple[str, str]:
         """The fields of rows that are given as ``(texts, answers)``."""
         text = "text" if self.text_setting is None else getattr(self, self.text_setting)

@@ -76,6 +76,11 @@ class Score(Task):
         """The anchors' numbers, in ascending order."""
         return tuple(f"{number:g}" for number in sorted((self.anchors or {}).values()))
 
+    @property
+    def class_field(self) -> None:
+        """None: numbers are no classes."""
+        return None
+
     def check_answer(self, row: Row) -> None:
         """Raise UserError for a row without a number."""
         number_of(row, self.label_field)

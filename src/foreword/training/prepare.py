@@ -187,6 +187,6 @@ def rows_for(
         if not held:
             raise UserError("there are no dev rows; give one or more, or leave dev out")
         return task.fill_from_rows(backbone, rows, training.seed, report), rows, held
-    rows, held = hold_out(rows, DEV_SHARE, training.seed, by=task.label_field)
+    rows, held = hold_out(rows, DEV_SHARE, training.seed, by=task.class_field)
     report.line(f"no dev rows given: {len(held)} of the training rows are held back")
     return task.fill_from_rows(backbone, rows, training.seed, report), rows, held
