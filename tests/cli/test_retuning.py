@@ -14,9 +14,14 @@ import pytest
 import foreword as fw
 import foreword.retuning.retune as of_retune
 from conftest import Answer, World
+from foreword.data.row import Row
+from foreword.data.sample import digest, hold_out
+from foreword.injection import NOTHING
 from foreword.metrics.resample import proportion
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT
+from foreword.retuning.recorded import RecordedRows
+from foreword.tasks.score import Score
 from foreword.training.interrupt import Interrupted
 from foreword.training.log import files_of
 
@@ -215,3 +220,12 @@ def test_wrong_input_is_one_line(
     told = [line for line in answer.err.splitlines() if line.startswith("foreword: ")]
     assert len(told) == 1
     assert said in told[0]
+
+
+@pytest.mark.parametrize("by", [None, "label"])
+def test_rows_of_scores_are_found_as_they_are_held_out_and_once_were(by: str | None) -> None:
+    given = [Row({"text": f"{n}", "label": n if n > 20 else 0}, f"f:{n}") for n in range(40)]
+    parts = dict(zip(("train", "dev"), hold_out(given, 0.1, 0, by=by), strict=True))
+    about = {name: {"rows": len(own), "sha256": digest(own)} for name, own in parts.items()}
+    prompt = Prompt(NOTHING, Score(), {}, data=about, seed=0)
+    assert RecordedRows(prompt).find([given]) == (parts["train"], parts["dev"])

@@ -66,8 +66,9 @@ class RecordedRows:
         for drawn in self._drawn(source):
             yield drawn, drawn
             if self._held_out and len(drawn) > 1:
+                # Older prompts took the number of a score for a class.
                 for by in dict.fromkeys((self.prompt.task.class_field, self._label)):
-                    yield hold_out(drawn, DEV_SHARE, self._seed, by=by)  # once, numbers too
+                    yield hold_out(drawn, DEV_SHARE, self._seed, by=by)
             elif self._are(drawn, "train") and len(drawn) < len(source):
                 label = self._label
                 k = None if label is None else len(drawn) // len(self._classes(drawn))
