@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreword.data.check import Lengths, check
-from foreword.data.clean import clean
+from foreword.data.clean import clean, scores
 from foreword.data.duplicates import overlap, same_text
 from foreword.data.lookalikes import LEAST, NEAR, ending, near
 from foreword.data.problems import WHY, Checked
@@ -107,6 +108,13 @@ def test_scores_are_no_classes() -> None:
     assert problem.places == ("'ham' has 20 of 21 rows, 'spam' 1",)
 
 
+def test_labels_are_scores_where_all_are_numbers() -> None:
+    for labels in itertools.permutations(["1.5", "2", "unknown"]):
+        assert not scores(labels)
+        assert scores(label.replace("unknown", "3") for label in labels)
+        assert not scores(label.replace("unknown", "inf") for label in labels)
+
+
 ALIKE: dict[str, tuple[Any, Any]] = {
     "case": ("good", "Good"),
     "a space behind": ("good", "good "),
@@ -160,6 +168,15 @@ def test_special_tokens_in_any_field() -> None:
     own = found(check({"train": [asked]}, special=["<eot>"]))
     assert own == {("special token", "train"): ("f:1 '<eot>'",)}
     assert check({"train": [asked]}).problems == []
+
+
+def test_each_question_of_a_line_is_looked_at() -> None:
+    texts = ("</s> a", "cafe\u0301", "a\u0007b", "x \ud83d", "fine")
+    nested = [Row({"context": "it", "question": text}, "f:1") for text in texts]
+    assert found(check({"train": nested})) == {
+        ("special token", "train"): ("f:1 '</s>'",),
+        **{(k, "train"): ("f:1",) for k in ("not NFC", "control character", "half a character")},
+    }
 
 
 def test_cells_of_tables_that_are_seldom_meant() -> None:

@@ -98,6 +98,8 @@ def test_questions_that_are_nested_in_documents_are_rows() -> None:
     assert fields(as_rows([passage])) == [
         {"context": "No.", "question": "Is it?", "answers": ["No"]}
     ]
+    for named in ({"paragraphs": [{"title": "A"}, {"title": "B"}]}, {"qas": [{"asked": "Who?"}]}):
+        assert fields(as_rows([{"text": "x", **named}])) == [{"text": "x", **named}]
     plain = {"text": "x", "qas": "none", "paragraphs": []}
     assert fields(as_rows([plain])) == [plain]
 

@@ -128,16 +128,14 @@ def _within(
     yield those("missing field", lambda row: [n for n in needed if n not in row.fields])
     yield those("empty", lambda row: empty_fields(row, [n for n in needed if n in row.fields]))
     yield those("wrong shape", _malformed)
-    joined = {row.where: "".join(_texts(row, tuple(row.fields))) for row in rows}
-    yield those(
-        "half a character",
-        lambda row: HALF.search(joined[row.where]),
-    )
-    yield those("not NFC", lambda row: not unicodedata.is_normalized("NFC", joined[row.where]))
-    yield those(
-        "control character",
-        lambda row: CONTROL.search(joined[row.where]),
-    )
+    joined = [(row.where, "".join(_texts(row, tuple(row.fields)))) for row in rows]
+
+    def texts(kind: str, wrong: Callable[[str], object]) -> Problem:
+        return Problem(kind, split, tuple(where for where, text in joined if wrong(text)))
+
+    yield texts("half a character", HALF.search)
+    yield texts("not NFC", lambda text: not unicodedata.is_normalized("NFC", text))
+    yield texts("control character", CONTROL.search)
     yield Problem("special token", split, with_ends(joined, special))
     yield Problem("cell over several lines", split, over_lines(rows))
     yield Problem("quotes left", split, quoted(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,9 +53,10 @@ def empty_fields(row: Row, names: Sequence[str]) -> list[str]:
 def scores(labels: Iterable[str]) -> bool:
     """Tell scores from classes: labels that are all numbers, and some of them no whole ones."""
     try:
-        return any(float(label) != int(float(label)) for label in labels)
-    except (ValueError, OverflowError):
+        numbers = [float(label) for label in labels]
+    except ValueError:
         return False
+    return all(map(math.isfinite, numbers)) and not all(map(float.is_integer, numbers))
 
 
 def conflicting(rows: Sequence[Row], fields: Sequence[str], label: str) -> dict[Key, list[Row]]:

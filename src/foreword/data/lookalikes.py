@@ -7,7 +7,7 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +143,10 @@ def ending(path: Path, encoding: str | None = None) -> tuple[str, ...]:
     return (f"{path}: is read with a {DELIMITERS.get(found or '', repr(found))} between cells",)
 
 
-def with_ends(texts: Mapping[str, str], ends: Sequence[str]) -> tuple[str, ...]:
-    """Name the places of texts that hold one of these tokens."""
+def with_ends(texts: Iterable[tuple[str, str]], ends: Sequence[str]) -> tuple[str, ...]:
+    """Name the places of texts that hold one of these tokens; each text is behind its place."""
     any_of = re.compile("|".join(map(re.escape, sorted(ends, key=len, reverse=True))) or r"\Z\A")
-    hits = ((where, any_of.search(text)) for where, text in texts.items())
+    hits = ((where, any_of.search(text)) for where, text in texts)
     return tuple(f"{where} {hit[0]!r}" for where, hit in hits if hit)
 
 
