@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from foreword.display import console
 from foreword.display.formats import in_latex, to_csv, to_latex, to_markdown
 from foreword.display.pictures import draw_front, front
 from foreword.errors import UserError
@@ -76,3 +77,11 @@ def test_without_matplotlib_it_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"needs matplotlib: pip install 'foreword\[plot\]'"):
         draw_front([], "accuracy", tmp_path / "f.png")
+
+
+def test_half_of_a_surrogate_pair_is_an_escape_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    monkeypatch.setattr(sys, "stdout", shown)
+    console.emit({"text": "ü \ud83d"})
+    shown.flush()
+    assert shown.buffer.getvalue().decode() == '{"text": "ü \\ud83d"}\n'

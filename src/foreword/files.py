@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,8 +121,17 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Write rows as JSON lines, whole or not at all; what JSON does not know is written as text."""
-    lines = (json.dumps(dict(row), ensure_ascii=False, default=str) for row in rows)
-    return write_whole(path, (f"{line}\n".encode() for line in lines))
+    return write_whole(path, (json_line(row) for row in rows))
+
+
+def json_line(value: Mapping[str, Any], default: Callable[[Any], Any] = str) -> bytes:
+    r"""Return an object as a line of JSON in UTF-8; half of a surrogate pair as its escape.
+
+    >>> json_line({"text": "ü \ud83d"}).decode()
+    '{"text": "ü \\ud83d"}\n'
+    """
+    line = json.dumps(dict(value), ensure_ascii=False, default=default)
+    return f"{line}\n".encode("utf-8", "backslashreplace")  # in JSON an escape looks the same
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 from foreword.data.bad_rows import BadRows
@@ -31,6 +33,29 @@ def test_a_table_has_all_columns_and_texts_as_they_were(ending: str, tmp_path: P
     assert [dict(row.fields) for row in read_rows(path)] == TEXTS
     sign = "\t" if ending == ".tsv" else ","
     assert path.read_bytes().startswith(sign.join(["id", "text", "label", "n", "yes"]).encode())
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv"])
+def test_what_readers_take_for_the_end_of_a_line_is_quoted(ending: str, tmp_path: Path) -> None:
+    given = [{"text": text, "label": "x"} for text in ("a\rb", "a\nb", "a\r\nb", "c")]
+    path = write_rows(tmp_path / f"a{ending}", given)
+    assert [dict(row.fields) for row in read_rows(path)] == given
+    assert b"x\r\n" not in path.read_bytes()
+
+
+def test_what_is_no_text_is_a_cell_as_it_is_shown(tmp_path: Path) -> None:
+    day = datetime.date(2026, 1, 31)
+    (row,) = read_rows(write_rows(tmp_path / "a.csv", [{"day": day, "n": numpy.int64(3)}]))
+    assert row.fields == {"day": "2026-01-31", "n": "3"}
+
+
+def test_half_of_a_surrogate_pair_is_kept_where_it_can_be(tmp_path: Path) -> None:
+    given = [{"text": "ü \\ \ud83d", "label": "x"}]
+    path = write_rows(tmp_path / "a.jsonl", given)
+    assert [dict(row.fields) for row in read_rows(path)] == given
+    assert "ü" in path.read_text("utf-8")
+    (row,) = read_rows(write_rows(tmp_path / "a.csv", given))
+    assert row.fields["text"] == "ü \\ ?"
 
 
 def test_json_lines_stay_as_they_are(tmp_path: Path) -> None:

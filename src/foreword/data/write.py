@@ -19,6 +19,9 @@ from foreword.files import check_place, write_jsonl, write_whole
 ENDINGS = (".jsonl", ".ndjson", *TABLES)
 """The endings of files that are written."""
 
+BREAK = "\r\n"
+"""The signs for which a cell is quoted: readers take either for the end of a line."""
+
 
 def check_writable(path: Path, rows: Iterable[Mapping[str, Any]] = ()) -> None:
     """Raise UserError for an ending that is not written, and for rows that its format cannot hold.
@@ -75,14 +78,17 @@ def _table(
 ) -> Iterator[bytes]:
     """Yield the lines of a table, the header first."""
     text = io.StringIO()
-    writer = csv.writer(text, delimiter=sign, lineterminator="\n")
-    writer.writerow(columns)
-    yield mark + text.getvalue().encode()
-    for row in rows:
+    writer = csv.writer(text, delimiter=sign, lineterminator=BREAK)
+
+    def line(cells: Sequence[str]) -> bytes:
         text.seek(0)
         text.truncate()
-        writer.writerow([_cell(row.get(name)) for name in columns])
-        yield text.getvalue().encode()
+        writer.writerow(cells)
+        return f"{text.getvalue().removesuffix(BREAK)}\n".encode("utf-8", "replace")
+
+    yield mark + line(columns)
+    for row in rows:
+        yield line([_cell(row.get(name)) for name in columns])
 
 
 def dialect_of(path: Path) -> tuple[str, bytes]:
@@ -104,4 +110,4 @@ def dialect_of(path: Path) -> tuple[str, bytes]:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return json.dumps(value) if isinstance(value, bool | int | float) else str(value)

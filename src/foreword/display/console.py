@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from foreword.display.facts import facts
+from foreword.files import json_line
 from foreword.prompt.schema import LARGE
 from foreword.reporter import Reporter
 from foreword.terminal import console as error_console
@@ -65,7 +65,7 @@ class Effective(Reporter):
 
 def emit(value: Mapping[str, Any]) -> None:
     """Print one JSON object on standard output."""
-    sys.stdout.write(json.dumps(dict(value), ensure_ascii=False, default=_plain) + "\n")
+    sys.stdout.write(json_line(value, _plain).decode())
 
 
 def _plain(value: object) -> object:
