@@ -76,3 +76,25 @@ def test_a_given_encoding_is_held_to(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(encodings, "PART", 7)
     assert len(read_rows(path, encoding="gb18030")) == 2
     assert dialect_of(path) == (";", codecs.BOM_UTF8)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        (
+            "utf-16",
+            r"not UTF-16 \(UTF-16 stream .*\); give `encoding=utf-16-le`, or save as UTF-8$",
+        ),
+        ("utf-32", r"not UTF-32 \(.*\); give `encoding=utf-32-le`, or save as UTF-8$"),
+        ("punycode", r"not PUNYCODE \(.*\); save as UTF-8$"),
+    ],
+)
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_what_an_encoding_cannot_be_is_one_line(
+    encoding: str, said: str, ending: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a{ending}"
+    data = "text,label\nhello,a\n".encode("utf-32-le" if encoding == "utf-32" else "utf-16-le")
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=said):
+        read_rows(path, encoding=encoding)

@@ -269,6 +269,14 @@ def test_bad_parquet() -> None:
     assert line.endswith("); write it again")
 
 
+def test_parquet_of_broken_texts() -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    broken = pa.array([b"caf\xe9"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": broken}), "a.parquet")
+    line = complaint(lambda: read_rows("a.parquet"))
+    assert line.startswith("a.parquet: not a whole Parquet file ('utf-8' codec can't decode")
+
+
 def test_missing_files() -> None:
     assert complaint(lambda: read_rows("train.jsonl")) == (
         "train.jsonl: no such file or folder; the folder '.' holds none"
@@ -282,6 +290,15 @@ def test_missing_files() -> None:
         "train.jsonl: no such file or folder; did you mean 'trian.jsonl'? "
         "(known: trian.jsonl, dev.jsonl)"
     )
+
+
+@pytest.mark.parametrize("name", ["", ":train"])
+def test_an_empty_name_is_not_this_folder(name: str) -> None:
+    Path("train.csv").write_text(CSV, "utf-8")
+    assert complaint(lambda: read_rows(name)) == (
+        "an empty name was given for rows; give a file, a folder or a hub id"
+    )
+    assert fields(read_rows(".")) == ROWS
 
 
 def test_missing_file_in_a_large_folder_names_few() -> None:
@@ -419,6 +436,20 @@ def test_a_readme_says_which_files_are_of_a_split() -> None:
     assert complaint(lambda: read_rows("set")) == (
         "set: its README.md names several configurations (one, two); give a file of one"
     )
+
+
+def test_a_readme_that_says_nothing_of_use_is_told_or_left() -> None:
+    Path("set").mkdir()
+    Path("set/a.csv").write_text(CSV, encoding="utf-8")
+    Path("set/README.md").write_text("---\nconfigs: 5\n---\n", "utf-8")
+    assert fields(read_rows("set")) == ROWS
+    for path in ("/abs/*.csv", ""):
+        head = f"configs: [{{data_files: [{{split: train, path: '{path}'}}]}}]"
+        Path("set/README.md").write_text(f"---\n{head}\n---\n", "utf-8")
+        assert complaint(lambda: read_rows("set")) == (
+            f"set: its README.md names '{path}', which is no path in the folder; mend it, or give "
+            "a file"
+        )
 
 
 def test_folder_without_rows() -> None:

@@ -126,6 +126,13 @@ def test_cells_that_are_empty_in_a_table_are_empty_and_numbers_are_plain() -> No
     assert type(as_rows((["a"], numpy.array([3])))[0].fields["label"]) is int
 
 
+def test_rows_of_an_array_are_lists_that_a_task_refuses_or_reads() -> None:
+    rows = as_rows((["a", "b"], numpy.array([["x", "z"], ["y", "z"]])))
+    assert [row.fields["label"] for row in rows] == [["x", "z"], ["y", "z"]]
+    with pytest.raises(UserError, match='row 1: field "text" is a list'):
+        require(as_rows((numpy.zeros((2, 3)), ["a", "b"])), ["text"])
+
+
 def test_an_error_carries_the_field_that_is_wrong() -> None:
     for record, field in (({"label": "x"}, "text"), ({"text": " "}, "text")):
         with pytest.raises(UserError) as caught:

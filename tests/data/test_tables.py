@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import re
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -346,6 +348,33 @@ def test_a_spreadsheet_reads_as_its_csv(tmp_path: Path) -> None:
         ["007", GERMAN[1]["Anfrage"], "", "2.5", "2026-11-02 09:30:00"],
     ]
     assert list(rows[0].fields) == ["id", "Anfrage", "Kategorie", "wert", "tag"]
+
+
+@pytest.mark.parametrize("part", ["xl/worksheets/sheet1.xml", "xl/styles.xml", "a byte", "a lock"])
+def test_a_damaged_spreadsheet_is_told(part: str, tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book, path = openpyxl.Workbook(), tmp_path / "a.xlsx"
+    book.active.append(["text", "label"])
+    book.active.append(["a film", "good"])
+    book.save(path)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as whole:
+        infos = whole.infolist()
+        parts = {info.filename: whole.read(info) for info in infos}
+    if part in parts:
+        with zipfile.ZipFile(path, "w") as damaged:
+            for name, content in parts.items():
+                damaged.writestr(name, content[: len(content) // 2] if name == part else content)
+    elif part == "a byte":
+        place = next(i.header_offset for i in infos if i.filename.endswith("sheet1.xml"))
+        data[place + 60 : place + 70] = b"\xff" * 10  # in what is compressed
+        path.write_bytes(data)
+    else:
+        for entry in re.finditer(b"PK\x01\x02", bytes(data)):
+            data[entry.start() + 8] |= 1  # said to be encrypted
+        path.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.xlsx: not a whole \.xlsx file \(.+\); save it as CSV"):
+        read_rows(path)
 
 
 def test_a_spreadsheet_needs_openpyxl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def decode(
     mark = mark if given in (None, MARKS.get(mark)) else b""
     encoding = given or MARKS.get(mark, "utf-8")
     try:
-        text = data[len(mark) :].decode(encoding)
+        text = codecs.getincrementaldecoder(encoding)().decode(data[len(mark) :], final=True)
     except UnicodeDecodeError as error:
         likely = _windows_1252(data) if western and not mark and given is None else None
         if likely is None:
@@ -86,6 +86,11 @@ def decode(
                 f"save as UTF-8{', in Excel as CSV UTF-8' if western else ''}"
             ) from None
         text, encoding = likely, "windows-1252"
+    except UnicodeError as error:  # which tells no place
+        ordered = f"give `encoding={encoding}-le`, or " if encoding in ("utf-16", "utf-32") else ""
+        raise UserError(
+            f"{name}: not {encoding.upper()} ({error}); {ordered}save as UTF-8"
+        ) from None
     text = text.removeprefix("\ufeff")
     if not text.strip():
         raise UserError(f"{name}: the file is empty; write at least one row")
@@ -131,7 +136,7 @@ def read_parts(
     try:
         if path.is_file() and sum(bool(part.strip()) for part in parts()):
             return parts, encoding
-    except UnicodeDecodeError:
+    except UnicodeError:
         pass
     text, encoding = decode(path.read_bytes(), name, western=western, given=given)
     return lambda: [text], encoding

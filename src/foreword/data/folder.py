@@ -118,7 +118,8 @@ def _is_plain(file: Path) -> bool:
 def _configured(source: str | Path, path: Path) -> Parts:
     """Return the files by split that the README.md of a data set names; empty where it does not.
 
-    Raises UserError where it names several configurations, none of which is the default.
+    Raises UserError where it names several configurations, none of which is the default, and for
+    paths out of the folder.
     """
     readme = path / "README.md"
     text = readme.read_text("utf-8", errors="replace") if readme.is_file() else ""
@@ -132,7 +133,8 @@ def _configured(source: str | Path, path: Path) -> Parts:
     except (yaml.YAMLError, ValueError):
         about = None
     given = about.get("configs") if isinstance(about, Mapping) else None
-    configs = [each for each in given or () if isinstance(each, Mapping) and "data_files" in each]
+    given = given if isinstance(given, list) else []
+    configs = [each for each in given if isinstance(each, Mapping) and "data_files" in each]
     if not configs:
         return {}
     usual = [c for c in configs if c.get("default") or c.get("config_name") == "default"]
@@ -149,7 +151,12 @@ def _configured(source: str | Path, path: Path) -> Parts:
     for entry in entries:
         patterns = entry.get("path")
         for pattern in patterns if isinstance(patterns, list) else [patterns]:
-            parts.setdefault(str(entry.get("split")), []).extend(
-                sorted((f for f in path.glob(str(pattern)) if f.is_file()), key=_in_order)
-            )
+            try:
+                found = [file for file in path.glob(str(pattern)) if file.is_file()]
+            except (ValueError, NotImplementedError):
+                raise UserError(
+                    f"{source}: its README.md names '{pattern}', which is no path in the folder; "
+                    "mend it, or give a file"
+                ) from None
+            parts.setdefault(str(entry.get("split")), []).extend(sorted(found, key=_in_order))
     return {split: own for split, own in parts.items() if own}

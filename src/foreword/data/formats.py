@@ -220,7 +220,7 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
 
     try:
         records = arrow_records(pq.read_table(path))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         reason = first_line(error)
         raise UserError(f"{name}: not a whole Parquet file ({reason}); write it again") from None
     return (Row(record, f"{name}:{n}") for n, record in enumerate(records, start=1))

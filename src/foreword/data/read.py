@@ -116,6 +116,8 @@ def _records(
     source: str | Path, split: str | Sequence[str] | None, options: Mapping[str, Any]
 ) -> Iterator[Row]:
     source, given = parse_split(source)
+    if source == "":
+        raise UserError("an empty name was given for rows; give a file, a folder or a hub id")
     split = given or split
     explicit = isinstance(split, str)
     splits = [split] if isinstance(split, str) else split or ["train"]

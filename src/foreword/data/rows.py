@@ -117,7 +117,7 @@ def _paired(source: tuple[Any, Any], fields: tuple[str, str]) -> list[dict[str, 
 
 def values_of(column: Iterable[Any]) -> list[Any]:
     """Return the values of a list, an array or a Series, those of numpy as Python's."""
-    return [value.item() if hasattr(value, "item") else value for value in column]
+    return [value.tolist() if hasattr(value, "tolist") else value for value in column]
 
 
 def _records(source: Any) -> Iterable[Any]:

@@ -6,6 +6,7 @@ import datetime
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,12 @@ from foreword.data.values import date_text
 from foreword.errors import UserError
 
 AS_CSV = "save it as CSV (in Excel: Save As, CSV UTF-8)"
+
+DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError),  # of the archive
+    *(SyntaxError, KeyError, ValueError, IndexError),  # of the XML in it
+)
+"""What openpyxl raises for a file that is no whole workbook."""
 
 
 def read_spreadsheet(path: Path, name: str, *, on_bad: OnBad) -> Iterator[Row]:
@@ -40,7 +47,7 @@ def read_spreadsheet(path: Path, name: str, *, on_bad: OnBad) -> Iterator[Row]:
             rows = [[as_text(cell) for cell in row] for row in sheet.iter_rows()]
             book.close()
             bare = None if all(map(all, rows)) else _formula_without_value(path, rows)
-    except (zipfile.BadZipFile, KeyError, ValueError, IndexError) as error:
+    except DAMAGED as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name}: not a whole .xlsx file ({reason}); {AS_CSV}") from None
     if bare is not None:
