@@ -49,6 +49,12 @@ def run(prompt: Prompt, out: Path, settings: Augment = FEW, **more: Any) -> Augm
     return augment(prompt, rows(12), out, settings, method=Soft(length=2), training=ONCE, **more)
 
 
+def test_known_rows_have_the_text_to_compare(prompt: Prompt, tmp_path: Path) -> None:
+    known = [{"sentence": "a film"}]
+    with pytest.raises(UserError, match=r"^known row 1: missing field 'text'"):
+        run(prompt, tmp_path / "new.jsonl", known=known)
+
+
 def test_rows_are_new_and_their_labels_agreed_to(prompt: Prompt, tmp_path: Path) -> None:
     out = tmp_path / "new.jsonl"
     report = run(prompt, out, known=rows(4, 50))

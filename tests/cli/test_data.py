@@ -154,6 +154,13 @@ def test_split_writes_files_that_training_takes(world: Any, tmp_path: Path, cli:
     assert {name: each["rows"] for name, each in told.items()} == {"train": 4, "dev": 2, "test": 2}
 
 
+def test_no_old_part_is_left_beside_a_new_split(world: Any, tmp_path: Path, cli: Cli) -> None:
+    words = ("data", "split", world.path("train.jsonl"), "--out", tmp_path)
+    assert cli(*words).status == 0
+    assert cli(*words, "--test", "0", "--force").status == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dev.jsonl", "train.jsonl"]
+
+
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "check nothing": (["check"], ["give files of rows to check"]),
     "check twice": (["check", "{f}", "{f}"], ["f.jsonl: is given twice"]),
@@ -163,6 +170,14 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "clean all away": (
         ["clean", "{f}", "--out", "{d}/o.jsonl", "--without", "{f}"],
         ["f.jsonl: no row would be left"],
+    ),
+    "clean without another column": (
+        ["clean", "{f}", "--out", "{d}/o.jsonl", "--without", "{d}/te.csv"],
+        ["te.csv:2: no field 'text' to compare by", "sentence", "--fields"],
+    ),
+    "split onto an old test": (
+        ["split", "{f}", "--out", "{d}/old", "--test", "0"],
+        ["old/test.jsonl: is there already"],
     ),
     "split onto files": (["split", "{f}", "--out", "{d}/there"], ["train.jsonl: is there already"]),
     "split by no label": (
@@ -194,6 +209,9 @@ def test_mistakes_are_one_line(name: str, tmp_path: Path, cli: Cli) -> None:
     path = write(tmp_path / "f.jsonl", *given)
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "train.jsonl").write_text("kept")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "test.jsonl").write_text("kept")
+    (tmp_path / "te.csv").write_text("sentence,label\ntext 1,good\n")
     arguments, parts = MISTAKES[name]
     filled = [word.format(f=path, d=tmp_path) for word in arguments]
     before = sorted(tmp_path.rglob("*"))

@@ -73,6 +73,11 @@ def test_first_names_the_counts(n: int) -> None:
     assert str(caught.value) == f"a.jsonl: {n} rows asked for; choose from 1 to 3, all it has"
 
 
+def test_rows_of_no_file_are_called_by_no_name() -> None:
+    with pytest.raises(UserError, match=r"^5 rows asked for; choose from 1 to 1"):
+        first([Row({"text": "x"}, "row 1")], 5, 0)
+
+
 @given(tables, shares, seeds, st.sampled_from([None, "label"]))
 def test_hold_out_parts_the_rows(rows: list[Row], share: float, seed: int, by: str | None) -> None:
     train, dev = hold_out(rows, share, seed, by)

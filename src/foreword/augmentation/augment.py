@@ -21,6 +21,7 @@ from foreword.data.duplicates import same_text
 from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
+from foreword.data.shapes import require
 from foreword.data.write import check_writable, write_rows
 from foreword.errors import UserError
 from foreword.files import write_jsonl
@@ -82,6 +83,7 @@ def augment(
     train = as_rows(train, fields=bound.pair)
     known = as_rows(known, targets=False, name="known row", fields=bound.pair)
     bound.check(train, answers=True)
+    require(known, [field])
     said = {label: own[0].strip() for label, own in bound.words.items()}
     rows = reverse_rows(train, field, label_field, said, settings.keywords)
     generator = tune_writer(
@@ -94,7 +96,7 @@ def augment(
         resume,
         report,
     )
-    seen = {same_text(str(row.fields[field])) for row in (*train, *known) if field in row.fields}
+    seen = {same_text(str(row.fields[field])) for row in (*train, *known)}
     run = hash_of([plain(settings), sorted(seen), generator.metadata(), prompt.metadata()])
     kept = path_beside(target, ".samples.jsonl")
     found = [dict(row.fields) for row in read_rows(kept)] if kept.exists() else []

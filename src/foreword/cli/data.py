@@ -13,9 +13,10 @@ from foreword.cli.reading import USUAL_TABLE, ReadTable
 from foreword.cli.whole import Whole
 from foreword.data.bad_rows import BadRows
 from foreword.data.clean import clean as clean_rows
+from foreword.data.duplicates import inputs_of
 from foreword.data.formats import TABLES
 from foreword.data.row import Row
-from foreword.data.split import by_shares, few
+from foreword.data.split import NAMES, by_shares, few
 from foreword.data.write import check_writable, write_rows
 from foreword.display import console
 from foreword.errors import UserError, nearest
@@ -59,7 +60,8 @@ def clean(
     rows = reading.read(file, on_bad=bad)
     bad.check(rows)
     check_fields(rows, fields)
-    known = [row for other in without or () for row in reading.read(other)]
+    names = fields or inputs_of(rows[0], label_field)
+    known = [row for other in without or () for row in _comparable(reading.read(other), names)]
     if Path(file).exists() and out.exists() and out.samefile(file):
         raise UserError(f"{out}: is what is read; write the clean rows to another file with --out")
     made = clean_rows(rows, fields=fields, label_field=label_field, known=known)
@@ -130,8 +132,8 @@ def split(
         found = few(rows, per_label, seed, by, group=group, fields=fields)
     suffix = Path(file.removesuffix(".gz")).suffix.lower()
     ending = {".xlsx": ".csv"}.get(suffix, suffix if suffix in TABLES else ".jsonl")
-    paths = {name: out / f"{name}{ending}" for name in found}
-    _write({paths[name]: own for name, own in found.items()}, file, force)
+    paths = {name: out / f"{name}{ending}" for name in NAMES}
+    _write({path: found.get(name, []) for name, path in paths.items()}, file, force)
     if as_json:
         console.emit(
             {name: {"file": str(paths[name]), "rows": len(r)} for name, r in found.items()}
@@ -149,15 +151,33 @@ def check_fields(rows: Sequence[Row], fields: Sequence[str] | None) -> None:
             raise UserError(f"{rows[0].where}: no field '{name}', which --fields names; {hint}")
 
 
+def _comparable(rows: Sequence[Row], fields: Sequence[str]) -> Sequence[Row]:
+    """Return the rows of a file; raises UserError for a compared field that none of them has."""
+    for name in fields:
+        if not any(name in row.fields for row in rows):
+            hint = nearest(name, rows[0].fields)
+            raise UserError(
+                f"{rows[0].where}: no field '{name}' to compare by; {hint}; rename its column, or "
+                "name those to compare with --fields"
+            )
+    return rows
+
+
 def _write(files: dict[Path, list[Row]], like: str, force: bool) -> None:
-    """Write files of rows; raises UserError before the first where one would be replaced."""
+    """Write files of rows, and none for no rows, of which none is left there either.
+
+    Raises UserError before the first where one would be replaced.
+    """
     for path in files:
         if path.exists() and not force:
             raise UserError(
                 f"{path}: is there already; choose another --out, or --force to replace it"
             )
     for path, rows in files.items():
-        write_rows(path, [row.fields for row in rows], like=like)
+        if rows:
+            write_rows(path, [row.fields for row in rows], like=like)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _counted(places: Sequence[str]) -> str:

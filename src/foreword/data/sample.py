@@ -194,4 +194,5 @@ def _classes(rows: Sequence[Row], by: str | None) -> list[str]:
 
 def file_of(rows: Sequence[Row]) -> str:
     """Begin an error line about all rows with the file they come from, where there is one."""
-    return f"{rows[0].where.rpartition(':')[0]}: " if rows else ""
+    file = rows[0].where.rpartition(":")[0] if rows else ""
+    return f"{file}: " if file else ""
