@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from families import CAUSAL, MASKED, SEQ2SEQ, backbone
@@ -92,12 +93,31 @@ def chances_by_hand(name: str, row: Row, anchors: dict[str, float]) -> dict[floa
         (-2, 2, [-2, -1, 0, 1, 2]),
         (0.5, 2.5, [0.5, 1.5, 2.5]),
         (0.1, 0.2, [0.1, 0.2]),
+        (0, 3.7, [0, 1.23333, 2.46667, 3.7]),
+        (0, 3.3, [0, 1.1, 2.2, 3.3]),
     ],
 )
 def test_anchors_are_spread_over_the_range(low: float, high: float, expected: list[float]) -> None:
     made = spread(low, high)
     assert list(made.values()) == expected
     assert list(made) == [f" {number:g}" for number in expected]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(1000000, 1000003), (1700000000, 1700000900), (0, 1234567), (-1.5, 1000000.25), (0, 1e20)],
+)
+def test_large_numbers_are_read_as_they_are_written(low: float, high: float) -> None:
+    made = spread(low, high)
+    assert [float(word) for word in made] == list(made.values())
+    assert (min(made.values()), max(made.values())) == (low, high)
+    task = Score(low=low, high=high).complete(rows([low, high]), get())
+    assert [float(name) for name in task.class_names] == list(made.values())
+    ended = replace(task, regression=True, anchors={" low": float(low), " high": float(high)})
+    number = ended.bind(get()).with_head()
+    given = Row({"text_a": "film", "text_b": "it", "label": high}, "F:1")
+    assert number.answer_of(torch.tensor([[9.0]])) == {"score": high}
+    assert number.class_shares([number.train_example(given, 100)])[0].tolist() == [[1.0]]
 
 
 @pytest.mark.parametrize(("low", "high"), [(3, 3), (4, 2), (0, float("inf"))])
