@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from functools import cache
 from typing import Any
 
@@ -23,7 +24,7 @@ from foreword.methods.soft import Soft
 from foreword.tasks.classify import Classify
 from foreword.tasks.gold import labels_of
 from foreword.tasks.labels.classifier import Classifier
-from foreword.tasks.multilabel import Multilabel, choose_thresholds
+from foreword.tasks.multilabel import Multilabel, choose_thresholds, count_at_steps
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 
@@ -98,6 +99,21 @@ def test_a_probability_of_exactly_the_threshold_is_enough() -> None:
     assert exactly["labels"] == ["art", "war"]
     above = {name: float(np.nextafter(chance, 1)) for name, chance in chances.items()}
     assert bound(thresholds=above).predict(ROWS[:1], NOTHING)[0]["labels"] == []
+
+
+def test_thresholds_of_many_rows_are_counted_in_little_memory() -> None:
+    chance = np.random.default_rng(0)
+    odds, held = chance.normal(0, 4, (500, 20)), chance.integers(0, 2, (500, 20)).astype(float)
+    tracemalloc.start()
+    hits, support, claimed = count_at_steps(odds, held)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * odds.nbytes
+    for step, limit in enumerate(np.linspace(-8, 8, len(hits))):
+        above = odds >= limit
+        assert hits[step].tolist() == (above & (held == 1)).sum(0).tolist()
+        assert support[step].tolist() == held.sum(0).tolist()
+        assert claimed[step].tolist() == above.sum(0).tolist()
 
 
 def test_of_equal_thresholds_the_middle_one_is_taken() -> None:

@@ -168,7 +168,9 @@ def _filled(units: Sequence[Unit], k: int) -> tuple[dict[str, list[int]], list[s
     chosen: dict[str, list[int]] = {name: [] for name in NAMES}
     for unit in units:
         fits = (
-            n for n, got in held.items() if all((got + unit.classes)[c] <= k for c in unit.classes)
+            name
+            for name, got in held.items()
+            if all(got[c] + more <= k for c, more in unit.classes.items())
         )
         name = next(fits, "test")
         chosen[name] += unit.places

@@ -266,11 +266,11 @@ def _log_odds_steps() -> Floats:
 
 def count_at_steps(odds: Floats, held: Floats) -> Floats:
     """Hits, support and claims of each label at each threshold: (3, STEPS, labels)."""
-    above = (odds[:, None] >= _log_odds_steps()[:, None]).astype(
-        np.float64
-    )  # (rows, STEPS, labels)
-    support = np.broadcast_to(held.sum(0), above.shape[1:])
-    return np.stack([(above * held[:, None]).sum(0), support, above.sum(0)])
+    support, counts = held.sum(0), np.empty((3, THRESHOLD_STEPS, held.shape[1]))
+    for number, step in enumerate(_log_odds_steps()):
+        above = odds >= step  # (rows, labels)
+        counts[:, number] = (above * held).sum(0), support, above.sum(0)
+    return counts
 
 
 def f1_at(counts: Floats, steps: NDArray[np.int64], kind: str) -> Floats:

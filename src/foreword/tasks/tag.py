@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -296,8 +297,7 @@ def best_bio_path(scores: Floats, names: Sequence[str]) -> list[int]:
 
     Viterbi 1967 (10.1109/TIT.1967.1054010), where a step is allowed or not.
     """
-    barred = np.array([[0.0 if follows(a, b) else -np.inf for b in names] for a in names])
-    first = np.array([0.0 if follows("O", name) else -np.inf for name in names])
+    first, barred = _steps(tuple(names))
     best, back = scores[0] + first, []
     for row in scores[1:]:
         ways = best[:, None] + barred  # (from, to)
@@ -307,3 +307,10 @@ def best_bio_path(scores: Floats, names: Sequence[str]) -> list[int]:
     for step in reversed(back):
         path.append(int(step[path[-1]]))
     return path[::-1]
+
+
+@lru_cache
+def _steps(names: tuple[str, ...]) -> tuple[Floats, Floats]:
+    """Return 0 for each tag that may come first, and that may follow another; else -inf."""
+    barred = np.array([[0.0 if follows(a, b) else -np.inf for b in names] for a in ("O", *names)])
+    return barred[0], barred[1:]  # (labels,), (from, to)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -157,8 +158,8 @@ def balance(labels: Sequence[str]) -> dict[str, float]:
     >>> balance(["spam", "ham", "ham", "ham"])
     {'ham': 0.6666666666666666, 'spam': 2.0}
     """
-    counts = {name: labels.count(name) for name in sorted(set(labels))}
-    return {name: len(labels) / (len(counts) * count) for name, count in counts.items()}
+    counts = Counter(labels)
+    return {name: len(labels) / (len(counts) * counts[name]) for name in sorted(counts)}
 
 
 def check_weights(weights: Mapping[str, float], names: Sequence[str]) -> None:
