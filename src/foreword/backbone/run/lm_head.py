@@ -72,18 +72,20 @@ class LMHead:
     def _rows(self, tokens: tuple[int, ...]) -> nn.Linear:
         """The output embeddings of these tokens; kept, since a task asks for the same ones.
 
-        Not where the weights are trained: each pass differentiates a graph of its own.
+        Not where the weights are trained: each pass differentiates a graph of its own. Threads may
+        ask for different tokens at a time, so that what is kept is looked at once.
         """
         whole = cast(nn.Linear, output_embeddings(self.model))
-        if self._narrow is None or self._narrow[0] != tokens or whole.weight.requires_grad:
+        kept = self._narrow
+        if kept is None or kept[0] != tokens or whole.weight.requires_grad:
             index = torch.tensor(tokens, device=whole.weight.device)
             made = nn.Linear(whole.in_features, len(tokens), bias=False, device="meta")
             # Past the check for a Parameter: where the weights are trained, these have a graph.
             made._parameters["weight"] = cast(nn.Parameter, whole.weight[index])
             if whole.bias is not None:
                 made._parameters["bias"] = cast(nn.Parameter, whole.bias[index])
-            self._narrow = tokens, made
-        return self._narrow[1]
+            kept = self._narrow = tokens, made
+        return kept[1]
 
     @cached_property
     def _narrowable(self) -> bool:
