@@ -72,6 +72,16 @@ def test_a_row_is_pooled_as_a_plain_model_is_by_hand(name: str, mode: str) -> No
     assert base.can_pack is base.is_causal
 
 
+def test_a_long_row_has_its_weighted_mean_in_half_precision_too() -> None:
+    base, long = get("qwen3-encoder", "weightedmean"), row(ROWS[0] * 200)
+    assert len(long.ids) >= 400
+    half = Backbone(
+        twin(base).half(), tokenizer(), architecture="encoder", name="half", pooling=base.pooling
+    )
+    states = half.states([long]).double()
+    torch.testing.assert_close(states, base.states([long]), rtol=0.02, atol=0.01)
+
+
 @pytest.mark.parametrize("name", PARTED)
 @pytest.mark.parametrize("mode", MODES)
 def test_virtual_tokens_stand_before_a_row_and_do_not_count(name: str, mode: str) -> None:

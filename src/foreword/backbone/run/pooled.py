@@ -56,6 +56,10 @@ def _means(
 
 
 def _weights(states: Tensor) -> Tensor:
-    """Return weights of states (n, width), in the ratios 1 : 2 : ... : n, whose sum is 1: (n,)."""
-    counted = torch.arange(1, len(states) + 1, dtype=states.dtype, device=states.device)
-    return counted / counted.sum()
+    """Return weights of states (n, width), in the ratios 1 : 2 : ... : n, whose sum is 1: (n,).
+
+    Half precision cannot count that far, so it only holds the result.
+    """
+    single = torch.promote_types(states.dtype, torch.float32)
+    counted = torch.arange(1, len(states) + 1, dtype=single, device=states.device)
+    return (counted / counted.sum()).to(states.dtype)
