@@ -6,6 +6,7 @@ import gc
 import json
 import os
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,38 @@ def test_a_model_that_has_changed_or_is_out_of_use_is_not_kept(
     assert shared_backbone(file) is not first
     assert len(loaded) == 2
     gc.collect()
+
+
+def test_an_older_file_in_a_model_s_folder_is_a_change_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "foreword.backbone.shared.Backbone.load", lambda name, **more: copy(get("qwen2"))
+    )
+    for number, file in enumerate(("model.safetensors", "config.json")):
+        (tmp_path / file).touch()
+        os.utime(tmp_path / file, (5, 5 + number))
+    first = shared_backbone(tmp_path)
+    assert shared_backbone(tmp_path) is first
+    os.utime(tmp_path / "model.safetensors", (1, 1))
+    assert shared_backbone(tmp_path) is not first
+
+
+def test_a_name_alone_is_the_folder_s_own_form_of_a_model(tmp_path: Path) -> None:
+    base = get("bert")
+    base.model.save_pretrained(tmp_path)
+    base.text.tokenizer.save_pretrained(tmp_path)
+    pooled = shared_backbone(tmp_path, "encoder", "cls")
+    own = shared_backbone(tmp_path)
+    assert (pooled.architecture, own.architecture) == ("encoder", "masked")
+    assert shared_backbone(tmp_path, "masked") is own is shared_backbone(tmp_path)
+    assert shared_backbone(tmp_path, "encoder", "cls") is pooled
+    mean = shared_backbone(tmp_path, "encoder")
+    assert (mean is pooled, str(mean.pooling and mean.pooling.mode)) == (False, "mean")
+    del own
+    gc.collect()
+    again = shared_backbone(tmp_path, "masked")
+    assert shared_backbone(tmp_path) is again
 
 
 @pytest.mark.parametrize(

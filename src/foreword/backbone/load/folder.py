@@ -93,7 +93,7 @@ def open_folder(
         UserError: the folder is not a whole model of that architecture.
     """
     config = read_config(folder, name)
-    kind = _kind(folder, config, name, architecture)
+    kind = kind_of(folder, config, name, architecture)
     tokenizer = _tokenizer(folder, name, kind)
     return _model(folder, name, config, kind, dtype, report), tokenizer, kind
 
@@ -106,7 +106,7 @@ def open_outline(
     Raises UserError as :func:`open_folder` does, but for weights.
     """
     config = read_config(folder, name)
-    kind = _kind(folder, config, name, architecture)
+    kind = kind_of(folder, config, name, architecture)
     with torch.device("meta"), one_line_errors(name):
         model: PreTrainedModel = _loader(config, kind).from_config(
             config,
@@ -118,7 +118,7 @@ def open_outline(
     return model.train(False), _tokenizer(folder, name, kind), kind
 
 
-def _kind(
+def kind_of(
     folder: Path, config: PreTrainedConfig, name: str, asked: Architecture | str
 ) -> Architecture:
     """Return the architecture of a folder's model: by its config, unless it was saved to pool.

@@ -10,14 +10,28 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foreword.backbone.load.folder import Architecture, check_architecture, open_folder
+from foreword.backbone.load.folder import (
+    Architecture,
+    check_architecture,
+    kind_of,
+    open_folder,
+    read_config,
+)
 from foreword.backbone.load.gguf import unpack
 from foreword.backbone.load.hub import hub_folder
 from foreword.backbone.load.pooling import Pooling, check_mode, read_pooling
 from foreword.errors import UserError, nearest
 from foreword.reporter import SILENT, Reporter
 
-__all__ = ["PACKAGED", "Architecture", "Source", "folder_of", "name_in_transformers", "open_source"]
+__all__ = [
+    "PACKAGED",
+    "Architecture",
+    "Source",
+    "folder_of",
+    "form_of",
+    "name_in_transformers",
+    "open_source",
+]
 
 PACKAGED = "smollm2"
 ON_THE_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -92,6 +106,17 @@ def pooling_of(folder: Path, name: str, kind: Architecture, mode: str = "auto") 
             "nothing; leave it out, or give `architecture=encoder` too"
         )
     return None
+
+
+def form_of(name: str, architecture: str, pooling: str) -> tuple[str, str]:
+    """Return the architecture and the pooling that a model is opened with, by its small files.
+
+    The pooling stays "auto" where it is left to the model.
+    """
+    folder = folder_of(name)
+    kind = kind_of(folder, read_config(folder, name), name, architecture)
+    found = pooling_of(folder, name, kind, pooling)
+    return kind, "auto" if found is None or found.mode is None else found.mode
 
 
 def folder_of(name: str) -> Path:
