@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import string
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from toys import Lines
 
 WORDS = ["good", "bad", "fine", "film", "it", "was", "a", "and", "so", "as", "the", "is"]
 TASK = Generate(" {prompt} :", decoding=Decoding(max_new_tokens=6, stop=("\n",)))
+SILENCED = replace(TASK, decoding=Decoding(max_new_tokens=1, stop=tuple(string.printable)))
 TRAINING = Training(epochs=6, batch_size=4)
 STUDY = SelfStudy(count=24, part=20, words=6, temperature=1.5)
 
@@ -131,6 +134,15 @@ def test_a_model_asks_itself_and_keeps_what_it_has_asked(manual: Path) -> None:
     assert any("are there already" in line for line in said)
 
 
+def test_a_part_longer_than_a_sliding_window_is_asked_about_too(manual: Path) -> None:
+    base = get("mistral-window")
+    assert base.window is not None
+    assert base.window < STUDY.part
+    method, out = Cartridge(str(manual), 6), manual.with_name("c.safetensors")
+    once: dict[str, Any] = {"study": STUDY, "training": Training(epochs=1), "report": SILENT}
+    assert compress(base, method, out, task=TASK, **once).report.questions.test > 0
+
+
 @pytest.mark.parametrize("calls", first(1, [2, 1, 3, 4]))
 def test_asking_goes_on_where_it_was_stopped(
     manual: Path, monkeypatch: pytest.MonkeyPatch, calls: int
@@ -174,6 +186,11 @@ def test_questions_of_another_text_are_not_taken(manual: Path) -> None:
         ({"task": Generate("film")}, "has no field for a question"),
         ({"task": Generate("{prompt} {more}")}, "questions need one field"),
         ({"study": SelfStudy(count=0)}, "`count=0`: give 1 or more"),
+        (
+            {"questions": questions(), "test": questions(2, answers=False), "task": SILENCED},
+            r"Q: the model answers none of the 2 question\(s\) with a word; give them answers, in "
+            "the field 'completion'",
+        ),
     ],
 )
 def test_what_cannot_be(manual: Path, change: dict[str, Any], says: str) -> None:

@@ -9,18 +9,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.backbone.shared import backbone_of
 from foreword.compression.distil import Distillation
 from foreword.compression.measures import InFront, Measures, Questions
+from foreword.compression.read_ahead import read_ahead
 from foreword.compression.self_study import SelfStudy, ask_questions
 from foreword.data.folder import TEST
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
-from foreword.data.sample import hold_out
+from foreword.data.sample import file_of, hold_out
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.files import check_place
@@ -178,26 +177,13 @@ def _prefill(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
             f"question; cut it into files of at most {room}, and join their cartridges with "
             "foreword compose --how concat"
         )
-    found = _read(backbone, ids)
+    found = read_ahead(backbone, ids, ROOM)
     if found is None:
         raise UserError(
             f"{backbone.name} cannot hold a text of {len(ids)} tokens as keys and values: "
             "compress needs a causal model whose attention reaches all of them"
         )
     return replace(found, bos=len(backbone.text.around[0]))
-
-
-def _read(backbone: Backbone, ids: Sequence[int]) -> Injection | None:
-    """Return the keys and values of a text; past a sliding window, those that begin a row's view.
-
-    None where the model has none, or none that stand for all that it has read.
-    """
-    found = backbone.prefill(NOTHING, ids, len(ids) + ROOM)
-    if found is not None or backbone.window is None or not backbone.can_prefill:
-        return found
-    with torch.no_grad():
-        kv = {name: backbone.sites[name].kept(each) for name, each in backbone.kv(ids).items()}
-    return Injection(kv=kv, positions=len(ids))
 
 
 def _read_questions(
@@ -208,7 +194,10 @@ def _read_questions(
     report: Reporter,
     split: Sequence[str] | None = None,
 ) -> list[Row]:
-    """Read questions; those without an answer get the model's own after the full text."""
+    """Read questions; those without an answer get the model's own after the full text.
+
+    Raises UserError where none of them has one then.
+    """
     rows = as_rows(questions, split=split, targets=False, fields=bound.pair)
     bound.check(rows, answers=False)
     field = task.completion_field
@@ -219,6 +208,11 @@ def _read_questions(
             found = bound.predict(lacking, full, progress=progress)
         pairs = zip(lacking, found, strict=True)
         answered += [Row({**r.fields, field: a["text"]}, r.where) for r, a in pairs if a["text"]]
+    if not answered:
+        raise UserError(
+            f"{file_of(rows)}the model answers none of the {len(rows)} question(s) with a word; "
+            f"give them answers, in the field {field!r}"
+        )
     bound.check(answered, answers=True)
     return answered
 
@@ -258,7 +252,7 @@ def _measure_costs(
     def seconds() -> float:
         began, held = time.perf_counter(), injection
         if text:
-            read = _read(backbone, text)
+            read = read_ahead(backbone, text, ROOM)
             assert read is not None, "it was read before"
             held = replace(read, bos=injection.bos)
         states_of(backbone, held, question)

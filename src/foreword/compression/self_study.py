@@ -11,13 +11,14 @@ from typing import Any
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
 from foreword.backbone.decoding_rules import row_seed
+from foreword.compression.read_ahead import read_ahead
 from foreword.config.settings import setting
 from foreword.config.values import hash_of, plain
 from foreword.data.read import read_rows
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.files import write_jsonl
-from foreword.injection import NOTHING, Injection
+from foreword.injection import Injection
 from foreword.metrics.language import language_of
 from foreword.reporter import Reporter
 from foreword.tasks.texts.generator import Generator
@@ -168,7 +169,7 @@ def _ask(
     # The part's last token is read with each row, so that no row is empty.
     rows = [[part[-1], *backbone.text.ids(before + opening)] for opening in openings]
     stop = tuple(dict.fromkeys(["\n", *([after.strip(" ")] if after.strip() else [])]))
-    held = backbone.prefill(NOTHING, part[:-1], len(part) + max(map(len, rows)) + study.words)
+    held = read_ahead(backbone, part[:-1], max(map(len, rows)) + study.words)
     assert held is not None, "the whole text could be read ahead, so that a part can"
     texts = decode(
         backbone,
