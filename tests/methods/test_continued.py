@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from foreword.config.values import plain
+from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.adapter import Adapter
@@ -22,6 +23,7 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT
+from foreword.tasks.score import Score
 from foreword.training.prepare import prepare
 from foreword.training.settings import Training
 from foreword.training.tune import tune
@@ -125,3 +127,33 @@ def test_mistakes(tmp_path: Path) -> None:
         FromFile.read(path)
     with pytest.raises(UserError, match="is not a safetensors file"):
         FromFile.read(__file__)
+
+
+NUMBERS = Score(template="{text} :", anchors={" bad": 1, " good": 3})
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (replace(NUMBERS, anchors={" bad": 1, " film": 2, " good": 3}), "1, 2, 3"),
+        (replace(NUMBERS, anchors={" bad": 0, " good": 50}), "0, 50"),
+        (replace(NUMBERS, regression=True), "one number from 1 to 3"),
+        (TASK, "the labels bad, good"),
+    ],
+)
+def test_a_head_of_a_score_goes_on_with_its_own_anchors(
+    other: Any, said: str, tmp_path: Path
+) -> None:
+    path, scored = (
+        tmp_path / "p.safetensors",
+        [
+            Row({"text": row.fields["text"], "label": 1 + 2 * (n % 2)}, row.where)
+            for n, row in enumerate(rows(8))
+        ],
+    )
+    toy_run(path, method=Head(), task=NUMBERS, train=scored, dev=scored)
+    going, _ = FromFile.read(path)
+    assert going.build(NUMBERS.bind(get()), scored, 0)().head is not None
+    with pytest.raises(UserError) as caught:
+        going.build(other.bind(get()), scored, 0)
+    assert f"its head scores the anchors 1, 3, and the task has {said}; give" in str(caught.value)

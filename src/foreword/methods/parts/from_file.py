@@ -76,19 +76,29 @@ class FromFile:
                 f"and the template given has {task.virtual}; give as many"
             )
         if injection.head is not None:
-            self._check_labels(task)
+            self._check_classes(task)
         return PromptTensors(injection)
 
-    def _check_labels(self, task: Bound) -> None:
-        """Raise UserError where a head would score other labels than those it was trained on."""
+    def _check_classes(self, task: Bound) -> None:
+        """Raise UserError where a head would score other classes than those it was trained on."""
         meta, _ = opened(Path(self.source))
-        own = sorted(meta["task"].get("labels") or ())
-        asked = sorted(plain(task.task).get("labels") or ())
+        own, asked = _scored(meta["task"]), _scored(plain(task.task))
         if own != asked:
             raise UserError(
-                f"{self.source}: its head scores the labels {', '.join(own)}, and the task has "
-                f"{', '.join(asked) or 'none'}; give the same, or start another head with `method`"
+                f"{self.source}: its head scores {' '.join(own)}, and the task has "
+                f"{asked[1] if own[0] == asked[0] else ' '.join(asked)}; give the same, or start "
+                "another head with `method`"
             )
+
+
+def _scored(task: Mapping[str, Any]) -> tuple[str, str]:
+    """Say what a head scores by a task's settings: of what kind it is, and its names."""
+    numbers = [f"{number:g}" for number in sorted((task.get("anchors") or {}).values())]
+    if task.get("regression"):
+        return "one number", f"from {numbers[0]} to {numbers[-1]}"
+    if numbers:
+        return "the anchors", ", ".join(numbers)
+    return "the labels", ", ".join(sorted(task.get("labels") or ())) or "none"
 
 
 class PromptTensors(Trainable):
