@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
@@ -267,6 +268,10 @@ def test_a_masked_model_cannot_generate() -> None:
         {"top_p": 0.0},
         {"top_p": 1.1},
         {"repetition_penalty": 0.0},
+        {"repetition_penalty": math.nan},
+        {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"stop": ("film", "")},
     ],
 )
 def test_values_out_of_range_are_refused(wrong: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -75,10 +76,15 @@ class Decoding:
         for name, low in (("max_new_tokens", 1), ("beams", 1), ("temperature", 0)):
             if getattr(self, name) < low:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least {low}")
+        for name in ("temperature", "repetition_penalty"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"{name} is {getattr(self, name)}; it must be a finite number")
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
         if self.repetition_penalty <= 0:
             raise UserError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
+        if "" in self.stop:
+            raise UserError("a stop text is empty, and every completion would be; leave it out")
         if self.json_schema is not None:
             check_json_schema(self.json_schema)
             if self.beams > 1:
