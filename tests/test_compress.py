@@ -6,6 +6,7 @@ import json
 import string
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from foreword.compression.compress import Compressed, compress
 from foreword.compression.self_study import SelfStudy
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.methods.cartridge import Cartridge
+from foreword.methods.cartridge import Cartridge, text_ids
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT
 from foreword.tasks.generate import Generate
@@ -205,6 +206,12 @@ def test_a_text_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(UserError, match="is no UTF-8 text"):
         pressed(tmp_path / "b.txt")
+
+
+def test_a_mark_of_the_byte_order_is_no_text(manual: Path) -> None:
+    manual.write_text("good film", "utf-8-sig")
+    letters: Any = SimpleNamespace(text=SimpleNamespace(around=([0],), body=lambda text: text))
+    assert text_ids(letters, manual) == [0, *"good film"]
 
 
 def test_a_text_that_is_longer_than_the_model_reads(manual: Path) -> None:

@@ -79,7 +79,7 @@ def text_ids(backbone: Backbone, path: Path) -> list[int]:
     Raises UserError for a file that cannot be read as text.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check `text`") from None
     except UnicodeDecodeError:
