@@ -92,3 +92,10 @@ def test_what_a_killed_process_left_is_swept_after_a_day(tmp_path: Path) -> None
     assert not old.exists()
     assert young.exists()
     assert other.exists()
+
+
+def test_a_folder_that_another_process_has_just_renamed_is_no_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter([folder / ".model.renamed"]))
+    assert publish(fill, tmp_path / "model").is_dir()

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -72,8 +73,9 @@ def _flush(folder: Path) -> None:
 def _sweep(parent: Path, name: str) -> None:
     """Delete what a killed process left of the same folder."""
     for left in parent.glob(f".{name}.*"):
-        if time.time() - left.stat().st_mtime > _ABANDONED_AFTER:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process may just have renamed its own
+            if time.time() - left.stat().st_mtime > _ABANDONED_AFTER:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _is_disk_full(error: Exception) -> bool:
