@@ -11,13 +11,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.load.recurrent_model import RecurrentForCausalLM
 from foreword.cli.advice import with_flags
 from foreword.cli.main import run
 from foreword.errors import UserError
@@ -203,6 +206,23 @@ def test_the_weights_that_score_best_are_kept(text: Path, tmp_path: Path) -> Non
     assert min(scores) < scores[-1]
 
 
+def test_a_score_that_is_no_number_is_the_worst(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[float] = []
+
+    def entropy(logits: torch.Tensor, targets: torch.Tensor, **how: Any) -> torch.Tensor:
+        found = F.cross_entropy(logits, targets, **how)
+        if how:  # of the held-out text
+            judged.append(float(found))
+        return found * math.nan if how and len(judged) == 1 else found
+
+    monkeypatch.setattr("foreword.recurrent.streams.F", SimpleNamespace(cross_entropy=entropy))
+    found = pretrain(text, tmp_path / "m", replace(SMALL, epochs=2))
+    assert len(judged) == 2
+    assert math.isfinite(found.bits_per_character)
+
+
 def test_a_stopped_run_is_dropped_where_nobody_resumes_it(text: Path, tmp_path: Path) -> None:
     told: list[str] = []
     with pytest.raises(Interrupted):
@@ -285,6 +305,57 @@ def test_places_that_cannot_be_written_are_refused(text: Path, tmp_path: Path) -
     with pytest.raises(UserError, match="is a folder; name one file"):
         pretrain(tmp_path, tmp_path / "m", SMALL)
     assert (tmp_path / "full" / "letter.txt").read_text("utf-8") == "mine"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Input/output error"), KeyboardInterrupt()], ids=["error", "ctrl-c"]
+)
+def test_a_model_that_cannot_be_replaced_stays(
+    error: BaseException, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename = tmp_path / "m", Path.rename
+    pretrain(text, out, replace(SMALL, steps=1))
+    before = weights(out)
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.name.endswith(".new"):
+            raise error
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises((UserError, KeyboardInterrupt)):
+        pretrain(text, out, replace(SMALL, steps=2))
+    assert weights(out) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".m.checkpoint", "m", "story.txt"]
+    monkeypatch.undo()
+    pretrain(text, out, replace(SMALL, steps=2), resume=True)
+    assert weights(out) != before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "story.txt"]
+
+
+def test_a_model_that_a_killed_run_moved_away_is_put_back(text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    pretrain(text, out, replace(SMALL, steps=1))
+    before = weights(out)
+    out.rename(tmp_path / ".m.old")
+    with pytest.raises(Interrupted):
+        pretrain(text, out, SMALL, report=Stopper(1))
+    assert weights(out) == before
+
+
+def test_a_full_disk_is_told_in_a_line_and_the_run_is_kept(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(RecurrentForCausalLM, "save_pretrained", full)
+    with pytest.raises(UserError, match=r"cannot be written \(I/O error: No space.*use `resume`"):
+        pretrain(text, tmp_path / "m", replace(SMALL, steps=1))
+    monkeypatch.undo()
+    told: list[str] = []
+    pretrain(text, tmp_path / "m", replace(SMALL, steps=1), resume=True, report=Lines(told))
+    assert told[0] == "resuming at step 1 of 1"
 
 
 # The command ----------------------------------------------------------------------------------

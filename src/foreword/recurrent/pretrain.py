@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,6 +140,7 @@ def _tokenizer(settings: Pretraining, text: str) -> PreTrainedTokenizerFast:
 def _check_out(folder: Path) -> None:
     """Raise UserError, before the training, where ``out`` could not be written after it."""
     try:
+        _put_back(folder)  # where a run was killed while it wrote
         if folder.is_dir():
             config = folder / "config.json"
             ours = config.is_file() and RecurrentConfig.model_type in config.read_text(
@@ -149,6 +151,7 @@ def _check_out(folder: Path) -> None:
         elif folder.exists():
             raise UserError(f"`out={folder}`: is a file; name a folder")
         fresh = _beside(folder, "new")
+        shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         fresh.rmdir()
     except OSError as error:
@@ -158,9 +161,13 @@ def _check_out(folder: Path) -> None:
 
 
 def _write(folder: Path, model: RecurrentForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write the folder under another name, then rename it: no half-written one is ever seen."""
-    fresh, old = _beside(folder, "new"), _beside(folder, "old")
-    target = Path(os.path.realpath(folder))
+    """Write the folder under another name, then rename it: no half-written one is ever seen.
+
+    A folder that is replaced stays until the new one has its name.
+    """
+    fresh, old, target = (_beside(folder, word) for word in ("new", "old", ""))
+    for left in (fresh, old):
+        shutil.rmtree(left, ignore_errors=True)
     try:
         with without_bars():
             model.save_pretrained(fresh)
@@ -168,16 +175,27 @@ def _write(folder: Path, model: RecurrentForCausalLM, tokenizer: PreTrainedToken
         if target.exists():
             target.rename(old)
         fresh.rename(target)
-    except OSError as error:
-        raise UserError(f"`out={folder}`: cannot be written ({error.strerror})") from None
+    except Exception as error:  # some libraries have errors of their own for a full disk
+        why = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"`out={folder}`: cannot be written ({why}); mend that, then use `resume`"
+        ) from None
     finally:
+        with suppress(OSError):
+            _put_back(folder)
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
-def _beside(folder: Path, word: str) -> Path:
-    """Return a hidden folder beside another one, or what its link leads to; it is emptied."""
+def _put_back(folder: Path) -> None:
+    """Give a folder its name again where it was to be replaced and none has come in its place."""
+    old, target = _beside(folder, "old"), _beside(folder)
+    if old.exists() and not target.exists():
+        old.rename(target)
+
+
+def _beside(folder: Path, word: str = "") -> Path:
+    """Return a hidden folder beside another one, or what its link leads to; itself for no word."""
     target = Path(os.path.realpath(folder))
-    made = target.with_name(f".{target.name}.{word}")
-    shutil.rmtree(made, ignore_errors=True)
-    return made
+    return target.with_name(f".{target.name}.{word}") if word else target

@@ -200,7 +200,7 @@ class Reading:
             ids = self.held[start : start + AT_ONCE + 1]
             logits = model(ids[None, :-1], past_key_values=states).logits[0]
             total += F.cross_entropy(logits, ids[1:], reduction="sum").item()
-        score = -total / (len(self.held) - 1)
+        score = -total / (len(self.held) - 1) if math.isfinite(total) else -math.inf
         if self.progress.best_score is None or score >= self.progress.best_score:
             self.progress.best_score = score
             self.best = {n: t.clone() for n, t in model.state_dict().items()}
