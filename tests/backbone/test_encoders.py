@@ -193,6 +193,16 @@ def test_a_folder_says_how_it_pools_normalises_and_reads(tmp_path: Path) -> None
     assert fw.Classify().complete(rows, base).template == "query: {text}"
 
 
+def test_a_file_that_is_there_says_how_a_folder_pools_or_is_told_as_broken(tmp_path: Path) -> None:
+    folder = saved(tmp_path, modules=modules("Transformer", "Pooling", "Normalize"), pooling=CLS)
+    file = folder / "modules.json"
+    file.write_text(file.read_text("utf-8"), "utf-8-sig")
+    assert Backbone.outline(str(folder)).pooling == Pooling("cls", True)
+    file.write_text("[{broken", "utf-8")
+    with pytest.raises(UserError, match=r"modules\.json: cannot be read as JSON \(.*mend the file"):
+        Backbone.outline(str(folder))
+
+
 def test_a_plain_folder_pools_by_what_its_tokens_see(tmp_path: Path) -> None:
     for name, mode in (("bert-encoder", "mean"), ("qwen3-encoder", "last")):
         base = fw.load(str(saved(tmp_path / name, name)))

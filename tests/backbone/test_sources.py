@@ -282,18 +282,79 @@ def test_a_name_that_no_hub_could_have_is_told_as_one() -> None:
     assert "not a hub id" in refusal("a/b/c")
 
 
-def test_a_hub_id_is_read_from_the_hubs_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
-) -> None:
+def hub(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a folder into a cache of the hub, as that of org/tiny; return it there."""
     commit = "0" * 40
-    repo = tmp_path / "hub" / "models--org--tiny"
+    repo = root / "hub" / "models--org--tiny"
     shutil.copytree(folder, repo / "snapshots" / commit)
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(commit)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root / "hub"))
+    return repo / "snapshots" / commit
+
+
+def test_a_hub_id_is_read_from_the_hubs_cache(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kept = hub(tmp_path, folder, monkeypatch)
+    capsys.readouterr()
     assert open_source("org/tiny").name == "org/tiny"
-    (repo / "snapshots" / commit / "model.safetensors").unlink()
+    assert capsys.readouterr() == ("", "")
+    (kept / "model.safetensors").unlink()
     assert "hub cannot be reached" in refusal("org/tiny")
+
+
+@pytest.fixture
+def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cached folder of an encoder as transformers alone leaves it: without how it pools."""
+    BertModel(tiny_model("masked", "bert").config).save_pretrained(tmp_path / "bert")
+    tiny_tokenizer().save_pretrained(tmp_path / "bert")
+    return hub(tmp_path, tmp_path / "bert", monkeypatch)
+
+
+def test_an_encoder_that_cannot_be_completed_is_told_of(
+    encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert open_source("org/tiny").architecture == "encoder"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: how 'org/tiny' pools is not all in the local cache")
+    missing = encoder.parents[1] / ".no_exist" / encoder.name
+    missing.mkdir(parents=True)
+    for name in ("modules", "sentence_bert_config", "config_sentence_transformers"):
+        (missing / f"{name}.json").touch()
+    open_source("org/tiny")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_says_how_a_cached_encoder_pools_is_fetched_with_it(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "modules.json": [{"type": "s.Transformer"}, {"type": "s.Pooling", "path": "1_Pooling"}],
+        "1_Pooling/config.json": {"pooling_mode_cls_token": True},
+        "sentence_bert_config.json": {"max_seq_length": 20},
+        "config_sentence_transformers.json": {"prompts": {"query": "query: "}},
+    }
+    asked = []
+
+    def download(name: str, path: str, *, revision: str) -> None:
+        asked.append((name, path, revision))
+        (encoder / path).parent.mkdir(exist_ok=True)
+        (encoder / path).write_text(json.dumps(files[path]))
+
+    monkeypatch.setattr("foreword.backbone.load.hub.model_info", lambda name, **how: None)
+    monkeypatch.setattr("foreword.backbone.load.hub.hf_hub_download", download)
+    (encoder / "modules.json").write_text(json.dumps(files["modules.json"]))  # and then was stopped
+    for _ in range(2):
+        pooling = open_source("org/tiny").pooling
+        assert pooling is not None
+        assert (pooling.mode, pooling.prompt, pooling.longest) == ("cls", "query: ", 20)
+    assert sorted(path for _, path, _ in asked) == sorted(files.keys() - {"modules.json"})
+    assert {(name, revision) for name, _, revision in asked} == {("org/tiny", encoder.name)}
 
 
 @pytest.mark.parametrize(

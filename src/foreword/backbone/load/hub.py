@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import (
@@ -19,10 +21,11 @@ from huggingface_hub.errors import (
 )
 
 from foreword.backbone.load.folder import architecture_of, has_tokenizer, has_weights, read_config
-from foreword.backbone.load.pooling import pooling_files
+from foreword.backbone.load.pooling import is_sentence_encoder, pooling_files
 from foreword.errors import UserError
 
 _FILES = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "model*.safetensors"]
+_POOLING = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 _SECONDS = 10.0  # to wait for the hub's first answer
 
 
@@ -61,6 +64,7 @@ def hub_folder(name: str, *, instead: str) -> Path:
             f"cannot load {name!r}: no whole model.safetensors in the local cache or on the hub "
             f"(pickled weights are never read); {tail}"
         )
+    _complete(name, folder)
     return folder
 
 
@@ -77,7 +81,35 @@ def _download(name: str) -> Path:
     print(f"downloading {name!r} from the hub", file=sys.stderr, flush=True)
     # the small file first: a model that cannot be used is refused before its weights come
     architecture_of(read_config(Path(hf_hub_download(name, "config.json")).parent, name))
-    folder = Path(snapshot_download(name, allow_patterns=_FILES, ignore_patterns=["*/*"]))
-    for path in pooling_files(folder):
-        hf_hub_download(name, path)
-    return folder
+    return Path(snapshot_download(name, allow_patterns=_FILES, ignore_patterns=["*/*"]))
+
+
+def _complete(name: str, folder: Path) -> None:
+    """Fetch what says how an encoder pools, which other programs leave out of the cache.
+
+    What the hub does not have is noted in the cache, and not asked for again. Where it cannot be
+    reached, stderr says so.
+    """
+
+    def unknown(path: str) -> bool:
+        return try_to_load_from_cache(name, path, revision=folder.name) is None
+
+    def fetch(paths: Iterable[str]) -> None:
+        for path in filter(unknown, paths):
+            with suppress(RemoteEntryNotFoundError):
+                hf_hub_download(name, path, revision=folder.name)
+
+    if not is_sentence_encoder(folder) and architecture_of(read_config(folder, name)) != "encoder":
+        return
+    if not any(map(unknown, (*_POOLING, *pooling_files(folder)))):
+        return
+    try:
+        model_info(name, timeout=_SECONDS)
+        fetch(_POOLING)
+        fetch(pooling_files(folder))
+    except Exception:
+        print(
+            f"note: how {name!r} pools is not all in the local cache and cannot be fetched; "
+            "`pooling` can say it",
+            file=sys.stderr,
+        )

@@ -148,9 +148,14 @@ def _kind(module: dict[str, Any]) -> str:
 
 
 def _read(path: Path, kind: type = dict) -> Any:
-    """Return what a JSON file holds; empty where it is missing or holds another kind of value."""
+    """Return what a JSON file holds; empty where it is missing or holds another kind of value.
+
+    Raises UserError for a file that cannot be read as JSON.
+    """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
         return kind()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); mend the file") from None
     return found if isinstance(found, kind) else kind()
