@@ -18,9 +18,20 @@ import pytest
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.serve.feedback.files import ABOUT, FeedbackFiles, NotKeptError
-from foreword.serve.feedback.review import MOST, Review, UnknownAnswerError, accuracy_by_day
+from foreword.serve.feedback.learner import is_held_back
+from foreword.serve.feedback.review import (
+    MOST,
+    Review,
+    UnknownAnswerError,
+    accuracy_by_day,
+    new_labels,
+)
+from foreword.tasks.base import Task
+from foreword.tasks.classify import Classify
+from foreword.tasks.multilabel import Multilabel
+from foreword.tasks.score import Score
 from processes import until
-from serve.serving import ADMIN, KEY, Served, served
+from serve.serving import ADMIN, KEY, Served, prefix, prompt_of, served
 
 
 @pytest.fixture
@@ -59,6 +70,48 @@ def test_half_a_line_that_a_killed_server_left_is_removed(files: FeedbackFiles) 
     files.path("sort").write_bytes(b'{"text": "never who')
     files.add("sort", {"text": "d"})
     assert [row["text"] for row in files.rows("sort")] == ["d"]
+
+
+def test_rows_that_a_person_has_written_stay(tmp_path: Path) -> None:
+    one, two, three = '{"text": "a"}', '{"text": "b", "feedback": "fine"}', '{"text": "c"}'
+    path = tmp_path / "sort.jsonl"
+    path.write_text(f"{one}\r\n\n{two}\n{three}", "utf-8")
+    files = FeedbackFiles(tmp_path, days=90)
+    ids = [row[ABOUT]["id"] for row in files.rows("sort")]
+    assert len(set(ids)) == 3
+    id = files.add("sort", {"text": "d"})
+    assert [row["text"] for row in files.rows("sort")] == ["a", "b", "c", "d"]
+    assert [row[ABOUT]["id"] for row in files.rows("sort")] == [*ids, id]
+    assert len([is_held_back(row) for row in files.rows("sort")]) == 4
+    assert accuracy_by_day(files.rows("sort")) == new_labels(files.rows("sort")) == []
+    assert files.remove(id=ids[0]) == 1
+    assert path.read_text("utf-8").startswith(f"{two}\n{three}\n")
+
+
+@pytest.mark.parametrize("line", ['{"text": "a"', "3", "\xff"])
+def test_a_line_that_is_no_row_is_named_and_nothing_is_removed(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "kept" / "sort.jsonl"
+    path.parent.mkdir()
+    path.write_text(f'{{"text": "a"}}\n{line}\n', "latin-1")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"^kept/sort.jsonl:2: is no JSON object; mend the line"):
+        FeedbackFiles(path.parent, days=90)
+    time = datetime(2026, 1, 1, tzinfo=UTC)
+    files = FeedbackFiles(path.parent, now=lambda: time)
+    for act in (files.rows, lambda name: files.remove(subject=name)):
+        with pytest.raises(UserError, match="sort.jsonl:2"):
+            act("sort")
+    files.days, time = 90, time + timedelta(hours=2)
+    files.add("sort", {"text": "b"})
+    assert path.read_bytes().startswith(before)
+
+
+def test_a_row_with_a_field_of_its_own_that_is_called_feedback_is_refused(
+    files: FeedbackFiles,
+) -> None:
+    with pytest.raises(UserError, match="give the field of the template another name"):
+        files.add("sort", {"feedback": "it came late", "label": "bad"})
+    assert files.names() == []
 
 
 def test_what_the_disk_does_not_take_changes_nothing(
@@ -124,6 +177,14 @@ def test_rows_go_by_id_by_subject_and_by_age(tmp_path: Path) -> None:
     time += timedelta(days=20)
     assert FeedbackFiles(tmp_path, days=10, now=lambda: time).rows("sort") == []
     assert FeedbackFiles(tmp_path, now=lambda: time).remove_old() == 0
+
+
+@pytest.mark.parametrize("days", [1e6, float("inf")])
+def test_days_beyond_all_years_keep_all(tmp_path: Path, days: float) -> None:
+    files = FeedbackFiles(tmp_path, days=days)
+    files.add("sort", {"text": "a"})
+    assert files.remove_old() == 0
+    assert len(files.rows("sort")) == 1
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
@@ -215,6 +276,45 @@ def test_feedback_is_a_row_to_learn_from(server: Served, kept: Path) -> None:
     gone = server.http(ADMIN).delete("/v1/feedback", params={"id": found["id"]})
     assert gone.json()["rows"] == 1
     assert (kept / "sort.jsonl").read_text() == ""
+
+
+ONE = Classify(template="{text} is", labels={"1": " good", "2": " bad"})
+MANY = Multilabel(template="{text} is", labels={"a": " good", "b": " bad", "none": " no"})
+MUCH = Score(template="{text} is", anchors={" good": 1.0, " bad": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "answered", "right"),
+    [
+        (ONE, 1, "1", True),
+        (ONE, "2", "1", False),
+        (ONE, "3", "1", False),
+        (MANY, ["b", "a"], ["a", "b"], True),
+        (MUCH, 1, 0.9, None),
+    ],
+    ids=["number", "other", "new", "order", "score"],
+)
+def test_an_answer_is_right_as_its_task_compares(
+    server: Served, kept: Path, task: Task, label: Any, answered: Any, right: bool | None
+) -> None:
+    made = prompt_of(server.backbone, task, prefix(server.backbone, 4))
+    made.save(server.folder / "told.safetensors")
+    sent = send(server, model="told", input="hm", label=label, answered=answered)
+    assert sent.status_code == 201, sent.text
+    row = json.loads((kept / "told.jsonl").read_text("utf-8").splitlines()[-1])
+    assert row["feedback"].get("right") is right
+    (server.folder / "told.safetensors").unlink()
+
+
+def test_a_prompt_with_a_field_that_is_called_feedback_keeps_none(server: Served) -> None:
+    task = Classify(template="{feedback} is", labels={"good": " good", "bad": " bad"})
+    made = prompt_of(server.backbone, task, prefix(server.backbone, 4))
+    made.save(server.folder / "heard.safetensors")
+    sent = send(server, model="heard", input="it came late", label="bad")
+    assert sent.status_code == 400
+    assert sent.json()["error"]["param"] == "input"
+    assert "another name" in sent.json()["error"]["message"]
+    (server.folder / "heard.safetensors").unlink()
 
 
 WRONG: dict[str, tuple[dict[str, Any], int, str]] = {

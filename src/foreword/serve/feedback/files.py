@@ -4,15 +4,20 @@ A row is a line of JSON: the fields of the prompt's template, the right answer u
 the prompt's task gives it, and ``feedback``, an object that says when and of what it was said. A
 line stands on the disk before :meth:`FeedbackFiles.add` returns, and the half of one that a killed
 server has left is removed by the next that is added. Any number of servers may share a folder.
+
+People may edit a file. A row without ``feedback`` has no time, so that it never is too old, and its
+id is made of its line. A line that is no row is told with its number.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -72,7 +77,7 @@ class FeedbackFiles:
         return sorted(path.name[: -len(SUFFIX)] for path in found)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """Return the rows of a prompt, oldest first."""
+        """Return the rows of a prompt, oldest first; raises UserError for a line that is none."""
         path = self.path(name)
         with self._locked():
             return [row for _, row in _lines(path)] if path.exists() else []
@@ -80,11 +85,19 @@ class FeedbackFiles:
     def add(self, name: str, row: Mapping[str, Any], **about: Any) -> str:
         """Keep a row, and return its id; ``about`` is what is known of it, None for nothing.
 
-        Raises NotKeptError where the disk does not take it, and nothing is changed then.
+        Raises NotKeptError where the disk does not take it, and UserError for a row with a field
+        ``feedback`` of its own; nothing is changed then.
         """
+        if ABOUT in row:
+            raise UserError(
+                f"a row with a field `{ABOUT}` cannot be kept: that is where it says when and of "
+                "what it was said; give the field of the template another name",
+                field="input",
+            )
         if self.now() - self._cleaned > timedelta(hours=1):
-            self.remove_old()
-        own = {"id": self.new_id(), "time": self.now().isoformat(timespec="seconds")}
+            with suppress(UserError):  # of another row's line, which is none of who adds this one
+                self.remove_old()
+        own = {"id": self.new_id(), "time": self.now().isoformat(timespec="microseconds")}
         own |= {key: value for key, value in about.items() if value is not None}
         line = json.dumps({**row, ABOUT: own}, ensure_ascii=False).encode() + b"\n"
         path = self.path(name)
@@ -110,15 +123,18 @@ class FeedbackFiles:
         self._cleaned = self.now()
         if self.days is None:
             return 0
-        first = (self.now() - timedelta(days=self.days)).isoformat(timespec="seconds")
-        return self._remove(lambda about: str(about.get("time", "")) < first)
+        try:
+            first = (self.now() - timedelta(days=self.days)).isoformat(timespec="seconds")
+        except OverflowError:  # before the first of all years
+            return 0
+        return self._remove(lambda about: "" < str(about.get("time", "")) < first)
 
     def _remove(self, meant: Callable[[Mapping[str, Any]], bool]) -> int:
         gone = 0
         with self._locked():
             for path in sorted(self.folder.glob(f"*{SUFFIX}")):
                 lines = list(_lines(path))
-                kept = [line for line, row in lines if not meant(row.get(ABOUT, {}))]
+                kept = [line for line, row in lines if not meant(row[ABOUT])]
                 if len(kept) < len(lines):
                     write_whole(path, kept)
                     gone += len(lines) - len(kept)
@@ -132,10 +148,39 @@ class FeedbackFiles:
 
 
 def _lines(path: Path) -> Iterator[Line]:
-    """Yield the whole lines of a file, as they stand and as they are read."""
-    for line in path.read_bytes().splitlines(keepends=True):
-        if line.endswith(b"\n") and line.strip():
-            yield line, json.loads(line)
+    """Yield the lines of a file, whole as they stand, and as they are read.
+
+    Raises UserError for one that is no row, unless it is the last and has no end.
+    """
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not line.strip():
+            continue
+        if (row := _row(line)) is not None:
+            yield line if line.endswith(b"\n") else line + b"\n", row
+        elif line.endswith(b"\n"):
+            raise UserError(
+                f"{path.parent.name}/{path.name}:{number}: is no JSON object; mend the line, or "
+                "remove it"
+            )
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """Read a line; what it lacks of ``feedback`` is none, but for an id. None for what is no row.
+
+    >>> _row(b'{"text": "a"}')
+    {'text': 'a', 'feedback': {'id': 'fcf7579b2db13f7e'}}
+    """
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict):
+        return None
+    about = row.get(ABOUT)
+    about = about if isinstance(about, dict) else {}
+    if not re.fullmatch("[0-9a-f]{8,}", str(about.get("id"))):
+        about = {**about, "id": hashlib.sha256(line.strip()).hexdigest()[:16]}
+    return {**row, ABOUT: about}
 
 
 def _append(path: Path, line: bytes) -> None:
@@ -143,7 +188,11 @@ def _append(path: Path, line: bytes) -> None:
     new = not path.exists()
     with path.open("a+b", buffering=0) as file:
         end = _end_of_whole_lines(file)
-        file.truncate(end)
+        file.seek(end)
+        if _row(left := file.read()) is None:
+            file.truncate(end)
+        else:  # a row that lacks its end alone
+            end, line = end + len(left), b"\n" + line
         try:
             written = file.write(line)
             if written != len(line):

@@ -88,7 +88,7 @@ def accuracy_by_day(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     right: dict[tuple[str, str], list[bool]] = {}
     for row in rows:
         about = row[ABOUT]
-        if about.get("reviewed"):
+        if about.get("reviewed") and "right" in about:
             day = str(about["time"])[: len("2026-01-01")]
             right.setdefault((day, about["version"]), []).append(bool(about["right"]))
     made = []

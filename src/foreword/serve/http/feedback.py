@@ -102,7 +102,7 @@ def _keep(ready: Ready, files: FeedbackFiles, review: Review, body: FeedbackBody
     row, new = _row(prompt, given, body.answer)
     right = row.fields[prompt.bound.pair[1]]
     if about["answered"] is not None:
-        about["right"] = about["answered"] == right
+        about["right"] = not new and prompt.bound.is_right(row, about["answered"])
     id = files.add(name, row.fields, **about, new_label=right if new else None)
     if body.review is not None:
         review.done(name, body.review)
