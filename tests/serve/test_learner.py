@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -183,18 +185,22 @@ def test_it_waits_for_rows(
 def test_a_version_that_later_rows_show_to_be_worse_is_taken_back(
     ready: Ready, files: FeedbackFiles, backbone: Backbone, training: Any
 ) -> None:
-    training(lambda prompt: prompt_of(backbone, SORT, prefix(backbone, 9)))
+    worse = prompt_of(backbone, SORT, prefix(backbone, 9))
+    training(lambda prompt: worse)
     right = ready.prompts.open("sort")[1]
     own = Learner(ready, files, Learning(every=20, held=10, bound=-100, roll_back=True))
     made = own.look("sort")
     assert made is not None
     assert made.new_version == "sort@2"
     files.now = lambda: datetime.now(UTC) + timedelta(minutes=1)
+    texts = [f"later {number}, {'ab'[number % 2] * (number % 7)}" for number in range(120)]
+    told = zip(texts, right.predict(texts), worse.predict(texts), strict=True)
+    differ = [{"text": text, "label": label} for text, label, other in told if label != other]
     for number in range(120):
-        text = f"later {number}, {'ab'[number % 2] * (number % 7)}"
-        files.add("sort", {"text": text, "label": right.predict(text)}, version="sort@2")
+        files.add("sort", differ[number % len(differ)], version="sort@2")
     later = own.look("sort")
     assert later is not None
+    assert later.held == 10  # the first that came
     assert later.high is not None
     assert later.high < 0
     assert "sort@1 is back" in later.reason
@@ -207,6 +213,66 @@ def test_a_version_that_later_rows_show_to_be_worse_is_taken_back(
     assert (third["origin"], third["content"]) == ("rollback", "sort@1")
     assert third["replaced"] == "sort@2"
     assert "held" not in third
+
+
+def fake(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch, files: FeedbackFiles, learning: Learning
+) -> tuple[Learner, Callable[[bool, bool], dict[str, Any] | None]]:
+    """Return a learner that only keeps count, and what adds a row, or has it look for one taken."""
+    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
+    own, version, taken = Learner(ready, files, learning), [1], [True]
+    files.now = lambda: clock[0]
+    monkeypatch.setattr(learner, "_now", lambda: clock[0].isoformat(timespec="microseconds"))
+    monkeypatch.setattr(ready.prompts, "open", lambda name: (f"sort@{version[0]}", None))
+    monkeypatch.setattr(learner, "_is_known", lambda prompt, row: True)
+
+    def attempt(made: Any, *given: Any) -> Any:
+        version[0] += taken[0]
+        return replace(made, taken=taken[0], new_version=f"sort@{version[0]}" if taken[0] else None)
+
+    def look_back(name: str, last: Any, held: Any) -> Any:
+        assert len(held) == learning.held
+        return learner.Attempt(learner._now(), last["new_version"], 0, len(held), again=True)
+
+    monkeypatch.setattr(own, "_attempt", attempt)
+    monkeypatch.setattr(own, "_look_back", look_back)
+
+    def go_on(held: bool, take: bool) -> dict[str, Any] | None:
+        clock[0] += timedelta(hours=12)
+        taken[0] = take
+        files.new_id = lambda: f"{learner.SHARE + (not held):08x}"
+        files.add("sort", {"text": "a"})
+        made = own.look("sort")
+        return None if made is None else asdict(made)
+
+    return own, go_on
+
+
+def test_a_server_learns_on_where_as_many_rows_go_as_come(
+    ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = FeedbackFiles(tmp_path / "kept", days=10)
+    own, go_on = fake(ready, monkeypatch, files, Learning(every=6, held=3))
+    for number in range(120):
+        go_on(number % 3 == 0, False)
+        files.remove_old()
+    times = [datetime.fromisoformat(each["time"]) for each in own.attempts("sort")]
+    assert len(files.rows("sort")) < 30
+    assert [b - a for a, b in pairwise(times)] == [timedelta(hours=12 * 9)] * (len(times) - 1)
+    assert len(times) == 13
+
+
+def test_a_version_is_judged_again_though_others_were_refused_meanwhile(
+    ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = FeedbackFiles(tmp_path / "kept")
+    own, go_on = fake(ready, monkeypatch, files, Learning(every=3, held=4, roll_back=True))
+    for number in range(60):
+        go_on(number % 3 == 0, number < 12)
+    found = own.attempts("sort")
+    assert [each["old_version"] for each in found if each["again"]] == ["sort@2"]  # once
+    assert sum(each["taken"] for each in found) == 1
+    assert sum(not each["taken"] and not each["again"] for each in found) > 3
 
 
 def test_what_goes_wrong_is_said_once_and_kept(ready: Ready, files: FeedbackFiles) -> None:
@@ -418,6 +484,27 @@ def test_a_training_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
     assert os.read(heard, 1) == b""  # nobody does
     os.close(heard)
     assert not folder.exists()  # with the texts that it trained on
+
+
+def test_a_fault_with_one_prompt_s_rows_does_not_end_learning(
+    ready: Ready, files: FeedbackFiles, training: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(lambda prompt: prompt.with_scores({"dev": {"accuracy": 1.0}}))
+    files.path("a").write_text('{"text": 1\n', "utf-8")
+    files.path("b").write_text("{}\n", "utf-8")
+    (files.folder / "b.learned.json").write_text("half of", "utf-8")
+    said: list[dict[str, Any]] = []
+    looks = iter(range(2))
+    own = Learner(ready, files, LEARNING, lambda **values: said.append(values))
+    monkeypatch.setattr(own._stopped, "wait", lambda seconds: next(looks, None) is None)
+    own._run()
+    first, second, third = said[:3]
+    assert (first["prompt"], first["error"]) == (
+        "a",
+        "feedback/a.jsonl:1: is no JSON object; mend the line, or remove it",
+    )
+    assert (second["prompt"], second["error"]) == ("b", "JSONDecodeError")
+    assert (third["prompt"], third["taken"]) == ("sort", True)
 
 
 @pytest.mark.parametrize("name", ["every", "held", "threads"])

@@ -62,7 +62,8 @@ class Attempt:
 
     ``trained`` and ``held`` count rows; ``old`` and ``new`` are the accuracies on those held back,
     of texts the mean chrF, ``interval`` the 95% interval of ``new``, and ``low`` and ``high`` the
-    paired one of their difference, all in percent.
+    paired one of their difference, all in percent. ``again`` is for a version that was in place and
+    is judged again, as ``old_version``.
     """
 
     time: str
@@ -77,6 +78,7 @@ class Attempt:
     interval: list[float] | None = None
     low: float | None = None
     high: float | None = None
+    again: bool = False
 
 
 class Learner:
@@ -117,6 +119,10 @@ class Learner:
                     if said.get(name) != str(error):
                         self._tell(name, error=str(error))
                     said[name] = str(error)
+                except Exception as error:  # of any kind: the other prompts go on
+                    if said.get(name) != (kind := type(error).__name__):
+                        self._tell(name, error=kind)
+                    said[name] = kind
 
     def attempts(self, name: str) -> list[dict[str, Any]]:
         """Return the attempts for a prompt, oldest first."""
@@ -134,20 +140,21 @@ class Learner:
 
     def look(self, name: str) -> Attempt | None:
         """Make and judge the next version of a prompt, where there are enough new rows for it."""
+        began, judges = _now(), self.learning.held
         rows, before = self.files.rows(name), self.attempts(name)
         train, held = _parted(rows)
-        if self.learning.roll_back and before and before[-1]["taken"]:
-            since = [row for row in held if row[ABOUT]["time"] > before[-1]["time"]]
-            if len(since) >= self.learning.held:
-                return self._record(name, before, self._look_back(name, before[-1], since))
+        if self.learning.roll_back and (last := self._unseen(name, before)) is not None:
+            since = _since(held, last["time"])
+            if len(since) >= judges:
+                return self._record(name, before, self._look_back(name, last, since[:judges]))
         if self._missing(train, held, before) is not None:
             return None
         version, prompt = self.ready.prompts.open(name)
         train, held = _parted(_known(prompt, rows))
         if self._missing(train, held, before) is not None:
             return None
-        held = held[-self.learning.held :]
-        made = Attempt(_now(), version, len(train), len(held))
+        held = held[-judges:]
+        made = Attempt(began, version, len(train), len(held))
         try:
             made = self._attempt(made, name, prompt, train, held)
         except UserError as error:
@@ -158,8 +165,9 @@ class Learner:
         self, train: Sequence[Any], held: Sequence[Any], before: Sequence[Mapping[str, Any]]
     ) -> str | None:
         """Say which rows are missing for an attempt; None where it can be made."""
-        known = min(before[-1]["trained"], len(train)) if before else 0
-        new, every, judges = len(train) - known, self.learning.every, self.learning.held
+        last = next((each["time"] for each in reversed(before) if not each.get("again")), None)
+        new = len(train if last is None else _since(train, last))
+        every, judges = self.learning.every, self.learning.held
         if new >= every and len(held) >= judges:
             return None
         return f"{new} of {every} new rows to train on, {len(held)} of {judges} rows held back"
@@ -175,14 +183,20 @@ class Learner:
         self._tell(name, **asdict(made))
         return made
 
+    def _unseen(self, name: str, before: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """Return the attempt whose version is in place and was not judged again; None for none."""
+        last = next((each for each in reversed(before) if each["taken"]), None)
+        if last is None or self.ready.prompts.open(name)[0] != last["new_version"]:
+            return None
+        seen = any(e.get("again") and e["old_version"] == last["new_version"] for e in before)
+        return None if seen else last
+
     def _look_back(
         self, name: str, last: Mapping[str, Any], held: Sequence[Mapping[str, Any]]
     ) -> Attempt:
         """Judge the last version by rows that came since; roll it back where it is worse."""
         prompts = self.ready.prompts
-        made = Attempt(_now(), last["new_version"], last["trained"], len(held))
-        if prompts.open(name)[0] != last["new_version"]:
-            return replace(made, reason="it is not the current version any more")
+        made = Attempt(_now(), last["new_version"], last["trained"], len(held), again=True)
         try:
             kept = [prompts.open(last[version])[1] for version in ("old_version", "new_version")]
         except UserError as error:
@@ -284,7 +298,7 @@ class Learner:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _compared(made: Attempt, old: Sequence[float], new: Sequence[float]) -> Attempt:
@@ -315,6 +329,11 @@ def _parted(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
         [row for row in rows if not is_held_back(row)],
         [row for row in rows if is_held_back(row)],
     )
+
+
+def _since(rows: Sequence[Any], time: str) -> list[Any]:
+    """Return the rows that came after a time."""
+    return [row for row in rows if row[ABOUT].get("time", "") > time]
 
 
 def _known(prompt: Answerer, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
