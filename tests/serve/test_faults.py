@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +18,10 @@ import pytest
 
 import char_model
 from foreword.backbone.backbone import Backbone
+from foreword.backbone.decode import Decoding
+from foreword.serve.engine import Engine
 from foreword.serve.http.limits import Access, Keys, Limits
+from foreword.tasks.generate import Generate
 from processes import until
 from serve.serving import ADMIN, WRITE, in_thread, prefix, prompt_of, prompts
 from serve.test_prompt_folder import DAMAGES, damaged
@@ -107,6 +111,37 @@ def test_who_never_reads_is_given_up_and_stops_no_one(here: Here) -> None:
             cut = True
     assert held < 2**17
     deaf.close()
+
+
+def test_what_a_client_that_left_has_asked_for_is_given_up_and_counted_until_then(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Generate(template="{prompt}:", decoding=Decoding(max_new_tokens=5000))
+    prompt_of(here.backbone, task, prefix(here.backbone, 1)).save(here.folder / "long.safetensors")
+    asked: list[tuple[Any, threading.Event]] = []
+    answered: Future[Any] = Future()
+    answered.set_running_or_notify_cancel()
+
+    def answer(self: Engine, prompt: Any, rows: Any, *, cancelled: threading.Event) -> Any:
+        asked.append((prompt, cancelled))
+        return answered
+
+    monkeypatch.setattr(Engine, "answer", answer)
+    with here.connect() as own:
+        body = json.dumps({"model": "long", "inputs": "hello"})
+        own.sendall(
+            "POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        until(lambda: asked)
+        ((prompt, cancelled),) = asked
+        assert not cancelled.is_set()
+    until(cancelled.is_set)
+    assert here.metric("foreword_requests_admitted") == 1
+    answered.set_exception(CancelledError())
+    assert here.metric("foreword_requests_admitted") == 0
+    assert prompt.task.decoding.max_new_tokens == LIMITS.tokens
+    (here.folder / "long.safetensors").unlink()
 
 
 @pytest.mark.parametrize(

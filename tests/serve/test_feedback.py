@@ -99,7 +99,7 @@ def test_a_line_that_is_no_row_is_named_and_nothing_is_removed(tmp_path: Path, l
     time = datetime(2026, 1, 1, tzinfo=UTC)
     files = FeedbackFiles(path.parent, now=lambda: time)
     for act in (files.rows, lambda name: files.remove(subject=name)):
-        with pytest.raises(UserError, match="sort.jsonl:2"):
+        with pytest.raises(UserError, match=r"sort\.jsonl:2"):
             act("sort")
     files.days, time = 90, time + timedelta(hours=2)
     files.add("sort", {"text": "b"})

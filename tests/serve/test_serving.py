@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from transformers import TopPLogitsWarper
 
 import foreword.serve.choose
+import foreword.serve.engine
+import foreword.serve.loop
 import foreword.serve.rows
 from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, backbone
 from foreword.backbone.backbone import Backbone
@@ -23,16 +26,19 @@ from foreword.backbone.example import Example
 from foreword.compose.ensemble import Ensemble
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.injection import KV, NOTHING, Injection, Patch
+from foreword.injection import KV, NOTHING, Injection, Mixture, Patch
+from foreword.prompt.familiar import Familiar, with_familiar
 from foreword.prompt.prompt import Prompt
 from foreword.serve.engine import Engine
 from foreword.serve.held import HeldPrompts
 from foreword.serve.loop import Loop
 from foreword.serve.request import Piece, Request, Sampling, Ticket
+from foreword.serve.states import Reading
 from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.rank import Rank
+from processes import until
 
 FAMILIES = {f.name: f for f in CAUSAL} | {"window": WINDOWED[1], "bloom": UNREACHED[0]}
 FAMILIES |= {"t5": SEQ2SEQ[0], "bert": MASKED[0]}
@@ -278,6 +284,106 @@ def test_a_fault_is_its_own_requests_and_the_others_are_answered() -> None:
         assert counts["parted"] > 0
 
 
+def test_a_line_that_fails_alone_ends_its_own_reading_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base, how, real = get("llama"), Sampling(max_new_tokens=3), foreword.serve.loop.read
+
+    def read(view: Backbone, pool: Any, turns: Sequence[Any]) -> Any:
+        if any(turn.row.tokens[0] == 150 for turn in turns):
+            raise ValueError("broken")
+        return real(view, pool, turns)
+
+    monkeypatch.setattr(foreword.serve.loop, "read", read)
+    loop = Loop(base, HeldPrompts(base, 2**20), 8, 64, 512)
+    examples = [Example((first, 5), 2, ((),), ((0, -1),)) for first in (150, 7, 8)]
+    reading = Reading(base, examples, Mixture.of(NOTHING, 3), threading.Event())
+    request = Request(ROWS[1], NOTHING, how, None, None, Ticket(), 0.0)
+    loop.waiting.extend([reading, request])
+    while loop.busy:
+        loop.step()
+    with pytest.raises(ValueError, match="broken"):
+        reading.done.result(0)
+    assert list(request.ticket.result(0).tokens) == alone("llama", ROWS[1], NOTHING, how)
+    assert loop.pool.used == 0
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom"])
+def test_answers_that_nobody_waits_for_are_neither_read_nor_written(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, decoded = get(name), list[Request]()
+    real = foreword.serve.engine.decode_whole
+
+    def decode_whole(own: Backbone, asked: Sequence[Request]) -> None:
+        decoded.extend(asked)
+        real(own, asked)
+
+    monkeypatch.setattr(foreword.serve.engine, "decode_whole", decode_whole)
+    about = {"name": name, "architecture": "causal", "fingerprint": base.fingerprint}
+    labels = {"good": " good", "bad": " bad"}
+    tasks = Generate(template="{text} :"), Classify(template="{text} :", labels=labels)
+    rows = [Row({"text": text}, text) for text in ("a film", "it was")]
+    began, go, cancelled = threading.Event(), threading.Event(), threading.Event()
+
+    def hear(piece: Piece) -> None:
+        began.set()
+        go.wait(60)
+
+    with Engine(base, slots=8) as engine:
+        first = engine.generate(ROWS[0], None, Sampling(max_new_tokens=2), hear)
+        assert began.wait(60)  # and the engine waits
+        writes, sorts = [
+            engine.answer(Prompt(NOTHING, task, about, on=base), rows, cancelled=cancelled)
+            for task in tasks
+        ]
+        until(lambda: engine.stats()["waiting"] == len(rows) + 1)
+        cancelled.set()
+        go.set()
+        assert [each["text"] for each in writes.result(60)] == ["", ""]
+        with pytest.raises(CancelledError):
+            sorts.result(60)
+        assert first.result(60).tokens
+        counts = engine.stats()
+    assert len(decoded) == (name == "bloom")
+    assert counts.get("tokens_read", 0) <= len(ROWS[0]) + 2
+    assert counts["waiting"] == counts["running"] == counts["slot_tokens"] == 0
+
+
+def test_lines_that_are_being_read_are_left_once_nobody_waits_for_them() -> None:
+    base, cancelled = get("llama"), threading.Event()
+    loop = Loop(base, HeldPrompts(base, 2**20), 8, 1, 512)  # a token a step
+    examples = [Example((first, 5, 6), 3, ((),), ((0, -1),)) for first in (9, 7, 8)]
+    reading = Reading(base, examples, Mixture.of(NOTHING, 3), cancelled)
+    loop.waiting.append(reading)
+    loop.step()
+    assert len(loop.running) == 3
+    cancelled.set()
+    loop.step()
+    assert not loop.busy
+    assert loop.pool.used == 0
+    with pytest.raises(CancelledError):
+        reading.done.result(0)
+
+
+def test_a_listener_that_fails_stops_no_one() -> None:
+    ticket, heard = Ticket(), list[Ticket]()
+    ticket.when_done(lambda own: [][0])
+    ticket.when_done(heard.append)
+    ticket.finish(None, ValueError("broken"))
+    assert heard == [ticket]
+
+
+def test_no_rows_have_no_answers() -> None:
+    base = get("llama")
+    about = {"name": "llama", "architecture": "causal", "fingerprint": base.fingerprint}
+    task = Classify(template="{text} :", labels={"good": " good", "bad": " bad"})
+    spread = Familiar.of(torch.randn(30, base.width, generator=torch.Generator().manual_seed(0)))
+    prompt = with_familiar(Prompt(NOTHING, task, about, on=base), spread)
+    with Engine(base) as engine:
+        assert engine.answer(prompt, []).result(20) == prompt.answers([]) == []
+
+
 def test_a_cancelled_request_frees_its_slot() -> None:
     base, how = get("llama"), Sampling(max_new_tokens=400)
     with Engine(base, slots=1) as engine:
@@ -378,6 +484,10 @@ def test_an_engine_that_is_closed_finishes_what_it_has_or_ends_it() -> None:
     tickets = [engine.generate(row, None, how) for row in ROWS]
     engine.close()
     assert all(ticket.result(0).tokens for ticket in tickets)
+    with pytest.raises(UserError, match="closed"):
+        engine.generate(ROWS[0])
+    engine._open = True  # as one sees it whose request comes as the thread ends
+    engine._thread = threading.main_thread()
     with pytest.raises(UserError, match="closed"):
         engine.generate(ROWS[0])
     engine = Engine(base, slots=1)

@@ -60,6 +60,8 @@ def _with_distances(
     found = bound.changed(hear=states.__setitem__).predict(
         rows, prompt.injection, progress=progress
     )
+    if not found:
+        return []
     distances = familiar.distances(torch.stack([states[n].cpu() for n in range(len(rows))]))
     unlike = (distances > familiar.furthest).tolist()
     return [{**each, "unlike": far} for each, far in zip(found, unlike, strict=True)]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from threading import Event
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -65,10 +66,9 @@ class Engine:
         self._readings: list[Reading] = []
         self._inbox: list[Request | Reading | Callable[[], None]] = []
         self._wake = threading.Condition()
-        self._open, self._closing = True, False
+        self._open, self._closing, self._ended = True, False, False
         self._requests = 0
         self._parted = 0  # groups that failed and were run again one by one
-        self._reading = ReadingBackbone(backbone, self._submit)
         self._pool = ThreadPoolExecutor(slots, "foreword-answer")
         self._thread = threading.Thread(target=self._loop, name="foreword-engine", daemon=True)
         end_idle_threads()
@@ -103,10 +103,11 @@ class Engine:
         sampling: Sampling,
         on_piece: Callable[[Piece], None] | None = None,
         grammar: Grammar | None = None,
+        cancelled: Event | None = None,
     ) -> Ticket:
         self._check(ids, injection, sampling)
-        since = time.monotonic()
-        request = Request(tuple(ids), injection, sampling, on_piece, grammar, Ticket(), since)
+        ticket, since = Ticket(cancelled), time.monotonic()
+        request = Request(tuple(ids), injection, sampling, on_piece, grammar, ticket, since)
         if self._rows is None or sampling.beams > 1:
             check_whole(request)
         elif sampling.json_schema is not None and grammar is None:
@@ -114,7 +115,7 @@ class Engine:
             request.grammar = JsonSchema(sampling.json_schema, text.tokenizer, ends).begin()
         self._submit(request)
         self._requests += 1
-        return request.ticket
+        return ticket
 
     def answer(
         self,
@@ -122,15 +123,24 @@ class Engine:
         rows: Sequence[Row],
         *,
         progress: Callable[[int], None] | None = None,
+        cancelled: Event | None = None,
     ) -> Future[list[dict[str, Any]]]:
-        """Answer rows by the prompt's own task, one object each, as ``prompt.answers`` does."""
+        """Answer rows by the prompt's own task, one object each, as ``prompt.answers`` does.
+
+        Once ``cancelled`` is set, the engine gives up what it has still to read and to write for
+        them; the answers are of no use then.
+        """
         self._check_open()
-        return self._pool.submit(answers, self._reading, self._begin, prompt, list(rows), progress)
+        cancelled = cancelled or Event()
+        reading = ReadingBackbone(self.backbone, self._submit, cancelled)
+        begin = partial(self._begin, cancelled=cancelled)
+        return self._pool.submit(answers, reading, begin, prompt, list(rows), progress)
 
     def states(self, prompt: Prompt, rows: Sequence[Row]) -> Future[Tensor | None]:
         """Return the state at each row's answer, (rows, width); None where it is no label."""
         self._check_open()
-        bound = prompt.bound.changed(backbone=self._reading)
+        reading = ReadingBackbone(self.backbone, self._submit, Event())
+        bound = prompt.bound.changed(backbone=reading)
         return self._pool.submit(states_of_answers, bound, list(rows), prompt.injection)
 
     def lay_out(self, prompt: Prompt, row: Row) -> tuple[int, ...]:
@@ -269,7 +279,7 @@ class Engine:
 
     def _submit(self, asked: Request | Reading | Callable[[], None]) -> None:
         with self._wake:
-            if not self._thread.is_alive():
+            if self._ended or not self._thread.is_alive():
                 raise UserError("the engine is closed")
             self._inbox.append(asked)
             self._wake.notify()
@@ -285,6 +295,7 @@ class Engine:
                 while not self._busy and not self._closing:
                     self._wake.wait()
                 if not self._busy:
+                    self._ended = True
                     return
                 arrived, self._inbox = self._inbox, []
             for each in arrived:
@@ -315,6 +326,7 @@ class Engine:
 
     def _run_whole(self) -> None:
         """Decode a group of those that are decoded whole, and run all readings of such a model."""
+        self._whole, self._readings = _wanted(self._whole), _wanted(self._readings)
         if self._whole:
             group = alike(self._whole[: self._slots])
             self._whole = [request for request in self._whole if request not in group]
@@ -334,6 +346,17 @@ class Engine:
             self._parted += 1
             for each in asked:
                 self._try([each], run)
+
+
+def _wanted(asked: Sequence[Asked]) -> list[Asked]:
+    """Return those that somebody waits for, and end the others."""
+    left = []
+    for each in asked:
+        if each.cancelled:
+            each.drop()
+        else:
+            left.append(each)
+    return left
 
 
 def _injection(prompt: Prompt | Injection | None) -> Injection:

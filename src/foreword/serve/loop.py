@@ -95,12 +95,15 @@ class Loop:
 
     def _end_cancelled(self) -> None:
         for each in [each for each in self.running if isinstance(each, Writing)]:
-            if each.request.ticket.cancelled:
+            if each.request.cancelled:
                 self._finish(each, "cancelled")
-        for request in [r for r in self.waiting if isinstance(r, Request)]:
-            if request.ticket.cancelled:
-                self.waiting.remove(request)
-                request.end(Completion("", (), (), "cancelled", len(request.ids)))
+        for line in [line for line in self.running if isinstance(line, Line)]:
+            if line.reading.cancelled:
+                self._leave(line)
+                line.reading.drop()
+        for asked in [asked for asked in self.waiting if asked.cancelled]:
+            self.waiting.remove(asked)
+            asked.drop()
 
     def _admit(self) -> None:
         """Give slots to rows in the order in which they came."""
@@ -183,7 +186,13 @@ class Loop:
         return chosen
 
     def _read(self, view: Backbone, chosen: Sequence[tuple[Writing | Line, Turn]]) -> None:
-        """Read in one pass; where that fails row by row, so that the fault is that of its row."""
+        """Read in one pass; where that fails row by row, so that the fault is that of its row.
+
+        A line is left out whose reading has failed by another one.
+        """
+        chosen = [one for one in chosen if one[0] in self.running]
+        if not chosen:
+            return
         for each, _ in chosen:
             if isinstance(each, Writing):
                 each.row.wanted = [len(each.row.tokens) - 1]

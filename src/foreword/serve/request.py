@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Literal, Protocol
@@ -98,24 +99,27 @@ class Grammar(Protocol):
 
 
 class Ticket:
-    """A request that is under way. All methods may be called from any thread."""
+    """A request that is under way. All methods may be called from any thread.
 
-    def __init__(self) -> None:
+    Requests with one ``cancelled`` are cancelled together.
+    """
+
+    def __init__(self, cancelled: Event | None = None) -> None:
         self._done = Event()
         self._lock = Lock()
-        self._cancelled = False
+        self._cancelled = cancelled or Event()
         self._completion: Completion | None = None
         self._error: BaseException | None = None
         self._listeners: list[Callable[[Ticket], None]] = []
 
     def cancel(self) -> None:
         """End the request at the next step; it finishes as "cancelled" unless it is done before."""
-        self._cancelled = True
+        self._cancelled.set()
 
     @property
     def cancelled(self) -> bool:
         """Whether it was asked to end."""
-        return self._cancelled
+        return self._cancelled.is_set()
 
     @property
     def done(self) -> bool:
@@ -149,7 +153,8 @@ class Ticket:
             self._done.set()
             listeners, self._listeners = self._listeners, []
         for listener in listeners:
-            listener(self)
+            with suppress(Exception):  # of any kind: it is another's code
+                listener(self)
 
 
 @dataclass(eq=False)
@@ -169,6 +174,15 @@ class Request:
         made = completion
         self.tell(Piece(made.text, made.tokens, made.logprobs, made.finish))
         self.ticket.finish(made)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody wants the answer any more."""
+        return self.ticket.cancelled
+
+    def drop(self) -> None:
+        """End it, cancelled before anything was written."""
+        self.end(Completion("", (), (), "cancelled", len(self.ids)))
 
     def fail(self, error: BaseException) -> None:
         """Tell that it went wrong; the others go on."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from functools import cached_property
+from threading import Event
 from typing import Any
 
 import torch
@@ -23,8 +24,15 @@ class Reading:
     ``entered`` counts the lines that have, or had, a slot.
     """
 
-    def __init__(self, backbone: Backbone, examples: Sequence[Example], mixture: Mixture) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        examples: Sequence[Example],
+        mixture: Mixture,
+        cancelled: Event,
+    ) -> None:
         self.backbone, self.examples, self.mixture = backbone, examples, mixture
+        self._cancelled = cancelled
         self.entered = 0
         self.done: Future[Tensor] = Future()
         self._found: dict[tuple[int, int], Tensor] = {}
@@ -45,6 +53,11 @@ class Reading:
         return [sorted(own) for own in found]
 
     @cached_property
+    def count(self) -> int:
+        """How many tokens' states are wanted."""
+        return sum(map(len, self.wanted))
+
+    @cached_property
     def rows(self) -> Counter[Injection]:
         """How many examples there are under each prompt."""
         return Counter(self.mixture.parts[part] for part in self.mixture.rows)
@@ -57,8 +70,17 @@ class Reading:
         """Keep the states of a line's tokens, and give out all once they are there."""
         for token, state in zip(tokens, states, strict=True):
             self._found[line, token] = state
-        if len(self._found) == len(set(self.laid.places)):
+        if len(self._found) == self.count:
             self.done.set_result(torch.stack([self._found[place] for place in self.laid.places]))
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody wants the states any more."""
+        return self._cancelled.is_set()
+
+    def drop(self) -> None:
+        """End it, cancelled."""
+        self.fail(CancelledError())
 
     def fail(self, error: BaseException) -> None:
         """Tell that it went wrong."""
@@ -67,11 +89,16 @@ class Reading:
 
 
 class ReadingBackbone(Backbone):
-    """The backbone as a task sees it whose passes are to be run by the engine's loop."""
+    """The backbone as a task sees it whose passes are to be run by the engine's loop.
 
-    def __init__(self, backbone: Backbone, submit: Callable[[Reading], None]) -> None:
+    They are given up once ``cancelled`` is set.
+    """
+
+    def __init__(
+        self, backbone: Backbone, submit: Callable[[Reading], None], cancelled: Event
+    ) -> None:
         self.__dict__.update(vars(backbone))
-        self.own, self.submit = backbone, submit
+        self.own, self.submit, self.cancelled = backbone, submit, cancelled
 
     def states(
         self,
@@ -85,7 +112,8 @@ class ReadingBackbone(Backbone):
         A ``lead`` that they share is read with each of them.
         """
         assert layers is WHOLE, "nothing is stored before"
-        reading = Reading(self, examples, Mixture.of(injection, len(examples)))
+        mixture = Mixture.of(injection, len(examples))
+        reading = Reading(self, examples, mixture, self.cancelled)
         if not all(example.ids for example in examples):  # a state of the prompt's own is wanted
             return super().states(examples, injection)
         self.submit(reading)

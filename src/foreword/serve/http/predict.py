@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -40,12 +42,18 @@ def predict_routes(service: Service) -> APIRouter:
             raise ApiError(
                 400, f"inputs: at most {service.limits.inputs} in a request", param="inputs"
             )
-        own.undone.enter_context(service.admitted())
+        admitted = own.undone.enter_context(ExitStack())
+        admitted.enter_context(service.admitted())
         own.about["model"] = body.model[:200]
-        name, prompt, rows, least = await run_in_threadpool(_rows, ready, body, inputs)
+        most = service.limits.tokens
+        name, prompt, rows, least = await run_in_threadpool(_rows, ready, body, inputs, most)
         own.about |= {"model": name, "rows": len(rows)}
-        answered = ready.engine.answer(prompt, rows)
+        cancelled = Event()
+        answered = ready.engine.answer(prompt, rows, cancelled=cancelled)
+        counted = admitted.pop_all()  # until the engine has given it up, or answered
+        answered.add_done_callback(lambda done: counted.close())
         own.undone.callback(answered.cancel)
+        own.undone.callback(cancelled.set)
         left = own.since + service.limits.seconds - time.monotonic()
         try:
             found = await while_there(
@@ -64,9 +72,10 @@ def predict_routes(service: Service) -> APIRouter:
 
 
 def _rows(
-    ready: Ready, body: PredictBody, inputs: Sequence[str | dict[str, Any]]
+    ready: Ready, body: PredictBody, inputs: Sequence[str | dict[str, Any]], most: int
 ) -> tuple[str, Answerer, list[Row], float | None]:
-    """Return the prompt and the rows of a body, checked."""
+    """Return the prompt and the rows of a body, checked; texts have ``most`` tokens at most."""
+    from foreword.backbone.decode import Decoding
     from foreword.prompt.abstain import least_of
     from foreword.prompt.predict import rows_of
 
@@ -81,6 +90,9 @@ def _rows(
             raise ApiError(400, f"inputs[{number}]: is empty", param=f"inputs[{number}]")
     rows = rows_of(list(inputs), prompt.bound)
     prompt.bound.check(rows, answers=False)
+    usual = getattr(prompt.task, "decoding", None)
+    if isinstance(usual, Decoding) and usual.max_new_tokens > most:
+        prompt = prompt.decoding(max_new_tokens=most)
     return name, prompt, rows, least
 
 
