@@ -52,6 +52,18 @@ def test_rows_are_read_as_they_stand(files: FeedbackFiles) -> None:
     assert files.rows("other") == []
 
 
+def test_a_file_is_read_again_once_it_has_changed(files: FeedbackFiles) -> None:
+    id = files.add("sort", {"text": "a"})
+    first = files.rows("sort")
+    assert files.rows("sort") is first
+    FeedbackFiles(files.folder).add("sort", {"text": "b"})
+    assert [row["text"] for row in files.rows("sort")] == ["a", "b"]
+    files.remove(id=id)
+    assert [row["text"] for row in files.rows("sort")] == ["b"]
+    files.path("sort").unlink()
+    assert files.rows("sort") == []
+
+
 @pytest.mark.parametrize("name", ["../x", ".x", "a/b", ""])
 def test_no_name_leads_out_of_the_folder(name: str, files: FeedbackFiles) -> None:
     with pytest.raises(UserError, match="cannot be a prompt's name"):

@@ -275,6 +275,43 @@ def test_a_version_is_judged_again_though_others_were_refused_meanwhile(
     assert sum(not each["taken"] and not each["again"] for each in found) > 3
 
 
+def test_what_was_learned_is_not_credited_to_files_that_come_after_a_removal(
+    ready: Ready, files: FeedbackFiles, backbone: Backbone, training: Any
+) -> None:
+    training(lambda prompt: prompt.with_scores({"dev": {"accuracy": 1.0}}))
+    own = Learner(ready, files, LEARNING)
+    made = own.look("sort")
+    assert made is not None
+    assert made.new_version == "sort@2"
+    assert own._unseen("sort", own.attempts("sort")) is not None
+    ready.prompts.remove("sort")
+    for seed in (5, 6):
+        path = ready.prompts.folder / "sort.safetensors"
+        prompt_of(backbone, SORT, prefix(backbone, seed)).save(path)
+        name = ready.prompts.open("sort")[0]
+    assert name == "sort@2"
+    found = history(ready.prompts, "sort", own.attempts("sort"))
+    assert [each["origin"] for each in found] == ["file", "file"]
+    assert own._unseen("sort", own.attempts("sort")) is None
+
+
+def test_rows_are_looked_at_once(
+    ready: Ready, files: FeedbackFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, looked, real = Learner(ready, files, Learning(every=1000)), list[Any](), learner._is_known
+
+    def is_known(prompt: Any, row: Any) -> bool:
+        looked.append(row)
+        return real(prompt, row)
+
+    monkeypatch.setattr(learner, "_is_known", is_known)
+    assert own.waits("sort") == own.waits("sort")
+    assert len(looked) == ROWS
+    files.add("sort", {"text": "more", "label": "good"})
+    own.waits("sort")
+    assert len(looked) == 2 * ROWS + 1
+
+
 def test_what_goes_wrong_is_said_once_and_kept(ready: Ready, files: FeedbackFiles) -> None:
     own = Learner(ready, files, Learning(every=20, held=10, settings=("--no-such-flag",)))
     made = own.look("sort")

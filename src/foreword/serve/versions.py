@@ -90,6 +90,11 @@ class Versions:
     def _rolled_back(self, name: str, number: int) -> Path:
         return self.folder / f"{name}@{number}.rollback"
 
+    def changed(self, name: str, number: int) -> int | None:
+        """Return when the file of a version was changed, in nanoseconds; None where it is gone."""
+        stamp = Stamp.of(self.path(name, number))
+        return None if stamp is None else stamp.changed
+
     def numbers(self, name: str) -> list[int]:
         """Return the numbers of the versions of a name that are kept, in order."""
         return self._numbers(f"{name}@").get(name, [])

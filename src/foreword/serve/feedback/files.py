@@ -27,6 +27,7 @@ from filelock import FileLock
 from foreword.errors import UserError
 from foreword.files import write_whole
 from foreword.serve.names import check_name
+from foreword.serve.versions import Stamp
 
 ABOUT = "feedback"
 """The field of a row that says when and of what it was said."""
@@ -64,6 +65,7 @@ class FeedbackFiles:
             raise UserError(
                 f"{folder}: no feedback can be written there ({error.strerror}); name another one"
             ) from None
+        self._read: dict[Path, tuple[Stamp | None, list[dict[str, Any]]]] = {}
         self._cleaned = self.now()
         self.remove_old()
 
@@ -77,10 +79,17 @@ class FeedbackFiles:
         return sorted(path.name[: -len(SUFFIX)] for path in found)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """Return the rows of a prompt, oldest first; raises UserError for a line that is none."""
+        """Return the rows of a prompt, oldest first, the same list until the file changes.
+
+        Raises UserError for a line that is none.
+        """
         path = self.path(name)
         with self._locked():
-            return [row for _, row in _lines(path)] if path.exists() else []
+            stamp, found = Stamp.of(path), self._read.get(path)
+            if found is None or found[0] != stamp:
+                rows = [] if stamp is None else [row for _, row in _lines(path)]
+                found = self._read[path] = stamp, rows
+            return found[1]
 
     def add(self, name: str, row: Mapping[str, Any], **about: Any) -> str:
         """Keep a row, and return its id; ``about`` is what is known of it, None for nothing.
@@ -137,6 +146,7 @@ class FeedbackFiles:
                 kept = [line for line, row in lines if not meant(row[ABOUT])]
                 if len(kept) < len(lines):
                     write_whole(path, kept)
+                    self._read.pop(path, None)
                     gone += len(lines) - len(kept)
         return gone
 

@@ -63,7 +63,8 @@ class Attempt:
     ``trained`` and ``held`` count rows; ``old`` and ``new`` are the accuracies on those held back,
     of texts the mean chrF, ``interval`` the 95% interval of ``new``, and ``low`` and ``high`` the
     paired one of their difference, all in percent. ``again`` is for a version that was in place and
-    is judged again, as ``old_version``.
+    is judged again, as ``old_version``. ``changed`` is when the file of ``new_version`` was written
+    (ns): once a prompt is removed, others may come under the names of its versions.
     """
 
     time: str
@@ -79,6 +80,7 @@ class Attempt:
     low: float | None = None
     high: float | None = None
     again: bool = False
+    changed: int | None = None
 
 
 class Learner:
@@ -92,6 +94,7 @@ class Learner:
         say: Callable[..., None] = lambda **values: None,
     ) -> None:
         self.ready, self.files, self.learning, self.say = ready, files, learning, say
+        self._looked: dict[str, tuple[str, list[dict[str, Any]], list[dict[str, Any]]]] = {}
         self._stopped = Event()
         self.training = TrainingProcess()
         self._thread = Thread(target=self._run, name="foreword-learn", daemon=True)
@@ -135,7 +138,7 @@ class Learner:
 
         Raises UserError where the prompt cannot be opened.
         """
-        rows = _known(self.ready.prompts.open(name)[1], self.files.rows(name))
+        rows = self._known(name, *self.ready.prompts.open(name), self.files.rows(name))
         return self._missing(*_parted(rows), self.attempts(name))
 
     def look(self, name: str) -> Attempt | None:
@@ -150,7 +153,7 @@ class Learner:
         if self._missing(train, held, before) is not None:
             return None
         version, prompt = self.ready.prompts.open(name)
-        train, held = _parted(_known(prompt, rows))
+        train, held = _parted(self._known(name, version, prompt, rows))
         if self._missing(train, held, before) is not None:
             return None
         held = held[-judges:]
@@ -160,6 +163,16 @@ class Learner:
         except UserError as error:
             made = replace(made, reason=str(error))
         return self._record(name, before, made)
+
+    def _known(
+        self, name: str, version: str, prompt: Answerer, rows: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Return the rows that a version can learn from; the same ones are looked at once."""
+        found = self._looked.get(name)
+        if found is None or found[0] != version or found[1] is not rows:
+            known = [row for row in rows if _is_known(prompt, row)]
+            found = self._looked[name] = version, rows, known
+        return found[2]
 
     def _missing(
         self, train: Sequence[Any], held: Sequence[Any], before: Sequence[Mapping[str, Any]]
@@ -185,11 +198,16 @@ class Learner:
 
     def _unseen(self, name: str, before: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         """Return the attempt whose version is in place and was not judged again; None for none."""
-        last = next((each for each in reversed(before) if each["taken"]), None)
-        if last is None or self.ready.prompts.open(name)[0] != last["new_version"]:
-            return None
-        seen = any(e.get("again") and e["old_version"] == last["new_version"] for e in before)
-        return None if seen else last
+        prompts = self.ready.prompts
+        for each in reversed(before):
+            if each.get("again"):
+                return None
+            if each["taken"]:
+                version = prompts.open(name)[0]
+                changed = prompts.versions.changed(name, _number(version))
+                same = version == each["new_version"] and each.get("changed") in (None, changed)
+                return each if same else None
+        return None
 
     def _look_back(
         self, name: str, last: Mapping[str, Any], held: Sequence[Mapping[str, Any]]
@@ -208,10 +226,10 @@ class Learner:
         assert made.high is not None
         if made.high >= 0:
             return replace(made, reason="it holds on the rows that came since")
-        number = int(last["old_version"].rpartition("@")[2])
-        back = prompts.roll_back(name, number)[1]
+        back = prompts.roll_back(name, _number(last["old_version"]))[1]
         reason = f"it is worse on the rows that came since: {last['old_version']} is back"
-        return replace(made, reason=reason, new_version=f"{name}@{back}")
+        changed = prompts.versions.changed(name, back)
+        return replace(made, reason=reason, new_version=f"{name}@{back}", changed=changed)
 
     def _attempt(
         self,
@@ -240,7 +258,9 @@ class Learner:
                 return replace(made, reason="another version has come meanwhile")
             self._keep_states(new, rows, out)
             number = prompts.add(name, out)
-        return replace(made, taken=True, reason="it was swapped in", new_version=f"{name}@{number}")
+        made = replace(made, taken=True, reason="it was swapped in")
+        changed = prompts.versions.changed(name, number)
+        return replace(made, new_version=f"{name}@{number}", changed=changed)
 
     def _train(self, name: str, version: str, rows: Sequence[Mapping[str, Any]], out: Path) -> None:
         """Train a version further in a process of its own; raises UserError where that fails."""
@@ -249,7 +269,7 @@ class Learner:
             out.with_name("feedback.jsonl"),
             [{key: value for key, value in row.items() if key != ABOUT} for row in rows],
         )
-        source = prompts.versions.path(name, int(version.rpartition("@")[2]))
+        source = prompts.versions.path(name, _number(version))
         words = ["train", "--from", source, "--model", self.ready.backbone.name]
         words += ["--train", data, "--out", out, "--threads", learning.threads, *learning.settings]
         if learning.replay is not None and (old := learning.replay / f"{name}.jsonl").exists():
@@ -301,6 +321,11 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
+def _number(version: str) -> int:
+    """Return the number of ``name@number``."""
+    return int(version.rpartition("@")[2])
+
+
 def _compared(made: Attempt, old: Sequence[float], new: Sequence[float]) -> Attempt:
     """Return an attempt with the scores of two versions on the same rows."""
     low, high = paired_difference(new, old).bounds()
@@ -334,11 +359,6 @@ def _parted(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
 def _since(rows: Sequence[Any], time: str) -> list[Any]:
     """Return the rows that came after a time."""
     return [row for row in rows if row[ABOUT].get("time", "") > time]
-
-
-def _known(prompt: Answerer, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the rows that a prompt can learn from."""
-    return [row for row in rows if _is_known(prompt, row)]
 
 
 def _is_known(prompt: Answerer, row: Mapping[str, Any]) -> bool:

@@ -29,6 +29,8 @@ def history(
     for number in prompts.versions.numbers(name):
         version, file = f"{name}@{number}", _metadata(prompts, name, number)
         attempt = made.get(version)
+        if attempt and attempt.get("changed") not in (None, prompts.versions.changed(name, number)):
+            attempt = None  # of a prompt that was removed
         content = prompts.versions.content(name, number)
         if content != number or (attempt is not None and not attempt["taken"]):
             origin = "rollback"
