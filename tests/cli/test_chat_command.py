@@ -13,6 +13,9 @@ import char_model
 from foreword.backbone.backbone import Backbone
 from foreword.cli.main import run
 from foreword.prompt.prompt import Prompt
+from foreword.serve.engine import Engine
+from foreword.serve.talk import Talk
+from foreword.serve.texts import TooLongError
 from serve.serving import prompts
 
 
@@ -39,6 +42,20 @@ class Session:
 
     def file(self, name: str) -> str:
         return str(self.folder / f"{name}.safetensors")
+
+
+def test_a_line_that_is_too_long_leaves_the_turns_as_they_are(folder: Path) -> None:
+    with Engine(Backbone.load(str(folder / "model"))) as engine:
+        talk = Talk(engine, settings={"max_new_tokens": 2})
+        said = ["".join(talk.say(text)) for text in ("hello", "how are you")]
+        before = list(talk.messages)
+        assert len(before) == 2 * sum(map(bool, said)) > 0
+        with pytest.raises(TooLongError):
+            talk.say("a" * 5000)
+        talk.settings["max_new_tokens"] = 10**6
+        with pytest.raises(TooLongError):
+            talk.say("a")
+        assert (talk.messages, talk.forgotten) == (before, 0)
 
 
 @pytest.fixture

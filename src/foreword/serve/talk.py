@@ -70,7 +70,8 @@ class Talk:
         """Return the assistant's answer as it is written; both turns are kept once it is read.
 
         Of a conversation that is longer than what is read, the first turns are left out, and
-        ``forgotten`` counts them. Raises UserError where even the last turn is too long.
+        ``forgotten`` counts them. Raises UserError where even the last turn is too long; nothing is
+        left out then.
         """
         turn = {"role": "user", "content": text}
         return self._answered(turn, self._laid_out(turn))
@@ -86,15 +87,18 @@ class Talk:
                 self.messages += [turn, {"role": "assistant", "content": said}]
 
     def _laid_out(self, turn: Mapping[str, str]) -> TextRequest:
+        first, left_out = len(self.first), 0
         while True:
+            kept = [*self.first, *self.messages[first + left_out :]]
             try:
-                return self.texts.chat(self.prompt, [*self.messages, turn], self.settings, MOST)
-            except TooLongError:
-                first = len(self.first)
-                if len(self.messages) < first + 2:
+                made = self.texts.chat(self.prompt, [*kept, turn], self.settings, MOST)
+            except TooLongError as error:
+                if error.field == "max_tokens" or len(kept) < first + 2:
                     raise
-                del self.messages[first : first + 2]
-                self.forgotten += 2
+                left_out += 2
+            else:
+                self.messages, self.forgotten = kept, self.forgotten + left_out
+                return made
 
     def save(self, path: Path) -> None:
         """Add the conversation to a file, as one row of messages, which training can read.
