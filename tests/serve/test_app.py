@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -16,7 +18,10 @@ from foreword.cli.main import run
 from foreword.errors import UserError
 from foreword.serve.http.app import make_app
 from foreword.serve.http.errors import place
+from foreword.serve.http.generation import Generation, Usage
+from foreword.serve.http.guard import Guard, Passage
 from foreword.serve.http.limits import Access, Keys, Limits
+from foreword.serve.http.metrics import Metrics
 from foreword.serve.http.server import address, bound_socket
 from foreword.serve.http.service import Service
 from foreword.serve.texts import Trimmed
@@ -86,6 +91,8 @@ def test_a_key_fits_whole(tmp_path: Path) -> None:
         True, True, False, False, False, False,
     ]  # fmt: skip
     assert not Keys()
+    with pytest.raises(UserError, match="a key has a letter that no header"):
+        Keys(["one", "clé"])
 
 
 @pytest.mark.parametrize("opening", ["", "<think>\n\n</think>\n\n"])
@@ -100,6 +107,28 @@ def test_a_stream_is_trimmed_as_the_whole_answer_is(text: str, opening: str) -> 
             made += trimmed.add(text[start : start + size])
             assert whole.startswith(made)
         assert made + trimmed.add("", last=True) == whole
+
+
+def test_metrics_name_no_prompt_that_is_not_there(tmp_path: Path) -> None:
+    def load() -> Backbone:
+        raise AssertionError("it is not started")
+
+    service = Service(tmp_path, load, name_prompts=True)
+    guard = Guard(make_app(service, log=None), service, None)
+    for name, status in (("write@1", 200), ("nonsense", 404)):
+        guard._note({"method": "POST"}, Passage("1", about={"model": name}, status=status))
+    named = service.metrics.text().decode()
+    assert 'prompt="write@1",' in named or 'prompt="write@1"}' in named
+    assert "nonsense" not in named
+
+
+def test_a_token_s_time_is_that_of_its_own_choice() -> None:
+    metrics = Metrics()
+    own: Any = object.__new__(Generation)
+    own.asked, own.usage = [None, None], Usage(0, 12)  # five tokens each after the first
+    own.service, own.passage = SimpleNamespace(metrics=metrics), SimpleNamespace(about={})
+    own._note(1.0, 2.0)
+    assert b"foreword_time_per_token_seconds_sum 0.2\n" in metrics.text()
 
 
 def test_a_port_in_use_is_one_line() -> None:
@@ -117,6 +146,8 @@ def test_a_port_in_use_is_one_line() -> None:
 def test_limits_are_above_nothing() -> None:
     with pytest.raises(UserError, match="`queue=0`"):
         Limits(queue=0).check()
+    with pytest.raises(UserError, match="`seconds=inf`"):
+        Limits(seconds=math.inf).check()
     assert place(["a", 1, "b", "\ud800"]) == "a[1].b"
 
 

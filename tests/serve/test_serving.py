@@ -413,6 +413,12 @@ def test_a_prompt_that_is_released_in_use_is_finished_on_and_not_kept() -> None:
     assert found == alone("llama", ROWS[0], first, how)
 
 
+def test_a_prompt_of_another_width_is_not_held() -> None:
+    base = get("llama")
+    with Engine(base) as engine, pytest.raises(UserError, match="the prompt: embeds have shape"):
+        engine.hold(Injection(embeds=torch.zeros(3, base.width + 1), leading=3))
+
+
 def test_prompts_beyond_the_memory_are_loaded_again() -> None:
     base, how = get("llama"), Sampling(max_new_tokens=3)
     chosen = [prompts("llama")[n] for n in (3, 4)]

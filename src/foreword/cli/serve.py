@@ -188,7 +188,8 @@ def serve(
     def say(ready: Ready) -> None:
         for name in ready.prompts.left_out():
             screen.line(
-                f"{folder / name}: is not served, for its name; letters, digits, . _ - may be"
+                f"{folder / name}: is not served, for its name; letters, digits, . _ - may be, but "
+                "not the model's own name"
             )
         count = len(ready.prompts.names())
         prompts = "1 prompt" if count == 1 else f"{count} prompts"

@@ -20,6 +20,7 @@ from foreword.injection import NOTHING, Injection
 from foreword.prompt.answerer import Answerer
 from foreword.prompt.familiar import states_of_answers
 from foreword.prompt.prompt import Prompt
+from foreword.prompt.tensors import check_fit
 from foreword.serve.answers import answers
 from foreword.serve.held import HeldPrompts
 from foreword.serve.loop import Loop
@@ -161,7 +162,9 @@ class Engine:
 
         Raises UserError for one that does not fit the model.
         """
-        self._do(lambda: self._prompts.hold(_injection(prompt)))
+        injection = _injection(prompt)
+        check_fit("the prompt", injection, self.backbone)
+        self._do(lambda: self._prompts.hold(injection))
 
     def release(self, prompt: Prompt | Injection, *, wait: bool = True) -> None:
         """Forget a prompt's keys and values; requests in flight finish on them.

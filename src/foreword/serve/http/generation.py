@@ -150,7 +150,8 @@ class Generation:
         written, metrics = self.usage.written, self.service.metrics
         metrics.tokens.labels("written").inc(written)
         if written > len(self.asked):
-            metrics.each.observe((ended - began) / (written - len(self.asked)))
+            each = (written - len(self.asked)) / len(self.asked)  # choice's tokens
+            metrics.each.observe((ended - began) / each)
         self.passage.about |= {"read": self.usage.read, "written": written}
 
     def _failure(self, choice: int) -> ApiError:

@@ -167,8 +167,9 @@ class Guard:
         seconds = time.monotonic() - own.since
         route = getattr(scope.get("route"), "path", "other")
         metrics = self.service.metrics
-        prompt = own.about.get("model", "") if self.service.name_prompts else ""
         status = own.status or 499  # the client left before there was an answer
+        known = self.service.name_prompts and status != 404
+        prompt = own.about.get("model", "") if known else ""
         metrics.requests.labels(route, str(status), prompt).inc()
         metrics.seconds.labels(route).observe(seconds)
         if not own.ended:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -26,15 +27,23 @@ class Limits:
     def check(self) -> None:
         """Raise UserError for limits that no request could keep."""
         for name, value in vars(self).items():
-            if not value > 0:
-                raise UserError(f"`{name}={value}`: give a number above 0")
+            if not 0 < value < math.inf:
+                raise UserError(f"`{name}={value}`: give a number above 0 that is not infinite")
 
 
 class Keys:
-    """Secrets, any of which opens a door; comparing takes the same time whichever is wrong."""
+    """Secrets, any of which opens a door; comparing takes the same time whichever is wrong.
+
+    Raises UserError for one that is not of ASCII, which clients send in ways of their own.
+    """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
-        self.digests = [_digest(key) for key in keys]
+        own = list(keys)
+        if not all(key.isascii() for key in own):
+            raise UserError(
+                "a key has a letter that no header of HTTP holds; take a to z and digits"
+            )
+        self.digests = [_digest(key) for key in own]
 
     def __bool__(self) -> bool:
         return bool(self.digests)
