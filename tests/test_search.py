@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import torch
 
+import foreword.prompt_search.budget
 import foreword.prompt_search.live
 import foreword.prompt_search.search
 import foreword.prompt_search.trial as of_trial
@@ -701,6 +702,57 @@ def test_ctrl_c_keeps_all_that_is_done_and_the_same_study_goes_on(
     kept = json.loads(out.with_suffix(".search.json").read_text())
     assert kept["best"]["score"] == made.best.score
     assert kept["held_back"]["accuracy"] == Prompt.load(out).scores["test"]["accuracy"]
+
+
+def test_the_file_of_a_stopped_search_is_known_by_the_trial_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def better(study: Any, space: Space, *rest: Any, **more: Any) -> Any:
+        return {**space.usual(), "rate": 3e-2}
+
+    def stop(*arguments: Any, **more: Any) -> Any:
+        raise Interrupted("stopped")
+
+    out = tmp_path / "one.safetensors"
+    given = {"storage": tmp_path / "s.jsonl", "study": "s", "rate": [1e-9, 3e-2]}
+    found(**given, out=out, trials=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(foreword.prompt_search.budget, "next_trial", better)
+        best = found(**given, out=tmp_path / "two.safetensors", join=True, trials=2)
+    assert best.best.number == 1
+    given |= {"out": out, "join": True}
+    with monkeypatch.context() as patched:
+        patched.setattr(foreword.prompt_search.budget, "next_trial", stop)
+        with pytest.raises(Interrupted, match=r"trial 1 is the best, but the prompt of trial 0 is"):
+            found(**given, trials=9)
+    told = json.loads(out.with_suffix(".search.json").read_text())["best"]
+    assert (told["number"], told["score"]) == (0, Prompt.load(out).scores["dev"]["accuracy"])
+    tuned, heard = counted(monkeypatch), list[str]()
+    made = found(**given, trials=2, report=Lines(heard))
+    assert "the prompt of trial 1 is not at hand: it is tuned again" in heard
+    assert len(tuned) == 1
+    assert tensors(made.prompt) == tensors(best.prompt)
+
+
+def test_a_search_that_goes_on_has_the_rows_and_the_pace_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, _ = timed_by_steps(monkeypatch)
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    given = {"train": rows(250), "dev": None, "epochs": 4, "rate": [1e-9, 3e-2]}
+    found(**given, out=whole, trials=1, minutes=15)  # 80 steps
+    for minutes, ended in ((20 / 60, [80.0]), (90 / 60, [80.0, 80.0])):
+        now[0], heard = 0.0, list[str]()
+        more = {"out": whole, "resume": True, "trials": 2, "minutes": minutes}
+        made = found(**given, **more, report=Lines(heard))
+        assert not any("too short" in line for line in heard)
+        assert [each.seconds for each in made.trials] == ended
+    now[0] = 0.0
+    short = found(**given, out=cut, trials=1, minutes=20 / 60)
+    assert short.prompt.data["train"]["rows"] == 16
+    cut.unlink()
+    again = found(**given, out=cut, resume=True, trials=1)
+    assert tensors(again.prompt) == tensors(short.prompt)
 
 
 def test_a_stopped_trial_goes_on_from_its_checkpoint_to_the_same_prompt(

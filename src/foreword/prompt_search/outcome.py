@@ -79,14 +79,17 @@ def conclude(
         raise UserError(
             f"no trial came to its end ({why}); give more `minutes`, fewer rows or fewer `epochs`"
         )
-    seed = runner.training.seed
-    if runner.kept is None or runner.kept[0] != best.number:
-        if stopped is not None and runner.kept is None:
-            raise stopped
-        if stopped is None:
-            report.line(f"trial {best.number} ran elsewhere: its prompt is tuned again")
+    seed, shown = runner.training.seed, "the best so far"
     _say_chance(study, best, report)
-    prompt = runner.kept[1] if stopped and runner.kept else runner.prompt_of(best)
+    if runner.kept is None or runner.kept[0] != best.number:
+        if stopped is None:
+            report.line(f"the prompt of trial {best.number} is not at hand: it is tuned again")
+        elif runner.kept is None:
+            raise stopped
+        else:
+            shown = f"trial {best.number} is the best, but the prompt of trial {runner.kept[0]}"
+            best = study.trials[runner.kept[0]]
+    prompt = runner.prompt_of(best)
     held = again = None
     if stopped is None:
         again = _refitted(runner, parts, best, prompt, report) if runner.pace.again else None
@@ -111,7 +114,7 @@ def conclude(
         _write_page(found, target, report)
     if stopped is not None:
         ended = sum(each.state in ("complete", "pruned") for each in found.trials)
-        written = "" if target is None else f"; the best so far is in {target}"
+        written = "" if target is None else f"; {shown} is in {target}"
         raise Interrupted(
             f"stopped after {ended} trials{written}", getattr(stopped, "signal", None)
         ) from None

@@ -244,6 +244,7 @@ def search_prompts(
                 say=report.line,
                 unfinished=unfinished,
             )
+            runner.go_on(opened, paced=not join)
             if target is not None:
                 runner.kept = kept_file(opened, target, backbone)
             stopped = run_trials(opened, runner, space, trials, report)

@@ -50,6 +50,7 @@ from foreword.training.step import NotFiniteError
 from foreword.training.tune import tune_prompt
 
 if TYPE_CHECKING:
+    from optuna import Study
     from optuna.trial import FrozenTrial, Trial
 
 ROWS = "rows"
@@ -57,6 +58,10 @@ ROWS = "rows"
 
 LEAST_ROWS = 16
 """Rows on which a trial is tuned at the least."""
+
+PACE = "pace"
+"""The attribute of a trial that says what it took: its seconds, those of an epoch, and of that the
+scoring."""
 
 FIRST_SHARE = 0.5
 """The share of the time that the first trial takes, where the rows are too many for it."""
@@ -92,6 +97,17 @@ class Trials:
         self.used = parts
         self.kept: tuple[int, Prompt] | None = None
         self.filled: dict[tuple[str, int], Task] = {}
+
+    def go_on(self, study: Study, *, paced: bool) -> None:
+        """Go by the trials of a study: their rows, the best one and, where they are ``paced`` as
+        ours will be, what they took."""
+        self._use(study.user_attrs.get(ROWS, self.used.tuned))
+        for each in study.get_trials(deepcopy=False) if paced else ():
+            if (took := each.user_attrs.get(PACE)) is not None:
+                settings, (seconds, *an_epoch) = each.user_attrs[SETTINGS], took
+                self.pace.note(settings[METHOD], seconds, settings[EPOCHS], *an_epoch)
+        if (best := best_of(study)) is not None:
+            self.pace.best = best.user_attrs[SETTINGS][METHOD]
 
     def run(self, trial: Trial) -> float:
         """Tune with the settings of a trial and return its dev score.
@@ -132,6 +148,7 @@ class Trials:
         if REASON not in trial.user_attrs:
             if not self.resumed:  # which took less time than a whole one
                 self.pace.note(settings[METHOD], took, settings[EPOCHS], self.epoch, self.scoring)
+                trial.set_user_attr(PACE, (took, self.epoch, self.scoring))
             self._measure(trial, first)
         score = mean(scores)
         if self._is_best(trial, score):
@@ -221,9 +238,7 @@ class Trials:
 
     def _fitting(self, trial: Trial, settings: Mapping[str, Any]) -> tuple[Prompt, list[float]]:
         """Tune on each fold; on fewer rows from here on, if the time is far too short for all."""
-        rows = trial.study.user_attrs.get(ROWS)
-        if rows is not None:
-            self._use(rows)
+        self._use(trial.study.user_attrs.get(ROWS, self.used.tuned))
         try:
             return self._folds(trial, settings)
         except TooLong as error:
@@ -271,7 +286,7 @@ class Trials:
             return self.pace.first() / len(folds)
 
         until = self.pace.until()
-        fresh = not self.pace.known and self.part == 1
+        fresh = self.part == 1 and best_of(trial.study) is None  # nothing is judged by these rows
         for number, (train, dev) in enumerate(folds):
             report = Judged(
                 ignore if several else hear,
