@@ -49,6 +49,7 @@ from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.objective import Encoded
 from foreword.training import checkpoint
+from foreword.training.interrupt import Enough
 from foreword.training.log import log_path
 from foreword.training.prepare import prepare, rows_for
 from foreword.training.settings import Training
@@ -163,6 +164,22 @@ def test_few_dev_rows_are_scored_between_steps_and_all_at_the_end(tmp_path: Path
     assert scores[-1] == evaluate(prompt, dev)["accuracy"]
     last = [json.loads(line) for line in log_path(out).read_text().splitlines()][-1]
     assert (last["step"], last["metric"]) == (9, "accuracy of all rows")
+
+
+def test_a_time_that_ends_while_all_dev_rows_are_scored_takes_nothing() -> None:
+    class Ends(Counts):
+        @contextlib.contextmanager
+        def bar(self, name: str, total: int) -> Iterator[Any]:
+            once = total == 40 and "all" not in self.heard
+            with super().bar("all" if total == 40 else name, total) as move:
+                yield move
+            if once:
+                raise Enough
+
+    given = {"dev": rows(40, 100), "training": replace(TRAINING, dev_sample=10)}
+    whole, ended = toy_run(None, **given), toy_run(None, report=Ends(), **given)
+    assert ended.scores == whole.scores
+    assert torch.equal(ended.injection.embeds, whole.injection.embeds)
 
 
 def test_the_sample_has_every_label_and_chooses_the_best(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,10 @@ class Loop:
                     raise
                 if self._scored != progress.step:
                     self.score(report)  # what was learned since
-            self.finish(report)
+            try:
+                self.finish(report)
+            except Enough:
+                self.finish(report)  # what was learned is scored, however long that takes
 
     def _steps(self, stop: Stop, report: Reporter) -> None:
         patience, progress = self.training.patience, self.state.progress
