@@ -25,6 +25,7 @@ import torch
 import foreword.prompt_search.budget
 import foreword.prompt_search.live
 import foreword.prompt_search.search
+import foreword.prompt_search.templates
 import foreword.prompt_search.trial as of_trial
 import foreword.prompt_search.tried
 import foreword.prompt_search.wording
@@ -454,6 +455,28 @@ def test_templates_are_found_and_given_ones_are_chosen_among(
     assert chosen.prompt.task.template == chosen.best.settings["template"]
     with pytest.raises(UserError, match="no field 'txt'"):
         found(task="classify", template=["{text}", "{txt}"], labels=TASK.labels)
+
+
+def test_the_model_is_shown_as_many_rows_as_it_has_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lengths: list[int] = []
+
+    def write(backbone: Backbone, openings: Any, *rest: Any) -> list[Any]:
+        lengths.extend(len(each.ids) for each in openings)
+        return []
+
+    monkeypatch.setattr(foreword.prompt_search.templates, "written", write)
+    model = get("gpt2")  # whose positions are learned
+    for words, shown in ((300, [3]), (1100, [])):
+        text = " ".join(["film"] * words)
+        given = [
+            dataclasses.replace(row, fields={"text": text, "label": row.fields["label"]})
+            for row in rows(6)
+        ]
+        lengths.clear()
+        find_templates(Classify().complete(given, model), given, model, 0, math.inf, SILENT)
+        assert [length // words for length in lengths] == shown
 
 
 def test_label_words_are_found_once_and_as_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:

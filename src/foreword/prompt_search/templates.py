@@ -16,6 +16,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.data.sample import stratified
 from foreword.errors import UserError
+from foreword.explanation.candidates import WRITTEN as TOKENS
 from foreword.explanation.candidates import Opening, written
 from foreword.explanation.judge import Judge
 from foreword.injection import NOTHING
@@ -34,7 +35,7 @@ SCORED = 16
 """Training rows by which they are scored."""
 
 SHOWN = 6
-"""Rows that the model sees before it writes what is asked of them."""
+"""Rows that the model sees before it writes what is asked of them, fewer where they are long."""
 
 WRITTEN = 4
 """Templates that the model writes."""
@@ -157,11 +158,16 @@ def _written(bound: Bound, rows: Sequence[Row], seed: int) -> Iterator[str]:
     backbone, usual = bound.backbone, bound.template.source
     if not backbone.can_generate or backbone.has_two_stacks:
         return
-    shown = "\n\n".join(bound.demonstration(row) for row in rows[:SHOWN])
     chinese = is_chinese(bound.task.language)
     begin = "以上每段文本所问的问题是：哪" if chinese else "What was asked about each text: which"
-    ids = backbone.text.ids(f"{shown}\n\n{begin}")
-    opening = Opening([*backbone.text.around[0], *ids], NOTHING, "asked", seed)
+    for count in range(SHOWN, 0, -1):
+        shown = "\n\n".join(bound.demonstration(row) for row in rows[:count])
+        ids = [*backbone.text.around[0], *backbone.text.ids(f"{shown}\n\n{begin}")]
+        if len(ids) + TOKENS <= backbone.longest:
+            break
+    else:
+        return
+    opening = Opening(ids, NOTHING, "asked", seed)
     texts = [each.text for each in written(backbone, [opening], "asked", WRITTEN)]
     asked = ASKED.search(usual)
     for text in texts:
