@@ -66,6 +66,7 @@ from foreword.tasks.generate import Generate
 from foreword.training.interrupt import Interrupted
 from foreword.training.settings import Training
 from foreword.training.started import has_start, started_from
+from foreword.training.step import NotFiniteError
 from foreword.training.tune import tune, tune_prompt
 from processes import until
 from toys import FAMILIES, TASK, Lines, get, rows
@@ -361,6 +362,25 @@ def test_a_search_that_is_too_short_for_a_last_run_tunes_the_usual_settings_once
     # the trial has half of the rows, and so half an epoch
     assert heard[-1] == "the time was up after 0.8 epochs, which the prompt has learned"
     assert longer.prompt.data["train"]["rows"] == 40
+
+
+@pytest.mark.parametrize("error", [NotFiniteError("the loss is not finite"), MemoryError()])
+def test_a_last_run_that_fails_leaves_the_prompt_of_the_search(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, heard = of_trial.Trials.tune, list[str]()
+
+    def tune(self: Any, settings: Any, train: Any, *rest: Any, **more: Any) -> Prompt:
+        if train is self.parts.every:
+            raise error
+        return before(self, settings, train, *rest, **more)
+
+    monkeypatch.setattr(of_trial.Trials, "tune", tune)
+    given = {"trials": 1, "epochs": 1, "rate": 1e-2}
+    made = found(**given, refit=True, report=Lines(heard))
+    assert heard[-1].startswith("it failed (")
+    assert heard[-1].endswith("): the prompt is the one that was tuned in the search")
+    assert tensors(made.prompt) == tensors(found(**given).prompt)
 
 
 def test_an_epoch_and_its_scoring_are_timed_apart() -> None:

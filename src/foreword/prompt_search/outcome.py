@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from foreword.backbone.backbone import Backbone
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
@@ -168,6 +170,10 @@ def _refitted(
         again = runner.tune(settings, parts.every, parts.dev, heard, start=start)
     except Enough:
         again = None
+    except (UserError, MemoryError, torch.OutOfMemoryError) as error:
+        why = " ".join(str(error).split()) if isinstance(error, UserError) else "too little memory"
+        report.line(f"it failed ({why}): the prompt is the one that was tuned in the search")
+        return None
     learned = judged.share * settings[EPOCHS]
     if again is None or (judged.over and learned < enough):
         report.line("the time was up: the prompt is the one that was tuned in the search")
