@@ -58,7 +58,8 @@ from foreword.prompt_search.searched import Searched
 from foreword.prompt_search.space import Choice, Space
 from foreword.prompt_search.study import open_storage, optuna_quiet
 from foreword.prompt_search.templates import find_templates
-from foreword.prompt_search.tried import Tried, choose
+from foreword.prompt_search.tried import TIME_UP, Tried, choose
+from foreword.prompt_search.unfinished import Unfinished
 from foreword.reporter import SILENT, Reporter
 from foreword.retuning.recorded import recorded_method
 from foreword.tasks.classify import Classify
@@ -414,6 +415,21 @@ def test_what_was_stopped_is_run_again_but_not_for_ever() -> None:
     ended(study, other, None, state=TrialState.RUNNING)  # in another process
     ended(study, other, None, state=TrialState.FAIL)
     assert next_trial(study, space, 9.0, lambda _, epochs: 0.0, (1, 2, 4)) != other
+
+
+def test_usual_settings_that_had_no_time_are_tried_when_there_is_some() -> None:
+    import optuna
+    from optuna.trial import TrialState
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rate = Choice("rate", low=0.01, high=1.0, usual=0.1)
+    space = Space({"head": [rate]}, [Choice("epochs", (2, 1, 4))], {}, rated=True)
+    for reason, again in ((TIME_UP, True), ("it fell behind", False)):
+        study = optuna.create_study(direction="maximize")
+        usual = {"head.rate": 0.1, "epochs": 1}
+        ended(study, usual, None, state=TrialState.PRUNED, user_attrs={"reason": reason})
+        coming = next_trial(study, space, 9.0, lambda _, epochs: 0.0, (1, 2, 4))
+        assert (coming == usual) is again
 
 
 def test_the_usual_settings_of_each_method_are_looked_at_if_a_look_fits() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from foreword.prompt_search.space import EPOCHS, METHOD, Space
-from foreword.prompt_search.tried import best_of, is_repeated, was_stopped
+from foreword.prompt_search.tried import best_of, is_repeated, was_cut, was_stopped
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -53,7 +53,7 @@ def next_trial(
     are given no last run here, since they are tuned again later.
     """
     every_trial = study.get_trials(deepcopy=False)
-    trials = [each for each in every_trial if not was_stopped(each)]
+    trials = [each for each in every_trial if not (was_stopped(each) or was_cut(each))]
     stopped = Counter(_written(each.params) for each in every_trial if was_stopped(each))
     left_out = {written for written, times in stopped.items() if times >= STOPS}
     tried = {_written(each.params) for each in trials} | left_out

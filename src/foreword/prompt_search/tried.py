@@ -95,6 +95,11 @@ def was_stopped(trial: FrozenTrial) -> bool:
     return trial.state.name == "FAIL" and trial.user_attrs.get(REASON, STOPPED) == STOPPED
 
 
+def was_cut(trial: FrozenTrial) -> bool:
+    """Whether the time ended a trial before it had learned anything."""
+    return trial.state.name == "PRUNED" and trial.user_attrs.get(REASON) == TIME_UP
+
+
 def is_repeated(trial: FrozenTrial) -> bool:
     """Whether a trial has only taken over the outcome of an earlier one."""
     return str(trial.user_attrs.get(REASON, "")).startswith(REPEATED)
