@@ -7,20 +7,23 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import foreword as fw
 import foreword.retuning.retune as of_retune
 from conftest import Answer, World
 from foreword.data.row import Row
 from foreword.data.sample import digest, hold_out
+from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.metrics.resample import proportion
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT
-from foreword.retuning.recorded import RecordedRows
+from foreword.retuning.recorded import RecordedRows, recorded_sources
 from foreword.tasks.score import Score
 from foreword.training.interrupt import Interrupted
 from foreword.training.log import files_of
@@ -150,6 +153,50 @@ def test_rows_that_moved_are_found_by_their_hash_and_others_are_refused(
     shutil.rmtree(tmp_path / "new")
     other = cli("retune", str(folder), *given, "--train", str(tmp_path / "there.jsonl"))
     assert "none of the files has the 18 train rows" in other.err
+
+
+@pytest.mark.parametrize("rare", [False, True])
+def test_rows_are_found_beside_those_of_other_prompts(rare: bool) -> None:
+    def label(n: int) -> str:
+        return str(max(n, 1)) if rare else "ab"[n % 2]
+
+    own = fw.as_rows([{"text": f"t {n}", "intent": label(n)} for n in range(20)])
+    other = fw.as_rows([{"text": f"t {n}", "mood": "good"} for n in range(20)])
+    parts = dict(zip(("train", "dev"), hold_out(own, 0.1, 0, by="intent"), strict=True))
+    data = {name: {"rows": len(r), "sha256": digest(r)} for name, r in parts.items()}
+    task = SimpleNamespace(label_field="intent")
+    prompt: Any = SimpleNamespace(data=data, seed=0, where="p", task=task)
+    assert RecordedRows(prompt).find([other, own]) == (parts["train"], parts["dev"])
+
+
+def test_a_file_that_a_log_names_and_that_is_none_of_rows_is_left_out(
+    old: Path, world: World
+) -> None:
+    log = old / "p.log.jsonl"
+    head, _, rest = log.read_text().partition("\n")
+    named = {"train": str(old / "p.safetensors"), "dev": world.path("dev.jsonl")}
+    log.write_text(json.dumps({**json.loads(head), "files": named}) + f"\n{rest}")
+    prompt = Prompt.load(old / "p.safetensors")
+    assert list(recorded_sources(prompt, old / "p.safetensors")) == [fw.as_rows(named["dev"])]
+
+
+def test_the_new_folder_may_be_above_the_old_one(old: Path, world: World, tmp_path: Path) -> None:
+    made = fw.retune(old, world.path("model"), tmp_path, report=SILENT)
+    assert [each.outcome for each in made.prompts] == ["same model"] * 2
+    (tmp_path / of_retune.RECORD).write_text('{"sha256": "0"}\n')
+    with pytest.raises(UserError, match="is no record of prompts made anew; remove it"):
+        fw.retune(old, world.path("model"), tmp_path, report=SILENT)
+
+
+def test_a_prompt_that_the_memory_is_too_small_for_is_left(
+    old: Path, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **more: Any) -> Prompt:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(of_retune, "tune_prompt", full)
+    made = fw.retune(old, world.path("other"), tmp_path / "new", report=SILENT)
+    assert {each.reason for each in made.prompts} == {"the memory was not enough"}
 
 
 def test_without_the_old_model_its_recorded_score_is_the_measure(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,10 +40,11 @@ class RecordedRows:
 
     prompt: Prompt
 
-    def find(self, sources: Sequence[Sequence[Row]]) -> Found:
+    def find(self, sources: Iterable[Sequence[Row]]) -> Found:
         """Return the train and the dev rows; they are all of a source, or drawn from it as usual.
 
-        Raises UserError where the sources have other rows.
+        No source is asked for when both are found. Raises UserError where the sources have other
+        rows.
         """
         train = dev = None
         for source in sources:
@@ -51,15 +53,15 @@ class RecordedRows:
                     train = one
                 if dev is None and held is not None and self._are(held, "dev"):
                     dev = held
+            if train is not None and dev is not None:
+                return train, dev
         where = self.prompt.where
-        if train is None or dev is None:
-            name = "train" if train is None else "dev"
-            count = self._count(name)
-            raise UserError(
-                f"{where}: none of the files has the {count} {name} rows that it was tuned with; "
-                f"give them as they were then with `{name}`"
-            )
-        return train, dev
+        name = "train" if train is None else "dev"
+        count = self._count(name)
+        raise UserError(
+            f"{where}: none of the files has the {count} {name} rows that it was tuned with; "
+            f"give them as they were then with `{name}`"
+        )
 
     def _parts(self, source: Sequence[Row]) -> Iterator[tuple[list[Row], list[Row] | None]]:
         """Yield what may be the train rows, or the dev rows, or both."""
@@ -68,7 +70,8 @@ class RecordedRows:
             if self._held_out and len(drawn) > 1:
                 # Older prompts took the number of a score for a class.
                 for by in dict.fromkeys((self.prompt.task.class_field, self._label)):
-                    yield hold_out(drawn, DEV_SHARE, self._seed, by=by)
+                    with suppress(UserError):  # rows without this label
+                        yield hold_out(drawn, DEV_SHARE, self._seed, by=by)
             elif self._are(drawn, "train") and len(drawn) < len(source):
                 label = self._label
                 k = None if label is None else len(drawn) // len(self._classes(drawn))
@@ -110,18 +113,23 @@ class RecordedRows:
 
     @cached_property
     def _held_out(self) -> bool:
-        """Whether as many rows judge the prompt as are held back where no dev rows are given."""
+        """Whether no more rows judge the prompt than are held back where no dev rows are given.
+
+        They are fewer where classes have one row, which is not held back.
+        """
         train, dev = self._count("train"), self._count("dev")
-        return dev == max(1, round(DEV_SHARE * (train + dev)))
+        return 0 < dev <= max(1, round(DEV_SHARE * (train + dev)))
 
 
-def recorded_sources(prompt: Prompt, file: Path) -> list[list[Row]]:
-    """Return the rows of the files that a prompt's log names, which may have moved with it."""
-    found = []
+def recorded_sources(prompt: Prompt, file: Path) -> Iterator[list[Row]]:
+    """Yield the rows of the files that a prompt's log names, which may have moved with it.
+
+    A file that cannot be read is left out.
+    """
     for name in dict.fromkeys(files_of(file).values()):
         near = file.parent
         paths = (Path(name), near / name, near / Path(name).name)
         path = next((each for each in paths if each.is_file()), None)
         if path is not None:
-            found.append(as_rows(path, fields=prompt.task.pair))
-    return found
+            with suppress(UserError):
+                yield as_rows(path, fields=prompt.task.pair)

@@ -7,8 +7,11 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.shared import backbone_of
@@ -66,7 +69,9 @@ def retune(
     report = usual_reporter() if report is None else report
     if out.resolve() == folder.resolve():
         raise UserError("`out` is the folder of the old prompts, which stay; name another one")
-    files = [file for file in files_below(folder) if out.resolve() not in file.resolve().parents]
+    files = files_below(folder)
+    if folder.resolve() in out.resolve().parents:  # the new prompts are no old ones
+        files = [file for file in files if out.resolve() not in file.resolve().parents]
     if not files:
         raise UserError(f"{folder}: holds no prompt files (*.safetensors), nor do folders below it")
     check_place(out / RECORD)
@@ -81,8 +86,9 @@ def retune(
             report.line(f"{name} ({number} of {len(files)})")
             try:
                 known = _remake(file, name, backbone, out, given, report)
-            except (UserError, MemoryError) as error:
-                said = " ".join(str(error).split()) or "the memory was not enough"
+            except (UserError, MemoryError, torch.OutOfMemoryError) as error:
+                short = isinstance(error, UserError)
+                said = " ".join(str(error).split()) if short else "the memory was not enough"
                 known = Remade(name, "failed", reason=said.removeprefix(f"{file}: "))
                 report.line(f"{name}: failed: {known.reason}")
             record.add(digest, known)
@@ -106,15 +112,15 @@ class _Record:
         self.path, self.fingerprint = path, fingerprint
         lines = path.read_text("utf-8").splitlines() if path.is_file() else []
         try:
-            self.lines = [dict(json.loads(line)) for line in lines]
-        except (ValueError, TypeError):
+            read = [json.loads(line) for line in lines]
+            self.made = [(e["sha256"], e["model"], Remade(**e["prompt"])) for e in read]
+        except (ValueError, TypeError, KeyError):
             raise UserError(f"{path}: is no record of prompts made anew; remove it") from None
 
     def find(self, name: str, digest: str) -> Remade | None:
         """Return what became of a file, None where it is to be made, or failed before."""
-        for line in reversed(self.lines):
-            made = Remade(**line["prompt"])
-            same = (line["sha256"], line["model"]) == (digest, self.fingerprint)
+        for sha256, model, made in reversed(self.made):
+            same = (sha256, model) == (digest, self.fingerprint)
             if made.file == name and same and made.outcome != "failed":
                 there = (self.path.parent / name).is_file()
                 return made if there or made.outcome == "worse" else None
@@ -122,8 +128,9 @@ class _Record:
 
     def add(self, digest: str, made: Remade) -> None:
         """Keep what became of a file."""
-        self.lines.append({"sha256": digest, "model": self.fingerprint, "prompt": asdict(made)})
-        write_whole(self.path, "".join(json.dumps(each) + "\n" for each in self.lines).encode())
+        self.made.append((digest, self.fingerprint, made))
+        lines = [{"sha256": s, "model": m, "prompt": asdict(each)} for s, m, each in self.made]
+        write_whole(self.path, "".join(json.dumps(each) + "\n" for each in lines).encode())
 
 
 def _remake(
@@ -139,7 +146,7 @@ def _remake(
     if backbone.has_fingerprint(old.backbone["fingerprint"]):
         write_whole(out / name, file.read_bytes())
         return Remade(name, "same model")
-    train, dev = RecordedRows(old).find([*given, *recorded_sources(old, file)])
+    train, dev = RecordedRows(old).find(chain(given, recorded_sources(old, file)))
     work = out / WORK / backbone.fingerprint[-12:]
     new, start = _tuned(old, backbone, work, name, train, dev, report)
     judged = _judge(old, new, dev, report)
