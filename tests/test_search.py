@@ -960,6 +960,22 @@ def test_few_rows_are_judged_in_folds_and_many_on_a_part() -> None:
     assert tensors(made.prompt) == tensors(alone)  # tuned again as by itself
 
 
+def test_what_is_known_of_a_study_is_that_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+
+    def known(storage: Any, name: str | None) -> dict[str, Any]:
+        asked.append(name)
+        return {}
+
+    monkeypatch.setattr(foreword.prompt_search.search, "kept_about", known)
+    given = {"storage": tmp_path / "s.jsonl", "trials": 1}
+    assert found(**given).about["study"] == "search"
+    found(**given, join=True)
+    assert asked == ["search", None]  # the only one there is
+
+
 def test_a_method_that_the_model_cannot_take_is_left_out_with_its_reason() -> None:
     class Lines(Reporter):
         def line(self, text: str) -> None:

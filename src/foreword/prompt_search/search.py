@@ -24,8 +24,15 @@ from foreword.prompt_search.outcome import conclude, kept_file, note_file, study
 from foreword.prompt_search.pace import Pace
 from foreword.prompt_search.parts import Parts, part_rows
 from foreword.prompt_search.searched import Searched
-from foreword.prompt_search.space import OF_TASK, Space, check_choices, make_space
-from foreword.prompt_search.study import kept_about, open_storage, open_study, optuna_quiet
+from foreword.prompt_search.space import (
+    EPOCHS,
+    OF_TASK,
+    VERBALIZER,
+    Space,
+    check_choices,
+    make_space,
+)
+from foreword.prompt_search.study import NAME, kept_about, open_storage, open_study, optuna_quiet
 from foreword.prompt_search.templates import ScoredTemplate
 from foreword.prompt_search.trial import Trials
 from foreword.prompt_search.unfinished import Unfinished
@@ -184,7 +191,7 @@ def search_prompts(
     with optuna_quiet():
         where = storage if storage is not None or target is None else study_path(target)
         kept = open_storage(where, join=join)
-        named = study or (target.stem if target is not None and not join else None)
+        named = study or (None if join else NAME if target is None else target.stem)
         parts = part_rows(train, dev, test, seed, task.class_field)
         tuned, _ = parts.folds[0]
         wording = find_wording(

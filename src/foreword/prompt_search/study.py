@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 HEARTBEAT = 10
 """Seconds between the signs of life of a running trial, where a database keeps them."""
 
+NAME = "search"
+"""The name of a study that is given none."""
+
 ABOUT = "foreword"
 """The attribute of a study that says what it is of."""
 
@@ -131,7 +134,7 @@ def open_study(
     there = optuna.get_all_study_names(storage)
     if join and name is None and len(there) == 1:
         name = there[0]
-    name = name or "search"
+    name = name or NAME
     if name in there and not (resume or join):
         raise UserError(
             f"a study '{name}' is there already; `resume` goes on with it, and another `study` or "
