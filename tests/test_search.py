@@ -538,8 +538,10 @@ def test_label_words_are_found_once_and_as_by_themselves(monkeypatch: pytest.Mon
     task = Classify(template="{text} :", verbalizer="search")
     alone = tune_prompt(get(), task, method, *parts.folds[0], training=how)
     assert (alone.task.labels, tensors(alone)) == (words, tensors(made.prompt))
-    both = found(**given, task=Classify(template="{text} :"), trials=1)
-    assert both.about["space"]["methods"]["soft"]["verbalizer"] == ["manual", "search"]
+    for words, names in ((None, ["manual", "search"]), ("manual", ["manual"])):
+        given |= {"task": "classify", "template": "{text} :", "verbalizer": words}
+        made = found(**given, trials=1)
+        assert made.about["space"]["methods"]["soft"]["verbalizer"] == names
 
 
 def test_importances_and_the_front_say_what_mattered() -> None:

@@ -81,6 +81,12 @@ def test_json_is_what_the_file_holds(ask: Cli, world: World, tmp_path: Path) -> 
     assert kept["rows"]["held"] == 12
 
 
+def test_label_words_that_are_asked_for_are_not_searched(ask: Cli) -> None:
+    words = ("--methods", "soft", "--length", "2", "--verbalizer", "manual", "--trials", "1")
+    made = ask(*words, "--json").json["space"]["methods"]["soft"]
+    assert made["verbalizer"] == ["manual"]
+
+
 def test_a_run_file_fixes_settings_and_flags_win(ask: Cli, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("method: soft\npreset: fast\nlength: 3\nbatch-size: 4\n")

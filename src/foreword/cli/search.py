@@ -36,7 +36,9 @@ ALONE = ("seed", "token_budget", "memory", "checkpointing", "cache_gb", "no_text
 """Settings of training that all trials share."""
 
 
-SEVERAL = ("template", "verbalizer")
+VERBALIZER = "verbalizer"
+
+SEVERAL = ("template", VERBALIZER)
 """Settings of the task that may have several values."""
 
 
@@ -170,10 +172,11 @@ def search(
             given[name] = values_of(FLAGS[name], given[name])
     several = {}
     for name in SEVERAL:
-        if len(values := given.pop(name, ())) > 1:
-            several[name] = values
-        elif values:
+        values = given.pop(name, ())
+        if len(values) == 1:
             given[name] = values[0]
+        if len(values) > 1 or (values and name == VERBALIZER):  # the usual one is fixed too
+            several[name] = values
     plain = plain_of(given)
     for name in ("train", "out"):
         if plain[name] is None:

@@ -103,6 +103,8 @@ def search(
         raise UserError(f"there are no rows to train on; give `train`: {TAKEN}")
     given = {**settings, "seed": seed}
     several = {n: given.pop(n) for n in OF_TASK if isinstance(given.get(n), list | tuple)}
+    if VERBALIZER in given:  # the usual one too is not searched beside others then
+        several[VERBALIZER] = [given[VERBALIZER]]
     chosen = make_task(task, given, text, label)
     given = {**given, **several}
     given.pop("seed", None)
