@@ -562,6 +562,7 @@ def test_importances_and_the_front_say_what_mattered() -> None:
     said = importances(study, 0)
     assert said["rate"] > 0.9
     assert said["dropout"] < 0.1 > said["soft.length"]
+    assert importances(study, -1).keys() == said.keys()
 
     def trial(number: int, score: float, kilobytes: float) -> Tried:
         return Tried(number, "soft", {}, "complete", score, 1.0, None, 60.0, kilobytes, 5.0)
@@ -960,6 +961,11 @@ def test_few_rows_are_judged_in_folds_and_many_on_a_part() -> None:
     settings = {"head_start": "random", "batch_size": 8, "rate": made.best.settings["rate"]}
     alone = tune(get(), TASK, "head", rows(15), epochs=1, **settings, report=SILENT)
     assert tensors(made.prompt) == tensors(alone)  # tuned again as by itself
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_any_number_is_a_seed(seed: int) -> None:
+    assert len(found(seed=seed, trials=1).trials) == 1
 
 
 def test_what_is_known_of_a_study_is_that_of_its_name(

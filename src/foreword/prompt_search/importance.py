@@ -42,7 +42,7 @@ def importances(study: Study, seed: int) -> Mapping[str, float]:
             continue
         part = optuna.create_study(direction="maximize")
         part.add_trials([_only(t, asked) for t in own])
-        evaluator = FanovaImportanceEvaluator(seed=seed)
+        evaluator = FanovaImportanceEvaluator(seed=seed % 2**32)
         for name, value in get_param_importances(part, evaluator=evaluator).items():
             found.setdefault(name, float(value))
     return found

@@ -161,7 +161,7 @@ def open_study(
                 study.tell(trial.number, state=TrialState.FAIL)
     known_trials = len(study.trials)
     study.sampler = TPESampler(
-        seed=None if join else seed + known_trials,
+        seed=None if join else (seed + known_trials) % 2**32,
         n_startup_trials=STARTUP,
         multivariate=True,
         group=True,
