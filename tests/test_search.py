@@ -963,9 +963,22 @@ def test_few_rows_are_judged_in_folds_and_many_on_a_part() -> None:
     assert tensors(made.prompt) == tensors(alone)  # tuned again as by itself
 
 
+def test_a_few_rows_of_rare_classes_leave_no_fold_without_dev_rows() -> None:
+    labels = ("good", "good", "bad", "film", "film")
+    given = as_rows([{"text": f"film {n}", "label": label} for n, label in enumerate(labels)])
+    for seed in range(4):
+        assert all(dev for _, dev in part_rows(given, None, None, seed, "label").folds)
+
+
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_any_number_is_a_seed(seed: int) -> None:
     assert len(found(seed=seed, trials=1).trials) == 1
+
+
+def test_no_number_of_epochs_is_as_none_given() -> None:
+    given = {"train": rows(40), "dev": rows(20, 100), **TINY, "epochs": None}
+    made = search(get(), TASK, trials=1, report=SILENT, **given)
+    assert made.about["space"]["shared"]["epochs"] == [1, 2, 4]
 
 
 def test_what_is_known_of_a_study_is_that_of_its_name(
@@ -1020,6 +1033,8 @@ def test_a_method_that_the_model_cannot_take_is_left_out_with_its_reason() -> No
             "`hed_form` is no setting of the methods head; did you mean 'head_form'?",
         ),
         ({"train": rows(4)}, "4 rows are too few to search with"),
+        ({"dev": []}, "there are no dev rows; give some, or leave `dev` out"),
+        ({"test": []}, "there are no test rows; give some, or leave `test` out"),
         ({"storage": "postgresql://localhost:1/x"}, "`storage=postgresql://localhost:1/x`: "),
         (
             {"storage": "mysql://me:se/cr@et@localhost:1/x"},

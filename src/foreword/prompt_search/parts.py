@@ -108,6 +108,9 @@ def part_rows(
 
     Raises UserError for too few rows.
     """
+    for name, rows in (("dev", dev), ("test", test)):
+        if rows is not None and not rows:
+            raise UserError(f"there are no {name} rows; give some, or leave `{name}` out")
     if len(train) < 5:
         raise UserError(f"{len(train)} rows are too few to search with; give 5 or more")
     used, held = (list(train), test) if test is not None else hold_out(train, SHARE, seed, by=by)
@@ -117,4 +120,5 @@ def part_rows(
         parted = folds(used, min(FOLDS, len(used)), seed, by)
     else:
         parted = [hold_out(used, SHARE, seed, by=by)]
+    parted = [(tuned, judged) for tuned, judged in parted if judged]  # of few rows some have none
     return Parts(parted, held, train, dev)

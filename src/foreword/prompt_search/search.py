@@ -108,6 +108,8 @@ def search(
     chosen = make_task(task, given, text, label)
     given = {**given, **several}
     given.pop("seed", None)
+    if given.get(EPOCHS, 0) is None:
+        del given[EPOCHS]
     choices = {n: list(v) if isinstance(v, list | tuple) else [v] for n, v in given.items()}
     report = usual_reporter() if report is None else report
     pair = chosen.pair
