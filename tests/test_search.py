@@ -50,6 +50,7 @@ from foreword.prompt_search.hard import nats_of, search_hard
 from foreword.prompt_search.importance import importances
 from foreword.prompt_search.judged import Judged
 from foreword.prompt_search.models import look_at
+from foreword.prompt_search.outcome import page_path, result_path, study_path
 from foreword.prompt_search.pace import Pace
 from foreword.prompt_search.parts import FEW, part_rows
 from foreword.prompt_search.plan import next_trial
@@ -979,6 +980,16 @@ def test_no_number_of_epochs_is_as_none_given() -> None:
     given = {"train": rows(40), "dev": rows(20, 100), **TINY, "epochs": None}
     made = search(get(), TASK, trials=1, report=SILENT, **given)
     assert made.about["space"]["shared"]["epochs"] == [1, 2, 4]
+
+
+def test_files_beside_a_prompt_are_its_own(tmp_path: Path) -> None:
+    for path in (study_path, result_path, page_path):
+        names = {path(tmp_path / name).name for name in ("m1.5", "m1.7", "m1.safetensors")}
+        assert len(names) == 3
+        assert path(tmp_path / "m1.safetensors").name.startswith("m1.s")
+    out = tmp_path / "p.safetensors"
+    places = {Unfinished.beside(out, {"seed": n}).place({}, rows(2)) for n in (0, 1)}
+    assert len(places) == 2
 
 
 def test_what_is_known_of_a_study_is_that_of_its_name(

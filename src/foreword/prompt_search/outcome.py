@@ -34,17 +34,21 @@ if TYPE_CHECKING:
 
 def study_path(out: Path) -> Path:
     """Return the journal of the study whose best prompt is written to ``out``."""
-    return out.with_suffix(".study.jsonl")
+    return _beside(out, "study.jsonl")
 
 
 def result_path(out: Path) -> Path:
     """Return the file that says how the search of a prompt went."""
-    return out.with_suffix(".search.json")
+    return _beside(out, "search.json")
 
 
 def page_path(out: Path) -> Path:
     """Return the page of a search."""
-    return out.with_suffix(".search.html")
+    return _beside(out, "search.html")
+
+
+def _beside(out: Path, ending: str) -> Path:
+    return out.with_name(f"{out.name.removesuffix('.safetensors')}.{ending}")
 
 
 def note_file(study: Study, number: int, file: Path) -> None:

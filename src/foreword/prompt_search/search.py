@@ -239,7 +239,7 @@ def search_prompts(
                     shown = now
                 live.show()
 
-            unfinished = Unfinished() if target is None else Unfinished.beside(target)
+            unfinished = Unfinished() if target is None else Unfinished.beside(target, about)
             if not (resume or join):
                 unfinished.forget()
             pace = Pace(space.epochs, deadline, parts.again if refit else 0.0, clock)
