@@ -258,6 +258,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"members": [MEMBERS[0], replace(MEMBERS[1], name="shared")]},
         "task 'shared': names a file",
     ),
+    "a name twice": (
+        {"members": [*MEMBERS, replace(MEMBERS[1], name="one")]},
+        "task 'one': is the name of two, and of one file; give each its own",
+    ),
     "a head": ({"method": Head()}, "`method=head`: changes the model itself"),
     "an unknown sharing": ({"sharing": Sharing("some")}, "`share=some`:"),  # type: ignore[arg-type]
     "no mixing": ({"sharing": Sharing(mixing=0.0)}, "`mixing=0`: give a temperature above 0"),

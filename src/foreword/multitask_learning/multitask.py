@@ -221,6 +221,9 @@ def _check(
                 f"task '{member.name}': names a file; give letters, digits, - and _, and not "
                 f"{' or '.join(OWN)}"
             )
+    names = [member.name for member in members]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"task '{twice}': is the name of two, and of one file; give each its own")
     return list(members)
 
 
