@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -170,12 +171,19 @@ def test_rows_are_told_by_their_number_among_those_of_their_task() -> None:
         asked.append((task, list(own)))
         return parts[task]
 
-    owners = (0, 1, 1, 2, 0, 1)
+    class Walked(tuple[int, ...]):
+        def __iter__(self) -> Iterator[int]:
+            walks.append(len(self))
+            return super().__iter__()
+
+    walks: list[int] = []
+    owners = Walked((0, 1, 1, 2, 0, 1))
     found = mix_injections(owners, (5, 0, 2, 4), make)  # type: ignore[arg-type]
     assert asked == [(0, [0, 1]), (1, [2, 1])]
     assert isinstance(found, Mixture)
     assert [found.parts[part] for part in found.rows] == [parts[1], parts[0], parts[1], parts[0]]
     assert mix_injections(owners, (3,), make) is parts[2]  # type: ignore[arg-type]
+    assert len(walks) < 2  # once, and not at every step
 
 
 @pytest.mark.parametrize("method", [Head(), Lora()], ids=["head", "lora"])

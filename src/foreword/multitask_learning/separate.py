@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -59,7 +60,7 @@ class SeparatePrompts(Trainable):
 
 
 def mix_injections(
-    owners: Sequence[int],
+    owners: tuple[int, ...],
     rows: Sequence[int],
     make: Callable[[int, Sequence[int]], Injection | Mixture],
 ) -> Injection | Mixture:
@@ -68,11 +69,7 @@ def mix_injections(
     ``owners`` gives the task of every row, and ``rows`` the numbers of the rows in the batch.
     ``make`` takes a task and its rows, numbered among all rows of that task.
     """
-    first: dict[int, int] = {}
-    numbers = []
-    for owner in owners:
-        numbers.append(first.get(owner, 0))
-        first[owner] = numbers[-1] + 1
+    numbers = _numbers(owners)
     parts: list[Injection] = []
     places = [0] * len(rows)
     for task in sorted({owners[row] for row in rows}):
@@ -82,6 +79,17 @@ def mix_injections(
             places[n] = len(parts) + part
         parts += made.parts
     return parts[0] if len(parts) == 1 else Mixture(tuple(parts), places)
+
+
+@lru_cache(maxsize=2)
+def _numbers(owners: tuple[int, ...]) -> Sequence[int]:
+    """Return the number of every row among those of its task: once for a run, as they are many."""
+    first: dict[int, int] = {}
+    numbers = []
+    for owner in owners:
+        numbers.append(first.get(owner, 0))
+        first[owner] = numbers[-1] + 1
+    return numbers
 
 
 def check_shared_pass(name: str, injection: Injection) -> None:

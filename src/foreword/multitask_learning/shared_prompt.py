@@ -64,7 +64,7 @@ class SharedPrompt(Trainable):
         """Return the prompt of each row's task."""
         return self._prompts_for(self.owners.dev, rows)
 
-    def _prompts_for(self, owners: Sequence[int], rows: Sequence[int]) -> Injection | Mixture:
+    def _prompts_for(self, owners: tuple[int, ...], rows: Sequence[int]) -> Injection | Mixture:
         shared: Injection = self.prompt()
         return mix_injections(owners, rows, lambda task, own: self._prompt_for(shared, [task]))
 
