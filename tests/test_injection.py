@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,3 +113,21 @@ def test_rows_are_grouped_by_the_values_of_the_changes() -> None:
 def test_changes_that_are_trained_apart_are_never_one_group() -> None:
     one, other = (lora().map(lambda t: t.clone().requires_grad_()) for _ in range(2))
     assert Mixture((one, other, one), [0, 1, 2]).groups_by_change() == [[0, 2], [1]]
+
+
+def test_the_changes_of_many_parts_are_gathered_once_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Injection] = []
+    changes = Injection.changes
+
+    def counted(own: Injection) -> Iterator[tuple[str, Tensor]]:
+        asked.append(own)
+        return changes(own)
+
+    monkeypatch.setattr(Injection, "changes", counted)
+    parts = tuple(lora(seed=seed) for seed in range(6))
+    mixture = Mixture(parts, range(6))
+    for _ in range(2):
+        assert mixture.groups_by_change() == [[n] for n in range(6)]
+    assert asked == list(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -181,12 +182,17 @@ class Injection:
 
     def changes_like(self, other: Injection) -> bool:
         """Whether both change the model alike, whatever else its rows read."""
-        own, theirs = dict(self.changes()), dict(other.changes())
-        return (
+        own, theirs = self._changing, other._changing
+        return self is other or (
             own.keys() == theirs.keys()
-            and self.settings().get("patches") == other.settings().get("patches")
             and all(_equal(tensor, theirs[name]) for name, tensor in own.items())
+            and self.settings().get("patches") == other.settings().get("patches")
         )
+
+    @cached_property
+    def _changing(self) -> dict[str, Tensor]:
+        """What :meth:`changes` yields, which is asked for of each batch."""
+        return dict(self.changes())
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Injection:
         """Return the same injection with ``function`` applied to every tensor."""
