@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,15 @@ import char_model
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.errors import UserError
-from foreword.prompt.familiar import FEWEST, Familiar, states_of_answers, with_familiar, with_states
+from foreword.prompt import familiar
+from foreword.prompt.familiar import (
+    FEWEST,
+    MOST,
+    Familiar,
+    states_of_answers,
+    with_familiar,
+    with_states,
+)
 from foreword.prompt.prompt import Prompt
 from foreword.serve.engine import Engine
 from foreword.serve.http.metrics import Metrics
@@ -60,6 +69,26 @@ def test_a_state_is_that_at_the_answer(backbone: Backbone) -> None:
     assert states_of_answers(other.bound, ROWS, other.injection) is None
     with pytest.raises(UserError, match="whose answers are labels"):
         with_states(other, ROWS)
+
+
+def test_rows_that_are_sorted_are_drawn_from_all(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Row] = []
+
+    def states(bound: Any, rows: Sequence[Row], injection: Any) -> torch.Tensor:
+        read.extend(rows)
+        return torch.randn(len(rows), 3, generator=torch.Generator().manual_seed(0))
+
+    monkeypatch.setattr(familiar, "states_of_answers", states)
+    prompt = prompt_of(backbone, SORT, prefix(backbone, 4))
+    rows = [Row({"text": f"{'ab'[n // MOST]} {n}"}, f"row {n}") for n in range(2 * MOST)]
+    with_states(prompt, rows)
+    assert len(read) == MOST
+    assert {row.fields["text"][0] for row in read} == {"a", "b"}
+    read.clear()
+    with_states(prompt, rows[:MOST])
+    assert read == rows[:MOST]
 
 
 def test_a_server_counts_rows_that_are_unlike(backbone: Backbone, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
+from foreword.data.sample import first
 from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.prompt.prompt import Prompt
@@ -76,11 +77,13 @@ class Familiar:
 
 
 def with_states(prompt: Prompt, rows: Rows) -> Prompt:
-    """Return a prompt with how the states of rows that it fits are spread.
+    """Return a prompt with how the states of rows that it fits are spread; of many some are drawn.
 
     Raises UserError for too few rows, and for a task whose answers are no labels.
     """
-    found = states_of_answers(prompt.bound, as_rows(rows)[:MOST], prompt.injection)
+    given = as_rows(rows)
+    some = first(given, MOST, 0) if len(given) > MOST else given
+    found = states_of_answers(prompt.bound, some, prompt.injection)
     if found is None:
         raise UserError("states are kept of rows whose answers are labels; leave them out")
     return with_familiar(prompt, Familiar.of(found))
