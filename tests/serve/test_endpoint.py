@@ -7,9 +7,10 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
-from serving import in_thread, prompts
+from serving import TALK, in_thread, prefix, prompt_of, prompts
 
 import char_model
 import foreword as fw
@@ -18,6 +19,9 @@ from foreword.cli.main import run
 from foreword.errors import UserError
 from foreword.prompt.endpoint import ServedPrompt
 from foreword.prompt.prompt import Prompt
+from foreword.tasks.rank import Rank
+from foreword.tasks.relate import Relate
+from foreword.tasks.tag import Tag
 
 TEXTS = ["a good film", "b", "so it was"]
 ROUNDED = 2e-6
@@ -54,6 +58,50 @@ def test_rows_are_answered_there_as_here(served: tuple[str, Path, Backbone]) -> 
             chances = mine.pop("probabilities", {})
             assert theirs.pop("probabilities", {}) == pytest.approx(chances, abs=ROUNDED)
             assert theirs == mine
+
+
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+MORE = {
+    "rank": (
+        Rank(template="{history}\n", catalogue=("blue", "red")),
+        {"history": "a", "candidates": ["x", "y", "z"], "answer": "x"},
+    ),
+    "talk": (TALK, {"messages": [{"role": "user", "content": "hi"}], "tools": [TOOL]}),
+    "tag": (
+        Tag("{tokens}", "\n{predicate} {left}{word}:", {"a": " a", "b": " b"}),
+        {"tokens": ["hi", "you"], "predicate": "you"},
+    ),
+    "relate": (
+        Relate("{text} is", {"a": " a", "b": " b"}),
+        {"text": "hi you", "head": "hi", "tail": "you"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_all_that_an_answer_depends_on_is_sent_and_no_more(
+    name: str, served: tuple[str, Path, Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, base, model = served
+    task, fields = MORE[name]
+    path = prompt_of(model, task, prefix(model, 1)).save(base / f"{name}.safetensors")
+    there = ServedPrompt.of_prompt(
+        Prompt.load(path), "http://there", name, model=str(base / "model"), key=None
+    )
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        ServedPrompt, "_asked", lambda self, body, count: sent.extend(body["inputs"]) or [{}]
+    )
+    there.answers([fw.Row({**fields, "name": "of a customer"}, "row 1")])
+    assert sent == [{key: value for key, value in fields.items() if key != "answer"}]
+
+
+def test_how_texts_are_written_is_the_servers(served: tuple[str, Path, Backbone]) -> None:
+    url, base, _ = served
+    own = Prompt.load(base / "prompts" / "write.safetensors")
+    there = ServedPrompt.of_prompt(own, url, "write", model=str(base / "model"), key=None)
+    with pytest.raises(UserError, match=r"as the prompt was tuned; leave out `max_new_tokens`"):
+        there.predict("a", max_new_tokens=2)
 
 
 def test_the_command_answers_at_a_server(

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
@@ -46,6 +46,13 @@ class ServedPrompt(Prompt):
         address = endpoint.rstrip("/").removesuffix("/v1")
         return ServedPrompt(**{**own, "on": on}, endpoint=address, served=served, key=key)
 
+    def decoding(self, **settings: Any) -> Self:
+        """Raise UserError: a request of rows says nothing of how texts are written."""
+        names = ", ".join(f"`{name}`" for name in settings)
+        raise UserError(
+            f"{self.endpoint}: the server writes texts as the prompt was tuned; leave out {names}"
+        )
+
     def answers(
         self, rows: Sequence[Row], *, progress: Callable[[int], None] | None = None
     ) -> list[dict[str, Any]]:
@@ -54,7 +61,10 @@ class ServedPrompt(Prompt):
         found: list[dict[str, Any]] = []
         for start in range(0, len(rows), ROWS):
             some = rows[start : start + ROWS]
-            inputs = [{name: row.fields[name] for name in self.bound.fields} for row in some]
+            inputs = [
+                {name: row.fields[name] for name in self.bound.reads if name in row.fields}
+                for row in some
+            ]
             found += self._asked({"model": self.served, "inputs": inputs}, len(some))
             if progress is not None:
                 progress(len(some))

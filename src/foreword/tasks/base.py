@@ -121,6 +121,14 @@ class Bound(ABC):
         return self.template.fields
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The fields of a row that its answer may depend on; those the template asks for, or more.
+
+        A row need not have the others.
+        """
+        return self.fields
+
+    @property
     def pair(self) -> tuple[str, str]:
         """The fields of rows that are given as ``(texts, answers)``."""
         text, answer = self.task.pair

@@ -178,6 +178,11 @@ class LabelExamples(Bound):
 
     # Rows --------------------------------------------------------------------------------------
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The template's fields, those of a slot, and those that the labelling needs."""
+        return (*self.fields, *self.slot_template.fields, *self.labelling.needs)
+
     def check(self, rows: Sequence[Row], *, answers: bool) -> None:
         """Raise UserError at the first row that lacks a field, or has an unknown label."""
         for row in rows:

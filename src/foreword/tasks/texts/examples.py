@@ -69,6 +69,11 @@ class TextExamples(Bound):
     def _is_chat(self, row: Row) -> bool:
         return "messages" in self.template.fields and not isinstance(row.fields["messages"], str)
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The template's fields; with messages the tools that they may call."""
+        return (*self.fields, "tools") if "messages" in self.fields else self.fields
+
     def check(self, rows: Sequence[Row], *, answers: bool) -> None:
         """Raise UserError at the first row that lacks a field or, with ``answers``, its text."""
         for row in rows:

@@ -66,6 +66,11 @@ class Ranker(Bound):
 
     # Rows to examples --------------------------------------------------------------------------
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The template's fields, and the candidates."""
+        return (*self.fields, "candidates")
+
     def check(self, rows: Sequence[Row], *, answers: bool) -> None:
         """Raise UserError at the first row whose history, candidates or answer cannot be used."""
         for row in rows:
