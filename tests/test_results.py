@@ -88,6 +88,13 @@ def test_a_setting_with_several_values_is_swept_and_lists_are_not(asked: list[Ru
     assert "<th>length</th><th>accuracy</th>" in found._repr_html_()
 
 
+def test_names_of_methods_have_commas_between_and_spaces(asked: list[Run]) -> None:
+    assert [entry.method for entry in compare(methods="zero-shot, prefix")] == [
+        "zero-shot",
+        "prefix",
+    ]
+
+
 def test_methods_may_be_configurations_with_names_of_their_own(asked: list[Run]) -> None:
     compare(methods={"zero-shot": fw.ZeroShot(), "prefix": fw.Prefix(length=9)}, task=fw.Classify())
     assert asked[1].method == fw.Prefix(length=9)
@@ -100,6 +107,14 @@ def test_methods_may_be_configurations_with_names_of_their_own(asked: list[Run])
         ({"lenght": 3}, "`lenght` is no setting of Classify or of any of the methods zero-shot, s"),
         ({"train": None}, "there are no rows to train on; give `train`"),
         ({"seeds": 0}, "`seeds=0`: give 1 or more"),
+        ({"seeds": "2"}, "'seeds' is '2', expected a whole number"),
+        ({"seed": [1, 2]}, r"`seed=\[1, 2\]`: give one value; `seeds` says how many"),
+        ({"headline": ["accuracy", "macro_f1"]}, "give one value; all entries are compared by"),
+        ({"rows": [5, 10]}, r"'rows' is \[5, 10\], expected a whole number"),
+        ({"per_label": [1, 2]}, r"'per_label' is \[1, 2\], expected a whole number"),
+        ({"length": []}, r"`length=\[\]`: there is no value in it"),
+        ({"methods": None}, "`methods=None`: name one or more"),
+        ({"test": []}, "`test` holds no rows; give one or more"),
         ({"model": get()}, "`model` is a backbone, and each run opens its own"),
     ],
 )

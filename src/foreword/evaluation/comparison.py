@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
 from foreword.config.settings import settings_of
+from foreword.config.values import typed
 from foreword.data.rows import TAKEN, Rows, as_rows
 from foreword.data.sample import hold_out
 from foreword.display import comparison as report_of
@@ -37,6 +38,14 @@ from foreword.training.configure import WHERE, make_task, method_from, take, tra
 from foreword.training.settings import Training
 
 Comparable = Method | Untrained
+
+ALONE = {
+    "seed": "`seeds` says how many runs there are, with seeds from it up",
+    "headline": "all entries are compared by the same score",
+}
+"""Settings that cannot be swept, and why."""
+
+NUMBERS = {"rows": int | None, "per_label": int | None, "seeds": int}
 
 
 @dataclass(frozen=True)
@@ -177,10 +186,13 @@ def compare(
         )
     if train is None:
         raise UserError(f"there are no rows to train on; give `train`: {TAKEN}")
+    typed(NUMBERS, {"rows": rows, "per_label": per_label, "seeds": seeds}, WHERE)
     if seeds < 1:
         raise UserError(f"`seeds={seeds}`: give 1 or more")
     if isinstance(methods, str):
-        methods = methods.split(",")
+        methods = [name.strip() for name in methods.split(",")]
+    if not isinstance(methods, Collection) or not methods:
+        raise UserError(f"`methods={methods}`: name one or more, such as ['zero-shot', 'prefix']")
     read_records(Path(out))  # what is wrong with it is said before the first run
     report = usual_reporter() if report is None else report
     combinations = list(_grid(settings))
@@ -196,6 +208,9 @@ def compare(
             f"no test rows given: {len(test)} of the training rows are held out for scoring"
         )
     data = Data(given_rows, test, dev, rows, per_label, task=first_task)
+    for name, found in (("train", data.train), ("test", data.test), ("dev", data.dev)):
+        if found is not None and not found:
+            raise UserError(f"`{name}` holds no rows; give one or more")
     runs = [
         Run(name, own[name], replace(how, seed=number), Model(str(model)), its_task, data)
         for number in range(seed, seed + seeds)
@@ -208,11 +223,19 @@ def compare(
 
 
 def _grid(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield each combination of the values of settings that have several."""
+    """Yield each combination of the values of settings that have several.
+
+    Raises UserError for a setting that cannot have several, and for one without a value.
+    """
     values = {
         name: list(value) if isinstance(value, list | tuple) and not _is_list(name) else [value]
         for name, value in settings.items()
     }
+    for name, several in values.items():
+        if name in ALONE and isinstance(settings[name], list | tuple):
+            raise UserError(f"`{name}={settings[name]}`: give one value; {ALONE[name]}")
+        if not several:
+            raise UserError(f"`{name}=[]`: there is no value in it; give one or more")
     for each in product(*values.values()):
         yield dict(zip(values, each, strict=True))
 
