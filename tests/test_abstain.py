@@ -78,6 +78,8 @@ def test_an_evaluation_says_what_is_answered_from_a_probability_on() -> None:
         told: dict[str, Any] = evaluate(kept, HELD, **way)["abstaining"]  # type: ignore[arg-type]
         assert (told["min_probability"], told["fitted"]) == (limit, False)
     assert evaluate(kept, HELD, min_probability="fit")["abstaining"]["fitted"]
+    for each in (kept, prompt):
+        assert evaluate(each, HELD, min_probability=0)["abstaining"]["coverage"] == 100
     assert "abstaining" not in scores
 
 
@@ -107,6 +109,7 @@ def test_predict_leaves_unsure_answers_out_and_a_file_keeps_the_probability(
         ({"min_probability": "auto"}, "the prompt keeps no probability"),
         ({"min_probability": 2}, "`min_probability=2.0`: give a probability, from 0 to 1"),
         ({"min_probability": "high"}, "`min_probability=high`: give a probability"),
+        ({"min_probability": [0.5]}, r"`min_probability=\[0.5\]`: give a probability"),
         ({"min_probability": 0.5, "probabilities": True}, "give one of both"),
     ],
 )

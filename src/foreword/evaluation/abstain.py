@@ -37,7 +37,8 @@ def abstain(
     known = [_certain(row.probability) for row in answered]
     right = [bool(row.right) for row in answered]
     fitted = least == FIT or (least is None and kept_by(prompt) is None)
-    limit = fit_threshold(known, right) if fitted else _certain(least_of(prompt, least or AUTO))
+    asked = AUTO if least is None else least
+    limit = fit_threshold(known, right) if fitted else _certain(least_of(prompt, asked))
     parts = [abstaining(known, right, limit, seed=seed)]
     told: dict[str, Any] = {"min_probability": limit, "fitted": fitted}
     if unknown is not None:

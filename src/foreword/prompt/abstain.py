@@ -31,10 +31,10 @@ def least_of(tuned: Answerer, given: float | str | None) -> float | None:
         return kept
     try:
         least = float(given)
-    except ValueError:
+    except (TypeError, ValueError):
         least = -1.0
     if not 0 <= least <= 1:
-        shown = given if isinstance(given, str) and least < 0 else least
+        shown = given if least < 0 else least
         raise UserError(f"`min_probability={shown}`: give a probability, from 0 to 1, or auto")
     return least
 
