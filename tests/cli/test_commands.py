@@ -459,6 +459,10 @@ def test_export_writes_several_prompts_and_says_how_each_was_tried(
     assert sorted(each.name for each in (tmp_path / "all").iterdir()) == ["p.tried", "soft.tried"]
     found = cli("export", both[0], "--out", tmp_path / "one", *shared, "--json").json["verified"]
     assert found == {"runtime": "tried 1.2", "rows": 3, "equal": 0.5, "difference": 0.001234}
+    few = write(tmp_path / "few.jsonl", rows(2))
+    shared[3] = few
+    found = cli("export", both[0], "--out", tmp_path / "two", *shared, "--json").json["verified"]
+    assert found["rows"] == 2
 
 
 def test_export_tries_only_what_it_can(world: Any, cli: Cli, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from foreword.cli.reading import USUAL
 from foreword.cli.whole import Whole
 from foreword.config.values import from_plain
 from foreword.data.folder import DEV, TEST
+from foreword.data.sample import first
 from foreword.display import console
 from foreword.display.facts import in_words
 from foreword.errors import UserError, nearest
@@ -80,7 +81,8 @@ def export(
     if data is not None:
         if not isinstance(target, VerifiedFormat | NotedFormat):
             raise UserError(f"--data: what is written for {to} is not tried here")
-        tried = USUAL.rows(data, (*DEV, *TEST), n=rows)
+        tried = USUAL.rows(data, (*DEV, *TEST))
+        tried = first(tried, min(rows, len(tried)), 0)
     places = (
         [out] if len(prompts) == 1 else [out / f"{n}{target.suffix}" for n in names_of(prompts)]
     )
