@@ -90,6 +90,24 @@ def test_a_label_is_removed_from_all_that_names_it() -> None:
     assert made.add_label("was").task.class_weights["was"] == 1.0  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(("left", "template"), [(2, "{demos:2}{text} :"), (0, "{text} :")])
+def test_no_more_rows_are_shown_than_other_labels_have(left: int, template: str) -> None:
+    shown = [{"text": f"film {n}", "label": "it" if n >= left else "good"} for n in range(3)]
+    labels = {"good": " good", "bad": " bad", "it": " it"}
+    task = replace(TASK, template="{ demos: 3 }{text} :", labels=labels, shown=shown)
+    made = replace(words(), task=task).remove_label("it")
+    assert made.task.template == template
+    assert {each["label"] for each in answers(made)} <= {"good", "bad"}
+
+
+def test_demonstrations_of_a_label_whose_word_ends_with_another_stay() -> None:
+    task = replace(TASK, labels={"happy": " good", "unhappy": " not good", "bad": " bad"})
+    texts = ["a : good\n\n", "b : not good\n\n", "c : bad\n\n"]
+    prompt = replace(words(), task=task, data={"demonstrations": texts})
+    assert prompt.remove_label("happy").data["demonstrations"] == texts[1:]
+    assert prompt.remove_label("unhappy").data["demonstrations"] == [texts[0], texts[2]]
+
+
 def test_several_labels_keep_their_thresholds() -> None:
     task = Multilabel(
         template="{text} :",
@@ -167,6 +185,7 @@ def test_rows_without_a_label_are_of_the_new_one_and_are_marked_as_known() -> No
     ("change", "said"),
     [
         (lambda: words().add_label("good"), "has the label 'good' already"),
+        (lambda: words().add_label(5), "`label=5` is of type int; give a name as text"),  # type: ignore[arg-type]
         (lambda: words().add_label("fine", " good"), "share the word ' good'"),
         (lambda: words().add_label("it", rows=NEW), "a label is added by its name or by `words`"),
         (lambda: words().remove_label("godo"), "has no label 'godo'; did you mean 'good'"),

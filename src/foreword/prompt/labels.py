@@ -22,6 +22,7 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import LabelTask, Words
 from foreword.tasks.registry import name_of
 from foreword.tasks.states import states_of_rows
+from foreword.tasks.templates.template import with_demos_at_most
 from foreword.tasks.words import as_word
 
 Prompt = Any
@@ -44,6 +45,8 @@ def add_label(
 ) -> Prompt:
     """Return the prompt with one more label; see ``Prompt.add_label``."""
     known = labels_of(prompt)
+    if not isinstance(label, str):
+        raise UserError(f"`label={label}` is of type {type(label).__name__}; give a name as text")
     if label in known:
         raise UserError(f"{prompt.where}: has the label '{label}' already; choose another name")
     task: Any = prompt.task
@@ -94,7 +97,8 @@ def remove_label(prompt: Prompt, label: str) -> Prompt:
         if isinstance(held := getattr(task, name, None), Mapping):
             changes[name] = {key: value for key, value in held.items() if key != label}
     if shown := getattr(task, "shown", None):
-        changes["shown"] = [row for row in shown if row.get(task.label_field) != label]
+        left = [row for row in shown if row.get(task.label_field) != label]
+        changes |= {"shown": left, "template": with_demos_at_most(task.template, len(left))}
     injection, head = prompt.injection, prompt.injection.head
     if head is not None:
         place = prompt.task.class_names.index(label)
@@ -105,10 +109,21 @@ def remove_label(prompt: Prompt, label: str) -> Prompt:
     texts = prompt.data.get("demonstrations")
     data = dict(prompt.data)
     if texts:
-        own = tuple(word.strip() for word in _words(known[label]))
-        data["demonstrations"] = [text for text in texts if not text.rstrip().endswith(own)]
+        data["demonstrations"] = [text for text in texts if label not in _ends(text, known)]
     made = replace(prompt, task=replace(task, **changes), injection=injection, data=data, scores={})
     return _noting(made, {"removed": label})
+
+
+def _ends(text: str, labels: Words) -> set[str]:
+    """Return the labels with the longest word that a text ends with."""
+    longest = {
+        label: max(
+            (len(w.strip()) for w in _words(own) if text.rstrip().endswith(w.strip())), default=0
+        )
+        for label, own in labels.items()
+    }
+    most = max(longest.values())
+    return {label for label, size in longest.items() if size == most > 0}
 
 
 def _words(given: str | Sequence[str]) -> Sequence[str]:

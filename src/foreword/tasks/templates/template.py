@@ -201,6 +201,21 @@ class Template:
                 )
 
 
+def with_demos_at_most(source: str, count: int) -> str:
+    """Return a template with at most so many rows at ``{demos:N}``; with none, without that place.
+
+    >>> with_demos_at_most("{demos:4}{text} is", 2), with_demos_at_most("{demos:4}{text} is", 0)
+    ('{demos:2}{text} is', '{text} is')
+    """
+    demos = Template.parse(source).demos
+    if demos is None or demos.count <= count:
+        return source
+    fields = (match for match in _TOKEN.finditer(source) if match["field"] is not None)
+    place = next(match for match in fields if _special(source, match) == demos)
+    less = f"{{demos:{count}}}" if count else ""
+    return f"{source[: place.start()]}{less}{source[place.end() :]}"
+
+
 def _special(source: str, match: re.Match[str]) -> Piece:
     place = f"template {source!r}, column {match.start() + 1}"
     if match["mask"]:
