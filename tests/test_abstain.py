@@ -27,7 +27,9 @@ def test_the_fitted_probability_keeps_95_of_100_right_answers() -> None:
     sure = KNOWN[RIGHT]
     assert limit in sure
     assert (sure >= limit).mean() >= 0.95
-    assert (sure > limit).mean() < 0.955
+    assert (sure > limit).mean() < 0.95
+    for count, dropped in ((19, 0), (20, 1), (21, 1), (40, 2), (100, 5)):
+        assert fit_threshold([n / 100 for n in range(count)], [True] * count) == dropped / 100
     assert fit_threshold([0.3, 0.4], [False, False]) == 0
 
 

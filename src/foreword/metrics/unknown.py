@@ -23,10 +23,8 @@ def fit_threshold(probabilities: Sequence[float], right: Sequence[bool]) -> floa
     >>> fit_threshold([0.2, 0.6, 0.7, 0.8], [False, True, True, True])
     0.6
     """
-    sure = np.array([p for p, known in zip(probabilities, right, strict=True) if known])
-    if not len(sure):
-        return 0.0
-    return float(np.quantile(sure, 1 - KEPT, method="lower"))
+    sure = sorted(p for p, known in zip(probabilities, right, strict=True) if known)
+    return float(sure[int(len(sure) * (1 - KEPT))]) if sure else 0.0
 
 
 def abstaining(
