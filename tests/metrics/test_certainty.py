@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -80,6 +82,17 @@ def test_an_area_of_rows_drawn_several_times_is_that_of_their_copies() -> None:
         copies = np.repeat(np.arange(30), drawn_rows.astype(int))
         expected = sk.roc_auc_score(truth[copies], chances[copies], average="macro")
         assert area == pytest.approx(expected)
+
+
+def test_many_labels_take_little_more_memory_than_their_probabilities() -> None:
+    rows, names = 500, [f"label {n}" for n in range(400)]
+    chances = [dict.fromkeys(names, 1 / len(names))] * rows
+    gold = [names[n % len(names)] for n in range(rows)]
+    tracemalloc.start()
+    certainty(gold, chances, names, resamples=1)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 4 * rows * len(names) * 8
 
 
 def test_no_rows_and_lengths_that_differ_are_refused() -> None:

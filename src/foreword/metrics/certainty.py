@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_array, hstack
 
-from foreword.metrics.classification import mcc
+from foreword.metrics.classification import counts_of_labels, mcc
 from foreword.metrics.resample import (
     Floats,
     check_rows,
@@ -44,13 +45,11 @@ def certainty(
     index = {label: number for number, label in enumerate(labels)}
     truth = np.array([index[label] for label in gold])  # (N,)
     chances = np.array([[row[label] for label in labels] for row in probabilities])  # (N, K)
-    guess = chances.argmax(1)
-    one_hot = np.eye(len(labels))
-    hits = one_hot[truth] * (truth == guess)[:, None]
-    surest = chances.max(1)
+    guess, surest, once = chances.argmax(1), chances.max(1), np.ones(len(truth))
     bins = np.clip(np.ceil(surest * BINS).astype(int) - 1, 0, BINS - 1)  # each closed on the right
     gaps = np.eye(BINS)[bins] * (surest - (truth == guess))[:, None]
-    table = np.hstack([hits, one_hot[truth], one_hot[guess], gaps])  # (N, 3K + 15)
+    counts = counts_of_labels(truth, guess, len(labels))
+    table = hstack([counts, gaps]).tocsr()  # (N, 3K + 15), four numbers a row
 
     def two(sums: Floats) -> tuple[Floats, Floats]:  # (..., 3K + 15) -> (...), (...)
         own = np.split(sums, [len(labels), 2 * len(labels), 3 * len(labels)], axis=-1)
@@ -60,17 +59,17 @@ def certainty(
     samples = dict(
         zip(
             ("mcc", "ece"),
-            two(resampled_sums(table, np.ones(len(truth)), seed, resamples)),
+            two(resampled_sums(table, once, seed, resamples)),
             strict=True,
         )
     )
     if len(set(gold)) > 1:
+        own = truth[:, None] == np.arange(len(labels))  # (N, K)
         fewer = max(50, min(resamples, int(WORK / chances.size)))
-        once = np.ones(len(truth))
-        values["auroc"] = auroc(one_hot[truth], chances, once[None])[0]
+        values["auroc"] = auroc(own, chances, once[None])[0]
         samples["auroc"] = np.concatenate(
             [
-                auroc(one_hot[truth], chances, draws)
+                auroc(own, chances, draws)
                 for draws in weights_drawn(once, seed, min(fewer, resamples))
             ]
         )
@@ -83,27 +82,33 @@ def certainty(
     }
 
 
-def auroc(gold: Floats, scores: Floats, draws: Floats) -> Floats:
+def auroc(gold: NDArray[Any], scores: Floats, draws: Floats) -> Floats:
     """Mean area under the ROC curves, 0 to 1, of labels in rows drawn so many times: (R,).
 
     ``gold`` (N, K) is 1 where a row has a label, ``draws`` is (R, N). A label that all or none of
     the rows have does not count; where none is left the area is a half.
     """
+    drawn = np.ascontiguousarray(draws.T)  # (N, R): what is added up of a row stands together
     areas = np.stack(
-        [_area(gold[:, k], scores[:, k], draws) for k in range(gold.shape[1])]
+        [_area(gold[:, k] > 0, scores[:, k], drawn) for k in range(gold.shape[1])]
     )  # (K, R)
     there = ~np.isnan(areas)
     total = np.where(there, areas, 0.0).sum(0)
     return np.asarray(np.where(there.any(0), total / np.maximum(there.sum(0), 1), 0.5))
 
 
-def _area(gold: Floats, scores: Floats, draws: Floats) -> Floats:
-    """Area under one curve, (R,), equal scores counting half; NaN where one side is empty."""
-    order = np.argsort(scores, kind="stable")
-    starts: NDArray[np.int64] = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
-    drawn = draws[:, order]
-    above = np.add.reduceat(drawn * gold[order], starts, axis=1)  # (R, distinct scores)
-    below = np.add.reduceat(drawn, starts, axis=1) - above
-    won = (above * (np.cumsum(below, axis=1) - below / 2)).sum(1)
-    pairs = above.sum(1) * below.sum(1)
-    return np.asarray(np.divide(won, pairs, out=np.full(len(draws), np.nan), where=pairs > 0))
+def _area(gold: NDArray[np.bool_], scores: Floats, drawn: Floats) -> Floats:
+    """Area under one curve, (R,), equal scores counting half; NaN where one side is empty.
+
+    Rows are counted at the scores of those that have the label, and between these.
+    """
+    held = np.unique(scores[gold])
+    place = np.searchsorted(held, scores) + np.searchsorted(held, scores, "right")  # at one: odd
+    count, rows = 2 * len(held) + 1, len(scores)
+    summed = csc_array(
+        (np.ones(rows), place + count * gold, np.arange(rows + 1)), shape=(2 * count, rows)
+    )
+    below, above = np.split(summed @ drawn, 2)  # (places, R) of the others, and of the label's
+    won = (above * (np.cumsum(below, axis=0) - below / 2)).sum(0)
+    pairs = above.sum(0) * below.sum(0)
+    return np.asarray(np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))

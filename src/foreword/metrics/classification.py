@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import eye_array, hstack
 
 from foreword.metrics.resample import Floats, check_rows, interval, resampled_sums
 
@@ -77,13 +78,17 @@ def resampled_label_counts(
 ) -> tuple[Floats, Floats, Floats]:
     """Hits, support and claims, (R, K) each, of bootstrap samples of a matrix (K, K)."""
     gold, guess = np.nonzero(confusion)  # the M cells that have rows
-    one_hot = np.eye(len(confusion))
-    table = np.hstack(
-        [one_hot[gold] * (gold == guess)[:, None], one_hot[gold], one_hot[guess]]
-    )  # (M, 3K)
+    table = counts_of_labels(gold, guess, len(confusion))  # (M, 3K)
     sums = resampled_sums(table, confusion[gold, guess].astype(np.float64), seed, resamples)
     hits, support, claimed = np.split(sums, 3, axis=1)
     return hits, support, claimed
+
+
+def counts_of_labels(gold: NDArray[Any], guess: NDArray[Any], labels: int) -> Any:
+    """Return the hits, support and claims of each row, a sparse array: (rows, 3 * labels)."""
+    one_hot = eye_array(labels, format="csr")
+    hits = one_hot[gold].multiply((gold == guess)[:, None])
+    return hstack([hits, one_hot[gold], one_hot[guess]]).tocsr()
 
 
 def macro_f1(hits: Floats, support: Floats, claimed: Floats) -> Floats:
