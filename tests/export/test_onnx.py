@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import shutil
 import subprocess
@@ -52,13 +53,19 @@ def written(tuned: Prompt, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return Onnx().write(tuned, folder)
 
 
-def reader(folder: Path) -> Callable[[Row], list[int]]:
-    """Return the folder's own way from a row to token ids."""
+def reading(folder: Path) -> Any:
+    """Return the folder's own module that reads rows."""
     spec = spec_from_file_location("reading", folder / "reading.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def reader(folder: Path) -> Callable[[Row], list[int]]:
+    """Return the folder's own way from a row to token ids."""
+    module = reading(folder)
     return lambda row: list(module.tokens(row.fields))
 
 
@@ -96,6 +103,24 @@ def test_scripts_read_rows_as_foreword_does(
     tokens = reader(written(tuned, tmp_path / "p", monkeypatch))
     for row in ROWS if "film:" in template or "was" in template else ROWS[:2]:
         assert tokens(row) == laid_out(tuned, row)
+
+
+def test_scripts_read_lines_and_numbers_as_foreword_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Classify(template="{text} it was", labels=LABELS)
+    tuned = prompt(Soft(length=2), task=task)
+    module = reading(written(tuned, tmp_path / "p", monkeypatch))
+    for value in (5, 0.5, True):
+        row = Row({"text": value}, "F:1")
+        assert module.tokens(row.fields) == laid_out(tuned, row)
+    lines = '\ufeff{"text": "a"}\n\n  \n{"text": "b"}\n[1]\n'
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    rows = module.asked()
+    assert [next(rows), next(rows)] == [{"text": "a"}, {"text": "b"}]
+    with pytest.raises(SystemExit, match=r"line 5 is no object in JSON; write one with \['text'\]"):
+        next(rows)
 
 
 @pytest.mark.parametrize("template", ["{text} :", "{text}", "[user]{text}[assistant]"])

@@ -39,8 +39,11 @@ export function tokens(prompt, tokenizer, row) {
 const SPACE = "(?:(?!\\ufeff)\\s|[\\x1c-\\x1f\\x85])+";
 
 function value(row, { field, left, right }) {
-  if (typeof row[field] !== "string") throw new Error(`a row has no text '${field}'`);
-  const text = left ? row[field].replace(new RegExp(`^${SPACE}`), "") : row[field];
+  const given = row[field];
+  if (!["string", "number", "boolean"].includes(typeof given))
+    throw new Error(`a row has no text '${field}'`);
+  const said = given === true ? "True" : given === false ? "False" : String(given); // as in Python
+  const text = left ? said.replace(new RegExp(`^${SPACE}`), "") : said;
   return right ? text.replace(new RegExp(`${SPACE}$`), "") : text;
 }
 

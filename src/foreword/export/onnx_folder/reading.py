@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -11,13 +12,27 @@ PROMPT = json.loads(Path(__file__).with_name("prompt.json").read_text("utf-8"))
 TOKENIZER = Tokenizer.from_file(str(Path(__file__).with_name("tokenizer.json")))
 
 
-def asked() -> Iterable[dict[str, str]]:
-    """Return the rows that a command names: its arguments, or else lines of JSON."""
+def asked() -> Iterator[dict[str, Any]]:
+    """Yield the rows that a command names: its arguments, or else lines of JSON."""
     texts = sys.argv[1:]
-    return [{PROMPT["fields"][0]: text} for text in texts] or map(json.loads, sys.stdin)
+    yield from ({PROMPT["fields"][0]: text} for text in texts)
+    for number, line in enumerate(() if texts else sys.stdin, start=1):
+        if text := line.removeprefix("\ufeff").strip():
+            yield parsed(text, number)
 
 
-def tokens(row: dict[str, str]) -> list[int]:
+def parsed(text: str, number: int) -> dict[str, Any]:
+    """Return the row that a line is."""
+    try:
+        row = json.loads(text)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        sys.exit(f"line {number} is no object in JSON; write one with {PROMPT['fields']}")
+    return row
+
+
+def tokens(row: dict[str, Any]) -> list[int]:
     """Return the token ids of a row."""
     ids: list[int] = []
     for piece in PROMPT["pieces"]:
@@ -36,9 +51,9 @@ def tokens(row: dict[str, str]) -> list[int]:
     return ids
 
 
-def value(row: dict[str, str], field: str, left: bool, right: bool) -> str:
+def value(row: dict[str, Any], field: str, left: bool, right: bool) -> str:
     """Return the text of a field, without white space where the template takes it off."""
-    if not isinstance(row.get(field), str):
+    if not isinstance(row.get(field), str | int | float):  # numbers are read as text
         sys.exit(f"a row has no text '{field}'")
-    text = row[field].lstrip() if left else row[field]
+    text = str(row[field]).lstrip() if left else str(row[field])
     return text.rstrip() if right else text

@@ -11,7 +11,7 @@ MODEL = Path(__file__).with_name("model.onnx")
 SESSION = InferenceSession(MODEL, providers=["CPUExecutionProvider"])
 
 
-def answer(row: dict[str, str]) -> dict[str, Any]:
+def answer(row: dict[str, Any]) -> dict[str, Any]:
     """Return the answer to a row of fields, with the probability of every label where it has."""
     (numbers,) = SESSION.run(None, {"input_ids": [tokens(row)]})[0].tolist()
     found = dict(zip(PROMPT["numbers"], numbers, strict=True))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnxruntime import InferenceSession
@@ -11,7 +12,7 @@ MODEL = Path(__file__).with_name("model.onnx")
 SESSION = InferenceSession(MODEL, providers=["CPUExecutionProvider"])
 
 
-def answer(row: dict[str, str]) -> dict[str, str]:
+def answer(row: dict[str, Any]) -> dict[str, str]:
     """Return the text that the model writes after a row of fields, token by token."""
     names = [each.name for each in SESSION.get_inputs()]
     past = [np.zeros((1, heads, 0, width), np.float32) for heads, width in PROMPT["past"]]
