@@ -129,6 +129,7 @@ def test_answers_to_other_questions_are_not_gone_on_with(
         ["predict", world.path("soft.safetensors"), *asked[2:]],
         command(world, other, out),
         command(world, data, out, "--min-probability", "0.6"),
+        command(world, data, out, "--quantize", "int8"),
     ):
         answer = cli(*changed)
         assert answer.status == 2

@@ -117,7 +117,7 @@ def predict(
             tuned,
             lambda: reading.iterate(str(data), TEST, later) if again else rows,
             out,
-            settings=_settings(prompt, tuned.bound, endpoint, skip_bad=reading.skip_bad),
+            settings=_settings(prompt, tuned.bound, loading, endpoint, skip_bad=reading.skip_bad),
             like=data,
             columns=reading.named,
             least=least,
@@ -170,11 +170,13 @@ def _answered(
 
 
 def _settings(
-    prompt: str | Path, bound: Bound, endpoint: str | None, *, skip_bad: bool
+    prompt: str | Path, bound: Bound, loading: Loading, endpoint: str | None, *, skip_bad: bool
 ) -> dict[str, Any]:
     """Return what answers depend on, besides the rows, so that other ones are not continued."""
     schema = getattr(getattr(bound.task, "decoding", None), "json_schema", None)
     about = {} if schema is None else {"json_schema": schema}
+    opened = {name: getattr(loading, name) for name in ("quantize", "architecture", "pooling")}
+    about |= {name: value for name, value in opened.items() if value not in (None, "auto")}
     return {
         **about,
         "prompt": hashlib.sha256(Path(prompt).read_bytes()).hexdigest(),
