@@ -523,6 +523,14 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the umask is shown by Linux")
+def test_no_other_umask_is_set_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("os.umask")
+    assert prompt().save(tmp_path / "p.safetensors").exists()
+
+
 def test_missing_folders_are_made_and_the_umask_is_kept(tmp_path: Path) -> None:
     path = prompt().save(tmp_path / "a" / "b" / "p.safetensors")
     other = tmp_path / "plain"
