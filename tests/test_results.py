@@ -132,6 +132,8 @@ def test_what_a_notebook_shows_is_escaped() -> None:
     assert "&lt;b&gt;{text}&lt;/b&gt;" in shown
     assert "<b>" not in shown
     assert "<tr><th>method</th><td>soft</td></tr>" in shown
+    scored = prompt.with_scores({"dev": {"rows": 4, "accuracy": 75.0, "intervals": {}}})
+    assert "<tr><th>dev</th><td>accuracy 75.00</td></tr>" in scored._repr_html_()
     held = [fw.Row({**row.fields, "text": f"<i>{row.fields['text']}</i>"}) for row in rows(9, 50)]
     found = fw.evaluate(prompt, held, baselines=True, report=SILENT)
     shown = found._repr_html_()

@@ -232,7 +232,7 @@ class Prompt:
     def _repr_html_(self) -> str:
         """Show what it is of, in a notebook."""
         labels = ", ".join(getattr(self.task, "labels", None) or ())
-        dev = {k: v for k, v in self.scores.get("dev", {}).items() if k != "rows"}
+        dev = {k: v for k, v in self.scores.get("dev", {}).items() if isinstance(v, float)}
         facts = {
             "method": self.method.get("name", "?"),
             "task": name_of(self.task),

@@ -61,7 +61,7 @@ def unpack(where: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises UserError for scales that do not belong to whole numbers of eight bits.
     """
-    scales = {name for name in arrays if name.removesuffix(SCALE) in arrays.keys() - {name}}
+    scales = {name for name in arrays if name.endswith(SCALE) and name[: -len(SCALE)] in arrays}
     return {
         name: _as_float32(where, name, array, arrays.get(name + SCALE))
         for name, array in arrays.items()
