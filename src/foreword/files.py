@@ -65,6 +65,32 @@ def check_place(path: Path) -> Path:
     return target
 
 
+def check_place_of_tensors(path: Path) -> Path:
+    """Return the file that a path names, as :func:`check_place` does.
+
+    Raises UserError also for a file that is there and holds no tensors, such as rows: it is kept.
+    """
+    target = check_place(path)
+    try:
+        with target.open("rb") as file:
+            head = file.read(9)  # the length of a header in eight bytes, and how it begins
+    except FileNotFoundError:
+        return target
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    if head and head[8:] != b"{":
+        raise UserError(f"{path}: is there already and is no prompt file; name another file")
+    return target
+
+
+def check_apart(path: Path, *read: str | Path | None) -> None:
+    """Raise UserError where a file to write is one of those whose rows are read."""
+    for each in read:
+        both = each is not None and os.path.exists(path) and os.path.exists(each)
+        if both and os.path.samefile(path, each):
+            raise UserError(f"{path}: holds the rows that are read; write to another file")
+
+
 def write_whole(path: Path, content: bytes | Iterable[bytes]) -> Path:
     """Write a file under another name beside it and rename: readers see all of it or nothing.
 

@@ -487,6 +487,50 @@ def test_where_nothing_can_be_written_no_work_is_done(
     refused(cli(*NOWHERE[command](world), "--out", "/dev/null/q"), "/dev/null/q: cannot be written")
 
 
+ONTO: dict[str, Callable[[Any, Path], list[Any]]] = {
+    "train": lambda w, rows: w.train(rows, "--train", rows),
+    "search": lambda w, rows: [
+        *("search", "--train", rows, "--model", w.path("model"), "--out", rows),
+    ],
+    "eval --out": lambda w, rows: ["eval", w.path("p.safetensors"), "--data", rows, "--out", rows],
+    "eval": lambda w, rows: ["eval", w.path("p.safetensors"), "--data", rows, "--errors", rows],
+    "eval --train": lambda w, rows: [
+        *("eval", w.path("p.safetensors"), "--data", w.path("test.jsonl")),
+        *("--train", rows, "--errors", rows),
+    ],
+    "predict": lambda w, rows: ["predict", w.path("p.safetensors"), "--data", rows, "--out", rows],
+    "report": lambda w, rows: [
+        *("report", w.path("p.safetensors"), "--data", rows, "--answers", rows),
+        *("--out", rows.with_suffix(".html")),
+    ],
+    "compress": lambda w, rows: [
+        *("compress", "--text", rows, "--model", w.path("model"), "--out", rows),
+    ],
+    "prune": lambda w, rows: ["prune", w.path("p.safetensors"), "--data", rows, "--out", rows],
+    "compose": lambda w, rows: [
+        *("compose", *[w.path("p.safetensors")] * 2, "--how", "ensemble"),
+        *("--dev", rows, "--out", rows),
+    ],
+}
+
+
+@pytest.mark.parametrize("command", ONTO)
+def test_rows_are_not_written_over(command: str, world: Any, cli: Cli, tmp_path: Path) -> None:
+    rows = text(tmp_path / "rows.jsonl", GOOD * 4)
+    line = refused(cli(*ONTO[command](world, rows)), "rows.jsonl: ")
+    assert "holds the rows that are read" in line or "is no prompt file" in line
+    assert snapshot(tmp_path) == {"rows.jsonl": (GOOD * 4).encode()}
+
+
+def test_a_prompt_takes_the_place_of_an_older_one_or_of_an_empty_file(
+    world: Any, cli: Cli, tmp_path: Path
+) -> None:
+    out = text(tmp_path / "new", "")
+    for method in ("soft", "prefix"):
+        assert cli(*world.train(out, "--method", method)).status == 0
+        assert Prompt.load(out).method["name"] == method
+
+
 def test_before_the_model_is_loaded_the_line_is_all_there_is(
     world: Any, cli: Cli, tmp_path: Path
 ) -> None:

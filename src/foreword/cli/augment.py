@@ -20,6 +20,7 @@ from foreword.data.folder import DEV, TEST
 from foreword.data.rows import as_rows
 from foreword.display import console, tables
 from foreword.errors import UserError
+from foreword.files import check_apart
 from foreword.training.settings import Training
 
 Sampling = parameters_of("foreword.augmentation.rounds:Augment", "sampling")
@@ -74,8 +75,7 @@ def augment(
     settings.check()
     training = Training(epochs=epochs)
     training.check()
-    if out.exists() and Path(data).exists() and out.samefile(data):
-        raise UserError(f"{out}: holds the rows that are read; write the new ones to another file")
+    check_apart(out, data, dev, test)
     chosen = Prompt.load(prompt)
     fields = fields_of(chosen.task)
     rows = as_rows(reading.rows(data, fields=fields))

@@ -19,7 +19,7 @@ from foreword.data.row import Row
 from foreword.data.rows import as_rows
 from foreword.display import comparison, console
 from foreword.errors import UserError
-from foreword.files import check_place
+from foreword.files import check_place_of_tensors
 from foreword.prompt.file import read_file
 from foreword.prompt.texts import in_one_line
 from foreword.reporter import Reporter
@@ -64,7 +64,7 @@ def compose(
     from foreword.prompt.prompt import Prompt
     from foreword.tasks.fields import fields_of
 
-    check_place(out)
+    check_place_of_tensors(out)
     parts = [Prompt.load(path) for path in prompts]
     made, used = _compose(parts, how, weights)
     fields = fields_of(parts[0].task)

@@ -17,7 +17,7 @@ from foreword.cli.terminal import CommandTerminal
 from foreword.cli.whole import Whole
 from foreword.cli.words import unescaped
 from foreword.display import comparison, console
-from foreword.files import check_place
+from foreword.files import check_place_of_tensors
 from foreword.training.settings import BATCH, Training
 
 CARTRIDGE = defaults("foreword.methods.cartridge:Cartridge")
@@ -88,7 +88,7 @@ def compress(
     from foreword.tasks.generate import Generate
 
     began = time.monotonic()
-    check_place(out)
+    check_place_of_tensors(out)
     training = replace(TRAINING, epochs=epochs, batch_size=batch_size, seed=seed)
     training.check()
     decoding = replace(DECODING, max_new_tokens=max_new_tokens)

@@ -30,7 +30,7 @@ from foreword.data.sample import first
 from foreword.data.write import check_writable, write_rows
 from foreword.display import console, tables
 from foreword.errors import UserError
-from foreword.files import check_place
+from foreword.files import check_apart, check_place_of_tensors
 from foreword.metrics.titles import FURTHER
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def evaluate(
 
     sizes = None if windows is None else parse_windows(windows)
     if out is not None:
-        check_place(out)
+        check_place_of_tensors(out)
         if min_probability not in (None, "fit"):
             raise UserError(
                 "--out keeps the probability that is fitted; leave out --min-probability"
@@ -104,6 +104,7 @@ def evaluate(
             raise UserError(f"--windows scores the prompt alone; leave out {name}")
     if errors is not None:
         check_writable(errors)
+        check_apart(errors, data, train, unknown)
     loaded = load_prompt(prompt)
     n = None if reading.skip_bad else rows
     chosen = reading.rows(data, TEST, fields=fields_of(loaded.task), n=n, seed=seed)

@@ -24,7 +24,7 @@ from foreword.cli.whole import Whole
 from foreword.data.folder import DEV
 from foreword.display import console
 from foreword.errors import UserError
-from foreword.files import check_place
+from foreword.files import check_place_of_tensors
 
 if TYPE_CHECKING:
     from foreword.explanation.explanation import Explanation
@@ -60,7 +60,7 @@ def explain(
     if save_text is not None:
         if data is None:
             raise UserError("--save-text needs rows to choose the text by; give --data")
-        check_place(save_text)
+        check_place_of_tensors(save_text)
     loaded = Prompt.load(prompt)
     chosen = None
     if data is not None:

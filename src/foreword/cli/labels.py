@@ -25,7 +25,7 @@ from foreword.cli.reading import USUAL, Read
 from foreword.display import console
 from foreword.display.facts import in_words
 from foreword.errors import UserError
-from foreword.files import check_place
+from foreword.files import check_place_of_tensors
 from foreword.prompt.file import read_prompt
 
 labels = App(name="labels", help_flags=HELP)
@@ -85,7 +85,7 @@ def add(
     """
     from foreword.prompt.prompt import Prompt
 
-    check_place(out)
+    check_place_of_tensors(out)
     loaded = Prompt.load(prompt)
     rows = None if data is None else reading.rows(data)
     tuned = on_backbone(loaded, prompt, model, loading, force=force)
@@ -98,7 +98,7 @@ def remove(prompt: PromptFile, label: Label, /, *, out: Out, as_json: Json = Fal
     """Take a label away from a prompt, which then gives it to no row; no model is loaded."""
     from foreword.prompt.prompt import Prompt
 
-    check_place(out)
+    check_place_of_tensors(out)
     made = Prompt.load(prompt).remove_label(label)
     _save(made, out, f"label '{label}' removed", as_json)
 

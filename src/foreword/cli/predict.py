@@ -33,6 +33,7 @@ from foreword.data.row import Row
 from foreword.data.write import check_writable
 from foreword.display import console, tables
 from foreword.errors import UserError
+from foreword.files import check_apart
 
 if TYPE_CHECKING:
     from foreword.evaluation.answer_columns import Prediction
@@ -90,6 +91,7 @@ def predict(
 
     if out is not None:
         check_writable(out)
+        check_apart(out, data)
     unread = BadRows()
     on_bad: OnBad = unread if reading.skip_bad else refuse
     rows: Sequence[Row] = ()

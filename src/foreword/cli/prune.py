@@ -24,7 +24,7 @@ from foreword.cli.terminal import CommandTerminal
 from foreword.cli.whole import Whole
 from foreword.data.folder import DEV
 from foreword.display import console
-from foreword.files import check_place
+from foreword.files import check_place_of_tensors
 
 if TYPE_CHECKING:
     from foreword.explanation.prune import Pruned
@@ -61,7 +61,7 @@ def prune(
     from foreword.prompt.prompt import Prompt
     from foreword.tasks.fields import fields_of
 
-    check_place(out)
+    check_place_of_tensors(out)
     loaded = Prompt.load(prompt)
     chosen = reading.rows(data, DEV, fields=fields_of(loaded.task))
     tuned = on_backbone(loaded, prompt, model, loading, force=force)

@@ -20,7 +20,7 @@ from foreword.data.rows import as_rows
 from foreword.data.sample import first, hold_out
 from foreword.display import console
 from foreword.errors import UserError
-from foreword.files import check_place
+from foreword.files import check_apart, check_place
 
 if TYPE_CHECKING:
     from foreword.backbone.backbone import Backbone
@@ -93,6 +93,7 @@ def report(
     check_page(out)
     kept = out.with_suffix(".answers.jsonl") if answers is None else answers
     check_place(kept)
+    check_apart(kept, *data, train, shifted)
     chosen: list[Any] = list(sections or USUAL_SECTIONS)
     chosen += ["explanation"] if explain and "explanation" not in chosen else []
     paths = [prompt, *more]

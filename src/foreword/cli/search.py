@@ -23,6 +23,7 @@ from foreword.display import console
 from foreword.display.trials import models as models_table
 from foreword.display.trials import trials as table_of
 from foreword.errors import UserError
+from foreword.files import check_place_of_tensors
 from foreword.metrics.titles import title
 from foreword.training.interrupt import Interrupted
 
@@ -181,6 +182,7 @@ def search(
     for name in ("train", "out"):
         if plain[name] is None:
             raise UserError(f"--{name} is missing")
+    check_place_of_tensors(Path(plain["out"]))
     task = task_of_words(plain["task"], given, "settings")
     seed = given.pop("seed", 0)
     choices = {n: v if isinstance(v, list) else [v] for n, v in {**given, **several}.items()}

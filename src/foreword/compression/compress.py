@@ -22,7 +22,7 @@ from foreword.data.rows import Rows, as_rows
 from foreword.data.sample import file_of, hold_out
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
-from foreword.files import check_place
+from foreword.files import check_place_of_tensors
 from foreword.injection import NOTHING, Injection
 from foreword.methods.cartridge import Cartridge, check_length, text_ids
 from foreword.metrics.generation import generation
@@ -85,7 +85,7 @@ def compress(
     method = _method(method, settings)
     backbone, training = backbone_of(backbone), training or Training()
     target, text = Path(out), Path(method.text or "")
-    check_place(target)
+    check_place_of_tensors(target)
     task = task or Generate(TEMPLATE, decoding=DECODING)
     bound = task.bind(backbone)
     if not bound.fields:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from foreword.data.epochs import epoch_order
 from foreword.errors import UserError
-from foreword.files import file_to_write
+from foreword.files import check_place_of_tensors, file_to_write
 from foreword.methods.base import Trainable
 from foreword.training import checkpoint
 from foreword.training.examples import Examples
@@ -171,3 +171,4 @@ def check_out(out: Path, trainable: Trainable) -> None:
             f"{out.parent}: {free / 2**20:.1f} MiB are free, and the prompt with its checkpoints "
             f"takes up to {need / 2**20:.1f} MiB; make room or choose another `out`"
         )
+    check_place_of_tensors(out)
