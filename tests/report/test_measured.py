@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, recall_score
 
+from foreword.backbone.decode import Decoding
 from foreword.cli.commands import app
 from foreword.cli.settings import settings
 from foreword.config.values import plain
 from foreword.data.row import Row
+from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.evaluation import Answered
@@ -29,7 +32,7 @@ from foreword.metrics.resample import Interval
 from foreword.report.answers import KeptAnswers
 from foreword.report.changes import bins, label_changes, measure_changes
 from foreword.report.left_out import LeftOut
-from foreword.report.making import command_of
+from foreword.report.making import command_of, describe_making
 from foreword.report.perplexity import measure_perplexity
 from foreword.report.quality import Quality, System, measure_quality, verdict
 from foreword.report.report import report_on
@@ -37,9 +40,13 @@ from foreword.report.robustness import measure_robustness, state_distance
 from foreword.report.row_scores import row_scores
 from foreword.report.side_by_side import Cell
 from foreword.reporter import SILENT
+from foreword.tasks.classify import Classify
+from foreword.tasks.generate import Generate
+from foreword.training.log import log_path
 from foreword.training.settings import Training
+from foreword.training.tune import tune_prompt
 from report.pages import DEV, other, pair, subject, tuned, whole
-from toys import get, rows, toy_run
+from toys import get, rows, toy_run, write
 
 
 def answered(gold: str, answer: str, chance: float = 0.5) -> Answered:
@@ -176,6 +183,21 @@ def test_answers_are_asked_for_once(tmp_path: Path) -> None:
     assert asked == [3, 2, 1]
 
 
+def test_a_probe_is_fitted_anew_where_labels_are_mended() -> None:
+    kept = KeptAnswers()
+    one = subject(kept=kept)
+    assert not isinstance(one.probed, LeftOut)
+    before = len(kept.held)
+    other_way = {"good": "bad", "bad": "good"}
+    train = [Row({**r.fields, "label": other_way[r.fields["label"]]}, r.where) for r in rows(12)]
+    assert not isinstance(replace(one, train=train).probed, LeftOut)
+    assert len(kept.held) == before + len(DEV)
+
+
+def test_texts_too_short_to_score_have_no_perplexity() -> None:
+    assert measure_perplexity(get(), NOTHING, [("", "good film")], "short").tokens == 0
+
+
 def test_two_prompts_are_compared_by_mcnemar_and_on_every_set() -> None:
     side = pair().side_by_side
     assert side is not None
@@ -223,6 +245,40 @@ def test_the_command_makes_the_same_prompt_again(method: Any) -> None:
     for own, old in zip(got.get("methods", [got]), kept.get("methods", [kept]), strict=True):
         assert {**own, "rate": old["rate"]} == old
     assert made.task.template == prompt.task.template
+
+
+def test_the_command_decodes_as_the_run_did() -> None:
+    task = Generate("{text} :", decoding=Decoding(max_new_tokens=7, stop=("\n",), seed=3))
+    about = {**tuned().metadata(), "task": {"name": "generate", **plain(task)}}
+    words = shlex.split(command_of(about, {"train": "t.jsonl"}))[1:]
+    _, given, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    made = settings(given.arguments["flags"], None)
+    assert made.task == replace(task, decoding=replace(task.decoding, seed=0))
+    assert made.plain["dev"] is None
+
+
+@pytest.mark.parametrize("held", ["a file", "held back", "others"])
+def test_the_command_names_the_rows_of_the_run(held: str, tmp_path: Path) -> None:
+    """Not those of the page, where they are others."""
+    train = write(tmp_path / "train.jsonl", rows(12))
+    dev = write(tmp_path / "dev.jsonl", rows(40, 100))
+    out, given = tmp_path / "p.safetensors", None if held == "held back" else dev
+    prompt = tune_prompt(
+        get(), Classify("{text} :"), Soft(length=2), train, given, out=out, report=SILENT
+    )
+    if held == "others":
+        log_path(out).unlink()
+    page = {"train": as_rows(train), "rows": as_rows(train if held == "others" else dev)}
+    about = replace(subject(replace(prompt, where=str(out))), **page)
+    words = shlex.split(describe_making(about, {"train": "T", "data": "these rows"}).command)
+    assert words[words.index("--train") + 1] == str(train)
+    assert (str(dev) in words, "--dev" in words) == ((held == "a file"),) * 2
+    some = replace(about, train=[*about.rows, *rows(50, 700)])
+    comment = "  # it learned 12 of these" if held != "held back" else "  # it learned 11 of these"
+    assert comment in describe_making(some, {"train": "T"}).command
+    drawn = describe_making(some, {"train": "T", "per_label": "5"}).command
+    assert "--per-label 5" in drawn
+    assert "#" not in drawn
 
 
 def test_what_a_flag_cannot_say_of_one_method_alone_is_a_comment() -> None:

@@ -23,6 +23,7 @@ from foreword.explanation.explanation import (
     LayerProbabilities,
     Measured,
 )
+from foreword.report.page.figures import drawing
 from foreword.report.report import Chapter, Report, report_on
 from foreword.reporter import SILENT
 from report.pages import DEV, pair, tuned, whole
@@ -118,6 +119,14 @@ def test_a_text_with_markup_is_shown_and_not_run() -> None:
     for page in (made.to_html(), shown(explained)):
         assert "&lt;script&gt;alert(1)" in page
         assert not {"script", "img"} & {*Seen(page).tags}
+
+
+def test_names_that_hold_long_numbers_stay_as_they_are() -> None:
+    with drawing("Labels", 2) as made:
+        made.axes.set_xticks([0.123456, 1.987654], ["v1.1252", "v1.1279"])
+    assert ">v1.1252<" in made.svg
+    assert ">v1.1279<" in made.svg
+    assert not re.search(r"<[^>]*\d\.\d{3}", made.svg)
 
 
 def test_a_notebook_shows_the_page_in_a_frame() -> None:

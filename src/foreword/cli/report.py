@@ -14,7 +14,7 @@ from foreword.cli.completion import File
 from foreword.cli.panels import DATA, OUTPUT
 from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
-from foreword.cli.whole import Whole
+from foreword.cli.whole import Seed, Whole
 from foreword.data.folder import DEV
 from foreword.data.rows import as_rows
 from foreword.data.sample import first, hold_out
@@ -74,7 +74,7 @@ def report(
             group=OUTPUT,
         ),
     ] = None,
-    seed: Annotated[Whole, Parameter(help="decides rows, changes and intervals")] = 0,
+    seed: Annotated[Seed, Parameter(help="decides rows, changes and intervals")] = 0,
     model: Model = None,
     loading: Loaded = USUALLY,
     force: Force = False,
@@ -156,6 +156,7 @@ def write_page(
     Without ``dev`` rows it is on those that the run held back. Where there can be none, a line says
     why: the run itself has gone well.
     """
+    from foreword.report.making import DRAWN
     from foreword.report.report import report_on
 
     if dev is None:
@@ -172,6 +173,7 @@ def write_page(
             names={
                 "data": wanted.get("dev") or "dev rows",
                 "train": wanted.get("train") or "TRAIN",
+                **{n: str(wanted[n]) for n in DRAWN if wanted.get(n) is not None},
             },
             report=report,
         )

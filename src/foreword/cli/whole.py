@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import CoercionError, Parameter, Token
 
+from foreword.errors import UserError
+
 
 def read_whole(kind: Any, tokens: Sequence[Token]) -> int:
     """Return a whole number; cyclopts alone would round one that is not."""
@@ -16,5 +18,14 @@ def read_whole(kind: Any, tokens: Sequence[Token]) -> int:
         raise CoercionError(token=tokens[0], target_type=int) from None
 
 
+def check_seed(kind: Any, seed: int | None) -> None:
+    """Raise UserError for a seed below zero, which numpy does not take."""
+    if seed is not None and seed < 0:
+        raise UserError(f"--seed {seed}: give 0 or more")
+
+
 Whole = Annotated[int, Parameter(converter=read_whole)]
 """The type of a flag that takes a whole number."""
+
+Seed = Annotated[int, Parameter(converter=read_whole, validator=check_seed)]
+"""The type of a flag that takes a seed."""

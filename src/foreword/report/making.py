@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from foreword.backbone.decode import Decoding
 from foreword.config.settings import RENAMED, Setting, settings_of
+from foreword.config.values import plain
 from foreword.data.problems import WHY
 from foreword.data.row import Row
 from foreword.data.sample import digest
@@ -18,9 +20,12 @@ from foreword.report.left_out import LeftOut
 from foreword.report.subject import Subject
 from foreword.tasks.registry import TASKS
 from foreword.training.check import check_for
-from foreword.training.log import Curves, log_path, read_curves
-from foreword.training.provenance import versions
+from foreword.training.log import Curves, files_of, log_path, read_curves
+from foreword.training.provenance import about_files, versions
 from foreword.training.settings import Training
+
+DRAWN = ("rows", "per_label", "dev_rows")
+"""Settings that say which rows of its files a run has."""
 
 PLACES = 3
 """Places of a problem that are named."""
@@ -54,7 +59,7 @@ class Making:
 def describe_making(subject: Subject, names: Mapping[str, str]) -> Making:
     """Describe a run by its file, its log and its rows; ``names`` are those of the data sets.
 
-    They have the keys "train" and "data".
+    They have the key "train", and those of ``DRAWN`` where a run has drawn its rows.
     """
     prompt = subject.prompt
     splits: dict[str, Sequence[Row]] = {"dev": subject.rows}
@@ -64,7 +69,7 @@ def describe_making(subject: Subject, names: Mapping[str, str]) -> Making:
         curves=_curves(subject),
         problems=_problems(subject, splits),
         checked=list(splits),
-        command=command_of(prompt.metadata(), names),
+        command=command_of(prompt.metadata(), _sources(subject, names)) + _partly(subject, names),
         facts=_facts(prompt.metadata()),
         versions={**prompt.versions, **{f"{n} of this page": v for n, v in _now(prompt.versions)}},
         hashes=_hashes(subject, splits),
@@ -135,19 +140,45 @@ def _hashes(subject: Subject, splits: Mapping[str, Sequence[Row]]) -> dict[str, 
 # The command ---------------------------------------------------------------------------------
 
 
+def _sources(subject: Subject, names: Mapping[str, str]) -> dict[str, str]:
+    """Return ``names`` with the files of the run, as its log names them or those of the page do.
+
+    Dev rows of the file that is trained on were held back, and have none.
+    """
+    same = digest(subject.rows) == subject.prompt.data.get("dev", {}).get("sha256")
+    known = about_files(train=subject.train or (), dev=subject.rows if same else ())
+    if subject.file is not None:
+        known |= files_of(subject.file)
+    made = {**{n: v for n, v in names.items() if n != "data"}, **known}
+    dev = made.pop("dev", None)
+    return made if dev in (None, made.get("train")) else {**made, "data": str(dev)}
+
+
+def _partly(subject: Subject, names: Mapping[str, str]) -> str:
+    """Return a comment where a run learned a part of its rows, if nothing says which."""
+    train, dev = (subject.prompt.data.get(name, {}).get("rows", 0) for name in ("train", "dev"))
+    given = train if subject.train is None else len(subject.train)
+    known = any(name in names for name in DRAWN) or given in (train, train + dev)
+    return "" if known else f"  # it learned {train} of these {given} training rows"
+
+
 def command_of(meta: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Return the command that makes such a prompt: the settings that are no defaults.
 
+    ``names`` are the files "train" and, where there is one, "data", and what is said of ``DRAWN``.
     Of several methods in one, what a flag cannot say of one alone follows as a comment.
     """
     task, method = dict(meta["task"]), dict(meta["method"])
     training, kind = dict(method.get("training", {})), task["name"]
     by = str(method.get("name", "auto"))
     words = ["foreword", "train", "--model", str(meta["backbone"]["name"])]
-    words += ["--train", names.get("train", "TRAIN"), "--dev", names.get("data", "DEV")]
+    words += ["--train", names.get("train", "TRAIN")]
+    words += ["--dev", names["data"]] if "data" in names else []
+    words += _flags({name: names[name] for name in DRAWN if name in names})
     words += ["--task", kind] if kind != "classify" else []
     words += ["--method", by]
     words += _flags(_changed(TASKS.settings(kind), task))
+    words += _flags(_decoding(kind, task.get("decoding") or {}))
     words += _labels(kind, task.get("labels"))
     parts = by.split("+")
     known = [part for part in parts if part in METHODS]
@@ -173,11 +204,22 @@ def _changed(settings: Sequence[Setting], given: Mapping[str, Any]) -> dict[str,
     }
 
 
+def _decoding(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how texts are written, where it is not the task's own way; the seed is the run's."""
+    own = next((each.default for each in TASKS.settings(kind) if each.name == "decoding"), None)
+    usual = plain(Decoding(**(own or {})))
+    return {
+        name: value
+        for name, value in given.items()
+        if name != "seed" and value not in (None, [], usual.get(name))
+    }
+
+
 def _flags(given: Mapping[str, Any]) -> list[str]:
     made: list[str] = []
     for name, value in given.items():
-        written = str(value).replace("\n", "\\n")  # which flags read so
-        made += [_flag(name)] if value is True else [_flag(name), written]
+        values = [] if value is True else value if isinstance(value, list) else [value]
+        made += [_flag(name), *(str(each).replace("\n", "\\n") for each in values)]  # read so
     return made
 
 

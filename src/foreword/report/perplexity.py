@@ -59,6 +59,8 @@ def measure_perplexity(
     """
     examples = [each for pair in texts for each in _examples(backbone, injection, *pair)]
     count = sum(len(each.answers) for each in examples)
+    if not count:
+        return Perplexity(name, 0, 1.0, 1.0)
     without_head = replace(injection, head=None)
     before, after = (
         math.exp(min(50.0, _loss(backbone, each, examples) / count))

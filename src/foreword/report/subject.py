@@ -10,7 +10,7 @@ from typing import Any
 
 from foreword.data.duplicates import marked, marks, with_marks
 from foreword.data.row import Row
-from foreword.data.sample import first
+from foreword.data.sample import digest, first
 from foreword.evaluation.evaluate import compare_answers
 from foreword.evaluation.evaluation import Evaluation
 from foreword.injection import NOTHING, Injection
@@ -119,7 +119,7 @@ class Subject:
                 found = fitted.predict(rows, progress)
             return [{**each, "probe": fitted.name} for each in found]
 
-        system = system_of(bound, NOTHING, "probe", marks(learned, bound.fields))
+        system = system_of(bound, NOTHING, "probe", digest(learned))
         found = self.answers.ask(system, self.rows, answer)
         made = compare_answers(bound, self.rows, found, self.seed)
         return made.with_plain(model=found[0]["probe"])

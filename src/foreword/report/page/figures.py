@@ -113,7 +113,7 @@ def _inline(text: str, title: str) -> str:
     mark = f"f{next(_NUMBER)}-"
     text = re.sub(r'\bid="', f'id="{mark}', text)
     text = re.sub(r'(url\(|href=")#', rf"\1#{mark}", text)
-    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d{2})\d+", r"\1", tag[0]), text)
     size = re.search(r'viewBox="([^"]+)"', text)
     assert size is not None
     most = round(float(size[1].split()[2]) / POINTS * 0.95, 1)
