@@ -73,6 +73,12 @@ def test_check_for_a_task_without_a_model(tmp_path: Path, cli: Cli) -> None:
         "data", "check", train, "--task", "classify", "--labels", "good=-1", "bad", "--json"
     )
     assert named.json["problems"][0]["places"][0].startswith(f"{train}:13: unknown label 'good '")
+    file = tmp_path / "words.yaml"
+    file.write_text("good: good\nbad: bad\n", "utf-8")
+    told = cli("data", "check", train, "--task", "classify", "--labels", f"@{file}", "--json").json
+    assert told["problems"] == named.json["problems"]
+    none = cli("data", "check", train, "--task", "classify", "--labels", "@none.yaml")
+    assert "none.yaml: cannot be read" in refused_in(none)
 
 
 def refused_in(answer: Any) -> str:

@@ -12,7 +12,7 @@ from foreword.cli.exchange import TaskFlags
 from foreword.cli.flags import FLAGS, RUN, Flag, Flags
 from foreword.cli.label_words import read_label_words
 from foreword.cli.run_file import read_mapping
-from foreword.cli.settings import settings, task_alone
+from foreword.cli.settings import compared, settings, settings_from, task_alone
 from foreword.cli.words import columns, parse_labels
 from foreword.errors import UserError
 from foreword.methods.auto import Auto
@@ -89,6 +89,26 @@ def test_each_setting_goes_where_it_belongs() -> None:
     assert made.method == Soft(length=3)
     assert made.training == Training(rate=0.1, seed=7)
     assert made.task == Generate(decoding=Decoding(beams=2, stop=("\n", "."), seed=7))
+
+
+def test_a_json_schema_is_read_for_every_command(tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text('\ufeff{"type": "integer"}', "utf-8")  # as Windows writes it
+    given = {"task": "generate", "json_schema": str(file)}
+    for task in (
+        compared(dict(given), ["soft"]).task,
+        settings_from(dict(given), "run.yaml").task,
+        settings(Flags(**given), None).task,
+        task_alone(TaskFlags(**given))[1],
+    ):
+        assert task == Generate(decoding=Decoding(json_schema='{"type": "integer"}'))
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".toml"])
+def test_a_run_file_of_windows(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"run{suffix}"
+    file.write_text(f"\ufeffepochs {'=' if suffix == '.toml' else ':'} 9\n", "utf-8")
+    assert read_mapping(file) == {"epochs": 9}
 
 
 @pytest.mark.parametrize("suffix", [".yaml", ".toml"])

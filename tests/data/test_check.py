@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,13 @@ def test_rows_that_lack_a_field_or_its_answer() -> None:
     assert found(check({"train": given})) == {("missing field", "train"): ("f:5", "f:6")}
     given = [*rows(*FINE), Row({"text": "that", "label": None}, "f:5")]
     assert found(check({"train": given})) == {("empty", "train"): ("f:5",)}
+
+
+@pytest.mark.parametrize("field", ["text", "label"])
+def test_nan_is_an_empty_cell(field: str) -> None:
+    given = [*rows(*FINE), Row({"text": "that", "label": "good", field: math.nan}, "f:5")]
+    assert found(check({"train": given})) == {("empty", "train"): ("f:5",)}
+    assert clean(given).changes == {"dropped: empty": ["f:5"]}
 
 
 def test_a_conversation_that_breaks_its_rules() -> None:

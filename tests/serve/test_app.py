@@ -15,6 +15,7 @@ import pytest
 import char_model
 from foreword.backbone.backbone import Backbone
 from foreword.cli.main import run
+from foreword.cli.serve import _keys
 from foreword.errors import UserError
 from foreword.serve.http.app import make_app
 from foreword.serve.http.errors import place
@@ -151,6 +152,12 @@ def test_limits_are_above_nothing() -> None:
     assert place(["a", 1, "b", "\ud800"]) == "a[1].b"
 
 
+def test_a_file_of_keys_may_begin_with_the_mark_of_windows(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("one\r\ntwo\r\n", "utf-8-sig")
+    assert _keys(None, file, "NO_SUCH_VARIABLE") == ["one", "two"]
+
+
 def test_mistakes_of_the_command_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +168,7 @@ def test_mistakes_of_the_command_are_one_line(
         ([str(tmp_path), "--queue", "0"], "--queue"),
         ([str(tmp_path), "--keep", "-1"], "--keep"),
         ([str(tmp_path), "--prompt-memory", "0"], "--prompt-memory"),
+        ([str(tmp_path), "--prompt-memory", "inf"], "--prompt-memory inf"),
         ([str(tmp_path), "--api-key", ""], "a key is empty"),
         ([str(tmp_path), "--api-key-file", str(keys)], "holds no key"),
         ([str(tmp_path), "--port", "99999"], "--port"),

@@ -14,6 +14,7 @@ from foreword.cli.common import Json
 from foreword.cli.completion import File
 from foreword.cli.data import Fields, check_fields
 from foreword.cli.flags import flags_of, given, owned, parameters
+from foreword.cli.label_words import file_of_labels, read_label_words
 from foreword.cli.reading import USUAL_TABLE, ReadTable
 from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import ESCAPED, flag, parse_labels, unescaped
@@ -143,8 +144,8 @@ def _by_rules(
 
     own = {n: unescaped(v) if n in ESCAPED else v for n, v in settings.items() if n != "task"}
     if isinstance(own.get("labels"), list):
-        file = own["labels"][0].startswith("@")
-        own["labels"] = None if file else parse_labels(own["labels"])
+        file = file_of_labels(own["labels"])
+        own["labels"] = parse_labels(own["labels"]) if file is None else read_label_words(file)
     rules = rules_of(settings.get("task", "classify"), own)
     errors: dict[str, BadRows] = {name: BadRows() for name in read}
     rows = {name: canonical(each, on_bad=errors[name])[1] for name, each in read.items()}

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from foreword.errors import UserError
 from foreword.tasks.words import COMMAS, as_word
+
+
+def file_of_labels(labels: Any) -> Path | None:
+    """Return the path in ``@PATH``, given alone in place of labels."""
+    alone = labels[0] if isinstance(labels, list | tuple) and len(labels) == 1 else labels
+    return Path(alone[1:]) if isinstance(alone, str) and alone[1:] and alone[0] == "@" else None
 
 
 def read_label_words(path: Path) -> dict[str, list[str]]:
@@ -18,7 +26,7 @@ def read_label_words(path: Path) -> dict[str, list[str]]:
     from foreword.cli.yaml_file import parse_yaml  # it takes its time, and help needs none
 
     try:
-        read = parse_yaml(path.read_text("utf-8"), path)
+        read = parse_yaml(path.read_text("utf-8-sig"), path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -38,9 +46,9 @@ def read_label_words(path: Path) -> dict[str, list[str]]:
             raise UserError(f"{path}: label '{label}' has the word {wrong!r}; put it in quotes")
         words = [as_word(word.strip()) for word in own if word.strip()]
         made[label] = list(dict.fromkeys(words))
-    every = [word for own in made.values() for word in own]
+    every = Counter(word for own in made.values() for word in own)
     for label, own in made.items():
-        made[label] = [word for word in own if every.count(word) == 1]
+        made[label] = [word for word in own if every[word] == 1]
         if not made[label]:
             raise UserError(f"{path}: label '{label}' has no word of its own; give it one")
     return made

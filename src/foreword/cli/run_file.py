@@ -21,7 +21,7 @@ def read_run_file(path: Path) -> dict[str, Any]:
 def read_mapping(path: Path) -> dict[str, Any]:
     """Read a YAML or TOML file that is a mapping; raises UserError for any other."""
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
         if path.suffix == ".toml":
             read: Any = tomllib.loads(text)
         else:

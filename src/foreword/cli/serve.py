@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -149,8 +150,8 @@ def serve(
     )
     limits.check()
     for name, value in (("slots", slots), ("prompt_memory", prompt_memory)):
-        if not value > 0:
-            raise UserError(f"`{name}={value}`: give a number above 0")
+        if not 0 < value < math.inf:
+            raise UserError(f"`{name}={value}`: give a finite number above 0")
     if keep < 0:
         raise UserError(f"`keep={keep}`: give 0 or more")
     access = Access(
@@ -223,7 +224,7 @@ def _keys(given: list[str] | None, file: Path | None, variable: str) -> list[str
     keys = list(given or ())
     if file is not None:
         try:
-            keys += [line.strip() for line in file.read_text("utf-8").splitlines()]
+            keys += [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{file}: cannot be read ({error})") from None
         if not any(keys):

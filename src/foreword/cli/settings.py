@@ -9,7 +9,7 @@ from typing import Any
 
 from foreword.backbone.backbone import Backbone
 from foreword.cli.flags import CONTINUAL, RUN
-from foreword.cli.label_words import read_label_words
+from foreword.cli.label_words import file_of_labels, read_label_words
 from foreword.cli.run_file import read_run_file
 from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import (
@@ -163,8 +163,6 @@ def merged(flags: Any, file: Path | None) -> dict[str, Any]:
         value = getattr(flags, each.name)
         if value is not None:
             given[each.name] = unescaped(value) if each.name in ESCAPED else value
-    if isinstance(schema := given.get("json_schema"), str):
-        given["json_schema"] = json_schema_of(schema)
     return given
 
 
@@ -182,8 +180,8 @@ def task_alone(flags: Any) -> tuple[dict[str, Any], Task]:
 def task_of_words(name: str, given: dict[str, Any], where: str) -> Task:
     """Make a task of the settings that are its own, as flags write them, out of ``given``."""
     kind = task_kind(name)
-    if from_file := _file(given.get("labels")):
-        given["labels"] = read_label_words(Path(from_file))
+    if from_file := file_of_labels(given.get("labels")):
+        given["labels"] = read_label_words(from_file)
     shown = given.get("shown") or ()
     takes = "shown" in kind().__dict__
     if shown and takes and all(isinstance(file, str) for file in shown):
@@ -196,6 +194,8 @@ def task_of_words(name: str, given: dict[str, Any], where: str) -> Task:
         given["anchors"] = parse_anchors(given["anchors"])
     if isinstance(given.get("thresholds"), list | tuple):
         given["thresholds"] = parse_numbers(given["thresholds"], "thresholds")
+    if isinstance(given.get("json_schema"), str):
+        given["json_schema"] = json_schema_of(given["json_schema"])
     return task_from(kind, given, where)
 
 
@@ -204,12 +204,6 @@ def _words(given: Any) -> Any:
     if isinstance(given, list):
         return [as_word(word) if isinstance(word, str) else word for word in given]
     return as_word(given) if isinstance(given, str) else given
-
-
-def _file(labels: Any) -> str | None:
-    """Return the path in ``@PATH``, given alone in place of labels."""
-    alone = labels[0] if isinstance(labels, list | tuple) and len(labels) == 1 else labels
-    return alone[1:] if isinstance(alone, str) and alone.startswith("@") else None
 
 
 def shown_rows(file: str) -> list[dict[str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
     from foreword.backbone.backbone import Backbone
     from foreword.data.row import Row
     from foreword.prompt.prompt import Prompt
+
+SHOWN = 240
+"""Characters of a sample's text that are shown."""
 
 
 def train(
@@ -183,7 +185,7 @@ def train(
         console.out().print(comparison.old_and_new(result))
     if "sample" in result:
         console.line(f"\na sample, {result['sample'].pop('row')}")
-        texts = {name: shorten(text, 240) for name, text in result["sample"].items()}
+        texts = {name: _shortened(text) for name, text in result["sample"].items()}
         console.out().print(facts(texts))
     if page is not None:
         console.line(f"{page}: a page on it; open it in a browser")
@@ -200,6 +202,12 @@ def _sample(prompt: Prompt, row: Row) -> dict[str, str]:
     right = bound.gold_answer(row)
     shown = right if isinstance(right, str) else right[0]
     return {"row": row.where, **fields, "answer": answer["text"], "right answer": shown}
+
+
+def _shortened(text: str) -> str:
+    """Put a text on one line, and cut one that is too long to be read at a glance."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
 
 
 def _sharded(backbone: Backbone, world: World) -> World:

@@ -33,7 +33,7 @@ def json_schema_of(given: str) -> str:
     if given.lstrip().startswith("{"):
         return given
     try:
-        return Path(given).read_text("utf-8")
+        return Path(given).read_text("utf-8-sig")
     except OSError as error:
         raise UserError(f"--json-schema {given}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -106,5 +106,7 @@ def columns(given: Sequence[str] | None) -> dict[str, str]:
         name, sign, column = entry.partition("=")
         if not (name and sign and column):
             raise UserError(f"--columns {entry!r}: write field=column")
+        if name in made:
+            raise UserError(f"--columns names '{name}' twice; give it one column")
         made[name] = column
     return made

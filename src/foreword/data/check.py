@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foreword.data.clean import conflicting, empty_fields, repeated, scores
+from foreword.data.clean import blank, conflicting, empty_fields, repeated, scores
 from foreword.data.duplicates import inputs_of, key_of
 from foreword.data.lookalikes import (
     ENDS,
@@ -215,8 +215,7 @@ def _texts(row: Row, names: Sequence[str]) -> list[str]:
 
 def _label(row: Row, field: str) -> str:
     value = row.fields.get(field)
-    blank = value is None or isinstance(value, list | dict) or not str(value).strip()
-    return "" if blank else str(value)
+    return "" if blank(value) or isinstance(value, list | dict) else str(value)
 
 
 def _answers(rows: Sequence[Row], field: str) -> list[tuple[Any, str]]:

@@ -41,8 +41,10 @@ def control(sign: str) -> bool:
 
 
 def blank(value: Any) -> bool:
-    """Tell whether a field holds nothing."""
-    return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
+    """Tell whether a field holds nothing; NaN is what tables have where a cell is empty."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value in ([], {}) or (isinstance(value, float) and math.isnan(value))
 
 
 def empty_fields(row: Row, names: Sequence[str]) -> list[str]:
