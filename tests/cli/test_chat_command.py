@@ -110,6 +110,30 @@ def test_mistakes_are_lines_and_it_goes_on(session: Session) -> None:
         assert len(err.splitlines()) == 1
 
 
+def test_bytes_that_are_no_text_are_a_mistake_and_it_goes_on(
+    session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (
+        ["chat", session.file("talk")],
+        ["predict", session.file("sort"), "--interactive"],
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\nhello\n"), "utf-8"))
+        assert run([*words, "--model", str(session.folder / "model")]) == 0
+        printed = capsys.readouterr()
+        first, second = printed.out.splitlines()
+        assert (first, bool(second)) == ("", True)
+        assert printed.err.count("the line is not UTF-8 text") == 1
+
+
+def test_what_is_advised_is_what_a_talk_can_do(session: Session) -> None:
+    _, err = session(["chat", "--max-new-tokens", "99999"], "hello")
+    assert "foreword: --max-new-tokens is 99999" in err
+    _, err = session(["predict", session.file("pair"), "--interactive"], '{"text_a": "a"}')
+    assert "no field 'text_b'" in err
+    assert "columns" not in err
+    assert "`" not in err
+
+
 def test_first_turns_are_left_out_where_there_is_no_room(session: Session) -> None:
     said = "a word " * 60
     out, err = session(["chat", session.file("talk")], said, said, said, said)

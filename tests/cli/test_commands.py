@@ -208,6 +208,16 @@ def test_a_generation_ends_with_a_sample(world: Any, cli: Cli, tmp_path: Path) -
     assert shown[-1].split() == ["right", "answer", "good", "film"]
 
 
+def test_a_sample_without_spaces_is_cut_and_not_left_out(
+    world: Any, cli: Cli, tmp_path: Path
+) -> None:
+    data = tmp_path / "t.jsonl"
+    data.write_text(3 * (json.dumps({"text": "film" * 99, "completion": "good"}) + "\n"))
+    more = ("--task", "generate", "--template", "{text} =", "--max-new-tokens", "3")
+    given = world.train(tmp_path / "p.safetensors", *more, "--train", data, "--dev", data)
+    assert "".join(cli(*given).out.split()).count("film") >= 59
+
+
 def test_a_preset_says_what_it_is_for_and_what_comes_next(
     world: Any, cli: Cli, tmp_path: Path
 ) -> None:
@@ -463,6 +473,19 @@ def test_export_writes_several_prompts_and_says_how_each_was_tried(
     shared[3] = few
     found = cli("export", both[0], "--out", tmp_path / "two", *shared, "--json").json["verified"]
     assert found["rows"] == 2
+
+
+def test_prompts_of_one_name_are_exported_under_numbers(
+    world: Any, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXPORTS.entries, "without-texts", Tried)
+    paths = [tmp_path / name / "p.safetensors" for name in ("one", "two")]
+    for path in paths:
+        path.parent.mkdir()
+        shutil.copy(world.path("p.safetensors"), path)
+    assert cli("export", *paths, tmp_path / "all", "--to", "without-texts").status == 0
+    assert {each.name for each in (tmp_path / "all").iterdir()} == {"p.tried", "p-2.tried"}
+    assert [[*path.parent.iterdir()] for path in paths] == [[path] for path in paths]
 
 
 def test_export_tries_only_what_it_can(world: Any, cli: Cli, tmp_path: Path) -> None:

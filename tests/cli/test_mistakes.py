@@ -252,6 +252,21 @@ TRAIN: dict[str, tuple[Make, list[str]]] = {
         train("--report-to", "wandbb"),
         ["--report-to wandbb: unknown", "did you mean 'wandb'"],
     ),
+    "seed below zero": (train("--seed", "-1"), ["--seed -1: give 0 or more"]),
+    "seed below zero in YAML": (
+        with_file("run.yaml", "seed: -1\n", "--config", "{d}/run.yaml"),
+        ["seed is -1; it must be at least 0"],
+    ),
+    "a template without a field": (
+        train("--template", "none"),
+        ["template 'none' reads no field of a row; write one in braces"],
+    ),
+    "columns twice": (
+        train("--columns", "text=text", "text=label"),
+        ["--columns names 'text' twice"],
+    ),
+    "a model of a long name": (train("--model", "m" * 300), ["mmm': not a hub id"]),
+    "a model of a long path": (train("--model", f"./{'m' * 300}"), ["no such folder or file"]),
     "epochs zero": (train("--epochs", "0"), ["epochs is 0; it must be at least 1"]),
     "rate zero": (train("--lr", "0"), ["the learning rate is 0"]),
     "warmup of more than all": (train("--warmup", "2"), ["warmup is 2"]),
@@ -332,6 +347,12 @@ def damaged(world: Any, folder: Path) -> Path:
 
 OTHERS: dict[str, tuple[Make, list[str]]] = {
     "no command of that name": (lambda w, d: ["trian"], ["trian"]),
+    "a number for a command": (lambda w, d: ["-5"], ["-5: unknown command"]),
+    "a number for a command of rows": (lambda w, d: ["data", "-1"], ["data -1: unknown command"]),
+    "eval with a seed below zero": (
+        lambda w, d: ["eval", w.path("p.safetensors"), "--data", "none", "--seed", "-1"],
+        ["--seed -1: give 0 or more"],
+    ),
     "predict without texts": (
         lambda w, d: ["predict", w.path("p.safetensors")],
         ["give texts to answer, or --data F"],

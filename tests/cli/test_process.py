@@ -109,6 +109,20 @@ def test_a_reader_that_leaves_early_is_no_error(world: Any, tmp_path: Path) -> N
     assert errors.read_text() == ""
 
 
+def test_letters_that_a_code_page_has_not_are_no_error(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    given = [{"text": "a", "label": "\u597d"}, {"text": "b", "label": "\u574f"}]
+    rows.write_text("".join(f"{json.dumps(row)}\n" for row in given))
+    running = launch(
+        *("env", "PYTHONIOENCODING=cp1252"),
+        *(sys.executable, "-m", "foreword", "data", "check", str(rows)),
+        stdout=subprocess.PIPE,
+    )
+    shown, _ = running.communicate(timeout=PATIENCE)
+    assert running.returncode == 0
+    assert b"labels: \\u574f 1, \\u597d 1" in shown
+
+
 @pytest.mark.slow
 def test_importing_every_public_name_leaves_other_libraries_alone() -> None:
     """Those for scores and for other formats of data come when they are needed.

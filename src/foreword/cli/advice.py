@@ -12,6 +12,9 @@ from foreword.cli.words import flag
 NAMED = re.compile(r"(?<!['\"])`([a-z][a-z0-9_]*)(?:=([^`]*))?`(?!['\"])")
 """A setting in an error of the library: ```length``` or ```length=5```."""
 
+ELSEWHERE = " of foreword train"
+"""What follows a flag that a command has not."""
+
 MENDS = re.compile(r"(; (?:or )?|, or )")
 """What parts an error from how to mend it, and one way to do so from the next."""
 
@@ -47,14 +50,14 @@ def with_flags(error: str, known: Collection[str] | None = None, field: str | No
         if not can(name) and name.endswith("_field") and field and can("columns"):
             name, value = "columns", f"{field}=COLUMN"
         words = flag(name) if value is None else f"{flag(name)} {value}"
-        return words if can(name) else f"{words} of foreword train"
+        return words if can(name) else f"{words}{ELSEWHERE}"
 
     what, *ways = MENDS.split(error)
     pairs = list(zip(ways[::2], ways[1::2], strict=True))
     open_ = [
         (sign, way)
         for sign, way in pairs
-        if all(can(m[1]) or "--columns" in written(m) for m in NAMED.finditer(way))
+        if not any(written(m).endswith(ELSEWHERE) for m in NAMED.finditer(way))
     ]
     kept = open_ or pairs
     if kept != pairs:

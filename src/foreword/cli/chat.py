@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from foreword.cli.advice import with_flags
 from foreword.cli.common import USUALLY, Force, Loaded, Model, on_backbone
 from foreword.cli.completion import File
-from foreword.cli.whole import Whole
+from foreword.cli.whole import Seed, Whole
 from foreword.display import console
 from foreword.errors import UserError
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from foreword.serve.talk import Talk
 
 DECODING = "Decoding"
+FLAGS = ("--max-new-tokens", "--temperature", "--top-p", "--seed")
+"""Flags that an answer to a line depends on."""
+
 COMMANDS = "/reset begins anew, /save FILE.jsonl keeps the conversation, /exit or Ctrl-D ends it"
 
 
@@ -39,7 +44,7 @@ def chat(
         float | None,
         Parameter(help="sample among the likeliest tokens of this probability", group=DECODING),
     ] = None,
-    seed: Annotated[Whole | None, Parameter(help="seed of sampling", group=DECODING)] = None,
+    seed: Annotated[Seed | None, Parameter(help="seed of sampling", group=DECODING)] = None,
     model: Model = None,
     loading: Loaded = USUALLY,
     force: Force = False,
@@ -104,8 +109,8 @@ def converse(
     """Answer line after line until there are no more; a mistake is one line, and it goes on.
 
     On a terminal answers are shown as they are written. In a pipe each is one line, in which a new
-    line is written as \\n; a line that cannot be answered is answered by an empty one. With
-    ``command`` lines that begin with a slash are commands, of which /exit is one.
+    line is written as \\n; a line that cannot be answered is answered by an empty one, and an empty
+    line by none. With ``command`` lines that begin with a slash are commands, such as /exit.
     """
     shown = sys.stdout.isatty() and sys.stdin.isatty()
     for line in _lines():
@@ -119,6 +124,7 @@ def converse(
         made: list[str] = []
 
         def write(line: str = line, made: list[str] = made) -> None:
+            _check(line)
             for piece in answer(line):
                 made.append(piece)
                 if shown:
@@ -137,17 +143,28 @@ def converse(
         sys.stdout.flush()
 
 
+def _check(line: str) -> None:
+    """Raise UserError for bytes that are no text in the encoding of standard input."""
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        raise UserError("the line is not UTF-8 text; write it so") from None
+
+
 def _heard(act: Callable[[], None]) -> None:
     """Act; a mistake is said in one line."""
     try:
         act()
     except UserError as error:
-        console.say(f"foreword: {' '.join(str(error).split())}")
+        line = with_flags(" ".join(str(error).split()), FLAGS, error.field)
+        console.say(f"foreword: {line}")
 
 
 def _lines() -> Iterator[str]:
     """Yield lines of standard input; on a terminal they can be edited."""
     if not sys.stdin.isatty():
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # so that the other lines are answered
         for line in sys.stdin:
             yield line.rstrip("\r\n")
         return

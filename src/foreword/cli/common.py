@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -112,10 +113,12 @@ def on_backbone(
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """Return what prompts are called: their files' names, or paths where two have one name."""
-    short = [path.name.removesuffix(".safetensors") for path in paths]
-    if len({*short}) == len(paths):
-        return short
+    """Return what prompts are called: their files' names, with a number where one is taken."""
     if len({*paths}) < len(paths):
         raise UserError("a prompt is given twice; name each file once")
-    return list(map(str, paths))
+    names: list[str] = []
+    for path in paths:
+        name = path.name.removesuffix(".safetensors")
+        free = chain([name], (f"{name}-{number}" for number in count(2)))
+        names.append(next(each for each in free if each not in names))
+    return names

@@ -13,7 +13,7 @@ from foreword.cli.common import USUALLY, Json, Loaded, Model, backbone_of
 from foreword.cli.completion import File
 from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
-from foreword.cli.whole import Whole
+from foreword.cli.whole import Seed, Whole
 from foreword.data.folder import DEV, TEST
 from foreword.data.row import Row
 from foreword.data.rows import as_rows
@@ -50,7 +50,7 @@ def compose(
     ] = None,
     test: Annotated[File | None, Parameter(help="rows to score all of them on")] = None,
     reading: Read = USUAL,
-    seed: Annotated[Whole, Parameter(help="decides the dev rows and the intervals")] = 0,
+    seed: Annotated[Seed, Parameter(help="decides the dev rows and the intervals")] = 0,
     model: Model = None,
     loading: Loaded = USUALLY,
     as_json: Json = False,

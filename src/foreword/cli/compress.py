@@ -14,7 +14,7 @@ from foreword.cli.common import USUALLY, Json, Loaded, Resume
 from foreword.cli.completion import File
 from foreword.cli.flags import defaults
 from foreword.cli.terminal import CommandTerminal
-from foreword.cli.whole import Whole
+from foreword.cli.whole import Seed, Whole
 from foreword.cli.words import unescaped
 from foreword.display import comparison, console
 from foreword.files import check_place_of_tensors
@@ -60,7 +60,7 @@ def compress(
         float, Parameter(name="--lr", help="learning rate", group=(panels.TRAINING, panels.FURTHER))
     ] = CARTRIDGE["rate"],
     seed: Annotated[
-        Whole,
+        Seed,
         Parameter(help="decides questions and order", group=(panels.TRAINING, panels.FURTHER)),
     ] = TRAINING.seed,
     past_window: Annotated[

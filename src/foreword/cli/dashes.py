@@ -31,6 +31,8 @@ def with_dashes(app: App, words: Sequence[str]) -> list[str]:
     if not any(map(is_value, given[:end])):
         return given
     command, apps, rest = app.parse_commands(given[:end])
+    if apps[-1].default_command is None:  # an app of commands alone, which takes no values
+        return given
     arguments = apps[-1].assemble_argument_collection()
     made: list[str] = []
     texts: list[str] = []

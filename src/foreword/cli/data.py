@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from foreword.cli.common import Json
 from foreword.cli.reading import USUAL_TABLE, ReadTable
-from foreword.cli.whole import Whole
+from foreword.cli.whole import Seed, Whole
 from foreword.data.bad_rows import BadRows
 from foreword.data.clean import clean as clean_rows
 from foreword.data.duplicates import inputs_of
@@ -106,7 +106,7 @@ def split(
     reading: ReadTable = USUAL_TABLE,
     fields: Fields = None,
     label_field: LabelField = "label",
-    seed: Annotated[Whole, Parameter(help="decides which row goes where")] = 0,
+    seed: Annotated[Seed, Parameter(help="decides which row goes where")] = 0,
     force: Overwrite = False,
     as_json: Json = False,
 ) -> None:

@@ -21,7 +21,7 @@ from foreword.cli.completion import File
 from foreword.cli.panels import OUTPUT
 from foreword.cli.reading import USUAL, Read, Reading
 from foreword.cli.terminal import CommandTerminal
-from foreword.cli.whole import Whole
+from foreword.cli.whole import Seed, Whole
 from foreword.cli.words import parse_windows
 from foreword.data.folder import TEST
 from foreword.data.formats import TABLES
@@ -69,7 +69,7 @@ def evaluate(
         str | None, Parameter(help="4,8,all: the score where so many first tokens are read")
     ] = None,
     reading: Read = USUAL,
-    seed: Annotated[Whole, Parameter(help="decides the rows and the intervals")] = 0,
+    seed: Annotated[Seed, Parameter(help="decides the rows and the intervals")] = 0,
     model: Model = None,
     loading: Loaded = USUALLY,
     force: Force = False,

@@ -20,7 +20,7 @@ from foreword.cli.completion import File
 from foreword.cli.panels import OUTPUT
 from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
-from foreword.cli.whole import Whole
+from foreword.cli.whole import Seed, Whole
 from foreword.data.folder import DEV
 from foreword.display import console
 from foreword.errors import UserError
@@ -42,7 +42,7 @@ def explain(
         Parameter(help="a prompt file to write, with the best text in it", group=OUTPUT),
     ] = None,
     reading: Read = USUAL,
-    seed: Annotated[Whole, Parameter(help="decides the rows and what is sampled")] = 0,
+    seed: Annotated[Seed, Parameter(help="decides the rows and what is sampled")] = 0,
     model: Model = None,
     loading: Loaded = USUALLY,
     force: Force = False,

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from foreword.cli.completion import completed
 from foreword.cli.panels import FURTHER
-from foreword.cli.whole import Whole
+from foreword.cli.whole import Seed, Whole
 from foreword.cli.words import flag
 from foreword.config.settings import FILE, Setting, Values, declared
 from foreword.methods.registry import AUTO, METHODS
@@ -186,7 +186,7 @@ def parameters(called: str, kinds: Iterable[Flag]) -> type:
 def _hint(each: Flag) -> Any:
     """Return the type of a flag, with the values that a shell completes."""
     if each.taken is int:
-        return Whole
+        return Seed if each.name == "seed" else Whole
     if (
         not each.values
         or get_origin(each.type) is Literal

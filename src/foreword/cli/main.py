@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from io import TextIOWrapper
 from typing import NoReturn
 
 from cyclopts import CycloptsError
@@ -136,6 +137,8 @@ def _told(world: World, status: int, why: str, bug: Exception | None = None) -> 
 def main() -> None:
     """Run the command line and exit; quietly where whoever reads the output has left."""
     status: object = 1
+    if isinstance(sys.stdout, TextIOWrapper):  # in a code page a row may hold what it has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     atexit.register(lambda: _end(status))  # the first one that is registered runs last
     try:
         status = run()

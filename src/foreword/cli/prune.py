@@ -21,7 +21,7 @@ from foreword.cli.completion import File
 from foreword.cli.panels import OUTPUT
 from foreword.cli.reading import USUAL, Read
 from foreword.cli.terminal import CommandTerminal
-from foreword.cli.whole import Whole
+from foreword.cli.whole import Seed, Whole
 from foreword.data.folder import DEV
 from foreword.display import console
 from foreword.files import check_place_of_tensors
@@ -48,7 +48,7 @@ def prune(
     ] = "float32",
     rows: Annotated[Whole, Parameter(help="the most rows, after shuffling with the seed")] = 256,
     reading: Read = USUAL,
-    seed: Annotated[Whole, Parameter(help="decides the rows")] = 0,
+    seed: Annotated[Seed, Parameter(help="decides the rows")] = 0,
     model: Model = None,
     loading: Loaded = USUALLY,
     force: Force = False,

@@ -94,7 +94,9 @@ class Talk:
                 made = self.texts.chat(self.prompt, [*kept, turn], self.settings, MOST)
             except TooLongError as error:
                 if error.field == "max_tokens" or len(kept) < first + 2:
-                    raise
+                    # Said by the name of the setting that is ours.
+                    said = str(error).replace("`max_tokens`", "`max_new_tokens`")
+                    raise TooLongError(said) from None
                 left_out += 2
             else:
                 self.messages, self.forgotten = kept, self.forgotten + left_out

@@ -89,6 +89,11 @@ def build_run(
     its last step.
     """
     bound = task.bind(backbone)
+    if not bound.fields:
+        raise UserError(
+            f"template {bound.template.source!r} reads no field of a row; write one in braces, "
+            "such as {text}"
+        )
     bound.check(train, answers=True)
     bound.check(dev, answers=True)
     if isinstance(bound, LabelExamples):

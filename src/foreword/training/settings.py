@@ -282,6 +282,8 @@ class Training:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}; it must be at least 1")
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}; it must be at least 0")
         if self.rate is not None:
             check_rate(self.rate)
         if not 0 <= self.warmup <= 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -128,9 +129,9 @@ def folder_of(name: str) -> Path:
     if name == PACKAGED:
         return unpack(_packaged_file())
     path = Path(name).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):  # which knows a name that is too long for one, as ``is_dir`` does not
         return path
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix == ".gguf":
             return unpack(path.resolve())
         raise UserError(f"cannot load {name!r}: a model is a folder or a .gguf file")
@@ -147,15 +148,15 @@ def name_in_transformers(name: str) -> str:
     if name == PACKAGED:
         return ON_THE_HUB
     path = Path(name).expanduser()
-    if path.is_file() and path.suffix == ".gguf":
+    if os.path.isfile(path) and path.suffix == ".gguf":
         return str(folder_of(name))
-    return str(path.resolve()) if path.is_dir() else name
+    return str(path.resolve()) if os.path.isdir(path) else name
 
 
 def _looks_local(name: str) -> bool:
     if name.startswith((".", "/", "~")) or name.endswith(".gguf") or "\\" in name:
         return True
-    return "/" in name and Path(name).parent.is_dir()
+    return "/" in name and os.path.isdir(Path(name).parent)
 
 
 def _packaged_file() -> Path:
