@@ -73,6 +73,11 @@ def test_a_picture_has_the_format_of_its_ending_and_the_same_bytes(
         assert b"best by size" in first or b"<path" in first
 
 
+def test_a_dollar_sign_is_one(tmp_path: Path) -> None:
+    found = [entry("soft", 5000, 70.0, template="{text} costs $5_$ $\\foo$ :")]
+    assert draw_front(found, "accuracy", tmp_path / "f.svg").exists()
+
+
 def test_without_matplotlib_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"needs matplotlib: pip install 'foreword\[plot\]'"):

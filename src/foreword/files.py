@@ -85,9 +85,9 @@ def check_place_of_tensors(path: Path) -> Path:
 
 def check_apart(path: Path, *read: str | Path | None) -> None:
     """Raise UserError where a file to write is one of those whose rows are read."""
-    for each in read:
-        both = each is not None and os.path.exists(path) and os.path.exists(each)
-        if both and os.path.samefile(path, each):
+    there = [each for each in read if each is not None and os.path.exists(each)]
+    for each in there if os.path.exists(path) else ():
+        if os.path.samefile(path, each):
             raise UserError(f"{path}: holds the rows that are read; write to another file")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,27 @@ def test_a_part_that_is_torn_is_answered_again(
     )  # as a kill in the middle of a write leaves it
     assert cli(*command(world, data, out)).status == 0
     assert out.read_bytes() == whole.read_bytes()
+
+
+def test_rows_of_a_named_pipe_are_read_once(world: Any, cli: Cli, tmp_path: Path) -> None:
+    piped, out, done = tmp_path / "rows.jsonl", tmp_path / "out.jsonl", threading.Event()
+    left = [write(tmp_path / "file.jsonl", rows(N)).read_bytes()]
+    os.mkfifo(piped)
+
+    def feed() -> None:
+        """Give the rows to the first reader, and nothing to any other."""
+        while not done.is_set():
+            piped.write_bytes(left.pop() if left else b"")
+
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
+    answer = cli(*command(world, piped, out))
+    done.set()
+    while feeder.is_alive():
+        os.close(os.open(piped, os.O_RDONLY | os.O_NONBLOCK))
+        feeder.join(0.01)
+    assert answer.status == 0, answer.err
+    assert len(out.read_text().splitlines()) == N
 
 
 def test_answers_to_other_questions_are_not_gone_on_with(

@@ -85,6 +85,22 @@ def test_training_leaves_out_dev_and_test_rows_of_other_labels(
     assert (made["dev"]["rows"], made["test"]["rows"]) == (12, 12)
 
 
+def test_several_tasks_leave_out_dev_and_test_rows_of_other_labels(
+    world: Any, cli: Cli, tmp_path: Path
+) -> None:
+    data = with_bad(tmp_path / "d.jsonl", {"text": "a", "label": "ugly"})
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        f"model: {world.path('model')}\nmethod: soft\nlength: 2\nepochs: 1\n"
+        f"template: '{{text}} :'\ntrain: {world.path('train.jsonl')}\ntasks:\n  two: {{rows: 10}}\n"
+        f"  one: {{dev: {data}, test: {data}, skip-bad: true}}\n"
+    )
+    made = cli("multitask", file, "--out", tmp_path / "made", "--json")
+    assert made.status == 0, made.err
+    one = made.json["tasks"]["one"]
+    assert (one["dev"]["rows"], one["test"]["rows"]) == (12, 12)
+
+
 @pytest.mark.usefixtures("here")
 def test_comparisons_leave_out_bad_rows(world: Any, cli: Cli, tmp_path: Path) -> None:
     data = with_bad(tmp_path / "d.jsonl", {"text": "", "label": "bad"}, count=8)

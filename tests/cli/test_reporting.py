@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ def test_rows_that_cannot_be_used_are_left_out_where_asked(
     found = cli(*given, "--skip-bad", "--sections", "quality")
     assert found.status == 0, found.err
     assert "on 5 rows" in found.out
+    both = cli(
+        *("report", world.path("soft.safetensors"), "--data", world.path("dev.jsonl")),
+        *("--data", data, "--out", out, "--skip-bad", "--sections", "quality"),
+    )
+    assert both.status == 0, both.err
+    assert "great" not in re.sub(r"<svg.*?</svg>", "", out.read_text("utf-8"), flags=re.DOTALL)
 
 
 def test_several_prompts_on_several_sets(world: Any, cli: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,7 @@ def test_tokens_that_stand_for_the_beginning_of_a_text_stay() -> None:
     ("settings", "message"),
     [
         ({"tolerance": -1}, "`tolerance=-1`: give 0 or more"),
+        ({"tolerance": math.nan}, "`tolerance=nan`: give 0 or more"),
         ({"drop": ["heads"]}, "`drop=heads`: no such pieces"),
         ({"rows": 0}, "`rows=0`"),
         ({"rows": 1}, "one row is too few to prune by"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -127,6 +128,15 @@ def test_names_that_hold_long_numbers_stay_as_they_are() -> None:
     assert ">v1.1252<" in made.svg
     assert ">v1.1279<" in made.svg
     assert not re.search(r"<[^>]*\d\.\d{3}", made.svg)
+
+
+def test_a_description_beside_a_better_control_is_not_said_to_recover_nothing() -> None:
+    assert EXPLAINED.words is not None
+    texts = tuple(replace(each, loss=1 - each.loss) for each in EXPLAINED.words.texts)
+    words = replace(EXPLAINED.words, texts=texts)
+    assert words.best is None
+    page = Report("e", [Chapter("mine", "about", explanation=replace(EXPLAINED, words=words))])
+    assert "or more of it than a line that says nothing" in page.to_html()
 
 
 def test_a_notebook_shows_the_page_in_a_frame() -> None:

@@ -92,7 +92,8 @@ def _save(prompt: Prompt, found: Explanation, path: Path) -> str | None:
     """Write the prompt with its best description, and return that; None where there is none."""
     best = None if found.words is None else found.words.best
     if best is None:
-        why = found.left_out.get("words", "no text scores better than none")
+        none = "no text scores better than none, and than one that says nothing"
+        why = found.left_out.get("words", none)
         console.say(f"{path} is not written: {why}")
         return None
     prompt.with_text(best.text).save(path)

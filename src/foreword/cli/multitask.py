@@ -26,6 +26,7 @@ from foreword.reporter import Reporters
 from foreword.training.trackers import trackers
 
 if TYPE_CHECKING:
+    from foreword.backbone.backbone import Backbone
     from foreword.cli.settings import Settings
     from foreword.multitask_learning.multitask import Member, Outcome, Sharing
 
@@ -63,6 +64,7 @@ def multitask(
     members = [_member(name, made) for name, made in tasks.items()]
     tracked = trackers(common.plain["report_to"] or (), out / "multitask")
     backbone = common.backbone()
+    members = [_usable(each, tasks[each.name], backbone) for each in members]
     found = do(
         backbone,
         members,
@@ -148,6 +150,16 @@ def _member(name: str, made: Settings) -> Member:
         every, train, wanted["per_label"], seed, by
     )
     return Member(name, made.task, train, dev, rows("test", TEST))
+
+
+def _usable(member: Member, made: Settings, backbone: Backbone) -> Member:
+    """Leave out, where that is asked, rows that only the task with its labels knows to be bad."""
+    reading = Reading.of(made.plain)
+    if not reading.skip_bad:
+        return member
+    rows: Any = (member.train, member.dev, member.test)
+    train, dev, test = reading.usable_by(made.task, backbone, *rows)
+    return dataclasses.replace(member, train=train, dev=dev, test=test)
 
 
 def _result(found: Outcome, out: Path, seconds: float) -> dict[str, Any]:

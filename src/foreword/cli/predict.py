@@ -95,7 +95,7 @@ def predict(
     unread = BadRows()
     on_bad: OnBad = unread if reading.skip_bad else refuse
     rows: Sequence[Row] = ()
-    again = out is not None and data is not None and data != "-"  # read anew, not held
+    again = out is not None and data is not None and not _comes_once(data)  # read anew, not held
     if data is not None:
         read: Iterable[Row] = reading.iterate(data, TEST, on_bad, CommandTerminal())
         if not again:
@@ -145,6 +145,11 @@ def predict(
         console.say(f"{out}: {answered.rows} rows")
     else:
         _show(found, tuned.bound, least)
+
+
+def _comes_once(data: str) -> bool:
+    """Tell standard input and named pipes from what can be read again."""
+    return data == "-" or (os.path.exists(data) and Path(data).is_fifo())
 
 
 def _answered(

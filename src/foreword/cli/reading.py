@@ -14,12 +14,14 @@ from foreword.cli.words import columns
 from foreword.data.bad_rows import BadRows, OnBad, convert, refuse
 from foreword.data.read import iterate_rows, read_rows
 from foreword.data.row import Row
+from foreword.data.rows import as_rows
 from foreword.data.sample import first
 from foreword.data.shapes import canonical, require
 from foreword.reporter import SILENT, Reporter
 
 if TYPE_CHECKING:
-    from foreword.tasks.base import Bound
+    from foreword.backbone.backbone import Backbone
+    from foreword.tasks.base import Bound, Task
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,14 @@ class Reading(Table):
         kept = list(convert(rows, checked, bad))
         say(bad, kept)
         return kept
+
+    def usable_by(
+        self, task: Task, backbone: Backbone, train: Sequence[Row], *more: Sequence[Row] | None
+    ) -> list[Any]:
+        """Return what of the rows is usable by a task that is completed from those of ``train``."""
+        rows = as_rows(train)
+        bound = task.complete(rows, backbone).bind(backbone)
+        return [each and self.usable(as_rows(each), bound) for each in (rows, *more)]
 
 
 Read = Annotated[Reading, Parameter(name="*", group=DATA)]

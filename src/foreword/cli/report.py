@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from foreword.cli.common import USUALLY, Force, Json, Loaded, Model, backbone_of, names_of
 from foreword.cli.completion import File
 from foreword.cli.panels import DATA, OUTPUT
-from foreword.cli.reading import USUAL, Read
+from foreword.cli.reading import USUAL, Read, Reading
 from foreword.cli.terminal import CommandTerminal
 from foreword.cli.whole import Seed, Whole
 from foreword.data.folder import DEV
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from foreword.prompt.prompt import Prompt
     from foreword.report.report import Report
     from foreword.reporter import Reporter
+    from foreword.tasks.base import Bound
 
 Section = Literal["quality", "changes", "explanation", "cost", "making"]
 
@@ -110,7 +111,7 @@ def report(
     prompts = _on_backbones(loaded, model, loading, force)
     if reading.skip_bad:  # of what only a task with its labels knows
         bound = next(iter(prompts.values())).bound
-        sets[data[0]] = reading.usable(sets[data[0]], bound)
+        sets = {name: _usable(reading, own, bound, name == data[0]) for name, own in sets.items()}
         learned, elsewhere = (own and reading.usable(own, bound) for own in (learned, elsewhere))
     page = report_on(
         prompts,
@@ -141,6 +142,16 @@ def _on_backbones(
             opened[key] = backbone_of(prompt, model, loading)
         made[name] = prompt.on_backbone(opened[key], force=force)
     return made
+
+
+def _usable(reading: Reading, rows: list[Any], bound: Bound, first: bool) -> list[Any]:
+    """Leave bad rows out; a further set that has no others may be for another prompt, and stays."""
+    try:
+        return reading.usable(rows, bound)
+    except UserError:
+        if first:
+            raise
+        return rows
 
 
 def write_page(

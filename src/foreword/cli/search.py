@@ -205,9 +205,7 @@ def search(
         plain["model"] = looks[0].model
     backbone = load_backbone(plain)
     if reading.skip_bad:
-        bound = task.complete(rows, backbone).bind(backbone)
-        rows = reading.usable(rows, bound)
-        dev, test = (each and reading.usable(as_rows(each), bound) for each in (dev, test))
+        rows, dev, test = reading.usable_by(task, backbone, rows, dev, test)
     if hard:
         from foreword.cli.search_hard import find_text
 

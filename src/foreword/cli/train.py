@@ -126,10 +126,7 @@ def train(
         rows = as_rows(rows)
         made = replace(made, task=made.task.framed(unescaped(frame), rows, backbone))
     if reading.skip_bad:
-        rows = as_rows(rows)
-        bound = made.task.complete(rows, backbone).bind(backbone)
-        rows = reading.usable(rows, bound)
-        dev, test = (each and reading.usable(as_rows(each), bound) for each in (dev, test))
+        rows, dev, test = reading.usable_by(made.task, backbone, rows, dev, test)
     if test is not None:
         rows, test = as_rows(rows), as_rows(test)
         made.task.complete(rows, backbone).bind(backbone).check(test, answers=True)

@@ -48,7 +48,7 @@ def draw_curves(curves: Curves, name: str, path: Path) -> Path:
         ]
         upper.plot(steps, means, color="C0")
     upper.set_ylabel("loss")
-    upper.set_title(name)
+    upper.set_title(name, parse_math=False)
     for metric, points in curves.scores.items():
         at, values = zip(*points, strict=True)
         mark = {"marker": "o", "markersize": 4} if len(points) > 1 else {"marker": "D"}
@@ -82,11 +82,12 @@ def draw_front(found: Sequence[Mapping[str, Any]], headline: str, path: Path) ->
     line: Any = {"color": "black", "linewidth": 1, "linestyle": "--", "zorder": 0}
     line |= {"marker": "o", "markersize": 11, "fillstyle": "none"}
     axes.plot([e["bytes"] for e in best], [e["score"] for e in best], label="best by size", **line)
+    text: Any = {"textcoords": "offset points", "fontsize": 8, "parse_math": False}
     for each in best:
         settings = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in each["varied"].items())
         where = (each["bytes"], each["score"])
         name = settings or each["method"]
-        axes.annotate(name, where, (7, -11), textcoords="offset points", fontsize=8)
+        axes.annotate(name, where, (7, -11), **text)
     axes.set_xscale("symlog", linthresh=least)
     axes.xaxis.set_major_formatter(lambda size, _: short(size, 1000, (" B", " kB", " MB", " GB")))
     axes.set_xlabel("size of the prompt's file")

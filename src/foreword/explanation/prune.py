@@ -121,7 +121,7 @@ def prune(
     for a prompt that has neither virtual tokens nor keys and values.
     """
     report = usual_reporter() if report is None else report
-    if tolerance < 0:
+    if not tolerance >= 0:
         raise UserError(f"`tolerance={tolerance:g}`: give 0 or more")
     for each in drop:
         if each not in DROPPABLE:
