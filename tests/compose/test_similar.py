@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from composed import drawn
+from foreword.compose import similar
 from foreword.compose.similar import essence, similarity
 from foreword.injection import KV, ClassHead, Injection, Patch
 
@@ -123,6 +125,22 @@ def test_it_is_symmetric_bounded_and_blind_to_size(seed: int, scale: float) -> N
         assert similarity(other, one) == pytest.approx(found)
         assert similarity(one, one) == pytest.approx(1)
         assert similarity(one.map(lambda t: t * scale), other) == pytest.approx(found, abs=1e-5)
+
+
+def test_a_prompt_s_own_products_are_made_once_for_all_pairs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, product = [], similar._product
+
+    def counted(one: tuple[Patch, ...], other: tuple[Patch, ...]) -> float:
+        made.append(one is other)
+        return product(one, other)
+
+    monkeypatch.setattr(similar, "_product", counted)
+    all_of_them = [essence(lora(seed, 2, "a", "b")) for seed in range(4)]
+    for one, other in itertools.combinations(all_of_them, 2):
+        similarity(one, other)
+    assert (made.count(True), made.count(False)) == (4 * 2, 6 * 2)
 
 
 def test_the_essence_is_small_and_says_the_same() -> None:

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from foreword.compose.similar import essence, similarity
+from foreword.compose.similar import Essence, essence, similarity
 from foreword.errors import UserError
-from foreword.injection import NOTHING, Injection
+from foreword.injection import NOTHING
 from foreword.prompt.file import PromptFile, read_file
 from foreword.reporter import SILENT, Reporter
 
@@ -27,7 +27,7 @@ class Entry:
     method: str
     bytes: int
     scores: Mapping[str, tuple[str, float]]  # "dev", "test": the metric and its value
-    essence: Injection
+    essence: Essence
 
     def text(self) -> str:
         """Return the text that is searched."""
@@ -134,7 +134,7 @@ def read_entry(file: Path, name: str | None = None) -> Entry:
         method=_method(read),
         bytes=file.stat().st_size,
         scores=_scores(read.meta["scores"]),
-        essence=NOTHING if read.members else essence(read.injection),
+        essence=essence(NOTHING if read.members else read.injection),
     )
 
 

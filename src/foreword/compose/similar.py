@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,19 +24,31 @@ def similarity(one: Injection, other: Injection) -> float | None:
     with those that are not of one shape left out; activations and biases are not looked at.
     Prompts that share several of these have the mean. Heads and whole weights are not compared.
     """
-    found = [_embeds(one, other), _kv(one, other), _patches(one, other)]
+    own, others = essence(one), essence(other)
+    found = [_embeds(own, others), _kv(own, others), _patches(own, others)]
     known = [each for each in found if each is not None]
     return sum(known) / len(known) if known else None
 
 
-def essence(injection: Injection) -> Injection:
-    """Return what :func:`similarity` needs of an injection, and no more: means, and patches."""
+class Essence(Injection):
+    """What :func:`similarity` needs of an injection, and no more: means, and patches."""
+
+    @cached_property
+    def squares(self) -> dict[str, float]:
+        """By module, the inner product of its patches with themselves, which all pairs need."""
+        return {module: _product(own, own) for module, own in self.patches.items()}
+
+
+def essence(injection: Injection) -> Essence:
+    """Return the essence of an injection; one that is an essence already as it is."""
+    if isinstance(injection, Essence):
+        return injection
     embeds = None if injection.embeds is None else _mean(injection.embeds, 0)[None]
     kv = {
         site: KV(_mean(own.keys, 1)[:, None], _mean(own.values, 1)[:, None])
         for site, own in injection.kv.items()
     }
-    return replace(injection, embeds=embeds, kv=kv, weights={}, head=None)
+    return Essence(embeds=embeds, kv=kv, patches=injection.patches)
 
 
 def _array(tensor: Any) -> Array:
@@ -73,15 +85,15 @@ def _kv(one: Injection, other: Injection) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _patches(one: Injection, other: Injection) -> float | None:
+def _patches(one: Essence, other: Essence) -> float | None:
     across, own, others = 0.0, 0.0, 0.0
     for module in (module for module in one.patches if module in other.patches):
         mine, theirs = one.patches[module], other.patches[module]
         if len({*_shapes(mine), *_shapes(theirs)}) > 1:
             continue
         across += _product(mine, theirs)
-        own += _product(mine, mine)
-        others += _product(theirs, theirs)
+        own += one.squares[module]
+        others += other.squares[module]
     return across / math.sqrt(own * others) if own > 0 and others > 0 else None
 
 
