@@ -312,6 +312,17 @@ def test_a_prompt_that_is_removed_is_gone_with_its_versions(folder: PromptFolder
     assert folder.opened == 0
 
 
+def test_what_another_server_writes_stays_until_it_is_old(
+    folder: PromptFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = folder.versions.new()
+    PromptFolder(folder.folder, get()).close()
+    assert made.exists()
+    monkeypatch.setattr("foreword.serve.versions.OLD", -1.0)
+    PromptFolder(folder.folder, get()).close()
+    assert not made.exists()
+
+
 def test_names_are_never_paths(folder: PromptFolder, tmp_path: Path) -> None:
     outside = tmp_path.parent / f"{tmp_path.name}-outside.safetensors"
     saved(outside, 1)

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ HIDDEN = ".versions"
 """The folder of copies, inside of the folder of prompts."""
 
 SUFFIX = ".safetensors"
+
+OLD = 3600.0
+"""Seconds after which no server writes to a version any more that has no name yet."""
 
 _VERSION = re.compile(rf"([^@]+)@([1-9]\d{{0,8}}){re.escape(SUFFIX)}")
 
@@ -65,7 +69,9 @@ class Versions:
             self.temporary = tempfile.TemporaryDirectory(prefix="foreword-")
             self.folder = Path(self.temporary.name)
         for left in self.folder.glob(".new-*"):  # of a server that was killed
-            left.unlink(missing_ok=True)
+            with suppress(OSError):
+                if time.time() - left.stat().st_ctime > OLD:
+                    left.unlink()
 
     def close(self) -> None:
         """Remove what is temporary."""
