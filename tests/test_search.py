@@ -971,9 +971,8 @@ def test_a_few_rows_of_rare_classes_leave_no_fold_without_dev_rows() -> None:
         assert all(dev for _, dev in part_rows(given, None, None, seed, "label").folds)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32])
-def test_any_number_is_a_seed(seed: int) -> None:
-    assert len(found(seed=seed, trials=1).trials) == 1
+def test_a_large_number_is_a_seed() -> None:
+    assert len(found(seed=2**32, trials=1).trials) == 1
 
 
 def test_no_number_of_epochs_is_as_none_given() -> None:

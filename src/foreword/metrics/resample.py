@@ -78,7 +78,7 @@ def weights_drawn(counts: Floats, seed: int, resamples: int) -> Iterator[Floats]
     """Yield how many rows of each kind the resamples have, (size, M), some resamples at a time."""
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, not {resamples}")
-    rng = np.random.default_rng(seed % 2**64)
+    rng = np.random.default_rng(seed)
     rows = int(counts.sum())
     step = max(1, _CHUNK // len(counts))
     for start in range(0, resamples, step):

@@ -229,7 +229,7 @@ def state_distance(first_set: Floats, second_set: Floats, seed: int = 0) -> Dist
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    order = np.random.default_rng(seed % 2**64).permutation(len(first_set))
+    order = np.random.default_rng(seed).permutation(len(first_set))
     half = len(first_set) // 2
     within = _means(first_set[order[:half]], first_set[order[half:]])
     states = np.concatenate([first_set, second_set])

@@ -74,7 +74,7 @@ class Score(Task):
     @property
     def class_names(self) -> tuple[str, ...]:
         """The anchors' numbers, in ascending order."""
-        return tuple(written(number) for number in sorted((self.anchors or {}).values()))
+        return tuple(spell(number) for number in sorted((self.anchors or {}).values()))
 
     @property
     def class_field(self) -> None:
@@ -104,7 +104,7 @@ class Score(Task):
         for name, given, end in zip(("low", "high"), (self.low, self.high), ends, strict=True):
             if given is not None and given != end:
                 raise UserError(
-                    f"{name} is {written(given)}, but the anchors end at {end}; leave out one of "
+                    f"{name} is {spell(given)}, but the anchors end at {end}; leave out one of "
                     "the two"
                 )
         return replace(
@@ -155,7 +155,7 @@ class Anchors(Labelling):
         """Return a sentence that names the range."""
         asks = phrase_in(language, "Score the text from LOW to HIGH.\n\n")
         low, high = self.numbers[0], self.numbers[-1]
-        return asks.replace("LOW", written(low)).replace("HIGH", written(high))
+        return asks.replace("LOW", spell(low)).replace("HIGH", spell(high))
 
     def check(self, row: Row, *, answers: bool) -> None:
         """Raise UserError for a row that lacks a number within the range."""
@@ -164,8 +164,8 @@ class Anchors(Labelling):
         number, low, high = self.number(row), self.numbers[0], self.numbers[-1]
         if not low <= number <= high:
             raise UserError(
-                f"{row.where}: {written(number)} is outside the range of {written(low)} to "
-                f"{written(high)}; mend the row, or widen `low` and `high`"
+                f"{row.where}: {spell(number)} is outside the range of {spell(low)} to "
+                f"{spell(high)}; mend the row, or widen `low` and `high`"
             )
 
     def percent(self, score: float) -> float:
@@ -248,20 +248,20 @@ def spread(low: float, high: float) -> dict[str, float]:
     """
     if not (low < high and math.isfinite(high - low)):
         raise UserError(
-            f"a score needs a range, and {written(low)} is not below {written(high)}; give `low` "
+            f"a score needs a range, and {spell(low)} is not below {spell(high)}; give `low` "
             "and `high`"
         )
     steps = max(1, min(5, int(high - low)))
     whole = low == int(low) and high == int(high)
     between = [low + (high - low) * step / steps for step in range(1, steps)]
     numbers = [low, *(round(number, 0 if whole else 5) for number in between), high]
-    return {f" {written(number)}": float(number) for number in numbers}
+    return {f" {spell(number)}": float(number) for number in numbers}
 
 
-def written(number: float) -> str:
-    """Return a number as a text that is read as the same number.
+def spell(number: float) -> str:
+    """Write a number so that it is read as the same number.
 
-    >>> written(3.0), written(2.5), written(1000003)
+    >>> spell(3.0), spell(2.5), spell(1000003)
     ('3', '2.5', '1000003')
     """
     return repr(float(number)).removesuffix(".0")

@@ -18,6 +18,7 @@ from foreword.methods.base import Trainable, as_float32
 from foreword.methods.parts.start_from_prompt import read_on_backbone
 from foreword.prompt.tensors import opened
 from foreword.tasks.base import Bound
+from foreword.tasks.score import spell
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class FromFile:
 
 def _scored(task: Mapping[str, Any]) -> tuple[str, str]:
     """Say what a head scores by a task's settings: of what kind it is, and its names."""
-    numbers = [f"{number:g}" for number in sorted((task.get("anchors") or {}).values())]
+    numbers = [spell(number) for number in sorted((task.get("anchors") or {}).values())]
     if task.get("regression"):
         return "one number", f"from {numbers[0]} to {numbers[-1]}"
     if numbers:
