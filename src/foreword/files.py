@@ -68,7 +68,8 @@ def check_place(path: Path) -> Path:
 def check_place_of_tensors(path: Path) -> Path:
     """Return the file that a path names, as :func:`check_place` does.
 
-    Raises UserError also for a file that is there and holds no tensors, such as rows: it is kept.
+    Raises UserError also for a file that is there, and by its name and what it holds is none of
+    tensors, such as rows: it is kept.
     """
     target = check_place(path)
     try:
@@ -78,7 +79,7 @@ def check_place_of_tensors(path: Path) -> Path:
         return target
     except OSError as error:
         raise _unwritable(path, error) from None
-    if head and head[8:] != b"{":
+    if head and head[8:] != b"{" and target.suffix != ".safetensors":
         raise UserError(f"{path}: is there already and is no prompt file; name another file")
     return target
 

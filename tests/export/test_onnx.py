@@ -149,7 +149,7 @@ def test_a_row_that_is_too_long_or_has_no_text_is_an_error_of_one_line(
     tokens = reader(written(prompt(Soft(length=2), task=task), tmp_path / "p", monkeypatch))
     with pytest.raises(SystemExit, match=r"a row takes \d+ tokens, of at most 6; shorten it"):
         tokens(Row({"text": "it was a good film and a bad film"}, "row"))
-    for other in ({"words": "it was"}, {"text": 3}):
+    for other in ({"words": "it was"}, {"text": None}, {"text": ["it was"]}):
         with pytest.raises(SystemExit, match="a row has no text 'text'"):
             tokens(Row(other, "row"))
 

@@ -14,7 +14,7 @@ from contract import ROWS, task_on
 from families import WINDOWED, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
-from foreword.compression.compress import _read
+from foreword.compression.read_ahead import read_ahead
 from foreword.errors import UserError
 from foreword.injection import Injection
 from foreword.methods.context import Context
@@ -122,7 +122,7 @@ def test_another_word_is_refused() -> None:
 def test_a_text_that_is_compressed_may_be_longer_than_a_window() -> None:
     base = both()
     ids = base.text.ids(TEXT)
-    found = _read(base, ids)
+    found = read_ahead(base, ids, 1)
     assert found is not None
     with torch.no_grad():
         read = twin(base)(torch.tensor([[*ids, 7]])).logits[0, -1]
