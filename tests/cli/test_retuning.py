@@ -164,7 +164,7 @@ def test_rows_are_found_beside_those_of_other_prompts(rare: bool) -> None:
     other = fw.as_rows([{"text": f"t {n}", "mood": "good"} for n in range(20)])
     parts = dict(zip(("train", "dev"), hold_out(own, 0.1, 0, by="intent"), strict=True))
     data = {name: {"rows": len(r), "sha256": digest(r)} for name, r in parts.items()}
-    task = SimpleNamespace(label_field="intent")
+    task = SimpleNamespace(label_field="intent", class_field="intent")
     prompt: Any = SimpleNamespace(data=data, seed=0, where="p", task=task)
     assert RecordedRows(prompt).find([other, own]) == (parts["train"], parts["dev"])
 
