@@ -24,6 +24,9 @@ ADMIN = "/v1/prompts"
 PROBES = ("/health", "/metrics")
 """Routes that are asked every few seconds, and have no line in the log."""
 
+TOO_SLOW = "too slow"
+"""What a line says of a request that was given up for its time, or for who does not read."""
+
 
 def log_line(**values: Any) -> None:
     """Write one JSON object on standard error."""
@@ -98,7 +101,7 @@ class Guard:
         except ApiError as error:
             await error.response()(scope, receive, sending)
         except TimeoutError:
-            own.about["error"] = "too slow"
+            own.about["error"] = TOO_SLOW
             if not own.status:
                 late = ApiError(408, f"the request took more than {limit:g} seconds")
                 await late.response()(scope, receive, sending)

@@ -9,13 +9,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from foreword.errors import UserError
 from foreword.serve.http.app import make_app
-from foreword.serve.http.guard import log_line
+from foreword.serve.http.guard import TOO_SLOW, log_line, passage
 from foreword.serve.http.service import Service
 
 
@@ -77,6 +78,14 @@ def _patient(seconds: float) -> type[H11Protocol]:
         def _leave(self) -> None:
             if self.cycle is None:  # no request has come
                 self.transport.close()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            # The system cuts off who reads nothing, often before the guard has written enough to
+            # wait for it; the request's line says why all the same.
+            scope: Any = {} if self.cycle is None else self.cycle.scope
+            if isinstance(exc, TimeoutError) and "foreword" in scope:
+                passage(scope).about["error"] = TOO_SLOW
+            super().connection_lost(exc)
 
     return Patient
 
