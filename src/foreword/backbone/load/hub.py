@@ -107,7 +107,7 @@ def _complete(name: str, folder: Path) -> None:
         model_info(name, timeout=_SECONDS)
         fetch(_POOLING)
         fetch(pooling_files(folder))
-    except Exception:
+    except Exception:  # of any kind, as where there is no net: the model opens all the same
         print(
             f"note: how {name!r} pools is not all in the local cache and cannot be fetched; "
             "`pooling` can say it",
