@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from foreword.errors import UserError
-from foreword.metrics.spans import follows, is_bio, spans, tagging
+from foreword.metrics.bio import follows, is_bio, spans
+from foreword.metrics.spans import tagging
 
 BIO = ["B-LOC", "B-PER", "I-LOC", "I-PER", "O"]
 

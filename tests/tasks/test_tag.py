@@ -18,7 +18,7 @@ from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
-from foreword.metrics.spans import follows
+from foreword.metrics.bio import follows
 from foreword.tasks.gold import texts_of
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.tag import Tag, best_bio_path, join_words, left_contexts, tag_words

@@ -13,7 +13,7 @@ from foreword.data.row import Row, kind
 from foreword.data.shapes import require
 from foreword.data.text_fields import check_text
 from foreword.errors import UserError, nearest
-from foreword.metrics.spans import follows, is_bio
+from foreword.metrics.bio import follows, is_bio
 from foreword.metrics.words import half_width
 from foreword.tasks.words import COMMAS
 

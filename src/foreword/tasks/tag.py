@@ -15,8 +15,9 @@ from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.errors import UserError
+from foreword.metrics.bio import follows, is_bio, spans
 from foreword.metrics.resample import Floats
-from foreword.metrics.spans import follows, is_bio, span_scores, spans, tagging
+from foreword.metrics.spans import span_scores, tagging
 from foreword.tasks.gold import check_tags, tags_of, texts_of, words_in
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling, LabelTask
