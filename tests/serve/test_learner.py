@@ -231,7 +231,7 @@ def fake(
         return replace(made, taken=taken[0], new_version=f"sort@{version[0]}" if taken[0] else None)
 
     def look_back(name: str, last: Any, held: Any) -> Any:
-        assert len(held) == learning.held
+        assert len(held) >= min(learning.held, learner.AGAIN)
         return learner.Attempt(learner._now(), last["new_version"], 0, len(held), again=True)
 
     monkeypatch.setattr(own, "_attempt", attempt)
@@ -262,17 +262,44 @@ def test_a_server_learns_on_where_as_many_rows_go_as_come(
     assert len(times) == 13
 
 
-def test_a_version_is_judged_again_though_others_were_refused_meanwhile(
+@pytest.mark.parametrize(
+    ("every", "held", "judges"),
+    [(3, 4, 4), (60, 120, 29), (20, 60, 20), (60, 24, 24)],
+    ids=["few", "as usual", "often", "fewer held"],
+)
+def test_each_version_is_judged_again_before_the_next(
+    every: int,
+    held: int,
+    judges: int,
+    ready: Ready,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of every three rows one is held back, so that versions come faster than what judges them."""
+    files, learning = FeedbackFiles(tmp_path / "kept"), Learning(every, held, roll_back=True)
+    own, go_on = fake(ready, monkeypatch, files, learning)
+    for number in range(held * 3 + 9 * max(every, 3 * judges) // 2):
+        go_on(number % 3 == 0, True)
+    found = own.attempts("sort")
+    kinds = [each["again"] for each in found]
+    assert kinds == [number % 2 == 1 for number in range(len(found))]
+    assert len(found) > 4
+    again = [each for each in found if each["again"]]
+    assert [each["old_version"] for each in again] == [f"sort@{n + 2}" for n in range(len(again))]
+    assert {each["held"] for each in again} == {judges}
+
+
+def test_it_says_what_it_waits_for_before_the_next_version(
     ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = FeedbackFiles(tmp_path / "kept")
-    own, go_on = fake(ready, monkeypatch, files, Learning(every=3, held=4, roll_back=True))
-    for number in range(60):
-        go_on(number % 3 == 0, number < 12)
-    found = own.attempts("sort")
-    assert [each["old_version"] for each in found if each["again"]] == ["sort@2"]  # once
-    assert sum(each["taken"] for each in found) == 1
-    assert sum(not each["taken"] and not each["again"] for each in found) > 3
+    own, go_on = fake(ready, monkeypatch, files, Learning(3, 4, roll_back=True))
+    made = None
+    for number in range(12):
+        made = made or go_on(number % 3 == 0, True)
+    for _ in range(3):
+        assert go_on(False, True) is None
+    assert own.waits("sort") == "0 of 4 rows held back to judge the last one again"
 
 
 def test_what_was_learned_is_not_credited_to_files_that_come_after_a_removal(

@@ -52,6 +52,9 @@ PATIENCE = 10.0
 YIELD = 5.0
 """Seconds for which the rows that judge let requests pass, before a few are answered anyway."""
 
+AGAIN = 20
+"""Rows that judge a version again at least: fewer could be worse all alike by chance."""
+
 TEXTS = 4
 """Texts written at once to judge a version; each takes many steps, which requests share."""
 
@@ -138,19 +141,27 @@ class Learner:
 
         Raises UserError where the prompt cannot be opened.
         """
-        rows = self._known(name, *self.ready.prompts.open(name), self.files.rows(name))
-        return self._missing(*_parted(rows), self.attempts(name))
+        rows, before = self.files.rows(name), self.attempts(name)
+        train, held = _parted(self._known(name, *self.ready.prompts.open(name), rows))
+        if (missing := self._missing(train, held, before)) is not None:
+            return missing
+        if not self.learning.roll_back or (last := self._unseen(name, before)) is None:
+            return None
+        came, least = len(_since(_parted(rows)[1], last["time"])), self._least
+        return f"{came} of {least} rows held back to judge the last one again"
 
     def look(self, name: str) -> Attempt | None:
         """Make and judge the next version of a prompt, where there are enough new rows for it."""
         began, judges = _now(), self.learning.held
         rows, before = self.files.rows(name), self.attempts(name)
         train, held = _parted(rows)
+        due = self._missing(train, held, before) is None
         if self.learning.roll_back and (last := self._unseen(name, before)) is not None:
             since = _since(held, last["time"])
-            if len(since) >= judges:
+            if len(since) >= (self._least if due else judges):
                 return self._record(name, before, self._look_back(name, last, since[:judges]))
-        if self._missing(train, held, before) is not None:
+            return None
+        if not due:
             return None
         version, prompt = self.ready.prompts.open(name)
         train, held = _parted(self._known(name, version, prompt, rows))
@@ -163,6 +174,11 @@ class Learner:
         except UserError as error:
             made = replace(made, reason=str(error))
         return self._record(name, before, made)
+
+    @property
+    def _least(self) -> int:
+        """Rows held back that judge a version again once the next one is due."""
+        return min(self.learning.held, AGAIN)
 
     def _known(
         self, name: str, version: str, prompt: Answerer, rows: list[dict[str, Any]]

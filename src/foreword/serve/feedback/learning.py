@@ -16,8 +16,9 @@ class Learning:
     back judge it, the newest, ``bound`` the lowest paired 95% bound of its gain, in points, with
     which it is swapped in, and ``threads`` what training may take of the processor. ``replay`` is a
     folder of older rows, NAME.jsonl, which are mixed in. With ``roll_back`` a version is judged
-    again by the first ``held`` rows held back that come after it, and goes where it is worse than
-    the one before beyond chance. ``settings`` are further words for ``foreword train``.
+    again by the first ``held`` rows held back that come after it, or by those there are (20 at
+    least, or ``held``) once the next one is due, and goes where it is worse than the one before
+    beyond chance. ``settings`` are further words for ``foreword train``.
     """
 
     every: int = 100
