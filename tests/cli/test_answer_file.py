@@ -137,6 +137,28 @@ def test_rows_of_a_named_pipe_are_read_once(world: Any, cli: Cli, tmp_path: Path
     assert len(out.read_text().splitlines()) == N
 
 
+def test_two_runs_do_not_write_to_one_file(
+    world: Any, cli: Cli, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out, seen = tmp_path / "whole.csv", tmp_path / "out.csv", list[Any]()
+    assert cli(*command(world, data, whole)).status == 0
+    answer = answer_file.answer_rows
+
+    def meet(*args: Any, **options: Any) -> Any:
+        if not seen:
+            seen.append(None)
+            seen.append(cli(*command(world, data, out)))
+        return answer(*args, **options)
+
+    monkeypatch.setattr(answer_file, "answer_rows", meet)
+    assert cli(*command(world, data, out)).status == 0
+    _, second = seen
+    assert second.status == 2
+    assert f"{out}.partial: another run writes its answers there; wait for its end" in second.err
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(tmp_path.glob("out.csv*")) == [out]
+
+
 def test_answers_to_other_questions_are_not_gone_on_with(
     world: Any, cli: Cli, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,10 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from foreword.data.bad_rows import BadRows, OnBad, refuse
 from foreword.data.formats import TABLES
@@ -26,6 +29,7 @@ from foreword.files import file_to_write
 from foreword.prompt.abstain import is_unsure
 from foreword.prompt.answerer import Answerer
 from foreword.reporter import SILENT, Reporter
+from foreword.tasks.base import Bound
 
 AT_ONCE = 1000
 """Rows that are answered together and then written; a run goes on behind a whole such part."""
@@ -74,7 +78,7 @@ def answer_file(
     that cannot be answered, which stay without an answer. ``hear`` is given each row as written.
 
     Raises UserError for rows that cannot be answered, without ``bad`` or if all are, and for a
-    partial file of other rows, another prompt or other settings.
+    partial file of other rows, another prompt or other settings, or that another run writes to.
     """
     bound, table = tuned.bound, out.suffix.lower() in TABLES
     seen = _survey(
@@ -85,45 +89,41 @@ def answer_file(
     asked = {**settings, "columns": dict(columns or {}), "least": least, "table": table}
     about = {"rows": seen.digest, "settings": json.loads(json.dumps(asked, default=str))}
     partial = partial_path(out)
-    done = _kept(partial, out, about)
-    if done:
-        report.line(f"{partial}: {done} of {seen.rows} rows are answered already")
-    try:
-        with (
-            _appending(partial) as file,
-            report.bar("predicting", seen.rows - done) as progress,
-        ):
-            left = islice(iter(rows()), done, None)
-            while part := list(islice(left, AT_ONCE)):
-                found = answer_rows(
-                    tuned, part, columns=columns, on_bad=_pass_over, progress=progress
-                )
-                for answer in found:
-                    made = answer_columns(bound, answer, least, as_table=table)
-                    cut = answer is not None and bool(answer["cut"])
-                    unsure = answer is not None and is_unsure(bound, answer, least)
-                    line = [made, int(cut), int(unsure), int(answer is None)]
-                    file.write(json.dumps(line, default=str).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-    except KeyboardInterrupt as error:
-        stopped = f"stopped; {partial} keeps what is answered, and the same command goes on"
-        raise type(error)(stopped) from None
-    counts, names = [0, 0, 0], dict[str, None]()
-    for made, *marks in _lines(partial):
-        names.update(dict.fromkeys(made))
-        counts = [a + b for a, b in zip(counts, marks, strict=True)]
-    called = {name: free_name(name, seen.fields) for name in names}
+    with _alone(partial):
+        done = _kept(partial, out, about)
+        if done:
+            report.line(f"{partial}: {done} of {seen.rows} rows are answered already")
+        try:
+            with (
+                _appending(partial) as file,
+                report.bar("predicting", seen.rows - done) as progress,
+            ):
+                left = islice(iter(rows()), done, None)
+                while part := list(islice(left, AT_ONCE)):
+                    found = answer_rows(
+                        tuned, part, columns=columns, on_bad=_pass_over, progress=progress
+                    )
+                    file.writelines(_line_of(each, bound, least, table) for each in found)
+                    file.flush()
+                    os.fsync(file.fileno())
+        except KeyboardInterrupt as error:
+            stopped = f"stopped; {partial} keeps what is answered, and the same command goes on"
+            raise type(error)(stopped) from None
+        counts, names = [0, 0, 0], dict[str, None]()
+        for made, *marks in _lines(partial):
+            names.update(dict.fromkeys(made))
+            counts = [a + b for a, b in zip(counts, marks, strict=True)]
+        called = {name: free_name(name, seen.fields) for name in names}
 
-    def lines() -> Iterator[dict[str, Any]]:
-        for row, (made, *_) in zip(rows(), _lines(partial), strict=True):
-            line = {**row.fields, **{called[name]: made.get(name) for name in names}}
-            if hear is not None:
-                hear(line)
-            yield line
+        def lines() -> Iterator[dict[str, Any]]:
+            for row, (made, *_) in zip(rows(), _lines(partial), strict=True):
+                line = {**row.fields, **{called[name]: made.get(name) for name in names}}
+                if hear is not None:
+                    hear(line)
+                yield line
 
-    write_rows(out, lines, like=like, columns=[*seen.fields, *called.values()])
-    partial.unlink()
+        write_rows(out, lines, like=like, columns=[*seen.fields, *called.values()])
+        partial.unlink()
     renamed = {name: other for name, other in called.items() if name != other}
     return Answered(seen.rows, counts[0], counts[1], counts[2], renamed)
 
@@ -149,15 +149,49 @@ def _survey(rows: Iterable[Row], check: Callable[[Row], object], on_bad: OnBad) 
     return _Survey(count, fields, digest.hexdigest())
 
 
+def _line_of(
+    answer: Mapping[str, Any] | None, bound: Bound, least: float | None, as_table: bool
+) -> bytes:
+    """Return the line of a partial file that keeps an answer, None for a row that has none."""
+    made = answer_columns(bound, answer, least, as_table=as_table)
+    cut = answer is not None and bool(answer["cut"])
+    unsure = answer is not None and is_unsure(bound, answer, least)
+    return (
+        json.dumps([made, int(cut), int(unsure), int(answer is None)], default=str).encode() + b"\n"
+    )
+
+
 def _pass_over(error: UserError) -> None:
     """Leave a row out that the survey has told of."""
+
+
+@contextmanager
+def _alone(partial: Path) -> Iterator[None]:
+    """Keep a partial file from other runs; raises UserError where one writes to it."""
+    path = partial.with_name(f"{partial.name}.lock")
+    lock = FileLock(path)
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{partial}: another run writes its answers there; wait for its end, or name another "
+            "file"
+        ) from None
+    except OSError as error:
+        raise _unwritable(partial, error) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # an open file, on Windows
+            path.unlink()
+        lock.release()
 
 
 def _kept(partial: Path, out: Path, about: Mapping[str, Any]) -> int:
     """Begin a partial file, or cut one to its whole parts; return how many rows it holds."""
     head = json.dumps(about).encode() + b"\n"
     try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
         if not partial.exists() or partial.stat().st_size < len(head):
             partial.write_bytes(head)
             return 0
