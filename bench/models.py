@@ -184,13 +184,13 @@ def table_of(records: Sequence[Record]) -> list[str]:
     return lines
 
 
-def write_table(page: Path, table: str) -> None:
+def write_table(page: Path, table: str, marks: tuple[str, str] = MARKS) -> None:
     """Write a table between the marks of a page; raises UserError where they are missing."""
     text = page.read_text("utf-8")
-    before, mark, rest = text.partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
+    before, mark, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not (mark and end):
-        raise UserError(f"{page}: has no {MARKS[0]} and {MARKS[1]} to write between")
+        raise UserError(f"{page}: has no {marks[0]} and {marks[1]} to write between")
     write_whole(page, f"{before}{mark}\n{table}\n{end}{after}".encode())
 
 

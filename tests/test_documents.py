@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import io
 import json
 import re
 import runpy
@@ -14,6 +15,7 @@ import pytest
 
 import char_model
 import foreword as fw
+from chat_templates import chat_backbone, chat_tokenizer
 from foreword.cli.main import run
 from foreword.tasks.registry import TASKS
 from toys import get
@@ -197,6 +199,21 @@ def test_the_page_on_texts(here: Path, capsys: pytest.CaptureFixture[str]) -> No
         printed = capsys.readouterr()
         assert status == 0, printed.err
         assert isinstance(json.loads(printed.out), dict)
+
+
+def test_the_shop(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commands in order, on a tiny model."""
+    chat_backbone("qwen3").model.save_pretrained(here / "model")
+    chat_tokenizer("qwen3").save_pretrained(here / "model")
+    page = (ROOT / "examples" / "shop" / "README.md").read_text("utf-8")
+    train, chat = commands(page)
+    assert run([*train, "--model", "model", "--rows", "4", "--json"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO("When are you open?\n"))
+    assert run([*chat, "--model", "model", "--max-new-tokens", "4"]) == 0
+    assert capsys.readouterr().out
 
 
 WHO = ["user", "assistant"] * 2

@@ -1,0 +1,367 @@
+"""Chat, summaries and several labels: prompts beside what people do without training, and LoRA.
+
+    python bench/texts.py run smollm2 gemma-3-270m=PATH.gguf --data ../shared/data --sets shop slots
+    python bench/texts.py report --page docs/tasks.md
+
+On the same rows: the untouched model with the template alone, the same with demonstrations in
+context (of the shop, also with its manual), and tuned methods. Beside the task's scores stands what
+an answer says: the share of the reference's values (numbers, times, prices and names) that it has,
+how many of its own values stand neither there nor in the conversation, its words for one of the
+reference, and whether it refuses. Each finished run is a line of ``bench/texts.jsonl``, and is not
+run again. ``report --page`` writes the table of all of them into a page, between two marks.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from cyclopts import App, CycloptsError, Parameter
+from rows import slots
+
+import foreword as fw
+from foreword.backbone.backbone import Backbone
+from foreword.data.row import Row
+from foreword.data.sample import first
+from foreword.errors import UserError
+from foreword.evaluation.evaluate import score
+from foreword.evaluation.evaluation import Evaluation
+from foreword.evaluation.records import Record, append_record, read_records
+from foreword.injection import NOTHING
+from foreword.metrics.resample import interval, resampled_sums
+from foreword.reporter import SILENT
+from foreword.tasks.templates.demonstrations import choose_demonstrations
+from foreword.training.configure import make_task
+from models import write_table
+
+ROOT = Path(__file__).parent.parent
+RECORDS = Path(__file__).with_suffix(".jsonl")
+SHOP = ROOT / "examples/shop"
+MARKS = "<!-- texts -->", "<!-- /texts -->"
+NAMES = ("model", "set", "system", "seed", "settings")
+KEPT = (*NAMES, "headline", "scores", "said", "rows")
+
+UNTOUCHED, SHOWN, MANUAL = "untouched", "demonstrations", "manual in context"
+METHODS = ("prefix", "lora")
+"""What is tuned, beside the systems of a set."""
+
+Sides = tuple[Sequence[Row], Sequence[Row]]
+"""Rows to train on, and to test on."""
+
+
+@dataclass(frozen=True)
+class Set:
+    """Rows of a task, read by ``sides`` from the folder of data sets, and how they are learned."""
+
+    task: str
+    sides: Callable[[Path], Sides]
+    rows: int
+    test_rows: int
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    systems: Sequence[str] = (UNTOUCHED, SHOWN)
+
+
+def shop(data: Path) -> Sides:
+    """Return two questions about each of a shop's twenty rules, and a third one."""
+    train, test = (fw.read_rows(SHOP / f"{name}.jsonl") for name in ("train", "test"))
+    return train, test
+
+
+def dialogues(data: Path) -> Sides:
+    """Part SGD's training rows by dialogue: its own test rows are of other services.
+
+    A dialogue is told by how it begins; a fifth of them are tested.
+    """
+    rows = fw.read_rows(data / "sgd/train.jsonl")
+    begins = sorted({_begin(row) for row in rows})
+    random.Random(0).shuffle(begins)
+    held = set(begins[: len(begins) // 5])
+    return (
+        [row for row in rows if _begin(row) not in held],
+        [row for row in rows if _begin(row) in held],
+    )
+
+
+def _begin(row: Row) -> str:
+    return str(row.fields["messages"][0]["content"])
+
+
+def summaries(data: Path) -> Sides:
+    """Return abstracts with their one-sentence summaries."""
+    train, test = (fw.read_rows(data / f"scitldr/{name}.jsonl") for name in ("train", "test"))
+    return train, test
+
+
+def restaurant_slots(data: Path) -> Sides:
+    """Return sentences about restaurants with the attributes that they name."""
+    files = (data / "e2e/train.jsonl.gz", data / "e2e/test.jsonl")
+    train, test = (
+        [Row(slots(dict(row.fields)), row.where) for row in fw.read_rows(file)] for file in files
+    )
+    return train, test
+
+
+CHAT = {"max_length": 512, "max_new_tokens": 48}
+SETS: Mapping[str, Set] = {
+    "shop": Set(
+        "chat",
+        shop,
+        40,
+        20,
+        CHAT,
+        {"epochs": 6, "batch_size": 4},
+        (UNTOUCHED, SHOWN, MANUAL),
+    ),
+    "dialogues": Set("chat", dialogues, 200, 100, CHAT, {"epochs": 2, "batch_size": 8}),
+    "summaries": Set(
+        "summarize",
+        summaries,
+        160,
+        60,
+        {
+            "source_field": "prompt",
+            "target_field": "completion",
+            "max_length": 384,
+            "max_new_tokens": 40,
+        },
+        {"epochs": 2, "batch_size": 8},
+    ),
+    "slots": Set(
+        "multilabel",
+        restaurant_slots,
+        320,
+        150,
+        {
+            "labels": {
+                "area": "area",
+                "customer rating": "rating",
+                "eatType": "type",
+                "familyFriendly": "family",
+                "food": "food",
+                "near": "near",
+                "priceRange": "price",
+            }
+        },
+        {"epochs": 2, "batch_size": 8},
+    ),
+}
+"""What is run; the rows of a set are drawn with the seed, test rows always with 0."""
+
+app = App(name="bench", help="Prompts that write, or name several labels.", version_flags=[])
+
+
+@app.command
+def run(
+    models: Annotated[list[str], Parameter(help="NAME, or NAME=PATH")],
+    *,
+    data: Annotated[Path, Parameter(help="the folder of data sets")] = Path("../shared/data"),
+    sets: Annotated[
+        list[str] | None, Parameter(help=f"{', '.join(SETS)}; else all", consume_multiple=True)
+    ] = None,
+    systems: Annotated[
+        list[str] | None, Parameter(help="else all, and prefix and lora", consume_multiple=True)
+    ] = None,
+    seeds: Annotated[int, Parameter(help="draws of training rows, from 0")] = 1,
+    threads: Annotated[int, Parameter(help="of the CPU")] = 1,
+    out: Annotated[Path, Parameter(help="a line a run is added here")] = RECORDS,
+) -> None:
+    """Run what is not in the file yet."""
+    torch.set_num_threads(threads)
+    for name in sets or ():
+        if name not in SETS:
+            raise UserError(f"--sets {name}: give some of {', '.join(SETS)}")
+    for model in models:
+        called, _, path = model.partition("=")
+        base = None
+        for seed in range(seeds):
+            for name in sets or SETS:
+                for system in systems or (*SETS[name].systems, *METHODS):
+                    asked = about(called, name, system, seed)
+                    known = read_records(out, KEPT)
+                    if any({key: each[key] for key in NAMES} == asked for each in known):
+                        continue
+                    base = base or fw.load(path or called, report=SILENT)
+                    print(f"{called} on {name}, {system}, seed {seed}", file=sys.stderr)
+                    append_record(out, {**asked, **perform(base, SETS[name], system, seed, data)})
+
+
+@app.command
+def report(
+    *,
+    out: Annotated[Path, Parameter(help="the file of runs")] = RECORDS,
+    page: Annotated[Path | None, Parameter(help="a page whose table is written anew")] = None,
+) -> None:
+    """Print the table of all runs, or write it into a page."""
+    table = "\n".join(table_of(read_records(out, KEPT)))
+    print(table)
+    if page is not None:
+        write_table(page, table, MARKS)
+
+
+def about(model: str, name: str, system: str, seed: int) -> dict[str, Any]:
+    """Return what tells a run from others; training changes nothing of the untouched model."""
+    kind = SETS[name]
+    settings = {"rows": kind.rows, "test_rows": kind.test_rows, **kind.asked}
+    if system not in kind.systems:
+        settings |= kind.training
+    return {"model": model, "set": name, "system": system, "seed": seed, "settings": settings}
+
+
+def perform(base: Backbone, kind: Set, system: str, seed: int, data: Path) -> Record:
+    """Answer the test rows by one system; return its scores, and what the answers say."""
+    every, rest = kind.sides(data)
+    rows, test = first(every, kind.rows, seed), first(rest, kind.test_rows, 0)
+    began = time.process_time()
+    if system in kind.systems:
+        found = untouched(base, kind, rows, test, system, seed)
+        trained = {}
+    else:
+        prompt = fw.tune(
+            base,
+            kind.task,
+            system,
+            rows,
+            seed=seed,
+            report=SILENT,
+            **{**kind.asked, **kind.training},
+        )
+        trained = {"seconds": round(time.process_time() - began, 1)}
+        found = fw.evaluate(prompt, test, report=SILENT)
+    names = found.intervals
+    return {
+        "headline": found.headline,
+        "scores": {name: [found[name], *names[name]] for name in names},
+        "said": what_is_said(found) if kind.task != "multilabel" else None,
+        "answers": [each.answer for each in found.rows[:3]],
+        "rows": len(test),
+        **trained,
+    }
+
+
+def untouched(
+    base: Backbone, kind: Set, rows: Sequence[Row], test: Sequence[Row], system: str, seed: int
+) -> Evaluation:
+    """Score the frozen model, alone or with texts in its context."""
+    longest = {"max_length": 2048} if system == MANUAL else {}
+    task = make_task(kind.task, {**kind.asked, **longest}).complete(rows, base)
+    bound = task.fill_from_rows(base, rows, seed).bind(base)
+    before = ""
+    if system == SHOWN:
+        bound.check(rows, answers=True)
+        before = "".join(map(bound.demonstration, choose_demonstrations(bound, rows, None, seed)))
+    if system == MANUAL:
+        manual = (SHOP / "manual.txt").read_text("utf-8")
+        test = [with_manual(row, manual) for row in test]
+    return score(bound.without_prompt(), test, NOTHING, before=before, seed=seed)
+
+
+def with_manual(row: Row, manual: str) -> Row:
+    """Return a conversation whose system message ends with a manual."""
+    system, *turns = row.fields["messages"]
+    told = {**system, "content": f"{system['content']}\n\n{manual}"}
+    return Row({**row.fields, "messages": [told, *turns]}, row.where)
+
+
+# What an answer says -----------------------------------------------------------------------------
+
+_NUMBER = r"\d+(?:[.:,/-]\d+)*"
+_NAME = r"[A-Z][\w'’&]*(?:[ -](?:of |the |and |de |& )?[A-Z][\w'’&]*)*"
+_VALUES = re.compile(rf"[\w.+-]+@[\w.-]+\w|{_NUMBER}|(?<![.!?] )(?<![.!?])\b{_NAME}")
+_REFUSALS = re.compile(
+    r"\bas an ai\b|\bi(?:'m| am) (?:sorry, but|unable|not able)|\bi (?:cannot|can't|can not) "
+    r"(?:help|assist|provide|answer|access)|\bi (?:don't|do not) have (?:access|any|the|that|inf)",
+    re.IGNORECASE,
+)
+
+
+def values_of(text: str) -> set[str]:
+    """Return the values that a text names: numbers, times, addresses, and names inside sentences.
+
+    >>> sorted(values_of("We meet at 5:30 in the Capital One Arena, for 20 dollars. It is open."))
+    ['20', '5:30', 'capital one arena']
+    """
+    inside = re.sub(r"^\W*\w+", lambda first: first[0].lower(), text)
+    return {found[0].lower() for found in _VALUES.finditer(inside) if found[0] not in ("I", "I'm")}
+
+
+def is_refusal(text: str) -> bool:
+    """Whether an assistant declines to answer.
+
+    >>> is_refusal("I'm sorry, but I can't do that."), is_refusal("I'm sorry! A new one leaves.")
+    (True, False)
+    """
+    return _REFUSALS.search(text) is not None
+
+
+def what_is_said(found: Evaluation) -> dict[str, Any]:
+    """Return how answers compare with references, in percent, with 95% intervals over rows."""
+    counts = []
+    for each in found.rows:
+        references = each.gold if isinstance(each.gold, list) else [each.gold]
+        due, own = values_of(references[0]), values_of(each.answer)
+        known = " ".join([each.text, *references]).lower()
+        stray = sum(value not in known for value in own)
+        words = len(each.answer.split()), len(references[0].split())
+        counts.append([len(due & own), len(due), stray, len(own), *words, is_refusal(each.answer)])
+    table = np.array(counts, dtype=np.float64)
+    table = np.column_stack([table, np.ones(len(table))])
+    drawn = resampled_sums(table, np.ones(len(table)), 0, 1000)
+    whole, said = table.sum(0), {}
+    for place, name in enumerate(("values", "stray", "words", "refused")):
+        top, below = 2 * place, 2 * place + 1
+        ratio = 100 * whole[top] / max(whole[below], 1)
+        samples = 100 * drawn[:, top] / np.maximum(drawn[:, below], 1)
+        low, high = interval(ratio, samples).bounds()
+        said[name] = [round(float(ratio), 1), low, high]
+    return said
+
+
+# The table ---------------------------------------------------------------------------------------
+
+
+def table_of(records: Sequence[Record]) -> list[str]:
+    """Return the lines of a table: a line a set, model and system, by its first seed."""
+    lines = [
+        "| set | model | system | score | chrF | values said | stray | words | refused |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for each in sorted(records, key=lambda r: (list(SETS).index(r["set"]), r["model"])):
+        told = each["said"] or {}
+        name = each["headline"]
+        cells = [
+            each["set"],
+            each["model"],
+            each["system"] + (f", seed {each['seed']}" if each["seed"] else ""),
+            f"{name.replace('_', ' ')} {_shown(each['scores'][name])}",
+            _shown(each["scores"].get("chrf")),
+            _shown(told.get("values")),
+            _short(told.get("stray")),
+            _short(told.get("words")),
+            _short(told.get("refused")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _shown(found: Sequence[float] | None) -> str:
+    return "" if found is None else "{:.1f} ({:.1f} to {:.1f})".format(*found)
+
+
+def _short(found: Sequence[float] | None) -> str:
+    return "" if found is None else f"{found[0]:.0f}"
+
+
+if __name__ == "__main__":
+    try:
+        app(exit_on_error=False)
+    except (UserError, CycloptsError) as error:
+        sys.exit(f"bench: {error}")
