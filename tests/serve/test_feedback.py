@@ -18,7 +18,6 @@ import pytest
 from foreword.data.rows import as_rows
 from foreword.errors import UserError
 from foreword.serve.feedback.files import ABOUT, FeedbackFiles, NotKeptError
-from foreword.serve.feedback.learner import is_held_back
 from foreword.serve.feedback.review import (
     MOST,
     Review,
@@ -26,6 +25,7 @@ from foreword.serve.feedback.review import (
     accuracy_by_day,
     new_labels,
 )
+from foreword.serve.feedback.sides import is_held_back
 from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.multilabel import Multilabel

@@ -28,8 +28,9 @@ from foreword.prompt.prompt import Prompt
 from foreword.serve.engine import Engine
 from foreword.serve.feedback import learner, process
 from foreword.serve.feedback.files import ABOUT, FeedbackFiles
-from foreword.serve.feedback.learner import Learner, is_held_back
+from foreword.serve.feedback.learner import Learner
 from foreword.serve.feedback.learning import Learning
+from foreword.serve.feedback.sides import SHARE, is_held_back
 from foreword.serve.http.history import history
 from foreword.serve.http.ready import Ready
 from foreword.serve.prompts import PromptFolder
@@ -193,6 +194,9 @@ def test_a_version_that_later_rows_show_to_be_worse_is_taken_back(
     assert made is not None
     assert made.new_version == "sort@2"
     files.now = lambda: datetime.now(UTC) + timedelta(minutes=1)
+    for _ in range(60):
+        files.add("sort", {"text": "hm", "label": "odd"}, version="sort@2")  # it does not know
+    assert own.look("sort") is None
     texts = [f"later {number}, {'ab'[number % 2] * (number % 7)}" for number in range(120)]
     told = zip(texts, right.predict(texts), worse.predict(texts), strict=True)
     differ = [{"text": text, "label": label} for text, label, other in told if label != other]
@@ -224,7 +228,7 @@ def fake(
     files.now = lambda: clock[0]
     monkeypatch.setattr(learner, "_now", lambda: clock[0].isoformat(timespec="microseconds"))
     monkeypatch.setattr(ready.prompts, "open", lambda name: (f"sort@{version[0]}", None))
-    monkeypatch.setattr(learner, "_is_known", lambda prompt, row: True)
+    monkeypatch.setattr(learner, "is_known", lambda prompt, row: True)
 
     def attempt(made: Any, *given: Any) -> Any:
         version[0] += taken[0]
@@ -240,7 +244,7 @@ def fake(
     def go_on(held: bool, take: bool) -> dict[str, Any] | None:
         clock[0] += timedelta(hours=12)
         taken[0] = take
-        files.new_id = lambda: f"{learner.SHARE + (not held):08x}"
+        files.new_id = lambda: f"{SHARE + (not held):08x}"
         files.add("sort", {"text": "a"})
         made = own.look("sort")
         return None if made is None else asdict(made)
@@ -325,13 +329,13 @@ def test_what_was_learned_is_not_credited_to_files_that_come_after_a_removal(
 def test_rows_are_looked_at_once(
     ready: Ready, files: FeedbackFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, looked, real = Learner(ready, files, Learning(every=1000)), list[Any](), learner._is_known
+    own, looked, real = Learner(ready, files, Learning(every=1000)), list[Any](), learner.is_known
 
     def is_known(prompt: Any, row: Any) -> bool:
         looked.append(row)
         return real(prompt, row)
 
-    monkeypatch.setattr(learner, "_is_known", is_known)
+    monkeypatch.setattr(learner, "is_known", is_known)
     assert own.waits("sort") == own.waits("sort")
     assert len(looked) == ROWS
     files.add("sort", {"text": "more", "label": "good"})

@@ -33,6 +33,7 @@ from foreword.serve.feedback.files import ABOUT, FeedbackFiles
 from foreword.serve.feedback.gate import objection, scores
 from foreword.serve.feedback.learning import Learning
 from foreword.serve.feedback.process import TrainingProcess
+from foreword.serve.feedback.sides import is_known, part, rows_of, since
 from foreword.serve.prompts import injections_of
 from foreword.tasks.texts.generator import Generator
 
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
 
 PAUSE = 5.0
 """Seconds between two looks at the feedback."""
-
-SHARE = 3
-"""One of so many rows is held back."""
 
 PATIENCE = 10.0
 """Seconds in which a training that is to stop may do so."""
@@ -142,29 +140,29 @@ class Learner:
         Raises UserError where the prompt cannot be opened.
         """
         rows, before = self.files.rows(name), self.attempts(name)
-        train, held = _parted(self._known(name, *self.ready.prompts.open(name), rows))
+        train, held = part(self._known(name, *self.ready.prompts.open(name), rows))
         if (missing := self._missing(train, held, before)) is not None:
             return missing
         if not self.learning.roll_back or (last := self._unseen(name, before)) is None:
             return None
-        came, least = len(_since(_parted(rows)[1], last["time"])), self._least
+        came, least = len(self._came_since(name, last, held)), self._least
         return f"{came} of {least} rows held back to judge the last one again"
 
     def look(self, name: str) -> Attempt | None:
         """Make and judge the next version of a prompt, where there are enough new rows for it."""
         began, judges = _now(), self.learning.held
         rows, before = self.files.rows(name), self.attempts(name)
-        train, held = _parted(rows)
+        train, held = part(rows)
         due = self._missing(train, held, before) is None
         if self.learning.roll_back and (last := self._unseen(name, before)) is not None:
-            since = _since(held, last["time"])
-            if len(since) >= (self._least if due else judges):
-                return self._record(name, before, self._look_back(name, last, since[:judges]))
+            came = self._came_since(name, last, held)
+            if len(came) >= (self._least if due else judges):
+                return self._record(name, before, self._look_back(name, last, came[:judges]))
             return None
         if not due:
             return None
         version, prompt = self.ready.prompts.open(name)
-        train, held = _parted(self._known(name, version, prompt, rows))
+        train, held = part(self._known(name, version, prompt, rows))
         if self._missing(train, held, before) is not None:
             return None
         held = held[-judges:]
@@ -180,13 +178,20 @@ class Learner:
         """Rows held back that judge a version again once the next one is due."""
         return min(self.learning.held, AGAIN)
 
+    def _came_since(
+        self, name: str, last: Mapping[str, Any], held: Sequence[Mapping[str, Any]]
+    ) -> list[Mapping[str, Any]]:
+        """Return the rows held back that came after an attempt, and that the prompt knows."""
+        prompt = self.ready.prompts.open(name)[1]
+        return [row for row in since(held, last["time"]) if is_known(prompt, row)]
+
     def _known(
         self, name: str, version: str, prompt: Answerer, rows: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """Return the rows that a version can learn from; the same ones are looked at once."""
         found = self._looked.get(name)
         if found is None or found[0] != version or found[1] is not rows:
-            known = [row for row in rows if _is_known(prompt, row)]
+            known = [row for row in rows if is_known(prompt, row)]
             found = self._looked[name] = version, rows, known
         return found[2]
 
@@ -195,7 +200,7 @@ class Learner:
     ) -> str | None:
         """Say which rows are missing for an attempt; None where it can be made."""
         last = next((each["time"] for each in reversed(before) if not each.get("again")), None)
-        new = len(train if last is None else _since(train, last))
+        new = len(train if last is None else since(train, last))
         every, judges = self.learning.every, self.learning.held
         if new >= every and len(held) >= judges:
             return None
@@ -235,7 +240,7 @@ class Learner:
             kept = [prompts.open(last[version])[1] for version in ("old_version", "new_version")]
         except UserError as error:
             return replace(made, reason=f"it cannot be compared: {error}")
-        rows = _rows([row for row in held if all(_is_known(each, row) for each in kept)])
+        rows = rows_of([row for row in held if all(is_known(each, row) for each in kept)])
         if not rows:
             return replace(made, reason="no row that came since has a label that both know")
         made = _compared(made, *(scores(each, rows, self._answers(each, rows)) for each in kept))
@@ -256,7 +261,7 @@ class Learner:
         held: Sequence[Mapping[str, Any]],
     ) -> Attempt:
         """Train, judge and perhaps swap in; raises UserError where that cannot be done."""
-        prompts, rows = self.ready.prompts, _rows(held)
+        prompts, rows = self.ready.prompts, rows_of(held)
         said = self._answers(prompt, rows)
         first = scores(prompt, rows, said)
         with tempfile.TemporaryDirectory(prefix="foreword-learn-") as folder:
@@ -358,34 +363,3 @@ def _labels(
     if bound.answer != "label":
         return [], []
     return [str(bound.gold_answer(row)) for row in rows], [str(a["label"]) for a in said]
-
-
-def _rows(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-    return [Row(dict(row), f"feedback {row[ABOUT]['id']}") for row in rows]
-
-
-def _parted(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
-    """Part rows into those to train on, and those held back."""
-    return (
-        [row for row in rows if not is_held_back(row)],
-        [row for row in rows if is_held_back(row)],
-    )
-
-
-def _since(rows: Sequence[Any], time: str) -> list[Any]:
-    """Return the rows that came after a time."""
-    return [row for row in rows if row[ABOUT].get("time", "") > time]
-
-
-def _is_known(prompt: Answerer, row: Mapping[str, Any]) -> bool:
-    """Whether a prompt can learn from a row: one whose label it knows, and has the fields of."""
-    try:
-        prompt.bound.check(_rows([row]), answers=True)
-    except UserError:
-        return False
-    return True
-
-
-def is_held_back(row: Mapping[str, Any]) -> bool:
-    """Whether a row judges versions, and no version trains on it; its id, a random one, decides."""
-    return int(str(row[ABOUT]["id"])[:8], 16) % SHARE == 0
