@@ -59,7 +59,10 @@ Sides = tuple[Sequence[Row], Sequence[Row]]
 
 @dataclass(frozen=True)
 class Set:
-    """Rows of a task, read by ``sides`` from the folder of data sets, and how they are learned."""
+    """Rows of a task, read by ``sides`` from the folder of data sets, and how they are learned.
+
+    ``own`` are settings of one method.
+    """
 
     task: str
     sides: Callable[[Path], Sides]
@@ -67,6 +70,7 @@ class Set:
     test_rows: int
     asked: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     systems: Sequence[str] = (UNTOUCHED, SHOWN)
 
 
@@ -118,7 +122,8 @@ SETS: Mapping[str, Set] = {
         40,
         20,
         CHAT,
-        {"epochs": 6, "batch_size": 4},
+        {"epochs": 12, "batch_size": 4},
+        {"prefix": {"lr": 0.015}},
         (UNTOUCHED, SHOWN, MANUAL),
     ),
     "dialogues": Set("chat", dialogues, 200, 100, CHAT, {"epochs": 2, "batch_size": 8}),
@@ -212,7 +217,7 @@ def about(model: str, name: str, system: str, seed: int) -> dict[str, Any]:
     kind = SETS[name]
     settings = {"rows": kind.rows, "test_rows": kind.test_rows, **kind.asked}
     if system not in kind.systems:
-        settings |= kind.training
+        settings |= kind.training | kind.own.get(system, {})
     return {"model": model, "set": name, "system": system, "seed": seed, "settings": settings}
 
 
@@ -232,7 +237,7 @@ def perform(base: Backbone, kind: Set, system: str, seed: int, data: Path) -> Re
             rows,
             seed=seed,
             report=SILENT,
-            **{**kind.asked, **kind.training},
+            **{**kind.asked, **kind.training, **kind.own.get(system, {})},
         )
         trained = {"seconds": round(time.process_time() - began, 1)}
         found = fw.evaluate(prompt, test, report=SILENT)
