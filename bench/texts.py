@@ -123,7 +123,7 @@ SETS: Mapping[str, Set] = {
         20,
         CHAT,
         {"epochs": 12, "batch_size": 4},
-        {"prefix": {"lr": 0.015}},
+        {"prefix": {"rate": 0.015}},
         (UNTOUCHED, SHOWN, MANUAL),
     ),
     "dialogues": Set("chat", dialogues, 200, 100, CHAT, {"epochs": 2, "batch_size": 8}),

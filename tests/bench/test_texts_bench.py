@@ -108,7 +108,7 @@ def test_every_system_answers_and_is_not_run_again(
         2,
         {"max_length": 2048, "max_new_tokens": 4},
         {"epochs": 1, "batch_size": 2},
-        {"prefix": {"lr": 0.01}},
+        {"prefix": {"rate": 0.01}},
         bench.SETS["shop"].systems,
     )
     monkeypatch.setattr(bench, "SETS", {"shop": small})
@@ -123,7 +123,7 @@ def test_every_system_answers_and_is_not_run_again(
     assert all(set(bench.KEPT) <= each.keys() for each in records)
     assert [each["rows"] for each in records] == [2] * 5
     assert ["epochs" in each["settings"] for each in records] == [False] * 3 + [True] * 2
-    assert ["lr" in each["settings"] for each in records] == [False] * 3 + [True, False]
+    assert ["rate" in each["settings"] for each in records] == [False] * 3 + [True, False]
     page.write_text(f"before\n{bench.MARKS[0]}\nold\n{bench.MARKS[1]}\nafter\n")
     bench.report(out=out, page=page)
     lines = page.read_text().splitlines()
