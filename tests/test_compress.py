@@ -239,6 +239,7 @@ def test_the_method_is_named_as_elsewhere(manual: Path) -> None:
     for method, more, line in (
         ("soft", {"length": 3}, "a text is compressed by `method=cartridge`"),
         ("cartridge", {**named, "depth": 2}, "`depth` is no setting of the method"),
+        ("cartridge", {**named, "lr": 1.0}, "`lr` and `rate` are one setting"),
         ("cartrige", named, "did you mean 'cartridge'"),
     ):
         with pytest.raises(UserError, match=line):

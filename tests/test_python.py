@@ -289,6 +289,7 @@ def test_a_name_alone_is_the_folder_s_own_form_of_a_model(tmp_path: Path) -> Non
         ({"preset": "fast", "method": fw.Prefix()}, "`preset` names a method too"),
         ({"preset": "fast", "method": "soft"}, "`preset=fast` is for method prefix"),
         ({"lenght": 3}, "`lenght` is no setting of task classify with method auto; did you mean"),
+        ({"lr": 0.1, "rate": 0.1}, "`lr` and `rate` are one setting; leave one out"),
         ({"rank": 3}, "`rank` is no setting of task classify with method auto"),
         ({"length": "3"}, "setting 'length' is '3', expected a whole number"),
         ({"training": fw.Training(), "epochs": 2}, "`epochs` is set beside a configuration"),
@@ -316,6 +317,8 @@ def test_names_and_values_make_the_same_run() -> None:
     assert named == (task, joined, fw.Training(epochs=7))
     assert configure(task, joined, fw.Training(epochs=7), {}) == named
     assert configure("classify", None, None, {}) == (fw.Classify(), fw.Auto(), fw.Training())
+    by_flag = configure("classify", "soft", None, {"lr": 0.5})
+    assert by_flag == (fw.Classify(), fw.Soft(), fw.Training(rate=0.5))
     fast = configure("classify", None, None, {"preset": "fast", "epochs": 5})
     assert fast[1] == fw.Auto(rate_alone=1e-2)
     assert fast[2] == fw.Training(epochs=5, batch_size=8)

@@ -105,6 +105,7 @@ def test_methods_may_be_configurations_with_names_of_their_own(asked: list[Run])
     [
         ({"methods": ["prefx"]}, "`methods=prefx`: unknown 'prefx'; did you mean 'prefix'"),
         ({"lenght": 3}, "`lenght` is no setting of Classify or of any of the methods zero-shot, s"),
+        ({"lr": 1.0, "rate": [1.0]}, "`lr` and `rate` are one setting; leave one out"),
         ({"train": None}, "there are no rows to train on; give `train`"),
         ({"seeds": 0}, "`seeds=0`: give 1 or more"),
         ({"seeds": "2"}, "'seeds' is '2', expected a whole number"),

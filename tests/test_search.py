@@ -1033,6 +1033,7 @@ def test_a_method_that_the_model_cannot_take_is_left_out_with_its_reason() -> No
         ({"methods": []}, "`methods` names none"),
         ({"methods": "haed"}, "`methods=haed`: unknown 'haed'; did you mean 'head'?"),
         ({"epochs": []}, "`epochs` has no values"),
+        ({"lr": 1.0, "rate": 1.0}, "`lr` and `rate` are one setting; leave one out"),
         ({"epochs": [1, 0]}, "epochs is 0; it must be at least 1"),
         (
             {"rank": 2},

@@ -16,6 +16,7 @@ from foreword.compression.distil import Distillation
 from foreword.compression.measures import InFront, Measures, Questions
 from foreword.compression.read_ahead import read_ahead
 from foreword.compression.self_study import SelfStudy, ask_questions
+from foreword.config.settings import in_code
 from foreword.data.folder import TEST
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
@@ -82,7 +83,7 @@ def compress(
     values, a text that is too short or too long, and too few questions; Interrupted after Ctrl-C.
     """
     report = usual_reporter() if report is None else report
-    method = _method(method, settings)
+    method = _method(method, in_code(settings))
     backbone, training = backbone_of(backbone), training or Training()
     target, text = Path(out), Path(method.text or "")
     check_place_of_tensors(target)

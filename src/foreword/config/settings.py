@@ -13,9 +13,12 @@ import dataclasses
 import re
 import types
 import typing
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+
+from foreword.errors import UserError
 
 T = TypeVar("T")
 
@@ -29,6 +32,22 @@ FILE = "file"
 
 RENAMED = {"rate": "lr", "source": "from"}
 """Settings whose flags have other names."""
+
+
+def in_code(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by their names in code, where some may have those of their flags.
+
+    Raises UserError for one that has both.
+
+    >>> in_code({"lr": 0.01, "epochs": 2})
+    {'rate': 0.01, 'epochs': 2}
+    """
+    back = {flag: name for name, flag in RENAMED.items()}
+    for flag, name in back.items():
+        if {flag, name} <= settings.keys():
+            raise UserError(f"`{flag}` and `{name}` are one setting; leave one out")
+    return {back.get(name, name): value for name, value in settings.items()}
+
 
 Values = tuple[str, ...] | str
 

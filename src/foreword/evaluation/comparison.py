@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding
-from foreword.config.settings import settings_of
+from foreword.config.settings import in_code, settings_of
 from foreword.config.values import typed
 from foreword.data.rows import TAKEN, Rows, as_rows
 from foreword.data.sample import hold_out
@@ -195,7 +195,7 @@ def compare(
         raise UserError(f"`methods={methods}`: name one or more, such as ['zero-shot', 'prefix']")
     read_records(Path(out))  # what is wrong with it is said before the first run
     report = usual_reporter() if report is None else report
-    combinations = list(_grid(settings))
+    combinations = list(_grid(in_code(settings)))
     chosen = [_configured(task, methods, given, text, label) for given in combinations]
     first_task, _, training = chosen[0]
     pair, seed = first_task.pair, training.seed

@@ -11,6 +11,7 @@ from typing import Any
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.shared import backbone_of
+from foreword.config.settings import in_code
 from foreword.config.values import plain
 from foreword.data.folder import DEV, TEST
 from foreword.data.rows import TAKEN, Rows, as_rows
@@ -101,7 +102,7 @@ def search(
     """
     if train is None:
         raise UserError(f"there are no rows to train on; give `train`: {TAKEN}")
-    given = {**settings, "seed": seed}
+    given = {**in_code(settings), "seed": seed}
     several = {n: given.pop(n) for n in OF_TASK if isinstance(given.get(n), list | tuple)}
     if VERBALIZER in given:  # the usual one too is not searched beside others then
         several[VERBALIZER] = [given[VERBALIZER]]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foreword.backbone.decode import Decoding
+from foreword.config.settings import in_code
 from foreword.config.values import from_plain, plain
 from foreword.errors import UserError, nearest
 from foreword.methods.auto import Auto
@@ -43,7 +44,7 @@ def configure(
 
     Raises UserError for unknown names and settings, and for values of the wrong type.
     """
-    given = dict(settings)
+    given = in_code(settings)
     if isinstance(method, str):
         given["method"] = method
     elif method is not None and given.get("preset") is not None:
