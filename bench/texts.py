@@ -1,7 +1,7 @@
 """Chat, summaries and several labels: prompts beside what people do without training, and LoRA.
 
     python bench/texts.py run smollm2 gemma-3-270m=PATH.gguf --data ../shared/data --sets shop slots
-    python bench/texts.py report --page docs/tasks.md
+    python bench/texts.py report --page docs/models.md
 
 On the same rows: the untouched model with the template alone, the same with demonstrations in
 context (of the shop, also with its manual), and tuned methods. Beside the task's scores stands what
@@ -156,7 +156,8 @@ SETS: Mapping[str, Set] = {
                 "priceRange": "price",
             }
         },
-        {"epochs": 2, "batch_size": 8},
+        {"epochs": 4, "batch_size": 8},
+        {"prefix": {"rate": 0.01}},
     ),
 }
 """What is run; the rows of a set are drawn with the seed, test rows always with 0."""
