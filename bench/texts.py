@@ -106,12 +106,16 @@ def summaries(data: Path) -> Sides:
 
 
 def restaurant_slots(data: Path) -> Sides:
-    """Return sentences about restaurants with the attributes that they name."""
-    files = (data / "e2e/train.jsonl.gz", data / "e2e/test.jsonl")
-    train, test = (
-        [Row(slots(dict(row.fields)), row.where) for row in fw.read_rows(file)] for file in files
-    )
-    return train, test
+    """Part sentences about restaurants, with the attributes that they name.
+
+    Both sides are of E2E's training rows: its test rows name other attributes than their sentences
+    say (all of them "eatType", as half of the training rows do).
+    """
+    rows = [
+        Row(slots(dict(row.fields)), row.where) for row in fw.read_rows(data / "e2e/train.jsonl.gz")
+    ]
+    random.Random(0).shuffle(rows)
+    return rows[1000:], rows[:1000]
 
 
 CHAT = {"max_length": 512, "max_new_tokens": 48}
@@ -156,8 +160,7 @@ SETS: Mapping[str, Set] = {
                 "priceRange": "price",
             }
         },
-        {"epochs": 4, "batch_size": 8},
-        {"prefix": {"rate": 0.01}},
+        {"epochs": 2, "batch_size": 8},
     ),
 }
 """What is run; the rows of a set are drawn with the seed, test rows always with 0."""
