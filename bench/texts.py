@@ -221,7 +221,7 @@ def about(model: str, name: str, system: str, seed: int) -> dict[str, Any]:
     kind = SETS[name]
     settings = {"rows": kind.rows, "test_rows": kind.test_rows, **kind.asked}
     if system not in kind.systems:
-        settings |= kind.training | kind.own.get(system, {})
+        settings |= {**kind.training, **kind.own.get(system, {})}
     return {"model": model, "set": name, "system": system, "seed": seed, "settings": settings}
 
 
