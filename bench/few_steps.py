@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from search import SETS, Set, read_records, training_rows
+from search import SETS, Set, training_rows
 
 import foreword as fw
 from foreword.backbone.backbone import Backbone
 from foreword.data.sample import first
+from foreword.evaluation.records import append_record, read_records
 from foreword.metrics.paired import paired_difference
 from foreword.prompt_search.chance import row_values
 from foreword.reporter import SILENT
@@ -35,6 +36,7 @@ ROWS, OTHERS, BATCH = 32, 100, 16
 STEPS = (8, 40)
 """Of 29 rows, in batches of 16: 4 passes and 20."""
 
+KEPT = ("set", "steps", "seed", "score", "loss", "seconds")
 ORDER = ("sst2", "e2e", "ag_news", "stsb")
 
 
@@ -105,7 +107,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RECORDS)
     given = parser.parse_args(words)
     if given.what == "report":
-        print(report(read_records(given.out)))
+        print(report(read_records(given.out, KEPT)))
         return
     torch.set_num_threads(1)
     model = fw.load(given.model, report=SILENT)
@@ -113,13 +115,12 @@ def main(words: Sequence[str] | None = None) -> None:
         for name in given.sets:
             for steps in STEPS:
                 asked = {"set": name, "steps": steps, "seed": seed}
-                known = read_records(given.out)
+                known = read_records(given.out, KEPT)
                 if any(asked.items() <= each.items() for each in known):
                     continue
                 made = run(model, SETS[name], steps, seed, given.data)
                 print(json.dumps(made), flush=True)
-                with given.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(made) + "\n")
+                append_record(given.out, made)
 
 
 if __name__ == "__main__":

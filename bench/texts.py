@@ -14,7 +14,6 @@ run again. ``report --page`` writes the table of all of them into a page, betwee
 from __future__ import annotations
 
 import random
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from cyclopts import App, CycloptsError, Parameter
 from rows import slots
+from texts_said import what_is_said
 
 import foreword as fw
 from foreword.backbone.backbone import Backbone
@@ -36,7 +35,6 @@ from foreword.evaluation.evaluate import score
 from foreword.evaluation.evaluation import Evaluation
 from foreword.evaluation.records import Record, append_record, read_records
 from foreword.injection import NOTHING
-from foreword.metrics.resample import interval, resampled_sums
 from foreword.reporter import SILENT
 from foreword.tasks.templates.demonstrations import choose_demonstrations
 from foreword.training.configure import make_task
@@ -278,60 +276,6 @@ def with_manual(row: Row, manual: str) -> Row:
     system, *turns = row.fields["messages"]
     told = {**system, "content": f"{system['content']}\n\n{manual}"}
     return Row({**row.fields, "messages": [told, *turns]}, row.where)
-
-
-# What an answer says -----------------------------------------------------------------------------
-
-_NUMBER = r"\d+(?:[.:,/-]\d+)*"
-_NAME = r"[A-Z][\w'’&]*(?:[ -](?:of |the |and |de |& )?[A-Z][\w'’&]*)*"
-_VALUES = re.compile(rf"[\w.+-]+@[\w.-]+\w|{_NUMBER}|(?<![.!?] )(?<![.!?])\b{_NAME}")
-_REFUSALS = re.compile(
-    r"\bas an ai\b|\bi(?:'m| am) (?:sorry, but|unable|not able)|\bi (?:cannot|can't|can not) "
-    r"(?:help|assist|provide|answer|access)|\bi (?:don't|do not) have (?:access|any|the|that|inf)",
-    re.IGNORECASE,
-)
-
-
-def values_of(text: str) -> set[str]:
-    """Return the values that a text names: numbers, times, addresses, and names inside sentences.
-
-    >>> sorted(values_of("We meet at 5:30 in the Capital One Arena, for 20 dollars. It is open."))
-    ['20', '5:30', 'capital one arena']
-    """
-    inside = re.sub(r"^\W*\w+", lambda first: first[0].lower(), text)
-    return {found[0].lower() for found in _VALUES.finditer(inside) if found[0] not in ("I", "I'm")}
-
-
-def is_refusal(text: str) -> bool:
-    """Whether an assistant declines to answer.
-
-    >>> is_refusal("I'm sorry, but I can't do that."), is_refusal("I'm sorry! A new one leaves.")
-    (True, False)
-    """
-    return _REFUSALS.search(text) is not None
-
-
-def what_is_said(found: Evaluation) -> dict[str, Any]:
-    """Return how answers compare with references, in percent, with 95% intervals over rows."""
-    counts = []
-    for each in found.rows:
-        references = each.gold if isinstance(each.gold, list) else [each.gold]
-        due, own = values_of(references[0]), values_of(each.answer)
-        known = " ".join([each.text, *references]).lower()
-        stray = sum(value not in known for value in own)
-        words = len(each.answer.split()), len(references[0].split())
-        counts.append([len(due & own), len(due), stray, len(own), *words, is_refusal(each.answer)])
-    table = np.array(counts, dtype=np.float64)
-    table = np.column_stack([table, np.ones(len(table))])
-    drawn = resampled_sums(table, np.ones(len(table)), 0, 1000)
-    whole, said = table.sum(0), {}
-    for place, name in enumerate(("values", "stray", "words", "refused")):
-        top, below = 2 * place, 2 * place + 1
-        ratio = 100 * whole[top] / max(whole[below], 1)
-        samples = 100 * drawn[:, top] / np.maximum(drawn[:, below], 1)
-        low, high = interval(ratio, samples).bounds()
-        said[name] = [round(float(ratio), 1), low, high]
-    return said
 
 
 # The table ---------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.evaluation import Answered, Evaluation
 
-bench = open_bench("texts")
+bench, said_by = open_bench("texts"), open_bench("texts_said")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ bench = open_bench("texts")
     ],
 )
 def test_values_are_numbers_addresses_and_names(text: str, values: set[str]) -> None:
-    assert bench.values_of(text) == values
+    assert said_by.values_of(text) == values
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_values_are_numbers_addresses_and_names(text: str, values: set[str]) -> 
     ],
 )
 def test_refusals_are_told_from_other_answers(text: str, refuses: bool) -> None:
-    assert bench.is_refusal(text) is refuses
+    assert said_by.is_refusal(text) is refuses
 
 
 def test_what_is_said_by_hand() -> None:
@@ -56,7 +56,7 @@ def test_what_is_said_by_hand() -> None:
     ]
     row = Row({}, "r:1")
     answered = [Answered(text, gold, said, None, None, row, {}) for text, gold, said in rows]
-    found = bench.what_is_said(Evaluation("bleu", {}, answered))
+    found = said_by.what_is_said(Evaluation("bleu", {}, answered))
     values = {name: value[0] for name, value in found.items()}
     assert values == {
         "values": pytest.approx(100 / 3, abs=0.1),  # 39, of 39, May and 5:30
@@ -92,7 +92,7 @@ def test_a_shop_has_a_question_of_each_rule_to_test() -> None:
     assert len(set(answers[1])) == 20
     assert not asked[0] & asked[1]
     manual = (bench.SHOP / "manual.txt").read_text("utf-8").lower()
-    values = {value for answer in answers[1] for value in bench.values_of(answer)}
+    values = {value for answer in answers[1] for value in said_by.values_of(answer)}
     assert [value for value in values if value not in manual] == []
     assert len(values) > 30
 
