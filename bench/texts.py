@@ -17,7 +17,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,6 +116,28 @@ def restaurant_slots(data: Path) -> Sides:
     return rows[1000:], rows[:1000]
 
 
+def topics(data: Path) -> Sides:
+    """Return texts of two news each, with the topics of both: one label or two of four."""
+    train, test = (
+        _pairs(fw.read_rows(data / f"ag_news/{name}.jsonl")) for name in ("train", "test")
+    )
+    return train, test
+
+
+def _pairs(rows: Sequence[Row]) -> list[Row]:
+    mixed = random.Random(0).sample(rows, len(rows))
+    return [
+        Row(
+            {
+                "text": f"{one.fields['text']}\n{other.fields['text']}",
+                "labels": sorted({str(one.fields["label"]), str(other.fields["label"])}),
+            },
+            one.where,
+        )
+        for one, other in zip(mixed[::2], mixed[1::2], strict=False)
+    ]
+
+
 CHAT = {"max_length": 512, "max_new_tokens": 48}
 SETS: Mapping[str, Set] = {
     "shop": Set(
@@ -160,6 +182,7 @@ SETS: Mapping[str, Set] = {
         },
         {"epochs": 2, "batch_size": 8},
     ),
+    "topics": Set("multilabel", topics, 320, 150, {}, {"epochs": 2, "batch_size": 8}),
 }
 """What is run; the rows of a set are drawn with the seed, test rows always with 0."""
 
@@ -177,6 +200,7 @@ def run(
     systems: Annotated[
         list[str] | None, Parameter(help="else all, and prefix and lora", consume_multiple=True)
     ] = None,
+    rows: Annotated[int | None, Parameter(help="training rows, where not the set's own")] = None,
     seeds: Annotated[int, Parameter(help="draws of training rows, from 0")] = 1,
     threads: Annotated[int, Parameter(help="of the CPU")] = 1,
     out: Annotated[Path, Parameter(help="a line a run is added here")] = RECORDS,
@@ -191,14 +215,15 @@ def run(
         base = None
         for seed in range(seeds):
             for name in sets or SETS:
-                for system in systems or (*SETS[name].systems, *METHODS):
-                    asked = about(called, name, system, seed)
+                kind = SETS[name] if rows is None else replace(SETS[name], rows=rows)
+                for system in systems or (*kind.systems, *METHODS):
+                    asked = about(called, name, kind, system, seed)
                     known = read_records(out, KEPT)
                     if any({key: each[key] for key in NAMES} == asked for each in known):
                         continue
                     base = base or fw.load(path or called, report=SILENT)
                     print(f"{called} on {name}, {system}, seed {seed}", file=sys.stderr)
-                    append_record(out, {**asked, **perform(base, SETS[name], system, seed, data)})
+                    append_record(out, {**asked, **perform(base, kind, system, seed, data)})
 
 
 @app.command
@@ -214,9 +239,8 @@ def report(
         write_table(page, table, MARKS)
 
 
-def about(model: str, name: str, system: str, seed: int) -> dict[str, Any]:
+def about(model: str, name: str, kind: Set, system: str, seed: int) -> dict[str, Any]:
     """Return what tells a run from others; training changes nothing of the untouched model."""
-    kind = SETS[name]
     settings = {"rows": kind.rows, "test_rows": kind.test_rows, **kind.asked}
     if system not in kind.systems:
         settings |= {**kind.training, **kind.own.get(system, {})}
@@ -287,11 +311,13 @@ def table_of(records: Sequence[Record]) -> list[str]:
         "| set | model | system | score | chrF | values said | stray | words | refused |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for each in sorted(records, key=lambda r: (list(SETS).index(r["set"]), r["model"])):
+    for each in sorted(
+        records, key=lambda r: (list(SETS).index(r["set"]), r["settings"]["rows"], r["model"])
+    ):
         told = each["said"] or {}
         name = each["headline"]
         cells = [
-            each["set"],
+            each["set"] + _other_rows(each),
             each["model"],
             each["system"] + (f", seed {each['seed']}" if each["seed"] else ""),
             f"{name.replace('_', ' ')} {_shown(each['scores'][name])}",
@@ -303,6 +329,12 @@ def table_of(records: Sequence[Record]) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _other_rows(record: Record) -> str:
+    """Say how many rows were trained on, where these are not the set's own."""
+    rows = record["settings"]["rows"]
+    return "" if rows == SETS[record["set"]].rows else f", {rows} rows"
 
 
 def _shown(found: Sequence[float] | None) -> str:

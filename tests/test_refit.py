@@ -26,7 +26,10 @@ from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Reporters
+from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
+from foreword.tasks.generate import Generate
+from foreword.tasks.multilabel import Multilabel
 from foreword.training import checkpoint
 from foreword.training.log import log_path
 from foreword.training.prepare import DEV_SHARE, build_run
@@ -229,6 +232,29 @@ def test_few_rows_on_an_encoder_are_all_learned_and_names_beside_them() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("task", "fields", "settled"),
+    [
+        (Classify(template="{text} {other}"), {"other": "it was"}, ["on", "off", 0.15, 0.5]),
+        (Multilabel(template="{text}", none="it"), {}, ["on", "off", 0.15, 0.0]),
+    ],
+    ids=["two texts", "several labels"],
+)
+def test_few_rows_go_without_what_they_cannot_have(
+    task: Task, fields: dict[str, str], settled: list[Any]
+) -> None:
+    given = [
+        Row({**row.fields, "labels": [row.fields["label"]], **fields}, row.where)
+        for row in contract.ROWS * 3
+    ]
+    made = tune(
+        oracles.get("bert-encoder"), task, HEADED, given, training=Training(epochs=1), report=SILENT
+    )
+    how = made.method["training"]
+    names = ("refit", "label_rows", "word_dropout", "contrastive")
+    assert [how[name] for name in names] == settled
+
+
 def test_few_rows_have_steps_enough() -> None:
     assert [Training().settled(few).epochs for few in (0, 1, 16, 17, 320, 10_000)] == [
         4,
@@ -240,6 +266,29 @@ def test_few_rows_have_steps_enough() -> None:
     ]
     assert Training(epochs=2).settled(16).epochs == 2
     assert Training(batch_size=8).settled(16).epochs == 20
+    assert [Training().settled(written=n).epochs for n in (1, 36, 144, 145, 10_000)] == [
+        40,
+        14,
+        5,
+        4,
+        4,
+    ]
+    assert Training(epochs=2).settled(written=16).epochs == 2
+    assert Training().settled(written=36).refit == "off"
+
+
+def test_few_texts_have_the_steps_and_few_labels_have_not() -> None:
+    texts = [Row({"prompt": "it was", "completion": "good"}, f"F:{n}") for n in range(20)]
+
+    def steps(task: Task, given: list[Row], **changes: Any) -> int:
+        training = Training(**changes)
+        _, _, loop = build_run(get(), task, Soft(length=3), given, (), training, SILENT)
+        return loop.steps
+
+    generate = Generate(template="{prompt}")
+    assert steps(generate, texts) == 40
+    assert steps(generate, texts, epochs=4) == 8
+    assert steps(TASK, rows(20)) == 8
 
 
 def test_many_labels_have_larger_steps_and_two_a_label() -> None:

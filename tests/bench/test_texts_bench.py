@@ -84,6 +84,21 @@ def test_a_dialogue_is_on_one_side_only(tmp_path: Path) -> None:
     assert sum(map(len, sides)) == 60
 
 
+def test_two_news_are_one_text_with_the_topics_of_both(tmp_path: Path) -> None:
+    (tmp_path / "ag_news").mkdir()
+    lines = [{"text": f"news {n}", "label": "AB"[n % 2]} for n in range(40)]
+    for name in ("train", "test"):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / f"ag_news/{name}.jsonl").write_text(text)
+    for side in bench.topics(tmp_path):
+        assert len(side) == 20
+        numbers = [[int(n.split()[1]) for n in row.fields["text"].splitlines()] for row in side]
+        assert sorted(n for own in numbers for n in own) == list(range(40))
+        due = [sorted({"AB"[n % 2] for n in own}) for own in numbers]
+        assert [row.fields["labels"] for row in side] == due
+        assert {len(own) for own in due} == {1, 2}
+
+
 def test_a_shop_has_a_question_of_each_rule_to_test() -> None:
     train, test = bench.shop(Path("none"))
     answers = [[row.fields["messages"][-1]["content"] for row in side] for side in (train, test)]
@@ -129,6 +144,10 @@ def test_every_system_answers_and_is_not_run_again(
     lines = page.read_text().splitlines()
     assert (lines[0], lines[-1]) == ("before", "after")
     assert len(lines) == 2 + 2 + 2 + 5
+    bench.run(["tiny"], systems=["untouched", "prefix"], rows=6, **usual)
+    fewer = [json.loads(line)["settings"]["rows"] for line in out.read_text().splitlines()]
+    assert fewer == [4] * 5 + [6] * 2
+    assert bench.table_of(bench.read_records(out, bench.KEPT))[-1].startswith("| shop, 6 rows |")
     with pytest.raises(UserError, match="--sets cafe: give some of shop"):
         bench.run(["tiny"], sets=["cafe"], **usual)
 

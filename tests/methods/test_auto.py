@@ -24,6 +24,7 @@ from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.multilabel import Multilabel
+from foreword.tasks.tag import Tag
 from foreword.training.tune import tune
 
 FAMILIES = {family.name: family for family in [*REACHED, *ENCODERS]}
@@ -88,13 +89,44 @@ def test_label_words_stay_where_they_are_asked_for(settings: dict[str, Any], why
 
 
 def test_other_tasks_have_a_prefix_and_no_line() -> None:
-    many = [
-        Row({"text": "a film", "labels": ["good"]}, "F:1"),
-        Row({"text": "it", "labels": []}, "F:2"),
-    ]
+    tags = [Row({"tokens": ["a", "film"], "tags": ["good", "bad"]}, "F:1")]
     texts = [Row({"prompt": "a", "completion": "b"}, "F:1")]
-    assert chosen(many, task=Multilabel(template="{text}\nMood:")) == ("prefix", "None")
+    assert chosen(tags, task=Tag(template="{tokens}")) == ("prefix", "None")
     assert chosen(texts, task=Generate()) == ("prefix", "None")
+
+
+def with_several(count: int) -> list[Row]:
+    """Rows with the first name, the second, both, or neither."""
+    fields = [
+        {"text": f"a film {n}", "labels": [name for k, name in enumerate(NAMES[:2]) if n >> k & 1]}
+        for n in range(count)
+    ]
+    return [Row(own, f"F:{n}") for n, own in enumerate(fields)]
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "settings", "want", "why"),
+    [
+        (with_several(12), "llama", {}, "prefix+head", "2 labels, 12 rows: prefix+head, since a h"),
+        (with_several(11), "llama", {}, "prefix", "a head needs about 4 rows of each label"),
+        (with_several(12)[1::2], "llama", {}, "prefix", "a head needs rows with and without each"),
+        (with_several(12), "bert-encoder", {}, "prefix+head", "an encoder has no words"),
+        (
+            with_several(12),
+            "llama",
+            {"labels": {n: [f" {n}", f" {n}{n}"] for n in NAMES[:2]}},
+            "prefix",
+            "several words",
+        ),
+    ],
+)
+def test_several_labels_have_a_head(
+    given: list[Row], name: str, settings: dict[str, Any], want: str, why: str
+) -> None:
+    task = Multilabel(template="{text}\nMood:", none="it", **settings)
+    found, said = chosen(given, name, task)
+    assert found == want
+    assert why in said
 
 
 def test_a_setting_of_a_head_asks_for_one_and_a_rate_is_for_a_prefix_alone() -> None:

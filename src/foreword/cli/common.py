@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="Answerer")
 
-VALUES = {each.name: each.values for each in declared("foreword.training.settings:RunSettings")}
+VALUES = {each.name: each.values for each in declared("foreword.training.run_settings:RunSettings")}
 """What the settings of a run may be, by name; None where that is open."""
 
 if TYPE_CHECKING:

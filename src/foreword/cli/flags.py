@@ -20,7 +20,7 @@ from foreword.methods.registry import AUTO, METHODS
 from foreword.tasks.registry import TASKS
 from foreword.training.presets import PRESETS
 
-RUN = {each.name: each for each in declared("foreword.training.settings:RunSettings")}
+RUN = {each.name: each for each in declared("foreword.training.run_settings:RunSettings")}
 """The settings that belong to no task, method or training, by name."""
 
 CONTINUAL = ("source", "replay", "replay_share", "old_test")

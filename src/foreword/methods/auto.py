@@ -18,10 +18,14 @@ from foreword.methods.soft import Soft
 from foreword.tasks.base import Bound
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.examples import LabelExamples
+from foreword.tasks.multilabel import Multilabel
 from foreword.tasks.relate import Relate
 
 MANY = 5
 """Labels from which on a head scored higher than label words, on models that have these."""
+
+LABELLED = (Classify, Relate, Multilabel)
+"""Tasks whose rows have labels of their own."""
 
 FEW = 4
 """Training rows a label below which a head was not tried."""
@@ -38,7 +42,7 @@ SCARCE, MOST = 150, 1500
 def are_scarce(task: Bound, rows: Sequence[Row]) -> bool:
     """Whether each row counts: there are few of each label, and an encoder to read them."""
     few = len(rows) < min(SCARCE * task.classes, MOST)
-    return few and isinstance(task.task, Classify) and task.backbone.is_encoder
+    return few and isinstance(task.task, Classify | Multilabel) and task.backbone.is_encoder
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,11 @@ class Auto:
 
     Where the template places virtual tokens it is ``soft``, unless settings of a prefix are given.
 
-    A row with one label of many is scored by a head beside the prefix, one of a few labels by
-    their words, and all rows on an encoder by a head, which stands beside ``lora`` where rows are
-    few and peft is there. Other tasks have a prefix alone. A ``head`` with a setting of its own is
-    always used, and so is a ``prefix``. ``rate_alone`` is the learning rate of a
-    prefix without a head, where its own is the default.
+    A row with one label of many, or with several labels, is scored by a head beside the prefix,
+    one of a few labels by their words, and all rows on an encoder by a head, which stands beside
+    ``lora`` where rows are few and peft is there. Other tasks have a prefix alone. A ``head`` with
+    a setting of its own is always used, and so is a ``prefix``. ``rate_alone`` is the learning rate
+    of a prefix without a head, where its own is the default.
     """
 
     prefix: Prefix = field(default_factory=Prefix)
@@ -92,7 +96,7 @@ class Auto:
             return self._own_rate(Soft()), "soft, since the template places virtual tokens"
         if not open_head:
             return self._with_head(task), None
-        if not (isinstance(task, LabelExamples) and isinstance(task.task, Classify | Relate)):
+        if not (isinstance(task, LabelExamples) and isinstance(task.task, LABELLED)):
             return self.alone(), None
         head, why = _head_or_words(task, rows)
         name: str = "prefix"
@@ -101,7 +105,8 @@ class Auto:
             name, why, found = self._on_few(task)
         elif head:
             name, found = "prefix+head", self._with_head(task)
-        return found, f"{task.classes} labels, {len(rows)} rows: {name}, since {why}"
+        labels = task.classes - (task.labelling.no_label is not None)
+        return found, f"{labels} labels, {len(rows)} rows: {name}, since {why}"
 
     def _on_few(self, task: Bound) -> tuple[str, str, Method]:
         if has_peft():
@@ -139,18 +144,22 @@ def _head_or_words(task: LabelExamples, rows: Sequence[Row]) -> tuple[bool, str]
     encoder = task.backbone.is_encoder
     if _own_head(task):
         return False, f"{task.backbone.name} has a head for them"
+    several = isinstance(task.task, Multilabel)
     if not has_all(task, rows):
-        return False, "a head needs rows of every label"
+        without = "with and without each" if several else "of every"
+        return False, f"a head needs rows {without} label"
     if encoder:
         return True, "an encoder has no words to score them by"
     if task.labelling.vocabulary or getattr(task.task, "calibration", "none") != "none":
         return False, "the task's settings are about label words"
     if any(len(words) > 1 for words in task.words.values()):
         return False, "the labels have several words"
-    if task.classes < MANY:
+    if task.classes < MANY and not several:
         return False, f"label words score few labels better than a head (up to {MANY - 1})"
     if len(rows) < FEW * task.classes:
         return False, f"a head needs about {FEW} rows of each label"
+    if several:
+        return True, "a head tells the several labels of a row better than their words"
     return True, f"a head scores many labels better than their words (from {MANY})"
 
 

@@ -23,6 +23,7 @@ from foreword.methods.parts.head_starts import (
 )
 from foreword.methods.parts.probes import MANY
 from foreword.tasks.base import Bound
+from foreword.tasks.multilabel import Multilabel
 from foreword.tasks.score import Score
 
 ENOUGH = 16
@@ -40,9 +41,10 @@ class Head:
 
     Start and form "auto" are those that measured best (docs/presets.md): a linear layer that begins
     as "ridge", or beside another method as "prototypes" where there are fewer than 16 rows a class;
-    on an encoder as "logistic" alone or with ten classes or more, and else a cosine one of
-    "prototypes". Where a class has no row, or the classes stand for numbers, the start is "words"
-    on an encoder and else "random"; of a head of one number it is "ridge".
+    on an encoder as "logistic" alone, with ten classes or more, or where a row may have several
+    labels, and else a cosine one of "prototypes". Where a class has no row, or the classes stand
+    for numbers, the start is "words" on an encoder and else "random"; of a head of one number it is
+    "ridge".
 
     ``head_start`` "words" begins as the label words' output embeddings, the mean one of a label of
     several tokens: beside ``soft`` that is WARP (Hambardzumyan et al. 2021, arXiv:2101.00121), a
@@ -92,7 +94,8 @@ class Head:
             elif form == "cosine":
                 start = "prototypes"
             elif encoder:
-                well = alone or form == "linear" or task.classes >= MANY
+                several = isinstance(task.task, Multilabel)
+                well = alone or form == "linear" or several or task.classes >= MANY
                 start = "logistic" if well else "prototypes"
             else:
                 start = "ridge" if alone or len(rows) >= ENOUGH * task.classes else "prototypes"

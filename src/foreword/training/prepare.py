@@ -21,8 +21,10 @@ from foreword.reporter import Reporter
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.examples import LabelExamples
+from foreword.tasks.multilabel import Multilabel
 from foreword.tasks.objective import Objective
 from foreword.tasks.registry import name_of as task_name
+from foreword.tasks.texts.examples import TextExamples
 from foreword.training.examples import encode
 from foreword.training.loop import Loop
 from foreword.training.settings import Training, check_rate
@@ -104,14 +106,16 @@ def build_run(
             report.line(why)
     method = settle(method, bound, train)
     plain = objective is None and replay is None
-    asked = training.label_rows
-    few = len(train) if plain and is_scarce(bound, method, train) else 0
-    training = training.settled(few, bound.classes if few else 0, held)
-    names = label_rows(bound) if training.label_rows == "on" else []
-    if asked == "on" and not names:
+    names = label_rows(bound)
+    if training.label_rows == "on" and not names:
         raise UserError(
             "`label_rows=on`: labels are rows where a row is one text with one label; leave it out"
         )
+    few = len(train) if plain and is_scarce(bound, method, train) else 0
+    written = len(train) if plain and isinstance(bound, TextExamples) else 0
+    training = _possible(training, bound, names)
+    training = training.settled(few, bound.classes if few else 0, held, written)
+    names = names if training.label_rows == "on" else []
     trainable = method.build(bound, [*train, *names], training.seed)
     parts = Mixture.of(trainable.outline, 1).parts
     if bound.virtual and all(part.embeds is None for part in parts):
@@ -160,6 +164,18 @@ def is_scarce(bound: Bound, method: Method, rows: Sequence[Row]) -> bool:
     """
     headed = isinstance(method, Several) and any(isinstance(each, Head) for each in method.methods)
     return headed and are_scarce(bound, rows)
+
+
+def _possible(training: Training, bound: Bound, names: Sequence[Row]) -> Training:
+    """Return the settings without those, of what is open, that the task's rows cannot have.
+
+    These are rows of labels' ``names``, where there are none, and rows with one label to compare.
+    """
+    if training.label_rows == "auto" and not names:
+        training = replace(training, label_rows="off")
+    if training.contrastive is None and isinstance(bound.task, Multilabel):
+        training = replace(training, contrastive=0.0)
+    return training
 
 
 def label_rows(bound: Bound) -> list[Row]:

@@ -15,7 +15,7 @@ from foreword.tasks.registry import TASKS
 T = TypeVar("T", bound=type[Any])
 
 CONFIGURATIONS = {
-    "the run": "foreword.training.settings:RunSettings",
+    "the run": "foreword.training.run_settings:RunSettings",
     "training": "foreword.training.settings:Training",
     "decoding": "foreword.backbone.decode:Decoding",
 }

@@ -1,4 +1,4 @@
-"""Settings of a run: what it reads and writes, and how it trains, whatever is trained."""
+"""How a run trains, whatever is trained."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from foreword.config.settings import FILE, setting
+from foreword.config.settings import setting
 from foreword.errors import UserError, nearest
 from foreword.machine import bytes_of
 
@@ -16,153 +16,12 @@ Switch = Literal["auto", "on", "off"]
 WORTH_COMPILING = 300
 """Steps from which on compiling is taken to pay; what it costs and gains is in bench/README.md."""
 
-
 EPOCHS, BATCH = 4, 16
 """Passes over the rows, and rows of a step, where nothing is said."""
 
 WORDS_LEFT_OUT, PULLED, STEPS, MOST_IN_BATCH = 0.15, 0.5, 40, 64
 """``word_dropout`` and ``contrastive`` for few rows on an encoder; the fewest steps, and the most
 rows of one."""
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What a run reads and writes, and which task and method it is of, all by name."""
-
-    train: str | None = setting(
-        None,
-        help="rows to train on: CSV, XLSX, JSONL, JSON, Parquet, a folder or a datasets id",
-        panel="data",
-        common=True,
-        values=FILE,
-    )
-    dev: str | None = setting(
-        None,
-        help="rows to choose the best step by; else a tenth of the training rows",
-        panel="data",
-        common=True,
-        values=FILE,
-    )
-    test: str | None = setting(
-        None, help="rows to score at the end", panel="data", common=True, values=FILE
-    )
-    rows: int | None = setting(
-        None, help="use the first N training rows after shuffling with the seed", panel="data"
-    )
-    per_label: int | None = setting(
-        None, help="use N training rows of each label", panel="data", common=True
-    )
-    dev_rows: int | None = setting(
-        None, help="use the first N dev rows after shuffling with the seed", panel="data"
-    )
-    columns: tuple[str, ...] | None = setting(
-        None, help="name=column: read a field from another column", panel="data"
-    )
-    delimiter: str | None = setting(
-        None,
-        help="the sign between cells of a CSV file, or tab; else it is found",
-        panel="data",
-        values=("comma", "semicolon", "tab", "bar"),
-    )
-    encoding: str | None = setting(
-        None,
-        help="that of files that are not UTF-8, such as gb18030",
-        panel="data",
-        values=("gb18030", "big5", "shift_jis", "euc_kr", "cp1251"),
-    )
-    skip_bad: bool = setting(
-        False,
-        help="leave out rows that cannot be used, such as those with an empty field, and say which",
-        panel="data",
-    )
-    task: str = setting("classify", help="what is learned", panel="task", common=True)
-    model: str = setting(
-        "smollm2",
-        help="smollm2 (packaged), a folder, a .gguf file, or a hub id",
-        panel="model",
-        common=True,
-        values=FILE,
-    )
-    architecture: str = setting(
-        "auto",
-        help="what the model is run as: auto (as its folder says), causal, masked, "
-        "encoder-decoder, or encoder, which predicts no tokens",
-        panel="model",
-        values=("auto", "causal", "masked", "encoder-decoder", "encoder"),
-    )
-    pooling: str = setting(
-        "auto",
-        help="how an encoder's states become one: auto (as its folder says), mean, weightedmean "
-        "(later tokens weigh more), cls or last",
-        panel="model",
-        values=("auto", "mean", "weightedmean", "cls", "last"),
-    )
-    method: str = setting(
-        "auto",
-        help="what is tuned; auto is the best for the labels and rows, such as prefix+head",
-        panel="method",
-        common=True,
-    )
-    preset: str | None = setting(
-        None,
-        help="settings that were measured together; those that are given win",
-        panel="method",
-        common=True,
-    )
-    dtype: str = setting(
-        "auto",
-        help="auto, float32, bfloat16 or float16",
-        panel="model",
-        values=("auto", "float32", "bfloat16", "float16"),
-    )
-    device: str = setting(
-        "auto",
-        help="auto, cpu, cuda or mps",
-        panel="model",
-        values=("auto", "cpu", "cuda", "mps"),
-    )
-    quantize: str | None = setting(
-        None,
-        help="bfloat16, int8 or int4: smaller weights in the model's linear layers",
-        panel="model",
-        values=("bfloat16", "int8", "int4"),
-    )
-    threads: int | None = setting(None, help="threads of the CPU; else one a core", panel="model")
-    shard: bool = setting(
-        False,
-        help="spread the layers over the processes of torchrun; each runs all rows",
-        panel="model",
-    )
-    source: str | None = setting(
-        None,
-        help="the prompt file to continue training from; its task's settings stay",
-        panel="continuing from a prompt",
-        values=FILE,
-    )
-    replay: str | None = setting(
-        None,
-        help="with --from: rows of that prompt's task to mix into the batches",
-        panel="continuing from a prompt",
-        values=FILE,
-    )
-    replay_share: float = setting(
-        0.2, help="fraction of an epoch's rows that are these", panel="continuing from a prompt"
-    )
-    old_test: str | None = setting(
-        None,
-        help="with --from: rows of that prompt's task, scored before and after",
-        panel="continuing from a prompt",
-        values=FILE,
-    )
-    out: str | None = setting(
-        None, help="the prompt file to write", panel="output", common=True, values=FILE
-    )
-    report_to: tuple[str, ...] | None = setting(
-        None,
-        help="tensorboard, wandb, mlflow, trackio",
-        panel="output",
-        values=("tensorboard", "wandb", "mlflow", "trackio"),
-    )
 
 
 @dataclass(frozen=True)
@@ -211,8 +70,8 @@ class Training:
 
     epochs: int | None = setting(
         None,
-        help="passes over the training rows; else 4, or for few rows on an encoder two steps a "
-        "label and 40 at least",
+        help="passes over the training rows; else 4, or of few rows so many that there are 40 "
+        "steps: for texts to write, and on an encoder, there at least two a label",
         common=True,
     )
     batch_size: int | None = setting(
@@ -319,18 +178,21 @@ class Training:
             if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}; give 0 for none, or more")
 
-    def settled(self, few: int = 0, labels: int = 0, held: bool = False) -> Training:
+    def settled(
+        self, few: int = 0, labels: int = 0, held: bool = False, written: int = 0
+    ) -> Training:
         """Return the settings with nothing left open.
 
         With ``few`` rows on an encoder (prepare.py says where) each of them counts, by what was
         measured (docs/LOG.md): words are left out of them, rows of a label are pulled together, the
         names of the labels are rows too, a step has as many rows as there are ``labels``, up to
         ``MOST_IN_BATCH``, there are ``STEPS`` steps or more, and two a label, and where rows were
-        ``held`` back the run is made once more on all of them.
+        ``held`` back the run is made once more on all of them. Rows that are ``written``, as a
+        chat's are, have ``STEPS`` steps or more too.
         """
         batch = self.batch_size or max(BATCH, min(labels if few else 0, MOST_IN_BATCH))
-        per_epoch = max(1, -(-few // batch))
-        usual = max(EPOCHS, -(-max(STEPS, 2 * labels) // per_epoch)) if few else EPOCHS
+        per_epoch = -(-(few or written) // batch)
+        usual = max(EPOCHS, -(-max(STEPS, 2 * labels) // per_epoch)) if per_epoch else EPOCHS
         named: Switch = "on" if few else "off"
         again = few and held and self.schedule != "plateau"
         return replace(
