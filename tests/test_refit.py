@@ -16,6 +16,7 @@ from torch import Tensor
 import contract
 import foreword as fw
 import oracles
+from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.data.sample import hold_out
 from foreword.errors import UserError
@@ -30,6 +31,7 @@ from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.multilabel import Multilabel
+from foreword.tasks.tag import Tag
 from foreword.training import checkpoint
 from foreword.training.log import log_path
 from foreword.training.prepare import DEV_SHARE, build_run
@@ -266,29 +268,34 @@ def test_few_rows_have_steps_enough() -> None:
     ]
     assert Training(epochs=2).settled(16).epochs == 2
     assert Training(batch_size=8).settled(16).epochs == 20
-    assert [Training().settled(written=n).epochs for n in (1, 36, 144, 145, 10_000)] == [
+    assert [Training().settled(slow=n).epochs for n in (1, 36, 144, 145, 10_000)] == [
         40,
         14,
         5,
         4,
         4,
     ]
-    assert Training(epochs=2).settled(written=16).epochs == 2
-    assert Training().settled(written=36).refit == "off"
+    assert Training(epochs=2).settled(slow=16).epochs == 2
+    assert Training().settled(slow=36).refit == "off"
 
 
 def test_few_texts_have_the_steps_and_few_labels_have_not() -> None:
     texts = [Row({"prompt": "it was", "completion": "good"}, f"F:{n}") for n in range(20)]
 
-    def steps(task: Task, given: list[Row], **changes: Any) -> int:
-        training = Training(**changes)
-        _, _, loop = build_run(get(), task, Soft(length=3), given, (), training, SILENT)
+    def steps(task: Task, given: list[Row], on: Backbone | None = None, **changes: Any) -> int:
+        training, base = Training(**changes), on or get()
+        _, _, loop = build_run(
+            base, task.complete(given, base), Soft(length=3), given, (), training, SILENT
+        )
         return loop.steps
 
     generate = Generate(template="{prompt}")
     assert steps(generate, texts) == 40
     assert steps(generate, texts, epochs=4) == 8
     assert steps(TASK, rows(20)) == 8
+    tags = [Row({"tokens": ["it", "was"], "tags": ["good", "bad"]}, f"F:{n}") for n in range(20)]
+    assert steps(Tag(), tags) == 8
+    assert steps(Tag(), tags, on=oracles.get("bert-encoder")) == 40
 
 
 def test_many_labels_have_larger_steps_and_two_a_label() -> None:

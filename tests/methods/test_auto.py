@@ -88,11 +88,14 @@ def test_label_words_stay_where_they_are_asked_for(settings: dict[str, Any], why
     assert why in said
 
 
-def test_other_tasks_have_a_prefix_and_no_line() -> None:
+def test_other_tasks_have_a_prefix_and_no_line_but_tags_on_an_encoder() -> None:
     tags = [Row({"tokens": ["a", "film"], "tags": ["good", "bad"]}, "F:1")]
     texts = [Row({"prompt": "a", "completion": "b"}, "F:1")]
     assert chosen(tags, task=Tag(template="{tokens}")) == ("prefix", "None")
     assert chosen(texts, task=Generate()) == ("prefix", "None")
+    found, why = chosen(tags, "bert-encoder", Tag())
+    assert found == "prefix+head"
+    assert why.startswith("2 labels, 1 rows: prefix+head, since an encoder has no words")
 
 
 def with_several(count: int) -> list[Row]:
@@ -157,6 +160,10 @@ def test_few_rows_on_an_encoder_have_a_head_beside_lora_where_peft_is(
     )
     assert fast.choose(task, many)[0] == Several((Prefix(rate=0.5, length=4), Head(rate=0.5)))
     assert Auto(Prefix(length=3)).choose(task, few)[0] == Several((Prefix(length=3), Head()))
+    tags = [Row({"tokens": ["it", "was"], "tags": ["good", "bad"]}, "F:1")]
+    tagged = Tag().complete(tags, base).bind(base)
+    assert Auto().choose(tagged, tags)[0] == Several((Lora(), Head(head_start="logistic")))
+    assert Auto().choose(tagged, tags * 300)[0] == Several((Prefix(length=4), Head()))
     monkeypatch.setattr(auto, "has_peft", lambda: False)
     found, why = Auto().choose(task, few)
     assert found == Several((Prefix(length=4), Head()))

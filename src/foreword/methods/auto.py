@@ -20,12 +20,13 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.labels.examples import LabelExamples
 from foreword.tasks.multilabel import Multilabel
 from foreword.tasks.relate import Relate
+from foreword.tasks.tag import Tag
 
 MANY = 5
 """Labels from which on a head scored higher than label words, on models that have these."""
 
 LABELLED = (Classify, Relate, Multilabel)
-"""Tasks whose rows have labels of their own."""
+"""Tasks with labels of whole rows."""
 
 FEW = 4
 """Training rows a label below which a head was not tried."""
@@ -42,7 +43,8 @@ SCARCE, MOST = 150, 1500
 def are_scarce(task: Bound, rows: Sequence[Row]) -> bool:
     """Whether each row counts: there are few of each label, and an encoder to read them."""
     few = len(rows) < min(SCARCE * task.classes, MOST)
-    return few and isinstance(task.task, Classify | Multilabel) and task.backbone.is_encoder
+    measured = isinstance(task.task, Classify | Multilabel | Tag)
+    return few and measured and task.backbone.is_encoder
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ class Auto:
 
     A row with one label of many, or with several labels, is scored by a head beside the prefix,
     one of a few labels by their words, and all rows on an encoder by a head, which stands beside
-    ``lora`` where rows are few and peft is there. Other tasks have a prefix alone. A ``head`` with
-    a setting of its own is always used, and so is a ``prefix``. ``rate_alone`` is the learning rate
-    of a prefix without a head, where its own is the default.
+    ``lora`` where rows are few and peft is there; so are tags on an encoder. Other tasks have a
+    prefix alone. A ``head`` with a setting of its own is always used, and so is a ``prefix``.
+    ``rate_alone`` is the learning rate of a prefix without a head, where its own is the default.
     """
 
     prefix: Prefix = field(default_factory=Prefix)
@@ -90,13 +92,15 @@ class Auto:
 
         The reason is a line to show: ``77 labels, 770 rows: prefix+head, since ...``.
         """
+        encoder = task.backbone.is_encoder
         # a rate and shots are a prefix's too, and ask for no head
         open_head = self.head == Head(shots=self.head.shots, rate=self.head.rate)
         if task.virtual and open_head and self._open_prefix:
             return self._own_rate(Soft()), "soft, since the template places virtual tokens"
         if not open_head:
             return self._with_head(task), None
-        if not (isinstance(task, LabelExamples) and isinstance(task.task, LABELLED)):
+        labelled = isinstance(task.task, (*LABELLED, Tag) if encoder else LABELLED)
+        if not (labelled and isinstance(task, LabelExamples)):
             return self.alone(), None
         head, why = _head_or_words(task, rows)
         name: str = "prefix"

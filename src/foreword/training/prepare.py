@@ -24,6 +24,7 @@ from foreword.tasks.labels.examples import LabelExamples
 from foreword.tasks.multilabel import Multilabel
 from foreword.tasks.objective import Objective
 from foreword.tasks.registry import name_of as task_name
+from foreword.tasks.tag import Tag
 from foreword.tasks.texts.examples import TextExamples
 from foreword.training.examples import encode
 from foreword.training.loop import Loop
@@ -112,9 +113,9 @@ def build_run(
             "`label_rows=on`: labels are rows where a row is one text with one label; leave it out"
         )
     few = len(train) if plain and is_scarce(bound, method, train) else 0
-    written = len(train) if plain and isinstance(bound, TextExamples) else 0
+    slow = len(train) if plain and is_slow(bound) else 0
     training = _possible(training, bound, names)
-    training = training.settled(few, bound.classes if few else 0, held, written)
+    training = training.settled(few, bound.classes if few else 0, held, slow)
     names = names if training.label_rows == "on" else []
     trainable = method.build(bound, [*train, *names], training.seed)
     parts = Mixture.of(trainable.outline, 1).parts
@@ -163,7 +164,14 @@ def is_scarce(bound: Bound, method: Method, rows: Sequence[Row]) -> bool:
     These are the runs whose settings :meth:`Training.settled` has measured.
     """
     headed = isinstance(method, Several) and any(isinstance(each, Head) for each in method.methods)
-    return headed and are_scarce(bound, rows)
+    whole = not isinstance(bound.task, Tag)  # the settings are about labels of whole rows
+    return headed and whole and are_scarce(bound, rows)
+
+
+def is_slow(bound: Bound) -> bool:
+    """Whether few rows of a task were measured to need more than a few steps (docs/LOG.md)."""
+    tags = isinstance(bound.task, Tag) and bound.backbone.is_encoder
+    return tags or isinstance(bound, TextExamples)
 
 
 def _possible(training: Training, bound: Bound, names: Sequence[Row]) -> Training:

@@ -71,7 +71,7 @@ class Training:
     epochs: int | None = setting(
         None,
         help="passes over the training rows; else 4, or of few rows so many that there are 40 "
-        "steps: for texts to write, and on an encoder, there at least two a label",
+        "steps: for texts to write, and for labels on an encoder, there two a label at least",
         common=True,
     )
     batch_size: int | None = setting(
@@ -178,20 +178,18 @@ class Training:
             if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}; give 0 for none, or more")
 
-    def settled(
-        self, few: int = 0, labels: int = 0, held: bool = False, written: int = 0
-    ) -> Training:
+    def settled(self, few: int = 0, labels: int = 0, held: bool = False, slow: int = 0) -> Training:
         """Return the settings with nothing left open.
 
         With ``few`` rows on an encoder (prepare.py says where) each of them counts, by what was
         measured (docs/LOG.md): words are left out of them, rows of a label are pulled together, the
         names of the labels are rows too, a step has as many rows as there are ``labels``, up to
         ``MOST_IN_BATCH``, there are ``STEPS`` steps or more, and two a label, and where rows were
-        ``held`` back the run is made once more on all of them. Rows that are ``written``, as a
-        chat's are, have ``STEPS`` steps or more too.
+        ``held`` back the run is made once more on all of them. The rows of a task that is learned
+        slowly, ``slow`` of them, have ``STEPS`` steps or more too.
         """
         batch = self.batch_size or max(BATCH, min(labels if few else 0, MOST_IN_BATCH))
-        per_epoch = -(-(few or written) // batch)
+        per_epoch = -(-(few or slow) // batch)
         usual = max(EPOCHS, -(-max(STEPS, 2 * labels) // per_epoch)) if per_epoch else EPOCHS
         named: Switch = "on" if few else "off"
         again = few and held and self.schedule != "plateau"
