@@ -114,6 +114,7 @@ def with_several(count: int) -> list[Row]:
         (with_several(11), "llama", {}, "prefix", "a head needs about 4 rows of each label"),
         (with_several(12)[1::2], "llama", {}, "prefix", "a head needs rows with and without each"),
         (with_several(12), "bert-encoder", {}, "prefix+head", "an encoder has no words"),
+        (with_several(12)[1::2], "bert-encoder", {}, "prefix+head", "an encoder has no words"),
         (
             with_several(12),
             "llama",
@@ -163,6 +164,8 @@ def test_few_rows_on_an_encoder_have_a_head_beside_lora_where_peft_is(
     tags = [Row({"tokens": ["it", "was"], "tags": ["good", "bad"]}, "F:1")]
     tagged = Tag().complete(tags, base).bind(base)
     assert Auto().choose(tagged, tags)[0] == Several((Lora(), Head(head_start="logistic")))
+    named = Tag(labels={name: name for name in NAMES}).complete(tags, base).bind(base)
+    assert Auto().choose(named, tags)[0] == Several((Lora(), Head()))  # as labels lack rows
     assert Auto().choose(tagged, tags * 300)[0] == Several((Prefix(length=4), Head()))
     monkeypatch.setattr(auto, "has_peft", lambda: False)
     found, why = Auto().choose(task, few)

@@ -102,19 +102,21 @@ class Auto:
         labelled = isinstance(task.task, (*LABELLED, Tag) if encoder else LABELLED)
         if not (labelled and isinstance(task, LabelExamples)):
             return self.alone(), None
-        head, why = _head_or_words(task, rows)
+        whole = has_all(task, rows)
+        head, why = _head_or_words(task, rows, whole)
         name: str = "prefix"
         found: Method = self.alone()
         if head and self._open_prefix and are_scarce(task, rows):
-            name, why, found = self._on_few(task)
+            name, why, found = self._on_few(task, whole)
         elif head:
             name, found = "prefix+head", self._with_head(task)
         labels = task.classes - (task.labelling.no_label is not None)
         return found, f"{labels} labels, {len(rows)} rows: {name}, since {why}"
 
-    def _on_few(self, task: Bound) -> tuple[str, str, Method]:
+    def _on_few(self, task: Bound, whole: bool) -> tuple[str, str, Method]:
         if has_peft():
-            lora, head = self._own_rate(Lora()), replace(self.head, head_start="logistic")
+            head = replace(self.head, head_start="logistic") if whole else self.head
+            lora = self._own_rate(Lora())
             return "lora+head", "it scores best on an encoder and few rows", Several((lora, head))
         why = "lora+head, which scores better on an encoder, needs pip install 'foreword[peft]'"
         return "prefix+head", why, self._with_head(task)
@@ -143,13 +145,18 @@ class Auto:
         return self.choose(task, rows)[0].build(task, rows, seed)
 
 
-def _head_or_words(task: LabelExamples, rows: Sequence[Row]) -> tuple[bool, str]:
-    """Return whether a head scores the labels, and not their words; and why."""
+def _head_or_words(task: LabelExamples, rows: Sequence[Row], whole: bool) -> tuple[bool, str]:
+    """Return whether a head scores the labels, and not their words; and why.
+
+    ``whole`` says that there are rows of every label.
+    """
     encoder = task.backbone.is_encoder
     if _own_head(task):
         return False, f"{task.backbone.name} has a head for them"
     several = isinstance(task.task, Multilabel)
-    if not has_all(task, rows):
+    # an encoder tells tags, and several labels of a row, badly by their names
+    names_tell = not (encoder and isinstance(task.task, Multilabel | Tag))
+    if names_tell and not whole:
         without = "with and without each" if several else "of every"
         return False, f"a head needs rows {without} label"
     if encoder:
