@@ -4,7 +4,7 @@
     python bench/few_steps.py report
 
 A run tunes the method that is chosen where none is named, on 32 rows, a tenth of them held back, in
-batches of 16, for the usual 4 passes or for 40 steps. It is scored on 100 other rows of the
+batches of 16, for 4 passes or for 40 steps. It is scored on 100 other rows of the
 training file, by the task's score and by the mean loss of a row's answer. No test row is read. Each
 finished run is one line of ``bench/few_steps.jsonl``, and is not run again. One thread.
 """

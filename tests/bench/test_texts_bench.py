@@ -14,7 +14,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.evaluation.evaluation import Answered, Evaluation
 
-bench, said_by = open_bench("texts"), open_bench("texts_said")
+bench, said_by, sets = (open_bench(name) for name in ("texts", "texts_said", "texts_sets"))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_dialogue_is_on_one_side_only(tmp_path: Path) -> None:
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "sgd/train.jsonl").write_text(text)
-    sides = bench.dialogues(tmp_path)
+    sides = sets.dialogues(tmp_path)
     begins = [{row.fields["messages"][0]["content"] for row in side} for side in sides]
     assert [len(own) for own in begins] == [8, 2]
     assert not begins[0] & begins[1]
@@ -90,7 +90,7 @@ def test_two_news_are_one_text_with_the_topics_of_both(tmp_path: Path) -> None:
     for name in ("train", "test"):
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (tmp_path / f"ag_news/{name}.jsonl").write_text(text)
-    for side in bench.topics(tmp_path):
+    for side in sets.topics(tmp_path):
         assert len(side) == 20
         numbers = [[int(n.split()[1]) for n in row.fields["text"].splitlines()] for row in side]
         assert sorted(n for own in numbers for n in own) == list(range(40))
@@ -100,7 +100,7 @@ def test_two_news_are_one_text_with_the_topics_of_both(tmp_path: Path) -> None:
 
 
 def test_a_shop_has_a_question_of_each_rule_to_test() -> None:
-    train, test = bench.shop(Path("none"))
+    train, test = sets.shop(Path("none"))
     answers = [[row.fields["messages"][-1]["content"] for row in side] for side in (train, test)]
     asked = [{row.fields["messages"][1]["content"] for row in side} for side in (train, test)]
     assert sorted(answers[0]) == sorted(answers[1] * 2)
@@ -118,7 +118,7 @@ def test_every_system_answers_and_is_not_run_again(
     backbone = chat_backbone("qwen3")
     small = bench.Set(
         "chat",
-        bench.shop,
+        sets.shop,
         4,
         2,
         {"max_length": 2048, "max_new_tokens": 4},
@@ -153,7 +153,7 @@ def test_every_system_answers_and_is_not_run_again(
 
 
 def test_a_manual_stands_in_the_system_message() -> None:
-    row = bench.shop(Path("none"))[1][0]
+    row = sets.shop(Path("none"))[1][0]
     told: Any = bench.with_manual(row, "THE MANUAL").fields["messages"]
     assert told[0]["content"].endswith("Be brief.\n\nTHE MANUAL")
     assert told[1:] == row.fields["messages"][1:]
