@@ -238,7 +238,10 @@ SHAPES: dict[str, list[dict[str, object]]] = {
 
 
 def numbered(row: dict[str, object], number: int) -> dict[str, object]:
-    return {**row, "text": f"{row['text']} {number}"} if "text" in row else row
+    return {
+        field: f"{value} {number}" if field in ("text", "completion") else value
+        for field, value in row.items()
+    }
 
 
 @pytest.mark.slow
@@ -252,7 +255,7 @@ def test_the_page_of_all_tasks(
     get().text.tokenizer.save_pretrained(here / "model")
     for name, shapes in SHAPES.items():
         for part in ("train", "dev", "test", "zh_train", "zh_dev", "zh_test"):
-            made = [numbered(row, n) for n in range(8) for row in shapes]
+            made = [numbered(row, n) for n in range(20) for row in shapes]
             (here / "D" / name).mkdir(parents=True, exist_ok=True)
             lines = "".join(json.dumps(row) + "\n" for row in made)
             (here / "D" / name / f"{part}.jsonl").write_text(lines)
@@ -279,7 +282,7 @@ def test_the_page_of_all_tasks(
         for flag, value in sizes[command[0]].items():
             if flag in command:
                 command[command.index(flag) + 1] = value
-            elif "out/few/train.jsonl" not in command or flag != "--rows":
+            elif flag != "--per-label" and ("out/few/train.jsonl", flag) != (command[2], "--rows"):
                 command += [flag, value]
         status = run([*command, "--json"])
         printed = capsys.readouterr()
