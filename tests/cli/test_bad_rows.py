@@ -123,7 +123,7 @@ def test_comparisons_leave_out_bad_rows(world: Any, cli: Cli, tmp_path: Path) ->
         (Score(), {"label": "3"}, {"label": True}),
         (Multilabel(), {"labels": "a, b"}, {"labels": {"a": 1}}),
         (Multilabel(), {"labels": []}, {"labels": "[a, b]"}),
-        (Tag(), {"tags": "A B"}, {"tags": [1, 2]}),
+        (Tag(), {"tokens": "a b", "tags": "A B"}, {"tokens": "a b", "tags": [1, 2]}),
         (Answer(), {"context": "a", "answers": "a"}, {"context": "a", "answers": "b"}),
     ],
 )

@@ -173,6 +173,9 @@ def test_a_row_that_is_wrong(world: World, cli: Cli, tmp_path: Path, name: str) 
     assert f"rows.jsonl:{len(good) + 1}: " in line
     assert message in line
     assert not out.exists()
+    made = cli(*training(world, task, file, out, *more, "--skip-bad", "--json"))
+    assert made.status == 0, made.err
+    assert made.json["dev"]["rows"] == len(good)
 
 
 @pytest.mark.parametrize(

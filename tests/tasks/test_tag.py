@@ -281,6 +281,9 @@ def test_a_sentence_that_is_too_long_is_refused_and_not_cut() -> None:
         task.train_example(long, 500)
     with pytest.raises(UserError, match=r"F:7: too long"):
         task.predict([long], NOTHING)
+    for answers in (True, False):  # before anything is tuned
+        with pytest.raises(UserError, match=r"F:7: too long for 30 tokens"):
+            task.check([row(["film"], ["NOUN"]), long], answers=answers)
 
 
 def test_virtual_tokens_stand_before_all_words() -> None:

@@ -91,6 +91,8 @@ def test_a_prompt_with_a_head_is_tuned_and_kept(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_one_line(settings: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
         bound(get(), **settings).predict(ROWS, NOTHING)
+    with pytest.raises(UserError, match=said):
+        bound(get(), **settings).check(ROWS, answers=True)
     with pytest.raises(UserError, match="an encoder, which reads no text before a row"):
         bound(get()).predict(ROWS, NOTHING, before="a film")
 

@@ -67,6 +67,7 @@ def explain(
         chosen = reading.rows(data, DEV, fields=fields_of(loaded.task))
     tuned = on_backbone(loaded, prompt, model, loading, force=force)
     if chosen is not None:
+        chosen = reading.usable(chosen, tuned.bound)
         tuned.bound.check(chosen, answers=True)
         check_classes(tuned.bound, str(data), chosen)
     found = do(tuned, chosen, text=text, rows=rows, seed=seed, report=CommandTerminal())

@@ -110,4 +110,4 @@ def _save(made: Any, out: Path, said: str, as_json: bool) -> None:
             {"out": str(out), "labels": list(made.task.labels), "changes": made.data["labels"]}
         )
         return
-    console.line(f"{out}: {said}; {len(made.task.labels)} labels")
+    console.line(f"{out}: {said}")

@@ -65,6 +65,7 @@ def prune(
     loaded = Prompt.load(prompt)
     chosen = reading.rows(data, DEV, fields=fields_of(loaded.task))
     tuned = on_backbone(loaded, prompt, model, loading, force=force)
+    chosen = reading.usable(chosen, tuned.bound)
     tuned.bound.check(chosen, answers=True)
     check_classes(tuned.bound, data, chosen)
     pieces: Any = {"both": DROPPABLE, "nothing": ()}.get(drop, (drop,))

@@ -92,7 +92,7 @@ def check_tags(row: Row, tokens: str, field: str, names: Sequence[str] = ()) -> 
 
     Without ``names`` all are known.
     """
-    words, tags = words_in(row, tokens), texts_of(row, field)
+    words, tags = words_in(row, tokens), tags_of(row, field)
     if len(tags) != len(words):
         raise UserError(
             f"{row.where}: {len(words)} words and {len(tags)} tags; give every word one tag"

@@ -94,8 +94,8 @@ class Tag(LabelTask):
     answer_setting: ClassVar[str] = "tag_field"
 
     def check_answer(self, row: Row) -> None:
-        """Raise UserError for a row without tags."""
-        tags_of(row, self.tag_field)
+        """Raise UserError for a row without words, or without a tag for each."""
+        check_tags(row, self.token_field, self.tag_field)
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Tag:
         """Return the task with the tags of the rows and templates, where none are given."""

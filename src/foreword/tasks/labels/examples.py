@@ -15,7 +15,7 @@ from foreword.backbone.tokenizer import reading
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
-from foreword.injection import ClassHead
+from foreword.injection import NOTHING, ClassHead
 from foreword.reporter import Reporter
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.labels.calibrate import Calibration
@@ -26,7 +26,7 @@ from foreword.tasks.labels.similar import FrozenHead, by_names, encode_labels
 from foreword.tasks.labels.verbalizer import Cloze, Plan, TokenPath, normalize, token_paths
 from foreword.tasks.objective import Encoded
 from foreword.tasks.templates.demonstrations import DemonstrationPool
-from foreword.tasks.templates.layout import FilledTemplate, answer_ids, field_texts
+from foreword.tasks.templates.layout import FilledTemplate, answer_ids, field_texts, room_for
 from foreword.tasks.templates.template import Slot, Template, VirtualTokens
 
 
@@ -184,12 +184,23 @@ class LabelExamples(Bound):
         return (*self.fields, *self.slot_template.fields, *self.labelling.needs)
 
     def check(self, rows: Sequence[Row], *, answers: bool) -> None:
-        """Raise UserError at the first row that lacks a field, or has an unknown label."""
+        """Raise UserError at the first row that lacks a field, or has an unknown label.
+
+        Where rows are never cut, also at one that is too long for the model without any prompt.
+        """
         for row in rows:
             self.template.check(row.fields, row.where, shows=self.can_show)
         require([self.labelling.as_text(row) for row in rows], self.template.fields)
         for row in rows:
             self.labelling.check(row, answers=answers)
+        if self.labelling.never_cut:
+            for row in rows:
+                self.check_length(row)
+
+    def check_length(self, row: Row) -> None:
+        """Raise UserError if a row is too long to be read whole, even without a prompt."""
+        if self.template.demos is None:
+            self.lay_out(row, room_for(self.backbone, NOTHING), self.slot_tokens(row), ())
 
     def _values(self, row: Row) -> dict[str, str]:
         text = self.labelling.as_text(row)
@@ -243,11 +254,16 @@ class LabelExamples(Bound):
         room -= around + max(map(len, self.verbalizer.everything.branches), default=0)
         filled = self.fill(self._values(row), room, row.where, before, demos)
         if filled.truncated and self.labelling.never_cut:
-            raise UserError(
-                f"{row.where}: too long for {self.limit(room, before)} tokens; part the row in "
-                "two, or raise `max_length`"
-            )
+            raise self.too_long(row, self.limit(room, before))
         return filled
+
+    def too_long(self, row: Row, most: int) -> UserError:
+        """Return the error for a row of more than ``most`` tokens that must not be truncated."""
+        raised = self.task.max_length < self.backbone.longest
+        return UserError(
+            f"{row.where}: too long for {most} tokens; part the row in two"
+            + (", or raise `max_length`" if raised else "")
+        )
 
     def slot_tokens(self, row: Row) -> list[SlotTokens]:
         """Return the tokens before and after the answer at each of a row's slots."""

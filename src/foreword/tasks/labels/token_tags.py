@@ -13,7 +13,7 @@ from foreword.backbone.tokenizer import reading
 from foreword.data.row import Row
 from foreword.engine.passes import infer
 from foreword.errors import UserError
-from foreword.injection import Injection, Mixture
+from foreword.injection import NOTHING, Injection, Mixture
 from foreword.tasks.gold import texts_of
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.similar import refuse_before
@@ -33,6 +33,10 @@ class TokenTagger(Classifier):
         """Return the sentence, with a target for every word."""
         golds = self.labelling.gold(row)
         return Encoded(self._lay_out(row, room), golds[0], False, golds=golds)
+
+    def check_length(self, row: Row) -> None:
+        """Raise UserError if a sentence is too long to be read whole, even without a prompt."""
+        self._lay_out(row, room_for(self.backbone, NOTHING))
 
     def demonstration(self, row: Row) -> str:
         """Return the sentence within its template."""
@@ -63,10 +67,7 @@ class TokenTagger(Classifier):
             ids, places = self.backbone.text.placed(text)
         most = self.limit(room) - len(first) - len(last)
         if len(ids) > most:
-            raise UserError(
-                f"{row.where}: too long for {most} tokens; part the row in two, or raise "
-                "`max_length`"
-            )
+            raise self.too_long(row, most)
         targets = []
         for end in ends:
             before = [n for n, (start, _) in enumerate(places) if start < end]
