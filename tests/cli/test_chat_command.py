@@ -106,7 +106,7 @@ def test_mistakes_are_lines_and_it_goes_on(session: Session) -> None:
         assert said in err
     for name in ("sort", "pair"):
         _, err = session(["chat", session.file(name)], "a", status=2)
-        assert "task is classify" in err
+        assert "task is classify; `foreword predict` answers by it" in err
         assert len(err.splitlines()) == 1
 
 

@@ -91,6 +91,14 @@ def test_first_tokens_of_the_tokenizer_belong_to_none() -> None:
                 assert torch.equal(kv.keys[:, 0], made().kv[site].keys[:, 0])
 
 
+def test_all_rows_are_shown_where_there_are_fewer_than_sixteen() -> None:
+    task = bound("llama")
+    assert Context().settled(task, ROWS) == Context(shots=len(ROWS))
+    assert Context().settled(task, [*ROWS, *ROWS]) == Context(shots=16)
+    made = Context().build(task, ROWS[:5], 0)
+    assert all(made.hidden)
+
+
 @pytest.mark.parametrize("choice", ["balanced", "random", "first"])
 def test_which_rows_are_shown(choice: Any) -> None:
     base, task = get("llama"), bound("llama")

@@ -232,6 +232,8 @@ def test_wrong_requests_are_refused_with_the_field(server: Served) -> None:
         if param is not None:
             assert error["param"] == param, (body, error)
         assert str(server.folder) not in found.text
+    said = http.post(TEXT, json={**OK, "model": "sort"}).json()["error"]["message"]
+    assert said.endswith("task is classify; ask /v1/predict")
 
 
 def test_what_is_not_supported_is_named_not_passed_over(server: Served) -> None:

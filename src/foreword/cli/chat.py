@@ -55,6 +55,7 @@ def chat(
     """
     from foreword.serve.engine import Engine
     from foreword.serve.talk import Talk
+    from foreword.serve.texts import NoTextError
 
     tuned: Answerer | None = None
     if prompt is None:
@@ -73,7 +74,10 @@ def chat(
     settings = {name: value for name, value in given.items() if value is not None}
     with Engine(backbone, slots=1) as engine:
         talk = Talk(engine, tuned, system=system, settings=settings)
-        talk.check()
+        try:
+            talk.check()
+        except NoTextError as error:
+            raise UserError(f"{prompt}: {error}; `foreword predict` answers by it") from None
         if sys.stdin.isatty():
             console.say(COMMANDS)
         converse(lambda line: _say(talk, line), lambda line: _command(talk, line))

@@ -30,6 +30,9 @@ from foreword.tasks.templates.demonstrations import check_shots, choose_demonstr
 
 Selection = Literal["balanced", "random", "first"]
 
+USUAL = 16
+"""Demonstrations of a context, where nothing else is asked for."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -43,7 +46,9 @@ class Context:
     over the classes, at random, or the first.
     """
 
-    shots: int = setting(16, help="number of demonstrations that make the context")
+    shots: int | None = setting(
+        None, help="demonstrations that make the context; else 16, or all if there are fewer"
+    )
     choice: Selection = setting(
         "balanced", help="which rows a context shows: balanced over the classes, random, or first"
     )
@@ -55,6 +60,10 @@ class Context:
     )
     rate: float = setting(5e-3, help="learning rate")
     past_window: PastWindow = setting("hidden", help=PAST_WINDOW)
+
+    def settled(self, task: Bound, rows: Sequence[Row], *, alone: bool = True) -> Context:
+        """Return the method with a number of demonstrations."""
+        return replace(self, shots=self._count(rows))
 
     def build(self, task: Bound, rows: Sequence[Row], seed: int) -> ShownDemonstrations:
         """Read the demonstrations; raises UserError where the model cannot hold them."""
@@ -83,14 +92,18 @@ class Context:
             hidden = [places.get(task.demonstration(row), ()) for row in rows]
         return ShownDemonstrations(prefix, torch.tensor(owners), hidden, self.token_dropout)
 
+    def _count(self, rows: Sequence[Row]) -> int:
+        return min(USUAL, len(rows)) if self.shots is None else self.shots
+
     def _chosen(self, task: Bound, rows: Sequence[Row], seed: int) -> Sequence[Row]:
-        check_shots(self.shots, rows)
+        shots = self._count(rows)
+        check_shots(shots, rows)
         if self.choice == "balanced":
-            return choose_demonstrations(task, rows, self.shots, seed)
+            return choose_demonstrations(task, rows, shots, seed)
         if self.choice not in get_args(Selection):
             known = nearest(str(self.choice), get_args(Selection))
             raise UserError(f"`choice={self.choice}`: unknown; {known}")
-        return (rows if self.choice == "first" else shuffled(rows, seed))[: self.shots]
+        return (rows if self.choice == "first" else shuffled(rows, seed))[:shots]
 
 
 def _tokens(backbone: Backbone, shown: Sequence[str]) -> list[list[int]]:

@@ -34,7 +34,11 @@ class TooLongError(UserError):
 
 
 class NoTextError(UserError):
-    """A prompt whose task is not to write text, or not this kind of it."""
+    """A prompt whose task is not to write text, or not this kind of it; ``ask`` says what can."""
+
+    def __init__(self, message: str, ask: str | None = None) -> None:
+        super().__init__(message)
+        self.ask = ask
 
 
 class Trimmed:
@@ -116,7 +120,7 @@ class TextRequests:
 
     def _check(self) -> None:
         if not self.backbone.can_generate:
-            raise NoTextError(f"{self.backbone.name} writes no text; ask /v1/predict")
+            raise NoTextError(f"{self.backbone.name} writes no text", "/v1/predict")
 
     def completion(
         self,
@@ -141,8 +145,8 @@ class TextRequests:
         named = [name for name in bound.fields if name != "messages"]
         if len(bound.fields) != 1:
             raise NoTextError(
-                f"the prompt reads the fields {', '.join(named)}; ask /v1/predict, with inputs "
-                "that have these fields"
+                f"the prompt reads the fields {', '.join(named)}",
+                "/v1/predict, with inputs that have these fields",
             )
         return self._laid_out(bound, {bound.fields[0]: text}, prompt, settings, most, "prompt")
 
@@ -167,8 +171,8 @@ class TextRequests:
                 bound = own
             elif own.virtual:
                 raise NoTextError(
-                    "the prompt has virtual tokens inside its template, which reads no messages; "
-                    "ask /v1/completions"
+                    "the prompt has virtual tokens inside its template, which reads no messages",
+                    "/v1/completions",
                 )
         row: dict[str, Any] = {"messages": [dict(each) for each in messages]}
         functions = [] if tools is None else list(tools.functions)
@@ -275,7 +279,7 @@ def _too_long(room: int, field: str) -> TooLongError:
 def _writing(prompt: Answerer) -> Generator:
     """Return the bound task of a prompt that writes text; raises NoTextError for another."""
     if not isinstance(prompt, Prompt):
-        raise NoTextError("the prompt is an ensemble of several; ask /v1/predict")
+        raise NoTextError("the prompt is an ensemble of several", "/v1/predict")
     if not isinstance(prompt.bound, Generator):
-        raise NoTextError(f"the prompt's task is {name_of(prompt.task)}; ask /v1/predict")
+        raise NoTextError(f"the prompt's task is {name_of(prompt.task)}", "/v1/predict")
     return prompt.bound

@@ -71,6 +71,7 @@ def of_user_error(error: UserError, param: str | None = None) -> ApiError:
     if isinstance(error, NotKeptError):
         return ApiError(507, message, code="not_kept")
     if isinstance(error, NoTextError):
+        message += f"; ask {error.ask}" if error.ask else ""
         return ApiError(400, message, param="model", code="wrong_task")
     if isinstance(error, TooLongError):
         return ApiError(400, message, param=error.field, code="context_length_exceeded")
