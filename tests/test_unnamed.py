@@ -85,3 +85,6 @@ def test_few_rows_and_nothing_else(family: str, name: str, fields: Fields, tmp_p
     assert len(answers) == COUNT
     assert answers == made.predict(rows)
     assert fw.evaluate(prompt, rows, report=SILENT).rows
+    if name == "chat":
+        said = {"messages": [{"role": "user", "content": "a film"}]}
+        assert prompt.predict("a film") == prompt.predict(said)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from foreword.backbone.backbone import Backbone
+from foreword.data.row import Row
 from toys import get, rows, toy_run, write
 
 Cli = Callable[..., Any]
@@ -40,3 +41,13 @@ def test_what_belongs_to_no_label_is_told_apart_and_left_blank(
     assert "--out keeps the probability that is fitted" in both.err
     alone = cli("eval", kept, "--data", data, "--windows", "4", "--unknown", strange)
     assert "leave out --unknown" in alone.err
+
+
+def test_the_flag_that_asks_for_one_label_is_named(world: Any, cli: Cli, tmp_path: Path) -> None:
+    scores = [Row({**row.fields, "label": n % 4}, "") for n, row in enumerate(rows(8))]
+    data, prompt = write(tmp_path / "d.jsonl", scores), tmp_path / "p.safetensors"
+    made = cli(*world.train(prompt, "--train", data, "--dev", data, "--task", "score"))
+    assert made.status == 0, made.err
+    for flag, value in {"--unknown": data, "--out": prompt, "--min-probability": "0.5"}.items():
+        found = cli("eval", prompt, "--data", data, flag, value)
+        assert (found.status, f"{flag} is for tasks that give a row one" in found.err) == (2, True)

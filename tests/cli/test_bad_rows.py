@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from test_comparison import command, here  # noqa: F401  (a fixture)
 from test_mistakes import refused
+from test_unnamed import LABELLED, WRITTEN
 
 from foreword.data.row import Row
 from foreword.tasks.answer import Answer
@@ -18,6 +19,7 @@ from foreword.tasks.score import Score
 from foreword.tasks.tag import Tag
 from toys import rows, write
 
+SHAPES = {**LABELLED, **WRITTEN}
 Cli = Callable[..., Any]
 SKIP = "or leave such rows out with --skip-bad"
 
@@ -115,6 +117,28 @@ def test_comparisons_leave_out_bad_rows(world: Any, cli: Cli, tmp_path: Path) ->
     assert f"{test}:7: missing field 'text'" in found.err
     lines = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert found.json["methods"][0]["score"] is not None, lines
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_task_leaves_out_a_row_that_lacks_what_it_reads(
+    world: Any, cli: Cli, tmp_path: Path, name: str
+) -> None:
+    good = [dict(SHAPES[name](n)) for n in range(12)]
+    first = next(iter(good[0]))
+    bad = {**good[0], first: [] if isinstance(good[0][first], list) else ""}
+    data, out = tmp_path / "d.jsonl", tmp_path / "p.safetensors"
+    data.write_text("".join(json.dumps(row) + "\n" for row in [*good, bad]))
+    fields = {"translate": ("en", "de"), "summarize": ("text", "summary")}.get(name)
+    task = ["--task", name.split()[0], "--model", world.path("model"), "--method", "soft"]
+    task += ["--source-field", fields[0], "--target-field", fields[1]] if fields else []
+    task += ["--max-new-tokens", "3"] if name in WRITTEN else []
+    files = ["--train", data, "--dev", data, "--epochs", "1", "--out", out]
+    made = cli("train", *task, *files, "--skip-bad", "--json")
+    assert made.status == 0, made.err
+    assert made.json["dev"]["rows"] == 12
+    found = cli("eval", out, "--data", data, "--skip-bad", "--json")
+    assert found.status == 0, found.err
+    assert found.json["rows"] == 12
 
 
 @pytest.mark.parametrize(

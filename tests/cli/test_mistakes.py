@@ -463,6 +463,14 @@ OTHERS: dict[str, tuple[Make, list[str]]] = {
         ],
         ["none: is no folder"],
     ),
+    "import without a template": (
+        lambda w, d: ["import", d, "--model", w.path("model"), "--out", d / "o"],
+        ["--template is missing: ", " does not say it; give that of the task"],
+    ),
+    "import without labels": (
+        lambda w, d: ["import", d, "--out", d / "o", "--template", "{text}"],
+        ["--labels is missing: "],
+    ),
     "import without out": (lambda w, d: ["import", d], ["OUT is missing"]),
     "import with a setting of training": (
         lambda w, d: ["import", d, "--out", d / "o", "--train", "x"],

@@ -66,7 +66,7 @@ def augment(
     from foreword.methods.prefix import Prefix
     from foreword.methods.soft import Soft
     from foreword.prompt.prompt import Prompt
-    from foreword.tasks.fields import fields_of
+    from foreword.tasks.fields import text_fields_of
 
     began = time.monotonic()
     if test is not None and dev is None:
@@ -77,7 +77,7 @@ def augment(
     training.check()
     check_apart(out, data, dev, test)
     chosen = Prompt.load(prompt)
-    fields = fields_of(chosen.task)
+    fields = text_fields_of(chosen.task)
     rows = as_rows(reading.rows(data, fields=fields))
     others = {
         name: as_rows(reading.rows(file, split, fields=fields))

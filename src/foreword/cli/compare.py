@@ -81,7 +81,7 @@ def compare(
     from foreword.display.pictures import check_picture, draw_front, front
     from foreword.evaluation.compare import compare_runs
     from foreword.evaluation.runs import Data, Model, Run, ZeroShot, distinct
-    from foreword.tasks.fields import fields_of
+    from foreword.tasks.fields import text_fields_of
 
     if table is not None and as_json:
         raise UserError("--table and --json both say what is printed; give one")
@@ -96,7 +96,7 @@ def compare(
         raise UserError(f"--seeds {seeds}: give 1 or more")
     read_records(out)  # what is wrong with it is said before the first run
     seed = made.training.seed
-    reading, fields = Reading.of(made.plain), fields_of(made.task)
+    reading, fields = Reading.of(made.plain), text_fields_of(made.task)
     check = made.task.check_answer
     train = reading.rows(data, fields=fields, check=check)
     if made.plain["test"] is None:

@@ -62,12 +62,12 @@ def compose(
     from foreword.compose.ensemble import Ensemble, weighted
     from foreword.evaluation.evaluate import evaluate
     from foreword.prompt.prompt import Prompt
-    from foreword.tasks.fields import fields_of
+    from foreword.tasks.fields import text_fields_of
 
     check_place_of_tensors(out)
     parts = [Prompt.load(path) for path in prompts]
     made, used = _compose(parts, how, weights)
-    fields = fields_of(parts[0].task)
+    fields = text_fields_of(parts[0].task)
     held = tested = None
     if dev is not None:
         held = reading.rows(dev, DEV, fields=fields, n=dev_rows, seed=seed)
@@ -81,8 +81,9 @@ def compose(
             p.on_backbone(backbone, where=str(path)) for p, path in zip(parts, prompts, strict=True)
         ]
         made, used = _compose(parts, how, weights)
+        held = held and reading.usable(held, parts[0].bound)
     if tested is not None:
-        tested = as_rows(tested)
+        tested = as_rows(reading.usable(tested, made.bound))
         made.bound.check(tested, answers=True)
     entries: list[dict[str, Any]] = [{"file": str(path)} for path in prompts]
     report = CommandTerminal()

@@ -80,9 +80,10 @@ def evaluate(
     from foreword.evaluation.answer_columns import columns_of_errors, wrong_rows
     from foreword.evaluation.evaluate import evaluate as do
     from foreword.evaluation.evaluate import over_windows
+    from foreword.prompt.abstain import check_one_label
     from foreword.prompt.familiar import FEWEST, with_states
     from foreword.prompt.prompt import Prompt
-    from foreword.tasks.fields import fields_of
+    from foreword.tasks.fields import text_fields_of
 
     sizes = None if windows is None else parse_windows(windows)
     if out is not None:
@@ -107,7 +108,7 @@ def evaluate(
         check_apart(errors, data, train, unknown)
     loaded = load_prompt(prompt)
     n = None if reading.skip_bad else rows
-    chosen = reading.rows(data, TEST, fields=fields_of(loaded.task), n=n, seed=seed)
+    chosen = reading.rows(data, TEST, fields=text_fields_of(loaded.task), n=n, seed=seed)
     if errors is not None:
         check_writable(errors, (row.fields for row in chosen))
     result: Mapping[str, Any]
@@ -116,11 +117,13 @@ def evaluate(
         chosen = _usable(reading, chosen, tuned.bound, rows, seed)
         learned = None
         if train is not None:
-            learned = reading.rows(train, fields=fields_of(loaded.task))
+            learned = reading.rows(train, fields=text_fields_of(loaded.task))
             learned = reading.usable(learned, tuned.bound)
         strangers = None if unknown is None else reading.rows(unknown, TEST)
         if out is not None and not isinstance(tuned, Prompt):
             raise UserError(f"{prompt}: an ensemble keeps no probability; leave out --out")
+        if out is not None:
+            check_one_label(tuned.bound, "out")
         result = do(
             tuned,
             chosen,

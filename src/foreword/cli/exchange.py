@@ -157,6 +157,9 @@ def import_(
     if not isinstance(source, ImportFormat):
         raise UserError(f"--format {kind}: Foreword writes this format and does not read it")
     wanted, task = task_alone(flags)
+    for name in ("template", "labels"):
+        if getattr(task, name, "") is None:
+            raise UserError(f"--{name} is missing: {path} does not say it; give that of the task")
     backbone = Backbone.load(wanted["model"], **{name: wanted[name] for name in OF_MODEL})
     saved = source.read(path, backbone, task).save(out)
     if as_json:

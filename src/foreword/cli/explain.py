@@ -53,7 +53,7 @@ def explain(
     from foreword.explanation.explain import explain as do
     from foreword.explanation.show import tables
     from foreword.prompt.prompt import Prompt
-    from foreword.tasks.fields import fields_of
+    from foreword.tasks.fields import text_fields_of
 
     if data is None and text is None:
         raise UserError("nothing to explain it by; give --data, --text or both")
@@ -64,7 +64,7 @@ def explain(
     loaded = Prompt.load(prompt)
     chosen = None
     if data is not None:
-        chosen = reading.rows(data, DEV, fields=fields_of(loaded.task))
+        chosen = reading.rows(data, DEV, fields=text_fields_of(loaded.task))
     tuned = on_backbone(loaded, prompt, model, loading, force=force)
     if chosen is not None:
         chosen = reading.usable(chosen, tuned.bound)

@@ -130,12 +130,12 @@ def _task_settings() -> set[str]:
 
 def _member(name: str, made: Settings) -> Member:
     from foreword.multitask_learning.multitask import Member
-    from foreword.tasks.fields import fields_of
+    from foreword.tasks.fields import text_fields_of
 
     wanted, seed = made.plain, made.training.seed
     if wanted["train"] is None:
         raise UserError(f"task {name}: has no training rows; give train: F")
-    reading, fields = Reading.of(wanted), fields_of(made.task)
+    reading, fields = Reading.of(wanted), text_fields_of(made.task)
 
     def rows(key: str, split: Sequence[str] | None, n: int | None = None) -> list[Row] | None:
         if wanted[key] is None:

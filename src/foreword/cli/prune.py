@@ -59,11 +59,11 @@ def prune(
     from foreword.explanation.prune import DROPPABLE
     from foreword.explanation.prune import prune as do
     from foreword.prompt.prompt import Prompt
-    from foreword.tasks.fields import fields_of
+    from foreword.tasks.fields import text_fields_of
 
     check_place_of_tensors(out)
     loaded = Prompt.load(prompt)
-    chosen = reading.rows(data, DEV, fields=fields_of(loaded.task))
+    chosen = reading.rows(data, DEV, fields=text_fields_of(loaded.task))
     tuned = on_backbone(loaded, prompt, model, loading, force=force)
     chosen = reading.usable(chosen, tuned.bound)
     tuned.bound.check(chosen, answers=True)

@@ -89,7 +89,7 @@ def report(
     from foreword.prompt.prompt import Prompt
     from foreword.report.report import USUAL as USUAL_SECTIONS
     from foreword.report.report import report_on
-    from foreword.tasks.fields import fields_of
+    from foreword.tasks.fields import text_fields_of
 
     check_page(out)
     kept = out.with_suffix(".answers.jsonl") if answers is None else answers
@@ -99,7 +99,7 @@ def report(
     chosen += ["explanation"] if explain and "explanation" not in chosen else []
     paths = [prompt, *more]
     loaded = {name: Prompt.load(path) for name, path in zip(names_of(paths), paths, strict=True)}
-    fields = fields_of(next(iter(loaded.values())).task)
+    fields = text_fields_of(next(iter(loaded.values())).task)
 
     def read(source: str) -> list[Any]:
         found = reading.rows(source, DEV, fields=fields)

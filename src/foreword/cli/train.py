@@ -73,7 +73,7 @@ def train(
     from foreword.cli import continual, find_rate
     from foreword.cli.settings import settings
     from foreword.evaluation.evaluate import evaluate, with_scores
-    from foreword.tasks.fields import fields_of
+    from foreword.tasks.fields import text_fields_of
     from foreword.training.tune import tune_prompt
 
     began = time.monotonic()
@@ -84,7 +84,7 @@ def train(
             raise UserError(f"--{name} is missing")
     if wanted["preset"] is not None:
         console.say(gives_up(wanted["preset"]))
-    reading, fields = Reading.of(wanted), fields_of(made.task)
+    reading, fields = Reading.of(wanted), text_fields_of(made.task)
     seed = made.training.seed
     by = made.task.class_field
     check = made.task.check_answer

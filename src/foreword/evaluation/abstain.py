@@ -9,7 +9,7 @@ from foreword.data.folder import TEST
 from foreword.data.rows import Rows, as_rows
 from foreword.evaluation.evaluation import Answered
 from foreword.metrics.unknown import abstaining, apart, fit_threshold
-from foreword.prompt.abstain import AUTO, check_one_label, kept_by, least_of
+from foreword.prompt.abstain import AUTO, kept_by, least_of
 from foreword.prompt.answerer import Answerer
 from foreword.reporter import Reporter
 
@@ -30,10 +30,9 @@ def abstain(
 
     The answer has ``min_probability`` and whether it is ``fitted`` here, ``coverage`` and
     ``answered_accuracy``, and of ``unknown`` rows ``unknown_rows``, ``auroc`` and
-    ``false_acceptance``. Raises UserError for a task whose answers are not one label.
+    ``false_acceptance``. The answers must be one label a row.
     """
     bound = prompt.bound
-    check_one_label(bound)
     known = [_certain(row.probability) for row in answered]
     right = [bool(row.right) for row in answered]
     fitted = least == FIT or (least is None and kept_by(prompt) is None)

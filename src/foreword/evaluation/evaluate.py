@@ -15,7 +15,7 @@ from foreword.errors import UserError
 from foreword.evaluation.abstain import FIT, abstain
 from foreword.evaluation.evaluation import Answered, Evaluation, without_tables
 from foreword.injection import NOTHING, Injection
-from foreword.prompt.abstain import least_of
+from foreword.prompt.abstain import check_one_label, least_of
 from foreword.prompt.answerer import Answerer
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Reporter
@@ -61,8 +61,10 @@ def evaluate(
         kind = type(prompt).__name__
         raise UserError(f"`prompt` is of type {kind}; give what tune or Prompt.load gives")
     bound = prompt.bound
+    if min_probability is not None or unknown is not None:  # what is wrong is said before answers
+        check_one_label(bound, "unknown" if min_probability is None else "min_probability")
     if min_probability not in (None, FIT):
-        least_of(prompt, min_probability)  # what is wrong with it is said before the answers
+        least_of(prompt, min_probability)
     rows = as_rows(data, split=TEST, fields=bound.pair, report=report)
     bound.check(rows, answers=True)
     learned = None if train is None else as_rows(train, fields=bound.pair)

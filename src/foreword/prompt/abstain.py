@@ -45,10 +45,10 @@ def kept_by(tuned: Answerer) -> float | None:
     return None if kept is None else float(kept)
 
 
-def check_one_label(bound: Bound) -> None:
-    """Raise UserError for a task whose answers are not one label."""
+def check_one_label(bound: Bound, asked: str = "min_probability") -> None:
+    """Raise UserError for a task whose answers are not one label; ``asked`` is a setting."""
     if bound.answer != "label":
-        raise UserError("`min_probability` is for tasks that give a row one label; leave it out")
+        raise UserError(f"`{asked}` is for tasks that give a row one label; leave it out")
 
 
 def is_unsure(bound: Bound, prediction: Mapping[str, Any], least: float | None) -> bool:

@@ -89,7 +89,7 @@ def _value(prediction: Mapping[str, Any], bound: Bound, probabilities: bool) -> 
 def rows_of(inputs: Rows, bound: Bound, name: str = "input {}", start: int = 1) -> list[Row]:
     """Return rows of texts, or of whatever holds rows with the template's fields.
 
-    ``name`` is what a row that comes from no file is called, with its number at {}, which counts
+    To a prompt for conversations a text is what the user says. ``name`` is what a row that comes from no file is called, with its number at {}, which counts
     from ``start``.
     """
     if isinstance(inputs, Path):
@@ -97,17 +97,17 @@ def rows_of(inputs: Rows, bound: Bound, name: str = "input {}", start: int = 1) 
     rows = []
     for number, given in enumerate(records_of(inputs, bound.pair), start):
         where = name.format(number)
-        given = {_one_field(where, bound): given} if isinstance(given, str) else given
+        given = _fields_of(given, where, bound) if isinstance(given, str) else given
         rows.append(Row(plain(given), where) if isinstance(given, Mapping) else given)
     return as_rows(rows, targets=False, name="input")
 
 
-def _one_field(where: str, bound: Bound) -> str:
-    """Return the template's one field."""
+def _fields_of(text: str, where: str, bound: Bound) -> dict[str, Any]:
+    """Return the template's one field with a text, or with a turn of the user."""
     fields = bound.fields
     if len(fields) != 1:
         raise UserError(
             f"{where} is a text, but the template has {len(fields)} fields "
             f"({', '.join(fields)}); give rows with these fields"
         )
-    return fields[0]
+    return {fields[0]: [{"role": "user", "content": text}] if fields == ("messages",) else text}

@@ -36,6 +36,7 @@ class Task(ABC):
     ``label_field`` is the field that holds a row's single label, None if rows have none or several.
     ``text_setting`` and ``answer_setting`` name the settings that say which field is read and which
     one holds the answer; None where no single field does.
+    ``takes_lists`` says that the fields that are read may be lists of texts.
     ``fusion`` is how an ensemble combines answers (compose/fusion.py), None if it cannot.
     """
 
@@ -47,6 +48,7 @@ class Task(ABC):
     label_field: str | None = None
     text_setting: ClassVar[str | None] = None
     answer_setting: ClassVar[str | None] = None
+    takes_lists: ClassVar[bool] = False
     fusion: ClassVar[Literal["labels", "numbers", "texts"] | None] = None
 
     @property

@@ -11,18 +11,19 @@ from foreword.tasks.templates.template import Template
 if TYPE_CHECKING:
     from foreword.tasks.base import Task
 
-LISTS = ("labels_field", "token_field", "tag_field")
-"""Settings of fields that may hold a list, which the task itself checks."""
+MAY_BE_EMPTY = ("labels_field",)
+"""Settings of fields in which nothing is an answer too."""
 
 
-def fields_of(task: Task) -> list[str]:
-    """Name the texts that a task reads and learns from, as far as its settings say.
+def text_fields_of(task: Task) -> list[str]:
+    """Name the fields that must be texts, as a task reads them and learns from them.
 
-    Without a template these are those of its settings, and the texts of a pair.
+    Without a template these are those of its settings, and the texts of a pair; none of a task
+    whose fields may be lists, and no conversation.
     """
     settings = {each.name: getattr(task, each.name) for each in fields(task)}  # type: ignore[arg-type]
-    lists = {settings.get(name) for name in LISTS}
-    return [name for name in fields_named(settings, task.text_setting) if name not in lists]
+    named = [] if task.takes_lists else fields_named(settings, task.text_setting)
+    return [name for name in named if name != "messages"]
 
 
 def fields_named(settings: Mapping[str, Any], text_setting: str | None) -> list[str]:
@@ -40,5 +41,5 @@ def _names(settings: dict[str, Any], text_setting: str | None) -> Iterator[str]:
         for name in Template.parse(settings["template"]).fields:
             yield read if read is not None and f"{name}_field" == text_setting else name
     for setting, name in settings.items():
-        if setting.endswith("_field") and name is not None:
+        if setting.endswith("_field") and setting not in MAY_BE_EMPTY and name is not None:
             yield name

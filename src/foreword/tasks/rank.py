@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
@@ -53,6 +53,13 @@ class Rank(Ranking):
     truncate: Side = setting("left", help="the side on which rows are truncated")
     input_window: int | None = setting(None, help="read only the first K tokens of each field")
     seed: int = setting(0, help="seed of rows, starts and order")
+
+    takes_lists: ClassVar[bool] = True
+
+    def check_answer(self, row: Row) -> None:
+        """Raise UserError for a row that adds its answer to the catalogue, and has none."""
+        if self.catalogue is None and "candidates" not in row.fields:
+            require([row], ["answer"])
 
     def complete(self, rows: Sequence[Row], backbone: Backbone) -> Rank:
         """Return the task with a template, and a catalogue if the rows have no candidates."""

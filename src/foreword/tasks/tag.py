@@ -92,6 +92,7 @@ class Tag(LabelTask):
 
     text_setting: ClassVar[str] = "token_field"
     answer_setting: ClassVar[str] = "tag_field"
+    takes_lists: ClassVar[bool] = True
 
     def check_answer(self, row: Row) -> None:
         """Raise UserError for a row without words, or without a tag for each."""
