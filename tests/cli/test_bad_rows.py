@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from test_comparison import command, here  # noqa: F401  (a fixture)
 from test_mistakes import refused
-from test_unnamed import LABELLED, WRITTEN
 
 from foreword.data.row import Row
 from foreword.tasks.answer import Answer
 from foreword.tasks.multilabel import Multilabel
 from foreword.tasks.score import Score
 from foreword.tasks.tag import Tag
+from test_unnamed import LABELLED, WRITTEN
 from toys import rows, write
 
 SHAPES = {**LABELLED, **WRITTEN}

@@ -182,8 +182,9 @@ def test_a_start_falls_back_where_rows_cannot_be_fitted_to() -> None:
     assert settle(Head(), task.bind(get("llama")), some).head_start == "random"  # type: ignore[attr-defined]
     assert settle(Head(), task.bind(get("bert-encoder")), some).head_start == "words"  # type: ignore[attr-defined]
     score = Score(template="{text} :", anchors={" good": 1.0, " bad": 0.0}).bind(get("llama"))
-    rows = [Row({"text": "a", "score": 1.0}, "F:1"), Row({"text": "b", "score": 0.0}, "F:2")]
-    assert settle(Head(), score, rows).head_start == "random"  # type: ignore[attr-defined]
+    rows = [Row({"text": "a", "label": 1.0}, "F:1"), Row({"text": "b", "label": 0.0}, "F:2")]
+    assert settle(Head(), score, rows[:1]).head_start == "random"  # type: ignore[attr-defined]
+    assert settle(Head(), score, rows).head_start == "logistic"  # type: ignore[attr-defined]
 
 
 def test_a_generation_has_no_classes() -> None:

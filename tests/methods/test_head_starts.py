@@ -142,7 +142,7 @@ def test_a_number_is_fitted_as_its_two_anchors() -> None:
     numbers = [0.0, 1.0, 0.25, 2.0, 1.5, 0.5]
     rows = [Row({"text": t, "label": n}, "F:1") for t, n in zip(TEXTS, numbers, strict=True)]
     task = Score(template="{text} :", anchors={" 0": 0.0, " 1": 1.0, " 2": 2.0})
-    bound, made = built(Head(head_start="logistic"), task, rows)
+    bound, made = built(Head(), task, rows)
     z = features(states(bound, rows=rows))
     pairs = [(n, int(x), 1 - x % 1) for n, x in enumerate(numbers)]
     pairs += [(n, int(x) + 1, x % 1) for n, x in enumerate(numbers) if x % 1]

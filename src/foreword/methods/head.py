@@ -42,9 +42,9 @@ class Head:
     Start and form "auto" are those that measured best (docs/presets.md): a linear layer that begins
     as "ridge", or beside another method as "prototypes" where there are fewer than 16 rows a class;
     on an encoder as "logistic" alone, with ten classes or more, or where a row may have several
-    labels, and else a cosine one of "prototypes". Where a class has no row, or the classes stand
-    for numbers, the start is "words" on an encoder and else "random"; of a head of one number it is
-    "ridge".
+    labels, and else a cosine one of "prototypes". Where the classes stand for numbers the start is
+    "logistic", and of a head of one number "ridge". Where a class has no row it is "words" on an
+    encoder and else "random".
 
     ``head_start`` "words" begins as the label words' output embeddings, the mean one of a label of
     several tokens: beside ``soft`` that is WARP (Hambardzumyan et al. 2021, arXiv:2101.00121), a
@@ -89,10 +89,12 @@ class Head:
         if start == "auto":
             if task.classes == 1:
                 start = "ridge"
-            elif isinstance(task.task, Score) or not has_all(task, rows):
+            elif not has_all(task, rows):
                 start = "words" if encoder else "random"
             elif form == "cosine":
                 start = "prototypes"
+            elif isinstance(task.task, Score):
+                start = "logistic"
             elif encoder:
                 several = isinstance(task.task, Multilabel)
                 well = alone or form == "linear" or several or task.classes >= MANY

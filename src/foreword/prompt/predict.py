@@ -89,8 +89,8 @@ def _value(prediction: Mapping[str, Any], bound: Bound, probabilities: bool) -> 
 def rows_of(inputs: Rows, bound: Bound, name: str = "input {}", start: int = 1) -> list[Row]:
     """Return rows of texts, or of whatever holds rows with the template's fields.
 
-    To a prompt for conversations a text is what the user says. ``name`` is what a row that comes from no file is called, with its number at {}, which counts
-    from ``start``.
+    A text to a prompt for conversations is what the user says. ``name`` is what a row that comes
+    from no file is called, with its number at {}, which counts from ``start``.
     """
     if isinstance(inputs, Path):
         return as_rows(inputs, targets=False)
