@@ -66,6 +66,9 @@ def test_from_rows_to_answers(world: World, cli: Cli, tmp_path: Path, task: str)
     assert len(found) == 9
     lines = cli("predict", out, "--data", file).out.splitlines()
     assert len(lines) == 9
+    if task == "multilabel":
+        added = cli("labels", "add", out, "new", "--out", tmp_path / "more.safetensors").out
+        assert added.endswith("; 3 labels\n")  # art, war and it: "none" is no label of a row
     if task == "tag":
         assert found[0]["tags"] == rows[0]["tags"]
         assert len(found[0]["predicted_tags"]) == len(found[0]["chances"]) == 4

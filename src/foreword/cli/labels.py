@@ -104,10 +104,13 @@ def remove(prompt: PromptFile, label: Label, /, *, out: Out, as_json: Json = Fal
 
 
 def _save(made: Any, out: Path, said: str, as_json: bool) -> None:
+    from foreword.tasks.multilabel import Multilabel
+
     made.save(out)
     if as_json:
         console.emit(
             {"out": str(out), "labels": list(made.task.labels), "changes": made.data["labels"]}
         )
         return
-    console.line(f"{out}: {said}")
+    count = len(made.task.labels) - isinstance(made.task, Multilabel)  # whose `none` is no label
+    console.line(f"{out}: {said}; {count} labels")
