@@ -83,6 +83,7 @@ def test_the_baseline_is_the_texts_own_beginning(
 
 def test_it_comes_closer_to_the_text_than_its_beginning(manual: Path) -> None:
     found = pressed(manual, questions=questions(answers=False)).report
+    assert found.reference == "full text"
     own, full = found.cartridge, found.full
     assert own.kl is not None
     assert found.truncated.kl is not None

@@ -95,6 +95,12 @@ def test_all_checks_of_scikit_learn(model: str) -> None:
     assert others <= {"check_array_api_input"}  # skipped where SCIPY_ARRAY_API is not set
 
 
+@pytest.mark.parametrize("name", ["seed", "text"])
+def test_settings_do_not_repeat_what_the_estimator_says(name: str, model: str) -> None:
+    with pytest.raises(ValueError, match=f"settings holds '{name}'"):
+        quick(model, settings={name: 1}).fit(TEXTS, LABELS)
+
+
 def test_parameters_of_the_same_names_are_those_of_tune(model: str) -> None:
     estimator = quick(model, method="soft", length=3, rate=np.float64(0.02), seed=np.int64(5))
     estimator.set_params(settings={"start": "random"})

@@ -6,6 +6,7 @@ A link is followed, and what is no regular file is refused: a rename would repla
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import shutil
@@ -84,14 +85,6 @@ def check_place_of_tensors(path: Path) -> Path:
     return target
 
 
-def check_apart(path: Path, *read: str | Path | None) -> None:
-    """Raise UserError where a file to write is one of those whose rows are read."""
-    there = [each for each in read if each is not None and os.path.exists(each)]
-    for each in there if os.path.exists(path) else ():
-        if os.path.samefile(path, each):
-            raise UserError(f"{path}: holds the rows that are read; write to another file")
-
-
 def write_whole(path: Path, content: bytes | Iterable[bytes]) -> Path:
     """Write a file under another name beside it and rename: readers see all of it or nothing.
 
@@ -146,6 +139,15 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def beside(out: Path, ending: str) -> Path:
+    """Return the path of a file that belongs to a prompt file: its name with another ending.
+
+    >>> str(beside(Path("p/v.1.safetensors"), "log.jsonl"))
+    'p/v.1.log.jsonl'
+    """
+    return out.with_name(f"{out.name.removesuffix('.safetensors')}.{ending}")
+
+
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Write rows as JSON lines, whole or not at all; what JSON does not know is written as text."""
     return write_whole(path, (json_line(row) for row in rows))
@@ -154,11 +156,24 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 def json_line(value: Mapping[str, Any], default: Callable[[Any], Any] = str) -> bytes:
     r"""Return an object as a line of JSON in UTF-8; half of a surrogate pair as its escape.
 
-    >>> json_line({"text": "ü \ud83d"}).decode()
-    '{"text": "ü \\ud83d"}\n'
+    JSON has no NaN and no infinity: they are null.
+
+    >>> json_line({"text": "ü \ud83d", "score": float("nan")}).decode()
+    '{"text": "ü \\ud83d", "score": null}\n'
     """
-    line = json.dumps(dict(value), ensure_ascii=False, default=default)
+    try:
+        line = json.dumps(dict(value), ensure_ascii=False, default=default, allow_nan=False)
+    except ValueError:
+        line = json.dumps(_finite(dict(value)), ensure_ascii=False, default=default)
     return f"{line}\n".encode("utf-8", "backslashreplace")  # in JSON an escape looks the same
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:

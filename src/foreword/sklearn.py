@@ -106,6 +106,11 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         target = next(name for name in ("label", "label_", "label__") if name not in rows[0])
         backbone = backbone_of(self.model)
         given = {name: getattr(self, name) for name in NAMED}
+        for name in self.settings or {}:
+            if name in self.get_params():
+                raise ValueError(f"settings holds {name!r}; give it as the estimator's parameter")
+            if name in ("text", "label", "report"):
+                raise ValueError(f"settings holds {name!r}, which the estimator says; leave it out")
         self.prompt_ = tune(
             backbone,
             "classify",

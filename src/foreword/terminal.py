@@ -158,10 +158,10 @@ def _bars(on: Console) -> Bars:
     from foreword.bars import Bars
 
     return Bars(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=18),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
         console=on,

@@ -26,6 +26,10 @@ FLAGS_OF_TRAIN = flags_of(app, ["train"])
         ("`stop=a b`: no", "--stop a b: no"),
         ("rows.jsonl:3: unknown label '`good`'", "rows.jsonl:3: unknown label '`good`'"),
         ("template '{a} `b' and `C`", "template '{a} `b' and `C`"),
+        (
+            "unknown label 'call `rate` now'; give `rate`",
+            "unknown label 'call `rate` now'; give --lr",
+        ),
     ],
 )
 def test_settings_in_errors_of_the_library_are_flags_here(error: str, shown: str) -> None:

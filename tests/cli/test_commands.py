@@ -467,6 +467,8 @@ def test_export_writes_several_prompts_and_says_how_each_was_tried(
     assert "not tried: tried is not installed" in shown.out
     assert shown.out.count("noted on 3 rows") == 2
     assert sorted(each.name for each in (tmp_path / "all").iterdir()) == ["p.tried", "soft.tried"]
+    told = cli("export", *both, tmp_path / "more", *shared, "--json").json
+    assert [Path(each["out"]).name for each in told["prompts"]] == ["p.tried", "soft.tried"]
     found = cli("export", both[0], "--out", tmp_path / "one", *shared, "--json").json["verified"]
     assert found == {"runtime": "tried 1.2", "rows": 3, "equal": 0.5, "difference": 0.001234}
     few = write(tmp_path / "few.jsonl", rows(2))

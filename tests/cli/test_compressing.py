@@ -82,3 +82,26 @@ def test_a_mistake_is_one_line(
     assert says in answer.err
     assert "Traceback" not in answer.err
     assert not (folder / "c.safetensors").exists()
+
+
+def test_questions_of_ones_own_are_never_written_over(world: World, cli: Cli, folder: Path) -> None:
+    """The model keeps those that it asks itself beside the prompt, under such a name."""
+    own = folder / "c.questions.jsonl"
+    (folder / "questions.jsonl").rename(own)
+    before = own.read_bytes()
+    for more in (("--test", own), ()):
+        answer = cli(*asked(world, folder, "--questions", "-", *more))
+        assert answer.status == 2, answer.out
+        assert "c.questions.jsonl" in answer.err
+        assert answer.err.count("\n") <= 2
+        assert own.read_bytes() == before
+
+
+def test_wrong_test_rows_are_told_before_the_model_asks(
+    world: World, cli: Cli, folder: Path
+) -> None:
+    (folder / "test.jsonl").write_text('{"question": "it"}\n', "utf-8")
+    answer = cli(*asked(world, folder, "--questions", "-", "--test", folder / "test.jsonl"))
+    assert answer.status == 2, answer.out
+    assert "test.jsonl:1: " in answer.err
+    assert not (folder / "c.questions.jsonl").exists()

@@ -172,7 +172,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "check twice": (["check", "{f}", "{f}"], ["f.jsonl: is given twice"]),
     "check no file": (["check", "{d}/g.jsonl"], ["g.jsonl: no such file", "did you mean"]),
     "check a field": (["check", "{f}", "--fields", "txet"], ["f.jsonl:1: no field 'txet'", "text"]),
-    "clean onto itself": (["clean", "{f}", "--out", "{f}"], ["f.jsonl: is what is read"]),
+    "clean onto itself": (
+        ["clean", "{f}", "--out", "{f}"],
+        ["f.jsonl: holds the rows that are read"],
+    ),
     "clean all away": (
         ["clean", "{f}", "--out", "{d}/o.jsonl", "--without", "{f}"],
         ["f.jsonl: no row would be left"],
@@ -186,6 +189,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["old/test.jsonl: is there already"],
     ),
     "split onto files": (["split", "{f}", "--out", "{d}/there"], ["train.jsonl: is there already"]),
+    "split onto itself": (
+        ["split", "{d}/there/train.jsonl", "--out", "{d}/there", "--force"],
+        ["train.jsonl: holds the rows that are read"],
+    ),
     "split by no label": (
         ["split", "{f}", "--out", "{d}/o", "--label-field", "lable"],
         ["f.jsonl:1: no field 'lable' to part by; did you mean 'label'?"],

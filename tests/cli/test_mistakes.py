@@ -540,6 +540,18 @@ ONTO: dict[str, Callable[[Any, Path], list[Any]]] = {
         *("compose", *[w.path("p.safetensors")] * 2, "--how", "ensemble"),
         *("--dev", rows, "--out", rows),
     ],
+    "import": lambda w, rows: [
+        *("import", rows.parent, rows, "--model", w.path("model")),
+        *("--template", "{text} :", "--labels", "good", "bad"),
+    ],
+    "library": lambda w, rows: ["library", w.path("prompts"), "--html", rows],
+    "eval of a folder": lambda w, rows: [
+        *("eval", w.path("p.safetensors"), "--data", rows.parent, "--errors", rows),
+    ],
+    "predict of a folder": lambda w, rows: [
+        *("predict", w.path("p.safetensors"), "--data", rows.parent, "--out", rows),
+    ],
+    "clean of a folder": lambda w, rows: ["data", "clean", rows.parent, "--out", rows, "--force"],
 }
 
 
@@ -547,7 +559,8 @@ ONTO: dict[str, Callable[[Any, Path], list[Any]]] = {
 def test_rows_are_not_written_over(command: str, world: Any, cli: Cli, tmp_path: Path) -> None:
     rows = text(tmp_path / "rows.jsonl", GOOD * 4)
     line = refused(cli(*ONTO[command](world, rows)), "rows.jsonl: ")
-    assert "holds the rows that are read" in line or "is no prompt file" in line
+    known = ("holds the rows that are read", "is no prompt file", "is no name of a page")
+    assert any(each in line for each in known)
     assert snapshot(tmp_path) == {"rows.jsonl": (GOOD * 4).encode()}
 
 
@@ -584,3 +597,35 @@ def test_a_file_that_may_not_be_read(world: Any, cli: Cli, tmp_path: Path) -> No
     path = text(tmp_path / "t.jsonl", GOOD)
     path.chmod(0)
     refused(cli(*world.train(tmp_path / "p", "--train", path)), "t.jsonl: cannot be read")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda w, name: w.train("o.safetensors", "--start", name),
+        lambda w, name: ["library", name],
+        lambda w, name: ["data", "split", w.path("train.jsonl"), "--out", name],
+        lambda w, name: ["export", w.path("p.safetensors"), name, "--to", "vllm"],
+    ],
+    ids=["start", "library", "split", "export"],
+)
+def test_a_text_in_place_of_a_file_is_told_in_one_line(
+    command: Callable[[Any, str], list[str]], world: Any, cli: Cli
+) -> None:
+    line = refused(cli(*command(world, "no file has so long a name " * 10)))
+    assert len(line) < 500
+
+
+def test_flags_of_the_model_are_never_passed_over(world: Any, cli: Cli, tmp_path: Path) -> None:
+    words = ("export", world.path("p.safetensors"), tmp_path / "peft", "--device", "nonsense")
+    refused(cli(*words), "nonsense")
+    assert not (tmp_path / "peft").exists()
+
+
+def test_rows_to_try_an_export_are_checked_before_it_is_written(
+    world: Any, cli: Cli, tmp_path: Path
+) -> None:
+    rows = text(tmp_path / "rows.jsonl", '{"txt": "a"}\n')
+    words = ("export", world.path("p.safetensors"), tmp_path / "v.safetensors", "--to", "vllm")
+    refused(cli(*words, "--data", rows), "rows.jsonl:1: ")
+    assert not (tmp_path / "v.safetensors").exists()

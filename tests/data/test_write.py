@@ -107,3 +107,14 @@ def test_bad_rows_are_counted_and_named() -> None:
     assert (len(lines), lines[-1]) == (12, "  and 2 more")
     with pytest.raises(UserError, match=r"is empty; fill it \(and so for 11 more\)$"):
         bad.check([])
+
+
+def test_a_number_that_is_none_is_null_or_an_empty_cell(tmp_path: Path) -> None:
+    row = {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": -float("inf")}}
+    written = write_rows(tmp_path / "o.jsonl", [row]).read_text("utf-8")
+    assert json.loads(written, parse_constant=pytest.fail) == {
+        "a": None,
+        "b": [1.5, None],
+        "c": {"d": None},
+    }
+    assert write_rows(tmp_path / "o.csv", [{"a": float("nan"), "b": 1}]).read_text() == "a,b\n,1\n"

@@ -23,9 +23,11 @@ from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.evaluation import Answered
 from foreword.injection import NOTHING
+from foreword.methods.context import Context
 from foreword.methods.lora import Lora
 from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
+from foreword.methods.registry import name_of as kind_of
 from foreword.methods.soft import Soft
 from foreword.metrics.paired import mcnemar
 from foreword.metrics.resample import Interval
@@ -42,6 +44,10 @@ from foreword.report.side_by_side import Cell
 from foreword.reporter import SILENT
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
+from foreword.tasks.multilabel import Multilabel
+from foreword.tasks.rank import Rank
+from foreword.tasks.registry import name_of
+from foreword.tasks.score import Score
 from foreword.training.log import log_path
 from foreword.training.settings import Training
 from foreword.training.tune import tune_prompt
@@ -245,6 +251,62 @@ def test_the_command_makes_the_same_prompt_again(method: Any) -> None:
     for own, old in zip(got.get("methods", [got]), kept.get("methods", [kept]), strict=True):
         assert {**own, "rate": old["rate"]} == old
     assert made.task.template == prompt.task.template
+
+
+@pytest.mark.parametrize(
+    ("task", "method"),
+    [
+        (Score("{text} :", anchors={" bad": 1.0, " good": 5.0}), Soft(length=2)),
+        (Score("{text} :", low=1, high=5), Lora(rank=2, targets=("q_proj",))),
+        (
+            Multilabel(
+                "{text} :",
+                {"good": (" fine",), "bad": (" poor",)},
+                thresholds={"good": 0.3, "bad": 0.4},
+                fit_thresholds="off",
+            ),
+            Context(shots=4, leave_one_out=False),
+        ),
+    ],
+    ids=["anchors", "targets", "thresholds"],
+)
+def test_the_command_says_lists_and_what_is_off(task: Any, method: Any) -> None:
+    about = {
+        **tuned().metadata(),
+        "task": {"name": name_of(task), **plain(task)},
+        "method": {"name": kind_of(method), **plain(method), "training": plain(Training())},
+    }
+    words = shlex.split(command_of(about, {"train": "t.jsonl"}))[1:]
+    _, given, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    made = settings(given.arguments["flags"], None)
+    assert (made.task, made.method) == (task, method)
+
+
+def test_the_command_fits_thresholds_again() -> None:
+    task = Multilabel("{text} :", {"good": " good"}, thresholds={"good": 0.3})
+    about = {**tuned().metadata(), "task": {"name": "multilabel", **plain(task)}}
+    assert "thresholds" not in command_of(about, {})
+
+
+def test_the_command_says_how_the_model_is_run(tmp_path: Path) -> None:
+    """Where its folder does not, such as a causal model that is run as an encoder."""
+    folder = tmp_path / "model"
+    get().model.save_pretrained(folder)
+    get().text.tokenizer.save_pretrained(folder)
+    about = {**tuned().metadata()}
+    own = {"name": str(folder), "architecture": "causal"}
+    assert "--architecture" not in command_of({**about, "backbone": own}, {})
+    other = {"name": str(folder), "architecture": "encoder", "pooling": "last"}
+    command = command_of({**about, "backbone": other}, {})
+    assert "--architecture encoder --pooling last" in command
+
+
+def test_a_list_that_is_too_long_for_a_command_is_left_to_the_file() -> None:
+    task = Rank(catalogue=tuple(f"film {n}" for n in range(21)))
+    about = {**tuned().metadata(), "task": {"name": "rank", **plain(task)}}
+    command = command_of(about, {})
+    assert command.endswith("  # --catalogue: as in the prompt file")
+    assert "film" not in command
 
 
 def test_the_command_decodes_as_the_run_did() -> None:

@@ -9,8 +9,11 @@ from cyclopts import App
 
 from foreword.cli.words import flag
 
-NAMED = re.compile(r"(?<!['\"])`([a-z][a-z0-9_]*)(?:=([^`]*))?`(?!['\"])")
-"""A setting in an error of the library: ```length``` or ```length=5```."""
+NAMED = re.compile(
+    r"""(?<!\w)(?P<quote>['"]).*?(?P=quote)(?!\w)|`(?P<name>[a-z][a-z0-9_]*)(?:=(?P<value>[^`]*))?`"""
+)
+"""A setting in an error of the library, ```length``` or ```length=5```, or a text of a user's in
+quotes, which may hold anything."""
 
 ELSEWHERE = " of foreword train"
 """What follows a flag that a command has not."""
@@ -46,7 +49,9 @@ def with_flags(error: str, known: Collection[str] | None = None, field: str | No
         return known is None or flag(name) in known
 
     def written(named: re.Match[str]) -> str:
-        name, value = named[1], named[2]
+        name, value = named["name"], named["value"]
+        if name is None:
+            return named[0]
         if not can(name) and name.endswith("_field") and field and can("columns"):
             name, value = "columns", f"{field}=COLUMN"
         words = flag(name) if value is None else f"{flag(name)} {value}"

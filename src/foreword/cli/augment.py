@@ -18,9 +18,9 @@ from foreword.cli.terminal import CommandTerminal
 from foreword.cli.whole import Whole
 from foreword.data.folder import DEV, TEST
 from foreword.data.rows import as_rows
+from foreword.data.write import check_apart
 from foreword.display import console, tables
 from foreword.errors import UserError
-from foreword.files import check_apart
 from foreword.training.settings import Training
 
 Sampling = parameters_of("foreword.augmentation.rounds:Augment", "sampling")

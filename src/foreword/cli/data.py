@@ -17,7 +17,7 @@ from foreword.data.duplicates import inputs_of
 from foreword.data.formats import TABLES
 from foreword.data.row import Row
 from foreword.data.split import NAMES, by_shares, few
-from foreword.data.write import check_writable, write_rows
+from foreword.data.write import check_apart, check_writable, write_rows
 from foreword.display import console
 from foreword.errors import UserError, nearest
 
@@ -56,14 +56,13 @@ def clean(
     repetitions.
     """
     check_writable(out)
+    check_apart(out, file, *(without or ()))
     bad = BadRows()
     rows = reading.read(file, on_bad=bad)
     bad.check(rows)
     check_fields(rows, fields)
     names = fields or inputs_of(rows[0], label_field)
     known = [row for other in without or () for row in _comparable(reading.read(other), names)]
-    if Path(file).exists() and out.exists() and out.samefile(file):
-        raise UserError(f"{out}: is what is read; write the clean rows to another file with --out")
     made = clean_rows(rows, fields=fields, label_field=label_field, known=known)
     if not made.rows:
         raise UserError(f"{file}: no row would be left; see foreword data check {file}")
@@ -114,6 +113,11 @@ def split(
 
     With --per-label K, train and dev have K rows of each label (few-shot learning).
     """
+    suffix = Path(file.removesuffix(".gz")).suffix.lower()
+    ending = {".xlsx": ".csv"}.get(suffix, suffix if suffix in TABLES else ".jsonl")
+    paths = {name: out / f"{name}{ending}" for name in NAMES}
+    for path in paths.values():
+        check_apart(path, file)
     rows = reading.read(file)
     check_fields(rows, fields)
     by = label_field if label_field in rows[0].fields else None
@@ -130,9 +134,6 @@ def split(
     else:
         assert by is not None, "looked for above"
         found = few(rows, per_label, seed, by, group=group, fields=fields)
-    suffix = Path(file.removesuffix(".gz")).suffix.lower()
-    ending = {".xlsx": ".csv"}.get(suffix, suffix if suffix in TABLES else ".jsonl")
-    paths = {name: out / f"{name}{ending}" for name in NAMES}
     _write({path: found.get(name, []) for name, path in paths.items()}, file, force)
     if as_json:
         console.emit(

@@ -16,6 +16,7 @@ from foreword.cli.report import check_page, write_page
 from foreword.cli.terminal import CommandTerminal
 from foreword.display import console, tables
 from foreword.errors import UserError
+from foreword.files import beside
 from foreword.training.settings import Training
 
 LINES = (
@@ -61,7 +62,7 @@ def demo(
 
     began = time.monotonic()
     if report:
-        check_page(out.with_suffix(".html"))
+        check_page(beside(out, "html"))
     rows = folder()
     console.say(f"rows: {rows}")
     terminal = CommandTerminal()

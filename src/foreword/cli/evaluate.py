@@ -27,10 +27,10 @@ from foreword.data.folder import TEST
 from foreword.data.formats import TABLES
 from foreword.data.row import Row
 from foreword.data.sample import first
-from foreword.data.write import check_writable, write_rows
+from foreword.data.write import check_apart, check_writable, write_rows
 from foreword.display import console, tables
 from foreword.errors import UserError
-from foreword.files import check_apart, check_place_of_tensors
+from foreword.files import check_place_of_tensors
 from foreword.metrics.titles import FURTHER
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def evaluate(
             )
         min_probability = "fit"
     others = {
+        "--out": out,
         "--baselines": baselines,
         "--train": train,
         "--errors": errors,

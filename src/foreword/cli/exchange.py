@@ -22,6 +22,7 @@ from foreword.display import console
 from foreword.display.facts import in_words
 from foreword.errors import UserError, nearest
 from foreword.export.registry import EXPORTS
+from foreword.files import check_place_of_tensors
 
 if TYPE_CHECKING:
     from foreword.data.row import Row
@@ -86,15 +87,19 @@ def export(
     places = (
         [out] if len(prompts) == 1 else [out / f"{n}{target.suffix}" for n in names_of(prompts)]
     )
+    found = []
     for path, place in zip(prompts, places, strict=True):
         loaded = Prompt.load(path)
-        if model is not None:
+        if model is not None or force or loading != USUALLY:
             loaded = on_backbone(loaded, path, model, loading, force=force)
-        about = _export(loaded, target, place, tried)
-        if as_json:
-            console.emit({**about, "format": to})
-        else:
+        if tried is not None:
+            loaded.bound.check(tried, answers=False)
+        about = {**_export(loaded, target, place, tried), "format": to}
+        found.append(about)
+        if not as_json:
             _show(about, to)
+    if as_json:
+        console.emit(found[0] if len(found) == 1 else {"format": to, "prompts": found})
 
 
 def _export(prompt: Prompt, target: Any, place: Path, rows: list[Row] | None) -> dict[str, Any]:
@@ -160,6 +165,7 @@ def import_(
     for name in ("template", "labels"):
         if getattr(task, name, "") is None:
             raise UserError(f"--{name} is missing: {path} does not say it; give that of the task")
+    check_place_of_tensors(out)
     backbone = Backbone.load(wanted["model"], **{name: wanted[name] for name in OF_MODEL})
     saved = source.read(path, backbone, task).save(out)
     if as_json:

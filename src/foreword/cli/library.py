@@ -13,6 +13,7 @@ from rich.text import Text
 
 from foreword.cli.advice import with_flags
 from foreword.cli.common import Json
+from foreword.cli.report import check_page
 from foreword.cli.terminal import CommandTerminal
 from foreword.compose import catalogue
 from foreword.compose.catalogue import Catalogue
@@ -40,6 +41,8 @@ def library(
 
     No model is loaded.
     """
+    if html is not None:
+        check_page(html)
     found = catalogue.read_catalogue(folder, CommandTerminal())
     if match is not None:
         found = found.matching(match)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import sys
 import traceback
@@ -39,6 +40,9 @@ LIGHT = ("data", "info", "labels", "library", "plot")
 
 MENDS_OF_ROWS = ("remove the row", "mend the row", "fill the row")
 """What errors of single rows advise."""
+
+NO_BUG = (errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Why the system may refuse a file by no fault of the program's."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -106,6 +110,8 @@ def _run(words: list[str], world: World) -> int:
             return 0
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_BUG and error.filename:
+            return _told(world, 2, f"{_cut(str(error.filename))}: {error.strerror}")
         bug = "this is a bug in Foreword, not a mistake of yours; please report it"
         return _told(world, 1, bug, error)
     return 0
@@ -121,6 +127,10 @@ def _in_one_line(error: UserError, words: Sequence[str]) -> str:
     known = flags_of(app, words)
     skip = ", or leave such rows out with --skip-bad" if of_row and "--skip-bad" in known else ""
     return with_flags(line, known, error.field) + skip
+
+
+def _cut(name: str, most: int = 60) -> str:
+    return name if len(name) <= most else f"{name[:most]}..."
 
 
 def _told(world: World, status: int, why: str, bug: Exception | None = None) -> int:

@@ -30,10 +30,9 @@ from foreword.cli.words import json_schema_of
 from foreword.data.bad_rows import BadRows, OnBad, refuse
 from foreword.data.folder import TEST
 from foreword.data.row import Row
-from foreword.data.write import check_writable
+from foreword.data.write import check_apart, check_writable
 from foreword.display import console, tables
 from foreword.errors import UserError
-from foreword.files import check_apart
 
 if TYPE_CHECKING:
     from foreword.evaluation.answer_columns import Prediction

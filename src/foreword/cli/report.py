@@ -18,9 +18,10 @@ from foreword.cli.whole import Seed, Whole
 from foreword.data.folder import DEV
 from foreword.data.rows import as_rows
 from foreword.data.sample import first, hold_out
+from foreword.data.write import check_apart
 from foreword.display import console
 from foreword.errors import UserError
-from foreword.files import check_apart, check_place
+from foreword.files import beside, check_place
 
 if TYPE_CHECKING:
     from foreword.backbone.backbone import Backbone
@@ -173,14 +174,14 @@ def write_page(
     if dev is None:
         by = prompt.task.class_field  # the same rows that training holds out
         train, dev = hold_out(as_rows(train, fields=prompt.task.pair), 0.1, prompt.seed or 0, by)
-    page = out.with_suffix(".html")
+    page = beside(out, "html")
     try:
         report_on(
             {names_of([out])[0]: replace(prompt, where=str(out))},
             dev,
             train=train,
             out=page,
-            answers=out.with_suffix(".answers.jsonl"),
+            answers=beside(out, "answers.jsonl"),
             names={
                 "data": wanted.get("dev") or "dev rows",
                 "train": wanted.get("train") or "TRAIN",
@@ -209,5 +210,5 @@ def say_report(page: Report, out: Path, as_json: bool = False) -> None:
 def check_page(out: Path) -> None:
     """Raise UserError for a page that cannot be written, before anything is run."""
     if out.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"{out}: a report is a page; name a file that ends in .html")
+        raise UserError(f"{out}: is no name of a page; name a file that ends in .html")
     check_place(out)

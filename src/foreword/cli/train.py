@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from foreword.data.sample import draw, others
 from foreword.display import comparison, console, tables
 from foreword.display.facts import facts
 from foreword.errors import UserError
+from foreword.files import beside
 from foreword.reporter import Reporters
 from foreword.training.log import log_path
 from foreword.training.presets import after, gives_up
@@ -101,7 +103,7 @@ def train(
     if report and wanted["shard"]:
         raise UserError("--report asks the whole model in one process; leave out --shard")
     if report:
-        check_page(out.with_suffix(".html"))
+        check_page(beside(out, "html"))
     dev = others(every, rows, wanted["per_label"], seed, by)
     if wanted["dev"] is not None:
         n = wanted["dev_rows"]
@@ -186,7 +188,7 @@ def train(
         console.out().print(facts(texts))
     if page is not None:
         console.line(f"{page}: a page on it; open it in a browser")
-    console.say(f"curves: foreword plot {log_path(out)}")
+    console.say(f"curves: foreword plot {shlex.quote(str(log_path(out)))}")
     if wanted["preset"] is not None:
         console.say(after(wanted["preset"]))
 

@@ -21,9 +21,10 @@ from foreword.data.folder import TEST
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
 from foreword.data.sample import file_of, hold_out
+from foreword.data.write import check_apart
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
-from foreword.files import check_place_of_tensors
+from foreword.files import beside, check_place_of_tensors
 from foreword.injection import NOTHING, Injection
 from foreword.methods.cartridge import Cartridge, check_length, text_ids
 from foreword.metrics.generation import generation
@@ -93,19 +94,23 @@ def compress(
         raise UserError(
             f"template {task.template!r} has no field for a question; write one, such as {{prompt}}"
         )
+    given = None if questions is None else _read_questions(bound, questions)
+    asked = None if test is None else _read_questions(bound, test, TEST)
     ids = text_ids(backbone, text)
     check_length(text, ids, method.length)
     full = _prefill(backbone, ids, text)
-    if questions is not None:
-        rows = _read_questions(bound, task, questions, full, report)
+    answer = task.completion_field
+    if given is not None:
+        rows = _answered(bound, answer, given, full, report)
     else:
-        kept = target.with_name(f"{target.name.removesuffix('.safetensors')}.questions.jsonl")
+        kept = beside(target, "questions.jsonl")
+        check_apart(kept, test if isinstance(test, str | Path) else None)
         study = replace(study or SelfStudy(), seed=training.seed)
-        rows = ask_questions(bound, task.completion_field, ids, full, study, kept, report)
-    if test is None:
-        rows, held = _hold_out(rows, training.seed)
+        rows = ask_questions(bound, answer, ids, full, study, kept, report)
+    if asked is not None:
+        held = _answered(bound, answer, asked, full, report)
     else:
-        held = _read_questions(bound, task, test, full, report, TEST)
+        rows, held = _hold_out(rows, training.seed)
     with report.bar("reading", len(rows) + len(held)) as progress:
         distilled = Distillation(bound, full, [*rows, *held], progress)
     learned, dev = hold_out(rows, DEV, training.seed)
@@ -131,12 +136,12 @@ def compress(
         _measure_costs(bound, (), own, held[0]),
         _measure_costs(bound, ids, full, held[0]),
     ]
-    given = test if test is not None else questions
+    scored = given if asked is None else asked
     measures = Measures(
         tokens=len(ids),
         length=method.length,
         questions=Questions(len(learned), len(dev), len(held)),
-        reference="full text" if given is None else "given",
+        reference="given" if scored and not _lacking(scored, answer) else "full text",
         cartridge=InFront(**near[0], **said[0], **costs[0]),
         truncated=InFront(**near[1], **said[1]),
         none=InFront(**near[2]),
@@ -188,31 +193,36 @@ def _prefill(backbone: Backbone, ids: Sequence[int], text: Path) -> Injection:
 
 
 def _read_questions(
-    bound: Generator,
-    task: Generate,
-    questions: Rows,
-    full: Injection,
-    report: Reporter,
-    split: Sequence[str] | None = None,
+    bound: Generator, questions: Rows, split: Sequence[str] | None = None
 ) -> list[Row]:
-    """Read questions; those without an answer get the model's own after the full text.
+    """Read rows of questions, with or without answers."""
+    rows = as_rows(questions, split=split, targets=False, fields=bound.pair)
+    bound.check(rows, answers=False)
+    return rows
+
+
+def _lacking(rows: Sequence[Row], answer: str) -> list[Row]:
+    return [row for row in rows if row.fields.get(answer) in (None, "")]
+
+
+def _answered(
+    bound: Generator, answer: str, rows: Sequence[Row], full: Injection, report: Reporter
+) -> list[Row]:
+    """Give questions without an answer the model's own after the full text.
 
     Raises UserError where none of them has one then.
     """
-    rows = as_rows(questions, split=split, targets=False, fields=bound.pair)
-    bound.check(rows, answers=False)
-    field = task.completion_field
-    lacking = [row for row in rows if row.fields.get(field) in (None, "")]
-    answered = [row for row in rows if row.fields.get(field) not in (None, "")]
+    lacking = _lacking(rows, answer)
+    answered = [row for row in rows if row.fields.get(answer) not in (None, "")]
     if lacking:
         with report.bar("answering", len(lacking)) as progress:
             found = bound.predict(lacking, full, progress=progress)
         pairs = zip(lacking, found, strict=True)
-        answered += [Row({**r.fields, field: a["text"]}, r.where) for r, a in pairs if a["text"]]
+        answered += [Row({**r.fields, answer: a["text"]}, r.where) for r, a in pairs if a["text"]]
     if not answered:
         raise UserError(
             f"{file_of(rows)}the model answers none of the {len(rows)} question(s) with a word; "
-            f"give them answers, in the field {field!r}"
+            f"give them answers, in the field {answer!r}"
         )
     bound.check(answered, answers=True)
     return answered

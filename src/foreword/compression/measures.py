@@ -38,7 +38,8 @@ class Measures:
     """How close a cartridge of ``length`` positions comes to its text of ``tokens`` tokens.
 
     ``truncated`` is the text cut to as many positions, ``none`` nothing. Answers are scored against
-    the ``reference``: the given answers, or else those after the full text.
+    the ``reference``: the given answers if all questions have one, or else those after the full
+    text.
     """
 
     tokens: int

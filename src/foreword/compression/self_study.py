@@ -81,7 +81,8 @@ def ask_questions(
     text's tokens ``ids``. The file ``kept`` is written after each part, and what it holds is not
     done again.
 
-    Raises UserError for a template that does not have exactly one field, for the question.
+    Raises UserError for a template that does not have exactly one field, for the question, and for
+    a file ``kept`` of other rows.
     """
     study.check()
     before, field, after = _split_template(bound)
@@ -183,7 +184,17 @@ def _ask(
 
 
 def _read_kept(kept: Path, run: str) -> list[dict[str, Any]]:
-    """Return the questions of this run that a file holds, none where there is none."""
+    """Return the questions of this run that a file holds, none where there is none.
+
+    Raises UserError for rows that no run has written: they would be lost.
+    """
     if not kept.exists() or not kept.stat().st_size:
         return []
-    return [dict(row.fields) for row in read_rows(kept) if row.fields.get("run") == run]
+    rows = read_rows(kept)
+    for row in rows:
+        if "run" not in row.fields:
+            raise UserError(
+                f"{row.where}: is no question that a model has asked itself, which are kept here; "
+                "move this file, or name another `out`"
+            )
+    return [dict(row.fields) for row in rows if row.fields["run"] == run]

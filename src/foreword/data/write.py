@@ -6,11 +6,14 @@ import codecs
 import csv
 import io
 import json
+import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from foreword.data.encodings import has_mark, read_parts
+from foreword.data.folder import files_of
 from foreword.data.formats import TABLES
 from foreword.data.tables import find_delimiter
 from foreword.errors import UserError, nearest
@@ -43,6 +46,16 @@ def check_writable(path: Path, rows: Iterable[Mapping[str, Any]] = ()) -> None:
                         f"{path}: a cell of a table cannot hold the list or object in field "
                         f"'{name}'; write .jsonl"
                     )
+
+
+def check_apart(path: Path, *read: str | Path | None) -> None:
+    """Raise UserError where a file to write holds rows that are read, in a folder of them too."""
+    for each in read if os.path.exists(path) else ():
+        if each is None or not os.path.exists(each):
+            continue
+        files = files_of(Path(each)) if os.path.isdir(each) else [each]
+        if any(os.path.samefile(path, file) for file in files):
+            raise UserError(f"{path}: holds the rows that are read; write to another file")
 
 
 def write_rows(
@@ -108,6 +121,6 @@ def dialect_of(path: Path) -> tuple[str, bytes]:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return json.dumps(value) if isinstance(value, bool | int | float) else str(value)

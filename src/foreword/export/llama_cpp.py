@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import importlib
 import random
+import shlex
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,9 +101,10 @@ class LlamaCpp:
         """Say how a server restores it, and from where on a sliding window hides the prompt."""
         prefix = _prefix(prompt)
         whole = "" if prefix.backbone.window is None else " --swa-full"  # or it keeps no prompt
+        kind = self.cache_type
         said = (
-            f"next: llama-server -m {self.gguf} --slot-save-path FOLDER -fa {self.flash_attention} "
-            f"-ctk {self.cache_type} -ctv {self.cache_type}{whole}, and docs/runtimes.md"
+            f"next: llama-server -m {shlex.quote(str(self.gguf))} --slot-save-path FOLDER "
+            f"-fa {self.flash_attention} -ctk {kind} -ctv {kind}{whole}, and docs/runtimes.md"
         )
         hidden = past_window(prompt, prefix, rows)
         return [said] if hidden is None else [said, hidden]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -115,7 +116,7 @@ class Onnx:
     def opened(self, prompt: Prompt, path: Path) -> str:
         """Return the command that answers with what was written."""
         asked = '"a text"' if len(prompt.bound.fields) == 1 else "< rows.jsonl"
-        return f"python {path}/run.py {asked}"
+        return f"python {shlex.quote(str(path / 'run.py'))} {asked}"
 
     def verify(self, prompt: Prompt, path: Path, rows: Sequence[Row]) -> Verified | NotVerified:
         """Answer rows with the folder's own run.py, in a process of its own, and with the prompt.
@@ -140,7 +141,7 @@ class Onnx:
         if ran.returncode:
             said = ran.stderr.strip().splitlines() or ["no reason is given"]
             return NotVerified(f"run.py ended with {said[-1]}")
-        found = [json.loads(line) for line in ran.stdout.splitlines()]
+        found = [json.loads(line) for line in ran.stdout.split("\n") if line]
         same = sum(_same(a, b, bound.answer) for a, b in zip(found, expected, strict=True))
         name = f"ONNX Runtime {onnxruntime.__version__}"
         return Verified(name, len(rows), same / len(rows), _apart(found, expected))

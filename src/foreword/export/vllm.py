@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,7 +68,7 @@ class VLLM:
 
     def opened(self, prompt: Prompt, path: Path) -> str:
         """Return the command that serves the folder of what was written."""
-        return f"foreword-vllm MODEL --prompts {path.parent}"
+        return f"foreword-vllm MODEL --prompts {shlex.quote(str(path.parent))}"
 
 
 def to_vllm(prompt: Prompt, path: str | Path) -> Path:

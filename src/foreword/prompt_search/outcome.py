@@ -13,7 +13,7 @@ import torch
 from foreword.backbone.backbone import Backbone
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
-from foreword.files import write_whole
+from foreword.files import beside, write_whole
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.importance import importances
 from foreword.prompt_search.judged import Judged
@@ -34,21 +34,17 @@ if TYPE_CHECKING:
 
 def study_path(out: Path) -> Path:
     """Return the journal of the study whose best prompt is written to ``out``."""
-    return _beside(out, "study.jsonl")
+    return beside(out, "study.jsonl")
 
 
 def result_path(out: Path) -> Path:
     """Return the file that says how the search of a prompt went."""
-    return _beside(out, "search.json")
+    return beside(out, "search.json")
 
 
 def page_path(out: Path) -> Path:
     """Return the page of a search."""
-    return _beside(out, "search.html")
-
-
-def _beside(out: Path, ending: str) -> Path:
-    return out.with_name(f"{out.name.removesuffix('.safetensors')}.{ending}")
+    return beside(out, "search.html")
 
 
 def note_file(study: Study, number: int, file: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foreword.backbone.decode import Decoding
+from foreword.backbone.load.sources import form_of
 from foreword.config.settings import RENAMED, Setting, settings_of
 from foreword.config.values import plain
 from foreword.data.problems import WHY
@@ -26,6 +27,12 @@ from foreword.training.settings import Training
 
 DRAWN = ("rows", "per_label", "dev_rows")
 """Settings that say which rows of its files a run has."""
+
+MADE_OF_ROWS = ("labels", "shown", "decoding")
+"""Settings of a task that a run finds in its rows, or that have flags of their own."""
+
+LONGEST = 20
+"""The most values of one setting that are written in a command."""
 
 PLACES = 3
 """Places of a problem that are named."""
@@ -166,42 +173,63 @@ def command_of(meta: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Return the command that makes such a prompt: the settings that are no defaults.
 
     ``names`` are the files "train" and, where there is one, "data", and what is said of ``DRAWN``.
-    Of several methods in one, what a flag cannot say of one alone follows as a comment.
+    What a flag cannot say of one of several methods alone, or is too long, follows as a comment.
     """
     task, method = dict(meta["task"]), dict(meta["method"])
     training, kind = dict(method.get("training", {})), task["name"]
     by = str(method.get("name", "auto"))
     words = ["foreword", "train", "--model", str(meta["backbone"]["name"])]
+    words += _flags(_form(meta["backbone"]))
     words += ["--train", names.get("train", "TRAIN")]
     words += ["--dev", names["data"]] if "data" in names else []
     words += _flags({name: names[name] for name in DRAWN if name in names})
     words += ["--task", kind] if kind != "classify" else []
     words += ["--method", by]
-    words += _flags(_changed(TASKS.settings(kind), task))
+    own_of_task = _changed(TASKS.settings(kind), task)
+    if task.get("fit_thresholds") != "off":
+        own_of_task.pop("thresholds", None)  # they are fitted to the dev rows again
+    aside = [f"{_flag(n)}: as in the prompt file" for n, v in own_of_task.items() if _is_long(v)]
+    words += _flags({name: value for name, value in own_of_task.items() if not _is_long(value)})
     words += _flags(_decoding(kind, task.get("decoding") or {}))
     words += _labels(kind, task.get("labels"))
     parts = by.split("+")
     known = [part for part in parts if part in METHODS]
     own = list(zip(known, method.get("methods", [method]), strict=False))
-    aside = []
     for part, given in own:
         for name, value in _changed(METHODS.settings(part), given).items():
             if all(other.get(name, value) == value for _, other in own):
-                words += [] if _flag(name) in words else _flags({name: value})
+                said = _flags({name: value})
+                words += [] if said[0] in words else said
             else:
                 aside.append(f"{part}: {shlex.join(_flags({name: value}))}")
     words += _flags(_changed(settings_of(Training), training))
     return shlex.join(words) + "".join(f"  # {each}" for each in aside)
 
 
+def _form(backbone: Mapping[str, Any]) -> dict[str, str]:
+    """Return how a model was run, where its folder does not say so itself."""
+    had = (backbone["architecture"], backbone.get("pooling") or "auto")
+    try:
+        own = form_of(str(backbone["name"]), "auto", "auto")
+    except UserError:  # it is elsewhere now
+        return {}
+    pairs = zip(("architecture", "pooling"), had, own, strict=True)
+    return {name: value for name, value, usual in pairs if value != usual}
+
+
 def _changed(settings: Sequence[Setting], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the plain values that are no defaults."""
-    values = {each.name: (given.get(each.name), each.default) for each in settings}
-    return {
-        name: value
-        for name, (value, usual) in values.items()
-        if isinstance(value, str | int | float) and value != usual
-    }
+    """Return the plain values that are no defaults, but for those of ``MADE_OF_ROWS``."""
+    known = {each.name: each.default for each in settings if each.name not in MADE_OF_ROWS}
+    usual = {n: list(own) if isinstance(own, tuple) else own for n, own in known.items()}
+    return {n: given[n] for n in usual if given.get(n) is not None and given[n] != usual[n]}
+
+
+def _is_long(value: Any) -> bool:
+    """Tell whether a value is no short list of words and numbers."""
+    parts = [*value.values()] if isinstance(value, Mapping) else value
+    if not isinstance(parts, list):
+        return False
+    return len(parts) > LONGEST or any(isinstance(each, list | Mapping) for each in parts)
 
 
 def _decoding(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,7 +246,12 @@ def _decoding(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def _flags(given: Mapping[str, Any]) -> list[str]:
     made: list[str] = []
     for name, value in given.items():
-        values = [] if value is True else value if isinstance(value, list) else [value]
+        if isinstance(value, bool):
+            made.append(_flag(name) if value else f"{_flag(name)}=false")
+            continue
+        if isinstance(value, Mapping):
+            value = [f"{each}={own}" for each, own in value.items()]
+        values = value if isinstance(value, list) else [value]
         made += [_flag(name), *(str(each).replace("\n", "\\n") for each in values)]  # read so
     return made
 

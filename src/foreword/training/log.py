@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from foreword.errors import UserError
-from foreword.files import write_whole
+from foreword.files import beside, write_whole
 from foreword.reporter import Reporter
 
 
 def log_path(out: Path) -> Path:
     """Return the path of the log of a run that writes ``out``."""
-    return out.with_name(f"{out.name.removesuffix('.safetensors')}.log.jsonl")
+    return beside(out, "log.jsonl")
 
 
 def files_of(out: Path) -> Mapping[str, str]:

@@ -112,6 +112,8 @@ class _Reader:
             raise ValueError("it names no architecture")
         entries = [self._entry() for _ in range(tensors)]
         step = int(values.get("general.alignment", (_ALIGNMENT, 4))[0])
+        if step < 1:
+            raise ValueError(f"its alignment is {step}")
         start = -(-self.place // step) * step
         return Header(path, values, tuple(_stored(start, *entry) for entry in entries))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
-from pathlib import Path
 
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
@@ -22,7 +22,7 @@ USUAL = 20
 
 def check_start(start: str, text: str | None, known: Sequence[str] = STARTS) -> None:
     """Raise UserError for an unknown start, or a text that the start would not use."""
-    if start not in known and not Path(start).exists():
+    if start not in known and not os.path.exists(start):
         raise UserError(
             f"unknown start '{start}'; {nearest(start, known)}, or the path of a prompt or of a "
             "folder of prompts"

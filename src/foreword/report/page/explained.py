@@ -78,9 +78,9 @@ def lens(found: LayerProbabilities, which: str) -> Markup:
             colour = COLOURS[("tuned", "bad", "good", "other", "before")[place]]
             values = [100 * row[n] for row in table]
             style = "-" if place < 3 else "--"
-            axes.plot(
-                range(len(values)), values, style, color=colour, label=short(found.labels[n], 16)
-            )
+            name = short(found.labels[n], 16)
+            name = f" {name}" if name.startswith("_") else name  # or the legend leaves it out
+            axes.plot(range(len(values)), values, style, color=colour, label=name)
         axes.set_ylim(-3, 103)
         step = max(1, -(-len(found.names) // 6))
         places = range(0, len(found.names), step)
