@@ -103,6 +103,21 @@ def test_several_labels_are_one_regression_each_and_numbers_a_ridge() -> None:
     assert fitted.parameters == get().state_width + 1
 
 
+def test_one_label_that_rows_may_have_is_one_regression() -> None:
+    held = [["good"] if "good" in str(row.fields["text"]) else [] for row in TRAIN]
+    train = [
+        replace(r, fields={**r.fields, "labels": own}) for r, own in zip(TRAIN, held, strict=True)
+    ]
+    bound = Multilabel(template="{text} :").complete(train, get()).bind(get())
+    fitted = LinearProbe.fit(bound, train)
+    x, given = both(get(), " :")
+    plain = LogisticRegression(max_iter=1000).fit(x, [bool(own) for own in held])
+    test = [replace(row, fields={**row.fields, "labels": []}) for row in TEST]
+    chances = [each["probabilities"]["good"] for each in fitted.predict(test)]
+    np.testing.assert_allclose(chances, plain.predict_proba(given)[:, 1], atol=2e-3)
+    assert fitted.parameters == get().state_width + 1
+
+
 TASKS: dict[str, tuple[Task, dict[str, Any], dict[str, Any]]] = {
     "relate": (
         Relate(),

@@ -213,8 +213,12 @@ class ManyLabels(Labelling):
         }
 
     def linear_targets(self, items: Sequence[Encoded]) -> NDArray[Any]:
-        """Return which labels rows have, as 0 and 1: (rows, labels)."""
-        return self._held(items).numpy().astype(int)
+        """Return which labels rows have, as 0 and 1: (rows, labels).
+
+        One label alone makes two classes, (rows,): 0 where a row has it, and 1 where not.
+        """
+        held = self._held(items).numpy().astype(int)
+        return held if len(self.labels) > 1 else 1 - held[:, 0]
 
     def linear_answer(self, outputs: NDArray[Any]) -> dict[str, Any]:
         """Return the labels that are more likely than not, and all probabilities."""
