@@ -48,6 +48,8 @@ def test_values_of_types_are_as_in_a_table() -> None:
     expected = {**typed, "label": "2024-01-02", "at": "2024-01-02 03:04:00", "price": "1.50"}
     for source in sources:
         assert fields(as_rows(source)) == [expected]
+    empty = {"text": pandas.NA, "at": pandas.NaT}
+    assert fields(as_rows([empty])) == [dict.fromkeys(empty)]
     numbers = {"label": numpy.int64(3), "score": numpy.float32(0.5), "is": numpy.bool_(True)}
     (row,) = as_rows([numbers])
     assert [type(value) for value in row.fields.values()] == [int, float, bool]

@@ -14,7 +14,7 @@ def plain(value: Any) -> Any:
     """Return a value as text, number, list or object, as a CSV or JSON file of it would hold it.
 
     Dates become ISO texts, decimals texts with all their digits, and arrays, tuples and sets lists.
-    What is none of these stays as it is.
+    The empty cells of pandas (NaT, NA) are None. What is none of these stays as it is.
     """
     if type(value) in SIMPLE:
         return value
@@ -24,6 +24,8 @@ def plain(value: Any) -> Any:
         return [plain(each) for each in value]
     if isinstance(value, set | frozenset):
         return sorted(map(plain, value), key=str)
+    if type(value).__name__ in ("NaTType", "NAType"):
+        return None
     if isinstance(value, datetime.date | datetime.time):
         return date_text(value)
     if isinstance(value, Decimal):
