@@ -106,6 +106,7 @@ def test_messages_of_ones_own_stay_in_a_row_whose_first_has_none() -> None:
         ((["a", "b"], ["good"]), "2 texts and 1 labels; give as many labels as texts"),
         ("http://rows.example/a.csv", "a.csv: is an address, not a file; download it and give"),
         (["a film"], r"row 1 is of type str; give objects such as \{"),
+        (pandas.DataFrame([["a", "b"]], columns=["text", "text"]), "two columns are named 'text'"),
         (datasets.DatasetDict(), r"rows are of type DatasetDict; pick one of its splits"),
     ],
 )

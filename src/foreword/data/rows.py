@@ -125,8 +125,11 @@ def _records(source: Any) -> Iterable[Any]:
     if hasattr(source, "to_dicts"):  # polars
         return source.to_dicts()  # type: ignore[no-any-return]
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas
+        names = source.columns.map(str)
+        for name in names[names.duplicated()]:
+            raise UserError(f"rows: two columns are named '{name}'; rename one")
         filled = source.astype(object).where(source.notna(), None)
-        filled.columns = filled.columns.map(str)
+        filled.columns = names
         return filled.to_dict("records")  # type: ignore[no-any-return]
     if hasattr(source, "features") and hasattr(source, "to_list"):  # datasets
         return dataset_records(source)
