@@ -152,6 +152,14 @@ def test_texts_need_a_template_of_one_field() -> None:
         prompt().predict(["x", {"body": "y"}])
 
 
+def test_an_empty_cell_among_texts_is_told_as_in_a_table() -> None:
+    for texts in (["a", None], pandas.DataFrame({"text": ["a", None]})):
+        with pytest.raises(UserError, match='input 2: field "text" is empty; fill it or remove'):
+            prompt().predict(texts)
+    with pytest.raises(UserError, match='input 2: field "text" is NaN, an empty cell'):
+        prompt().predict(pandas.Series(["a", float("nan")], dtype=object))
+
+
 def test_virtual_tokens_that_the_template_asks_for_must_be_there() -> None:
     task = replace(CLASSIFY, template="[soft:4]{text}:")
     placed = Injection(embeds=drawn(4, 32))

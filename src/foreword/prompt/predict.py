@@ -97,12 +97,14 @@ def rows_of(inputs: Rows, bound: Bound, name: str = "input {}", start: int = 1) 
     rows = []
     for number, given in enumerate(records_of(inputs, bound.pair), start):
         where = name.format(number)
-        given = _fields_of(given, where, bound) if isinstance(given, str) else given
-        rows.append(Row(plain(given), where) if isinstance(given, Mapping) else given)
+        given = plain(given)
+        if isinstance(given, str | None) or given != given:  # a text, None or NaN
+            given = _fields_of(given, where, bound)
+        rows.append(Row(given, where) if isinstance(given, Mapping) else given)
     return as_rows(rows, targets=False, name="input")
 
 
-def _fields_of(text: str, where: str, bound: Bound) -> dict[str, Any]:
+def _fields_of(text: str | float | None, where: str, bound: Bound) -> dict[str, Any]:
     """Return the template's one field with a text, or with a turn of the user."""
     fields = bound.fields
     if len(fields) != 1:
