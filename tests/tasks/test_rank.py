@@ -15,7 +15,7 @@ from foreword.injection import NOTHING, Injection, Mixture
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.tasks.rank import Rank
-from foreword.tasks.texts.ranker import CANDIDATES_AT_ONCE, Ranker
+from foreword.tasks.texts.ranker import CANDIDATES_AT_ONCE, Ranker, answer_from
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from plain import twin
@@ -77,6 +77,13 @@ def test_scores_are_those_of_whole_texts(name: str, normalize: str) -> None:
         assert losses[number] == pytest.approx(-float(chosen.log()), abs=1e-4)
 
 
+def test_scores_that_hardly_differ_are_ranked_alike_by_every_measure() -> None:
+    task, row = bound(), ROWS[0]
+    answer = answer_from(CANDIDATES, [-2.0, -1.0000001, -3.0, -1.0000003], False)
+    assert task.is_right(row, answer["best"])
+    assert task.score([row], [answer], 0)["hit_1"] == 100
+
+
 def test_many_candidates_are_ranked_in_parts() -> None:
     many = [f"film {n}" for n in range(2 * CANDIDATES_AT_ONCE + 5)]
     row = Row({"history": "it was", "candidates": many, "answer": "film 3"}, "F:1")
@@ -124,6 +131,14 @@ def test_a_catalogue_is_made_of_the_rows_answers() -> None:
     asked = made.candidates(Row({"history": "it was"}, "F:1"))
     assert (asked.texts, asked.right) == (task.catalogue, frozenset())
     assert made.predict([Row({"history": "it was"}, "F:1")], NOTHING)[0]["best"] in asked.texts
+
+
+@pytest.mark.parametrize("answer", [1, 1.0, "1", "1.0", ["1"], "[1]"])
+def test_an_index_is_read_as_tables_hold_it(answer: Any) -> None:
+    row = Row({"history": "it was", "candidates": ["a good film", "bad"], "answer": answer})
+    assert bound().gold_answer(row) == "bad"
+    digits = Row({"history": "it was", "candidates": ["2", "0", "1"], "answer": "1"})
+    assert bound().gold_answer(digits) == "1"
 
 
 def test_rows_with_candidates_need_no_catalogue() -> None:
@@ -186,6 +201,10 @@ def test_the_choice_is_learned(method: Any, rate: float) -> None:
         ({"candidates": ["a", "b"]}, "F:1: missing field 'answer'"),
         ({"candidates": ["a", " "], "answer": "a"}, 'F:1: field "candidates" is a list, expected'),
         ({"candidates": "a", "answer": "a"}, 'F:1: field "candidates" is text, expected a list'),
+        ({"candidates": 7, "answer": "a"}, 'F:1: field "candidates" is a number, expected a list'),
+        ({"candidates": ["a", "b"], "answer": "2"}, "F:1: answer 2 is no index of 2 candidates"),
+        ({"candidates": ["a", "b"], "answer": 0.5}, "F:1: the answer 0.5 is not among the cand"),
+        ({"candidates": ["a", "b"], "answer": True}, "F:1: the answer True is not among the cand"),
         ({"answer": "a"}, "F:1: missing field 'candidates'"),
         ({"history": "", "candidates": ["a", "b"], "answer": "a"}, 'field "history" is empty'),
         ({"history": [], "candidates": ["a", "b"], "answer": "a"}, 'field "history" is empty'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ def candidates_of(row: Row, catalogue: Sequence[str], negatives: int, seed: int 
     """
     given = listed(row, "candidates") if "candidates" in row.fields else None
     answer = row.fields.get("answer")
-    if given is not None and isinstance(answer, str) and answer not in given:
+    if isinstance(given, list) and isinstance(answer, str) and answer not in given:
         answer = listed(row, "answer")
     if given is None:
         return _from_catalogue(row, answer, catalogue, negatives, seed)
@@ -78,15 +79,19 @@ def _from_catalogue(
 
 
 def _index(answer: object, candidates: Sequence[str], where: str) -> int:
-    """Return the index of a right candidate, which is given as a text or as that index."""
-    if isinstance(answer, int) and not isinstance(answer, bool):
-        if 0 <= answer < len(candidates):
-            return answer
+    """Return the index of a right candidate, which is given as a text or as that index.
+
+    Tables hold an index as text or as a float too.
+    """
+    if answer in candidates:
+        return candidates.index(str(answer))
+    if not re.fullmatch(r"-?\d{1,9}(\.0)?", str(answer)):
+        hint = nearest(str(answer), candidates)
+        raise UserError(f"{where}: the answer {answer!r} is not among the candidates; {hint}")
+    index = int(str(answer).removesuffix(".0"))
+    if not 0 <= index < len(candidates):
         raise UserError(
             f"{where}: answer {answer} is no index of {len(candidates)} candidates, which count "
             "from 0"
         )
-    if answer in candidates:
-        return candidates.index(str(answer))
-    hint = nearest(str(answer), candidates)
-    raise UserError(f"{where}: the answer {answer!r} is not among the candidates; {hint}")
+    return index

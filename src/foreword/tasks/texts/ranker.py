@@ -241,6 +241,6 @@ def answer_from(texts: Sequence[str], scores: Sequence[float], truncated: bool) 
     return {
         "best": ranked[0],
         "ranking": ranked,
-        "scores": [round(scores[n], 6) for n in order],
+        "scores": [scores[n] for n in order],
         "cut": truncated,
     }
