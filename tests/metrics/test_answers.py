@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from foreword.errors import UserError
-from foreword.metrics.answers import answers, normal_words
+from foreword.metrics.answers import answers, matches, normal_words
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,23 @@ def test_chinese_by_character(guess: str, right: list[str], exact: float, f1: fl
         assert answers([guess], [right]) == found
 
 
+@pytest.mark.parametrize(
+    ("language", "guess", "right"),
+    [
+        ("de", "Der Rhein", "dem Rhein"),
+        ("es-MX", "la casa de las flores", "Casa de flores"),
+        ("vi", "cái bàn", "những bàn"),
+        ("ar", "الكتاب", "كتاب"),
+    ],
+)
+def test_articles_of_other_languages_as_in_mlqa(language: str, guess: str, right: str) -> None:
+    assert answers([guess], [[right]], language=language)["exact_match"] == 100
+    assert matches(guess, [right], language)
+    assert not matches(guess, [right], "fr")
+
+
 def test_a_language_is_given_or_seen() -> None:
-    assert normal_words("the cat", english=False) == ["the", "cat"]
+    assert normal_words("the cat", "fr") == ["the", "cat"]
     assert answers(["a cat"], [["cat"]], language="en-GB")["exact_match"] == 100
     assert answers(["a cat"], [["cat"]], language="de")["exact_match"] == 0
 

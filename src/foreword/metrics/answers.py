@@ -14,6 +14,15 @@ from foreword.metrics.language import code, language_of
 from foreword.metrics.resample import bootstrap, check_rows
 from foreword.metrics.words import CJK, half_width
 
+ARTICLES = {
+    "ar": "ال",
+    "de": r"\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b",
+    "en": r"\b(a|an|the)\b",
+    "es": r"\b(un|una|unos|unas|el|la|los|las)\b",
+    "vi": r"\b(của|là|cái|chiếc|những)\b",
+}
+"""What counts as an article, by language, as MLQA has it: Arabic's wherever it stands."""
+
 
 def answers(
     predictions: Sequence[str],
@@ -38,8 +47,8 @@ def answers(
         if not own:
             raise UserError(f"row {number} has no answer: give every row at least one")
         spoken = answers_language(own, language)
-        said = normal_words(guess, spoken == "en")
-        right = [normal_words(text, spoken == "en") for text in own]
+        said = normal_words(guess, spoken)
+        right = [normal_words(text, spoken) for text in own]
         exact.append(float(said in right))
         common = longest_run if spoken == "zh" else _in_both
         shared.append(max(_f1(said, words, common) for words in right))
@@ -54,8 +63,8 @@ def answers(
 
 def matches(answer: str, references: Sequence[str], language: str | None = None) -> bool:
     """Return whether an answer has the words of one of the references."""
-    english = answers_language(references, language) == "en"
-    return normal_words(answer, english) in [normal_words(text, english) for text in references]
+    spoken = answers_language(references, language)
+    return normal_words(answer, spoken) in [normal_words(text, spoken) for text in references]
 
 
 def answers_language(references: Sequence[str], language: str | None = None) -> str:
@@ -68,22 +77,22 @@ def answers_language(references: Sequence[str], language: str | None = None) -> 
     return language_of("".join(CJK.findall(text))) or "zh"
 
 
-def normal_words(text: str, english: bool) -> list[str]:
-    """Return the words by which answers are compared.
+def normal_words(text: str, language: str) -> list[str]:
+    """Return the words by which answers are compared, without the articles of their language.
 
-    English, as SQuAD 1.1 has it: lower case, without ASCII punctuation, without articles. Others,
-    as MLQA: lower case, without any punctuation, each Chinese or Japanese character a word.
-    Full-width letters, digits and signs are read as the usual ones.
+    English, as SQuAD 1.1 has it: lower case, without ASCII punctuation. Others, as MLQA: lower
+    case, without any punctuation, each Chinese or Japanese character a word. Full-width letters,
+    digits and signs are read as the usual ones.
 
-    >>> normal_words("The Great Wall!", True), normal_words("長城。 Wall", False)
+    >>> normal_words("The Great Wall!", "en"), normal_words("長城。 Wall", "zh")
     (['great', 'wall'], ['長', '城', 'wall'])
     """
     text = half_width(text).lower()
-    if english:
-        plain = "".join(char for char in text if char not in string.punctuation)
-        return re.sub(r"\b(a|an|the)\b", " ", plain).split()
-    plain = "".join(char for char in text if not _is_punctuation(char))
-    return CJK.sub(lambda found: f" {found[0]} ", plain).split()
+    signs = string.punctuation.__contains__ if language == "en" else _is_punctuation
+    plain = "".join(char for char in text if not signs(char))
+    if language in ARTICLES:
+        plain = re.sub(ARTICLES[language], " ", plain)
+    return (plain if language == "en" else CJK.sub(r" \g<0> ", plain)).split()
 
 
 def _is_punctuation(char: str) -> bool:
