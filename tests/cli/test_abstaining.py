@@ -43,6 +43,19 @@ def test_what_belongs_to_no_label_is_told_apart_and_left_blank(
     assert "leave out --unknown" in alone.err
 
 
+def test_unknown_rows_need_no_answers_where_bad_rows_are_left_out(
+    world: Any, cli: Cli, tmp_path: Path
+) -> None:
+    strange = [{"text": "it", "label": "spam"}, {"text": "and it"}, {"text": " "}]
+    unknown = write(tmp_path / "u.jsonl", [Row(fields, "") for fields in strange])
+    data = write(tmp_path / "d.jsonl", rows(20, 200))
+    call = ("eval", world.path("p.safetensors"), "--data", data, "--unknown", unknown)
+    found = cli(*call, "--skip-bad", "--json")
+    assert found.status == 0, found.err
+    assert found.json["abstaining"]["unknown_rows"] == 2
+    assert f'{unknown}:3: field "text" is empty' in found.err
+
+
 def test_the_flag_that_asks_for_one_label_is_named(world: Any, cli: Cli, tmp_path: Path) -> None:
     scores = [Row({**row.fields, "label": n % 4}, "") for n, row in enumerate(rows(8))]
     data, prompt = write(tmp_path / "d.jsonl", scores), tmp_path / "p.safetensors"

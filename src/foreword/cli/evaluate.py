@@ -120,7 +120,14 @@ def evaluate(
         if train is not None:
             learned = reading.rows(train, fields=text_fields_of(loaded.task))
             learned = reading.usable(learned, tuned.bound)
-        strangers = None if unknown is None else reading.rows(unknown, TEST)
+        strangers = None
+        if unknown is not None:
+            strangers = reading.rows(
+                unknown,
+                TEST,
+                check=lambda row: tuned.bound.check([row], answers=False),
+                targets=False,
+            )
         if out is not None and not isinstance(tuned, Prompt):
             raise UserError(f"{prompt}: an ensemble keeps no probability; leave out --out")
         if out is not None:

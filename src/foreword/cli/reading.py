@@ -98,6 +98,7 @@ class Reading(Table):
         *,
         fields: Sequence[str] = (),
         check: Callable[[Row], None] = lambda row: None,
+        targets: bool = True,
         n: int | None = None,
         seed: int = 0,
     ) -> list[Row]:
@@ -105,12 +106,12 @@ class Reading(Table):
 
         ``split`` has the names that the split of a data set may have, DEV or TEST. Where bad rows
         are left out, these are also the ones in which a field of ``fields`` is empty, and those for
-        which ``check`` raises UserError.
+        which ``check`` raises UserError. Without ``targets`` rows may lack their answers.
         """
         if self.skip_bad:
             bad = BadRows()
             rows = self.read(source, split, on_bad=bad)
-            rows = canonical(rows, on_bad=bad)[1]
+            rows = canonical(rows, targets=targets, on_bad=bad)[1]
             rows = list(convert(rows, lambda row: _filled(row, fields, check), bad))
             say(bad, rows)
         else:
