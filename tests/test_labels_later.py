@@ -65,6 +65,14 @@ def test_a_label_of_words_is_one_that_the_task_had_from_the_start() -> None:
     assert named.add_label("was").data["labels"][1]["added"] == "was"
 
 
+def test_a_label_is_added_with_the_words_that_its_task_has_for_a_name() -> None:
+    behind = replace(words(), task=replace(TASK, template="{text}："))
+    assert behind.add_label("a_film").task.labels["a_film"] == ("a film",)  # type: ignore[attr-defined]
+    tags = Tag(template="{tokens}", word_template="{word}:", labels={"O": " it", "B-X": " film"})
+    made = replace(words(), task=tags).add_label("I-PER")
+    assert made.task.labels["I-PER"] == (" inside person",)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("prompt", [words, headed, lambda: headed("cosine")])
 def test_what_was_added_is_taken_away_again(prompt: Callable[[], Prompt], tmp_path: Path) -> None:
     made = prompt().add_label("but", " it")

@@ -165,6 +165,11 @@ def test_a_class_has_words_of_its_own(model: str) -> None:
         quick(model, labels={0: "poor", "one": "good"}).fit(texts, y)
 
 
+def test_a_class_is_read_as_its_name_as_it_follows_the_template(model: str) -> None:
+    task = quick(model, template="{text}：").fit(TEXTS, LABELS).prompt_.task
+    assert task.labels == {name: (name,) for name in set(LABELS)}
+
+
 def test_a_table_is_read_by_its_columns(model: str) -> None:
     table = pandas.DataFrame({"label": TEXTS, "price": range(24)})
     found = quick(model).fit(table, LABELS)

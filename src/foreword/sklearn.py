@@ -22,7 +22,6 @@ from foreword.metrics.language import ROWS, language_of_fields
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.classify import asking
 from foreword.tasks.phrases import phrase_in
-from foreword.tasks.words import words_of
 from foreword.terminal import usual_reporter
 from foreword.training.tune import tune
 
@@ -174,9 +173,9 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return asking(backbone, lines, phrase_in(language, "Label:"))
 
     def _words(self) -> dict[str, str | Sequence[str]]:
-        """Return the words of each class by its name."""
+        """Return the words of each class by its name, none where they are those of the name."""
         if self.labels is None:
-            return {str(name): words_of(str(name)) for name in self.classes_}
+            return {str(name): () for name in self.classes_}
         given = {str(name): words for name, words in self.labels.items()}
         for name in self.classes_:
             if str(name) not in given:

@@ -405,6 +405,7 @@ def test_export_and_import_give_the_prompt_back(
     ):
         assert name == other
         assert torch.equal(one, two)
+    assert {**after.task.labels} == {"good": (" good",), "bad": (" bad",)}  # type: ignore[attr-defined]
 
 
 def test_export_says_that_rows_have_no_bos(world: Any, cli: Cli, tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_labels() -> None:
         "時": ["時間"],
     }
     assert parse_labels(["good", "card_not-working=not working, broken", "x=a=b"]) == {
-        "good": [" good"],
+        "good": [],  # is read as its name
         "card_not-working": [" not working", " broken"],
         "x": [" a=b"],
     }

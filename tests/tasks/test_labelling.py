@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 
+from foreword.cli.words import parse_labels
 from foreword.data.epochs import epoch_order
 from foreword.data.row import Row
 from foreword.engine.passes import infer
@@ -19,6 +21,7 @@ from foreword.methods.soft import Soft
 from foreword.tasks.classify import Classify
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.one_label import balance
+from foreword.training.configure import make_task
 from foreword.training.settings import Training
 from foreword.training.tune import tune
 from toys import Recorder, get
@@ -35,6 +38,27 @@ def bound(name: str = "llama", **more: Any) -> Classifier:
     mask = " [mask]" if name == "bert" else ""
     task = Classify(template=f"{{text}}:{mask}", labels=WORDS, **more)
     return task.complete(ROWS, get(name)).bind(get(name))
+
+
+ENDS = {"text": "an old film", "head": "an", "tail": "film"}
+NAMED: dict[str, list[dict[str, Any]]] = {
+    "classify": [{"text": "房间很干净", "label": name} for name in ("good", "gift_card")],
+    "multilabel": [{"text": "房间很干净", "labels": ["Wi-Fi"]}, {"text": "很", "labels": ["none"]}],
+    "relate": [{**ENDS, "label": f"Cause-Effect({way})"} for way in ("e1,e2", "e2,e1")],
+    "tag": [{"tokens": ["a", "film", "it"], "tags": ["O", "B-PER", "I-PER"]}],
+}
+
+
+@pytest.mark.parametrize("task", NAMED)
+def test_labels_that_are_named_have_the_words_that_the_rows_give_them(task: str) -> None:
+    rows = [Row(fields, f"F:{n}") for n, fields in enumerate(NAMED[task], 1)]
+    found: Any = make_task(task, {}).complete(rows, get())
+    names = list(found.labels)
+    for labels in (names, parse_labels(names), dict.fromkeys(names, "")):
+        named: Any = make_task(task, {"labels": labels}).complete(rows, get())
+        assert named.labels == found.labels
+    given = replace(found, labels={**found.labels, names[0]: " it"})
+    assert given.complete(rows, get()).labels == {**found.labels, names[0]: (" it",)}
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

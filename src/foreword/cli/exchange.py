@@ -158,6 +158,7 @@ def import_(
     from foreword.backbone.backbone import Backbone
     from foreword.cli.settings import task_alone
     from foreword.export.base import ImportFormat
+    from foreword.tasks.labels.labelling import LabelTask
 
     if not isinstance(source, ImportFormat):
         raise UserError(f"--format {kind}: Foreword writes this format and does not read it")
@@ -166,6 +167,8 @@ def import_(
         if getattr(task, name, "") is None:
             raise UserError(f"--{name} is missing: {path} does not say it; give that of the task")
     check_place_of_tensors(out)
+    if isinstance(task, LabelTask):
+        task = task.with_words()
     backbone = Backbone.load(wanted["model"], **{name: wanted[name] for name in OF_MODEL})
     saved = source.read(path, backbone, task).save(out)
     if as_json:

@@ -8,7 +8,7 @@ from typing import Any
 
 from foreword.config.settings import RENAMED
 from foreword.errors import UserError
-from foreword.tasks.words import COMMAS, as_word, words_of
+from foreword.tasks.words import COMMAS, as_word
 
 ESCAPED = ("template", "word_template", "start_text", "stop")
 
@@ -43,7 +43,7 @@ def json_schema_of(given: str) -> str:
 def parse_labels(words: Sequence[str]) -> dict[str, Any]:
     """Read ``label`` or ``label=word,word`` ...; a word gets a space in front where it has none.
 
-    Words that are given stand as they are; a label alone is read as its name (``words_of``).
+    Words that are given stand as they are; a label alone has none, and is read as its name.
     """
     made: dict[str, Any] = {}
     for entry in words:
@@ -55,7 +55,7 @@ def parse_labels(words: Sequence[str]) -> dict[str, Any]:
         if name in made:
             raise UserError(f"--labels names '{name}' twice")
         words_given = [as_word(word.rstrip()) for word in COMMAS.split(given)]
-        made[name] = words_given if sign else [words_of(name)]
+        made[name] = words_given if sign else []
     return made
 
 

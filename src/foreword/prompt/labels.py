@@ -50,8 +50,9 @@ def add_label(
     if label in known:
         raise UserError(f"{prompt.where}: has the label '{label}' already; choose another name")
     task: Any = prompt.task
-    given = [words] if isinstance(words, str) else list(words or [task.words_for(label)])
-    changes: dict[str, Any] = {"labels": {**known, label: tuple(as_word(each) for each in given)}}
+    given = [words] if isinstance(words, str) else words or ()
+    own = tuple(map(as_word, given)) or (task.usual_words(label),)
+    changes: dict[str, Any] = {"labels": {**known, label: own}}
     if isinstance(weights := getattr(task, "class_weights", None), Mapping):
         changes["class_weights"] = {**weights, label: 1.0}
     if limits := getattr(task, "thresholds", None):

@@ -17,13 +17,11 @@ from foreword.tasks.labels.examples import ZeroShotAids
 from foreword.tasks.labels.from_rows import ShowingTask, choose_label_words
 from foreword.tasks.labels.labelling import check_headline
 from foreword.tasks.labels.one_label import LEVELS, OneLabel, balance, check_weights
-from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.phrases import language_for, phrase_in
 from foreword.tasks.rules import labels_in
 from foreword.tasks.templates.demonstrations import Choice
 from foreword.tasks.templates.layout import Side, with_space
 from foreword.tasks.templates.template import literal
-from foreword.tasks.words import as_follows, words_of
 
 
 @dataclass(frozen=True)
@@ -103,19 +101,13 @@ class Classify(ShowingTask):
         )
         labels, weights = self.labels, self.class_weights
         if labels is None:
-            labels = {
-                name: as_follows(template, words_of(name))
-                for name in sorted(set(labels_in(rows, self.label_field)))
-            }
+            labels = dict.fromkeys(sorted(set(labels_in(rows, self.label_field))), ())
         if weights == "balanced":
             weights = balance(labels_in(rows, self.label_field))
-        return replace(
-            self,
-            template=template,
-            labels=normalize(labels),
-            language=language,
-            class_weights=weights,
+        made = replace(
+            self, template=template, labels=labels, language=language, class_weights=weights
         )
+        return made.with_words()
 
     def fill_from_rows(
         self, backbone: Backbone, rows: Sequence[Row], seed: int, report: Reporter = SILENT

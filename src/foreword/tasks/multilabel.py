@@ -23,7 +23,6 @@ from foreword.tasks.classify import template_for
 from foreword.tasks.gold import check_labels, labels_of
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling, LabelTask, check_headline
-from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.objective import Encoded
 from foreword.tasks.phrases import language_for, phrase_in
 from foreword.tasks.templates.layout import Side
@@ -89,9 +88,10 @@ class Multilabel(LabelTask):
         labels = dict(self.labels or {})
         if not labels:
             names = sorted({name for row in rows for name in labels_of(row, self.labels_field)})
-            labels = {name: as_follows(template, words_of(name)) for name in names}
-        labels.setdefault(self.none, as_follows(template, phrase_in(language, words_of(self.none))))
-        return replace(self, template=template, labels=normalize(labels), language=language)
+            labels = dict.fromkeys(names, ())
+        if not labels.get(self.none):
+            labels[self.none] = as_follows(template, phrase_in(language, words_of(self.none)))
+        return replace(self, template=template, labels=labels, language=language).with_words()
 
     def bind(self, backbone: Backbone) -> Classifier:
         """Return the task on a backbone; labels and template must be known by now."""

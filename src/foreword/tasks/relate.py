@@ -17,13 +17,12 @@ from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.examples import ZeroShotAids
 from foreword.tasks.labels.from_rows import ShowingTask
 from foreword.tasks.labels.one_label import OneLabel
-from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.phrases import language_for, phrase_in
 from foreword.tasks.rules import labels_in
 from foreword.tasks.templates.demonstrations import Choice
 from foreword.tasks.templates.layout import Side, with_space
 from foreword.tasks.templates.template import literal
-from foreword.tasks.words import as_follows, words_of
+from foreword.tasks.words import words_of
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,8 @@ class Relate(ShowingTask):
             if backbone.pooling is not None:
                 template = literal(backbone.pooling.prompt) + template
         if labels is None:
-            names = sorted(set(labels_in(rows, self.label_field)))
-            labels = {name: as_follows(template, self.words_for(name)) for name in names}
-        return replace(self, template=template, labels=normalize(labels), language=language)
+            labels = dict.fromkeys(sorted(set(labels_in(rows, self.label_field))), ())
+        return replace(self, template=template, labels=labels, language=language).with_words()
 
     @staticmethod
     def words_for(label: str) -> str:

@@ -22,7 +22,6 @@ from foreword.tasks.gold import check_tags, tags_of, texts_of, words_in
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import Labelling, LabelTask
 from foreword.tasks.labels.token_tags import TokenTagger
-from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.objective import Encoded, mean
 from foreword.tasks.phrases import language_for
 from foreword.tasks.templates.layout import with_space
@@ -109,14 +108,16 @@ class Tag(LabelTask):
             each = "\n{left}{word}:" + (" [mask]" if backbone.fills_masks else "")
         if labels is None:
             tags = {tag for row in rows for tag in tags_of(row, self.tag_field)}
-            labels = {tag: self.words_for(tag) for tag in sorted(tags)}
-        return replace(
-            self,
-            template=template,
-            word_template=each,
-            labels=normalize(labels),
-            language=language,
+            labels = dict.fromkeys(sorted(tags), ())
+        made = replace(
+            self, template=template, word_template=each, labels=labels, language=language
         )
+        return made.with_words()
+
+    @property
+    def answer_template(self) -> str:
+        """The template of a word, whose answer is its tag."""
+        return self.word_template or ""
 
     @staticmethod
     def words_for(label: str) -> str:

@@ -18,7 +18,6 @@ from foreword.methods.registry import name_of as method_name
 from foreword.tasks.base import Task
 from foreword.tasks.registry import TASKS
 from foreword.tasks.registry import name_of as task_name
-from foreword.tasks.words import words_of
 from foreword.training.presets import METHODS as OF_PRESETS
 from foreword.training.presets import RATE, settings_of
 from foreword.training.settings import Training
@@ -150,10 +149,10 @@ def task_kind(name: str) -> type[Task]:
 def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
     """Make a task of the settings that are its own, taking them out of ``given``.
 
-    Labels may be a list, whose names are their words. The seed, which others take too, stays.
+    Labels may be a list of names. The seed, which others take too, stays.
     """
     if isinstance(given.get("labels"), Sequence) and not isinstance(given["labels"], str):
-        given["labels"] = {str(name): words_of(str(name)) for name in given["labels"]}
+        given["labels"] = dict.fromkeys(map(str, given["labels"]), ())
     seed = {"seed": given["seed"]} if "seed" in given else {}
     usual = kind().__dict__.get("decoding")  # every task has usual settings
     if usual is not None and not isinstance(given.get("decoding"), Decoding):

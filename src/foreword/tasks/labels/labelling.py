@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,12 +15,13 @@ from torch import Tensor
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 from foreword.tasks.base import Task
+from foreword.tasks.labels.verbalizer import normalize
 from foreword.tasks.objective import Encoded, mean
 from foreword.tasks.phrases import one_of
-from foreword.tasks.words import words_of
+from foreword.tasks.words import as_follows, words_of
 
 Words = Mapping[str, str | Sequence[str]]
-"""Each label's word or words."""
+"""Each label's word or words; one without any is read as its name."""
 
 Fit = Callable[[Any, Sequence[Row], Sequence[Mapping[str, Any]]], Task]
 
@@ -34,9 +36,26 @@ class LabelTask(Task):
         """The labels, in the order of their names."""
         return tuple(sorted(self.labels or ()))
 
+    @property
+    def answer_template(self) -> str:
+        """The template whose answer is a label's words."""
+        return self.template or ""
+
+    def with_words(self) -> Self:
+        """Return the task with the words of their names for labels without any.
+
+        Raises UserError for labels that cannot be told apart.
+        """
+        words = {name: own or self.usual_words(name) for name, own in (self.labels or {}).items()}
+        return replace(self, labels=normalize(words))  # type: ignore[type-var]
+
+    def usual_words(self, label: str) -> str:
+        """Return the words of a label for which none are given, as they follow the template."""
+        return as_follows(self.answer_template, self.words_for(label))
+
     @staticmethod
     def words_for(label: str) -> str:
-        """Return the words of a label for which none are given."""
+        """Return the words of a label's name."""
         return words_of(label)
 
 
