@@ -32,6 +32,7 @@ def test_check_says_what_is_there(tmp_path: Path, cli: Cli) -> None:
     assert (told["errors"], told["warnings"]) == (0, 1)
     assert told["splits"][str(train)]["labels"] == {"bad": 2, "good": 2}
     assert cli("data", "check", train).out.splitlines()[-1] == "nothing is wrong"
+    assert "rows are compared by text\n" in answer.out
 
 
 def test_check_ends_with_2_on_errors(tmp_path: Path, cli: Cli) -> None:
@@ -125,7 +126,7 @@ def test_clean_writes_what_is_right_and_a_dry_run_nothing(tmp_path: Path, cli: C
     answer = cli("data", "clean", path, "--out", out, "--dry-run")
     assert answer.status == 0
     assert f"dropped: duplicate: 1 ({path}:5)" in answer.out
-    assert f"{out} would keep 5 of 6 rows" in answer.out
+    assert f"{out} would keep 5 of 6 rows, compared by text" in answer.out
     assert not out.exists()
     told = cli("data", "clean", path, "--out", out, "--json").json
     assert told["kept"] == 5

@@ -20,6 +20,7 @@ from foreword.data.lookalikes import LEAST, NEAR, ending, near
 from foreword.data.problems import WHY, Checked
 from foreword.data.read import read_rows
 from foreword.data.row import Row
+from foreword.data.shapes import inputs_of
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 FINE = [("a film", "good"), ("no film", "bad"), ("an old film", "good"), ("a dull one", "bad")]
@@ -43,6 +44,7 @@ def test_nothing_is_wrong_with_what_is_fine() -> None:
         "rows": 4,
         "shape": "text,label",
         "fields": ["text", "label"],
+        "compared": ["text"],
         "length": {"unit": "characters", "median": 7, "95%": 10, "longest": 11},
         "labels": {"bad": 2, "good": 2},
     }
@@ -266,12 +268,58 @@ def test_what_is_almost_the_same_is_what_a_plain_comparison_says(
 
 def test_fields_that_are_read_can_be_named() -> None:
     given = [
-        Row({"text": "a", "id": 1, "label": "x"}, "f:1"),
-        Row({"text": "a", "id": 2, "label": "y"}, "f:2"),
+        Row({"text": "a", "of": "b", "label": "x"}, "f:1"),
+        Row({"text": "a", "of": "c", "label": "y"}, "f:2"),
     ]
+    assert found(check({"train": given})) == {("label conflict", "train"): ("f:1", "f:2")}
+    assert check({"train": given}, fields=["text", "of"]).problems == []
+
+
+READ: dict[str, tuple[str, ...]] = {
+    "id,text,label,date": ("text",),
+    "text,label,group,prompt": ("text",),
+    "text,text_a,text_b,label": ("text_a", "text_b"),
+    "text,head,tail,label": ("text", "head", "tail"),
+    "text,prompt,completion,references": ("prompt",),
+    "text,instruction,output": ("instruction", "input"),
+    "id,title,context,question,answers": ("context", "question"),
+    "history,candidates,answer,day": ("history",),
+    "tokens,tags,doc": ("tokens",),
+    "id,messages,model": ("messages",),
+    "idx,sentence,label": ("sentence",),
+    "input,output,label": ("input",),
+    "id,label": ("id", "label"),
+}
+
+
+@pytest.mark.parametrize("names", READ)
+def test_rows_are_compared_by_what_is_read_of_them(names: str) -> None:
+    assert inputs_of(Row(dict.fromkeys(names.split(",")))) == READ[names]
+    other = names.replace(",label", ",topic")
+    expected = tuple("topic" if name == "label" else name for name in READ[names])
+    assert inputs_of(Row(dict.fromkeys(other.split(","))), "topic") == expected
+
+
+def test_numbers_and_dates_of_rows_hide_no_text_that_stands_twice() -> None:
+    said = {"text": "a film", "label": "good"}
+    train = [Row({**said, "id": n, "day": f"2024-01-0{n}"}, f"f:{n}") for n in (1, 2)]
+    dev = [Row({**said, "id": 3, "day": "2024-01-03"}, "d:1")]
+    assert ("also in another split", "dev") in found(check({"train": train, "dev": dev}))
+    assert clean(train, known=dev).rows == []
+    numbered = [Row({**said, "id": n}, f"f:{n}") for n in (1, 2)]
+    assert found(check({"train": numbered}))["duplicate", "train"] == ("f:2",)
+    assert clean(train).rows == train  # of another day
+
+
+def test_an_instruction_needs_no_input() -> None:
+    asked = [("say hi", ""), ("say hi", "to me"), ("say it", None)]
+    given = [
+        Row({"instruction": each, "input": more, "output": f"{n}"}, f"f:{n}")
+        for n, (each, more) in enumerate(asked)
+    ]
+    given.append(Row({"instruction": "say no", "output": "3"}, "f:3"))
     assert check({"train": given}).problems == []
-    named = check({"train": given}, fields=["text"])
-    assert found(named) == {("label conflict", "train"): ("f:1", "f:2")}
+    assert clean(given).rows == given
 
 
 def test_lengths_are_counted_as_told() -> None:

@@ -72,6 +72,20 @@ def test_nothing_is_lost_and_texts_and_groups_stay_together(
         assert places == sorted(places)
 
 
+@pytest.mark.parametrize("group", [None, "text"])
+def test_a_text_is_on_one_side_whatever_else_its_rows_have(group: str | None) -> None:
+    given = [
+        Row({"id": n, "text": f"text {n % 20}", "label": "ab"[n % 2], "day": f"{n}"}, f"f:{n}")
+        for n in range(80)
+    ]
+    for found in (
+        by_shares(given, 0.2, 0.2, 0, by="label", group=group),
+        few(given, 8, 0, "label", group=group),
+    ):
+        texts = [{row.fields["text"] for row in part} for part in found.values()]
+        assert sum(map(len, texts)) == 20
+
+
 def test_rows_without_labels_are_parted_too() -> None:
     given = [Row({"prompt": f"p {n}", "completion": "c"}, f"f:{n}") for n in range(20)]
     found = by_shares(given, 0.1, 0.1, 0)

@@ -219,6 +219,7 @@ def _print(found: Checked) -> None:
     console.line(
         f"lengths in {', '.join(units)}; shape {first['shape']}; {', '.join(first['fields'])}"
     )
+    console.line(f"rows are compared by {', '.join(first['compared'])}")
     if "labels" in first:
         few = list(first["labels"].items())
         told = ", ".join(f"{label} {count}" for label, count in few[:8])

@@ -13,9 +13,9 @@ from foreword.cli.reading import USUAL_TABLE, ReadTable
 from foreword.cli.whole import Seed, Whole
 from foreword.data.bad_rows import BadRows
 from foreword.data.clean import clean as clean_rows
-from foreword.data.duplicates import inputs_of
 from foreword.data.formats import TABLES
 from foreword.data.row import Row
+from foreword.data.shapes import inputs_of, required_of
 from foreword.data.split import NAMES, by_shares, few
 from foreword.data.write import check_apart, check_writable, write_rows
 from foreword.display import console
@@ -27,7 +27,9 @@ SHOWN = 3
 Fields = Annotated[
     list[str] | None,
     Parameter(
-        name="--fields", consume_multiple=True, help="those that are read; else all but answers"
+        name="--fields",
+        consume_multiple=True,
+        help="those by which rows are compared; else what is usually read of them",
     ),
 ]
 LabelField = Annotated[str, Parameter(help="the field that holds the label")]
@@ -75,13 +77,14 @@ def clean(
         changes = {
             kind: {"rows": len(places), "places": places} for kind, places in changed.items()
         }
-        about = {"out": None if dry_run else str(out), "read": count, "kept": len(made.rows)}
+        about = {"out": None if dry_run else str(out), "compared": list(names)}
+        about |= {"read": count, "kept": len(made.rows)}
         console.emit({**about, "changes": changes})
         return
     for kind, places in changed.items():
         console.line(f"{kind}: {_counted(places)}")
     does = "would keep" if dry_run else "keeps"
-    console.line(f"{out} {does} {len(made.rows)} of {count} rows")
+    console.line(f"{out} {does} {len(made.rows)} of {count} rows, compared by {', '.join(names)}")
 
 
 def split(
@@ -154,7 +157,7 @@ def check_fields(rows: Sequence[Row], fields: Sequence[str] | None) -> None:
 
 def _comparable(rows: Sequence[Row], fields: Sequence[str]) -> Sequence[Row]:
     """Return the rows of a file; raises UserError for a compared field that none of them has."""
-    for name in fields:
+    for name in required_of(fields):
         if not any(name in row.fields for row in rows):
             hint = nearest(name, rows[0].fields)
             raise UserError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foreword.data.clean import blank, conflicting, empty_fields, repeated, scores
-from foreword.data.duplicates import inputs_of, key_of
+from foreword.data.duplicates import key_of
 from foreword.data.lookalikes import (
     ENDS,
     alike,
@@ -25,7 +25,7 @@ from foreword.data.lookalikes import (
 )
 from foreword.data.problems import Checked, Problem, in_order
 from foreword.data.row import Row
-from foreword.data.shapes import canonical
+from foreword.data.shapes import canonical, inputs_of, required_of
 from foreword.errors import UserError
 
 LONG_CHARACTERS = 2048
@@ -64,7 +64,7 @@ def check(
 ) -> Checked:
     """Describe splits of one set of data and find what is wrong; the first one is trained on.
 
-    ``fields`` are those that are read; without, all that hold no answer. With ``classes`` the
+    ``fields`` are those that are read; without, ``inputs_of`` names them. With ``classes`` the
     labels are known to be classes, of which each should have some rows. ``special`` are tokens that
     no text should hold. ``unread`` are the places in each split of rows that could not be read.
     ``progress`` is told how many more rows are done.
@@ -77,7 +77,7 @@ def check(
     for name, rows in splits.items():
         problems.append(Problem("unreadable", name, tuple((unread or {}).get(name, ()))))
         measured = [sum(map(lengths.count, _texts(row, names))) for row in rows]
-        about[name] = _described(rows, measured, lengths.unit, label_field)
+        about[name] = _described(rows, names, measured, lengths.unit, label_field)
         problems += _within(name, rows, names, label_field, special)
         long = [r.where for r, size in zip(rows, measured, strict=True) if size > lengths.most]
         problems.append(Problem("long", name, tuple(long)))
@@ -91,13 +91,18 @@ def check(
 
 
 def _described(
-    rows: Sequence[Row], measured: Sequence[int], unit: str, label_field: str
+    rows: Sequence[Row],
+    names: Sequence[str],
+    measured: Sequence[int],
+    unit: str,
+    label_field: str,
 ) -> dict[str, Any]:
     try:
         shape, _ = canonical(rows[:1])
     except UserError:
         shape = "fields"  # what is wrong with the row is told among the problems
     made: dict[str, Any] = {"rows": len(rows), "shape": shape, "fields": list(rows[0].fields)}
+    made["compared"] = list(names)
     ordered = sorted(measured)
     made["length"] = {
         "unit": unit,
@@ -124,7 +129,7 @@ def _within(
         return Problem(kind, split, tuple(row.where for row in rows if wrong(row)))
 
     labelled = label_field in rows[0].fields
-    needed = (*names, label_field) if labelled else tuple(names)
+    needed = [*required_of(names), *([label_field] if labelled else [])]
     yield those("missing field", lambda row: [n for n in needed if n not in row.fields])
     yield those("empty", lambda row: empty_fields(row, [n for n in needed if n in row.fields]))
     yield those("wrong shape", _malformed)
@@ -166,7 +171,8 @@ def _between(
     known = Counter(_labels(splits[train], label_field))
     elsewhere: set[str] = set()
     for split, rows in splits.items():
-        keys = [(key_of(row, names), row) for row in rows if not empty_fields(row, names)]
+        said = [row for row in rows if not empty_fields(row, required_of(names))]
+        keys = [(key_of(row, names), row) for row in said]
         again = [f"{row.where} (as {seen[key].where})" for key, row in keys if key in seen]
         yield Problem("also in another split", split, tuple(again))
         seen = {**dict(keys), **seen}

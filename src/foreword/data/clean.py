@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from foreword.data.duplicates import Key, inputs_of, key_of, overlap
+from foreword.data.duplicates import Key, key_of, overlap
 from foreword.data.row import Row
+from foreword.data.shapes import NUMBERS, inputs_of, required_of
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,14 @@ def conflicting(rows: Sequence[Row], fields: Sequence[str], label: str) -> dict[
 
 
 def repeated(rows: Sequence[Row], fields: Sequence[str]) -> list[Row]:
-    """Return the rows that say what an earlier row says, in their inputs and in all else."""
+    """Return the rows that say what an earlier row says, in their inputs and all else but numbers.
+
+    Those are the numbers of rows, such as ``id``.
+    """
     seen: set[Key] = set()
     found = []
     for row in rows:
-        rest = [name for name in sorted(row.fields) if name not in fields]
+        rest = [name for name in sorted(row.fields) if name not in (*fields, *NUMBERS)]
         key = (*key_of(row, fields), *key_of(row, rest))
         if key in seen:
             found.append(row)
@@ -101,7 +105,7 @@ def clean(
     """Mend the signs of rows; leave out empty ones, conflicts, repetitions, and those ``known``.
 
     Of rows with one text and several labels none is kept: which is right cannot be told. ``fields``
-    are those that are read; without, all that hold no answer.
+    are those that are read; without, ``inputs_of`` names them.
     """
     names = tuple(fields or inputs_of(rows[0], label_field)) if rows else ()
     changes: dict[str, list[str]] = {}
@@ -119,7 +123,7 @@ def clean(
     changed = [new for new, old in zip(made, rows, strict=True) if new.fields != dict(old.fields)]
     note("mended: NFC, control characters", changed)
     labelled = bool(rows) and label_field in rows[0].fields
-    needed = (*names, label_field) if labelled else names
+    needed = [*required_of(names), *([label_field] if labelled else [])]
     made = without("dropped: empty", [row for row in made if empty_fields(row, needed)])
     if labelled:
         groups = conflicting(made, names, label_field)

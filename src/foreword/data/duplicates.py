@@ -19,10 +19,6 @@ from foreword.data.row import Row
 
 Key = tuple[str, ...]
 
-TARGETS = ("label", "labels", "tags", "completion", "output", "references", "answer", "answers")
-"""Fields that hold answers, unless it is said which fields are read."""
-
-
 MARK = 5
 """Bytes by which a text is known again."""
 
@@ -79,11 +75,6 @@ def _signs(piece: str) -> str:
     shown = "".join(sign for sign in piece if sign.isprintable() and not sign.isspace())
     one = "".join("-" if sign in _DASHES else sign for sign in shown)
     return one or (" " if any(map(str.isspace, piece)) else "")
-
-
-def inputs_of(row: Row, label_field: str = "label") -> tuple[str, ...]:
-    """Name the fields of a row that are read: all but those that hold its answer."""
-    return tuple(name for name in row.fields if name not in (*TARGETS, label_field))
 
 
 def key_of(row: Row, fields: Iterable[str]) -> Key:

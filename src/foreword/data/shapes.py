@@ -30,12 +30,27 @@ from foreword.data.row import Row, kind
 from foreword.data.text_fields import check_text
 from foreword.errors import UserError, nearest
 
+RELATION = ("text", "head", "tail")
+OF_TASKS = (RELATION, ("context", "question"), ("history",), ("tokens",))
+"""Fields that tasks read of rows of none of these shapes, or besides them."""
+
+TARGETS = ("label", "labels", "tags", "completion", "output", "references", "answer", "answers")
+"""Fields that hold answers."""
+
+NUMBERS = ("id", "idx", "index", "")
+"""Fields that number rows; a table of pandas has its index under no name."""
+
 
 @dataclass(frozen=True)
 class _Shape:
     inputs: tuple[str, ...]
     targets: tuple[str, ...]
     convert: Callable[[Row, bool], Mapping[str, Any]]  # (row, must it hold a target?) -> fields
+    optional: tuple[str, ...] = ()  # further inputs, which may be absent or empty
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        return self.inputs + self.optional
 
 
 def canonical(
@@ -53,22 +68,45 @@ def canonical(
     """
     if not rows:
         return "fields", []
-    first = _shape_of(rows[0], targets=targets)
+    first = _shape_of(rows[0].fields, targets=targets)
     make = partial(_converted, first, targets) if targets else _to_answer
     return first or "fields", list(convert(rows, make, on_bad))
 
 
-def _shape_of(row: Row, *, targets: bool) -> str | None:
-    """Name the shape of a row, the first whose fields it has; those of its answer come first."""
+def inputs_of(row: Row, label_field: str = "label") -> tuple[str, ...]:
+    """Name the fields of a row that are read, by which it is compared with others.
+
+    They are those of its shape, or of a task. Of a row that has none of these they are all but its
+    number and its answer.
+    """
+    names = {"label" if name == label_field else name: None for name in row.fields}
+    shape = _SHAPES.get(_shape_of(names, targets=False) or "")
+    if shape is not None and not names.keys() >= {*RELATION}:
+        return shape.read
+    rest = tuple(name for name in names if name not in (*TARGETS, *NUMBERS))
+    known = (each for each in OF_TASKS if names.keys() >= {*each})
+    return next(known, rest or tuple(row.fields))
+
+
+def required_of(inputs: Sequence[str]) -> list[str]:
+    """Leave out of the ``inputs_of`` a row those that may be empty."""
+    optional = {
+        n for shape in _SHAPES.values() if shape.read == tuple(inputs) for n in shape.optional
+    }
+    return [name for name in inputs if name not in optional]
+
+
+def _shape_of(names: Mapping[str, Any], *, targets: bool) -> str | None:
+    """Name the shape of fields, the first of which all are there; those of answers come first."""
     for answered in (True,) if targets else (True, False):
         for name, shape in _SHAPES.items():
-            if row.fields.keys() >= {*shape.inputs, *(shape.targets if answered else ())}:
+            if names.keys() >= {*shape.inputs, *(shape.targets if answered else ())}:
                 return name
     return None
 
 
 def _to_answer(row: Row) -> Row:
-    return _converted(_shape_of(row, targets=False), False, row)
+    return _converted(_shape_of(row.fields, targets=False), False, row)
 
 
 def _converted(name: str | None, targets: bool, row: Row) -> Row:
@@ -166,7 +204,7 @@ _SHAPES = {
     "messages": _Shape(("messages",), (), _messages),
     "conversations": _Shape(("conversations",), (), _conversations),
     "prompt,completion": _Shape(("prompt",), ("completion",), _completion),
-    "instruction,input,output": _Shape(("instruction",), ("output",), _instruction),
+    "instruction,input,output": _Shape(("instruction",), ("output",), _instruction, ("input",)),
     "text_a,text_b,label": _Shape(("text_a", "text_b"), ("label",), _same),
     "text,label": _Shape(("text",), ("label",), _same),
 }

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from foreword.data.clean import scores
-from foreword.data.duplicates import inputs_of, key_of
+from foreword.data.duplicates import key_of
 from foreword.data.row import Row
 from foreword.data.sample import file_of
-from foreword.data.shapes import require
+from foreword.data.shapes import inputs_of, require
 from foreword.errors import UserError
 
 NAMES = ("train", "dev", "test")
@@ -34,11 +34,12 @@ def units_of(
 ) -> list[Unit]:
     """Put rows together whose fields say the same, or that are of one group (union-find).
 
-    Without ``fields``, those that hold neither answer nor group are compared.
+    Without ``fields``, those that ``inputs_of`` names are compared, but for the group's.
     Raises UserError for a row without the field ``by`` or ``group``.
     """
     require(rows, [name for name in (by, group) if name is not None])
-    fields = fields or [name for name in inputs_of(rows[0], by or "label") if name != group]
+    inputs = inputs_of(rows[0], by or "label")
+    fields = fields or [name for name in inputs if name != group] or inputs
     above = list(range(len(rows)))
 
     def top(place: int) -> int:
