@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,13 @@ from foreword.errors import UserError
 from foreword.methods.prefix import Prefix
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
-from foreword.reporter import Reporters
+from foreword.reporter import Reporter, Reporters
 from foreword.tasks.labels.classifier import Classifier
 from foreword.training import checkpoint
 from foreword.training import loop as loop_module
 from foreword.training.interrupt import Interrupted
 from foreword.training.log import log_path
+from foreword.training.settings import Training
 from processes import PATIENCE, process
 from quick import first
 from toys import TASK, TRAINING, Lines, Recorder, at_line, get, on_the_run, rows, scripted, toy_run
@@ -373,6 +376,25 @@ def test_ctrl_c_saves_the_step_and_resuming_goes_on(
     assert on_the_run(said) == [f"resuming at step {step} of 9"]
     assert out.read_bytes() == whole
     check_log(out)
+
+
+def test_ctrl_c_while_all_dev_rows_are_scored_is_heard_too(tmp_path: Path) -> None:
+    class AtTheEnd(Reporter):
+        @contextmanager
+        def bar(self, name: str, total: int) -> Iterator[Any]:
+            if total == 6:
+                signal.raise_signal(signal.SIGINT)
+            yield lambda rows: None
+
+    whole, out, training = tmp_path / "whole.safetensors", tmp_path / OUT, Training(dev_sample=2)
+    toy_run(whole, training=training)
+    with pytest.raises(Interrupted, match="stopped at step 4 of 4"):
+        toy_run(out, training=training, report=AtTheEnd())
+    assert not out.exists()
+    toy_run(out, training=training, resume=True)
+    assert out.read_bytes() == whole.read_bytes()
+    assert log_of(out)[-1]["metric"] == "accuracy of all rows"
+    assert [e["step"] for e in log_of(out) if "dev" in e] == [0, 1, 2, 3, 4, 4]
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, whole: bytes) -> None:

@@ -54,6 +54,7 @@ class Loop:
         self.steps = self.per_epoch * (training.epochs or EPOCHS)
         self.pace: Callable[[int], float] = self._scheduled
         self.scores: Sequence[float] = ()
+        self._stop = Stop()
         self._scored: int | None = None
 
     def _scheduled(self, step: int) -> float:
@@ -83,29 +84,35 @@ class Loop:
         if not self.examples.dev:
             self.state.save()
             return
-        scores = self._scores(self.examples, self.examples.sample, self.objective.metric, report)
-        overall = self.objective.overall(scores)
+        scores = self._scores(self.examples, self.examples.sample, report)
+        overall = self._tell(scores, self.objective.metric, report)
         self._scored = self.state.progress.step
         plateau, last = self.training.schedule == "plateau", self.training.refit == "on"
         self.state.hear(scores, overall, plateau, last)
 
     def finish(self, report: Reporter) -> None:
-        """Set the best parameters, and score them on all dev rows if they were not."""
+        """Set the best parameters, and score them on all dev rows if they were not.
+
+        Raises Interrupted where the run was stopped meanwhile: it goes on with this scoring.
+        """
         if not self.examples.dev:
             return
         self.trainable.load_state_dict(self.state.best)
-        if len(self.examples.sample) == len(self.examples.dev):
+        scored = len(self.examples.sample) == len(self.examples.dev)
+        if scored:
             self.scores = self.state.progress.own_scores
-            return
-        once = replace(self.examples, lower=None)  # whose states would be stored for nothing
-        metric = f"{self.objective.metric} of all rows"
-        self.scores = self._scores(once, range(len(once.dev)), metric, report)
+        else:
+            once = replace(self.examples, lower=None)  # whose states would be stored for nothing
+            self.scores = self._scores(once, range(len(once.dev)), report)
+        if self.world.any(self._stop.signal is not None):
+            raise self._interrupted()
+        if not scored:
+            self._tell(self.scores, f"{self.objective.metric} of all rows", report)
 
     def _scores(
-        self, examples: Examples, numbers: Sequence[int], metric: str, report: Reporter
-    ) -> list[float]:
-        """Score dev rows, report the scores, and return that of each task."""
-        step = self.state.progress.step
+        self, examples: Examples, numbers: Sequence[int], report: Reporter
+    ) -> Sequence[float]:
+        """Score dev rows, and return the score of each task."""
         try:
             with report.bar("dev rows", len(numbers)) as progress:
                 scores = dev_scores(
@@ -118,12 +125,17 @@ class Loop:
                     progress,
                 )
         except NotFiniteError as error:
-            raise self._not_finite(str(error), step) from None
-        if len(scores) > 1:
-            for name, score in zip(examples.counts, scores, strict=True):
-                report.score(step, f"{name} {metric}", score)
-        report.score(step, metric, self.objective.overall(scores))
+            raise self._not_finite(str(error), self.state.progress.step) from None
         return scores
+
+    def _tell(self, scores: Sequence[float], metric: str, report: Reporter) -> float:
+        """Report the score of each task, and that of all, which is returned."""
+        step, overall = self.state.progress.step, self.objective.overall(scores)
+        if len(scores) > 1:
+            for name, score in zip(self.examples.counts, scores, strict=True):
+                report.score(step, f"{name} {metric}", score)
+        report.score(step, metric, overall)
+        return overall
 
     def go(self, report: Reporter) -> None:
         """Take all steps that are left, and set the best parameters.
@@ -140,9 +152,9 @@ class Loop:
                 self.backbone.checkpointing(True)
             elif self.compiles():
                 self.backbone.compiling(True)
-            stop = stack.enter_context(interruptible())
+            self._stop = stack.enter_context(interruptible())
             try:
-                self._steps(stop, report)
+                self._steps(report)
             except Enough:
                 if progress.best_score is None:
                     raise
@@ -153,7 +165,7 @@ class Loop:
             except Enough:
                 self.finish(report)  # what was learned is scored, however long that takes
 
-    def _steps(self, stop: Stop, report: Reporter) -> None:
+    def _steps(self, report: Reporter) -> None:
         patience, progress = self.training.patience, self.state.progress
         if progress.best_score is None:
             self.score(report)
@@ -166,10 +178,15 @@ class Loop:
                 self.score(report)
             elif self.state.is_due(SAVE_EVERY):
                 self.state.save()
-            if self.world.any(stop.signal is not None):
+            if self.world.any(self._stop.signal is not None):
                 self.state.save()
-                self.world.wait()  # a launcher stops all when one has left
-                raise Interrupted(f"stopped at step {progress.step} of {self.steps}", stop.signal)
+                raise self._interrupted()
+
+    def _interrupted(self) -> Interrupted:
+        """Wait for the other processes, and return what says where the run was stopped."""
+        self.world.wait()  # a launcher stops all when one has left
+        step = self.state.progress.step
+        return Interrupted(f"stopped at step {step} of {self.steps}", self._stop.signal)
 
     def close(self) -> None:
         """Leave the model as it was, and free the stored states."""
