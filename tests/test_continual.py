@@ -54,6 +54,18 @@ def test_the_old_rows_have_their_share_of_each_batch_and_their_own_task(old: Pat
         assert item.example == bound.train_example(row, 500).example
 
 
+def test_names_of_labels_are_new_rows_that_come_once_too(old: Path) -> None:
+    method, _ = FromFile.read(old)
+    training, given = replace(TRAINING, label_rows="on"), Replay(TASK, rows(7, 400), 0.25)
+    _, _, run = prepare(
+        get(), SWAPPED, method, rows(12), rows(6, 100), training, SILENT, replay=given
+    )
+    assert run.examples.counts == {"new": 14, "old": 5}
+    drawn = [n for step in range(run.per_epoch) for n in run.order.batch(step)]
+    new = [n for n, row in enumerate(run.examples.train_rows) if row.task == 0]
+    assert sorted(n for n in drawn if n in new) == new
+
+
 def test_replay_changes_what_is_learned_and_the_file_says_so(old: Path, tmp_path: Path) -> None:
     plainly = new_run(tmp_path / "a.safetensors", old, None)
     given = rows(6, 400)

@@ -20,7 +20,8 @@ from foreword.backbone.backbone import Backbone
 from foreword.data.row import Row
 from foreword.data.sample import hold_out
 from foreword.errors import UserError
-from foreword.methods.base import settle
+from foreword.methods.base import Method, settle
+from foreword.methods.context import Context
 from foreword.methods.head import Head
 from foreword.methods.parts.several import Several
 from foreword.methods.prefix import Prefix
@@ -322,6 +323,18 @@ def test_names_teach_models_that_predict_tokens_too() -> None:
     )
     assert not alike(tensors(found), tensors(other))
     assert found.data == other.data
+
+
+@pytest.mark.parametrize("method", [Prefix(start="demonstrations"), Context(shots=3)])
+def test_names_are_learned_and_never_shown(method: Method) -> None:
+    for seed in range(4):
+        starts = []
+        for how in ("on", "off"):
+            training = replace(TRAINING, label_rows=how, seed=seed)
+            _, _, run = build_run(get(), TASK, method, rows(8), rows(4, 50), training, SILENT)
+            starts.append({n: t.detach().clone() for n, t in run.trainable().tensors()})
+            run.step()
+        assert alike(*starts)
 
 
 @pytest.mark.parametrize("name", ["refit", "label_rows"])

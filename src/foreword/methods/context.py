@@ -129,7 +129,7 @@ def _tokens(backbone: Backbone, shown: Sequence[str]) -> list[list[int]]:
 class ShownDemonstrations(Trainable):
     """A prefix of which each position belongs to a demonstration, or to none (-1).
 
-    ``hidden`` holds for each training row the demonstrations that it does not see.
+    ``hidden`` holds for each row that may be shown the demonstrations that it does not see.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class ShownDemonstrations(Trainable):
         """
         drawn = torch.rand(len(self.owners), generator=chance)
         drawn[self.owners < 0] = 1.0  # the tokenizer's first tokens are seen in every step
-        own = [self.hidden[row] for row in rows]
+        own = [self.hidden[row] if row < len(self.hidden) else () for row in rows]
         kinds = list(dict.fromkeys(own))
         whole = self()
         parts = tuple(_seen(whole, self._places(drawn, kind)) for kind in kinds)

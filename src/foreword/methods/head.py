@@ -133,7 +133,7 @@ class Head:
             return HeadTensors(trained(task, scale))
         if made.head_start == "random":
             return HeadTensors(random_head(task, scale, seed))
-        return HeadTensors(fitted(made.head_start, task, rows, scale, beside))
+        return HeadTensors(fitted(made.head_start, task, [*rows, *task.names], scale, beside))
 
 
 class HeadTensors(Trainable):

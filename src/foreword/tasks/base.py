@@ -102,12 +102,15 @@ class Bound(ABC):
     """A task bound to a backbone: an ``Objective`` to train on, which also answers rows.
 
     Knows nothing of methods: it runs whatever injection it is given. ``begun`` says that a method
-    starts behind another that begins with the tokenizer's first tokens.
+    starts behind another that begins with the tokenizer's first tokens. ``names`` are rows that name
+    the labels, where these are learned too: what is fitted to rows is fitted to them, and none of
+    them is shown as a demonstration.
     """
 
     tokens: tuple[int, ...] | None = None
     classes: int = 0
     begun: bool = False
+    names: Sequence[Row] = ()
 
     def __init__(self, task: Task, backbone: Backbone, template: str) -> None:
         self.task = task

@@ -117,7 +117,7 @@ def build_run(
     training = _possible(training, bound, names)
     training = training.settled(few, bound.classes if few else 0, held, slow)
     names = names if training.label_rows == "on" else []
-    trainable = method.build(bound, [*train, *names], training.seed)
+    trainable = method.build(bound.changed(names=names), train, training.seed)
     parts = Mixture.of(trainable.outline, 1).parts
     if bound.virtual and all(part.embeds is None for part in parts):
         raise UserError(
@@ -137,7 +137,7 @@ def build_run(
             raise UserError(
                 "`contrastive` would compare rows of different tasks; leave it or `replay` out"
             )
-        counts = replay.counts(len(train))
+        counts = replay.counts(len(train) + len(names))
         old = replay.task.bind(backbone)
         old.check(replay.rows, answers=True)
         learned = MixedObjective([learned, old.with_head() if trainable.has_head else old])

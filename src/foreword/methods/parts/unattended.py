@@ -62,7 +62,7 @@ def unattended_keys(
 
     room = room_for(backbone, NOTHING)
     with torch.no_grad():
-        for row in rows[:MOST_ROWS]:
+        for row in [*rows, *task.names][:MOST_ROWS]:
             example = plain.dev_example(row, room).example
             if ids := next(filter(None, (example.ids, *example.branches)), ()):
                 run_padded(backbone, [Line(ids)], Mixture((NOTHING,), (0,)), record=record)
