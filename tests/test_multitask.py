@@ -12,6 +12,7 @@ import torch
 
 from foreword.data.row import Row
 from foreword.errors import UserError
+from foreword.methods.context import Context
 from foreword.methods.head import Head
 from foreword.methods.soft import Soft
 from foreword.multitask_learning.multitask import Member, Outcome, Sharing, multitask
@@ -243,6 +244,15 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_bytes(
         if path.suffix == ".safetensors":
             assert (out / path.name).read_bytes() == path.read_bytes()
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in whole.iterdir())
+
+
+def test_what_a_method_leaves_open_is_decided_by_each_tasks_own_rows(tmp_path: Path) -> None:
+    many, few = (Member(name, TASK, rows(n), rows(4, 90)) for name, n in (("a", 20), ("b", 10)))
+    for members in ([many, few], [few, many]):
+        made = run(tmp_path, members, method=Context(), training=Training(epochs=1)).prompts
+        assert {name: each.method["shots"] for name, each in made.items()} == {"a": 16, "b": 10}
+    shared = run(tmp_path, [few, many], method=Context(), sharing=Sharing("mpt"))
+    assert {each.method["shots"] for each in shared.prompts.values()} == {10}
 
 
 UNLIKE = Member("three", replace(TASK, template="{text} [soft:2]:"), rows(8), rows(6))

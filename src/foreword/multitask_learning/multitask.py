@@ -126,8 +126,10 @@ def multitask(
     tests = [_read_test(bound, member) for bound, member in zip(bounds, members, strict=True)]
     counts = tempered([len(own) for _, own, _ in made], sharing.mixing)
     owners = Owners(tuple(row.task for row in rows), tuple(row.task for row in held))
-    method = settle(method, bounds[0], made[0][1])
-    trainable = _build(bounds, [own for _, own, _ in made], method, sharing, training, owners)
+    methods = [settle(method, bound, own) for bound, own, _ in made]
+    if sharing.share == "mpt":  # of which there is one, that starts as the first task's
+        methods = methods[:1] * len(made)
+    trainable = _build(made, methods, sharing, training, owners)
     for note in (n for p in trainable.modules() if isinstance(p, Trainable) for n in p.notes):
         report.line(note)
     names = [member.name for member in members]
@@ -144,14 +146,19 @@ def multitask(
         class_of=lambda row: bounds[row.task].class_of(row),
     )
     run = Loop(backbone, objective, trainable, examples, training, method.rate)
-    about = about_method(method, run.learner.parameters, training)
-    about["multitask"] = {**plain(sharing), "tasks": names}
-    data = [about_data(bound, method, own, dev, training) for bound, own, dev in made]
+    together = {**plain(sharing), "tasks": names}
+    about = [
+        {**about_method(each, run.learner.parameters, training), "multitask": together}
+        for each in methods
+    ]
+    data = [
+        about_data(bound, each, own, dev, training)
+        for each, (bound, own, dev) in zip(methods, made, strict=True)
+    ]
     config = {
-        "method": about,
         "tasks": {
-            name: {"data": each, "task": about_task(bound.task)}
-            for name, bound, each in zip(names, bounds, data, strict=True)
+            name: {"method": how, "data": each, "task": about_task(bound.task)}
+            for name, how, bound, each in zip(names, about, bounds, data, strict=True)
         },
         "backbone": {**about_backbone(backbone), "dtype": dtype_name(backbone)},
     }
@@ -167,7 +174,7 @@ def multitask(
             bound,
             injection,
             bound.fit_on_dev(dev_rows, injection),
-            method=about,
+            method=about[task],
             data=data[task],
             seed=training.seed,
             dev=dev,
@@ -248,29 +255,28 @@ def _read_test(bound: Bound, member: Member) -> list[Row] | None:
 
 
 def _build(
-    bounds: Sequence[Bound],
-    rows: Sequence[Sequence[Row]],
-    method: Method,
+    made: Sequence[tuple[Bound, list[Row], list[Row]]],
+    methods: Sequence[Method],
     sharing: Sharing,
     training: Training,
     owners: Owners,
 ) -> SeparatePrompts | SharedPrompt:
     """Build a prompt for each task, or a shared one, which starts as the first task's."""
-    pairs = list(zip(bounds, rows, strict=True))
-    if sharing.share == "none":
-        parts = [method.build(bound, own, training.seed) for bound, own in pairs]
-    else:
-        parts = [method.build(*pairs[0], training.seed)]
+    several = made if sharing.share == "none" else made[:1]
+    parts = [
+        method.build(bound, rows, training.seed)
+        for method, (bound, rows, _) in zip(methods, several, strict=False)
+    ]
     with torch.no_grad():
         injections: list[Injection] = [part() for part in parts]
     for injection in injections:
-        check_shared_pass(name_of(method), injection)
+        check_shared_pass(name_of(methods[0]), injection)
     if sharing.share == "none":
         return SeparatePrompts(parts, owners)
     held = 0 if injections[0].embeds is None else len(injections[0].embeds)
-    if any(injections[0].leading + bound.virtual != held for bound in bounds):
+    if any(injections[0].leading + bound.virtual != held for bound, _, _ in made):
         raise UserError(
             "templates that place different numbers of virtual tokens cannot share a prompt; "
             "give all as many, or `share` none"
         )
-    return SharedPrompt(parts[0], len(bounds), sharing.rank, training.seed, owners)
+    return SharedPrompt(parts[0], len(made), sharing.rank, training.seed, owners)

@@ -102,9 +102,9 @@ class Bound(ABC):
     """A task bound to a backbone: an ``Objective`` to train on, which also answers rows.
 
     Knows nothing of methods: it runs whatever injection it is given. ``begun`` says that a method
-    starts behind another that begins with the tokenizer's first tokens. ``names`` are rows that name
-    the labels, where these are learned too: what is fitted to rows is fitted to them, and none of
-    them is shown as a demonstration.
+    starts behind another that begins with the tokenizer's first tokens. ``names`` are rows that
+    name the labels, where these are learned too: what is fitted to rows is fitted to them, and
+    none of them is shown as a demonstration.
     """
 
     tokens: tuple[int, ...] | None = None
