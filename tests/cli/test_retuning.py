@@ -98,7 +98,8 @@ def test_a_worse_prompt_is_not_kept_and_one_of_the_model_is_copied(
     assert again == one  # it is not tuned again
     (same,) = fw.retune(old, world.path("model"), tmp_path / "same", report=SILENT).prompts
     assert same.outcome == "same model"
-    assert (tmp_path / "same" / same.file).read_bytes() == (old / same.file).read_bytes()
+    for name in (same.file, "p.log.jsonl"):
+        assert (tmp_path / "same" / name).read_bytes() == (old / name).read_bytes()
 
 
 def test_it_goes_on_where_it_was_stopped_to_the_same_bytes(
@@ -240,12 +241,39 @@ def test_prompts_that_learned_their_dev_rows_are_judged_by_the_scores_before(
         return dict(one)
 
     first = made_anew(0.0)
+    assert files_of(out / "p.safetensors") == files_of(file)
+    (again,) = fw.retune(out, world.path("model"), tmp_path / "again", report=SILENT).prompts
+    assert again.outcome in ("kept", "worse")  # the rows are found once more
     new = Prompt.load(out / "p.safetensors").scores["dev"]["accuracy"]
     assert (first["new"], first["outcome"]) == (new, "kept")
     high = proportion(round(new * 8 / 100), 8).high
     within, beyond = (made_anew(score) for score in (high - 0.1, high + 0.1))
     assert (within["new"], within["outcome"]) == (new, "kept")
     assert (beyond["new"], beyond["outcome"]) == (new, "worse")
+
+
+def test_prompts_of_several_tasks_are_tuned_alone_and_parts_of_a_shared_one_are_not(
+    world: World, tmp_path: Path
+) -> None:
+    train, dev = world.path("train.jsonl"), world.path("dev.jsonl")
+    members = [fw.Member(name, "classify", train, dev) for name in ("one", "two")]
+
+    def made_anew(share: Any) -> list[fw.Remade]:
+        """What becomes of the prompts of a run."""
+        old = tmp_path / share
+        sharing, training = fw.Sharing(share), fw.Training(epochs=1)
+        given = {"sharing": sharing, "training": training, "report": SILENT}
+        fw.multitask(world.path("model"), members, "soft", old, **given)
+        new, given = tmp_path / f"new-{share}", {"train": train, "dev": dev, "report": SILENT}
+        return list(fw.retune(old, world.path("other"), new, **given).prompts)
+
+    apart = made_anew("none")
+    assert {each.outcome for each in apart} <= {"kept", "worse"}
+    for one in (each for each in apart if each.outcome == "kept"):
+        assert "multitask" not in Prompt.load(tmp_path / "new-none" / one.file).method
+    for part in made_anew("mpt"):
+        assert part.outcome == "failed"
+        assert "(`share=mpt`), which cannot be tuned alone" in str(part.reason)
 
 
 @pytest.mark.parametrize(

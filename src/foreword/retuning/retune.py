@@ -31,6 +31,7 @@ from foreword.retuning.recorded import RecordedRows, recorded_method, recorded_s
 from foreword.retuning.remade import Remade, Retuned, Start
 from foreword.terminal import usual_reporter
 from foreword.training.checkpoint import path_for
+from foreword.training.log import log_path
 from foreword.training.started import started_from
 from foreword.training.tune import tune_prompt
 
@@ -145,6 +146,7 @@ def _remake(
     old = Prompt.load(file)
     if backbone.has_fingerprint(old.backbone["fingerprint"]):
         write_whole(out / name, file.read_bytes())
+        _keep_log(file, out / name)
         return Remade(name, "same model")
     train, dev = RecordedRows(old).find(chain(given, recorded_sources(old, file)))
     work = out / WORK / backbone.fingerprint[-12:]
@@ -154,7 +156,14 @@ def _remake(
     if made.outcome == "kept":
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         new.save(out / name)
+        _keep_log(work / start / name, out / name)
     return made
+
+
+def _keep_log(old: Path, new: Path) -> None:
+    """Keep the log of a prompt, where there is one, beside its new file: it names the rows."""
+    if (log := log_path(old)).is_file():
+        write_whole(log_path(new), log.read_bytes())
 
 
 class _Within(Reporters):
@@ -193,6 +202,7 @@ def _tuned(
             report=_Within([report]),
         )
         about = {**old.method, "trained": new.method["trained"]}
+        about.pop("multitask", None)  # it is tuned alone
         before = {"model": old.backbone["fingerprint"], "start": start}
         return replace(new, method=about, data={**new.data, "retuned": before})
 

@@ -86,11 +86,23 @@ def join_methods(methods: Sequence[Method]) -> Method:
 
 
 def rebuild_method(about: Mapping[str, Any], where: str) -> Method:
-    """Rebuild a method from its record in a prompt file; raises UserError for a bad record."""
-    own = {name: value for name, value in about.items() if name not in ("trained", "training")}
+    """Rebuild a method from its record in a prompt file.
+
+    Raises UserError for a bad record, and for a prompt that was one with those of other tasks.
+    """
+    if about.get("multitask", {}).get("share", "none") != "none":
+        raise UserError(
+            f"{where}: is a shared prompt times a part for its task (`share=mpt`), which cannot be "
+            "tuned alone; tune its tasks together again with `foreword multitask`"
+        )
+    own = {name: value for name, value in about.items() if name not in OF_THE_RUN}
     found = kinds(str(own.pop("name", None)))
     parts = own["methods"] if len(found) > 1 else [own]
     return join_methods([from_plain(k, part, where) for k, part in zip(found, parts, strict=True)])
+
+
+OF_THE_RUN = ("trained", "training", "multitask")
+"""What the record of a method says beside its own settings."""
 
 
 class Together(Trainable):
