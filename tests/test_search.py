@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,7 +48,7 @@ from foreword.prompt_search.charts import on_front
 from foreword.prompt_search.hard import nats_of, search_hard
 from foreword.prompt_search.importance import importances
 from foreword.prompt_search.judged import Judged
-from foreword.prompt_search.models import look_at
+from foreword.prompt_search.models import Look, look_at
 from foreword.prompt_search.outcome import page_path, result_path, study_path
 from foreword.prompt_search.pace import Pace
 from foreword.prompt_search.parts import FEW, part_rows
@@ -586,8 +585,41 @@ def test_models_are_looked_at_and_those_that_cannot_go_are_left_out() -> None:
     assert llama.probe is not None
     numbers = sum(p.numel() for p in get().model.parameters())
     assert llama.megabytes == pytest.approx(4e-6 * numbers)
+    assert llama.seconds > 0 == looks[2].seconds
     with pytest.raises(UserError, match="none of the models can be used: none: no such model"):
         look_at(["none"], load, Classify(), rows(40), 0, SILENT)
+
+
+def test_models_are_chosen_by_rows_that_trials_are_tuned_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given, looked = rows(40), []
+    before = foreword.prompt_search.search.look_at
+
+    def look(models: Any, load: Any, task: Any, rows: Any, *more: Any) -> Any:
+        looked.extend(rows)
+        return before(models, lambda name: get(), task, rows, *more)
+
+    monkeypatch.setattr(foreword.prompt_search.search, "look_at", look)
+    monkeypatch.setattr(foreword.prompt_search.search, "backbone_of", lambda name: get())
+    found(train=given, dev=None, models=["a", "b"], trials=1)
+    parts = part_rows(given, None, None, 0, "label")
+    assert looked == parts.folds[0][0]
+
+
+def test_the_time_counts_from_when_the_model_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = clocked(monkeypatch)
+
+    def opened(model: Any) -> Backbone:
+        now[0] += 600
+        return get()
+
+    monkeypatch.setattr(foreword.prompt_search.search, "backbone_of", opened)
+    assert found(trials=1, minutes=5).best.state == "complete"
+    looks = [Look("llama", seconds=301)]
+    monkeypatch.setattr(foreword.prompt_search.search, "look_at", lambda *given: looks)
+    with pytest.raises(UserError, match=r"no trial came to its end \(none was begun\)"):
+        found(models=["llama"], trials=1, minutes=5)
 
 
 @pytest.mark.slow
@@ -646,7 +678,6 @@ def clocked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now, module = [0.0], foreword.prompt_search.search
     by_ours = functools.partial(module.search_prompts, clock=lambda: now[0])
     monkeypatch.setattr(module, "search_prompts", by_ours)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

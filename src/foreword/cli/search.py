@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,6 +139,7 @@ def search(
     from foreword.cli.settings import load_backbone, merged, plain_of, task_of_words
     from foreword.prompt_search.models import look_at
     from foreword.prompt_search.outcome import page_path, result_path
+    from foreword.prompt_search.parts import part_rows
     from foreword.prompt_search.search import check_limits, search_prompts
     from foreword.prompt_search.study import need_optuna
     from foreword.tasks.fields import text_fields_of
@@ -195,13 +195,15 @@ def search(
         dev = reading.rows(plain["dev"], DEV, fields=fields, check=check, n=n, seed=seed)
     if plain["test"] is not None:
         test = reading.rows(plain["test"], TEST, fields=fields, check=check)
-    rows, began, looks = as_rows(rows), time.monotonic(), []
+    rows, looks = as_rows(rows), []
+    dev, test = None if dev is None else as_rows(dev), None if test is None else as_rows(test)
     if models:
+        tuned, _ = part_rows(rows, dev, test, seed, task.class_field).folds[0]
 
         def load(name: str) -> Backbone:
             return load_backbone({**plain, "model": name})
 
-        looks = look_at(models, load, task, rows, seed, report)
+        looks = look_at(models, load, task, tuned, seed, report)
         plain["model"] = looks[0].model
     backbone = load_backbone(plain)
     if reading.skip_bad:
@@ -218,8 +220,8 @@ def search(
             None if named is None else [name.strip() for name in named.split(",") if name.strip()],
             choices,
             rows,
-            None if dev is None else as_rows(dev),
-            None if test is None else as_rows(test),
+            dev,
+            test,
             minutes=minutes,
             trials=trials,
             out=plain["out"],
@@ -231,7 +233,6 @@ def search(
             seed=seed,
             report=report,
             looks=looks,
-            began=began,
         )
     except UserError as error:
         raise (

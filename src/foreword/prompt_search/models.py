@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,8 @@ class Look:
     ``zero_shot`` is the dev score of the model alone, and ``probe``, of tasks with labels, the
     right answers of 100 of a linear model on its states, which learned from other rows. ``loss`` is
     the mean of a row in nats. ``megabytes`` are those of its weights, ``milliseconds`` of a
-    request. ``reason`` says why a model is left out.
+    request. ``seconds`` are those of the look, once the model is open. ``reason`` says why a model
+    is left out.
     """
 
     model: str
@@ -40,6 +42,7 @@ class Look:
     loss: float | None = None
     megabytes: float | None = None
     milliseconds: float | None = None
+    seconds: float = 0.0
     reason: str | None = None
 
     @property
@@ -63,6 +66,8 @@ def look_at(
 ) -> list[Look]:
     """Look at each model; the best one comes first, those that are left out last.
 
+    ``rows`` are some that trials are tuned on: what is held back chooses no model either.
+
     Raises UserError where all are left out.
     """
     found = []
@@ -81,6 +86,7 @@ def look_at(
 
 
 def _look(name: str, backbone: Backbone, task: Task, rows: Sequence[Row], seed: int) -> Look:
+    began = time.monotonic()
     whole = task.complete(rows, backbone)
     whole = whole.fill_from_rows(backbone, rows, seed)
     bound = whole.bind(backbone)
@@ -102,6 +108,7 @@ def _look(name: str, backbone: Backbone, task: Task, rows: Sequence[Row], seed: 
         loss=measured.loss * units / len(scored),
         megabytes=weights / 1e6,
         milliseconds=milliseconds,
+        seconds=time.monotonic() - began,
     )
 
 

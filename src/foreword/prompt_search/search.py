@@ -115,10 +115,13 @@ def search(
     report = usual_reporter() if report is None else report
     pair = chosen.pair
     rows = as_rows(train, fields=pair, report=report)
+    judges = None if dev is None else as_rows(dev, split=DEV, name="dev row", fields=pair)
+    tests = None if test is None else as_rows(test, split=TEST, name="test row", fields=pair)
     check_limits(minutes, trials)
-    began, looks = time.monotonic(), list[Look]()
+    looks: list[Look] = []
     if models:
-        looks = look_at([str(m) for m in models], backbone_of, chosen, rows, seed, report)
+        tuned, _ = part_rows(rows, judges, tests, seed, chosen.class_field).folds[0]
+        looks = look_at([str(m) for m in models], backbone_of, chosen, tuned, seed, report)
         model = looks[0].model
     return search_prompts(
         backbone_of(model),
@@ -126,8 +129,8 @@ def search(
         methods.split(",") if isinstance(methods, str) else methods,
         choices,
         rows,
-        None if dev is None else as_rows(dev, split=DEV, name="dev row", fields=pair),
-        None if test is None else as_rows(test, split=TEST, name="test row", fields=pair),
+        judges,
+        tests,
         minutes=minutes,
         trials=trials,
         out=out,
@@ -139,7 +142,6 @@ def search(
         seed=seed,
         report=report,
         looks=looks,
-        began=began,
     )
 
 
@@ -171,16 +173,15 @@ def search_prompts(
     seed: int = 0,
     report: Reporter = SILENT,
     looks: Sequence[Look] = (),
-    began: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Searched:
     """Search as :func:`search` does, with a task that is configured and rows that are read.
 
     ``choices`` are the values of settings of methods and training that are narrowed or fixed.
-    ``looks`` are those at base models, the best of which is the ``backbone``; the time counts from
-    when they ``began``, by the ``clock``.
+    ``looks`` are those at base models, the best of which is the ``backbone``; what they took is
+    time of the search, which goes by the ``clock``.
     """
-    began = clock() if began is None else began
+    began = clock() - sum(each.seconds for each in looks)
     check_limits(minutes, trials)
     check_choices(methods, choices)
     if join and (resume or storage is None):
