@@ -11,6 +11,8 @@ import contract
 import families
 from families import by_mechanism
 from foreword.methods.prefix import Prefix
+from foreword.reporter import SILENT
+from foreword.training.tune import tune
 from oracles import FAMILIES, get, scores
 from plain import twin
 
@@ -28,6 +30,19 @@ def test_it_starts_as_the_prefix_with_half_its_values(name: str, hidden: int | N
     for site, kv in whole.kv.items():
         assert torch.equal(made.kv[site].keys, kv.keys)
         torch.testing.assert_close(made.kv[site].values, kv.values / 2)
+
+
+@pytest.mark.parametrize("hidden", [None, 4])
+def test_it_goes_on_from_a_prompt_at_the_prompt_itself(hidden: int | None, tmp_path: Path) -> None:
+    base, file = get("llama"), tmp_path / "p.safetensors"
+    old = tune(base, contract.task_on(base), GATED, contract.ROWS, contract.ROWS, report=SILENT)
+    old.save(file)
+    method = Prefix(start=str(file), gate=True, reparameterize=hidden)
+    _, gated = contract.built(method, base)
+    expected = dict(old.injection.tensors())
+    assert {name: t.tolist() for name, t in gated().tensors()} == {
+        name: t.tolist() for name, t in expected.items()
+    }
 
 
 def test_each_site_has_a_gate_of_its_own() -> None:

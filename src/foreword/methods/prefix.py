@@ -11,6 +11,7 @@ from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.methods.base import Trainable
 from foreword.methods.parts.prefixes import PAST_WINDOW, Gated, start_prefix
+from foreword.methods.parts.starts import PREFIX_STARTS
 from foreword.tasks.base import Bound
 
 
@@ -26,7 +27,8 @@ class Prefix:
     than "random" and "zero" takes keys and values from what the model computes for real text, or
     from another prompt (parts/starts.py). ``reparameterize`` is the hidden width of an MLP through
     which they are trained (ibid., section 4.3); the prompt file holds its output. ``gate``
-    multiplies each layer's values by a trained number from 0 to 1.
+    multiplies each layer's values by a trained number from 0 to 1, which starts at 1/2; those of a
+    prompt to start from are doubled before, so that the training starts at the prompt itself.
     In an encoder-decoder, encoder, decoder and cross attention all have a prefix.
     """
 
@@ -64,8 +66,11 @@ class Prefix:
         sites = task.backbone.need_sites()
         lowest = self._lowest(1 + max(site.layer for site in sites))
         upper = [site for site in sites if site.layer >= lowest]
-        prefix = start_prefix(self.settled(task, rows), task, rows, upper, seed)
-        return Gated(prefix) if self.gate else prefix
+        settled = self.settled(task, rows)
+        prefix = start_prefix(settled, task, rows, upper, seed)
+        if not self.gate:
+            return prefix
+        return Gated(prefix, times=1.0 if settled.start in PREFIX_STARTS else 2.0)
 
     def _lowest(self, depth: int) -> int:
         """Return the lowest layer that has a prefix; raises UserError for one out of range."""

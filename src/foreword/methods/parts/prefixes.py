@@ -275,18 +275,19 @@ class Gated(Trainable):
     """A prefix whose values are weighed by sigmoid(g), one trained g an attention module.
 
     The gate of UniPELT (Mao et al. 2022, arXiv:2110.07577) depends on the row; this one does
-    not, so that it can be multiplied into the values of the prompt file. It starts at 1/2.
+    not, so that it can be multiplied into the values of the prompt file. It starts at 1/2; values
+    that are doubled before (``times``) start as they are.
     """
 
-    def __init__(self, prefix: Trainable) -> None:
+    def __init__(self, prefix: Trainable, times: float = 1.0) -> None:
         super().__init__()
-        self.prefix = prefix
+        self.prefix, self.times = prefix, times
         kv = prefix().kv
         self.gates = nn.Parameter(torch.zeros(len(kv), device=next(iter(kv.values())).keys.device))
 
     def forward(self) -> Injection:
         """Return the prefix with weighed values."""
         made: Injection = self.prefix()
-        pairs = zip(made.kv.items(), torch.sigmoid(self.gates), strict=True)
+        pairs = zip(made.kv.items(), self.times * torch.sigmoid(self.gates), strict=True)
         kv = {site: KV(own.keys, own.values * gate) for (site, own), gate in pairs}
         return replace(made, kv=kv)
