@@ -48,7 +48,7 @@ from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.objective import Encoded
-from foreword.training import checkpoint
+from foreword.training import checkpoint, dev_score
 from foreword.training.interrupt import Enough
 from foreword.training.log import log_path
 from foreword.training.prepare import prepare, rows_for
@@ -674,6 +674,18 @@ def test_an_absurd_learning_rate_is_told_as_such(tmp_path: Path) -> None:
         str(caught.value),
     )
     assert not out.exists()
+
+
+def test_a_score_that_is_not_finite_names_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dev_score._logits
+
+    def poisoned(*given: Any) -> Iterator[Any]:
+        for group, logits in before(*given):
+            yield group, logits.index_fill(0, torch.tensor(group.index(4)), math.nan)
+
+    monkeypatch.setattr(dev_score, "_logits", poisoned)
+    with pytest.raises(UserError, match=r"the score of dev\.jsonl:5 is not finite"):
+        toy_run(None)
 
 
 def test_a_dev_score_that_is_not_finite_stops_the_run_too(

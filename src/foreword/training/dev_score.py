@@ -46,10 +46,12 @@ def dev_scores(
     for place, task in enumerate(tasks):
         chosen = [i for i in mine if rows[i].task == task]
         for group, logits in _logits(backbone, objective, trainable, examples, chosen):
+            items = parted.of(group, logits)
             if bool(logits.isnan().any()):
-                broken = group[0]
+                own = logits.split([len(item.example.targets) for item in items])
+                broken = min(n for n, part in zip(group, own, strict=True) if part.isnan().any())
                 break
-            counts = objective.dev_counts(logits, parted.of(group, logits))
+            counts = objective.dev_counts(logits, items)
             sums[place] = tuple(map(sum, zip_longest(sums[place], counts, fillvalue=0.0)))
             progress(len(group))
     broken = world.least(broken)
