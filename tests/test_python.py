@@ -293,6 +293,8 @@ def test_a_name_alone_is_the_folder_s_own_form_of_a_model(tmp_path: Path) -> Non
         ({"rank": 3}, "`rank` is no setting of task classify with method auto"),
         ({"length": "3"}, "setting 'length' is '3', expected a whole number"),
         ({"training": fw.Training(), "epochs": 2}, "`epochs` is set beside a configuration"),
+        ({"training": fw.Training(), "seed": 2}, "`seed` is set beside a configuration"),
+        ({"training": fw.Training(), "preset": "fast"}, "`preset` sets the training, as `training"),
         ({"task": TASK, "template": "x"}, "`template` is set beside a configuration"),
         ({"task": "chat", "text": "x"}, "`text=x`: a Chat has no single field for it"),
         ({"train": None}, r"there are no rows to train on; give `train`: a path, a list of dicts"),
@@ -328,6 +330,8 @@ def test_names_and_values_make_the_same_run() -> None:
     sampled = configure("generate", "soft", None, {"temperature": 0.5, "seed": 3})
     assert sampled[0] == fw.Generate(decoding=fw.Decoding(temperature=0.5, seed=3))
     assert sampled[2].seed == 3
+    whole = configure("generate", "soft", fw.Training(), {"temperature": 0.5, "seed": 3})
+    assert (whole[0], whole[2]) == (sampled[0], fw.Training())
 
 
 def test_an_input_that_is_wrong_carries_its_field(prompt: fw.Prompt) -> None:

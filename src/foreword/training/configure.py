@@ -44,6 +44,8 @@ def configure(
     Raises UserError for unknown names and settings, and for values of the wrong type.
     """
     given = in_code(settings)
+    if training is not None and given.get("preset") is not None:
+        raise UserError("`preset` sets the training, as `training` does; leave out one of the two")
     if isinstance(method, str):
         given["method"] = method
     elif method is not None and given.get("preset") is not None:
@@ -61,8 +63,8 @@ def configure(
     elif not isinstance(training, Training):
         kind = type(training).__name__
         raise UserError(f"`training` is of type {kind}; give fw.Training(...), or leave it out")
-    else:
-        given.pop("seed", None)  # of the decoding
+    elif isinstance(task, str) and (hasattr(made_task, "decoding") or hasattr(made_task, "seed")):
+        given.pop("seed", None)  # the task has taken it
     task_name(made_task), method_name(chosen)  # what is not registered could not be saved
     if given:
         raise _unknown(next(iter(given)), made_task, chosen)
