@@ -38,6 +38,7 @@ from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
 from foreword.tasks.rank import Rank
+from foreword.tasks.tag import Tag
 from processes import until
 
 FAMILIES = {f.name: f for f in CAUSAL} | {"window": WINDOWED[1], "bloom": UNREACHED[0]}
@@ -308,6 +309,33 @@ def test_a_line_that_fails_alone_ends_its_own_reading_and_no_other(
     assert loop.pool.used == 0
 
 
+def test_a_reading_that_cannot_keep_its_states_fails_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base, how, real = get("llama"), Sampling(max_new_tokens=3), Reading.hear
+
+    def hear(self: Reading, line: int, tokens: Sequence[int], states: torch.Tensor) -> None:
+        if self is broken:
+            raise ValueError("broken")
+        real(self, line, tokens, states)
+
+    monkeypatch.setattr(Reading, "hear", hear)
+    loop = Loop(base, HeldPrompts(base, 2**20), 8, 64, 512)
+    examples = [Example((first, 5), 2, ((),), ((0, -1),)) for first in (9, 7)]
+    broken, whole = [
+        Reading(base, examples, Mixture.of(NOTHING, 2), threading.Event()) for _ in range(2)
+    ]
+    request = Request(ROWS[1], NOTHING, how, None, None, Ticket(), 0.0)
+    loop.waiting.extend([broken, whole, request])
+    while loop.busy:
+        loop.step()
+    with pytest.raises(ValueError, match="broken"):
+        broken.done.result(0)
+    assert whole.done.result(0).shape == (2, base.width)
+    assert list(request.ticket.result(0).tokens) == alone("llama", ROWS[1], NOTHING, how)
+    assert loop.pool.used == 0
+
+
 @pytest.mark.parametrize("name", ["llama", "bloom"])
 def test_answers_that_nobody_waits_for_are_neither_read_nor_written(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -466,6 +494,27 @@ def test_answers_are_those_of_the_prompts_own_tasks(name: str) -> None:
                     assert each[key] == pytest.approx(value, abs=1e-4)
                 elif key != "scores":
                     assert each[key] == value
+
+
+def test_text_after_the_last_mask_is_not_read_and_fails_no_one() -> None:
+    base, how = get("llama"), Sampling(max_new_tokens=20)
+    about = {"name": "llama", "architecture": "causal", "fingerprint": base.fingerprint}
+    row = Row({"tokens": ["a", "good", "film"]}, "row")
+    task = Tag("{tokens}", "\n{left}{word}:[mask] a film", {"O": " bad", "PER": " good"})
+    prompt = Prompt(prompts("llama")[1], task, about, on=base)
+    with Engine(base, chunk=1) as engine:
+        other = engine.generate(ROWS[0], None, how)
+        (found,) = engine.answer(prompt, [row]).result(60)
+        assert list(other.result(60).tokens) == alone("llama", ROWS[0], NOTHING, how)
+    assert found["tags"] == prompt.answers([row])[0]["tags"]
+    loop = Loop(base, HeldPrompts(base, 2**20), 8, 1, 512)
+    example = Example((9, 7, 8, 6), 2, ((),), ((0, -1),))
+    reading = Reading(base, [example], Mixture.of(NOTHING, 1), threading.Event())
+    loop.waiting.append(reading)
+    while loop.busy:
+        loop.step()
+    assert torch.allclose(reading.done.result(0), base.states([example]), atol=1e-4)
+    assert loop.counts["tokens_read"] == 2
 
 
 def test_an_ensemble_s_labels_are_read_in_the_loop() -> None:

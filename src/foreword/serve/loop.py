@@ -145,7 +145,9 @@ class Loop:
             self._first = held = self.prompts.get(reading.injection(number))
             line, wanted = reading.laid.lines[number], reading.wanted[number]
             together = self._together(held.injection)
-            row = Row.begin(held, line.tokens, self.pool, 0, line.parents, wanted, together)
+            stop = max(wanted, default=len(line.tokens) - 1) + 1  # what follows is read for no one
+            parents = None if line.parents is None else line.parents[:stop]
+            row = Row.begin(held, line.tokens[:stop], self.pool, 0, parents, wanted, together)
             if row is None:
                 return self._must_wait()
             self.running.append(Line(reading, number, row))
@@ -213,14 +215,24 @@ class Loop:
         for (each, turn), own in zip(chosen, states, strict=True):
             each.row.read = turn.stop
             if isinstance(each, Line):
-                lead = each.row.prefix.leading
-                each.reading.hear(each.number, [n - lead for n in turn.wanted], own)
-                if each.row.read == len(each.row.tokens):
-                    self._leave(each)
+                self._hear(each, turn, own)
             elif len(own):
                 ready.append((each, own))
         if ready:
             self._write(view, ready)
+
+    def _hear(self, line: Line, turn: Turn, states: Tensor) -> None:
+        """Hand a line's states to its reading, unless that has failed by another line."""
+        if line not in self.running:
+            return
+        lead = line.row.prefix.leading
+        try:
+            line.reading.hear(line.number, [n - lead for n in turn.wanted], states)
+        except Exception as error:  # its own; the other rows go on
+            self._fail(line, error)
+            return
+        if line.row.read == len(line.row.tokens):
+            self._leave(line)
 
     def _write(self, view: Backbone, ready: Sequence[tuple[Writing, Tensor]]) -> None:
         """Choose the next token of rows whose last states are there."""
