@@ -74,6 +74,20 @@ def test_an_echo_is_the_text_before_the_answer(here: Here) -> None:
     assert "".join(part.choices[0].text for part in parts) == f"hello{right}"
 
 
+def test_what_was_answered_can_be_sent_back_though_it_is_empty(here: Here) -> None:
+    chat: Any = here.client.chat.completions.create
+    end = {str(here.backbone.ends[0]): 100}
+    ask = [{"role": "user", "content": "hello"}]
+    for model in ("talk", "model"):
+        said = chat(model=model, messages=ask, logit_bias=end).choices[0].message
+        assert said.content == ""
+        tool = {"role": "tool", "tool_call_id": "1", "content": ""}
+        turns = [*ask, said.model_dump(exclude_none=True), *ask, tool]
+        assert chat(model=model, messages=turns, max_tokens=2).choices[0].message.content
+    silent = {**ASKED[CHAT], "messages": [{"role": "user", "content": ""}]}
+    assert here.http.post(CHAT, json=silent).json()["error"]["param"] == "messages[0].content"
+
+
 def test_scores_are_shifted_as_openai_says(here: Here) -> None:
     """By what OpenAI's page on penalties has: bias, and c * frequency + (c > 0) * presence."""
     base, row = here.backbone, tuple(here.backbone.text.ids("hello hello:"))

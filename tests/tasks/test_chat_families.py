@@ -308,6 +308,18 @@ def test_turns_that_are_refused(turn: Any, why: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("role", ["assistant", "tool"])
+def test_a_turn_may_be_empty_before_one_that_is_to_be_answered(role: str) -> None:
+    turns = [user("a"), {"role": role, "content": ""}, user("b")]
+    (read,) = as_rows([{"messages": turns}], targets=False)
+    assert read.fields["messages"] == turns
+    for learned in (False, True):  # whether as rows to train on, or to look at
+        with pytest.raises(UserError, match=r'field "messages\[1\].content" is empty'):
+            as_rows([{"messages": [*turns, assistant("c")]}], targets=learned)
+    with pytest.raises(UserError, match=r'field "messages\[0\].content" is empty'):
+        as_rows([{"messages": [user(""), *turns]}], targets=False)
+
+
 @pytest.mark.parametrize(
     ("more", "why"),
     [

@@ -7,7 +7,7 @@ A turn is `{"role": ..., "content": ...}`, with what a chat template may read be
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from foreword.data.lists import listed
@@ -48,6 +48,7 @@ def conversation(row: Row, field: str, *, targets: bool) -> dict[str, Any]:
 
     Raises UserError, ``FILE:LINE: ...``, for turns that cannot be read, for an instruction that
     would not be followed, and with ``targets`` for a conversation that the assistant does not end.
+    Where a conversation is to be answered, the assistant and tools may have said nothing before.
     """
     turns = listed(row, field)
     if not isinstance(turns, list) or not turns:
@@ -58,7 +59,8 @@ def conversation(row: Row, field: str, *, targets: bool) -> dict[str, Any]:
             f'{{"{who}": ..., "{what}": ...}}; fill it or remove the row',
             field=field,
         )
-    messages = [_turn(row, field, f"{field}[{n}]", turn) for n, turn in enumerate(turns)]
+    silent = ("system",) if targets or not _asks(turns[-1]) else ("system", "assistant", "tool")
+    messages = [_turn(row, field, f"{field}[{n}]", turn, silent) for n, turn in enumerate(turns)]
     messages = [*_system(row, field, messages), *messages]
     _check_row(row)
     if targets and messages[-1]["role"] != "assistant":
@@ -81,8 +83,17 @@ def is_turns(value: Any) -> TypeGuard[list[Any]]:
     )
 
 
-def _turn(row: Row, field: str, name: str, turn: Any) -> dict[str, Any]:
-    """Return a turn as `role` and `content`, with what else of it is read."""
+def _asks(turn: Any) -> bool:
+    """Whether a turn is one that the assistant answers."""
+    role = turn.get("role", turn.get("from")) if isinstance(turn, Mapping) else None
+    return ROLES.get(str(role)) in ("user", "tool")
+
+
+def _turn(row: Row, field: str, name: str, turn: Any, silent: Collection[str]) -> dict[str, Any]:
+    """Return a turn as `role` and `content`, with what else of it is read.
+
+    The content of ``silent`` roles may be empty.
+    """
 
     def wrong(what: str) -> UserError:
         return UserError(f"{row.where}: {name}{what}", field=field)
@@ -108,7 +119,7 @@ def _turn(row: Row, field: str, name: str, turn: Any) -> dict[str, Any]:
     content = _content(row, field, f"{name}.{what}", turn.get(what))
     if content is None and calls:
         content = ""
-    _check_content(row, field, f"{name}.{what}", content, blank=role == "system" or bool(calls))
+    _check_content(row, field, f"{name}.{what}", content, blank=role in silent or bool(calls))
     made: dict[str, Any] = {"role": role, "content": content}
     made |= {key: turn[key] for key in TEMPLATE_KEYS if turn.get(key) not in (None, [], "")}
     if calls:
