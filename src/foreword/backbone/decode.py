@@ -179,7 +179,20 @@ def continuations(
 
 def completion(backbone: Backbone, ids: Sequence[int], stop: Sequence[str]) -> str:
     """Return the text of a completion's tokens, up to the first token or text that ends it."""
-    return cut_at_stop(backbone.text.decode(until_end(ids, backbone.ends)), stop)
+    return cut_at_stop(_text(backbone, until_end(ids, backbone.ends)), stop)
+
+
+def _text(backbone: Backbone, ids: list[int]) -> str:
+    """Return tokens as text, without a last character that is not whole where that spoils others.
+
+    Tokenizers that write characters as bytes read those of one run all or not at all.
+    """
+    said = backbone.text.decode(ids)
+    for cut in range(1, 4) if said.endswith("\ufffd") else ():
+        whole = backbone.text.decode(ids[:-cut])
+        if not whole.endswith("\ufffd"):
+            return said if said.startswith(whole) else whole
+    return said
 
 
 @dataclass(frozen=True, eq=False)

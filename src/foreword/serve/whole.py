@@ -50,7 +50,7 @@ def decode_whole(backbone: Backbone, requests: Sequence[Request]) -> None:
     for request, ids in zip(requests, found, strict=True):
         tokens = until_end(ids, backbone.ends)
         text = completion(backbone, ids, sampling.stop)
-        ended = len(tokens) < sampling.max_new_tokens or text != backbone.text.decode(tokens)
+        ended = len(tokens) < sampling.max_new_tokens or text != completion(backbone, ids, ())
         finish: Finish = "stop" if ended else "length"
         if request.ticket.cancelled:
             text, tokens, finish = "", [], "cancelled"

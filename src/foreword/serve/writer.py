@@ -7,6 +7,26 @@ from collections.abc import Sequence
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import completion
 from foreword.backbone.decoding_rules import StopTexts
+from foreword.backbone.tokenizer import Text
+
+
+class GrowingText:
+    """The text of a list of tokens that grows."""
+
+    def __init__(self, text: Text, tokens: list[int]) -> None:
+        self.text, self.tokens = text, tokens
+        self._first = self._read = 0  # tokens whose text is known, but for where the next begin
+
+    def more(self) -> str:
+        """Return text that was not told before and stays, whatever comes next."""
+        before = self.text.decode(self.tokens[self._first : self._read])
+        now = self.text.decode(self.tokens[self._first :])
+        if now.endswith("\ufffd"):  # a character whose bytes are not all there
+            return ""
+        if len(now) > len(before):  # else the next begin where these do
+            self._first = self._read
+        self._read = len(self.tokens)
+        return now[len(before) :]
 
 
 class Writer:
@@ -17,7 +37,7 @@ class Writer:
         self.tokens: list[int] = []
         self.told = ""
         self._stops = StopTexts(backbone.text, stop, 0) if stop else None
-        self._first = self._read = 0  # tokens whose text is known, but for where the next begin
+        self._text = GrowingText(backbone.text, self.tokens)
         self._kept = ""
 
     def add(self, token: int) -> bool:
@@ -27,12 +47,7 @@ class Writer:
 
     def more(self) -> str:
         """Return text that was not told before and stays, whatever comes next."""
-        before = self.backbone.text.decode(self.tokens[self._first : self._read])
-        now = self.backbone.text.decode(self.tokens[self._first :])
-        if now.endswith("\ufffd"):  # a character whose bytes are not all there
-            return ""
-        self._kept += now[len(before) :]
-        self._first, self._read = self._read, len(self.tokens)
+        self._kept += self._text.more()
         sure = len(self._kept) - self._held_back()
         told, self._kept = self._kept[:sure], self._kept[sure:]
         self.told += told
