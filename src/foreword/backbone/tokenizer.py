@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from foreword.backbone.chat_template import ChatTemplate
 from foreword.errors import UserError
@@ -33,6 +35,10 @@ def begins_with(ids: Sequence[int], first: Sequence[int]) -> bool:
     """Whether a text writes the tokenizer's first tokens itself, which then stand once."""
     return bool(first) and tuple(ids[: len(first)]) == tuple(first)
 
+
+_BYTE = re.compile("<0x([0-9A-F]{2})>")
+_BYTES = {sign: byte for byte, sign in bytes_to_unicode().items()}
+"""How names of tokens spell bytes, in the two kinds of tokenizers that do."""
 
 _WORD = 32
 """The most tokens of a word that are left out so that a text begins with a whole one."""
@@ -162,6 +168,28 @@ class Text:
         return str(
             self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
+
+    def spelled(self, token: int) -> str:
+        """Return a token as it stands inside a text, special ones by their names."""
+        before, size = self._before
+        ids = [*before, token]
+        return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))[size:]
+
+    @cached_property
+    def _before(self) -> tuple[list[int], int]:
+        """A text for a token to stand behind, as many tokenizers leave out a first space."""
+        ids = self.ids("a")
+        return ids, len(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+    def spelled_bytes(self, token: int) -> bytes:
+        """Return the bytes of a token, also where they are no whole character."""
+        spelled = self.spelled(token)
+        name = self.tokenizer.convert_ids_to_tokens(token) or ""  # for models with more tokens
+        if match := _BYTE.fullmatch(name):
+            return bytes.fromhex(match[1])
+        if "\ufffd" in spelled and _BYTES.keys() >= set(name):
+            return bytes(_BYTES[sign] for sign in name)
+        return spelled.encode()
 
     @cached_property
     def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

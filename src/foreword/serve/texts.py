@@ -50,6 +50,7 @@ class Trimmed:
 
     def __init__(self, opening: str = "") -> None:
         self.opening, self.held, self.begun = opening.strip(), "", False
+        self.given = 0
 
     def add(self, text: str, *, last: bool = False) -> str:
         """Return what can be given out after ``text``; all that is left with the ``last``."""
@@ -64,14 +65,24 @@ class Trimmed:
             self.begun = True
         given = self.held.rstrip()
         self.held = self.held[len(given) :]
+        self.given += len(given)
         return given
+
+    @property
+    def length(self) -> int:
+        """How long the answer is so far, with spaces that may be around it."""
+        return self.given + len(self.held) if self.begun else 0
 
 
 class Untouched:
     """What is written as it is."""
 
+    def __init__(self) -> None:
+        self.length = 0
+
     def add(self, text: str, *, last: bool = False) -> str:
         """Return the text."""
+        self.length += len(text)
         return text
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 
 from foreword.serve.http.errors import ApiError
 from foreword.serve.http.generation import EventStream, Generation, Said
-from foreword.serve.http.logprobs import of_chat, of_text
+from foreword.serve.http.logprobs import Offsets, of_chat, of_text
 from foreword.serve.http.reading import StrictRoute
 from foreword.serve.http.ready import Ready
 from foreword.serve.http.schemas import ChatBody, CompletionBody, TextBody
@@ -93,7 +93,7 @@ async def _answer(
     name, asked = await run_in_threadpool(lay_out, ready)
     made.passage.about["model"] = name
     await made.begin(asked, body.n or 1)
-    written = form(name, ready, logprobs=asked[0].sampling.logprobs is not None)
+    written = form(name, ready, made.asked)
     if isinstance(body, CompletionBody) and body.echo:
         decode = ready.backbone.text.decode
         given = [text if isinstance(text, str) else decode(text) for text in body.prompts()]
@@ -116,8 +116,9 @@ class _Form:
 
     kind = part = prefix = ""
 
-    def __init__(self, name: str, ready: Ready, *, logprobs: bool) -> None:
-        self.name, self.text, self.logprobs = name, ready.backbone.text, logprobs
+    def __init__(self, name: str, ready: Ready, asked: Sequence[TextRequest]) -> None:
+        self.name, self.text = name, ready.backbone.text
+        self.logprobs = asked[0].sampling.logprobs is not None
         self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
         self.print = ready.backbone.fingerprint[:23]
         self.echoes: list[str] = []  # what each choice begins with, if anything
@@ -164,9 +165,9 @@ class _AsText(_Form):
     kind = part = "text_completion"
     prefix = "cmpl"
 
-    def __init__(self, name: str, ready: Ready, *, logprobs: bool) -> None:
-        super().__init__(name, ready, logprobs=logprobs)
-        self.offsets: dict[int, int] = {}
+    def __init__(self, name: str, ready: Ready, asked: Sequence[TextRequest]) -> None:
+        super().__init__(name, ready, asked)
+        self.offsets = [Offsets(self.text, each.trimmed()) for each in asked]
 
     def first(self, choice: int) -> dict[str, Any] | None:
         return self.piece(Said(choice, self.echoes[choice])) if self.echoes else None
@@ -176,10 +177,8 @@ class _AsText(_Form):
         return self.piece(replace(said, text=echo + said.text))
 
     def piece(self, said: Said) -> dict[str, Any]:
-        at = self.offsets.get(said.choice, 0)
-        found = of_text(self.text, said.logprobs, at) if self.logprobs else None
-        if found is not None:
-            self.offsets[said.choice] = at + sum(map(len, found["tokens"]))
+        offsets = self.offsets[said.choice]
+        found = of_text(self.text, said.logprobs, offsets) if self.logprobs else None
         return {
             "text": said.text,
             "index": said.choice,

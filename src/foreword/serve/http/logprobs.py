@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from foreword.backbone.tokenizer import Text
     from foreword.serve.request import TokenLogprob
+    from foreword.serve.texts import Trimmed, Untouched
 
 LEAST = -9999.0
 """What stands for minus infinity, which JSON does not have."""
@@ -17,9 +18,8 @@ def of_chat(text: Text, found: Sequence[TokenLogprob]) -> dict[str, Any]:
     """Return them as a chat completion has them."""
 
     def one(token: int, logprob: float) -> dict[str, Any]:
-        said = written(text, token)
-        known = None if "\ufffd" in said else list(said.encode())
-        return {"token": said, "logprob": max(logprob, LEAST), "bytes": known}
+        known = list(text.spelled_bytes(token))
+        return {"token": text.spelled(token), "logprob": max(logprob, LEAST), "bytes": known}
 
     return {
         "content": [
@@ -30,24 +30,47 @@ def of_chat(text: Text, found: Sequence[TokenLogprob]) -> dict[str, Any]:
     }
 
 
-def of_text(text: Text, found: Sequence[TokenLogprob], offset: int = 0) -> dict[str, Any]:
-    """Return them as a completion has them; ``offset`` is where its first token stands."""
-    tokens = [written(text, each.token) for each in found]
-    offsets = []
-    for token in tokens:
-        offsets.append(offset)
-        offset += len(token)
+class Offsets:
+    """Where the tokens of an answer stand in it, one after the other."""
+
+    def __init__(self, text: Text, trimmed: Trimmed | Untouched) -> None:
+        from foreword.serve.writer import GrowingText
+
+        self.tokens: list[int] = []
+        self._text, self._trimmed = GrowingText(text, self.tokens), trimmed
+
+    def add(self, token: int) -> int:
+        """Return where the next token stands."""
+        at = self._trimmed.length
+        self.tokens.append(token)
+        self._trimmed.add(self._text.more())
+        return at
+
+
+def of_text(text: Text, found: Sequence[TokenLogprob], offsets: Offsets) -> dict[str, Any]:
+    """Return them as a completion has them."""
     return {
-        "tokens": tokens,
+        "tokens": [_key(text, each.token) for each in found],
         "token_logprobs": [max(each.logprob, LEAST) for each in found],
-        "top_logprobs": [
-            {written(text, token): max(logprob, LEAST) for token, logprob in each.top}
-            for each in found
-        ],
-        "text_offset": offsets,
+        "top_logprobs": [_by_text(text, each) for each in found],
+        "text_offset": [offsets.add(each.token) for each in found],
     }
 
 
-def written(text: Text, token: int) -> str:
-    """Return a token as text, special ones by their names."""
-    return str(text.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+def _by_text(text: Text, each: TokenLogprob) -> dict[str, float]:
+    """Return the likeliest tokens, and the one that was written, by their texts."""
+    made: dict[str, float] = {}
+    for token, logprob in dict([*each.top, (each.token, each.logprob)]).items():
+        key = _key(text, token)
+        made[_bytes(text, token) if key in made else key] = max(logprob, LEAST)
+    return made
+
+
+def _key(text: Text, token: int) -> str:
+    """Return a token as text, and one that is no whole character by its bytes."""
+    said = text.spelled(token)
+    return _bytes(text, token) if "\ufffd" in said else said
+
+
+def _bytes(text: Text, token: int) -> str:
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in text.spelled_bytes(token))
