@@ -74,6 +74,19 @@ def test_an_echo_is_the_text_before_the_answer(here: Here) -> None:
     assert "".join(part.choices[0].text for part in parts) == f"hello{right}"
 
 
+def test_draws_differ_unless_a_seed_says_otherwise(here: Here) -> None:
+    how = {"temperature": 2.0, "max_tokens": 12}
+    assert len({here.texts(**how)[0] for _ in range(3)}) == 3
+    several = {**how, "prompt": ["hello", "hello", "it was"], "n": 2}
+    found = here.texts(**several, seed=5)
+    assert len(set(found)) == 6
+    assert here.texts(**several, seed=5) == found
+    assert here.texts(**how, seed=5) == found[:1]
+    assert here.texts(**how, prompt="it was", seed=5) == found[4:5]
+    assert not {here.texts(**how, seed=seed)[0] for seed in range(6, 10)} & {*found}
+    assert here.texts(n=2) == here.texts(temperature=0) * 2
+
+
 def test_what_was_answered_can_be_sent_back_though_it_is_empty(here: Here) -> None:
     chat: Any = here.client.chat.completions.create
     end = {str(here.backbone.ends[0]): 100}

@@ -74,6 +74,8 @@ def _settings(service: Service, body: TextBody, named: str) -> dict[str, Any]:
         raise ApiError(400, f"n: this server gives at most {limits.choices} choices", param="n")
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options: needs `stream`: true", param="stream_options")
+    if body.temperature and body.seed is None:
+        settings["seed"] = secrets.randbelow(2**63)
     return settings
 
 

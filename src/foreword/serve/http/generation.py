@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -78,11 +79,20 @@ class Generation:
         self.passage.undone.enter_context(self.service.admitted(count))
 
     async def begin(self, asked: Sequence[TextRequest], n: int) -> None:
-        """Ask the engine for ``n`` completions of each; raises ApiError for what it refuses."""
+        """Ask the engine for ``n`` completions of each; raises ApiError for what it refuses.
+
+        Those of texts that read alike are drawn apart; the first by the seed as it is given.
+        """
+        from foreword.backbone.decoding_rules import row_seed
+
         self.usage.read = sum(len(each.ids) for each in asked)
+        begun: Counter[tuple[int, ...]] = Counter()
         for each in asked:
-            for number in range(n):
-                seed = (each.sampling.seed + number) % 2**63
+            for _ in range(n):
+                seed = each.sampling.seed
+                if number := begun[each.ids]:
+                    seed = row_seed(seed, (number,))
+                begun[each.ids] += 1
                 self.asked.append(replace(each, sampling=replace(each.sampling, seed=seed)))
         await run_in_threadpool(self._begin)
         self.service.metrics.tokens.labels("read").inc(self.usage.read)
