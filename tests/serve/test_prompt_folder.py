@@ -21,6 +21,7 @@ from foreword.prompt.prompt import Prompt
 from foreword.serve.http.history import history
 from foreword.serve.names import RefusedPromptError, UnknownPromptError, parse, path_inside
 from foreword.serve.prompts import PromptFolder
+from foreword.serve.versions import publish
 from serve.serving import SORT, WRITE, prefix, prompt_of, soft
 from toys import get
 
@@ -160,6 +161,54 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
     monkeypatch.undo()
     name, prompt = folder.open("write")
     assert name == "write@2"
+    assert numbers(prompt).equal(numbers(Prompt.load(file(folder))))
+
+
+def test_a_file_that_cannot_be_looked_at_leaves_all_versions(
+    folder: PromptFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.open("write")
+    saved(file(folder), 2)
+    _, old = folder.open("write")
+    saved(file(folder, "other"), 3)
+    real = Path.stat
+
+    def stat(self: Path, **how: Any) -> os.stat_result:
+        if self.parent == folder.folder and self.suffix == ".safetensors":
+            raise OSError(5, "Input/output error")
+        return real(self, **how)
+
+    again = PromptFolder(folder.folder, get())  # a server that starts anew
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "stat", stat)
+        assert folder.open("write") == ("write@2", old)
+        assert folder.about("write")["refused"] == "cannot be read (Input/output error)"
+        assert again.open("write")[0] == "write@2"
+        with pytest.raises(RefusedPromptError, match=r"cannot be read \(Input/output error\)"):
+            folder.open("other")
+        with pytest.raises(UserError, match="cannot be removed"):
+            folder.remove("write")
+    about = folder.about("write")
+    assert (about["versions"], about["refused"]) == ([1, 2], None)
+    assert again.open("write")[0] == "write@2"
+    assert folder.open("other")[0] == "other@1"
+    again.close()
+
+
+def test_a_file_that_replaces_an_upload_at_once_is_seen(
+    folder: PromptFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaced(version: Path, target: Path) -> Any:
+        stamp = publish(version, target)
+        saved(target, 3)
+        return stamp
+
+    saved(tmp_path / "upload", 2)
+    with monkeypatch.context() as busy:
+        busy.setattr("foreword.serve.prompts.publish", replaced)
+        assert folder.add("write", tmp_path / "upload") == 2
+    name, prompt = folder.open("write")
+    assert name == "write@3"
     assert numbers(prompt).equal(numbers(Prompt.load(file(folder))))
 
 

@@ -31,6 +31,7 @@ class _Entry:
     number: int = 0  # 0: none has been good so far
     stamp: Stamp | None = None  # of the file when it was last looked at
     refused: str | None = None
+    unseen: str | None = None  # why the file cannot be looked at now
 
 
 class PromptFolder:
@@ -113,7 +114,7 @@ class PromptFolder:
             "name": name,
             "version": entry.number or None,
             "versions": numbers,
-            "refused": entry.refused,
+            "refused": entry.unseen or entry.refused,
         }
 
     def _possible(self, name: str) -> bool:
@@ -174,16 +175,28 @@ class PromptFolder:
 
     def _current(self, name: str) -> int:
         """Return the number of the current version, the file as it stands now where it is good."""
-        stamp = Stamp.of(self._file(name)) if self._possible(name) else None
+        try:
+            stamp = Stamp.of(self._file(name)) if self._possible(name) else None
+        except OSError as error:
+            return self._unseen(name, f"cannot be read ({error.strerror})")
         if stamp is None:
             self._forget(name)
             raise UnknownPromptError(f"there is no prompt '{name}'{self._near(name)}")
         entry = self._entries.setdefault(name, _Entry())
+        entry.unseen = None
         if stamp != entry.stamp:
             self._look(name, entry, stamp)
         if not entry.number:
             raise RefusedPromptError(f"prompt '{name}' cannot be served: {entry.refused}")
         return entry.number
+
+    def _unseen(self, name: str, why: str) -> int:
+        """Return the version that is served while the file cannot be looked at."""
+        entry = self._entries.setdefault(name, _Entry())
+        entry.unseen = why
+        if last := entry.number or max(self.versions.numbers(name), default=0):
+            return last
+        raise RefusedPromptError(f"prompt '{name}' cannot be served: {why}")
 
     def _look(self, name: str, entry: _Entry, stamp: Stamp) -> None:
         """Make a file that is new, or has changed, the next version, unless it is refused."""
@@ -289,9 +302,7 @@ class PromptFolder:
             with self._lock:
                 with suppress(UserError):
                     self._current(name)  # what stands there now is a version too
-                publish(made, self._file(name))
-                stamp = Stamp.of(self._file(name))
-                assert stamp is not None
+                stamp = publish(made, self._file(name))
                 return self._publish(name, made, prompt, stamp)
         except OSError as error:
             raise UserError(f"{name}: cannot be read ({error.strerror})") from None
@@ -301,9 +312,9 @@ class PromptFolder:
     def remove(self, name: str) -> None:
         """Remove a file and its versions; raises UnknownPromptError where there is none."""
         with self._lock:
-            if not self._possible(name) or Stamp.of(self._file(name)) is None:
-                raise UnknownPromptError(f"there is no prompt '{name[:100]}'{self._near(name)}")
             try:
+                if not self._possible(name) or Stamp.of(self._file(name)) is None:
+                    raise UnknownPromptError(f"there is no prompt '{name[:100]}'{self._near(name)}")
                 self._file(name).unlink()
             except OSError as error:
                 raise UserError(f"{name}: cannot be removed ({error.strerror})") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Sequence
@@ -44,12 +45,15 @@ class Stamp:
 
     @staticmethod
     def of(path: Path) -> Stamp | None:
-        """Return the stamp of a regular file, links followed; None where there is none."""
+        """Return the stamp of a regular file, links followed; None where there is none.
+
+        Raises OSError where that cannot be told.
+        """
         try:
             found = path.stat()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        regular = path.is_file()
+        regular = stat.S_ISREG(found.st_mode)
         return Stamp(found.st_mtime_ns, found.st_size, found.st_ino) if regular else None
 
 
@@ -98,7 +102,10 @@ class Versions:
 
     def changed(self, name: str, number: int) -> int | None:
         """Return when the file of a version was changed, in nanoseconds; None where it is gone."""
-        stamp = Stamp.of(self.path(name, number))
+        try:
+            stamp = Stamp.of(self.path(name, number))
+        except OSError:
+            return None
         return None if stamp is None else stamp.changed
 
     def numbers(self, name: str) -> list[int]:
@@ -154,10 +161,10 @@ class Versions:
             self.path(name, number).unlink(missing_ok=True)
 
 
-def publish(version: Path, file: Path) -> None:
-    """Write a version's content to the file that users see, whole, with the same stamp.
+def publish(version: Path, file: Path) -> Stamp:
+    """Write a version's content to the file that users see, whole and with the same time.
 
-    Raises UserError where that cannot be done.
+    Returns its stamp; raises UserError where that cannot be done.
     """
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
@@ -167,9 +174,12 @@ def publish(version: Path, file: Path) -> None:
     try:
         shutil.copyfile(version, temporary)
         os.chmod(temporary, 0o644)
-        stamp = version.stat().st_mtime_ns
-        os.utime(temporary, ns=(stamp, stamp))
+        changed = version.stat().st_mtime_ns
+        os.utime(temporary, ns=(changed, changed))
+        stamp = Stamp.of(Path(temporary))  # before anyone can replace it
+        assert stamp is not None
         os.replace(temporary, file)
+        return stamp
     except OSError as error:
         raise UserError(f"{file.name}: cannot be written ({error.strerror})") from None
     finally:
