@@ -28,7 +28,7 @@ from serve.test_prompt_folder import DAMAGES, damaged
 
 TEXT, CHAT, PROMPTS = "/v1/completions", "/v1/chat/completions", "/v1/prompts"
 BINARY = {"Content-Type": "application/octet-stream"}
-LIMITS = Limits(patience=0.5, upload=2**20)
+LIMITS = Limits(patience=0.5, upload=2**20, inputs=20)
 
 
 class Here:
@@ -172,6 +172,20 @@ def test_who_says_nothing_is_left(here: Here, said: bytes) -> None:
     with here.connect() as own:
         own.sendall(said)
         assert own.recv(100) == b""
+    with here.connect() as own:
+        own.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert own.recv(1).startswith(b"H")
+        own.sendall(said)  # behind the answer
+        while own.recv(1000):
+            pass
+
+
+def test_a_completion_has_no_more_texts_than_a_request_may_have(here: Here) -> None:
+    for body in ({"prompt": ["a"] * 21}, {"prompt": [[5]] * 3, "n": 7}):
+        found = here.http.post(TEXT, json={"model": "write", **body})
+        assert found.status_code == 400
+        assert found.json()["error"]["param"] == "prompt"
+        assert "at most 20 texts" in found.text
 
 
 # Files --------------------------------------------------------------------------------------------

@@ -32,7 +32,11 @@ def text_routes(service: Service) -> APIRouter:
     @router.post("/v1/completions")
     async def completions(request: Request, body: CompletionBody) -> Response:
         """Continue a text, or several."""
-        texts = body.prompts()
+        texts, most = body.prompts(), service.limits.inputs
+        if len(texts) * (body.n or 1) > most:
+            raise ApiError(
+                400, f"prompt: at most {most} texts in a request, `n` times each", param="prompt"
+            )
         settings = _settings(service, body, "max_tokens")
         if body.logprobs is not None:
             settings["logprobs"] = body.logprobs

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from foreword.errors import UserError
 from foreword.serve.http.app import make_app
@@ -73,10 +73,16 @@ def _patient(seconds: float) -> type[H11Protocol]:
     class Patient(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self.loop.call_later(seconds, self._leave)
+            self._waiting = self.loop.call_later(seconds, self._leave, None)
 
-        def _leave(self) -> None:
-            if self.cycle is None:  # no request has come
+        def on_response_complete(self) -> None:
+            answered = self.cycle
+            super().on_response_complete()
+            self._waiting.cancel()
+            self._waiting = self.loop.call_later(seconds, self._leave, answered)
+
+        def _leave(self, answered: RequestResponseCycle | None) -> None:
+            if self.cycle is answered:  # no request has come since
                 self.transport.close()
 
         def connection_lost(self, exc: Exception | None) -> None:
