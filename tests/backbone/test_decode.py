@@ -220,6 +220,12 @@ def test_seeds_differ_and_repeat() -> None:
     assert drawn(0) != drawn(1)
 
 
+def test_a_temperature_of_next_to_nothing_takes_the_likeliest_tokens() -> None:
+    cold = Decoding(max_new_tokens=NEW, temperature=1e-40)
+    greedy = Decoding(max_new_tokens=NEW)
+    assert decode(get("llama"), ROWS, NOTHING, cold) == decode(get("llama"), ROWS, NOTHING, greedy)
+
+
 def test_rows_that_read_alike_are_drawn_alike_unless_they_get_seeds() -> None:
     how = Decoding(max_new_tokens=NEW, temperature=1.0)
     first, second, other = decode(get("llama"), [ROWS[0], ROWS[0], ROWS[1]], NOTHING, how)

@@ -290,6 +290,16 @@ def test_feedback_is_a_row_to_learn_from(server: Served, kept: Path) -> None:
     assert (kept / "sort.jsonl").read_text() == ""
 
 
+def test_a_number_that_json_does_not_have_is_not_kept(server: Served, kept: Path) -> None:
+    body = b'{"model": "sort", "input": "a", "label": "good", "answered": [0, -1e999]}'
+    before = (kept / "sort.jsonl").read_text()
+    found = server.http().post(
+        "/v1/feedback", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert (found.status_code, found.json()["error"]["param"]) == (400, "answered[1]")
+    assert (kept / "sort.jsonl").read_text() == before
+
+
 ONE = Classify(template="{text} is", labels={"1": " good", "2": " bad"})
 MANY = Multilabel(template="{text} is", labels={"a": " good", "b": " bad", "none": " no"})
 MUCH = Score(template="{text} is", anchors={" good": 1.0, " bad": 0.0})

@@ -84,7 +84,7 @@ def test_draws_differ_unless_a_seed_says_otherwise(here: Here) -> None:
     assert here.texts(**how, seed=5) == found[:1]
     assert here.texts(**how, prompt="it was", seed=5) == found[4:5]
     assert not {here.texts(**how, seed=seed)[0] for seed in range(6, 10)} & {*found}
-    assert here.texts(n=2) == here.texts(temperature=0) * 2
+    assert here.texts(n=2) == here.texts(temperature=0) * 2 == here.texts(temperature=1e-40) * 2
 
 
 def test_what_was_answered_can_be_sent_back_though_it_is_empty(here: Here) -> None:

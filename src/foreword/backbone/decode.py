@@ -35,6 +35,9 @@ from foreword.config.settings import FILE, setting
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
 
+COLD = 1e-5
+"""The temperature below which the likeliest token is taken: scores over less overflow."""
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -70,6 +73,11 @@ class Decoding:
         values=FILE,
         optional=True,
     )
+
+    @property
+    def draws(self) -> bool:
+        """Whether tokens are drawn, and not the likeliest ones taken."""
+        return self.temperature >= COLD
 
     def check(self) -> None:
         """Raise UserError for values out of range."""
@@ -165,7 +173,7 @@ def continuations(
         stops.append(JsonIsWhole(writers))
     scorers.extend(rules)
     model: Any = ready.model
-    draws = DrawsByRow(seeds, backbone.device) if decoding.temperature > 0 else nullcontext()
+    draws = DrawsByRow(seeds, backbone.device) if decoding.draws else nullcontext()
     with torch.no_grad(), draws:
         found = model.generate(
             **ready.inputs,
@@ -240,8 +248,8 @@ def _prepare(
 def _config(backbone: Backbone, decoding: Decoding) -> GenerationConfig:
     """Return transformers' settings of a decoding."""
     ends = backbone.ends
-    sampling: dict[str, Any] = {"do_sample": decoding.temperature > 0}
-    if decoding.temperature > 0:
+    sampling: dict[str, Any] = {"do_sample": decoding.draws}
+    if decoding.draws:
         sampling |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
     return GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=decoding.max_new_tokens,

@@ -130,7 +130,7 @@ class Loop:
         if row is None:
             return self._must_wait()
         generator = None
-        if how.temperature > 0:
+        if how.draws:
             generator = torch.Generator(self.backbone.device)
             generator.manual_seed(row_seed(how.seed, request.ids))
         chooser = Chooser(how, request.grammar, generator, list(request.ids))

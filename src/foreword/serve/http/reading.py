@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine
+import math
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Annotated, Any
 
 from fastapi import Request, Response
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
-from foreword.serve.http.errors import ApiError
+from foreword.serve.http.errors import ApiError, place
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -36,10 +37,24 @@ class StrictRequest(Request):
     async def json(self) -> Any:
         """Return the body's value; raises ApiError, 400, where it is not JSON."""
         try:
-            return from_json(await self.body(), allow_inf_nan=False)
+            made = from_json(await self.body(), allow_inf_nan=False)
         except ValueError as error:
             why = " ".join(str(error).split())[:200].encode(errors="replace").decode()
             raise ApiError(400, f"the body is not JSON: {why}", code="json_invalid") from None
+        for parts in _infinite(made):
+            where = place(parts)
+            raise ApiError(400, f"{where}: no number is so large", param=where, code="json_invalid")
+        return made
+
+
+def _infinite(value: Any, parts: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield where numbers stand that are too large to be finite, such as 1e999."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, own in pairs if isinstance(value, dict | list) else ():
+        if isinstance(own, dict | list):
+            yield from _infinite(own, (*parts, key))
+        elif own in (math.inf, -math.inf):
+            yield (*parts, key)
 
 
 class StrictRoute(APIRoute):
