@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,13 +20,14 @@ from foreword.cli.serve import _keys
 from foreword.errors import UserError
 from foreword.serve.http.app import make_app
 from foreword.serve.http.errors import place
-from foreword.serve.http.generation import Generation, Usage
+from foreword.serve.http.generation import Generation, Said, Usage
 from foreword.serve.http.guard import Guard, Passage
 from foreword.serve.http.limits import Access, Keys, Limits
 from foreword.serve.http.metrics import Metrics
 from foreword.serve.http.server import address, bound_socket
 from foreword.serve.http.service import Service
-from foreword.serve.texts import Trimmed
+from foreword.serve.request import Piece
+from foreword.serve.texts import Trimmed, Untouched
 from processes import until
 
 
@@ -130,6 +132,23 @@ def test_a_token_s_time_is_that_of_its_own_choice() -> None:
     own.service, own.passage = SimpleNamespace(metrics=metrics), SimpleNamespace(about={})
     own._note(1.0, 2.0)
     assert b"foreword_time_per_token_seconds_sum 0.2\n" in metrics.text()
+
+
+def test_what_is_held_back_is_told_when_time_is_over() -> None:
+    own: Any = object.__new__(Generation)
+
+    async def said() -> list[Said]:
+        own.heard, own.deadline = asyncio.Queue(), time.monotonic() + 0.2
+        own.heard.put_nowait((0, Piece("one", (1,))))
+        rest = Piece(" STO", (2,), finish="cancelled")  # the beginning of a text that ends it
+        own.tickets = [SimpleNamespace(cancel=lambda: own.heard.put_nowait((0, rest)))]
+        return [each async for each in own.pieces()]
+
+    own.asked, own.usage = [SimpleNamespace(trimmed=Untouched, rule=None)], Usage(0)
+    own.service = SimpleNamespace(metrics=Metrics())
+    own.passage = SimpleNamespace(about={}, since=0.0)
+    assert asyncio.run(said()) == [Said(0, "one"), Said(0, " STO", finish="length")]
+    assert own.usage.written == 2
 
 
 def test_a_port_in_use_is_one_line() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from foreword.errors import UserError
 from foreword.prompt.prompt import Prompt
 from foreword.serve.engine import Engine
 from foreword.serve.request import Sampling
-from serve.serving import in_thread, prompts
+from serve.serving import WRITE, in_thread, prompt_of, prompts
 
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
 ASKED: dict[str, dict[str, Any]] = {
@@ -31,8 +32,8 @@ ASKED: dict[str, dict[str, Any]] = {
 class Here:
     """A server in a thread of this process, and what it serves."""
 
-    def __init__(self, url: str, backbone: Backbone, own: dict[str, Prompt]) -> None:
-        self.backbone, self.prompts = backbone, own
+    def __init__(self, url: str, folder: Path, backbone: Backbone, own: dict[str, Prompt]) -> None:
+        self.folder, self.backbone, self.prompts = folder, backbone, own
         self.http = httpx2.Client(base_url=url, timeout=60)
         self.client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
 
@@ -49,7 +50,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     for name, prompt in own.items():
         prompt.save(folder / f"{name}.safetensors")
     with in_thread(folder, backbone) as url:
-        made = Here(url, backbone, own)
+        made = Here(url, folder, backbone, own)
         yield made
         made.http.close()
         made.client.close()
@@ -63,6 +64,20 @@ def test_token_ids_are_read_as_they_are(here: Here) -> None:
     assert here.texts(prompt=[ids, other], n=2) == [right] * 2 + here.texts(prompt="it was") * 2
     bare = here.texts(model="model", prompt="hello:", max_tokens=4)
     assert here.texts(model="model", prompt=ids, max_tokens=4) == bare
+
+
+def test_texts_that_end_an_answer_are_added_to_the_prompt_s_own(here: Here) -> None:
+    usual = WRITE.decoding
+    (text,) = here.texts(max_tokens=12)
+    own, other = text[5], text[2]
+    made = replace(WRITE, decoding=replace(usual, max_new_tokens=12, stop=(own,)))
+    prompt_of(here.backbone, made, here.prompts["write"].injection).save(
+        here.folder / "ends.safetensors"
+    )
+    short = text[: text.index(own)].strip()
+    for stop in (None, [], "~", ["~"]):
+        assert here.texts(model="ends", stop=stop) == [short]
+    assert here.texts(model="ends", stop=other) == [text[: text.index(other)].strip()]
 
 
 def test_an_echo_is_the_text_before_the_answer(here: Here) -> None:

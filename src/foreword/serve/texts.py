@@ -144,8 +144,9 @@ class TextRequests:
 
         Token ids stand behind the prompt as they are, without its template.
 
-        ``settings`` are of :class:`Sampling`, in place of the prompt's own; where they do not say
-        how many tokens to write it is no more than ``most``. Raises NoTextError for a prompt whose
+        ``settings`` are of :class:`Sampling`, in place of the prompt's own, but for stop texts,
+        which come to these; where they do not say how many tokens to write it is no more than
+        ``most``. Raises NoTextError for a prompt whose
         task is another one, and TooLongError.
         """
         if not isinstance(text, str):
@@ -228,7 +229,8 @@ class TextRequests:
         usual = bound.task.decoding
         own = {each.name: getattr(usual, each.name) for each in fields(Decoding)}
         own["max_new_tokens"] = min(own["max_new_tokens"], most)
-        sampling = Sampling(**{**own, **settings})
+        stop = tuple(dict.fromkeys((*usual.stop, *settings.get("stop", ()))))
+        sampling = Sampling(**{**own, **settings, "stop": stop})
         sampling.check()
         injection = prompt.injection if isinstance(prompt, Prompt) else NOTHING
         more = sampling.max_new_tokens

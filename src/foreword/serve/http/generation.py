@@ -30,6 +30,9 @@ T = TypeVar("T")
 REASONS: dict[Finish, str] = {"stop": "stop", "length": "length", "cancelled": "length"}
 """OpenAI's words for the end of a completion; one that ran out of time was cut off."""
 
+GRACE = 1.0
+"""Seconds in which the engine tells what it holds back of completions that ran out of time."""
+
 
 @dataclass(frozen=True)
 class Said:
@@ -122,8 +125,9 @@ class Generation:
         readers = [None if each.rule is None else each.rule.reader() for each in self.asked]
         left = set(range(len(self.asked)))
         began = ended = 0.0
+        deadline = self.deadline
         while left:
-            seconds = self.deadline - time.monotonic()
+            seconds = deadline - time.monotonic()
             try:
                 choice, piece = await asyncio.wait_for(self.heard.get(), max(0.0, seconds))
             except TimeoutError:
@@ -133,6 +137,9 @@ class Generation:
                     raise not_ready(
                         "the request waited too long; try again later", "timeout"
                     ) from None
+                if deadline == self.deadline:
+                    deadline += GRACE
+                    continue
                 for each in sorted(left):
                     yield Said(each, trimmed[each].add("", last=True), finish="length")
                 break
