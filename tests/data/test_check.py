@@ -426,6 +426,19 @@ def test_what_is_cleaned_has_nothing_left_to_clean() -> None:
     assert given[7].fields["text"] == "cafe\u0301"  # what was read is untouched
 
 
+def test_what_another_column_tells_apart_is_no_conflict_to_leave_out() -> None:
+    """Such as the aspect that a template asks about; a number of the row tells nothing apart."""
+    kinds = [("food", "good"), ("service", "bad")]
+    given = [
+        Row({"id": n, "text": "it was", "aspect": aspect, "label": label}, f"f:{n}")
+        for n, (aspect, label) in enumerate(kinds)
+    ]
+    assert clean(given).rows == given
+    assert clean(given, fields=["text"]).rows == []
+    bare = [Row({k: v for k, v in r.fields.items() if k != "aspect"}, r.where) for r in given]
+    assert clean(bare).changes == {"dropped: label conflict": ["f:0", "f:1"]}
+
+
 def test_new_lines_and_lists_are_kept() -> None:
     row = Row({"messages": [{"role": "user", "content": "a\n\tb\r\n"}]}, "f:1")
     (made,) = clean([row]).rows

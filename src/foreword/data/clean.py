@@ -11,7 +11,7 @@ from typing import Any
 
 from foreword.data.duplicates import Key, key_of, overlap
 from foreword.data.row import Row
-from foreword.data.shapes import NUMBERS, inputs_of, required_of
+from foreword.data.shapes import NUMBERS, TARGETS, inputs_of, required_of
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,9 @@ def clean(
 ) -> Cleaned:
     """Mend the signs of rows; leave out empty ones, conflicts, repetitions, and those ``known``.
 
-    Of rows with one text and several labels none is kept: which is right cannot be told. ``fields``
-    are those that are read; without, ``inputs_of`` names them.
+    ``fields`` are those that are read; without, ``inputs_of`` names them. Of rows that differ in
+    their labels none is kept, as which is right cannot be told: where ``fields`` are given those
+    that are alike in them, and else those that are alike in all but their numbers.
     """
     names = tuple(fields or inputs_of(rows[0], label_field)) if rows else ()
     changes: dict[str, list[str]] = {}
@@ -126,7 +127,9 @@ def clean(
     needed = [*required_of(names), *([label_field] if labelled else [])]
     made = without("dropped: empty", [row for row in made if empty_fields(row, needed)])
     if labelled:
-        groups = conflicting(made, names, label_field)
+        answers = (*TARGETS, *NUMBERS, label_field)
+        apart = fields or [name for name in rows[0].fields if name not in answers]
+        groups = conflicting(made, apart, label_field)
         made = without("dropped: label conflict", [row for own in groups.values() for row in own])
     made = without("dropped: duplicate", repeated(made, names))
     made = without("dropped: in another file", overlap(made, known, names))
