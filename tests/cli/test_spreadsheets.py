@@ -271,15 +271,16 @@ def test_data_commands_write_tables(tmp_path: Path, cli: Cli) -> None:
     )
     out = tmp_path / "clean.csv"
     told = cli("data", "clean", data, "--label-field", "Kategorie", "--out", out, "--json").json
-    assert (told["read"], told["kept"]) == (24, 22)
+    assert (told["read"], told["kept"]) == (24, 21)
     assert told["changes"]["dropped: cannot be read"]["places"] == [f"{data}:25"]
     assert told["changes"]["dropped: empty"]["places"] == [f"{data}:24"]
+    assert told["changes"]["dropped: duplicate"]["places"] == [f"{data}:23"]
     assert out.read_bytes().startswith("\ufeffid;Anfrage;Kategorie\n00;".encode())
     parts = tmp_path / "parts"
     named = ["--label-field", "Kategorie", "--out", parts, "--fields", "Anfrage"]
     assert cli("data", "split", out, *named).status == 0
     assert sorted(path.name for path in parts.iterdir()) == ["dev.csv", "test.csv", "train.csv"]
-    assert sum(len(table(path)) for path in parts.iterdir()) == 22
+    assert sum(len(table(path)) for path in parts.iterdir()) == 21
     refused(
         cli("data", "clean", out, "--out", tmp_path / "x.xls"),
         "x.xls: cannot tell what to write from the ending '.xls'",
