@@ -37,7 +37,7 @@ def begins_with(ids: Sequence[int], first: Sequence[int]) -> bool:
 
 
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
-_BYTES = {sign: byte for byte, sign in bytes_to_unicode().items()}
+_BYTES = {sign: byte for byte, sign in bytes_to_unicode().items()}  # type: ignore[no-untyped-call]
 """How names of tokens spell bytes, in the two kinds of tokenizers that do."""
 
 _WORD = 32
@@ -184,8 +184,8 @@ class Text:
     def spelled_bytes(self, token: int) -> bytes:
         """Return the bytes of a token, also where they are no whole character."""
         spelled = self.spelled(token)
-        name = self.tokenizer.convert_ids_to_tokens(token) or ""  # for models with more tokens
-        if match := _BYTE.fullmatch(name):
+        (name,) = self.tokenizer.convert_ids_to_tokens([token])
+        if match := _BYTE.fullmatch(name or ""):  # None where the model alone has the token
             return bytes.fromhex(match[1])
         if "\ufffd" in spelled and _BYTES.keys() >= set(name):
             return bytes(_BYTES[sign] for sign in name)
