@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,6 +93,16 @@ def test_a_whole_number_is_a_number() -> None:
     assert type(made.rate) is float
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = {"count": np.int64(3), "maybe": np.int32(2), "inner": {"rate": np.float32(0.25)}}
+    made = from_plain(Outer, given, "F")
+    assert made == Outer(count=3, maybe=2, inner=Inner(rate=0.25))
+    assert {type(made.count), type(made.maybe)} == {int}
+    assert type(made.inner.rate) is float
+    whole = Outer(count=np.int64(3), on=True)  # type: ignore[arg-type]
+    assert json.loads(json.dumps(plain(whole))) == plain(Outer(count=3, on=True))
+
+
 @pytest.mark.parametrize(
     ("values", "what"),
     [
@@ -100,6 +111,7 @@ def test_a_whole_number_is_a_number() -> None:
         ({"inner": {"rat": 1}}, "F: setting 'inner': unknown setting 'rat'; did you mean 'rate'?"),
         ({"count": "1"}, "F: setting 'count' is '1', expected a whole number"),
         ({"count": 1.0}, "F: setting 'count' is 1.0, expected a whole number"),
+        ({"count": np.float64(1.0)}, "expected a whole number"),
         ({"count": True}, "F: setting 'count' is True, expected a whole number"),
         ({"count": None}, "F: setting 'count' is None, expected a whole number"),
         ({"on": 1}, "F: setting 'on' is 1, expected true or false"),

@@ -176,8 +176,8 @@ def test_what_is_fitted_to_dev_rows_is_of_the_run_that_had_not_learned_them() ->
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"refit": "always"}, "unknown refit 'always'"),
-        ({"label_rows": "yes"}, "unknown label_rows 'yes'"),
+        ({"refit": "always"}, "setting 'refit' is 'always'"),
+        ({"label_rows": "yes"}, "setting 'label_rows' is 'yes'"),
         ({"refit": "on", "schedule": "plateau"}, "give one of the two"),
     ],
 )

@@ -343,7 +343,7 @@ def test_runs_repeat_and_differ_from_those_without(tmp_path: Path, training: Tra
         (Training(dropout=1.0), "dropout is 1.0; give a probability"),
         (Training(mixup=-1.0), "mixup is -1.0"),
         (Training(l2_start=-0.1), "l2_start is -0.1"),
-        (Training(schedule="linaer"), "unknown schedule 'linaer'; did you mean 'linear'"),  # type: ignore[arg-type]
+        (Training(schedule="linaer"), "setting 'schedule' is 'linaer'; did you mean 'linear'"),  # type: ignore[arg-type]
     ],
 )
 def test_values_out_of_range(training: Training, why: str) -> None:

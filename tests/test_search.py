@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,7 +56,7 @@ from foreword.prompt_search.parts import FEW, part_rows
 from foreword.prompt_search.plan import next_trial
 from foreword.prompt_search.search import search
 from foreword.prompt_search.searched import Searched
-from foreword.prompt_search.space import Choice, Space
+from foreword.prompt_search.space import Choice, Space, choices_of
 from foreword.prompt_search.study import open_storage, optuna_quiet
 from foreword.prompt_search.templates import find_templates
 from foreword.prompt_search.tried import TIME_UP, Tried, choose
@@ -1036,6 +1037,16 @@ def test_what_is_known_of_a_study_is_that_of_its_name(
     assert found(**given).about["study"] == "search"
     found(**given, join=True)
     assert asked == ["search", None]  # the only one there is
+
+
+def test_a_list_is_one_value_of_a_setting_that_is_a_list() -> None:
+    given = {"targets": ("q_proj", "v_proj"), "rank": (4, np.int64(8)), "rate": np.float32(0.5)}
+    found = choices_of({**given, "attends": None})
+    assert found["targets"] == [["q_proj", "v_proj"]]
+    assert (found["rank"], found["rate"], found["attends"]) == ([4, 8], [0.5], [None])
+    assert {type(each) for each in (*found["rank"], *found["rate"])} == {int, float}
+    apart = [["q_proj"], ["q_proj", "v_proj"]]
+    assert choices_of({"targets": apart})["targets"] == apart
 
 
 def test_a_method_that_the_model_cannot_take_is_left_out_with_its_reason() -> None:

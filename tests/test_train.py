@@ -18,6 +18,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import datasets
+import numpy as np
 import pandas
 import pytest
 import torch
@@ -699,10 +700,22 @@ def test_a_dev_score_that_is_not_finite_stops_the_run_too(
     assert last_good_step(tmp_path / OUT) == 0
 
 
+def test_numbers_of_numpy_make_the_same_file(tmp_path: Path) -> None:
+    given = Training(epochs=np.int64(1), rate=np.float64(1e-3), seed=np.int32(3))  # type: ignore[arg-type]
+    toy_run(tmp_path / "numpy.safetensors", training=given)
+    toy_run(tmp_path / OUT, training=Training(epochs=1, rate=1e-3, seed=3))
+    assert (tmp_path / "numpy.safetensors").read_bytes() == (tmp_path / OUT).read_bytes()
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"epochs": 0},
+        {"epochs": "2"},
+        {"epochs": 2.5},
+        {"seed": True},
+        {"warmup": "half"},
+        {"checkpointing": 1},
         {"batch_size": 0},
         {"patience": 0},
         {"token_budget": 0},

@@ -141,6 +141,7 @@ def search(
     from foreword.prompt_search.outcome import page_path, result_path
     from foreword.prompt_search.parts import part_rows
     from foreword.prompt_search.search import check_limits, search_prompts
+    from foreword.prompt_search.space import choices_of
     from foreword.prompt_search.study import need_optuna
     from foreword.tasks.fields import text_fields_of
     from foreword.training.presets import settings_of
@@ -185,7 +186,7 @@ def search(
     check_place_of_tensors(Path(plain["out"]))
     task = task_of_words(plain["task"], given, "settings")
     seed = given.pop("seed", 0)
-    choices = {n: v if isinstance(v, list) else [v] for n, v in {**given, **several}.items()}
+    choices = choices_of({**given, **several})
     reading, fields, check = Reading.of(plain), text_fields_of(task), task.check_answer
     every = reading.rows(plain["train"], fields=fields, check=check)
     rows = draw(every, plain["rows"], plain["per_label"], seed, task.class_field)

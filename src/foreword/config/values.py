@@ -8,6 +8,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from foreword.errors import UserError, nearest
@@ -23,19 +24,22 @@ def plain(config: object) -> dict[str, Any]:
     assert dataclasses.is_dataclass(config)
     values = {f: getattr(config, f.name) for f in dataclasses.fields(config)}
     return {
-        f.name: _plain(value)
+        f.name: as_plain(value)
         for f, value in values.items()
         if not (f.metadata.get("optional") and value == f.default)
     }
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
+    """Return a value as JSON has it; numbers, numpy's too, are Python's own."""
     if dataclasses.is_dataclass(value):
         return plain(value)
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): as_plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [as_plain(v) for v in value]
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, Integral) else float(value)
     return value
 
 
@@ -82,13 +86,14 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         return value
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_plain(hint, value, where)  # type: ignore[arg-type]
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    kind = {int: Integral, float: Real}.get(hint)  # numpy's numbers are of these too
+    if kind is not None and isinstance(value, kind) and not isinstance(value, bool):
+        return hint(value)
     if origin in (tuple, Sequence) and isinstance(value, list | tuple):
         return tuple(_typed(args[0], v, where) for v in value)
     if origin is Mapping and isinstance(value, Mapping):
         return {str(k): _typed(args[1], v, where) for k, v in value.items()}
-    simple = hint in (str, int, float, bool, types.NoneType)
+    simple = hint in (str, bool, types.NoneType)
     if simple and type(value) is hint:
         return value
     raise UserError(f"{where} is {value!r}, expected {_named(hint)}")

@@ -118,6 +118,7 @@ def multitask(
     backbone, sharing, folder = backbone_of(backbone), sharing or Sharing(), Path(out)
     _, method, training = configure(Classify(), method, training, {})
     method = method.alone() if isinstance(method, Auto) else method  # heads cannot share a pass
+    training = training.check()
     members, training = _check(members, training, sharing, method), training.settled()
     made = [_prepare(backbone, member, training, report) for member in members]
     bounds = [bound for bound, _, _ in made]
@@ -210,7 +211,6 @@ def _check(
     tasks = [make_task(member.task, {}) for member in members]
     members = [replace(each, task=task) for each, task in zip(members, tasks, strict=True)]
     name_of(method), list(map(task_name, tasks))  # what has no name could not be saved
-    training.check()
     sharing.check()
     check_rate(method.rate)
     if training.mixup:

@@ -31,6 +31,7 @@ from foreword.prompt_search.space import (
     VERBALIZER,
     Space,
     check_choices,
+    choices_of,
     make_space,
 )
 from foreword.prompt_search.study import NAME, kept_about, open_storage, open_study, optuna_quiet
@@ -111,7 +112,7 @@ def search(
     given.pop("seed", None)
     if given.get(EPOCHS, 0) is None:
         del given[EPOCHS]
-    choices = {n: list(v) if isinstance(v, list | tuple) else [v] for n, v in given.items()}
+    choices = choices_of(given)
     report = usual_reporter() if report is None else report
     pair = chosen.pair
     rows = as_rows(train, fields=pair, report=report)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from foreword.config.values import plain
+from foreword.config.values import as_plain, plain
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
 from foreword.methods.auto import Auto
@@ -207,6 +207,21 @@ def _with_lora(name: str) -> str:
     """Return the name of a method beside LoRA; a head stands last."""
     first, *rest = name.split("+")
     return name if "lora" in name.split("+") else "+".join([first, "lora", *rest])
+
+
+def choices_of(given: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return what each setting is chosen among: the values of a list, or the one that is given.
+
+    For a setting that is a list itself one list is one value.
+    """
+    own = {s.name for name in METHODS for s in METHODS.settings(name) if s.flag == list[str]}
+
+    def has_several(name: str, value: Any) -> bool:
+        if name in own and isinstance(value, list | tuple):
+            return any(isinstance(each, list | tuple) for each in value)
+        return isinstance(value, list | tuple)
+
+    return {n: as_plain(v) if has_several(n, v) else [as_plain(v)] for n, v in given.items()}
 
 
 def check_choices(methods: Sequence[str] | None, given: Mapping[str, Sequence[Any]]) -> None:

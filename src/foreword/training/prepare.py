@@ -54,7 +54,7 @@ def prepare(
     Raises UserError for anything wrong with the settings or the rows.
     """
     name_of(method), task_name(task)  # what is not registered could not be saved
-    training.check()
+    training = training.check()
     check_rate(method.rate)
     task, train_rows, dev_rows = rows_for(backbone, task, train, dev, training, report)
     return build_run(

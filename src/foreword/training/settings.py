@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from foreword.config.settings import setting
-from foreword.errors import UserError, nearest
+from foreword.config.values import from_plain, plain
+from foreword.errors import UserError
 from foreword.machine import bytes_of
 
 Schedule = Literal["linear", "cosine", "inverse-sqrt", "plateau", "constant"]
@@ -135,8 +136,16 @@ class Training:
     )
     compile: Switch = setting("auto", help="fuse each layer's small operations: auto, on or off")
 
-    def check(self) -> None:
-        """Raise UserError for values out of range."""
+    def check(self) -> Training:
+        """Return the settings; raises UserError for values of the wrong type or out of range.
+
+        Numbers of numpy become Python's own.
+        """
+        made = from_plain(Training, plain(self), "training")
+        made._check_ranges()
+        return made
+
+    def _check_ranges(self) -> None:
         for name in ("epochs", "batch_size", "patience", "dev_sample", "token_budget"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -147,13 +156,6 @@ class Training:
             check_rate(self.rate)
         if not 0 <= self.warmup <= 1:
             raise UserError(f"warmup is {self.warmup}; it is a share of all steps, from 0 to 1")
-        if self.schedule not in get_args(Schedule):
-            known = nearest(str(self.schedule), get_args(Schedule))
-            raise UserError(f"unknown schedule '{self.schedule}'; {known}")
-        for name in ("compile", "label_rows", "refit"):
-            value = getattr(self, name)
-            if value not in get_args(Switch):
-                raise UserError(f"unknown {name} '{value}'; {nearest(value, get_args(Switch))}")
         if self.refit == "on" and self.schedule == "plateau":
             raise UserError(
                 "refit 'on' makes a run without dev rows, which schedule 'plateau' needs; give one "
