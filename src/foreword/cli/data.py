@@ -77,9 +77,8 @@ def clean(
         changes = {
             kind: {"rows": len(places), "places": places} for kind, places in changed.items()
         }
-        about = {"out": None if dry_run else str(out), "compared": list(names)}
-        about |= {"read": count, "kept": len(made.rows)}
-        console.emit({**about, "changes": changes})
+        about = {"out": None if dry_run else str(out), "read": count, "kept": len(made.rows)}
+        console.emit({**about, "compared": list(names), "changes": changes})
         return
     for kind, places in changed.items():
         console.line(f"{kind}: {_counted(places)}")
@@ -157,7 +156,7 @@ def check_fields(rows: Sequence[Row], fields: Sequence[str] | None) -> None:
 
 def _comparable(rows: Sequence[Row], fields: Sequence[str]) -> Sequence[Row]:
     """Return the rows of a file; raises UserError for a compared field that none of them has."""
-    for name in required_of(fields):
+    for name in required_of(fields, named=True):
         if not any(name in row.fields for row in rows):
             hint = nearest(name, rows[0].fields)
             raise UserError(

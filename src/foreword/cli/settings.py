@@ -27,7 +27,6 @@ from foreword.evaluation.comparison import Comparable, methods_from
 from foreword.methods.base import Method
 from foreword.methods.parts.from_file import FromFile
 from foreword.tasks.base import Task
-from foreword.tasks.words import as_word
 from foreword.threads import use_threads
 from foreword.training.configure import (
     method_from,
@@ -188,8 +187,6 @@ def task_of_words(name: str, given: dict[str, Any], where: str) -> Task:
         given["shown"] = [row for file in shown for row in shown_rows(file)]
     if isinstance(given.get("labels"), list | tuple):
         given["labels"] = parse_labels(given["labels"])
-    elif isinstance(given.get("labels"), Mapping):
-        given["labels"] = {label: _words(own) for label, own in given["labels"].items()}
     if isinstance(given.get("anchors"), list | tuple):
         given["anchors"] = parse_anchors(given["anchors"])
     if isinstance(given.get("thresholds"), list | tuple):
@@ -197,13 +194,6 @@ def task_of_words(name: str, given: dict[str, Any], where: str) -> Task:
     if isinstance(given.get("json_schema"), str):
         given["json_schema"] = json_schema_of(given["json_schema"])
     return task_from(kind, given, where)
-
-
-def _words(given: Any) -> Any:
-    """Put a space in front of a label's words that have none, as its flag does."""
-    if isinstance(given, list):
-        return [as_word(word) if isinstance(word, str) else word for word in given]
-    return as_word(given) if isinstance(given, str) else given
 
 
 def shown_rows(file: str) -> list[dict[str, str]]:

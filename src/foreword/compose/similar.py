@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from foreword.injection import KV, Injection, Patch
+from foreword.prompt.prompt import Prompt
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def similarity(one: Injection, other: Injection) -> float | None:
+def similarity(one: Prompt | Injection, other: Prompt | Injection) -> float | None:
     """Return how alike two prompts of one backbone are, from -1 to 1; None where nothing can say.
 
     Virtual tokens: the cosine of the mean ones (Vu et al. 2022, arXiv:2110.07904, section 4.1,
@@ -24,7 +25,9 @@ def similarity(one: Injection, other: Injection) -> float | None:
     with those that are not of one shape left out; activations and biases are not looked at.
     Prompts that share several of these have the mean. Heads and whole weights are not compared.
     """
-    own, others = essence(one), essence(other)
+    own, others = (
+        essence(each.injection if isinstance(each, Prompt) else each) for each in (one, other)
+    )
     found = [_embeds(own, others), _kv(own, others), _patches(own, others)]
     known = [each for each in found if each is not None]
     return sum(known) / len(known) if known else None

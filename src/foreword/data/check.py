@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foreword.data.clean import blank, conflicting, empty_fields, repeated, scores
+from foreword.data.clean import blank, conflicting, is_empty, repeated, scores
 from foreword.data.duplicates import key_of
 from foreword.data.lookalikes import (
     ENDS,
@@ -72,17 +72,18 @@ def check(
     lengths = lengths or Lengths()
     first = next(iter(splits.values()))
     names = tuple(fields or inputs_of(first[0], label_field))
+    needed = required_of(names, named=bool(fields))
     about: dict[str, dict[str, Any]] = {}
     problems: list[Problem] = []
     for name, rows in splits.items():
         problems.append(Problem("unreadable", name, tuple((unread or {}).get(name, ()))))
         measured = [sum(map(lengths.count, _texts(row, names))) for row in rows]
         about[name] = _described(rows, names, measured, lengths.unit, label_field)
-        problems += _within(name, rows, names, label_field, special)
+        problems += _within(name, rows, names, needed, label_field, special)
         long = [r.where for r, size in zip(rows, measured, strict=True) if size > lengths.most]
         problems.append(Problem("long", name, tuple(long)))
         progress(len(rows))
-    problems += _between(splits, names, label_field)
+    problems += _between(splits, names, needed, label_field)
     train = next(iter(splits))
     if classes:
         labels = [str(label) for label, _ in _answers(splits[train], label_field)]
@@ -120,6 +121,7 @@ def _within(
     split: str,
     rows: Sequence[Row],
     names: Sequence[str],
+    needed: Sequence[str],
     label_field: str,
     special: Sequence[str],
 ) -> Iterator[Problem]:
@@ -129,9 +131,13 @@ def _within(
         return Problem(kind, split, tuple(row.where for row in rows if wrong(row)))
 
     labelled = label_field in rows[0].fields
-    needed = [*required_of(names), *([label_field] if labelled else [])]
+    needed = [*needed, *([label_field] if labelled else [])]
     yield those("missing field", lambda row: [n for n in needed if n not in row.fields])
-    yield those("empty", lambda row: empty_fields(row, [n for n in needed if n in row.fields]))
+
+    def there(row: Row, some: Sequence[str]) -> list[str]:
+        return [name for name in some if name in row.fields]
+
+    yield those("empty", lambda row: is_empty(row, there(row, names), there(row, needed)))
     yield those("wrong shape", _malformed)
     joined = [(row.where, "".join(_texts(row, tuple(row.fields)))) for row in rows]
 
@@ -146,7 +152,7 @@ def _within(
     yield Problem("quotes left", split, quoted(rows))
     yield Problem("broken list", split, broken_lists(rows, label_field))
     yield Problem("other delimiter", split, other_delimiter(rows))
-    said = [row for row in rows if not empty_fields(row, needed)]
+    said = [row for row in rows if not is_empty(row, names, needed)]
     if labelled:
         groups = conflicting(said, names, label_field).values()
         yield Problem("label conflict", split, tuple(r.where for group in groups for r in group))
@@ -160,7 +166,10 @@ def _within(
 
 
 def _between(
-    splits: Mapping[str, Sequence[Row]], names: Sequence[str], label_field: str
+    splits: Mapping[str, Sequence[Row]],
+    names: Sequence[str],
+    needed: Sequence[str],
+    label_field: str,
 ) -> Iterator[Problem]:
     """Find what is wrong with splits beside one another, of which the first is trained on."""
     seen: dict[tuple[str, ...], Row] = {}
@@ -171,7 +180,7 @@ def _between(
     known = Counter(_labels(splits[train], label_field))
     elsewhere: set[str] = set()
     for split, rows in splits.items():
-        said = [row for row in rows if not empty_fields(row, required_of(names))]
+        said = [row for row in rows if not is_empty(row, names, needed)]
         keys = [(key_of(row, names), row) for row in said]
         again = [f"{row.where} (as {seen[key].where})" for key, row in keys if key in seen]
         yield Problem("also in another split", split, tuple(again))

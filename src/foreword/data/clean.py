@@ -53,6 +53,11 @@ def empty_fields(row: Row, names: Sequence[str]) -> list[str]:
     return [name for name in names if blank(row.fields.get(name))]
 
 
+def is_empty(row: Row, inputs: Sequence[str], needed: Sequence[str]) -> bool:
+    """Tell whether a row says nothing in all its inputs, or in one of the fields it needs."""
+    return bool(empty_fields(row, needed)) or 0 < len(inputs) == len(empty_fields(row, inputs))
+
+
 def scores(labels: Iterable[str]) -> bool:
     """Tell scores from classes: labels that are all numbers, and some of them no whole ones."""
     try:
@@ -124,8 +129,8 @@ def clean(
     changed = [new for new, old in zip(made, rows, strict=True) if new.fields != dict(old.fields)]
     note("mended: NFC, control characters", changed)
     labelled = bool(rows) and label_field in rows[0].fields
-    needed = [*required_of(names), *([label_field] if labelled else [])]
-    made = without("dropped: empty", [row for row in made if empty_fields(row, needed)])
+    needed = required_of(names, named=bool(fields)) + [label_field] * labelled
+    made = without("dropped: empty", [row for row in made if is_empty(row, names, needed)])
     if labelled:
         answers = (*TARGETS, *NUMBERS, label_field)
         apart = fields or [name for name in rows[0].fields if name not in answers]

@@ -76,18 +76,21 @@ def records_of(source: Any, fields: tuple[str, str] = ("text", "label")) -> Iter
     return _paired(source, fields) if _is_pair(source) else _records(source)
 
 
-def shaped_like(source: Any, values: list[Any], name: str) -> Any:
+def shaped_like(
+    source: Any, values: list[Any], name: str, columns: Iterable[str] | None = None
+) -> Any:
     """Return values as what held their rows: a Series for tables and their columns, else a list.
 
-    Dicts become the columns of a DataFrame.
+    Dicts, which have these ``columns``, become a DataFrame.
     """
     library = type(source).__module__.partition(".")[0]
     if library not in ("pandas", "polars"):
         return values
     index = {"index": source.index} if library == "pandas" else {}
     module: Any = import_module(library)
-    if values and isinstance(values[0], Mapping):
-        return module.DataFrame(values, **index)
+    if columns is not None:
+        given = {each: [value[each] for value in values] for each in columns}
+        return module.DataFrame(given, **index)
     return module.Series(values, name=name, **index) if index else module.Series(name, values)
 
 

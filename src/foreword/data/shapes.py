@@ -88,12 +88,15 @@ def inputs_of(row: Row, label_field: str = "label") -> tuple[str, ...]:
     return next(known, rest or tuple(row.fields))
 
 
-def required_of(inputs: Sequence[str]) -> list[str]:
-    """Leave out of the ``inputs_of`` a row those that may be empty."""
-    optional = {
-        n for shape in _SHAPES.values() if shape.read == tuple(inputs) for n in shape.optional
-    }
-    return [name for name in inputs if name not in optional]
+def required_of(inputs: Sequence[str], *, named: bool = False) -> list[str]:
+    """Leave out of the ``inputs_of`` a row those that may be empty.
+
+    Where they are of no shape and of no task, and nobody has ``named`` them, that is each of them.
+    """
+    shape = next((each for each in _SHAPES.values() if each.read == tuple(inputs)), None)
+    if shape is not None:
+        return list(shape.inputs)
+    return list(inputs) if named or tuple(inputs) in OF_TASKS else []
 
 
 def _shape_of(names: Mapping[str, Any], *, targets: bool) -> str | None:

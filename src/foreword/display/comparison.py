@@ -11,6 +11,7 @@ from rich.text import Text
 from foreword.display.facts import in_words
 from foreword.display.formats import to_csv, to_latex, to_markdown
 from foreword.display.tables import short, with_interval
+from foreword.errors import UserError, nearest
 from foreword.metrics.titles import MAIN, title
 
 BYTES = (" B", " KiB", " MiB", " GiB")
@@ -71,7 +72,10 @@ def written(found: Sequence[Mapping[str, Any]], headline: str, kind: str) -> str
     """Return the entries of a comparison as "csv", with all digits, "latex" or "markdown"."""
     if kind == "csv":
         return to_csv(*numbers(found, headline))
-    return {"latex": to_latex, "markdown": to_markdown}[kind](*cells(found, headline))
+    kinds = {"latex": to_latex, "markdown": to_markdown}
+    if kind not in kinds:
+        raise UserError(f"no kind '{kind}' of text; {nearest(kind, ['csv', *kinds])}")
+    return kinds[kind](*cells(found, headline))
 
 
 def numbers(found: Sequence[Mapping[str, Any]], headline: str) -> tuple[list[str], list[list[Any]]]:

@@ -9,6 +9,7 @@ from typing import Any
 from foreword.data.row import Row
 from foreword.display.tables import html_of
 from foreword.display.tables import scores as scores_table
+from foreword.errors import UserError, nearest
 from foreword.html import html_table
 from foreword.metrics.resample import Interval, bootstrap
 
@@ -124,6 +125,11 @@ class Evaluation(Mapping[str, Any]):
 
         Rows are drawn in pairs, one answered by each. None where answers are more or less right.
         """
+        if baseline not in self.baselines:
+            raise UserError(
+                f"no baseline '{baseline}' was scored; {nearest(baseline, self.baselines)}; give "
+                "`baselines=True`, and for the probe the training rows"
+            )
         pairs = zip(self.rows, self.baselines[baseline].rows, strict=True)
         gains = [(own.right, other.right) for own, other in pairs]
         known = [float(a) - float(b) for a, b in gains if a is not None and b is not None]

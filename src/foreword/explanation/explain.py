@@ -124,7 +124,8 @@ def rows_to_explain(
     if not found:
         raise UserError("there are no rows; give some with their answers")
     chosen = first(found, min(most, len(found)), seed)
-    prompt.bound.check(chosen, answers=True)
+    used = {id(row) for row in chosen}
+    prompt.bound.check([row for row in found if id(row) in used], answers=True)
     return chosen
 
 

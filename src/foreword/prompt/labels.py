@@ -51,8 +51,8 @@ def add_label(
         raise UserError(f"{prompt.where}: has the label '{label}' already; choose another name")
     task: Any = prompt.task
     given = [words] if isinstance(words, str) else words or ()
-    own = tuple(map(as_word, given)) or (task.usual_words(label),)
-    changes: dict[str, Any] = {"labels": {**known, label: own}}
+    said = tuple(map(as_word, given)) or (task.usual_words(label),)
+    changes: dict[str, Any] = {"labels": {**known, label: said}}
     if isinstance(weights := getattr(task, "class_weights", None), Mapping):
         changes["class_weights"] = {**weights, label: 1.0}
     if limits := getattr(task, "thresholds", None):

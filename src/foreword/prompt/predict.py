@@ -62,7 +62,8 @@ def predict(
     with (usual_reporter() if report is None else report).bar("predicting", len(rows)) as progress:
         found = answerer.answers(rows, progress=progress)
     values = [value(each) for each in found]
-    return shaped_like(inputs, values, bound.answer)
+    columns = (values[0] if values else getattr(bound, "labels", ())) if probabilities else None
+    return shaped_like(inputs, values, bound.answer, columns)
 
 
 def _lazily(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +19,7 @@ from foreword.backbone.shared import shared_backbone
 from foreword.config.values import from_plain, plain
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
-from foreword.errors import UserError
+from foreword.errors import UserError, nearest
 from foreword.html import html_table
 from foreword.injection import Injection
 from foreword.prompt.abstain import least_of
@@ -32,6 +32,9 @@ from foreword.prompt.texts import without_texts
 from foreword.reporter import Reporter
 from foreword.tasks.base import Bound, Task
 from foreword.tasks.registry import TASKS, name_of
+
+OF_PREDICT = ("probabilities", "min_probability", "report")
+"""What :meth:`Prompt.predict` takes beside how texts are written."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -144,6 +147,9 @@ class Prompt:
         writes no text.
         """
         usual = getattr(self.task, "decoding", None)
+        known = {*(each.name for each in fields(Decoding)), *OF_PREDICT}
+        for name in settings.keys() - known:
+            raise UserError(f"`{name}` is no setting; {nearest(name, sorted(known))}")
         if not isinstance(usual, Decoding):
             kind, names = name_of(self.task), ", ".join(f"`{name}`" for name in settings)
             raise UserError(f"a task of kind {kind} writes no text; leave out {names}")

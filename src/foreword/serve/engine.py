@@ -15,6 +15,7 @@ from torch import Tensor
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.json_rule import JsonSchema
 from foreword.data.row import Row
+from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection
 from foreword.prompt.answerer import Answerer
@@ -89,13 +90,17 @@ class Engine:
         """Continue a row of token ids behind a prompt; return at once.
 
         ``on_piece`` hears what is written as it is written, in the engine's thread, and must not
-        wait. :meth:`lay_out` makes the ids of a row of the prompt's own task.
+        wait; where it raises, the request is cancelled. :meth:`lay_out` makes the ids of a row of
+        the prompt's own task.
 
         Raises UserError for a row that has no tokens, unknown ones, or more than the model has
         room for, for settings out of range, and for a model that does not continue text.
         """
         self._check_open()
-        return self._begin(ids, _injection(prompt), sampling, on_piece, grammar)
+        if isinstance(ids, str):
+            raise UserError("a row is token ids, not a text; give `model.text.ids(text)`")
+        numbers = [int(each) for each in ids]  # of numpy and torch too
+        return self._begin(numbers, _injection(prompt), sampling, on_piece, grammar)
 
     def _begin(
         self,
@@ -121,21 +126,24 @@ class Engine:
     def answer(
         self,
         prompt: Answerer,
-        rows: Sequence[Row],
+        rows: Rows,
         *,
         progress: Callable[[int], None] | None = None,
         cancelled: Event | None = None,
     ) -> Future[list[dict[str, Any]]]:
         """Answer rows by the prompt's own task, one object each, as ``prompt.answers`` does.
 
-        Once ``cancelled`` is set, the engine gives up what it has still to read and to write for
-        them; the answers are of no use then.
+        ``rows`` are dicts, a DataFrame, or whatever else holds rows. Once ``cancelled`` is set, the
+        engine gives up what it has still to read and to write for them; the answers are of no use
+        then.
         """
         self._check_open()
+        if not (isinstance(rows, list) and all(isinstance(row, Row) for row in rows)):
+            rows = as_rows(rows, targets=False, name="input")
         cancelled = cancelled or Event()
         reading = ReadingBackbone(self.backbone, self._submit, cancelled)
         begin = partial(self._begin, cancelled=cancelled)
-        return self._pool.submit(answers, reading, begin, prompt, list(rows), progress)
+        return self._pool.submit(answers, reading, begin, prompt, rows, progress)
 
     def states(self, prompt: Prompt, rows: Sequence[Row]) -> Future[Tensor | None]:
         """Return the state at each row's answer, (rows, width); None where it is no label."""

@@ -18,6 +18,7 @@ from foreword.methods.registry import name_of as method_name
 from foreword.tasks.base import Task
 from foreword.tasks.registry import TASKS
 from foreword.tasks.registry import name_of as task_name
+from foreword.tasks.words import as_word
 from foreword.training.presets import METHODS as OF_PRESETS
 from foreword.training.presets import RATE, settings_of
 from foreword.training.settings import Training
@@ -100,7 +101,7 @@ def _fields(kind: type[Task], text: str | None, label: str | None) -> dict[str, 
                 f"`{name}={field}`: a {kind.__name__} has no single field for it; say how a row "
                 "reads with `template`"
             )
-        made[setting] = field
+        made[setting] = str(field)  # a DataFrame's columns may be numbers
     return made
 
 
@@ -151,10 +152,14 @@ def task_kind(name: str) -> type[Task]:
 def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
     """Make a task of the settings that are its own, taking them out of ``given``.
 
-    Labels may be a list of names. The seed, which others take too, stays.
+    Labels may be a list of names; their words get a space in front where they have none, as words
+    have in a text. The seed, which others take too, stays.
     """
-    if isinstance(given.get("labels"), Sequence) and not isinstance(given["labels"], str):
-        given["labels"] = dict.fromkeys(map(str, given["labels"]), ())
+    labels = given.get("labels")
+    if isinstance(labels, Sequence) and not isinstance(labels, str):
+        given["labels"] = dict.fromkeys(map(str, labels), ())
+    elif isinstance(labels, Mapping):
+        given["labels"] = {str(name): _spaced(words) for name, words in labels.items()}
     seed = {"seed": given["seed"]} if "seed" in given else {}
     usual = kind().__dict__.get("decoding")  # every task has usual settings
     if usual is not None and not isinstance(given.get("decoding"), Decoding):
@@ -164,6 +169,14 @@ def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
     made: Task = take(kind, given, where, shared=())
     given |= seed
     return made
+
+
+def _spaced(words: Any) -> Any:
+    if isinstance(words, str):
+        return as_word(words)
+    if isinstance(words, list | tuple):
+        return [as_word(each) if isinstance(each, str) else each for each in words]
+    return words
 
 
 def method_from(name: str, given: dict[str, Any], where: str, *, preset: bool = False) -> Method:

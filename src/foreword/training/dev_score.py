@@ -48,7 +48,7 @@ def dev_scores(
         for group, logits in _logits(backbone, objective, trainable, examples, chosen):
             items = parted.of(group, logits)
             if bool(logits.isnan().any()):
-                own = logits.split([len(item.example.targets) for item in items])
+                own = torch.split(logits, [len(item.example.targets) for item in items])
                 broken = min(n for n, part in zip(group, own, strict=True) if part.isnan().any())
                 break
             counts = objective.dev_counts(logits, items)

@@ -46,7 +46,8 @@ class LabelTask(Task):
 
         Raises UserError for labels that cannot be told apart.
         """
-        words = {name: own or self.usual_words(name) for name, own in (self.labels or {}).items()}
+        labels = {str(name): own for name, own in (self.labels or {}).items()}
+        words = {name: own or self.usual_words(name) for name, own in labels.items()}
         return replace(self, labels=normalize(words))  # type: ignore[type-var]
 
     def usual_words(self, label: str) -> str:

@@ -84,7 +84,11 @@ class OneLabel(Labelling):
         self.usable(row)
         if not answers:
             return
-        require([row], [self.field], mend=f"name its column with `columns={self.field}=COLUMN`")
+        require(
+            [row],
+            [self.field],
+            mend=f"rename its column, or name it with `columns={self.field}=COLUMN`",
+        )
         check_label(row, self._label(row), self.names)
 
     def gold(self, row: Row) -> tuple[int, ...]:

@@ -196,7 +196,8 @@ class Template:
             if name not in known:
                 raise UserError(
                     f"{where}: no field '{name}', which the template asks for; "
-                    f"{nearest(name, known)}; name its column with `columns={name}=COLUMN`",
+                    f"{nearest(name, known)}; rename its column, or name it with "
+                    f"`columns={name}=COLUMN`",
                     field=name,
                 )
 
