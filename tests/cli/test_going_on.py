@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +61,33 @@ def test_a_run_file_may_say_it_and_the_old_task_is_scored_without_replay(
     assert said.status == 0, said.err
     assert said.json["new"] == said.json["dev"]
     assert said.json["config"]["method"]["rate"] == 1e-3
+
+
+def test_fitted_thresholds_are_fitted_again_and_given_ones_stay(
+    cli: Cli, world: World, tmp_path: Path
+) -> None:
+    def write(name: str, n: int) -> str:
+        rows = [
+            {"text": f"{'good' * (i % 2)} it {i}", "labels": ["good"][: i % 2]} for i in range(n)
+        ]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(tmp_path / name)
+
+    given = ["train", "--model", world.path("model"), "--train", write("t.jsonl", 8)]
+    given += ["--dev", write("d.jsonl", 6), "--epochs", "1"]
+    old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
+    first = ["--task", "multilabel", "--method", "soft", "--length", "2", "--out", str(old)]
+    assert cli(*given, *first).status == 0
+    made = Prompt.load(old)
+    task: Any = made.task
+    assert task.fit_thresholds == "shared"
+    replace(made, task=replace(task, thresholds={"good": 0.999})).save(old)
+    for more, limit in (([], None), (["--thresholds", "good=0.9"], 0.9)):
+        assert cli(*given, "--from", old, "--out", new, *more).status == 0
+        task = Prompt.load(new).task
+        assert (task.thresholds["good"] == limit) == (limit is not None)
+        assert task.thresholds["good"] != 0.999
+        assert task.fit_thresholds == ("shared" if limit is None else "off")
 
 
 MISTAKES = {

@@ -263,7 +263,6 @@ def test_the_command_makes_the_same_prompt_again(method: Any) -> None:
                 "{text} :",
                 {"good": (" fine",), "bad": (" poor",)},
                 thresholds={"good": 0.3, "bad": 0.4},
-                fit_thresholds="off",
             ),
             Context(shots=4, leave_one_out=False),
         ),
@@ -271,9 +270,10 @@ def test_the_command_makes_the_same_prompt_again(method: Any) -> None:
     ids=["anchors", "targets", "thresholds"],
 )
 def test_the_command_says_lists_and_what_is_off(task: Any, method: Any) -> None:
+    of_file = replace(task, fit_thresholds="off") if isinstance(task, Multilabel) else task
     about = {
         **tuned().metadata(),
-        "task": {"name": name_of(task), **plain(task)},
+        "task": {"name": name_of(task), **plain(of_file)},
         "method": {"name": kind_of(method), **plain(method), "training": plain(Training())},
     }
     words = shlex.split(command_of(about, {"train": "t.jsonl"}))[1:]
@@ -283,9 +283,11 @@ def test_the_command_says_lists_and_what_is_off(task: Any, method: Any) -> None:
 
 
 def test_the_command_fits_thresholds_again() -> None:
-    task = Multilabel("{text} :", {"good": " good"}, thresholds={"good": 0.3})
-    about = {**tuned().metadata(), "task": {"name": "multilabel", **plain(task)}}
-    assert "thresholds" not in command_of(about, {})
+    for fits, said in (("shared", ""), ("own", " --fit-thresholds own")):
+        task = Multilabel("{text} :", None, thresholds={"good": 0.3}, fit_thresholds=fits)
+        about = {**tuned().metadata(), "task": {"name": "multilabel", **plain(task)}}
+        assert command_of(about, {}).count("thresholds") == bool(said)
+        assert said in command_of(about, {})
 
 
 def test_the_command_says_how_the_model_is_run(tmp_path: Path) -> None:

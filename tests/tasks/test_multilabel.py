@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,8 @@ from foreword.errors import UserError
 from foreword.injection import NOTHING
 from foreword.methods.head import Head
 from foreword.methods.soft import Soft
+from foreword.reporter import SILENT
+from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.gold import labels_of
 from foreword.tasks.labels.classifier import Classifier
@@ -186,6 +189,22 @@ def test_given_thresholds_stay() -> None:
         bound(thresholds={"atr": 0.5})
     with pytest.raises(UserError, match="2 of 'art' is no probability"):
         bound(thresholds={"art": 2.0})
+
+
+def test_fitted_thresholds_are_fitted_again_and_given_ones_are_not() -> None:
+    """A task that is tuned again has those of other numbers, or of another model."""
+    other = dict.fromkeys(("art", "war"), 0.99)
+    how: dict[str, Any] = {"training": Training(epochs=1, batch_size=2), "report": SILENT}
+
+    def tuned(task: Task) -> Task:
+        return tune(get("llama"), task, Soft(length=3), ROWS, ROWS, **how).task
+
+    fresh: Any = tuned(Multilabel(labels=LABELS))
+    assert fresh.fit_thresholds == "shared"
+    assert tuned(replace(fresh, thresholds=other)) == fresh
+    given: Any = tuned(Multilabel(labels=LABELS, thresholds=other))
+    assert (given.thresholds, given.fit_thresholds) == (other, "off")
+    assert tuned(given) == given
 
 
 def test_labels_and_none_are_found_in_the_rows() -> None:

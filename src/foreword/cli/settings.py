@@ -120,6 +120,8 @@ def going_on(given: dict[str, Any]) -> FromFile | None:
     made, task = FromFile.read(given["source"], given.get("rate"))
     under = {name: value for name, value in task.items() if name not in ("name", "decoding")}
     under |= {n: v for n, v in task.get("decoding", {}).items() if n != "seed"}
+    if given.get("thresholds") is not None:
+        under.pop("fit_thresholds", None)  # those that are given are not fitted again
     if given.setdefault("task", task["name"]) == task["name"]:
         for name, value in under.items():
             given.setdefault(name, value)

@@ -186,8 +186,11 @@ def command_of(meta: Mapping[str, Any], names: Mapping[str, str]) -> str:
     words += ["--task", kind] if kind != "classify" else []
     words += ["--method", by]
     own_of_task = _changed(TASKS.settings(kind), task)
-    if task.get("fit_thresholds") != "off":
-        own_of_task.pop("thresholds", None)  # they are fitted to the dev rows again
+    fits = task.get("fit_thresholds")
+    if fits == "shared" or (fits == "off" and "thresholds" in own_of_task):  # as is usual
+        own_of_task.pop("fit_thresholds", None)
+    if fits != "off":  # they are fitted to the dev rows again
+        own_of_task.pop("thresholds", None)
     aside = [f"{_flag(n)}: as in the prompt file" for n, v in own_of_task.items() if _is_long(v)]
     words += _flags({name: value for name, value in own_of_task.items() if not _is_long(value)})
     words += _flags(_decoding(kind, task.get("decoding") or {}))

@@ -41,7 +41,8 @@ class Multilabel(LabelTask):
     the loss is the mean over labels of their binary cross entropies. A row has the labels whose
     probability ``sigmoid(z_k)`` is at least their threshold. ``thresholds`` are fitted on the dev
     rows where they are not given: one for all labels, or one a label (``fit_thresholds``), that
-    give the highest F1.
+    give the highest F1. A prompt's task says "shared" or "own" of fitted ones, which are fitted
+    again when it is tuned again, and "off" of others.
     """
 
     template: str | None = setting(
@@ -58,9 +59,10 @@ class Multilabel(LabelTask):
     thresholds: Mapping[str, float] | None = setting(
         None, help="label=probability ...: a row has a label from there on; else fitted on dev rows"
     )
-    fit_thresholds: Literal["shared", "own", "off"] = setting(
-        "shared",
-        help="fit one threshold for all labels (shared), one for each (own), or none (off)",
+    fit_thresholds: Literal["auto", "shared", "own", "off"] = setting(
+        "auto",
+        help="fit one threshold for all labels (shared), one for each (own), or none (off); auto "
+        "is shared where no thresholds are given",
     )
     headline: str = setting("micro_f1", help="the score to choose by: micro_f1 or macro_f1")
     language: str | None = setting(
@@ -91,7 +93,13 @@ class Multilabel(LabelTask):
             labels = dict.fromkeys(names, ())
         if not labels.get(self.none):
             labels[self.none] = as_follows(template, phrase_in(language, words_of(self.none)))
-        return replace(self, template=template, labels=labels, language=language).with_words()
+        fits = self.fit_thresholds
+        if fits == "auto":
+            fits = "off" if self.thresholds else "shared"
+        made = replace(
+            self, template=template, labels=labels, language=language, fit_thresholds=fits
+        )
+        return made.with_words()
 
     def bind(self, backbone: Backbone) -> Classifier:
         """Return the task on a backbone; labels and template must be known by now."""
@@ -102,7 +110,6 @@ class Multilabel(LabelTask):
             raise UserError(f"labels lack '{self.none}', which stands for no label; add it")
         for name, value in given.items():
             check_threshold(name, value, [each for each in names if each != self.none])
-        fits = self.thresholds is None and self.fit_thresholds != "off"
         labelling = ManyLabels(
             names,
             self.labels_field,
@@ -110,7 +117,7 @@ class Multilabel(LabelTask):
             tuple(given.get(name, 0.5) for name in names if name != self.none),
             self.headline,
             self.fit_thresholds == "own",
-            fit=choose_thresholds if fits else None,
+            fit=choose_thresholds if self.fit_thresholds in ("shared", "own") else None,
         )
         return Classifier(self, backbone, labelling, self.labels)
 
