@@ -184,8 +184,8 @@ class Text:
     def spelled_bytes(self, token: int) -> bytes:
         """Return the bytes of a token, also where they are no whole character."""
         spelled = self.spelled(token)
-        (name,) = self.tokenizer.convert_ids_to_tokens([token])
-        if match := _BYTE.fullmatch(name or ""):  # None where the model alone has the token
+        name = str(self.tokenizer.convert_ids_to_tokens([token])[0] or "")  # the model may have more
+        if match := _BYTE.fullmatch(name):
             return bytes.fromhex(match[1])
         if "\ufffd" in spelled and _BYTES.keys() >= set(name):
             return bytes(_BYTES[sign] for sign in name)
