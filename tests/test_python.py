@@ -315,7 +315,7 @@ def test_names_and_values_make_the_same_run() -> None:
         {"template": "{text}", "labels": ["a", "b"], "length": 3, "rank": 2, "epochs": 7},
     )
     joined = fw.Several((fw.Prefix(length=3), fw.Lora(rank=2)))
-    task = fw.Classify(template="{text}", labels={"a": " a", "b": " b"})
+    task = fw.Classify(template="{text}", labels={"a": (), "b": ()})
     assert named == (task, joined, fw.Training(epochs=7))
     assert configure(task, joined, fw.Training(epochs=7), {}) == named
     assert configure("classify", None, None, {}) == (fw.Classify(), fw.Auto(), fw.Training())
@@ -375,3 +375,80 @@ def test_models_tasks_and_methods_have_names_in_every_long_call(model: str, tmp_
         fw.compress(7, fw.Cartridge(), tmp_path / "c")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="`path` is of type int; give the path of a file"):
         fw.Prompt.load(7)  # type: ignore[arg-type]
+
+
+def test_words_of_labels_have_the_space_that_their_flag_gives_them(
+    model: str, tmp_path: Path
+) -> None:
+    words = {"bad": ["bad", "as"], "good": " fine"}
+    made = tune(model, RECORDS, method="soft", length=2, labels=words)
+    assert made.task.labels == {"bad": (" bad", " as"), "good": (" fine",)}
+    classifier = fw.sklearn.PromptClassifier(
+        model, "soft", labels={0: "bad", 1: "fine"}, length=2, epochs=1
+    )
+    kept = classifier.fit([each["review"] for each in RECORDS], [0, 1] * 12).prompt_.task
+    assert kept.labels == {"0": (" bad",), "1": (" fine",)}
+    exact = fw.Classify("{review}", labels={"bad": "bad", "good": "fine"}, label_field="stars")
+    assert fw.tune(model, exact, "soft", RECORDS, length=2, **ONCE).task.labels["bad"] == ("bad",)
+
+
+def test_numbers_may_be_labels_and_names_of_columns(model: str) -> None:
+    table = pandas.DataFrame([[each["review"], n % 2] for n, each in enumerate(RECORDS)])
+    task = fw.Classify(labels={1: "good", 0: "bad"})  # type: ignore[dict-item]
+    made = fw.tune(model, task, "soft", table, text=0, label=1, length=2, **ONCE)  # type: ignore[arg-type]
+    assert made.task.labels == {"0": ("bad",), "1": ("good",)}
+    assert set(made.predict(table)) <= {"0", "1"}
+
+
+def test_an_empty_table_has_the_columns_of_its_probabilities(prompt: fw.Prompt) -> None:
+    for table in (pandas.DataFrame(RECORDS), polars.DataFrame(RECORDS)):
+        some = prompt.predict(table, probabilities=True)
+        none = prompt.predict(table[:0], probabilities=True)
+        assert (len(none), list(none.columns)) == (0, list(some.columns))
+
+
+def test_what_predict_does_not_take_is_told_by_its_name(prompt: fw.Prompt) -> None:
+    with pytest.raises(
+        UserError, match="unknown setting 'probabilties'; did you mean 'probabilities'"
+    ):
+        prompt.predict("a film", probabilties=True)
+    with pytest.raises(UserError, match="unknown setting 'batch_size'"):
+        prompt.predict("a film", batch_size=3)
+    with pytest.raises(UserError, match="classify writes no text; leave out `beams`"):
+        prompt.predict("a film", beams=3)
+
+
+def test_a_column_that_is_called_otherwise_can_be_renamed(prompt: fw.Prompt) -> None:
+    with pytest.raises(UserError, match="rename its column"):
+        prompt.predict({"Review": "a film"})
+    with pytest.raises(UserError, match="rename its column"):
+        fw.evaluate(prompt, [{"review": "a film", "star": "good"}])
+
+
+def test_prompts_are_compared_as_they_are(prompt: fw.Prompt) -> None:
+    assert fw.similarity(prompt, prompt) == pytest.approx(1)
+    assert fw.similarity(prompt, prompt.injection) == pytest.approx(1)
+
+
+def test_a_name_that_no_table_has_is_told(prompt: fw.Prompt) -> None:
+    found = fw.evaluate(prompt, RECORDS, report=SILENT)
+    with pytest.raises(UserError, match="no baseline 'probe' was scored"):
+        found.lead("probe")
+
+
+def test_the_first_row_that_lacks_its_label_is_named(prompt: fw.Prompt) -> None:
+    with pytest.raises(UserError, match=r"^row 1: "):
+        fw.explain(prompt, [{"review": each["review"]} for each in RECORDS], report=SILENT)
+
+
+def test_the_engine_takes_rows_and_tokens_as_they_come(prompt: fw.Prompt) -> None:
+    base = prompt.bound.backbone
+    with fw.Engine(base) as engine:
+        (found,) = engine.answer(prompt, pandas.DataFrame(RECORDS[:1])).result(60)
+        assert found["label"] == prompt.predict(RECORDS[0])
+        with pytest.raises(UserError, match=r"give `model\.text\.ids"):
+            engine.generate("hello")  # type: ignore[arg-type]
+        numbers = numpy.array(base.text.ids("it was"))
+        how = fw.Sampling(max_new_tokens=2)
+        one, same = (engine.generate(ids, None, how).result(60) for ids in (numbers, [*numbers]))
+        assert one.tokens == same.tokens

@@ -426,6 +426,19 @@ def test_what_is_cleaned_has_nothing_left_to_clean() -> None:
     assert given[7].fields["text"] == "cafe\u0301"  # what was read is untouched
 
 
+def test_columns_that_nobody_named_may_have_empty_cells() -> None:
+    """Of a table with a note beside each text; a row is empty where it has no text at all."""
+    notes = ["", "call", "", ""]
+    given = [
+        Row({"Anfrage": f"text {n}" if n < 3 else " ", "label": "x", "Notiz": note}, f"f:{n}")
+        for n, note in enumerate(notes)
+    ]
+    assert found(check({"train": given})) == {("empty", "train"): ("f:3",)}
+    assert clean(given).changes == {"dropped: empty": ["f:3"]}
+    named = check({"train": given}, fields=["Anfrage", "Notiz"])
+    assert found(named)["empty", "train"] == ("f:0", "f:2", "f:3")
+
+
 def test_what_another_column_tells_apart_is_no_conflict_to_leave_out() -> None:
     """Such as the aspect that a template asks about; a number of the row tells nothing apart."""
     kinds = [("food", "good"), ("service", "bad")]

@@ -184,7 +184,9 @@ class Text:
     def spelled_bytes(self, token: int) -> bytes:
         """Return the bytes of a token, also where they are no whole character."""
         spelled = self.spelled(token)
-        name = str(self.tokenizer.convert_ids_to_tokens([token])[0] or "")  # the model may have more
+        name = str(
+            self.tokenizer.convert_ids_to_tokens([token])[0] or ""
+        )  # the model may have more
         if match := _BYTE.fullmatch(name):
             return bytes.fromhex(match[1])
         if "\ufffd" in spelled and _BYTES.keys() >= set(name):

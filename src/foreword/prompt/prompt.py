@@ -147,9 +147,9 @@ class Prompt:
         writes no text.
         """
         usual = getattr(self.task, "decoding", None)
-        known = {*(each.name for each in fields(Decoding)), *OF_PREDICT}
-        for name in settings.keys() - known:
-            raise UserError(f"`{name}` is no setting; {nearest(name, sorted(known))}")
+        known = [*(each.name for each in fields(Decoding)), *OF_PREDICT]
+        for name in settings.keys() - {*known}:
+            raise UserError(f"unknown setting '{name}'; {nearest(name, known)}")
         if not isinstance(usual, Decoding):
             kind, names = name_of(self.task), ", ".join(f"`{name}`" for name in settings)
             raise UserError(f"a task of kind {kind} writes no text; leave out {names}")
