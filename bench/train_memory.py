@@ -58,7 +58,10 @@ def worker(side: str, case: Case, setting: Setting, given: Path) -> dict[str, fl
         count = len(rows) // case.batch
     else:
         prompt, batches = _kept(given, setting.device)
-        made = PeftSide(setting.open().model, case, prompt, batches)
+        model = setting.open().model
+        for weights in model.parameters():  # they may lie in their file, and a step reads them all
+            weights.sum()
+        made = PeftSide(model, case, prompt, batches)
         count = len(batches)
     gc.collect()
     loaded = begin_peak(setting.device)
