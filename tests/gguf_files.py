@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -13,6 +14,7 @@ KINDS = {
     "qwen2": gguf.MODEL_ARCH.QWEN2,
     "gemma3_text": gguf.MODEL_ARCH.GEMMA3,
     "qwen3_moe": gguf.MODEL_ARCH.QWEN3MOE,
+    "phi3": gguf.MODEL_ARCH.PHI3,
 }
 
 
@@ -20,10 +22,11 @@ def write_gguf(
     path: Path,
     model: PreTrainedModel,
     stored: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
+    more: Callable[[gguf.GGUFWriter], object] = lambda writer: None,
 ) -> Path:
     """Write a model's weights beside a vocabulary of made-up words, of which none is read.
 
-    Matrices are ``stored`` as a type, vectors in float32.
+    Matrices are ``stored`` as a type, vectors in float32. ``more`` may add to the file.
     """
     config = model.config
     kind = KINDS[config.model_type]
@@ -69,6 +72,7 @@ def write_gguf(
                 _add(writer, name, part, stored)
             continue
         _add(writer, f"{names.get_name(stem)}.{end}", tensor, stored)
+    more(writer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +97,132 @@ def test_a_tensor_unpacked_in_parts_equals_the_whole(
     monkeypatch.setattr(gguf_weights, "_AT_ONCE", 2 * values)
     tensor = StoredTensor("t", (rows, 768), kind, 0, len(content))
     np.testing.assert_array_equal(gguf_weights.unpack(content.tobytes(), tensor), whole)
+
+
+# Rotary settings -----------------------------------------------------------------------------
+
+ORIGINAL = 16
+KINDS: dict[str, dict[str, Any]] = {
+    "llama3": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    "proportional": {"partial_rotary_factor": 0.5},
+    "linear": {"factor": 4.0},
+    "yarn": {"factor": 4.0, "beta_fast": 24.0},
+    "longrope": {"short_factor": [1.0, 1.5, 2.0, 3.0], "long_factor": [1.0, 2.0, 4.0, 8.0]},
+}
+
+
+def scaled(name: str, kind: str) -> PreTrainedModel:
+    """A model whose frequencies are scaled: of a Gemma only those of layers without a window."""
+    own = {"rope_type": kind, "rope_theta": 10000.0, **KINDS[kind]}
+    if kind in ("llama3", "yarn", "longrope"):
+        own["original_max_position_embeddings"] = ORIGINAL
+    if kind == "longrope":
+        own["factor"] = 128 / ORIGINAL
+    if name == "gemma3_text":
+        own = {
+            "full_attention": own,
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        }
+    changes = {
+        "phi3": {"original_max_position_embeddings": ORIGINAL, "vocab_size": 32064},
+        "gemma3_text": {"num_hidden_layers": 6},  # of which the last has no window
+    }.get(name, {})
+    return family_model(
+        FAMILIES[name], rope_parameters=own, max_position_embeddings=128, **changes
+    )
+
+
+def add_scaling(kind: str, model: PreTrainedModel, writer: gguf.GGUFWriter) -> None:
+    """Say it as llama.cpp's converter does."""
+    if kind in ("llama3", "proportional"):
+        plain = 10000.0 ** (-torch.arange(0, 8, 2) / 8)
+        rotary: Any = model.base_model.rotary_emb
+        divisors = (plain / rotary.inv_freq).clamp(max=1e30).numpy()
+        writer.add_tensor("rope_freqs.weight", divisors)
+        return
+    writer.add_rope_scaling_orig_ctx_len(ORIGINAL)
+    own = KINDS[kind]
+    if kind == "longrope":
+        rotary = model.base_model.rotary_emb
+        writer.add_rope_scaling_attn_factors(rotary.attention_scaling)
+        for each in ("long", "short"):
+            divisors = np.array(own[f"{each}_factor"], np.float32)
+            writer.add_tensor(f"rope_factors_{each}.weight", divisors)
+        return
+    writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
+    writer.add_rope_scaling_factor(own["factor"])
+    if kind == "yarn":
+        writer.add_rope_scaling_yarn_beta_fast(own["beta_fast"])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("llama", "llama3"),
+        ("llama", "proportional"),
+        ("llama", "linear"),
+        ("gemma3_text", "linear"),
+        ("qwen2", "yarn"),
+        ("phi3", "longrope"),
+    ],
+)
+def test_scaled_rotary_embeddings_are_those_of_the_model(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    model = scaled(name, kind)
+    path = write_gguf(
+        tmp_path / "tiny.gguf", model, more=lambda writer: add_scaling(kind, model, writer)
+    )
+    found = open_source(str(path), device="cpu").model
+    ids = torch.arange(3, 3 + ORIGINAL if kind == "longrope" else 103)[None]
+    with torch.no_grad():
+        expected, logits = model(ids).logits, found(ids).logits
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("add", "told"),
+    [
+        (lambda writer: writer.add_rope_scaling_alpha(1000.0), "alpha = 1000.0"),
+        (lambda writer: writer.add_string("llama.rope.scaling.type", "su"), "type = su"),
+        (
+            lambda writer: writer.add_tensor("rope_factors_long.weight", np.ones(4, np.float32)),
+            "rope_factors_long.weight = 4 numbers",
+        ),
+    ],
+)
+def test_rotary_settings_that_are_not_read_are_refused(
+    tmp_path: Path, add: Callable[[gguf.GGUFWriter], object], told: str
+) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", family_model(FAMILIES["llama"]), more=add)
+    line = refusal(path)
+    assert "its rotary settings are not among those that are read" in line
+    assert told in line
+
+
+def test_divisors_of_another_number_of_frequencies_are_refused(tmp_path: Path) -> None:
+    path = write_gguf(
+        tmp_path / "tiny.gguf",
+        family_model(FAMILIES["llama"]),
+        more=lambda writer: writer.add_tensor("rope_freqs.weight", np.full(3, 2, np.float32)),
+    )
+    assert "it divides 3 frequencies, and the model has 4" in refusal(path)
+
+
+def test_a_tensor_that_is_not_used_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_gguf(
+        tmp_path / "tiny.gguf",
+        family_model(FAMILIES["llama"]),
+        more=lambda writer: writer.add_tensor("blk.9.some.weight", np.ones(4, np.float32)),
+    )
+    open_source(str(path), device="cpu")
+    told = f"note: '{path}' leaves blk.9.some.weight of its tensors unused\n"
+    assert told in capsys.readouterr().err
+
+
+# Files that cannot be read -------------------------------------------------------------------
 
 
 def test_a_file_cut_anywhere_is_refused_in_a_line(tmp_path: Path) -> None:

@@ -290,11 +290,11 @@ def _model(
     missing = set(info["missing_keys"]) - _drop_pooler(model, kind)
     if missing:
         raise UserError(
-            f"cannot load {name!r} as {kind}: its weights lack {_some(missing)}; "
+            f"cannot load {name!r} as {kind}: its weights lack {first_of(missing)}; "
             "it was saved without them, so they would be random"
         )
     if info["unexpected_keys"]:
-        unused = _some(info["unexpected_keys"])
+        unused = first_of(info["unexpected_keys"])
         print(f"note: {name!r} as {kind} leaves {unused} of its weights unused", file=sys.stderr)
     loaded: PreTrainedModel = model
     _align(loaded)
@@ -333,7 +333,8 @@ def _align(model: PreTrainedModel) -> None:
             let_go([(mapped.data_ptr(), mapped.nbytes)])
 
 
-def _some(keys: set[str]) -> str:
+def first_of(keys: set[str]) -> str:
+    """Return the first of some names and how many more there are."""
     first = sorted(keys)[0]
     return first if len(keys) == 1 else f"{first} and {len(keys) - 1} more"
 

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +33,9 @@ from transformers.modeling_gguf_pytorch_utils import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from foreword.backbone.load.cache_folder import cache_root, publish
+from foreword.backbone.load.folder import first_of
 from foreword.backbone.load.gguf_header import Header, Strings, read_header
+from foreword.backbone.load.gguf_rotary import ROTARY_TENSORS, read_rotary, set_rotary
 from foreword.backbone.load.gguf_weights import write_weights
 from foreword.backbone.load.memory import check_fits
 from foreword.backbone.load.quiet import one_line_errors, without_bars
@@ -84,18 +86,23 @@ def _identity(path: Path) -> str:
 def _unpack(header: Header, folder: Path) -> None:
     path = header.path
     source: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    rotary = read_rotary(header)
     with without_bars(), _read_once(header), _bar(header.count) as move:
         found = _config_values(header)
         with one_line_errors(str(path)):
             AutoTokenizer.from_pretrained(path.parent, **source).save_pretrained(folder)
         if header.architecture in GGUF_ARCHS:
-            _unpack_by_transformers(path, folder, source)
+            _unpack_by_transformers(header, rotary, folder, source)
             return
         with one_line_errors(str(path)), torch.device("meta"):
             config = AutoConfig.from_pretrained(path.parent, **source)
             loader: Any = AutoModelForCausalLM
             outline = loader.from_config(config, dtype=torch.float32)
-        write_weights(header, found, outline, folder / "model.safetensors", move)
+        set_rotary(outline.config, rotary, header)
+        unused = write_weights(header, found, outline, folder / "model.safetensors", move)
+        if unused := unused - set(ROTARY_TENSORS):
+            some = first_of(unused)
+            print(f"note: '{path}' leaves {some} of its tensors unused", file=sys.stderr)
         outline.config.architectures = [type(outline).__name__]
         outline.config.save_pretrained(folder)
         if outline.generation_config is not None:
@@ -126,15 +133,18 @@ def _config_values(header: Header) -> dict[str, Any]:
     return found
 
 
-def _unpack_by_transformers(path: Path, folder: Path, source: dict[str, Any]) -> None:
-    with one_line_errors(str(path)):
+def _unpack_by_transformers(
+    header: Header, rotary: Mapping[str, Any], folder: Path, source: dict[str, Any]
+) -> None:
+    with one_line_errors(str(header.path)):
         model = AutoModelForCausalLM.from_pretrained(
-            path.parent,
+            header.path.parent,
             dtype=torch.float32,
             # a model that stays quantized, even in name only, refuses to be saved
             quantization_config=GgufConfig(dequantize=True),
             **source,
         )
+    set_rotary(model.config, rotary, header)
     model.save_pretrained(folder)
 
 
@@ -144,7 +154,11 @@ def _read_once(header: Header) -> Iterator[None]:
 
     The table of tensor names, which it makes for every module of a model, is made once.
     """
-    fields = {key: _field(*value) for key, value in header.values.items()}
+    fields = {
+        key: _field(*value)
+        for key, value in header.values.items()
+        if ".rope.scaling." not in key  # `read_rotary` reads it
+    }
     reader = SimpleNamespace(fields=fields, tensors=header.tensors)
     changes = {
         "GGUFReader": lambda path: reader,

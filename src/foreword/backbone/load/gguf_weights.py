@@ -36,11 +36,12 @@ def write_weights(
     outline: PreTrainedModel,
     path: Path,
     move: Callable[[int], object],
-) -> None:
+) -> set[str]:
     """Write the weights of a GGUF file as the safetensors of the model that `outline` is.
 
     Each tensor is unpacked, changed as transformers changes it (`config` is what it reads of the
     file) and written before the next is read. `move` hears of the values that are done.
+    Returns the names of the tensors for which the model has no place.
 
     Raises:
         UserError: a tensor is of a type that is not read, or a parameter of the model is missing.
@@ -50,6 +51,7 @@ def write_weights(
     name_tensors: Any = get_gguf_hf_weights_map
     names = name_tensors(outline, processor)
     shapes = _shapes(outline, {names[each.name] for each in header.tensors if each.name in names})
+    unused = set()
     with WeightsFile(path, shapes) as weights:
         for stored, values in _unpacked(header):
             with one_line_errors(str(header.path)):
@@ -61,11 +63,14 @@ def write_weights(
                 )
                 if result.name in names:
                     weights[names[result.name]] = torch.from_numpy(result.weights)
+                elif result.name is not None:  # else the processor has put it in its place
+                    unused.add(stored.name)
             move(values.size)
         if weights.missing:
             raise UserError(
                 f"cannot load '{header.path}': it lacks the tensor of {min(weights.missing)}"
             )
+    return unused
 
 
 def _shapes(outline: PreTrainedModel, stored: set[str]) -> dict[str, tuple[int, ...]]:
