@@ -18,6 +18,7 @@ from tiny_files import tiny_folder, tiny_gguf
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 
 from families import CAUSAL, family_model
+from foreword.backbone.load import gguf as unpacking
 from foreword.backbone.load import gguf_weights, memory
 from foreword.backbone.load.gguf_header import StoredTensor
 from foreword.backbone.load.sources import folder_of, open_source
@@ -127,9 +128,7 @@ def scaled(name: str, kind: str) -> PreTrainedModel:
         "phi3": {"original_max_position_embeddings": ORIGINAL, "vocab_size": 32064},
         "gemma3_text": {"num_hidden_layers": 6},  # of which the last has no window
     }.get(name, {})
-    return family_model(
-        FAMILIES[name], rope_parameters=own, max_position_embeddings=128, **changes
-    )
+    return family_model(FAMILIES[name], rope_parameters=own, max_position_embeddings=128, **changes)
 
 
 def add_scaling(kind: str, model: PreTrainedModel, writer: gguf.GGUFWriter) -> None:
@@ -222,6 +221,31 @@ def test_a_tensor_that_is_not_used_is_told(
     assert told in capsys.readouterr().err
 
 
+# The cache -----------------------------------------------------------------------------------
+
+
+def test_a_file_whose_header_was_changed_in_place_is_unpacked_anew(tmp_path: Path) -> None:
+    path = write_gguf(
+        tmp_path / "tiny.gguf",
+        family_model(FAMILIES["llama"], vocab_size=8000, tie_word_embeddings=True),
+    )
+    assert open_source(str(path)).tokenizer.eos_token_id == 1
+    content = path.read_bytes()
+    value = content.index(b"tokenizer.ggml.eos_token_id") + len(b"tokenizer.ggml.eos_token_id") + 4
+    path.write_bytes(content[:value] + b"\x4d" + content[value + 1 :])
+    assert open_source(str(path)).tokenizer.eos_token_id == 77
+
+
+def test_what_another_version_unpacked_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", family_model(FAMILIES["llama"]))
+    before = folder_of(str(path))
+    assert folder_of(str(path)) == before
+    monkeypatch.setattr(unpacking, "_VERSION", 0)
+    assert folder_of(str(path)) != before
+
+
 # Files that cannot be read -------------------------------------------------------------------
 
 
@@ -254,6 +278,21 @@ def test_an_encoder_in_a_gguf_file_is_refused(tmp_path: Path) -> None:
     writer.add_tensor("a", np.zeros((2, 32), np.float32))
     close(writer)
     assert "only causal models are read, and t5 is none" in refusal(path)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_part_of_a_file_is_refused_before_anything_is_unpacked(
+    tmp_path: Path, part: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"tiny-0000{part + 1}-of-00002.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_uint16("split.count", 2)
+    writer.add_uint16("split.no", part)
+    close(writer)
+    if part:  # which has nothing of the model but tensors
+        path.write_bytes(path.read_bytes().replace(b"general.arch", b"another.arch"))
+    assert f"it is part {part + 1} of 2; join them with `llama-gguf-split --merge" in refusal(path)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_file_without_a_models_tensor_is_refused(tmp_path: Path) -> None:

@@ -41,6 +41,10 @@ from foreword.backbone.load.memory import check_fits
 from foreword.backbone.load.quiet import one_line_errors, without_bars
 from foreword.errors import UserError
 
+_VERSION = 2
+"""Counts changes of what unpacking writes, so that a folder from before one is not taken."""
+
+_START = 1 << 25  # bytes; a header takes 7 MB for a vocabulary of 262,144
 _SAMPLES = 64
 _SAMPLE_BYTES = 4096
 _ONE_AT_A_TIME = threading.Lock()
@@ -49,8 +53,8 @@ _ONE_AT_A_TIME = threading.Lock()
 def unpack(path: Path) -> Path:
     """Return the transformers folder (float32 safetensors) for a causal model's `.gguf` file.
 
-    The folder lies in the cache under the file's name and a hash of its size, name and sampled
-    bytes. Where it is missing the file is unpacked, with a line and a bar on stderr.
+    The folder lies in the cache under the file's name and a hash of its size, name, header
+    and sampled bytes. Where it is missing the file is unpacked, with a line and a bar on stderr.
 
     Raises:
         UserError: `path` is no whole GGUF file of a model that transformers reads, the model is
@@ -72,11 +76,12 @@ def unpack(path: Path) -> Path:
 
 
 def _identity(path: Path) -> str:
-    """Hash the size, the name and 64 evenly spaced blocks of the file: 12 hex digits."""
+    """Hash the size, the name, the start and 64 evenly spaced blocks of the file: 12 hex digits."""
     size = path.stat().st_size
-    digest = hashlib.sha256(f"{size}\n{path.name}\n".encode())
+    digest = hashlib.sha256(f"{_VERSION}\n{size}\n{path.name}\n".encode())
     last = max(0, size - _SAMPLE_BYTES)
     with path.open("rb") as file:
+        digest.update(file.read(_START))
         for i in range(_SAMPLES):
             file.seek(last * i // (_SAMPLES - 1))
             digest.update(file.read(_SAMPLE_BYTES))

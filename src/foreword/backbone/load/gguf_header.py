@@ -108,6 +108,12 @@ class _Reader:
             key = self._string()
             (kind,) = self._numbers("I")
             values[key] = self._value(kind)
+        (parts, _), (part, _) = (values.get(f"split.{key}", (0, 0)) for key in ("count", "no"))
+        if parts > 1:
+            raise UserError(
+                f"cannot load '{path}': it is part {part + 1} of {parts}; join them with "
+                "`llama-gguf-split --merge FIRST_PART WHOLE.gguf` and give the whole"
+            )
         if "general.architecture" not in values:
             raise ValueError("it names no architecture")
         entries = [self._entry() for _ in range(tensors)]
