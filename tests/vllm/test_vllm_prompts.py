@@ -279,6 +279,23 @@ def test_old_contents_go_and_names_reach_nothing_else(tmp_path: Path) -> None:
         assert folder.get(name) is None
 
 
+def test_two_servers_of_a_folder_leave_each_other_what_they_serve(tmp_path: Path) -> None:
+    one, other = PromptFolder(tmp_path), PromptFolder(tmp_path)
+    for shift, name in enumerate("abc"):
+        written(judged(shift=0.1 * shift), tmp_path, name)
+    asked, idle = one.get("a"), one.get("b")
+    assert asked is not None
+    assert idle is not None
+    for each in (asked, idle):
+        os.utime(kept(tmp_path, each.sha256), (0, 0))
+    assert one.get("a") is asked
+    other.get("c")
+    assert kept(tmp_path, asked.sha256).exists()  # whose use the other has seen
+    assert not kept(tmp_path, idle.sha256).exists()
+    assert one.get("b") == idle
+    assert kept(tmp_path, idle.sha256).exists()
+
+
 # The middleware ------------------------------------------------------------------------------
 
 

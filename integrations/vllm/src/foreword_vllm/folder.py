@@ -26,6 +26,9 @@ the prompt's own file.
 SECONDS = 3600
 """How long a content that no prompt has any more is kept for requests that began with it."""
 
+USED = 300
+"""How often a content that is asked for is marked as in use, for other servers of the folder."""
+
 
 def kept(folder: Path, sha256: str) -> Path:
     """Return where a content is kept."""
@@ -72,7 +75,7 @@ class PromptFolder:
             return None
         stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
         seen = self._seen.get(name)
-        if seen is None or seen.stamp != stamp:
+        if seen is None or seen.stamp != stamp or (seen.prefix and not self._mark(seen.prefix)):
             try:
                 seen = _Seen(stamp, self._taken(path))
             except PromptError as error:
@@ -106,6 +109,18 @@ class PromptFolder:
             Path(copy).unlink(missing_ok=True)
         self._tidy(prefix)
         return prefix
+
+    def _mark(self, prefix: Prefix) -> bool:
+        """Mark a content as in use, at most every `USED` seconds; return whether it is there."""
+        path = kept(self.folder, prefix.sha256)
+        try:
+            if time.time() - path.stat().st_mtime > USED:
+                os.utime(path)
+        except FileNotFoundError:
+            return False
+        except OSError:  # another user's file, which is there all the same
+            pass
+        return True
 
     def _tidy(self, new: Prefix) -> None:
         """Remove contents that no prompt has had for long; others are marked as in use now."""
