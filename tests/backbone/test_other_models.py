@@ -236,3 +236,27 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(family: Family) -> None
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="its attention cannot be run through transformers'"):
         base.need_sites()
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+@torch.no_grad()
+def test_frequencies_that_depend_on_the_length_are_the_same_for_every_row(kind: str) -> None:
+    own = {
+        "longrope": {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4},
+        "dynamic": {"factor": 4.0},
+    }[kind]
+    family = Family("phi3" if kind == "longrope" else "llama", "causal")
+    base = backbone(
+        family,
+        rope_parameters={"rope_type": kind, "rope_theta": 10000.0, **own},
+        max_position_embeddings=64 if kind == "longrope" else 16,
+        original_max_position_embeddings=16,
+    )
+    assert base.longest == 16
+    rows = [tuple(range(3, 3 + size)) for size in (base.longest, base.longest - 5)]
+    long, short = [Example(row, len(row), ((),), ((0, -1),)) for row in rows]
+    alone, whole = base.states([short]), base.states([long])
+    torch.testing.assert_close(base.states([short, long]), torch.cat([alone, whole]))
+    lead = base.prefill(NOTHING, long.ids[:5], base.longest)
+    torch.testing.assert_close(base.states([long.after(5)], lead), whole)
+    torch.testing.assert_close(base.states([short]), alone)

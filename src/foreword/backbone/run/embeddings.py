@@ -56,7 +56,11 @@ class Embeddings:
 
 
 def positions_of(model: PreTrainedModel, vocabulary: int) -> int:
-    """Return the number of positions that a model was made for."""
+    """Return the number of positions that a model was made for.
+
+    Where rotary frequencies are others in long texts (``longrope``), only as many as have the
+    usual ones: else a row's result would depend on the rows beside it.
+    """
     made = int(getattr(model.config, "max_position_embeddings", None) or 1_000_000)
     padded = [  # position tables that keep their first rows for padding, as RoBERTa's does
         table.padding_idx + 1
@@ -65,4 +69,10 @@ def positions_of(model: PreTrainedModel, vocabulary: int) -> int:
         and table.padding_idx is not None
         and table.num_embeddings == made != vocabulary
     ]
-    return made - max(padded, default=0)
+    rotary = getattr(model.config, "rope_parameters", None) or {}
+    usual = [  # of all layers, or by kind of layer
+        int(each["original_max_position_embeddings"])
+        for each in (rotary, *rotary.values())
+        if isinstance(each, dict) and each.get("rope_type") == "longrope"
+    ]
+    return min([made - max(padded, default=0), *usual])
