@@ -110,6 +110,8 @@ OTHERS = {
         Family("llama4_text", "causal", LLAMA4),
         Family("switch_transformers", "encoder-decoder", SWITCH),
         Family("nllb-moe", "encoder-decoder", {**TWO, "num_experts": 4, "expert_capacity": 4}),
+        Family("pegasus_x", "encoder-decoder", TWO),
+        Family("bigbird_pegasus", "encoder-decoder", TWO),
         Family("fsmt", "encoder-decoder", FSMT),
         Family("bert", "masked"),
     )
@@ -187,6 +189,19 @@ def test_encoder_decoders_of_experts_generate_alone_as_in_a_batch(name: str) -> 
     for injection in (NOTHING, soft):
         found = decode(base, ROWS, injection, how)
         assert found == [decode(base, [row], injection, how)[0] for row in ROWS]
+
+
+@pytest.mark.parametrize("name", ["pegasus_x", "bigbird_pegasus", "nllb-moe"])
+@torch.no_grad()
+def test_decoders_that_leave_the_past_to_their_mask_see_it_alone(name: str) -> None:
+    base = get(name)
+    one, other = (
+        base.states([Example(ROWS[2], 5, ((8, 9, *end),), ((0, 1),))]) for end in ((3, 4), (5, 6))
+    )
+    torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+    said = torch.tensor([[0, 8, 9]])
+    expected = twin(base)(torch.tensor([ROWS[2]]), decoder_input_ids=said).logits[:, -1]
+    torch.testing.assert_close(base.logits(one), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["llama4_text", "fsmt", "nystromformer"])

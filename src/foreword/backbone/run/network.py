@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +62,10 @@ class Network:
         self.is_causal = architecture == "causal" or (
             architecture == "encoder" and sees_the_past_alone(model)
         )
+        for site in self.sites.values():
+            if site.role == "self" and (self.is_causal or self.has_two_stacks):
+                module: Any = site.module
+                module.is_causal = True  # attention goes by it; PEGASUS-X leaves it to the mask
         self.own_head = find_own_head(model, name) if architecture == "encoder" else None
         self.pooling: Pooling | None = None
         if architecture == "encoder":
