@@ -95,6 +95,15 @@ def test_the_engine_obeys_it_beside_rows_that_write_freely() -> None:
             engine.generate(ROWS[0], None, Sampling(json_schema='{"type": "objekt"}'))
 
 
+def test_a_row_that_a_stop_text_ends_leaves_the_others_to_go_on() -> None:
+    base, how = get(), replace(UNDER, stop=("it",), temperature=3.0)
+    found = decode(base, ROWS * 2, NOTHING, how, seeds=range(6))
+    alone = zip(ROWS * 2, range(6), strict=True)
+    assert found == [decode(base, [row], NOTHING, how, seeds=[seed])[0] for row, seed in alone]
+    assert {text in ALL for text in found} == {True, False}
+    assert set(found) <= {*ALL, '{"a": "'}
+
+
 def test_what_is_too_long_is_cut_off() -> None:
     (text,) = decode(get(), ROWS[:1], NOTHING, replace(UNDER, max_new_tokens=3))
     assert any(whole.startswith(text) for whole in ALL)

@@ -170,7 +170,7 @@ def continuations(
         schema = JsonSchema(decoding.json_schema, backbone.text.tokenizer, backbone.ends)
         writers = [schema.begin() for _ in rows]
         scorers.append(FollowsSchema(writers))
-        stops.append(JsonIsWhole(writers))
+        stops = StoppingCriteriaList([JsonIsWhole(writers, stops)])
     scorers.extend(rules)
     model: Any = ready.model
     draws = DrawsByRow(seeds, backbone.device) if decoding.draws else nullcontext()

@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, PreTrainedTokenizerBase, StoppingCriteria
+from transformers import (
+    LogitsProcessor,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from foreword.errors import UserError
 
@@ -123,16 +128,22 @@ class FollowsSchema(LogitsProcessor):
 
 
 class JsonIsWhole(StoppingCriteria):
-    """Ends a row once its JSON is finished, and tells each row's writer of its tokens."""
+    """Ends a row once its JSON is finished or one of ``others`` ends it.
 
-    def __init__(self, writers: Sequence[RuledText]) -> None:
-        self.writers = writers
+    Until then it tells the row's writer of its tokens: what follows is padding.
+    """
+
+    def __init__(self, writers: Sequence[RuledText], others: StoppingCriteriaList) -> None:
+        self.writers, self.others = writers, others
+        self.ended = [False] * len(writers)
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         """Tell which rows end: (B,)."""
-        last = zip(self.writers, input_ids[:, -1].tolist(), strict=True)
-        found = [writer.accept(token) for writer, token in last]
-        return torch.tensor(found, device=input_ids.device)
+        stopped = self.others(input_ids, scores, **kwargs).tolist()
+        for row, token in enumerate(input_ids[:, -1].tolist()):
+            if not self.ended[row]:
+                self.ended[row] = self.writers[row].accept(token) or stopped[row]
+        return torch.tensor(self.ended, device=input_ids.device)
 
 
 def check_json_schema(schema: str) -> None:
