@@ -156,6 +156,16 @@ def test_a_row_that_is_longer_than_the_room_is_refused_in_one_line() -> None:
         engine.generate(range(3, 15), None, Sampling(max_new_tokens=5))
 
 
+def test_a_decoder_has_room_of_its_own() -> None:
+    base, row = backbone(SEQ2SEQ[1], max_position_embeddings=16), tuple(range(3, 18))
+    with Engine(base) as engine:
+        found = engine.generate(row, None, Sampling(max_new_tokens=16)).result(60)
+        assert found.text == decode(base, [row], NOTHING, Decoding(max_new_tokens=16))[0]
+        for ids, more in ((range(3, 20), 1), (row, 17)):
+            with pytest.raises(UserError, match=f"a row of {len(ids)} tokens and {more} new ones"):
+                engine.generate(ids, None, Sampling(max_new_tokens=more))
+
+
 def test_a_row_that_no_slot_can_hold_is_told_and_the_next_is_answered() -> None:
     base, how = get("llama"), Sampling(max_new_tokens=5)
     with Engine(base, tokens=11) as engine:

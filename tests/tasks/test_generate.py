@@ -110,6 +110,18 @@ def test_a_long_prompt_loses_its_beginning_and_says_so() -> None:
     assert text.endswith("film good bad:")
 
 
+def test_a_decoder_writes_in_a_room_of_its_own() -> None:
+    base = backbone(FAMILIES["bart"], max_position_embeddings=32)
+    row = Row({"prompt": "film " * 9, "completion": "a"}, "F")
+    own, over = (
+        Generate(template="{prompt}", decoding=Decoding(max_new_tokens=most)).bind(base)
+        for most in (32, 33)
+    )
+    assert not own.train_example(row, 32).truncated
+    with pytest.raises(UserError, match="there is no room"):
+        over.train_example(row, 32)
+
+
 def test_a_decoder_answers_from_its_tokenizers_first_tokens() -> None:
     base = backbone(FAMILIES["bart"])
     inner = type(tokenizer().backend_tokenizer).from_str(tokenizer().backend_tokenizer.to_str())

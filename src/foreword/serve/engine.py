@@ -29,6 +29,7 @@ from foreword.serve.request import Grammar, Piece, Request, Sampling, Ticket
 from foreword.serve.states import Reading, ReadingBackbone
 from foreword.serve.whole import alike, check_whole, decode_whole, read_whole
 from foreword.tasks.registry import name_of
+from foreword.tasks.templates.layout import room_beside, room_for
 from foreword.tasks.texts.generator import Generator
 from foreword.threads import end_idle_threads
 
@@ -278,8 +279,8 @@ class Engine:
         words = self.backbone.vocabulary
         if unknown := [token for token, _ in sampling.logit_bias if not 0 <= token < words]:
             raise UserError(f"`logit_bias`: the token {unknown[0]} is none of the {words}")
-        room = self.backbone.longest - injection.positions - injection.leading
-        if len(ids) + sampling.max_new_tokens > room:
+        room = room_for(self.backbone, injection)
+        if len(ids) > room_beside(self.backbone, room, sampling.max_new_tokens):
             raise UserError(
                 f"a row of {len(ids)} tokens and {sampling.max_new_tokens} new ones "
                 f"(`max_new_tokens`) is longer than the {room} that the model has room for; "

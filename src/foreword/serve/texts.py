@@ -20,7 +20,7 @@ from foreword.serve.tool_rule import ToolRule, Tools
 from foreword.tasks.chat import Chat
 from foreword.tasks.generate import Generate
 from foreword.tasks.registry import name_of
-from foreword.tasks.templates.layout import room_for
+from foreword.tasks.templates.layout import room_beside, room_for
 from foreword.tasks.texts.generator import Generator
 
 Messages = Sequence[Mapping[str, Any]]
@@ -233,13 +233,13 @@ class TextRequests:
         sampling = Sampling(**{**own, **settings, "stop": stop})
         sampling.check()
         injection = prompt.injection if isinstance(prompt, Prompt) else NOTHING
-        more = sampling.max_new_tokens
-        if (room := room_for(self.backbone, injection) - more) < 1:
+        more, room = sampling.max_new_tokens, room_for(self.backbone, injection)
+        if (left := room_beside(self.backbone, room, more)) < 1:
             raise TooLongError(
-                f"`max_tokens` is {more}, and the model has room for {room + more} tokens in all",
+                f"`max_tokens` is {more}, and the model has room for {room} tokens in all",
                 field="max_tokens",
             )
-        return sampling, injection, room
+        return sampling, injection, left
 
     def _laid_out(
         self,

@@ -192,3 +192,12 @@ def room_for(backbone: Backbone, injection: Injection | Mixture) -> int:
     """Return the number of tokens that an injection leaves for a row."""
     parts = injection.parts if isinstance(injection, Mixture) else (injection,)
     return backbone.longest - max(part.positions + part.leading for part in parts)
+
+
+def room_beside(backbone: Backbone, room: int, written: int) -> int:
+    """Return the number of tokens of ``room`` that are a row's where so many are written after it.
+
+    A decoder writes in a room of its own, if that is large enough.
+    """
+    apart = backbone.has_two_stacks and written <= backbone.longest
+    return room if apart else room - written

@@ -21,6 +21,7 @@ from foreword.tasks.templates.layout import (
     field_texts,
     fill_template,
     first_tokens,
+    room_beside,
 )
 from foreword.tasks.templates.template import Field, Template
 from foreword.tasks.texts.conversation import (
@@ -159,10 +160,13 @@ class TextExamples(Bound):
 
     def _room(self, room: int, before: str) -> int:
         """Return the most tokens a row may have, with the text ``before`` it."""
-        return self.limit(room - self.task.decoding.max_new_tokens, before)
+        return self.limit(self._beside_answer(room), before)
+
+    def _beside_answer(self, room: int) -> int:
+        return room_beside(self.backbone, room, self.task.decoding.max_new_tokens)
 
     def _fill_row(self, row: Row, room: int, before: str = "") -> FilledTemplate:
-        left = room - self.task.decoding.max_new_tokens
+        left = self._beside_answer(room)
         if "messages" not in self.template.fields:
             return self.fill(self._values(row), left, row.where, before)
         return self._fill_chat(row, self._asked(row), left, before)

@@ -23,7 +23,13 @@ from foreword.tasks.candidates import Candidates, candidates_of
 from foreword.tasks.objective import Encoded
 from foreword.tasks.phrases import phrase_in
 from foreword.tasks.progress import report_by_row
-from foreword.tasks.templates.layout import FilledTemplate, answer_ids, field_texts, room_for
+from foreword.tasks.templates.layout import (
+    FilledTemplate,
+    answer_ids,
+    field_texts,
+    room_beside,
+    room_for,
+)
 
 CANDIDATES_AT_ONCE = 32
 """The most candidates that share one pass over their history."""
@@ -101,7 +107,8 @@ class Ranker(Bound):
         with reading(row.where):
             longest = max(len(self.backbone.text.ids(text)) for text in texts) + 2
         values = field_texts(self.backbone, whole, self.fields, self.task.input_window)
-        return self.fill(values, room - longest, row.where, before)
+        room = room_beside(self.backbone, room, longest)
+        return self.fill(values, room, row.where, before)
 
     def _example(self, filled: FilledTemplate, texts: Sequence[str]) -> Example:
         paths = [
