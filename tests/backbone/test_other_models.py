@@ -10,10 +10,12 @@ import torch
 
 from families import GQA, Family, backbone
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.decode import Decoding, decode
+from foreword.backbone.decode import Decoding, continuations, decode
 from foreword.backbone.example import Example
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
+from foreword.serve.engine import Engine
+from foreword.serve.request import Sampling
 from plain import twin
 
 GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 99}
@@ -114,6 +116,7 @@ OTHERS = {
         Family("bigbird_pegasus", "encoder-decoder", TWO),
         Family("fsmt", "encoder-decoder", FSMT),
         Family("bert", "masked"),
+        Family("roberta", "causal", {"is_decoder": True, "max_position_embeddings": 65}),
     )
 }
 ROWS = (tuple(range(30, 50)), (88, 12, 47), (5, 133, 64, 29, 101))
@@ -241,6 +244,31 @@ def test_hybrids_run_as_they_are_alone_and_behind_a_prefix(family: Family) -> No
     assert not base.can_prefill
     assert not base.can_skip_lower_layers(9)
     assert base.need_sites()
+
+
+@torch.no_grad()
+def test_rows_begin_where_a_position_table_has_kept_rows_for_padding() -> None:
+    base, how = get("roberta"), Decoding(max_new_tokens=5)
+    model, soft = twin(base), Injection(embeds=base.embed(LEAD), leading=3)
+    assert base.longest == 64
+    assert base.can_pack
+    asked = [Example(row, len(row), ((),), ((0, -1),)) for row in ROWS]
+    read = base.prefill(soft, (), 30)
+    assert read is not None
+    for lead, under in (((), NOTHING), (LEAD, soft), (LEAD, read)):
+        rows = [[*lead, *row] for row in ROWS]
+        expected = torch.stack([model(torch.tensor([row])).logits[0, -1] for row in rows])
+        alone = torch.cat([base.states([each], under) for each in asked])
+        for states in (base.states(asked, under), alone):
+            torch.testing.assert_close(base.logits(states), expected, atol=1e-5, rtol=0)
+        for _ in range(how.max_new_tokens):
+            for row in rows:
+                row.append(int(model(torch.tensor([row])).logits[0, -1].argmax()))
+        said = [row[-how.max_new_tokens :] for row in rows]
+        assert continuations(base, ROWS, under, how) == said
+        with Engine(base) as engine:
+            tickets = [engine.generate(row, under, Sampling(max_new_tokens=5)) for row in ROWS]
+            assert [list(ticket.result(60).tokens) for ticket in tickets] == said
 
 
 @pytest.mark.parametrize("family", UNRUNNABLE, ids=lambda family: family.name)

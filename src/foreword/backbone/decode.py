@@ -220,7 +220,7 @@ def _prepare(
     backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture, decoding: Decoding
 ) -> _Ready:
     """Lay rows out for ``generate``, on a backbone that is under the mixture."""
-    context, _ = backbone.pass_context(mixture)
+    context, offsets = backbone.pass_context(mixture)
     used = context if backbone.sites else None
     if used is not None and used.rows is not None:
         used = replace(used, rows=used.rows.repeat_interleave(decoding.beams))
@@ -234,7 +234,7 @@ def _prepare(
     ids = torch.tensor([[backbone.pad] * (longest - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
     parts = torch.tensor(list(mixture.rows))[:, None]
-    start = torch.tensor([[mixture.parts[row].positions] for row in mixture.rows])
+    start = torch.tensor(offsets)[:, None]
     view = generating_view(
         backbone.model,
         used,

@@ -122,7 +122,8 @@ def read(view: Backbone, pool: Pool, turns: Sequence[Turn]) -> list[Tensor]:
         firsts.append(len(ids))
         wanted += [len(ids) + place - turn.start for place in turn.wanted]
         ids += row.tokens[turn.start : turn.stop]
-        positions += [row.prefix.positions + (row.depths[n] if row.depths else n) for n in own]
+        offset = view.first_position + row.prefix.positions
+        positions += [offset + (row.depths[n] if row.depths else n) for n in own]
         base = row.slot.first + row.prefix.copied
         written += range(base + turn.start, base + turn.stop)
         parts.setdefault(id(row.held.injection), row.held.injection)

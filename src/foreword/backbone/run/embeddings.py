@@ -61,18 +61,30 @@ def positions_of(model: PreTrainedModel, vocabulary: int) -> int:
     Where rotary frequencies are others in long texts (``longrope``), only as many as have the
     usual ones: else a row's result would depend on the rows beside it.
     """
-    made = int(getattr(model.config, "max_position_embeddings", None) or 1_000_000)
-    padded = [  # position tables that keep their first rows for padding, as RoBERTa's does
-        table.padding_idx + 1
-        for table in model.modules()
-        if isinstance(table, nn.Embedding)
-        and table.padding_idx is not None
-        and table.num_embeddings == made != vocabulary
-    ]
     rotary = getattr(model.config, "rope_parameters", None) or {}
     usual = [  # of all layers, or by kind of layer
         int(each["original_max_position_embeddings"])
         for each in (rotary, *rotary.values())
         if isinstance(each, dict) and each.get("rope_type") == "longrope"
     ]
-    return min([made - max(padded, default=0), *usual])
+    return min([_table_size(model) - first_position(model, vocabulary), *usual])
+
+
+def first_position(model: PreTrainedModel, vocabulary: int) -> int:
+    """Return the position of a row's first token, which is not always 0.
+
+    Some position tables, such as RoBERTa's, keep their first rows for padding.
+    """
+    made = _table_size(model)
+    padded = [
+        table.padding_idx + 1
+        for table in model.modules()
+        if isinstance(table, nn.Embedding)
+        and table.padding_idx is not None
+        and table.num_embeddings == made != vocabulary
+    ]
+    return max(padded, default=0)
+
+
+def _table_size(model: PreTrainedModel) -> int:
+    return int(getattr(model.config, "max_position_embeddings", None) or 1_000_000)

@@ -25,7 +25,7 @@ from foreword.backbone.inside.patched import patch_model
 from foreword.backbone.inside.views import output_embeddings
 from foreword.backbone.load.pooling import Pooling
 from foreword.backbone.load.sources import Architecture
-from foreword.backbone.run.embeddings import Embeddings, positions_of
+from foreword.backbone.run.embeddings import Embeddings, first_position, positions_of
 from foreword.backbone.run.layers import Stack
 from foreword.backbone.run.lm_head import LMHead
 from foreword.backbone.run.own_head import OwnHead, features, find_own_head
@@ -128,6 +128,11 @@ class Network:
         return positions if trained is None else min(positions, trained)
 
     @cached_property
+    def first_position(self) -> int:
+        """The position of a row's first token where nothing stands before it."""
+        return first_position(self.model, self.vocabulary)
+
+    @cached_property
     def accepted(self) -> set[str]:
         """The arguments that the model's forward names."""
         return set(inspect.signature(self.model.base_model.forward).parameters)
@@ -200,7 +205,8 @@ class Network:
         for part in mixture.parts:
             assert self.changed or next(part.changes(), None) is None, "run it with with_changes()"
         context = prefixes_for(self.sites, mixture, self.device, self.dtype)
-        return context, [mixture.parts[row].positions for row in mixture.rows]
+        first = self.first_position
+        return context, [first + mixture.parts[row].positions for row in mixture.rows]
 
     def to_device(self, tensor: Tensor) -> Tensor:
         """Bring a tensor from the CPU to the model, on a GPU without waiting for it."""
