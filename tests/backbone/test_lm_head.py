@@ -1,11 +1,15 @@
-"""The LM head: the scores that are asked for, whoever else asks at the same time."""
+"""The LM head and what is found by hooks, whoever else runs the model at the same time."""
 
 from __future__ import annotations
 
+from threading import Thread
 from typing import Any
 
+import pytest
 import torch
 
+from foreword.backbone.inside.layer_parts import find_layer_parts
+from foreword.backbone.inside.projections import find_projections
 from foreword.backbone.run.lm_head import LMHead
 from toys import get
 
@@ -35,3 +39,32 @@ def test_threads_that_ask_for_different_tokens_get_their_own() -> None:
     head.other = head.kept
     for tokens in ((4, 2, 7), (9,), (4, 2, 7)):
         torch.testing.assert_close(head.scores(states, tokens), every[:, list(tokens)])
+
+
+@pytest.mark.parametrize("part", ["k_proj", "embed_tokens", "lm_head"])
+def test_what_hooks_find_is_not_of_another_threads_pass(part: str) -> None:
+    base = get()
+    model: Any = base.model
+    module = next(m for name, m in model.named_modules() if name.endswith(part))
+    states = torch.linspace(-1, 1, 2 * model.config.hidden_size).view(2, -1)
+
+    def found() -> Any:
+        projections = find_projections(model, base.sites)
+        inputs = base.lm_head_inputs(states)
+        assert inputs is not None
+        named = [(each.module, each.channels.tolist()) for each in projections]
+        return find_layer_parts(model, base.sites), named, inputs[0].tolist()
+
+    def run_beside(*call: Any) -> None:
+        if not others:
+            others.append(Thread(target=model, args=(torch.tensor([[3, 4, 5]]),)))
+            others[0].start()
+            others[0].join()
+            others.clear()
+
+    expected, others = found(), list[Thread]()
+    handle = module.register_forward_pre_hook(run_beside)
+    try:
+        assert found() == expected
+    finally:
+        handle.remove()

@@ -13,6 +13,7 @@ from transformers import Conv1D, PreTrainedModel
 
 from foreword.backbone.attention.interface import PassContext
 from foreword.backbone.inside.attention_sites import Site
+from foreword.backbone.inside.hooks import own_passes
 from foreword.errors import UserError
 
 Part = Literal["attention", "feed-forward"]
@@ -177,8 +178,8 @@ def _record_calls(
 
 def _hooks(model: nn.Module, begin: Callable[..., Any], end: Callable[..., Any]) -> Iterator[Any]:
     for module in model.modules():
-        yield module.register_forward_pre_hook(begin, with_kwargs=True)
-        yield module.register_forward_hook(end)
+        yield module.register_forward_pre_hook(own_passes(begin), with_kwargs=True)
+        yield module.register_forward_hook(own_passes(end))
 
 
 def _is_mixed(given: Tensor) -> bool:

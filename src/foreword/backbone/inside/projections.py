@@ -12,6 +12,7 @@ from transformers import Conv1D, PreTrainedModel
 
 from foreword.backbone.attention.interface import PassContext
 from foreword.backbone.inside.attention_sites import Site
+from foreword.backbone.inside.hooks import own_passes
 from foreword.errors import UserError
 
 
@@ -77,7 +78,7 @@ def find_projections(model: PreTrainedModel, sites: Mapping[str, Site]) -> list[
     inputs: dict[str, Any] = {"input_ids": torch.arange(3, 7, device=model.device)[None]}
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = inputs["input_ids"][:, :2]
-    hooks = [m.register_forward_hook(cut) for m in model.modules() if is_linear(m)]
+    hooks = [m.register_forward_hook(own_passes(cut)) for m in model.modules() if is_linear(m)]
     try:
         with torch.enable_grad():
             model(**inputs, foreword=PassContext(record=record))

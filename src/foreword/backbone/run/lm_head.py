@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import MoEModelOutputWithPastAndCrossAttentions
 from transformers.utils.generic import ModelOutput
 
+from foreword.backbone.inside.hooks import own_passes
 from foreword.backbone.inside.views import head, held_by, output_embeddings
 
 
@@ -55,7 +56,7 @@ class LMHead:
             return None
         seen: list[tuple[Tensor, Tensor]] = []
         handle = output.register_forward_hook(
-            lambda module, given, scores: seen.append((given[0][0], scores[0]))
+            own_passes(lambda module, given, scores: seen.append((given[0][0], scores[0])))
         )
         try:
             head(self.model, states, self._answer)
