@@ -199,6 +199,17 @@ def test_rotary_settings_that_are_not_read_are_refused(
     assert told in line
 
 
+def test_scaling_that_changes_nothing_is_none(tmp_path: Path) -> None:
+    def add(writer: gguf.GGUFWriter) -> None:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(1.0)
+        writer.add_rope_scaling_orig_ctx_len(ORIGINAL)
+
+    path = write_gguf(tmp_path / "tiny.gguf", family_model(FAMILIES["llama"]), more=add)
+    found = open_source(str(path), device="cpu").model
+    assert found.config.rope_parameters["rope_type"] == "default"
+
+
 def test_divisors_of_another_number_of_frequencies_are_refused(tmp_path: Path) -> None:
     path = write_gguf(
         tmp_path / "tiny.gguf",

@@ -35,7 +35,12 @@ _TAKES = {
 }
 _BETAS = ("beta_fast", "beta_slow")
 _WITHOUT_EFFECT = {"type", "finetuned", "original_context_length"}
-_PLAIN_AS_ONE = {"factor", "attn_factor", "yarn_attn_factor", "yarn_ext_factor"}
+_PLAIN = {  # what changes nothing
+    "factor": (0, 1),
+    "attn_factor": (1,),
+    "yarn_attn_factor": (1,),
+    "yarn_ext_factor": (1,),
+}
 
 
 def read_rotary(header: Header) -> dict[str, Any]:
@@ -53,7 +58,7 @@ def read_rotary(header: Header) -> dict[str, Any]:
     older = header.values.get(f"{header.architecture}.rope.scale_linear")
     if older is not None:
         found.setdefault("factor", older[0])
-    found = {key: value for key, value in found.items() if key not in _PLAIN_AS_ONE or value != 1}
+    found = {key: value for key, value in found.items() if value not in _PLAIN.get(key, ())}
     found |= _tensors(header)
     kind = _kind(found)
     needs = _NEEDS.get(kind)
@@ -64,13 +69,16 @@ def read_rotary(header: Header) -> dict[str, Any]:
             f"cannot load '{header.path}': its rotary settings are not among those that are read "
             f"({told}); give the model's transformers folder"
         )
-    return {} if kind == "none" else _parameters(kind, found, header)
+    with one_line_errors(str(header.path)):
+        return {} if kind == "none" else _parameters(kind, found, header)
 
 
 def _kind(found: Mapping[str, Any]) -> str:
     if found.keys() & {LONG, SHORT}:
         return "longrope"
-    kind = str(found.get("type", "linear" if "factor" in found else "none"))
+    kind = str(found.get("type", "linear"))
+    if kind in ("linear", "yarn") and "factor" not in found:
+        kind = "none"
     return "divided" if kind == "none" and DIVISORS in found else kind
 
 
@@ -139,17 +147,17 @@ def set_rotary(config: PreTrainedConfig, rotary: Mapping[str, Any], header: Head
     """
     every: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     own = every.get("full_attention", every)  # llama.cpp scales no layers of a window
-    count = header.values.get(f"{header.architecture}.rope.dimension_count")
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if own is every and count is not None and "partial_rotary_factor" in own:
-        own["partial_rotary_factor"] = count[0] / width
-    if not rotary:
-        return
-    if not own:
+    if not own and rotary:
         raise UserError(
             f"cannot load '{header.path}': it has rotary settings, and a {config.model_type} model "
             "has none; give the model's transformers folder"
         )
+    if not own:
+        return
+    count = header.values.get(f"{header.architecture}.rope.dimension_count")
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if own is every and count is not None and "partial_rotary_factor" in own:
+        own["partial_rotary_factor"] = count[0] / width
     own.update(rotary)
     if hasattr(config, "original_max_position_embeddings"):  # transformers prefers it
         config.original_max_position_embeddings = own.get(
