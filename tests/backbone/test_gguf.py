@@ -199,6 +199,18 @@ def test_rotary_settings_that_are_not_read_are_refused(
     assert told in line
 
 
+def test_a_part_of_a_head_turns_where_the_file_says_so(tmp_path: Path) -> None:
+    rotary = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+    model = family_model(FAMILIES["phi3"], rope_parameters=rotary, vocab_size=32064)
+    path = write_gguf(
+        tmp_path / "tiny.gguf", model, more=lambda writer: writer.add_rope_dimension_count(4)
+    )
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        found = open_source(str(path), device="cpu").model(ids).logits
+        torch.testing.assert_close(found, model(ids).logits, rtol=0, atol=1e-5)
+
+
 def test_scaling_that_changes_nothing_is_none(tmp_path: Path) -> None:
     def add(writer: gguf.GGUFWriter) -> None:
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
