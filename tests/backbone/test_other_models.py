@@ -207,6 +207,17 @@ def test_decoders_that_leave_the_past_to_their_mask_see_it_alone(name: str) -> N
     torch.testing.assert_close(base.logits(one), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["pegasus_x", "roberta"])
+def test_what_would_write_by_what_comes_after_is_refused(name: str) -> None:
+    base = backbone(OTHERS[name])
+    for site in base.sites.values():
+        site.module.is_causal = False  # type: ignore[assignment]
+    if name == "roberta":
+        base.model.config.is_decoder = False  # its mask is then made to see all
+    with pytest.raises(UserError, match="a token's state changes with those after it"):
+        base.check_runs()
+
+
 @pytest.mark.parametrize("name", ["llama4_text", "fsmt", "nystromformer"])
 def test_what_does_not_run_as_others_is_refused_in_one_line(name: str) -> None:
     base = get(name)

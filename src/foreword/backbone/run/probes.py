@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -99,13 +99,18 @@ class FirstRun:
 
 
 def first_run(network: Network) -> FirstRun:
-    """Run one short row."""
+    """Run one short row, and where text is written try that no token sees those after it."""
     branch, target = ((1,), (0, 0)) if network.fills_masks else ((), (0, -1))
+    row = Example((3, 4), 2, (branch,), (target,))
+    longer = replace(row, branches=((1, 2),))
     try:
         with torch.no_grad():
-            row = Example((3, 4), 2, (branch,), (target,))
             found = states(network, [row], NOTHING, 0, WHOLE, pack=False)
             network.logits(found)
+            if network.can_generate and not found.is_meta:
+                after = states(network, [longer], NOTHING, 0, WHOLE, pack=False)
+                if not agree(after, found):
+                    return FirstRun(why_not="a token's state changes with those after it")
     except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # of any kind: the model's code is another's
