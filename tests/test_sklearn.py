@@ -160,7 +160,7 @@ def test_a_class_has_words_of_its_own(model: str) -> None:
     texts, y = TEXTS[:2] * 6, [1, 0] * 6
     labels = {0: "poor", 1: ("good", "fine"), 2: "of another fold"}
     task = quick(model, labels=labels).fit(texts, y).prompt_.task
-    assert task.labels == {"0": ("poor",), "1": ("good", "fine")}
+    assert task.labels == {"0": (" poor",), "1": (" good", " fine")}
     with pytest.raises(ValueError, match="labels has no word for class 1; add one"):
         quick(model, labels={0: "poor", "one": "good"}).fit(texts, y)
 

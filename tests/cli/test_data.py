@@ -63,7 +63,7 @@ def test_check_for_a_task_without_a_model(tmp_path: Path, cli: Cli) -> None:
     assert told["few rows of a class", "train"]["places"] == ["'good ' has 1"]
     line = refused_in(cli("data", "check", train, "--task", "classify", "--template", "{txt}"))
     assert line.startswith(f"foreword: {train}:1: no field 'txt'")
-    assert "name its column with --columns txt=COLUMN; 1 kind(s) of error in all" in line
+    assert "name it with --columns txt=COLUMN; 1 kind(s) of error in all" in line
     assert cli("data", "check", train, "--task", "score").status == 2
     other = write(tmp_path / "o.jsonl", ("a film", "1"), ("A film", "2"))
     assert cli("data", "check", other).status == 2  # one text, two labels

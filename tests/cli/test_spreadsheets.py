@@ -258,7 +258,7 @@ def test_a_missing_column_is_named_with_the_flag_that_mends_it(
     refused(
         cli("eval", tuned, "--data", data),
         f"{data}:2: missing field 'Kategorie'",
-        "name its column with --columns Kategorie=COLUMN",
+        "name it with --columns Kategorie=COLUMN",
     )
     refused(
         cli("predict", tuned, "--data", data, "--columns", "Anfrage=y"), "no column 'y' to read"

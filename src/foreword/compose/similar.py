@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from foreword.injection import KV, Injection, Patch
-from foreword.prompt.prompt import Prompt
+
+if TYPE_CHECKING:
+    from foreword.prompt.prompt import Prompt
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -25,9 +27,8 @@ def similarity(one: Prompt | Injection, other: Prompt | Injection) -> float | No
     with those that are not of one shape left out; activations and biases are not looked at.
     Prompts that share several of these have the mean. Heads and whole weights are not compared.
     """
-    own, others = (
-        essence(each.injection if isinstance(each, Prompt) else each) for each in (one, other)
-    )
+    given = (each if isinstance(each, Injection) else each.injection for each in (one, other))
+    own, others = map(essence, given)
     found = [_embeds(own, others), _kv(own, others), _patches(own, others)]
     known = [each for each in found if each is not None]
     return sum(known) / len(known) if known else None

@@ -173,7 +173,7 @@ def task_from(kind: type[Task], given: dict[str, Any], where: str) -> Task:
 
 def _spaced(words: Any) -> Any:
     if isinstance(words, str):
-        return as_word(words)
+        return as_word(words) if words else ()
     if isinstance(words, list | tuple):
         return [as_word(each) if isinstance(each, str) else each for each in words]
     return words
