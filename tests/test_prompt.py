@@ -148,9 +148,7 @@ def test_texts_need_a_template_of_one_field() -> None:
     two = prompt(task=replace(CLASSIFY, template="{a} {b}:"))
     with pytest.raises(UserError, match=r"input 1 is a text, but the template has 2 fields \(a, b"):
         two.predict(["x"])
-    with pytest.raises(
-        UserError, match=r"input 2: no field 'text', .*; known is: body; rename"
-    ):
+    with pytest.raises(UserError, match=r"input 2: no field 'text', .*; known is: body; rename"):
         prompt().predict(["x", {"body": "y"}])
 
 
