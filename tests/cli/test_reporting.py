@@ -31,13 +31,10 @@ def test_a_run_ends_in_a_page_and_nothing_is_asked_for_twice(
     assert (tmp_path / "own.answers.jsonl").read_text("utf-8") == kept
 
 
-def test_prompts_whose_names_have_dots_have_pages_of_their_own(
-    world: Any, cli: Any, tmp_path: Path
-) -> None:
-    for name in ("r.1", "r.2"):
-        assert cli(*world.train(tmp_path / name, "--method", "soft", "--report")).status == 0
+def test_a_name_with_a_dot_has_a_page_of_its_own(world: Any, cli: Any, tmp_path: Path) -> None:
+    assert cli(*world.train(tmp_path / "r.1", "--method", "soft", "--report")).status == 0
     names = {path.name for path in tmp_path.iterdir()}
-    assert {f"r.{n}.{kind}" for n in (1, 2) for kind in ("html", "answers.jsonl")} <= names
+    assert {"r.1.html", "r.1.answers.jsonl"} <= names
 
 
 def test_a_run_whose_dev_rows_make_no_report_still_ends_well(
