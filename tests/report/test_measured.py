@@ -299,8 +299,11 @@ def test_the_command_says_how_the_model_is_run(tmp_path: Path) -> None:
     own = {"name": str(folder), "architecture": "causal"}
     assert "--architecture" not in command_of({**about, "backbone": own}, {})
     other = {"name": str(folder), "architecture": "encoder", "pooling": "last"}
-    command = command_of({**about, "backbone": other}, {})
-    assert "--architecture encoder --pooling last" in command
+    for name in (str(folder), "someone/not-here"):
+        command = command_of({**about, "backbone": {**other, "name": name}}, {})
+        assert "--architecture encoder --pooling last" in command
+    elsewhere = {**own, "name": "someone/not-here"}
+    assert "--architecture" not in command_of({**about, "backbone": elsewhere}, {})
 
 
 def test_a_list_that_is_too_long_for_a_command_is_left_to_the_file() -> None:

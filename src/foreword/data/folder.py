@@ -75,7 +75,7 @@ def read_files(
     )
 
 
-def files_of(path: Path) -> list[Path]:
+def data_files(path: Path) -> list[Path]:
     """Return the files that a folder's rows may be read from, of all its splits."""
     parts = _configured(path, path) or _parts(path, _files(path))
     return [file for files in parts.values() for file in files]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.data.encodings import has_mark, read_parts
-from foreword.data.folder import files_of
+from foreword.data.folder import data_files
 from foreword.data.formats import TABLES
 from foreword.data.tables import find_delimiter
 from foreword.errors import UserError, nearest
@@ -53,7 +53,7 @@ def check_apart(path: Path, *read: str | Path | None) -> None:
     for each in read if os.path.exists(path) else ():
         if each is None or not os.path.exists(each):
             continue
-        files = files_of(Path(each)) if os.path.isdir(each) else [each]
+        files = data_files(Path(each)) if os.path.isdir(each) else [each]
         if any(os.path.samefile(path, file) for file in files):
             raise UserError(f"{path}: holds the rows that are read; write to another file")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -210,12 +211,18 @@ def command_of(meta: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 def _form(backbone: Mapping[str, Any]) -> dict[str, str]:
-    """Return how a model was run, where its folder does not say so itself."""
+    """Return how a model was run, where its folder does not say so itself.
+
+    Of a model that is no folder here nothing is looked up, which might download it: an encoder is
+    called one.
+    """
     had = (backbone["architecture"], backbone.get("pooling") or "auto")
-    try:
-        own = form_of(str(backbone["name"]), "auto", "auto")
-    except UserError:  # it is elsewhere now
-        return {}
+    own = ("", "auto") if had[0] == "encoder" else had
+    if os.path.isdir(name := str(backbone["name"])):
+        try:
+            own = form_of(name, "auto", "auto")
+        except UserError:  # it has changed since
+            return {}
     pairs = zip(("architecture", "pooling"), had, own, strict=True)
     return {name: value for name, value, usual in pairs if value != usual}
 

@@ -17,6 +17,9 @@ from foreword.methods.base import Method, StartsBeside, Trainable, settle
 from foreword.methods.registry import kinds, name_of
 from foreword.tasks.base import Bound
 
+OF_THE_RUN = ("trained", "training", "multitask")
+"""What the record of a method says beside its own settings."""
+
 
 @dataclass(frozen=True)
 class Several:
@@ -99,10 +102,6 @@ def rebuild_method(about: Mapping[str, Any], where: str) -> Method:
     found = kinds(str(own.pop("name", None)))
     parts = own["methods"] if len(found) > 1 else [own]
     return join_methods([from_plain(k, part, where) for k, part in zip(found, parts, strict=True)])
-
-
-OF_THE_RUN = ("trained", "training", "multitask")
-"""What the record of a method says beside its own settings."""
 
 
 class Together(Trainable):
