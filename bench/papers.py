@@ -40,6 +40,7 @@ Methods = Annotated[str, Parameter(help="in turn, joined by commas")]
 Model = Annotated[str, Parameter(help="a name, a folder or a .gguf file, as in foreword train")]
 Work = Annotated[Path, Parameter(help="folder of prompts, checkpoints and answers")]
 Out = Annotated[Path, Parameter(help="the file of records")]
+Dtype = Annotated[str, Parameter(help="of the weights and of all that is computed but the prompt")]
 Memory = Annotated[str | None, Parameter(help="as in foreword train, such as 4GB")]
 
 
@@ -54,15 +55,16 @@ def e2e(
     batch: Annotated[int, Parameter(help="rows a step; the papers have 10 and 8")] = 10,
     beams: Annotated[int, Parameter(help="of beam search; the papers have 5 and 10")] = 5,
     rows: Annotated[int | None, Parameter(help="the first N training rows, for a trial")] = None,
+    dtype: Dtype = "float32",
     memory: Memory = None,
     work: Work = WORK,
     out: Out = RECORDS,
 ) -> None:
     """Tune on the E2E data set, and score the official test set by the official BLEU."""
-    setting = E2E(data, epochs, batch, beams, rows, memory)
+    setting = E2E(data, epochs, batch, beams, rows, dtype, memory)
     setting.check()
     run = partial(run_e2e, setting, work)
-    _in_turn("e2e", model, methods, setting.plain(), out, run)
+    _in_turn("e2e", model, methods, setting.plain(), out, run, dtype)
 
 
 @app.command
@@ -99,7 +101,13 @@ Run = Callable[[Backbone, str], dict[str, Any]]
 
 
 def _in_turn(
-    table: str, model: str, methods: str, settings: dict[str, Any], out: Path, run: Run
+    table: str,
+    model: str,
+    methods: str,
+    settings: dict[str, Any],
+    out: Path,
+    run: Run,
+    dtype: str = "float32",
 ) -> None:
     """Run the methods that have no record of these settings yet, and record each as it ends."""
     asked = [name.strip() for name in methods.split(",")]
@@ -113,7 +121,7 @@ def _in_turn(
         if any({key: each[key] for key in about} == about for each in records):
             console.say(f"{table}, {method}: is recorded in {out}")
             continue
-        backbone = backbone or Backbone.load(model)
+        backbone = backbone or Backbone.load(model, dtype=dtype)
         append_record(out, {**about, **run(backbone, method)})
     for line in tables(read_records(out, NAMES)):
         console.line(line)

@@ -47,6 +47,7 @@ class E2E:
     batch: int
     beams: int
     rows: int | None
+    dtype: str
     memory: str | None
 
     def check(self) -> None:

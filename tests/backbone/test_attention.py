@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foreword.backbone.attention.interface import PassContext, Prefixes, attention
+from foreword.backbone.attention.interface import PassContext, attention
+from foreword.backbone.attention.masked import Prefixes
 from quick import first
 
 BATCH, HEADS, KEYS, VALUES = 3, 4, 8, 6
@@ -274,3 +275,41 @@ def test_the_recorder_gets_every_call_as_it_came() -> None:
         [id(item) for item in (*call, 7)],
         [id(item) for item in (*call, None)],
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("mask", [None, PADDED.expand(-1, -1, 3, -1)], ids=["causal", "padded"])
+def test_half_types_go_back_as_their_numbers_would_in_float64(
+    mask: Tensor | None, before: bool, bias: bool, dtype: torch.dtype
+) -> None:
+    exact = replace(case(), causal=True, mask=mask)
+    if before:
+        exact = replace(exact, prefixes=prefixes(1, 5, 2, None))
+    if bias:
+        noise = torch.Generator().manual_seed(2)
+        table = torch.randn(1, HEADS, 3, 3, generator=noise, dtype=torch.float64)
+        exact = replace(exact, bias=table)
+
+    def gradients(of: torch.dtype) -> tuple[Tensor, list[Tensor]]:
+        leaves = [  # the same numbers in both types
+            tensor.to(dtype).to(of).requires_grad_()
+            for tensor in (exact.query, exact.key, exact.value)
+        ]
+        given = replace(exact, query=leaves[0], key=leaves[1], value=leaves[2])
+        if (seen := exact.prefixes) is not None:
+            own = [tensor.to(dtype).to(of).requires_grad_() for tensor in (seen.keys, seen.values)]
+            given = replace(given, prefixes=Prefixes(own[0], own[1], None))
+            leaves += own
+        if exact.bias is not None:
+            given = replace(given, bias=exact.bias.to(dtype).to(of))
+        out = given.run()
+        assert out.dtype == of
+        return out.detach(), list(torch.autograd.grad(out.square().sum(), leaves))
+
+    found, back = gradients(dtype)
+    expected, forth = gradients(torch.float64)
+    for one, other in zip([found, *back], [expected, *forth], strict=True):
+        near = 6 * torch.finfo(dtype).eps * float(other.abs().max())
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=near)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,6 +86,35 @@ def test_joint_attention_equals_dense_attention(
     theirs = torch.autograd.grad((expected * weights).sum(), leaves)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("branching", [False, True])
+def test_half_types_go_back_as_their_numbers_would_in_float32(
+    dtype: torch.dtype, branching: bool
+) -> None:
+    sizes, lead = [5, 3, 1], 2
+    noise = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=noise).to(dtype).requires_grad_()
+
+    leaves = [draw(11, 4, 8), draw(11, 2, 8), draw(11, 2, 8), draw(2, 3, 8), draw(2, 3, 8)]
+    weights = torch.randn(11, 4, 8, generator=noise)
+    trees = [[-1, 0, 0, 1, 2], [-1, 0, 0], [-1]] if branching else None
+
+    def gradients(inputs: list[Tensor]) -> list[Tensor]:
+        packing = pack(sizes, lead, trees, CPU, inputs[0].dtype)
+        tensors = packing.plan, packing.places, packing.sources, packing.masks
+        found, _ = joint_attention(*inputs, packing.lead, *tensors, 0.3)
+        assert found.dtype == inputs[0].dtype
+        return list(torch.autograd.grad((found * weights.to(found.dtype)).sum(), inputs))
+
+    wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    for one, other in zip(gradients(leaves), gradients(wide), strict=True):
+        assert one.dtype == dtype
+        near = 4 * torch.finfo(dtype).eps * float(other.abs().max())
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=near)
 
 
 def test_joint_attention_is_a_sound_operator() -> None:

@@ -65,7 +65,7 @@ def test_e2e_is_resumed_recorded_and_set_beside_the_published(
     assert written == [2, 2, 0, 1], "what was written before is not written again"
     (record,) = map(json.loads, out.read_text("utf-8").splitlines())
     assert (record["table"], record["model"], record["method"]) == ("e2e", "tiny", "prefix")
-    assert record["settings"] == {"epochs": 1, "batch": 4, "beams": 2}
+    assert record["settings"] == {"epochs": 1, "batch": 4, "beams": 2, "dtype": "float32"}
     assert (record["train_rows"], record["rows"]) == (8, 5)
     run()
     assert len(out.read_text("utf-8").splitlines()) == 1

@@ -46,3 +46,8 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
         return mask
     hidden = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
     return hidden.masked_fill(~mask, torch.finfo(dtype).min)
+
+
+def causal_mask(length: int, device: torch.device) -> Tensor:
+    """Return which tokens each token of a row sees, those up to itself: (1, 1, T, T) bool."""
+    return torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril()

@@ -83,7 +83,16 @@ def joint_attention_backward(
     masks: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of query, key, value, and the keys and values before them."""
+    """Return the gradients of query, key, value, and the keys and values before them.
+
+    The kernel for half types takes several times as long as the one for float32, so it is that one
+    that goes back, also from what was computed in bfloat16.
+    """
+    kept = query.dtype
+    grad, query, key, value, before_key, before_value, out = (
+        tensor.to(torch.promote_types(kept, torch.float32))
+        for tensor in (grad, query, key, value, before_key, before_value, out)
+    )
     packing = Packing(lead, plan, places, sources, masks)
     parts: list[tuple[Tensor, ...]] = []
     for block in packing.blocks():
@@ -114,7 +123,13 @@ def joint_attention_backward(
         if start:
             by_key[:lead] += k[0, :, count:].transpose(0, 1)
             by_value[:lead] += v[0, :, count:].transpose(0, 1)
-    return by_query, by_key, by_value, by_before_key, by_before_value
+    return (
+        by_query.to(kept),
+        by_key.to(kept),
+        by_value.to(kept),
+        by_before_key.to(kept),
+        by_before_value.to(kept),
+    )
 
 
 @joint_attention_backward.register_fake

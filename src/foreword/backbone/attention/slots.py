@@ -10,29 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from foreword.backbone.attention.masked import ScoreTransform
 from foreword.injection import KV
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
-
-
-class Scores(Protocol):
-    """How a model changes its scores: a soft cap, and sinks (Hq,)."""
-
-    @property
-    def cap(self) -> float | None:
-        """The soft cap."""
-
-    @property
-    def sinks(self) -> Tensor | None:
-        """The score of each head's sink."""
-
-    def apply_cap(self, scores: Tensor) -> Tensor:
-        """Apply the soft cap to scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +88,7 @@ class SlotPass:
         key: Tensor,  # (1, H, N, D)
         value: Tensor,  # (1, H, N, D')
         scale: float,
-        scores: Scores,
+        scores: ScoreTransform,
     ) -> Tensor:
         """Attend to the slots, and to the prefixes that are no part of them: (N, Hq, D')."""
         site = self.sites[module]
@@ -148,7 +133,7 @@ class SlotPass:
         out: Tensor,
         lse: Tensor,
         scale: float,
-        scores: Scores,
+        scores: ScoreTransform,
     ) -> None:
         """Add what the prefixes bring to ``out`` and ``lse``, in place."""
         here = [prefix for prefix in self.prefixes if site.name in prefix.kv]
@@ -195,7 +180,7 @@ def _part(
     value: Tensor,  # (B, H, S, D')
     mask: Tensor | None,  # additive, of four dimensions
     scale: float,
-    scores: Scores,
+    scores: ScoreTransform,
     *,
     causal: bool = False,
 ) -> tuple[Tensor, Tensor]:

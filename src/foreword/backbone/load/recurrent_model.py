@@ -26,7 +26,8 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from foreword.backbone.attention.interface import PassContext, Prefixes
+from foreword.backbone.attention.interface import PassContext
+from foreword.backbone.attention.masked import Prefixes
 
 
 @dataclass(frozen=True)

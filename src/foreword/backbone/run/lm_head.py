@@ -15,12 +15,7 @@ from transformers.utils.generic import ModelOutput
 
 from foreword.backbone.inside.hooks import own_passes
 from foreword.backbone.inside.views import head, held_by, output_embeddings
-
-
-def agree(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two results of one computation are the same but for rounding."""
-    bound = 1e-3 if one.dtype in (torch.float32, torch.float64) else 5e-2
-    return bool((one - other).abs().max() <= bound * one.abs().max())
+from foreword.backbone.run.agreement import agree
 
 
 class LMHead:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from foreword.backbone.inside.views import Given, with_modules
 from foreword.backbone.load.pooling import PoolingMode
-from foreword.backbone.run.lm_head import agree
+from foreword.backbone.run.agreement import agree
 from foreword.errors import UserError
 from foreword.injection import ClassHead
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from foreword.backbone.attention.interface import PassContext, Prefixes
+from foreword.backbone.attention.interface import PassContext
+from foreword.backbone.attention.masked import Prefixes
 from foreword.backbone.inside.attention_sites import Site
 from foreword.errors import UserError
 from foreword.injection import KV, Mixture

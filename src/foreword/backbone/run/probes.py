@@ -9,9 +9,9 @@ from torch import Tensor
 
 from foreword.backbone.example import Example, Line
 from foreword.backbone.run import single_stack
+from foreword.backbone.run.agreement import EXACT, agree, states_agree
 from foreword.backbone.run.examples import lower_states, prefill, states
 from foreword.backbone.run.layers import WHOLE, LayerRange
-from foreword.backbone.run.lm_head import agree
 from foreword.backbone.run.network import Network
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Mixture
@@ -32,8 +32,9 @@ def can_prefill(network: Network, *, pack: bool) -> bool:
         return False  # what can be packed has no other way
     whole = Example((3, 1, 2, 4), 4, ((),), ((0, -1),))
     prefilled = prefill(network, NOTHING, (3, 1))
-    return agree(
-        states(network, [whole], NOTHING, 0, WHOLE, pack=pack),
+    return states_agree(
+        network.model,
+        lambda: states(network, [whole], NOTHING, 0, WHOLE, pack=pack),
         states(network, [whole.after(2)], prefilled, 0, WHOLE, pack=pack),
     )
 
@@ -50,8 +51,11 @@ def can_pack(network: Network) -> bool:
     if _differ(packed[1], beside_another[1]):
         return False
     rows = [Line(FIRST), Line(SECOND)]
-    padded = single_stack.run_padded(network, rows, Mixture((NOTHING,), (0, 0)))
-    return agree(padded.at(LAST), packed)
+
+    def padded() -> Tensor:
+        return single_stack.run_padded(network, rows, Mixture((NOTHING,), (0, 0))).at(LAST)
+
+    return states_agree(network.model, padded, packed)
 
 
 def _goes_around(network: Network) -> bool:
@@ -86,7 +90,7 @@ def can_pad(network: Network) -> bool:
     short, long = (Example(ids, 2, ((1,),), ((0, 0),)) for ids in ((3, 4), (4, 2, 3, 1, 4) * 3))
     together = states(network, [long, short], NOTHING, 0, WHOLE, pack=False)[1:]
     alone = states(network, [short], NOTHING, 0, WHOLE, pack=False)
-    bound = 1e-5 if alone.dtype in (torch.float32, torch.float64) else 1e-2
+    bound = 1e-5 if alone.dtype in EXACT else 1e-2
     return bool((together - alone).abs().max() <= bound * alone.abs().max())
 
 
@@ -107,10 +111,7 @@ def first_run(network: Network) -> FirstRun:
         with torch.no_grad():
             found = states(network, [row], NOTHING, 0, WHOLE, pack=False)
             network.logits(found)
-            exact = found.dtype in (
-                torch.float32,
-                torch.float64,
-            )  # others round more than they tell
+            exact = found.dtype in EXACT  # others round more than they tell
             if network.can_generate and exact and not found.is_meta:
                 after = states(network, [longer], NOTHING, 0, WHOLE, pack=False)
                 if not agree(after, found):
@@ -137,4 +138,5 @@ def can_split(network: Network, *, pack: bool) -> bool:
         return False
     lead, below = lower_states(network, rows, NOTHING, 1, LayerRange(last=1), pack=pack)
     given = tuple(each.to(network.device) for each in (lead, *below))
-    return agree(whole(), states(network, rows, NOTHING, 1, LayerRange(1, given), pack=pack))
+    above = states(network, rows, NOTHING, 1, LayerRange(1, given), pack=pack)
+    return states_agree(network.model, whole, above)
