@@ -291,3 +291,17 @@ def test_the_model_is_as_it_was() -> None:
     decode(base, ROWS, read("llama", LEAD), Decoding(max_new_tokens=2))
     assert type(base.model) is kind
     assert all(torch.equal(t, before[n]) for n, t in base.model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["llama", "t5"])
+def test_the_head_reads_states_that_lie_side_by_side(name: str) -> None:
+    base = get(name)
+    head: torch.nn.Module = base.model.get_output_embeddings()  # type: ignore[assignment]
+    heard: list[bool] = []
+    hook = head.register_forward_hook(lambda _, given, out: heard.append(given[0].is_contiguous()))
+    try:
+        decode(base, ROWS, NOTHING, Decoding(max_new_tokens=2))
+    finally:
+        hook.remove()
+    assert heard == [True, True]
+    assert not head._forward_pre_hooks

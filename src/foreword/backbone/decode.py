@@ -31,6 +31,7 @@ from foreword.backbone.inside.views import generating_view
 from foreword.backbone.json_rule import FollowsSchema, JsonIsWhole, JsonSchema, check_json_schema
 from foreword.backbone.run.encoder_decoder import decoder_start, encode
 from foreword.backbone.run.inputs import embedder, with_leading
+from foreword.backbone.run.lm_head import head_reads_whole
 from foreword.config.settings import FILE, setting
 from foreword.errors import UserError
 from foreword.injection import Injection, Mixture
@@ -174,7 +175,7 @@ def continuations(
     scorers.extend(rules)
     model: Any = ready.model
     draws = DrawsByRow(seeds, backbone.device) if decoding.draws else nullcontext()
-    with torch.no_grad(), draws:
+    with torch.no_grad(), draws, head_reads_whole(model):
         found = model.generate(
             **ready.inputs,
             generation_config=_config(backbone, decoding),
