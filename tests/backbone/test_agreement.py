@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from families import CAUSAL, family_model
+from families import CAUSAL, MASKED, SEQ2SEQ, Family, backbone, family_model
+from foreword.backbone.backbone import Backbone
 from foreword.backbone.run.agreement import agree, states_agree
 
 IDS = torch.tensor([[3, 1, 2, 4]])
@@ -76,3 +77,20 @@ def test_embeddings_are_left_as_they_were() -> None:
     states_agree(model, states, states() + 1)
     assert torch.equal(states(), torch.ones_like(states()))
     assert not model.get_input_embeddings()._forward_hooks
+
+
+def can(base: Backbone) -> tuple[bool, ...]:
+    lower = base.can_skip_lower_layers(9)
+    return base.can_pad, base.can_pack, base.can_prefill, lower
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layers", [2, 24])
+@pytest.mark.parametrize("family", [*CAUSAL[:2], *MASKED[:2], SEQ2SEQ[1]], ids=lambda f: f.name)
+def test_a_model_can_in_half_types_what_it_can_in_float32(
+    family: Family, layers: int, dtype: torch.dtype
+) -> None:
+    config = {"num_hidden_layers": layers, "initializer_range": 0.1}
+    if family in SEQ2SEQ:
+        config = {"encoder_layers": layers, "decoder_layers": layers}
+    assert can(backbone(family, dtype=dtype, **config)) == can(backbone(family, **config))
