@@ -297,7 +297,7 @@ def test_places_that_cannot_be_written_are_refused(text: Path, tmp_path: Path) -
     (tmp_path / "full" / "letter.txt").write_text("mine", "utf-8")
     for out, why in (
         (text, "is a file; name a folder"),
-        (tmp_path / "full", "holds something else"),
+        (tmp_path / "full", "holds something else, letter.txt; name a new folder"),
         (text / "m", "cannot be written"),
     ):
         with pytest.raises(UserError, match=why):
@@ -305,6 +305,16 @@ def test_places_that_cannot_be_written_are_refused(text: Path, tmp_path: Path) -
     with pytest.raises(UserError, match="is a folder; name one file"):
         pretrain(tmp_path, tmp_path / "m", SMALL)
     assert (tmp_path / "full" / "letter.txt").read_text("utf-8") == "mine"
+
+
+def test_a_file_that_was_put_beside_a_model_is_not_lost(text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    pretrain(text, out, replace(SMALL, steps=1))
+    mine = out / "p.safetensors"
+    mine.write_text("mine", "utf-8")
+    with pytest.raises(UserError, match=r"holds something else, p\.safetensors; name a new folder"):
+        pretrain(text, out, replace(SMALL, steps=2))
+    assert mine.read_text("utf-8") == "mine"
 
 
 @pytest.mark.parametrize(

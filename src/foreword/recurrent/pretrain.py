@@ -28,6 +28,16 @@ from foreword.training import checkpoint
 HELD_OUT = 0.05
 """The share of the text, at its end, that is scored and never trained on."""
 
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+"""What a model's folder holds; transformers of another version may write fewer of them."""
+
 
 @dataclass(frozen=True)
 class Pretrained:
@@ -146,8 +156,9 @@ def _check_out(folder: Path) -> None:
             ours = config.is_file() and RecurrentConfig.model_type in config.read_text(
                 "utf-8", "replace"
             )
-            if not ours and any(folder.iterdir()):
-                raise UserError(f"`out={folder}`: holds something else; name a new folder")
+            known = FILES if ours else ()
+            if other := min({each.name for each in folder.iterdir()} - {*known}, default=None):
+                raise UserError(f"`out={folder}`: holds something else, {other}; name a new folder")
         elif folder.exists():
             raise UserError(f"`out={folder}`: is a file; name a folder")
         fresh = _beside(folder, "new")
