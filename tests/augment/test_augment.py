@@ -34,7 +34,7 @@ from foreword.prompt.prompt import Prompt
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.generate import Generate
 from foreword.training.settings import Training
-from toys import Lines, get, rows, toy_run
+from toys import Lines, get, rows, toy_run, write
 
 FEW = Augment(count=9, max_new_tokens=5, tries=20)
 ONCE, LONGER = Training(epochs=1), Training(epochs=8, batch_size=4)
@@ -76,6 +76,18 @@ def test_rows_are_new_and_their_labels_agreed_to(prompt: Prompt, tmp_path: Path)
         **{why: count for why, count in report.dropped.items() if why in DROPPED and count},
         None: len(made) + report.dropped["not needed"],
     }
+
+
+def test_rows_of_ones_own_are_not_written_over(prompt: Prompt, tmp_path: Path) -> None:
+    mine = write(tmp_path / "new.samples.jsonl", rows(12))
+    before = mine.read_bytes()
+    why = r"new\.samples\.jsonl:1: is no text that a model has sampled, .* name another `out`"
+    with pytest.raises(UserError, match=why):
+        run(prompt, tmp_path / "new.jsonl")
+    with pytest.raises(UserError, match="holds the rows that are read; write to another file"):
+        augment(prompt, str(mine), mine, FEW)
+    assert mine.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [mine]
 
 
 def test_a_stopped_run_ends_in_the_same_file(prompt: Prompt, tmp_path: Path) -> None:

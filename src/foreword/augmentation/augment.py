@@ -18,11 +18,11 @@ from foreword.backbone.backbone import Backbone
 from foreword.config.values import hash_of, plain
 from foreword.data.clean import mended
 from foreword.data.duplicates import same_text
-from foreword.data.read import read_rows
+from foreword.data.kept import read_kept
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
 from foreword.data.shapes import require
-from foreword.data.write import check_writable, write_rows
+from foreword.data.write import check_apart, check_writable, write_rows
 from foreword.errors import UserError
 from foreword.files import write_jsonl
 from foreword.methods.base import Method
@@ -72,19 +72,23 @@ def augment(
     writer's prompt, and every sampled text with why it was dropped, are kept beside ``out``, so
     that a run that was stopped continues.
 
-    Raises UserError for another prompt, a model that cannot generate, and if no text is kept.
+    Raises UserError for another prompt, a model that cannot generate, files that hold other rows,
+    and if no text is kept.
     """
     report = usual_reporter() if report is None else report
     settings = settings or Augment()
     settings.check()
     target, (bound, label_field) = Path(out), classifier_of(prompt)
     check_writable(target)
+    check_apart(target, *(each for each in (train, known) if isinstance(each, str | Path)))
     field = bound.fields[0]
     train = as_rows(train, fields=bound.pair)
     known = as_rows(known, targets=False, name="known row", fields=bound.pair)
     bound.check(train, answers=True)
     require(known, [field])
     said = {label: own[0].strip() for label, own in bound.words.items()}
+    kept = path_beside(target, ".samples.jsonl")
+    found = read_kept(kept, "text that a model has sampled")
     rows = reverse_rows(train, field, label_field, said, settings.keywords)
     generator = tune_writer(
         writer or bound.backbone,
@@ -98,9 +102,7 @@ def augment(
     )
     seen = {same_text(str(row.fields[field])) for row in (*train, *known)}
     run = hash_of([plain(settings), sorted(seen), generator.metadata(), prompt.metadata()])
-    kept = path_beside(target, ".samples.jsonl")
-    found = [dict(row.fields) for row in read_rows(kept)] if kept.exists() else []
-    found = [each for each in found if each.get("run") == run]
+    found = [each for each in found if each["run"] == run]
     if found:
         report.line(f"{kept}: {len(found)} texts are there already")
     wanted = settings.wanted(bound.labels)

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, decode
@@ -14,7 +13,7 @@ from foreword.backbone.decoding_rules import row_seed
 from foreword.compression.read_ahead import read_ahead
 from foreword.config.settings import setting
 from foreword.config.values import hash_of, plain
-from foreword.data.read import read_rows
+from foreword.data.kept import read_kept
 from foreword.data.row import Row
 from foreword.errors import UserError
 from foreword.files import write_jsonl
@@ -89,7 +88,8 @@ def ask_questions(
     about = {"ids": list(ids), "study": plain(study), "task": plain(bound.task)}
     about["model"] = bound.backbone.fingerprint
     run = hash_of(about)
-    found = _read_kept(kept, run)
+    found = read_kept(kept, "question that a model has asked itself")
+    found = [row for row in found if row["run"] == run]
     parts = _split_text(ids, study.part)
     if found:
         report.line(f"{kept}: {len(found)} questions are there already")
@@ -181,20 +181,3 @@ def _ask(
         seeds=[row_seed(seed, (n,)) for n in range(len(rows))],  # openings come again
     )
     return [(opening + text).strip() for opening, text in zip(openings, texts, strict=True)]
-
-
-def _read_kept(kept: Path, run: str) -> list[dict[str, Any]]:
-    """Return the questions of this run that a file holds, none where there is none.
-
-    Raises UserError for rows that no run has written: they would be lost.
-    """
-    if not kept.exists() or not kept.stat().st_size:
-        return []
-    rows = read_rows(kept)
-    for row in rows:
-        if "run" not in row.fields:
-            raise UserError(
-                f"{row.where}: is no question that a model has asked itself, which are kept here; "
-                "move this file, or name another `out`"
-            )
-    return [dict(row.fields) for row in rows if row.fields["run"] == run]
