@@ -194,6 +194,25 @@ def test_rows_are_turned_round_with_their_rarest_words() -> None:
     assert bare == "Label: {label}\nText:"
 
 
+def test_a_text_of_signs_alone_has_them_for_keywords() -> None:
+    texts = {"a film": "a, film", "!!! \U0001f600": "!!!, \U0001f600"}
+    given = [Row({"text": text, "label": "g"}, "f:1") for text in texts]
+    made = reverse_rows(given, "text", "label", {"g": "good"}, 2)
+    assert [row.fields["keywords"] for row in made] == list(texts.values())
+
+
+def test_a_label_without_rows_has_no_keywords(prompt: Prompt, tmp_path: Path) -> None:
+    good = [row for row in rows(12) if row.fields["label"] == "good"]
+    why = r"^toy\.jsonl: no row has the label 'bad', .* add one, or give `keywords=0`$"
+    with pytest.raises(UserError, match=why):
+        augment(prompt, good, tmp_path / "new.jsonl", FEW)
+    assert not list(tmp_path.iterdir())
+    made = augment(
+        prompt, good, tmp_path / "new.jsonl", replace(FEW, keywords=0), training=ONCE, report=SILENT
+    )
+    assert made.sampled
+
+
 def test_scores_without_and_with_the_new_rows(prompt: Prompt) -> None:
     dev, new = rows(6, 100, "dev.jsonl"), rows(4, 200, "new.jsonl")
     found = gain(prompt, rows(12), new, dev, rows(8, 300))

@@ -21,6 +21,7 @@ from foreword.data.duplicates import same_text
 from foreword.data.kept import read_kept
 from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
+from foreword.data.sample import file_of
 from foreword.data.shapes import require
 from foreword.data.write import check_apart, check_writable, write_rows
 from foreword.errors import UserError
@@ -72,8 +73,8 @@ def augment(
     writer's prompt, and every sampled text with why it was dropped, are kept beside ``out``, so
     that a run that was stopped continues.
 
-    Raises UserError for another prompt, a model that cannot generate, files that hold other rows,
-    and if no text is kept.
+    Raises UserError for another prompt, a model that cannot generate, a label without a row, files
+    that hold other rows, and if no text is kept.
     """
     report = usual_reporter() if report is None else report
     settings = settings or Augment()
@@ -87,6 +88,13 @@ def augment(
     bound.check(train, answers=True)
     require(known, [field])
     said = {label: own[0].strip() for label, own in bound.words.items()}
+    wanted = settings.wanted(bound.labels)
+    unseen = set(+wanted) - {str(row.fields[label_field]) for row in train}
+    if unseen and settings.keywords:
+        raise UserError(
+            f"{file_of(train)}no row has the label '{min(unseen)}', so that there are no keywords "
+            "for its texts; add one, or give `keywords=0`"
+        )
     kept = path_beside(target, ".samples.jsonl")
     found = read_kept(kept, "text that a model has sampled")
     rows = reverse_rows(train, field, label_field, said, settings.keywords)
@@ -105,7 +113,6 @@ def augment(
     found = [each for each in found if each["run"] == run]
     if found:
         report.line(f"{kept}: {len(found)} texts are there already")
-    wanted = settings.wanted(bound.labels)
     with report.bar("writing", settings.count) as move:
         move(len(select_kept(found, wanted)))
         for number, asked in plan_rounds(found, wanted, settings):

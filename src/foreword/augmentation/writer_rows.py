@@ -29,8 +29,12 @@ def reverse_rows(
 def _with_keywords(
     train: Sequence[Row], field: str, keywords: int
 ) -> Iterator[tuple[Row, list[str]]]:
-    """Yield each row with its keywords: the words found in the fewest rows, longest first."""
-    bags = [list(dict.fromkeys(words(str(row.fields[field])))) for row in train]
+    """Yield each row with its keywords: the words found in the fewest rows, longest first.
+
+    Of a text of signs alone its pieces between spaces stand for words.
+    """
+    texts = [str(row.fields[field]) for row in train]
+    bags = [list(dict.fromkeys(words(text) or text.split())) for text in texts]
     seen = Counter(word for bag in bags for word in bag)
     for row, bag in zip(train, bags, strict=True):
         rare = set(sorted(bag, key=lambda word: (seen[word], -len(word)))[:keywords])
