@@ -231,6 +231,7 @@ def test_scores_without_and_with_the_new_rows(prompt: Prompt) -> None:
 )
 def test_a_method_is_made_again_of_what_a_file_says(method: Method) -> None:
     about = {"name": name_of(method), **plain(method), "trained": 7, "training": plain(ONCE)}
+    about["pruned"] = {"tokens": [1], "layers": []}
     assert rebuild_method(json.loads(json.dumps(about)), "f") == method
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from test_mistakes import refused
 
 from foreword.data.read import read_rows
+from foreword.prompt.prompt import Prompt
 from toys import rows, write
 
 Cli = Callable[..., Any]
@@ -38,6 +40,22 @@ def test_rows_are_written_and_taken(world: Any, tmp_path: Path, cli: Cli) -> Non
     assert lines[1] == "scores on the test rows, 95% intervals"
     assert [line.split("  ")[0] for line in lines[3:5]] == ["without", "with the new rows"]
     assert all(len(line) <= 80 for line in lines[1:])
+
+
+@pytest.mark.parametrize("lost", ["training", "source"])
+def test_a_prompt_that_cannot_be_tuned_again_is_refused_first(
+    lost: str, world: Any, tmp_path: Path, cli: Cli
+) -> None:
+    found = Prompt.load(world.path("soft.safetensors"))
+    method = {k: v for k, v in {**found.method, "source": "p"}.items() if k != "training"}
+    prompt = replace(
+        found, method=method if lost == "training" else {**found.method, "source": "p"}
+    )
+    file = prompt.save(tmp_path / "p.safetensors")
+    data = ["--data", world.path("train.jsonl"), "--dev", world.path("dev.jsonl")]
+    answer = cli("augment", file, *data, "--out", tmp_path / "new.jsonl", *FEW)
+    refused(answer, "does not say all of how it was trained", "give one made by train alone")
+    assert list(tmp_path.iterdir()) == [file]
 
 
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {

@@ -19,6 +19,7 @@ from conftest import Answer, World
 from foreword.data.row import Row
 from foreword.data.sample import digest, hold_out
 from foreword.errors import UserError
+from foreword.explanation.pieces import without_positions
 from foreword.injection import NOTHING
 from foreword.metrics.resample import proportion
 from foreword.prompt.prompt import Prompt
@@ -100,6 +101,22 @@ def test_a_worse_prompt_is_not_kept_and_one_of_the_model_is_copied(
     assert same.outcome == "same model"
     for name in (same.file, "p.log.jsonl"):
         assert (tmp_path / "same" / name).read_bytes() == (old / name).read_bytes()
+
+
+def test_a_pruned_prompt_is_made_anew_from_what_is_left(
+    old: Path, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (old / "below" / "soft.safetensors").unlink()
+    whole = Prompt.load(old / "p.safetensors")
+    method = {**whole.method, "pruned": {"tokens": [5, 6], "layers": []}}
+    left = without_positions(whole.injection, [5, 6])
+    replace(whole, injection=left, method=method).save(old / "p.safetensors")
+    right = [SimpleNamespace(values=[score] * 8, name="right answers") for score in (100.0, 0.0)]
+    monkeypatch.setattr(of_retune, "row_scores", lambda rows: right.pop(0))
+    (one,) = fw.retune(old, world.path("other"), tmp_path / "new", report=SILENT).prompts
+    assert (one.outcome, one.reason) == ("kept", None)
+    new = Prompt.load(tmp_path / "new" / "p.safetensors")
+    assert {**new.method, "trained": 0} == {**whole.method, "trained": 0}
 
 
 def test_it_goes_on_where_it_was_stopped_to_the_same_bytes(

@@ -10,6 +10,7 @@ from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.evaluation import Evaluation
+from foreword.methods.base import Method
 from foreword.methods.parts.several import rebuild_method
 from foreword.prompt.prompt import Prompt
 from foreword.reporter import Reporter
@@ -32,6 +33,17 @@ class Gain:
         return {"scored": self.scored, **scores}
 
 
+def how_tuned(prompt: Prompt) -> tuple[Method, Training]:
+    """Return a prompt's method and training; raises UserError where it does not say all of them."""
+    if "training" not in prompt.method or "source" in prompt.method:
+        raise UserError(
+            "the prompt does not say all of how it was trained, by which it would be tuned again; "
+            "give one made by train alone"
+        )
+    training = from_plain(Training, prompt.method["training"], "the prompt's training")
+    return rebuild_method(prompt.method, "the prompt's method"), training
+
+
 def gain(
     prompt: Prompt,
     train: Rows,
@@ -46,10 +58,7 @@ def gain(
     Each run chooses its best state on ``dev`` and is scored on ``test``, or on ``dev`` without one.
     """
     report = usual_reporter() if report is None else report
-    if "training" not in prompt.method:
-        raise UserError("the prompt does not say how it was trained; give one made by train")
-    method = rebuild_method(prompt.method, "the prompt's method")
-    training = from_plain(Training, prompt.method["training"], "the prompt's training")
+    method, training = how_tuned(prompt)
     backbone = prompt.bound.backbone
     pair, scores = prompt.bound.pair, []
     old = as_rows(train, fields=pair)

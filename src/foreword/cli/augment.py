@@ -59,7 +59,7 @@ def augment(
     Texts that were sampled stay in a file beside --out, and are not sampled again.
     """
     from foreword.augmentation.augment import augment as do
-    from foreword.augmentation.gain import gain
+    from foreword.augmentation.gain import gain, how_tuned
     from foreword.augmentation.rounds import Augment
     from foreword.config.values import plain
     from foreword.methods.base import Method
@@ -77,6 +77,8 @@ def augment(
     training.check()
     check_apart(out, data, dev, test)
     chosen = Prompt.load(prompt)
+    if dev is not None:
+        how_tuned(chosen)
     fields = text_fields_of(chosen.task)
     rows = as_rows(reading.rows(data, fields=fields))
     others = {

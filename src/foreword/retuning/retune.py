@@ -203,6 +203,7 @@ def _tuned(
         )
         about = {**old.method, "trained": new.method["trained"]}
         about.pop("multitask", None)  # it is tuned alone
+        about.pop("pruned", None)  # and nothing of it was dropped
         before = {"model": old.backbone["fingerprint"], "start": start}
         return replace(new, method=about, data={**new.data, "retuned": before})
 

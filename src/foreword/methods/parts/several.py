@@ -17,7 +17,7 @@ from foreword.methods.base import Method, StartsBeside, Trainable, settle
 from foreword.methods.registry import kinds, name_of
 from foreword.tasks.base import Bound
 
-OF_THE_RUN = ("trained", "training", "multitask")
+OF_THE_RUN = ("trained", "training", "multitask", "pruned")
 """What the record of a method says beside its own settings."""
 
 
