@@ -251,6 +251,8 @@ def test_a_stopped_run_is_dropped_where_nobody_resumes_it(text: Path, tmp_path: 
         ({"vocabulary": 3}, "`vocabulary=3`: give from 4 to 1000000 for `tokens=char`"),
         ({"tokens": "bpe", "vocabulary": 258}, "`vocabulary=258`: give from 259"),
         ({"dropout": 1.0}, "`dropout=1`"),
+        ({"seed": -1}, "`seed=-1`: give from 0 to 9223372036854775807"),
+        ({"seed": 2**63}, "`seed=9223372036854775808`: give from 0"),
         ({"rate": 0.0}, "learning rate"),
         ({"batch_size": 5000}, "tokens to train on, fewer than `batch_size=5000`"),
         ({"rate": 1e29}, "lower `rate`"),

@@ -253,6 +253,14 @@ TRAIN: dict[str, tuple[Make, list[str]]] = {
         ["--report-to wandbb: unknown", "did you mean 'wandb'"],
     ),
     "seed below zero": (train("--seed", "-1"), ["--seed -1: give 0 or more"]),
+    "seed too large for torch": (
+        train("--method", "lora", "--seed", "9223372036854775808"),
+        ["--seed 9223372036854775808: give 0 or more, and less than 9223372036854775808"],
+    ),
+    "seed too large for torch in YAML": (
+        with_file("run.yaml", "seed: 9223372036854775808\n", "--config", "{d}/run.yaml"),
+        ["seed is 9223372036854775808; it must be at least 0, and less than"],
+    ),
     "seed below zero in YAML": (
         with_file("run.yaml", "seed: -1\n", "--config", "{d}/run.yaml"),
         ["seed is -1; it must be at least 0"],

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import CoercionError, Parameter, Token
 
+from foreword.config.settings import SEEDS
 from foreword.errors import UserError
 
 
@@ -19,9 +20,9 @@ def read_whole(kind: Any, tokens: Sequence[Token]) -> int:
 
 
 def check_seed(kind: Any, seed: int | None) -> None:
-    """Raise UserError for a seed below zero, which numpy does not take."""
-    if seed is not None and seed < 0:
-        raise UserError(f"--seed {seed}: give 0 or more")
+    """Raise UserError for a seed below zero, which numpy does not take, or too large for torch."""
+    if seed is not None and not 0 <= seed < SEEDS:
+        raise UserError(f"--seed {seed}: give 0 or more, and less than {SEEDS}")
 
 
 Whole = Annotated[int, Parameter(converter=read_whole)]

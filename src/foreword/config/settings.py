@@ -30,6 +30,9 @@ ROOT = Path(__file__).parents[1]
 FILE = "file"
 """What ``values`` of a setting is where it names a file or a folder."""
 
+SEEDS = 2**63
+"""How many seeds there are, from 0: torch takes no larger ones."""
+
 RENAMED = {"rate": "lr", "source": "from"}
 """Settings whose flags have other names."""
 

@@ -20,7 +20,7 @@ from foreword.backbone.load.recurrent_model import (
     RecurrentForCausalLM,
     States,
 )
-from foreword.config.settings import setting
+from foreword.config.settings import SEEDS, setting
 from foreword.errors import UserError, nearest
 from foreword.recurrent.tokenizers import BYTES, SPECIAL
 from foreword.reporter import Reporter
@@ -82,6 +82,8 @@ class Pretraining:
             )
         if not 0 <= self.dropout < 1:
             raise UserError(f"`dropout={self.dropout:g}`: give from 0 to below 1")
+        if not 0 <= self.seed < SEEDS:
+            raise UserError(f"`seed={self.seed}`: give from 0 to {SEEDS - 1}")
         check_rate(self.rate)
 
 

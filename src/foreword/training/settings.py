@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from foreword.config.settings import setting
+from foreword.config.settings import SEEDS, setting
 from foreword.config.values import from_plain, plain
 from foreword.errors import UserError
 from foreword.machine import bytes_of
@@ -150,8 +150,8 @@ class Training:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}; it must be at least 1")
-        if self.seed < 0:
-            raise UserError(f"seed is {self.seed}; it must be at least 0")
+        if not 0 <= self.seed < SEEDS:
+            raise UserError(f"seed is {self.seed}; it must be at least 0, and less than {SEEDS}")
         if self.rate is not None:
             check_rate(self.rate)
         if not 0 <= self.warmup <= 1:
