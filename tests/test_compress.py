@@ -136,6 +136,14 @@ def test_a_model_asks_itself_and_keeps_what_it_has_asked(manual: Path) -> None:
     assert any("are there already" in line for line in said)
 
 
+def test_questions_have_a_seed_of_their_own(manual: Path) -> None:
+    kept, runs = manual.with_name("c.questions.jsonl"), set()
+    for study in (STUDY, replace(STUDY, seed=1)):
+        pressed(manual, study=study, training=Training(epochs=1))
+        runs |= {json.loads(line)["run"] for line in kept.read_text("utf-8").splitlines()}
+    assert len(runs) == 2
+
+
 def test_a_part_longer_than_a_sliding_window_is_asked_about_too(manual: Path) -> None:
     base = get("mistral-window")
     assert base.window is not None

@@ -139,6 +139,14 @@ def test_the_only_row_of_a_label_is_not_held_out_from_the_writer(
     assert writer.data["dev"]["sha256"] == digest(dev)
 
 
+def test_the_writer_has_the_seed_of_its_training(prompt: Prompt, tmp_path: Path) -> None:
+    asked = (Soft(length=2), replace(ONCE, seed=5), False, SILENT)
+    made = reverse_rows(rows(12), "text", "label", {"good": "good", "bad": "bad"}, 2)
+    path = tmp_path / "writer.safetensors"
+    writer = tune_writer(prompt.bound.backbone, made, path, Augment(seed=3), *asked)
+    assert writer.method["training"]["seed"] == 5
+
+
 def test_other_settings_begin_anew(prompt: Prompt, tmp_path: Path) -> None:
     told: list[str] = []
     run(prompt, tmp_path / "new.jsonl")

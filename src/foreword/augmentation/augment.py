@@ -104,7 +104,7 @@ def augment(
         path_beside(target, ".writer.safetensors"),
         settings,
         method or Prefix(),
-        training or Training(epochs=5),
+        training or Training(epochs=5, seed=settings.seed),
         resume,
         report,
     )

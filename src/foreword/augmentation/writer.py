@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -71,7 +70,7 @@ def tune_writer(
     """
     if not backbone.can_generate:
         raise UserError(f"{backbone.name} cannot write; give a model that can with `writer`")
-    task, training = writer_task(settings), replace(training, seed=settings.seed)
+    task = writer_task(settings)
     learned, held = hold_out(rows, 0.1, settings.seed, by="own")
     if path.exists():
         there = Prompt.load(path)

@@ -73,7 +73,7 @@ def augment(
         raise UserError("--test needs --dev: rows by which both trainings choose their best state")
     settings = Augment(**given(flags))
     settings.check()
-    training = Training(epochs=epochs)
+    training = Training(epochs=epochs, seed=settings.seed)
     training.check()
     check_apart(out, data, dev, test)
     chosen = Prompt.load(prompt)

@@ -97,7 +97,7 @@ def compress(
         Cartridge(str(text), length, sink, rate, past_window=past_window),
         out,
         task=Generate(TEMPLATE if template is None else unescaped(template), decoding=decoding),
-        study=SelfStudy(count=count),
+        study=SelfStudy(count=count, seed=seed),
         questions=questions,
         test=test,
         training=training,

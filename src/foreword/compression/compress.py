@@ -105,7 +105,7 @@ def compress(
     else:
         kept = beside(target, "questions.jsonl")
         check_apart(kept, test if isinstance(test, str | Path) else None)
-        study = replace(study or SelfStudy(), seed=training.seed)
+        study = study or SelfStudy(seed=training.seed)
         rows = ask_questions(bound, answer, ids, full, study, kept, report)
     if asked is not None:
         held = _answered(bound, answer, asked, full, report)
