@@ -27,6 +27,12 @@ def test_an_input_is_explained(world: World, cli: Cli) -> None:
     assert "<table>" in found._repr_html_()
 
 
+def test_an_input_that_is_empty_is_refused(world: World, cli: Cli) -> None:
+    answer = cli("explain", world.path("soft.safetensors"), "--text", "")
+    assert (answer.status, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert 'the text: field "text" is empty' in answer.err
+
+
 def test_rows_explain_a_prompt(world: World, cli: Cli) -> None:
     asked = (
         "explain",

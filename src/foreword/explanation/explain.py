@@ -49,7 +49,7 @@ def explain(
     of the rows. ``report`` counts what is done; by default it is counted where people see it.
 
     What a method, a task or a model cannot show is left out with the reason. Raises UserError for
-    rows that cannot be used, for an ensemble, and for an unknown part.
+    rows or a text that cannot be used, for an ensemble, and for an unknown part.
     """
     report = usual_reporter() if report is None else report
     for part in parts:
@@ -58,7 +58,10 @@ def explain(
     check_one_prompt(prompt)
     bound, injection = prompt.bound, prompt.injection
     chosen = [] if data is None else rows_to_explain(prompt, data, rows, seed, report)
-    one = rows_of([text], bound, "the text")[0] if text is not None else next(iter(chosen), None)
+    one = next(iter(chosen), None)
+    if text is not None:
+        (one,) = rows_of([text], bound, "the text")
+        bound.check([one], answers=False)
     found = Explanation(
         method=str(prompt.method.get("name", "?")),
         task=name_of(prompt.task),
