@@ -25,6 +25,9 @@ def test_rows_are_written_and_taken(world: Any, tmp_path: Path, cli: Cli) -> Non
     data = ["--data", world.path("train.jsonl")]
     answer = cli("augment", prompt, *data, "--out", out, *FEW, "--json")
     assert answer.status == 0, answer.err
+    assert "new.writer.log.jsonl hold texts of your rows" in answer.err
+    bare = cli("augment", prompt, *data, "--out", tmp_path / "bare.jsonl", *FEW, "--no-texts")
+    assert (bare.status, "hold texts" in bare.err) == (0, False), bare.err
     kept = answer.json["kept"]
     assert set(kept) == {"good", "bad"}
     assert len(out.read_text("utf-8").splitlines()) == sum(kept.values()) > 0

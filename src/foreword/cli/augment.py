@@ -49,6 +49,9 @@ def augment(
     reading: Read = USUAL_READING,
     model: Model = None,
     loading: Loaded = USUALLY,
+    no_texts: Annotated[
+        bool, Parameter(help="leave texts of rows out of the writer's prompt file and its log")
+    ] = False,
     resume: Annotated[
         bool, Parameter(help="go on with the writer's training where it stopped")
     ] = False,
@@ -73,7 +76,7 @@ def augment(
         raise UserError("--test needs --dev: rows by which both trainings choose their best state")
     settings = Augment(**given(flags))
     settings.check()
-    training = Training(epochs=epochs, seed=settings.seed)
+    training = Training(epochs=epochs, seed=settings.seed, no_texts=no_texts)
     training.check()
     check_apart(out, data, dev, test)
     chosen = Prompt.load(prompt)
