@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foreword.backbone.attention.masks import ancestors
 from foreword.backbone.attention.packing import pack, packed_order
-from foreword.backbone.attention.shared_prefix import joint_attention
+from foreword.backbone.attention.shared_prefix import joint_attention, joint_attention_backward
 
 CPU = torch.device("cpu")
 Sizes = st.lists(st.integers(1, 12), min_size=1, max_size=8).map(lambda s: sorted(s, reverse=True))
@@ -117,20 +117,18 @@ def test_half_types_go_back_as_their_numbers_would_in_float32(
         torch.testing.assert_close(one.double(), other, rtol=0, atol=near)
 
 
-def test_joint_attention_is_a_sound_operator() -> None:
+@pytest.mark.parametrize("turned", [False, True], ids=["as made", "a view of others"])
+def test_joint_attention_is_a_sound_operator(turned: bool) -> None:
+    """Compiled layers count on the shapes and strides that both operators promise."""
     packing = pack([4, 3, 1], 2, None, CPU, torch.float32)
     made = [torch.randn(10, h, 8, requires_grad=True) for h in (4, 2, 2)]
-    made += [torch.randn(2, 3, 8, requires_grad=True) for _ in range(2)]
-    inputs = (
-        *made,
-        packing.lead,
-        packing.plan,
-        packing.places,
-        packing.sources,
-        packing.masks,
-        0.3,
-    )
-    torch.library.opcheck(joint_attention, inputs)
+    before = [torch.randn(3, 2, 8).transpose(0, 1) for _ in range(2)]
+    made += [(each if turned else each.contiguous()).requires_grad_() for each in before]
+    rest = (packing.lead, packing.plan, packing.places, packing.sources, packing.masks, 0.3)
+    torch.library.opcheck(joint_attention, (*made, *rest))
+    given = [each.detach() for each in made]
+    found = [torch.ones(10, 4, 8), *given, *joint_attention(*given, *rest)]
+    torch.library.opcheck(joint_attention_backward, (*found, *rest))
 
 
 @given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=30), lead=st.integers(0, 5))

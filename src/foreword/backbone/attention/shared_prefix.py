@@ -101,8 +101,8 @@ def joint_attention_backward(
         found = _flash_backward(*padded, 0.0, block.mask is None, attn_mask=block.mask, scale=scale)
         parts.append(tuple(block.collect(t.transpose(1, 2)) for t in found))
     by_query, by_key, by_value = (_join(list(each)) for each in zip(*parts, strict=True))
-    by_before_key = torch.zeros_like(before_key)
-    by_before_value = torch.zeros_like(before_value)
+    by_before_key = before_key.new_zeros(before_key.shape)  # laid out as is promised below
+    by_before_value = before_value.new_zeros(before_value.shape)
     count = before_key.shape[1]
     for start, stop, keys, values in _before(packing, key, value, before_key, before_value):
         seen = slice(start, stop)
