@@ -88,6 +88,14 @@ def test_a_setting_with_several_values_is_swept_and_lists_are_not(asked: list[Ru
     assert "<th>length</th><th>accuracy</th>" in found._repr_html_()
 
 
+def test_learning_rates_are_entries_of_their_own_and_no_seeds(asked: list[Run]) -> None:
+    found = compare(methods=["prefix", "zero-shot"], lr=[0.1, 0.2])
+    assert {run.training.rate for run in asked if run.name == "prefix"} == {0.1, 0.2}
+    swept = [entry for entry in found if entry.method == "prefix"]
+    assert [entry.settings for entry in swept] == [{"rate": 0.1}, {"rate": 0.2}]
+    assert [entry.spread for entry in swept] == [None, None]
+
+
 def test_names_of_methods_have_commas_between_and_spaces(asked: list[Run]) -> None:
     assert [entry.method for entry in compare(methods="zero-shot, prefix")] == [
         "zero-shot",

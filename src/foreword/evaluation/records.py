@@ -100,14 +100,20 @@ def summarise(records: Sequence[Record]) -> list[Record]:
 
 
 def settings_of(record: Mapping[str, Any]) -> Record:
-    """Return all settings of a run but its seed, by name; of methods together the first's count."""
+    """Return all settings of a run but its seed, by name; of methods together the first's count.
+
+    The learning rate is the training's, where that has one, and else the method's own.
+    """
     found: Record = {}
     data, model = record.get("data") or {}, dict(record.get("model") or {})
+    training = record.get("training") or {}
     _collect(found, {"model": model.pop("name", None), **model})
     _collect(found, {name: data.get(name) for name in ("rows", "per_label")})
     _collect(found, {k: v for k, v in (record.get("task") or {}).items() if k != "name"})
     _collect(found, record.get("settings") or {})
-    _collect(found, record.get("training") or {})
+    _collect(found, training)
+    if training.get("rate") is not None:
+        found["rate"] = training["rate"]
     found.pop("seed", None)
     return found
 
