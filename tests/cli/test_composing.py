@@ -250,6 +250,17 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_prompt_that_is_composed_is_not_written_over(
+    made: Path, cli: Cli, tmp_path: Path
+) -> None:
+    one = tmp_path / "one.safetensors"
+    one.write_bytes(before := (made / "one.safetensors").read_bytes())
+    answer = cli("compose", one, made / "two.safetensors", "--how", "concat", "--out", one)
+    assert answer.status == 2
+    assert answer.err == f"foreword: --out {one}: is one of the prompts; name another file\n"
+    assert one.read_bytes() == before
+
+
 def test_a_folder_in_place_of_the_file_is_refused_before_anything_is_run(
     made: Path, cli: Cli, tmp_path: Path
 ) -> None:

@@ -64,7 +64,8 @@ def compose(
     from foreword.prompt.prompt import Prompt
     from foreword.tasks.fields import text_fields_of
 
-    check_place_of_tensors(out)
+    if check_place_of_tensors(out).resolve() in [path.resolve() for path in prompts]:
+        raise UserError(f"--out {out}: is one of the prompts; name another file")
     parts = [Prompt.load(path) for path in prompts]
     made, used = _compose(parts, how, weights)
     fields = text_fields_of(parts[0].task)
