@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from foreword.backbone.attention.interface import PassContext, attention
-from foreword.backbone.attention.masked import Prefixes
+from foreword.backbone.attention.masked import Prefixes, ScoreTransform
+from foreword.backbone.attention.slots import _part
 from quick import first
 
 BATCH, HEADS, KEYS, VALUES = 3, 4, 8, 6
@@ -313,3 +314,28 @@ def test_half_types_go_back_as_their_numbers_would_in_float64(
     for one, other in zip([found, *back], [expected, *forth], strict=True):
         near = 6 * torch.finfo(dtype).eps * float(other.abs().max())
         torch.testing.assert_close(one.double(), other, rtol=0, atol=near)
+
+
+LARGE = torch.full((BATCH, HEADS, 1, 64), 60.0, dtype=torch.float16)  # 230,400 with itself
+
+
+@pytest.mark.parametrize("sinks", [None, torch.zeros(HEADS)], ids=["plain", "sinks"])
+@pytest.mark.parametrize("before", [False, True])
+@torch.no_grad()
+def test_products_of_queries_and_keys_may_be_more_than_float16_holds(
+    before: bool, sinks: Tensor | None
+) -> None:
+    """Keys with large biases make such products; their scores, an eighth of them, are in reach."""
+    ones = torch.ones_like(LARGE)
+    seen = Prefixes(LARGE[:1], 3 * ones[:1], None) if before else None
+    found = Case(LARGE, LARGE, ones, causal=True, prefixes=seen, sinks=sinks).run()
+    assert torch.equal(found, torch.full((BATCH, 1, HEADS, 64), 2.0 if before else 1.0).half())
+
+
+@torch.no_grad()
+def test_products_over_slots_may_be_more_than_float16_holds() -> None:
+    """With values of another size than keys, which the kernel does not take."""
+    values = torch.ones(BATCH, HEADS, 1, VALUES, dtype=torch.float16)
+    found, scores = _part(LARGE, LARGE, values, None, 0.125, ScoreTransform())
+    assert torch.equal(found, values)
+    assert torch.equal(scores, torch.full((BATCH, HEADS, 1), 28800.0))

@@ -112,13 +112,13 @@ def _beside(
     """Attend to one prefix of all rows without a copy of it for each: (B, Hq, T, D')."""
     batch, heads, length, width = query.shape
     own, size, every = key.shape[1], prefixes.keys.shape[2], heads // key.shape[1] * length
-    q = query.reshape(batch, own, every, width)  # the query heads of a key head side by side
     scale = width**-0.5 if scaling is None else scaling
+    q = scaled(query, scale).reshape(batch, own, every, width)  # by key heads
     together = q.transpose(0, 1).reshape(own, batch * every, width)
-    before = (together @ prefixes.keys[0].transpose(1, 2)) * scale  # (H, B * every, P)
+    before = together @ prefixes.keys[0].transpose(1, 2)  # (H, B * every, P)
     before = before.view(own, batch, every, size).transpose(0, 1)
     before = before.reshape(batch, heads, length, size)
-    after = (q @ key.transpose(2, 3)).view(batch, heads, length, key.shape[2]) * scale
+    after = (q @ key.transpose(2, 3)).view(batch, heads, length, key.shape[2])
     weights = transform.weights(
         torch.cat([transform.apply_cap(before), _cap_and_mask(transform, after, mask)], 3)
     )
@@ -139,8 +139,8 @@ def _explicit(
     transform: ScoreTransform,
 ) -> Tensor:
     """Attend step by step, for soft-capped scores (Gemma 2) and attention sinks (gpt-oss)."""
-    scores = query @ key.transpose(2, 3)
-    scores = scores * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = scaled(query, scale) @ key.transpose(2, 3)
     weights = transform.weights(_cap_and_mask(transform, scores, mask))
     return weights.to(query.dtype) @ value
 
@@ -149,6 +149,11 @@ def _cap_and_mask(transform: ScoreTransform, scores: Tensor, mask: Tensor | None
     """Cap scores, then add the mask to them."""
     scores = transform.apply_cap(scores)
     return scores if mask is None else scores + additive(mask, scores.dtype)
+
+
+def scaled(query: Tensor, scale: float) -> Tensor:
+    """Scale queries, and not their products with keys: those may be more than float16 can hold."""
+    return query * scale
 
 
 def widened(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from foreword.backbone.attention.masked import ScoreTransform
+from foreword.backbone.attention.masked import ScoreTransform, scaled
 from foreword.injection import KV
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
@@ -196,8 +196,8 @@ def _part(
         out, lse = _flash(query, key, value, 0.0, causal, attn_mask=mask, scale=scale)
         return out, lse
     own = key.shape[1]
-    q = query.reshape(batch, own, heads // own, length, query.shape[3])
-    weights = scores.apply_cap((q @ key[:, :, None].transpose(3, 4)) * scale).float()
+    q = scaled(query, scale).reshape(batch, own, heads // own, length, query.shape[3])
+    weights = scores.apply_cap(q @ key[:, :, None].transpose(3, 4)).float()
     if causal:
         past = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
         weights = weights.masked_fill(~past, -torch.inf)
