@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from families import CAUSAL, family_model
 from foreword.backbone.inside.layer_parts import find_layer_parts
 from foreword.backbone.inside.projections import find_projections
 from foreword.backbone.run.lm_head import LMHead
@@ -68,3 +69,17 @@ def test_what_hooks_find_is_not_of_another_threads_pass(part: str) -> None:
         assert found() == expected
     finally:
         handle.remove()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_few_scores_keep_what_they_differ_by_in_half_types(dtype: torch.dtype) -> None:
+    model = family_model(CAUSAL[0], dtype=dtype)
+    table: Any = model.get_output_embeddings()
+    table.weight.data.fill_(0.75)
+    table.weight.data[4, 0] += 2**-7  # both types hold these weights, and neither of the scores
+    states = torch.full((1, 32), 4.0, dtype=dtype, requires_grad=True)
+    found = LMHead(model).scores(states, (2, 4))
+    assert found.tolist() == [[96.0, 96.0 + 2**-5]]
+    (back,) = torch.autograd.grad(found[0, 1], states)
+    assert back.dtype == dtype
+    assert torch.equal(back[0], table.weight[4])

@@ -76,11 +76,11 @@ class LMHead:
         kept = self._narrow
         if kept is None or kept[0] != tokens or whole.weight.requires_grad:
             index = torch.tensor(tokens, device=whole.weight.device)
-            made = nn.Linear(whole.in_features, len(tokens), bias=False, device="meta")
+            made = _Wide(whole.in_features, len(tokens), bias=False, device="meta")
             # Past the check for a Parameter: where the weights are trained, these have a graph.
-            made._parameters["weight"] = cast(nn.Parameter, whole.weight[index])
+            made._parameters["weight"] = cast(nn.Parameter, _at_least_float32(whole.weight[index]))
             if whole.bias is not None:
-                made._parameters["bias"] = cast(nn.Parameter, whole.bias[index])
+                made._parameters["bias"] = cast(nn.Parameter, _at_least_float32(whole.bias[index]))
             kept = self._narrow = tokens, made
         return kept[1]
 
@@ -129,3 +129,19 @@ def head_reads_whole(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+class _Wide(nn.Linear):
+    """Scores of a few tokens in float32 at least, also where a model computes in a half type.
+
+    What two scores differ by is often less than a half type tells apart: of scores near 100, as
+    GPT-2 has them, bfloat16 knows the halves.
+    """
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Score the states: (..., inner) -> (..., tokens)."""
+        return super().forward(_at_least_float32(states))
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
