@@ -12,6 +12,7 @@ from families import GQA, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, continuations, decode
 from foreword.backbone.example import Example
+from foreword.backbone.run import probes
 from foreword.errors import UserError
 from foreword.injection import NOTHING, Injection, Mixture
 from foreword.serve.engine import Engine
@@ -143,6 +144,27 @@ def test_the_padding_beside_a_longer_row_changes_no_score(name: str) -> None:
         two = model(torch.tensor([[*row[:2], 2, 2, *row[2:]]])).logits[0]
         expected = torch.stack([two[3], one[2], two[2]])
         torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_types_hide_no_convolution_over_padding(dtype: torch.dtype) -> None:
+    """It adds a hundredth of a state on this model, as rounding can."""
+    assert not backbone(OTHERS["convbert"], dtype=dtype).can_pad
+    assert backbone(OTHERS["bert"], dtype=dtype).can_pad
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rows_are_padded_where_only_rounding_parts_them(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, plainly = backbone(OTHERS["bert"], dtype=dtype), probes.states
+
+    def rounded(network: Any, rows: Any, *rest: Any, **options: Any) -> Any:
+        """Let a pass of two rows come out three hundredths larger, as a deep model can."""
+        return plainly(network, rows, *rest, **options) * (1.03 if len(rows) > 1 else 1)
+
+    monkeypatch.setattr(probes, "states", rounded)
+    assert base.can_pad
 
 
 def test_rows_without_padding_keep_their_prompts_and_gradients() -> None:

@@ -18,28 +18,22 @@ NUDGES = (-2, -1, 1, 2)
 """By how many roundings of their type embeddings are moved, up and down in turn."""
 
 
-def agree(one: Tensor, other: Tensor, *, exact: float = 1e-3, half: float = 5e-2) -> bool:
-    """Tell whether two results of one computation are the same but for rounding.
-
-    They may be apart by so much of the largest number of the first: ``half`` is for half types.
-    """
-    bound = exact if one.dtype in EXACT else half
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two results of one computation are the same but for rounding."""
+    bound = 1e-3 if one.dtype in EXACT else 5e-2
     return bool((one - other).abs().max() <= bound * one.abs().max())
 
 
 @torch.no_grad()
-def states_agree(
-    model: PreTrainedModel, plain: Callable[[], Tensor], found: Tensor, **bounds: float
-) -> bool:
+def states_agree(model: PreTrainedModel, plain: Callable[[], Tensor], found: Tensor) -> bool:
     """Tell whether a model's last states, ``found`` in another way, are the ``plain`` ones.
 
-    Both are (N, width), and ``bounds`` those of :func:`agree`. In half types a deep model can turn
-    the rounding of one number into a quarter of a state; so where they are apart by more,
-    embeddings are moved by as much as they round, and what that does to a state is allowed twice,
-    up to half of its largest number.
+    Both are (N, width). In half types a deep model can turn the rounding of one number into a
+    quarter of a state. So where they are further apart than usual, embeddings are moved by as much
+    as they round, and what that does to a state is allowed twice, up to half of its largest number.
     """
     own = plain()
-    if agree(own, found, **bounds):
+    if agree(own, found):
         return True
     if own.dtype in EXACT:
         return False
