@@ -372,3 +372,27 @@ def test_buckets_part_the_rows_within_the_budget(sizes: list[int], budget: int) 
     assert order == sorted(sizes, reverse=True)
     for group, following in pairwise(groups):  # none could take one more
         assert max(sizes[i] for i in group) * (len(group) + 1) > budget, following
+
+
+def test_a_mean_over_many_targets_reaches_a_prompt_in_float16() -> None:
+    """What one target adds to it, a twenty millionth here, is zero in that type."""
+    rows, noise = 2048, torch.Generator().manual_seed(0)
+    start = 0.1 * torch.randn(2, 32, generator=noise)
+    examples = [Example((3, 4), 2, ((),), ((0, -1),))] * rows
+
+    def gradient(dtype: torch.dtype) -> Tensor:
+        embeds = start.clone().requires_grad_()
+        differentiate(
+            backbone(FAMILIES["llama"], dtype=dtype),
+            lambda: Injection(embeds=embeds, leading=2),
+            examples,
+            (),
+            2,
+            10_000,
+            lambda group, logits: 5e-5 / rows * (logits[:, 5] - logits[:, 6]).float().sum(),
+        )
+        assert embeds.grad is not None
+        return embeds.grad
+
+    exact, found = gradient(torch.float32), gradient(torch.float16)
+    assert float((found - exact).norm()) < 0.1 * float(exact.norm())

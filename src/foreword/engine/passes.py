@@ -171,7 +171,8 @@ def differentiate(
     maps the rows of a pass and the states of their targets to a loss that is added. Gradients are
     added to the parameters' ``grad``; returns the loss.
     """
-    injection = make()
+    scale = _loss_scale(backbone, examples)
+    injection = _unscaled(make(), scale)
     frozen, backbone = backbone, backbone.with_changes(injection)
     shared, groups = planned(backbone, injection, examples, lead, longest, budget, given)
     grown = {id(tensor): tensor for _, tensor in shared.injection.tensors() if tensor.requires_grad}
@@ -189,17 +190,45 @@ def differentiate(
                 part = loss(rows, backbone.logits(leaf[place], tokens))
             else:
                 part = _mixed(backbone, leaf[place], rows, loss, tokens, mix)
-            torch.autograd.backward(part)
+            torch.autograd.backward(part * scale)
             total = total + part.detach()
         if on_states is not None:
             part = on_states(group, leaf)
-            torch.autograd.backward(part)
+            torch.autograd.backward(part * scale)
             total = total + part.detach()
         if states.requires_grad:  # below a head alone they do not
             torch.autograd.backward(states, leaf.grad)
     reached = [key for key in grown if leaves[key].grad is not None]
     torch.autograd.backward([grown[key] for key in reached], [leaves[key].grad for key in reached])
     return float(total)  # the one time that the host waits for the device
+
+
+def _loss_scale(backbone: Backbone, examples: Sequence[Example]) -> int:
+    """Return by what a loss is multiplied on its way back through the model.
+
+    A mean over many targets has gradients that float16 rounds to zero, so that there it is their
+    sum: a power of two, which rounds nothing itself. Other types hold numbers as small as float32.
+    """
+    if backbone.dtype != torch.float16:
+        return 1
+    return 1 << (sum(len(example.targets) for example in examples)).bit_length()
+
+
+def _unscaled(injection: Injection | Mixture, scale: int) -> Injection | Mixture:
+    """Return what divides its gradients by ``scale``, where they are float32 again."""
+    if scale == 1:
+        return injection
+    made: dict[int, Tensor] = {}
+
+    def divided(tensor: Tensor) -> Tensor:
+        if not tensor.requires_grad:
+            return tensor
+        if id(tensor) not in made:
+            made[id(tensor)] = tensor.view_as(tensor)
+            made[id(tensor)].register_hook(lambda grad: grad / scale)  # type: ignore[no-untyped-call]
+        return made[id(tensor)]
+
+    return injection.map(divided)
 
 
 def _mixed(
