@@ -1,6 +1,6 @@
 """What settings of each method are worth: one is changed at a time, on six sets and three seeds.
 
-    python bench/defaults.py run --data ../shared/data
+    python bench/defaults.py run --data ../shared/data [--dtype bfloat16]
     python bench/defaults.py report
 
 A run tunes a method twice over 128 rows (3 of each intent of Banking77) in batches of 4, which are
@@ -8,12 +8,14 @@ the 64 steps of the preset ``balanced`` on 256 rows. It is scored on 100 other r
 file: by the task's score, and by the mean loss of a row's answer, which tells settings apart where
 scores of 100 rows cannot. No test row is read. A change that is losing in the runs so far has
 no more of them. Each finished run is one line of ``bench/defaults.jsonl``, and is not run again.
-One thread; seconds are of the processor.
+Changes are compared with the method's own settings in the same type of numbers: what was begun in
+another one goes on in that. One thread; seconds are of the processor.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import math
@@ -112,6 +114,7 @@ def run(
         "loss": round(statistics.mean(losses), 4),
         "rows": [len(train), len(dev)],
         "seconds": round(seconds, 1),
+        "dtype": str(model.dtype).removeprefix("torch."),
     }
 
 
@@ -175,22 +178,21 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", choices=ORDER, default=list(ORDER))
     parser.add_argument("--methods", nargs="+", choices=tuple(CHANGES), default=list(CHANGES))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--dtype", default="float32")
     given = parser.parse_args(words)
     if given.what == "report":
         print(report(read_records(RECORDS)))
         return
     torch.set_num_threads(1)
-    model = fw.load("smollm2")
+    load = functools.cache(lambda dtype: fw.load("smollm2", dtype=dtype))
     for seed, method, name in itertools.product(given.seeds, given.methods, given.sets):
         for change in ({}, *CHANGES[method]):
             records = read_records(RECORDS)
-            done = any(
-                (_key(r), r["method"], r["change"]) == ((name, seed), method, change)
-                for r in records
-            )
-            if done or is_losing(records, method, change):
+            begun = [r for r in records if (*_key(r), r["method"]) == (name, seed, method)]
+            if change in [r["change"] for r in begun] or is_losing(records, method, change):
                 continue
-            record = run(model, SETS[name], method, change, seed, given.data)
+            dtype = begun[0].get("dtype", "float32") if begun else given.dtype
+            record = run(load(dtype), SETS[name], method, change, seed, given.data)
             print(json.dumps(record), flush=True)
             with RECORDS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
