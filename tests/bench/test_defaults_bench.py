@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,3 +85,26 @@ def test_each_change_is_one_that_the_method_has(method: str) -> None:
     made = bench.METHODS[method]()
     for change in bench.CHANGES[method]:
         bench.replace(made, **change)
+
+
+def test_what_was_begun_in_another_type_goes_on_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a change would be compared with the method's own settings in another type."""
+
+    def run(dtype: str, kind: Any, method: str, change: Any, seed: int, data: Path) -> Any:
+        own = {"set": kind.name, "method": method, "change": change, "seed": seed}
+        return {**own, "loss": 1.0, "dtype": dtype}
+
+    file = tmp_path / "defaults.jsonl"
+    begun = {"set": "sst2", "method": "lora", "change": {}, "seed": 0, "loss": 1.0}  # of old
+    file.write_text(json.dumps(begun) + "\n", encoding="utf-8")
+    monkeypatch.setattr(bench, "RECORDS", file)
+    monkeypatch.setattr(bench, "run", run)
+    monkeypatch.setattr(bench.fw, "load", lambda name, dtype: dtype)
+    words = ["run", "--methods", "lora", "--sets", "sst2", "stsb", "--seeds", "0"]
+    for _ in range(2):  # the second time there is nothing left to run
+        bench.main([*words, "--dtype", "bfloat16"])
+    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert [r["set"] for r in records] == ["sst2"] * 5 + ["stsb"] * 5
+    assert [r.get("dtype") for r in records] == [None] + ["float32"] * 4 + ["bfloat16"] * 5
