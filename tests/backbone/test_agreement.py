@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from families import CAUSAL, MASKED, SEQ2SEQ, Family, backbone, family_model
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.run.agreement import agree, states_agree
+from foreword.backbone.inside.agreement import agree, states_agree
 
 IDS = torch.tensor([[3, 1, 2, 4]])
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from families import GQA, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, continuations, decode
+from foreword.backbone.decoding_rules import until_end
 from foreword.backbone.example import Example
 from foreword.backbone.run import probes
 from foreword.errors import UserError
@@ -97,6 +100,29 @@ UNRUNNABLE = [
     Family("jamba", "causal", MAMBA),  # none of its three layers attends
     Family("qwen3_next", "causal", LINEAR),
 ]
+PER_LAYER = {
+    **GQA,
+    "global_head_dim": 8,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": 160,
+    "num_kv_shared_layers": 1,
+    "sliding_window": 64,
+    "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+    "activation_sparsity_pattern": [0.0, 0.0, 0.0],
+}
+INKLING = {
+    **GQA,
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 2,
+    "swa_head_dim": 8,
+    "d_rel": 8,
+    "rel_extent": 32,
+    "log_scaling_n_floor": 32,
+    "moe_intermediate_size": 32,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "layer_types": ["hybrid_sliding", "hybrid", "hybrid"],
+}
 LANDMARKS = {"num_landmarks": 4, "segment_means_seq_len": 64}
 FSMT = {**TWO, "src_vocab_size": 160, "tgt_vocab_size": 160, "langs": ["en", "de"]}
 OTHERS = {
@@ -118,6 +144,13 @@ OTHERS = {
         Family("fsmt", "encoder-decoder", FSMT),
         Family("bert", "masked"),
         Family("roberta", "causal", {"is_decoder": True, "max_position_embeddings": 65}),
+        Family("inkling2_text", "causal", INKLING),
+        Family("doge", "causal", {"num_key_value_heads": 2, "keep_window_size": 4}),
+        Family("rwkv", "causal", {"attention_hidden_size": 32}),
+        Family("bart", "causal", TWO),
+        Family("mamba", "causal", {"state_size": 4}),
+        Family("gemma4_text", "causal", PER_LAYER),
+        Family("gemma3n_text", "causal", {**PER_LAYER, "laurel_rank": 8, "altup_num_inputs": 2}),
     )
 }
 ROWS = (tuple(range(30, 50)), (88, 12, 47), (5, 133, 64, 29, 101))
@@ -192,6 +225,94 @@ def test_a_soft_prompt_goes_before_generated_text(name: str, beams: int) -> None
         soft = Injection(embeds=base.embed(LEAD), leading=3)
     found = decode(base, ROWS, soft, how)
     assert found == [decode(base, [(*LEAD, *row)], NOTHING, how)[0] for row in ROWS]
+
+
+def written(scores: Callable[[list[int]], Tensor], row: Sequence[int]) -> list[int]:
+    """Continue a row by what scores it whole: five tokens, or those before the end."""
+    ids = list(row)
+    for _ in range(5):
+        ids.append(int(scores(ids).argmax()))
+    return until_end(ids[len(row) :], (1,))
+
+
+def continued(base: Backbone, parts: Sequence[Injection]) -> list[list[list[int]]]:
+    """Continue ``ROWS`` under each part in a batch, and all of them at once in the engine."""
+    made = [continuations(base, ROWS, part, Decoding(max_new_tokens=5)) for part in parts]
+    with Engine(base) as engine:
+        how = Sampling(max_new_tokens=5)
+        tickets = [[engine.generate(row, part, how) for row in ROWS] for part in parts]
+        for batch, answers in zip(made, tickets, strict=True):
+            found = [list(ticket.result(60).tokens) for ticket in answers]
+            assert found == [until_end(ids, base.ends) for ids in batch]
+    return [[until_end(ids, base.ends) for ids in batch] for batch in made]
+
+
+@pytest.mark.parametrize("name", ["rwkv", "bart", "mamba"])
+@torch.no_grad()
+def test_rows_of_several_lengths_are_continued_as_they_are_alone(name: str) -> None:
+    """RWKV reads padding as text, and a decoder of BART counts it among the positions."""
+    base, model = get(name), twin(get(name))
+
+    def scores(ids: list[int]) -> Tensor:
+        return model(torch.tensor([ids])).logits[0, -1]
+
+    assert base.can_decode_together == (name == "mamba")
+    soft = Injection(embeds=base.embed(LEAD), leading=3)
+    assert continued(base, (NOTHING, soft)) == [
+        [written(scores, (*lead, *row)) for row in ROWS] for lead in ((), LEAD)
+    ]
+
+
+@pytest.mark.parametrize("name", ["gemma4_text", "gemma3n_text"])
+def test_every_layer_reads_of_a_virtual_token_what_it_reads_of_padding(name: str) -> None:
+    """Their layers look up a token's id, which a learned vector does not have."""
+    base, model = get(name), twin(get(name))
+    look_up: Any = model.base_model.get_per_layer_inputs
+    made = torch.randn(3, base.width, generator=torch.Generator().manual_seed(0))
+    own, plain = (made.clone().requires_grad_() for _ in range(2))
+
+    def scores(ids: list[int]) -> Tensor:
+        embeds = torch.cat([plain, base.embed(ids)])[None]
+        beside = look_up(torch.tensor([[0, 0, 0, *ids]]))
+        found = model.base_model(inputs_embeds=embeds, per_layer_inputs=beside)
+        return model.lm_head(found.last_hidden_state[0, -1])
+
+    asked = [Example(row, len(row), ((),), ((0, -1),)) for row in ROWS]
+    found = base.states(asked, Injection(embeds=own, leading=3)) @ model.lm_head.weight.T
+    expected = torch.stack([scores(list(row)) for row in ROWS])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    found.logsumexp(1).sum().backward()
+    expected.logsumexp(1).sum().backward()
+    torch.testing.assert_close(own.grad, plain.grad, atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        said = continued(base, [Injection(embeds=made, leading=3)])
+        assert said == [[written(scores, row) for row in ROWS]]
+
+
+@pytest.mark.parametrize("name", ["inkling2_text", "doge"])
+@torch.no_grad()
+def test_attention_of_a_kind_of_its_own_is_run_as_it_is(name: str) -> None:
+    """Inkling hands its sinks down by another name, and Doge's mask follows from its values."""
+    base, model = get(name), twin(get(name))
+    asked = [Example(row, len(row), ((),), ((0, -1),)) for row in ROWS]
+    for lead in ((), LEAD):
+        soft = Injection(embeds=base.embed(lead), leading=3) if lead else NOTHING
+        found = base.logits(base.states(asked, soft))
+        expected = [model(torch.tensor([[*lead, *row]])).logits[0, -1] for row in ROWS]
+        torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=0)
+    assert not base.can_pack
+    if name == "inkling2_text":
+        with pytest.raises(UserError, match="its own attention does more than transformers' inter"):
+            base.need_sites()
+
+
+@torch.no_grad()
+def test_a_saving_that_a_model_cannot_take_is_left_out() -> None:
+    """Gemma 3n has four states a token between its layers, so that its lower ones are not kept."""
+    base = get("gemma3n_text")
+    base.check_runs()
+    assert base.can_pack
+    assert not base.can_skip_lower_layers(9)
 
 
 @torch.no_grad()

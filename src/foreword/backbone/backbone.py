@@ -325,6 +325,13 @@ class Backbone(Network):
         """Whether the states of a row are the same beside rows of other lengths."""
         return probes.can_pad(self)
 
+    @of_unchanged
+    def can_decode_together(self) -> bool:
+        """Whether rows of several lengths are continued in one batch as they are alone."""
+        if self.has_two_stacks:
+            return bool(self.can_pad)
+        return bool(self.can_pack) or probes.can_pad_left(self)
+
     # Savings that are exact for this model ---------------------------------------------------
 
     @of_unchanged

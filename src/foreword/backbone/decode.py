@@ -30,7 +30,7 @@ from foreword.backbone.decoding_rules import (
 from foreword.backbone.inside.views import generating_view
 from foreword.backbone.json_rule import FollowsSchema, JsonIsWhole, JsonSchema, check_json_schema
 from foreword.backbone.run.encoder_decoder import decoder_start, encode
-from foreword.backbone.run.inputs import embedder, with_leading
+from foreword.backbone.run.inputs import reader, with_leading
 from foreword.backbone.run.lm_head import head_reads_whole
 from foreword.config.settings import FILE, setting
 from foreword.errors import UserError
@@ -152,7 +152,7 @@ def continuations(
         return [found_by[i] for i in range(len(rows))]
     if backbone.has_two_stacks:
         backbone.check_runs()
-    if backbone.has_two_stacks and len(rows) > 1 and not backbone.can_pad:
+    if not _side_by_side(backbone, rows, mixture):
         return [
             continuations(backbone, [row], mixture.of_rows([n]), decoding, seeds=[seeds[n]])[0]
             for n, row in enumerate(rows)
@@ -184,6 +184,13 @@ def continuations(
         )
     said: list[list[int]] = found[:, ready.skipped :].tolist()
     return said
+
+
+def _side_by_side(backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture) -> bool:
+    """Tell whether rows are continued in one batch as they are alone."""
+    sizes = {len(row) + mixture.parts[n].leading for row, n in zip(rows, mixture.rows, strict=True)}
+    unpadded = len(sizes) == 1 and not backbone.has_two_stacks
+    return len(rows) == 1 or unpadded or backbone.can_decode_together
 
 
 def completion(backbone: Backbone, ids: Sequence[int], stop: Sequence[str]) -> str:
@@ -240,7 +247,7 @@ def _prepare(
         backbone.model,
         used,
         start.repeat_interleave(decoding.beams, 0).to(backbone.device),
-        embedder(backbone, parts.repeat_interleave(decoding.beams, 0), mixture),
+        reader(backbone, parts.repeat_interleave(decoding.beams, 0), mixture),
     )
     inputs = {"input_ids": ids.to(backbone.device), "attention_mask": mask.to(backbone.device)}
     return _Ready(view, inputs, longest)

@@ -158,7 +158,7 @@ def continued(
 
     Members that change the model alike are run in one batch, with one cache; the others in step.
     """
-    alone = backbone.has_two_stacks and not backbone.can_pad
+    alone = not backbone.can_decode_together
     if alone and len(rows) > 1:
         return [continued(backbone, inputs, weights, [row], decoding)[0] for row in rows]
     mixture = Mixture(

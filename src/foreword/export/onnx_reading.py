@@ -49,13 +49,11 @@ class Reading(nn.Module):
         if self.embeds is None:
             return {"input_ids": ids}
         count = self.network.vocabulary
-        real = self.network.embed(ids.clamp(max=count - 1))
+        readable, virtual = ids.clamp(max=count - 1), ids >= count
+        real = self.network.embed(readable)
         table = self.embeds.to(real.dtype)
-        return {
-            "inputs_embeds": torch.where(
-                (ids >= count)[..., None], table[(ids - count).clamp(min=0)], real
-            )
-        }
+        made = torch.where(virtual[..., None], table[(ids - count).clamp(min=0)], real)
+        return {"inputs_embeds": made, **self.network.beside(readable, virtual)}
 
     def hidden(
         self, ids: Tensor, mask: Tensor, places: Tensor | None = None, cache: Cache | None = None

@@ -107,6 +107,8 @@ def attention(
     prefixes = None if foreword is None else foreword.prefixes(module)
     transform = ScoreTransform(softcap, s_aux)
     if foreword is not None and (foreword.packing is not None or foreword.slots is not None):
+        if position_bias is not None or (attention_mask is not None and attention_mask.numel() > 1):
+            raise RuntimeError("attention by a bias or a mask of the model's own cannot be packed")
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         if foreword.slots is not None:
             found = foreword.slots.attend(module, query, key, value, scale, transform)

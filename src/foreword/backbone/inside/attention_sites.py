@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils.generic import ModelOutput
 
 from foreword.backbone.attention.interface import PassContext, probing
+from foreword.backbone.inside.agreement import states_agree
 from foreword.injection import KV
 
 Role = Literal["self", "encoder", "cross"]
@@ -57,7 +59,8 @@ def find_sites(model: PreTrainedModel) -> tuple[Mapping[str, Site], str]:
     """Set ``model`` to the one attention function; list the modules that call it, and why none do.
 
     A model whose attention does not go through transformers' interface has none, and so has one
-    that cannot be run so; it keeps its own attention. On the meta device what it raises is raised.
+    that cannot be run so, or not with the same result as by its own code; it keeps its own
+    attention. On the meta device what it raises is raised.
     A module that is called more than once in a pass (ALBERT shares one among all its layers)
     is one site. Encoder (4 tokens), decoder (2 tokens) and cross attention (2 queries, 4 keys)
     are told apart by the lengths that arrive.
@@ -89,7 +92,7 @@ def find_sites(model: PreTrainedModel) -> tuple[Mapping[str, Site], str]:
         inputs["decoder_input_ids"] = inputs["input_ids"][:, :2]
     try:
         with torch.no_grad(), probing(model):
-            model(**inputs, foreword=PassContext(record=record))
+            states = _states(model(**inputs, foreword=PassContext(record=record)))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of any kind: the model's code is another's
@@ -98,4 +101,29 @@ def find_sites(model: PreTrainedModel) -> tuple[Mapping[str, Site], str]:
         model.set_attn_implementation(own or "eager")
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         return {}, f"its attention cannot be run through transformers' interface ({why})"
-    return found, "it has no attention"
+    if found and not states.is_meta and not _as_by_its_own_code(model, inputs, states):
+        model.set_attn_implementation(own or "eager")
+        return {}, "its own attention does more than transformers' interface says"
+    return found, "it has no attention that is reached"
+
+
+def _as_by_its_own_code(
+    model: PreTrainedModel, inputs: Mapping[str, Tensor], states: Tensor
+) -> bool:
+    """Tell whether a model's own attention, where it has one, comes to the same states."""
+    set_to = model.config._attn_implementation
+    try:
+        model.set_attn_implementation("eager")
+        return states_agree(model, lambda: _states(model(**inputs)), states)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # of any kind: the model's code is another's
+        return True
+    finally:
+        model.set_attn_implementation(set_to)
+
+
+def _states(answer: ModelOutput) -> Tensor:
+    """Return the scores of a row's tokens, or the states of a model without any: (T, N)."""
+    scores = cast(Tensor, answer["logits" if "logits" in answer else "last_hidden_state"])
+    return scores.flatten(0, -2)

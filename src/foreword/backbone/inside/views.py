@@ -139,12 +139,12 @@ def generating_view(
     model: PreTrainedModel,
     context: PassContext | None,
     start: Tensor | None = None,
-    embed: Callable[[Tensor], Tensor] | None = None,
+    read: Callable[[Tensor], Mapping[str, Tensor]] | None = None,
 ) -> PreTrainedModel:
     """Return a view of ``model`` whose ``generate`` runs under an injection.
 
     Its forward passes ``context`` on, counts positions from ``start`` (B, 1), that of each row's
-    first token, and reads ids as what ``embed`` makes of them. ``generate`` refuses unknown
+    first token, and is given ids as what ``read`` makes of them. ``generate`` refuses unknown
     keywords, and models override parts of it; so the view is of a subclass of the model's class.
     Its ``generation_config`` is bare, so that nothing of the model's own is taken.
     """
@@ -156,8 +156,8 @@ def generating_view(
             kwargs["foreword"] = context
         if start is not None and kwargs.get("position_ids") is not None:
             kwargs["position_ids"] = kwargs["position_ids"] + start
-        if embed is not None:
-            kwargs["inputs_embeds"] = embed(kwargs.pop("input_ids"))
+        if read is not None:
+            kwargs |= read(kwargs.pop("input_ids"))
         return kind.forward(self, *args, **kwargs)
 
     generating = new_class(

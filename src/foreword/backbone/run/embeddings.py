@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from typing import cast
@@ -35,6 +36,29 @@ class Embeddings:
         """Return the embeddings of real tokens, where the model is: (...) -> (..., width)."""
         return cast(Tensor, self.model.get_input_embeddings()(ids)) * self.scale
 
+    def beside(self, ids: Tensor, virtual: Tensor) -> dict[str, Tensor]:
+        """Return what the model takes beside embeddings, those of ``virtual`` (...) being learned.
+
+        Nothing, but where each layer reads something of a token's id (Gemma 3n and 4). There a
+        virtual token is what such models take images for: padding.
+        """
+        look_up = self._per_layer
+        if look_up is None:
+            return {}
+        config = self.model.config.get_text_config()
+        return {"per_layer_inputs": look_up(ids.masked_fill(virtual, config.pad_token_id or 0))}
+
+    @cached_property
+    def _per_layer(self) -> Callable[[Tensor], Tensor] | None:
+        """What looks up the inputs of all layers, (B, T) -> (B, T, layers, size); None without."""
+        for module in self.model.base_model.modules():
+            if getattr(module, "hidden_size_per_layer_input", None):
+                return cast(
+                    "Callable[[Tensor], Tensor] | None",
+                    getattr(module, "get_per_layer_inputs", None),
+                )
+        return None
+
     @cached_property
     def scale(self) -> float:
         """What embeddings must be multiplied by to read as their ids do; Marian scales only ids."""
@@ -44,9 +68,10 @@ class Embeddings:
         with torch.no_grad(), suppress(TypeError, ValueError, AttributeError, NotImplementedError):
             embeds = self.model.get_input_embeddings()(ids)
             expected = stack(input_ids=ids).last_hidden_state
+            beside = self.beside(ids, torch.zeros_like(ids, dtype=torch.bool))
             near = 1e-2 * float(expected.abs().max())
             for scale in (1.0, self.weight.shape[1] ** 0.5):
-                found = stack(inputs_embeds=embeds * scale).last_hidden_state
+                found = stack(inputs_embeds=embeds * scale, **beside).last_hidden_state
                 if torch.allclose(found, expected, rtol=0, atol=near):
                     return float(scale)
         raise UserError(

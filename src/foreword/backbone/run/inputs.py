@@ -57,23 +57,21 @@ def model_inputs(
     table = torch.cat([p.embeds for p in mixture.parts if p.embeds is not None])
     first = (held.cumsum(0) - held)[parts]
     index = (ids - network.vocabulary + first)[unreal]
-    real = network.embed(network.to_device(ids.masked_fill(unreal, network.pad)))
+    readable = network.to_device(ids.masked_fill(unreal, network.pad))
+    where = network.to_device(unreal)
+    real = network.embed(readable)
     made = table.to(device=real.device, dtype=real.dtype)[network.to_device(index)]
-    return {"inputs_embeds": real.masked_scatter(network.to_device(unreal[..., None]), made)}
+    embeds = real.masked_scatter(where[..., None], made)
+    return {"inputs_embeds": embeds, **network.beside(readable, where)}
 
 
-def embedder(
+def reader(
     network: Network, parts: Tensor, mixture: Mixture
-) -> Callable[[Tensor], Tensor] | None:
-    """Return what embeds the ids of rows that are under ``parts`` (B, 1), token by token.
+) -> Callable[[Tensor], dict[str, Tensor]] | None:
+    """Return what makes :func:`model_inputs` of rows under ``parts`` (B, 1), token by token.
 
     None where the mixture has no virtual tokens, so that the model may read ids.
     """
     if all(part.embeds is None for part in mixture.parts):
         return None
-
-    def embed(ids: Tensor) -> Tensor:
-        read = model_inputs(network, ids.cpu(), parts, mixture)
-        return read["inputs_embeds"] if "inputs_embeds" in read else network.embed(ids)
-
-    return embed
+    return lambda ids: model_inputs(network, ids.cpu(), parts, mixture)

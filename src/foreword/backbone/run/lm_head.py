@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import MoEModelOutputWithPastAndCrossAttentions
 from transformers.utils.generic import ModelOutput
 
+from foreword.backbone.inside.agreement import agree
 from foreword.backbone.inside.hooks import own_passes
 from foreword.backbone.inside.views import head, held_by, output_embeddings
-from foreword.backbone.run.agreement import agree
 
 
 class LMHead:

@@ -200,6 +200,10 @@ class Network:
             ids = torch.tensor(list(ids), device=self.device)
         return self._embeddings.of(ids)
 
+    def beside(self, ids: Tensor, virtual: Tensor) -> dict[str, Tensor]:
+        """Return what the model takes beside the embeddings of ids, some of them ``virtual``."""
+        return self._embeddings.beside(ids, virtual)
+
     def pass_context(self, mixture: Mixture) -> tuple[PassContext, list[int]]:
         """Gather a mixture for the attention function; return it and each row's first position."""
         for part in mixture.parts:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from foreword.backbone.inside.agreement import agree
 from foreword.backbone.inside.views import Given, with_modules
 from foreword.backbone.load.pooling import PoolingMode
-from foreword.backbone.run.agreement import agree
 from foreword.errors import UserError
 from foreword.injection import ClassHead
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 
 import torch
 from torch import Tensor
 
 from foreword.backbone.example import Example, Line
+from foreword.backbone.inside.agreement import EXACT, agree, states_agree
 from foreword.backbone.run import single_stack
-from foreword.backbone.run.agreement import EXACT, agree, states_agree
 from foreword.backbone.run.examples import lower_states, prefill, states
 from foreword.backbone.run.layers import WHOLE, LayerRange
 from foreword.backbone.run.network import Network
@@ -21,8 +24,28 @@ FIRST, OTHER, SECOND = (3, 1, 2, 4), (1, 4, 3, 3), (4, 2)
 LAST = [(0, 3), (1, 1)]
 """Rows of tokens that are packed, the second beside either first, and where each one ends."""
 
+Asked = ParamSpec("Asked")
 
-@torch.no_grad()
+
+def _trying(
+    probe: Callable[Concatenate[Network, Asked], bool],
+) -> Callable[Concatenate[Network, Asked], bool]:
+    """Run a probe without gradients; where the model's code raises, the answer is no."""
+
+    @wraps(probe)
+    def tried(network: Network, /, *args: Asked.args, **kwargs: Asked.kwargs) -> bool:
+        try:
+            with torch.no_grad():
+                return probe(network, *args, **kwargs)
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # of any kind: the model's code is another's
+            return False
+
+    return tried
+
+
+@_trying
 def can_prefill(network: Network, *, pack: bool) -> bool:
     """Try whether reading on after stored keys and values equals reading everything.
 
@@ -40,7 +63,7 @@ def can_prefill(network: Network, *, pack: bool) -> bool:
     )
 
 
-@torch.no_grad()
+@_trying
 def can_pack(network: Network) -> bool:
     """Try whether rows may lie end to end in one row of tokens, separated by attention alone.
 
@@ -79,7 +102,7 @@ def _differ(one: Tensor, other: Tensor) -> bool:
     return not bool((one - other).abs().max() <= 1e-5 * one.abs().max())
 
 
-@torch.no_grad()
+@_trying
 def can_pad(network: Network) -> bool:
     """Try whether a row's states are the same beside a longer one, whose padding it is given.
 
@@ -109,6 +132,25 @@ def can_pad(network: Network) -> bool:
     if _differ(together, beside(other, another)):
         return False
     return states_agree(network.model, alone, together)
+
+
+@_trying
+def can_pad_left(network: Network) -> bool:
+    """Try whether a causal model's row is the same behind padding, as ``generate`` lays rows out.
+
+    False of models that ignore what their mask says (RWKV), or number tokens by what is stored.
+    """
+    rows = torch.tensor([FIRST, (network.pad, network.pad, *SECOND)], device=network.device)
+    mask = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]], device=network.device)
+
+    def last(ids: Tensor, mask: Tensor) -> Tensor:
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if "position_ids" in network.accepted:
+            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        return single_stack.run_layers(network, inputs, WHOLE, None)[-1:, -1]
+
+    padded = last(rows, mask)
+    return states_agree(network.model, lambda: last(rows[1:, 2:], mask[1:, 2:]), padded)
 
 
 @dataclass(frozen=True)
@@ -141,7 +183,7 @@ def first_run(network: Network) -> FirstRun:
     return FirstRun(found.shape[1])
 
 
-@torch.no_grad()
+@_trying
 def can_split(network: Network, *, pack: bool) -> bool:
     """Try whether running the layers below one, and then those above, equals running all."""
     rows = [Example((3, 1, 2, 4), 4, ((),), ((0, -1),)), Example((3, 4), 2, ((),), ((0, -1),))]
