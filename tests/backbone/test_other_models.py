@@ -435,6 +435,14 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(family: Family) -> None
         base.need_sites()
 
 
+def test_a_model_without_a_table_of_embeddings_is_refused_in_one_line() -> None:
+    sizes = {"d_model": 32, "d_latents": 32, "num_latents": 4, "num_blocks": 1}
+    heads = {"num_self_attention_heads": 4, "num_cross_attention_heads": 4}
+    family = Family("perceiver", "masked", {**sizes, **heads, "num_self_attends_per_block": 2})
+    with pytest.raises(UserError, match="^PerceiverForMaskedLM has no table of token embeddings"):
+        backbone(family)
+
+
 @pytest.mark.parametrize("kind", ["longrope", "dynamic"])
 @torch.no_grad()
 def test_frequencies_that_depend_on_the_length_are_the_same_for_every_row(kind: str) -> None:

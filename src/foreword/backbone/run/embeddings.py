@@ -30,7 +30,13 @@ class Embeddings:
     @property
     def weight(self) -> Tensor:
         """The table itself: (vocabulary, width)."""
-        return cast(Tensor, self.model.get_input_embeddings().weight)
+        table = self.model.get_input_embeddings()
+        if not isinstance(table, nn.Module) or not hasattr(table, "weight"):
+            raise UserError(
+                f"{type(self.model).__name__} has no table of token embeddings, and cannot be "
+                "used; give another model"
+            )
+        return cast(Tensor, table.weight)
 
     def of(self, ids: Tensor) -> Tensor:
         """Return the embeddings of real tokens, where the model is: (...) -> (..., width)."""
