@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from families import GQA, Family, backbone
+from families import GQA, SMALL, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, continuations, decode
 from foreword.backbone.decoding_rules import until_end
@@ -435,11 +435,30 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(family: Family) -> None
         base.need_sites()
 
 
+@torch.no_grad()
+def test_a_decoder_starts_as_its_own_model_begins_what_it_learns() -> None:
+    """T5Gemma names no token to start with, and puts one of its own before labels."""
+    stack = {**SMALL, **GQA, "bos_token_id": 7, "sliding_window": 64}
+    base = backbone(Family("t5gemma", "encoder-decoder", {"encoder": stack, "decoder": stack}))
+    model, how = twin(base), Decoding(max_new_tokens=5)
+    said = model.prepare_decoder_input_ids_from_labels(torch.tensor([[8, 9, 1]]))
+    assert said.tolist() == [[7, 8, 9]]
+    asked = [Example(ROWS[2], 5, ((8, 9),), ((0, 1),))]
+    expected = model(torch.tensor([ROWS[2]]), decoder_input_ids=said).logits[:, -1]
+    torch.testing.assert_close(base.logits(base.states(asked)), expected, atol=1e-5, rtol=0)
+    own = torch.tensor([[7]])
+    for _ in range(how.max_new_tokens):
+        scores = model(torch.tensor([ROWS[2]]), decoder_input_ids=own).logits[0, -1]
+        own = torch.cat([own, scores.argmax()[None, None]], 1)
+    found = continuations(base, [ROWS[2]], NOTHING, how)[0]
+    assert until_end(found, base.ends) == until_end(own[0, 1:].tolist(), base.ends)
+
+
 def test_a_model_without_a_table_of_embeddings_is_refused_in_one_line() -> None:
     sizes = {"d_model": 32, "d_latents": 32, "num_latents": 4, "num_blocks": 1}
     heads = {"num_self_attention_heads": 4, "num_cross_attention_heads": 4}
     family = Family("perceiver", "masked", {**sizes, **heads, "num_self_attends_per_block": 2})
-    with pytest.raises(UserError, match="^PerceiverForMaskedLM has no table of token embeddings"):
+    with pytest.raises(UserError, match=r"^PerceiverForMaskedLM has no table of token embeddings"):
         backbone(family)
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from transformers import TopPLogitsWarper
 
 import foreword.serve.choose
-import foreword.serve.engine
 import foreword.serve.loop
 import foreword.serve.rows
+import foreword.serve.whole
 from families import CAUSAL, MASKED, SEQ2SEQ, UNREACHED, WINDOWED, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, continuations, decode
@@ -114,8 +114,9 @@ def test_rows_of_any_mix_are_continued_as_alone(name: str, data: Any) -> None:
         assert own == alone(name, ids, parts[part], Sampling(max_new_tokens=new))
 
 
-def test_pieces_join_to_what_decode_writes() -> None:
-    base, how = get("llama"), Sampling(max_new_tokens=7)
+@pytest.mark.parametrize("name", ["llama", "bloom", "t5"])
+def test_pieces_join_to_what_decode_writes(name: str) -> None:
+    base, how = get(name), Sampling(max_new_tokens=7)
     heard: dict[int, list[Piece]] = {n: [] for n in range(len(ROWS))}
     with Engine(base) as engine:
         tickets = [engine.generate(row, None, how, heard[n].append) for n, row in enumerate(ROWS)]
@@ -125,6 +126,7 @@ def test_pieces_join_to_what_decode_writes() -> None:
     for n in heard:
         assert [piece.finish for piece in heard[n][:-1]] == [None] * (len(heard[n]) - 1)
         assert heard[n][-1].finish in ("length", "stop")
+    assert max(map(len, heard.values())) > 1  # told as it is written
 
 
 def test_a_prefix_is_copied_for_few_rows_and_where_there_is_room_and_else_shared() -> None:
@@ -188,8 +190,9 @@ def test_a_row_that_no_slot_can_hold_is_told_and_the_next_is_answered() -> None:
     ],
     ids=["drawn", "penalty", "stop", "beams"],
 )
-def test_tokens_are_chosen_as_decode_chooses_them(how: Sampling) -> None:
-    base, parts = get("llama"), prompts("llama")
+@pytest.mark.parametrize("name", ["llama", "bloom", "t5"])
+def test_tokens_are_chosen_as_decode_chooses_them(name: str, how: Sampling) -> None:
+    base, parts = get(name), [*prompts(name), NOTHING]
     with Engine(base, slots=2) as engine:
         tickets = [engine.generate(row, parts[n + 1], how) for n, row in enumerate(ROWS)]
         found = [ticket.result(20) for ticket in tickets]
@@ -201,8 +204,9 @@ def test_tokens_are_chosen_as_decode_chooses_them(how: Sampling) -> None:
         assert each.finish == "stop" if short else each.finish in ("stop", "length")
 
 
-def test_logprobs_are_those_of_the_model_and_belong_to_the_tokens() -> None:
-    base, row = get("llama"), ROWS[0]
+@pytest.mark.parametrize("name", ["llama", "bloom"])
+def test_logprobs_are_those_of_the_model_and_belong_to_the_tokens(name: str) -> None:
+    base, row = get(name), ROWS[0]
     how = Sampling(max_new_tokens=4, logprobs=3)
     heard: list[Piece] = []
     with Engine(base) as engine:
@@ -235,14 +239,80 @@ class Only:
         return not self.left
 
 
-def test_a_grammar_says_what_may_come_and_when_it_ends() -> None:
-    with Engine(get("llama")) as engine:
+@pytest.mark.parametrize("name", ["llama", "bloom", "t5"])
+def test_a_grammar_says_what_may_come_and_when_it_ends(name: str) -> None:
+    with Engine(get(name)) as engine:
         bound = engine.generate(ROWS[0], None, Sampling(), grammar=Only([9, 4, 7]))
         free = engine.generate(ROWS[0], None, Sampling(max_new_tokens=5))
         assert (bound.result(20).tokens, bound.result().finish) == ((9, 4, 7), "stop")
         assert list(free.result(20).tokens) == alone(
-            "llama", ROWS[0], NOTHING, Sampling(max_new_tokens=5)
+            name, ROWS[0], NOTHING, Sampling(max_new_tokens=5)
         )
+
+
+@pytest.mark.parametrize("name", ["bloom", "t5"])
+def test_requests_of_one_batch_have_rules_and_faults_of_their_own(name: str) -> None:
+    """On models that cannot run packed, whose requests are decoded batch by batch."""
+    rules = [
+        Sampling(max_new_tokens=2),
+        Sampling(max_new_tokens=6, temperature=0.9, seed=3),
+        Sampling(max_new_tokens=4, logit_bias=((9, 100.0),)),
+        Sampling(max_new_tokens=5, repetition_penalty=1.7),
+    ]
+    began, go = threading.Event(), threading.Event()
+
+    def wait(piece: Piece) -> None:
+        began.set()
+        go.wait(60)
+
+    class Free:
+        """A grammar of all texts, whose client leaves at its second token."""
+
+        def allow(self, scores: torch.Tensor) -> torch.Tensor:
+            return scores.index_fill(0, torch.tensor([1]), -torch.inf)  # no end
+
+        def accept(self, token: int) -> bool:
+            accepted.append(token)
+            if len(accepted) == 2:
+                leaves.cancel()
+            return False
+
+    accepted: list[int] = []
+    with Engine(get(name)) as engine:
+        first = engine.generate(ROWS[1], None, Sampling(max_new_tokens=3), wait)
+        assert began.wait(60)  # so that those behind it come together
+        asked = [engine.generate(ROWS[0], None, how) for how in rules]
+        wrong = engine.generate(ROWS[0], None, rules[0], grammar=Only([]))
+        leaves = engine.generate(ROWS[2], None, Sampling(max_new_tokens=60), grammar=Free())
+        go.set()
+        found = [ticket.result(60) for ticket in asked]
+        with pytest.raises(IndexError):
+            wrong.result(60)
+        assert (leaves.result(60).finish, len(leaves.result().tokens)) == ("cancelled", 2)
+    counts = engine.stats()
+    assert list(first.result().tokens) == alone(name, ROWS[1], NOTHING, Sampling(max_new_tokens=3))
+    assert found[2].tokens == (9, 9, 9, 9)
+    for how, own in zip(rules, found, strict=True):
+        if not how.logit_bias:
+            assert list(own.tokens) == alone(name, ROWS[0], NOTHING, how)
+    assert counts["parted"] == counts["waiting"] == 0
+    assert counts["finished"] == 7
+    assert counts["tokens_written"] >= sum(len(own.tokens) for own in found)
+
+
+@pytest.mark.parametrize("name", ["bloom", "t5"])
+def test_a_batch_that_fails_is_run_again_one_by_one(name: str) -> None:
+    base = get(name)
+    broken = Injection(embeds=torch.full((2, base.width), torch.nan), leading=2)
+    how = Sampling(max_new_tokens=3)
+    with Engine(base) as engine:
+        engine.generate(ROWS[1], None, how).result(60)
+        tickets = [engine.generate(row, NOTHING, how) for row in ROWS]
+        nan = engine.generate(ROWS[0], broken, how)
+        found = [list(ticket.result(60).tokens) for ticket in tickets]
+        with pytest.raises(ValueError, match="are not numbers"):
+            nan.result(60)
+    assert found == [alone(name, row, NOTHING, how) for row in ROWS]
 
 
 @pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
@@ -351,13 +421,13 @@ def test_answers_that_nobody_waits_for_are_neither_read_nor_written(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, decoded = get(name), list[Request]()
-    real = foreword.serve.engine.decode_whole
+    real = foreword.serve.whole.decode
 
-    def decode_whole(own: Backbone, asked: Sequence[Request]) -> None:
+    def recorded(own: Backbone, asked: Sequence[Request], counts: dict[str, int]) -> None:
         decoded.extend(asked)
-        real(own, asked)
+        real(own, asked, counts)
 
-    monkeypatch.setattr(foreword.serve.engine, "decode_whole", decode_whole)
+    monkeypatch.setattr(foreword.serve.whole, "decode", recorded)
     about = {"name": name, "architecture": "causal", "fingerprint": base.fingerprint}
     labels = {"good": " good", "bad": " bad"}
     tasks = Generate(template="{text} :"), Classify(template="{text} :", labels=labels)

@@ -142,21 +142,15 @@ def continuations(
     if seeds is None:
         seeds = [row_seed(decoding.seed, (*lead, *row)) for row in rows]
     mixture = Mixture.of(injection, len(rows))
-    if len(kinds := mixture.groups_by_change()) > 1:
+    if len(groups := batches(backbone, rows, mixture)) > 1:
+        assert not rules, "they need rows that run in one pass"
         found_by: dict[int, list[int]] = {}
-        for own in kinds:
+        for own in groups:
             some = [rows[i] for i in own]
             part, drawn = mixture.of_rows(own), [seeds[i] for i in own]
             written = continuations(backbone, some, part, decoding, lead=lead, seeds=drawn)
             found_by.update(zip(own, written, strict=True))
         return [found_by[i] for i in range(len(rows))]
-    if backbone.has_two_stacks:
-        backbone.check_runs()
-    if not _side_by_side(backbone, rows, mixture):
-        return [
-            continuations(backbone, [row], mixture.of_rows([n]), decoding, seeds=[seeds[n]])[0]
-            for n, row in enumerate(rows)
-        ]
     ready = _prepare(backbone.with_changes(mixture), rows, mixture, decoding)
     scorers = LogitsProcessorList()
     if decoding.repetition_penalty != 1:
@@ -186,11 +180,22 @@ def continuations(
     return said
 
 
-def _side_by_side(backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture) -> bool:
-    """Tell whether rows are continued in one batch as they are alone."""
-    sizes = {len(row) + mixture.parts[n].leading for row, n in zip(rows, mixture.rows, strict=True)}
-    unpadded = len(sizes) == 1 and not backbone.has_two_stacks
-    return len(rows) == 1 or unpadded or backbone.can_decode_together
+def batches(backbone: Backbone, rows: Sequence[Sequence[int]], mixture: Mixture) -> list[list[int]]:
+    """Part rows by their numbers into batches in which each is continued as it is alone.
+
+    Raises UserError on encoder-decoders that do not run as others do.
+    """
+    if backbone.has_two_stacks:
+        backbone.check_runs()
+    made: list[list[int]] = []
+    for own in mixture.groups_by_change():
+        sizes = {len(rows[n]) + mixture.parts[mixture.rows[n]].leading for n in own}
+        unpadded = len(sizes) == 1 and not backbone.has_two_stacks
+        if len(own) == 1 or unpadded or backbone.can_decode_together:
+            made.append(list(own))
+        else:
+            made += [[n] for n in own]
+    return made
 
 
 def completion(backbone: Backbone, ids: Sequence[int], stop: Sequence[str]) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Event
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
@@ -27,13 +28,11 @@ from foreword.serve.held import HeldPrompts
 from foreword.serve.loop import Loop
 from foreword.serve.request import Grammar, Piece, Request, Sampling, Ticket
 from foreword.serve.states import Reading, ReadingBackbone
-from foreword.serve.whole import alike, check_whole, decode_whole, read_whole
+from foreword.serve.whole import WholeLoop, check_beams
 from foreword.tasks.registry import name_of
 from foreword.tasks.templates.layout import room_beside, room_for
 from foreword.tasks.texts.generator import Generator
 from foreword.threads import end_idle_threads
-
-Asked = TypeVar("Asked", Request, Reading)
 
 DEFAULT = Sampling()
 
@@ -64,14 +63,11 @@ class Engine:
         self.backbone = backbone
         self._prompts = HeldPrompts(backbone, memory)
         self._rows = Loop(backbone, self._prompts, slots, chunk, tokens) if packed else None
-        self._slots = slots
-        self._whole: list[Request] = []
-        self._readings: list[Reading] = []
+        self._whole = WholeLoop(backbone, slots)
         self._inbox: list[Request | Reading | Callable[[], None]] = []
         self._wake = threading.Condition()
         self._open, self._closing, self._ended = True, False, False
         self._requests = 0
-        self._parted = 0  # groups that failed and were run again one by one
         self._pool = ThreadPoolExecutor(slots, "foreword-answer")
         self._thread = threading.Thread(target=self._loop, name="foreword-engine", daemon=True)
         end_idle_threads()
@@ -115,8 +111,8 @@ class Engine:
         self._check(ids, injection, sampling)
         ticket, since = Ticket(cancelled), time.monotonic()
         request = Request(tuple(ids), injection, sampling, on_piece, grammar, ticket, since)
-        if self._rows is None or sampling.beams > 1:
-            check_whole(request)
+        if sampling.beams > 1:
+            check_beams(request)
         elif sampling.json_schema is not None and grammar is None:
             text, ends = self.backbone.text, self.backbone.ends
             request.grammar = JsonSchema(sampling.json_schema, text.tokenizer, ends).begin()
@@ -220,11 +216,11 @@ class Engine:
     def stats(self) -> Mapping[str, float]:
         """Return counts since the start and what is under way now, as plain numbers."""
         rows, prompts = self._rows, self._prompts
-        counts = {"parted": 0} if rows is None else rows.counts
-        waiting = len(self._inbox) + len(self._whole) + len(self._readings)
+        counts = Counter(self._whole.counts)
+        counts.update({} if rows is None else rows.counts)
+        waiting = len(self._inbox) + self._whole.waiting
         return {
             **counts,
-            "parted": counts["parted"] + self._parted,
             "requests": self._requests,
             "waiting": waiting + (0 if rows is None else len(rows.waiting)),
             "running": 0 if rows is None else len(rows.running),
@@ -252,11 +248,7 @@ class Engine:
 
     def _cancel_all(self) -> None:
         error = UserError("the engine is closed")
-        for request in self._whole:
-            request.fail(error)
-        for reading in self._readings:
-            reading.fail(error)
-        self._whole, self._readings = [], []
+        self._whole.end_all(error)
         if self._rows is not None:
             self._rows.end_all(error)
 
@@ -298,7 +290,7 @@ class Engine:
 
     @property
     def _busy(self) -> bool:
-        waiting = bool(self._whole or self._readings or self._inbox)
+        waiting = bool(self._whole.waiting or self._inbox)
         return waiting or (self._rows is not None and self._rows.busy)
 
     def _loop(self) -> None:
@@ -313,7 +305,7 @@ class Engine:
             for each in arrived:
                 self._take(each)
             self._step()
-            self._run_whole()
+            self._whole.step()
 
     def _step(self) -> None:
         if self._rows is None or not self._rows.busy:
@@ -324,51 +316,12 @@ class Engine:
             self._rows.end_all(error)
 
     def _take(self, asked: Request | Reading | Callable[[], None]) -> None:
-        if isinstance(asked, Request):
-            if self._rows is None or asked.sampling.beams > 1:
-                self._whole.append(asked)
-            else:
-                self._rows.waiting.append(asked)
-        elif not isinstance(asked, Reading):
+        if not isinstance(asked, Request | Reading):
             asked()
-        elif self._rows is None:
-            self._readings.append(asked)
+        elif self._rows is None or (isinstance(asked, Request) and asked.sampling.beams > 1):
+            self._whole.take(asked)
         else:
             self._rows.waiting.append(asked)
-
-    def _run_whole(self) -> None:
-        """Decode a group of those that are decoded whole, and run all readings of such a model."""
-        self._whole, self._readings = _wanted(self._whole), _wanted(self._readings)
-        if self._whole:
-            group = alike(self._whole[: self._slots])
-            self._whole = [request for request in self._whole if request not in group]
-            self._try(group, lambda some: decode_whole(self.backbone, some))
-        if self._readings:
-            readings, self._readings = self._readings, []
-            self._try(readings, lambda some: read_whole(self.backbone, some))
-
-    def _try(self, asked: list[Asked], run: Callable[[list[Asked]], None]) -> None:
-        """Run several together, and where that fails one by one: a fault is that of its own."""
-        try:
-            run(asked)
-        except Exception as error:  # of any kind: it is told to whose it is
-            if len(asked) == 1:
-                asked[0].fail(error)
-                return
-            self._parted += 1
-            for each in asked:
-                self._try([each], run)
-
-
-def _wanted(asked: Sequence[Asked]) -> list[Asked]:
-    """Return those that somebody waits for, and end the others."""
-    left = []
-    for each in asked:
-        if each.cancelled:
-            each.drop()
-        else:
-            left.append(each)
-    return left
 
 
 def _injection(prompt: Prompt | Injection | None) -> Injection:

@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
 from torch import Tensor
 
 from foreword.backbone.backbone import Backbone
-from foreword.backbone.decoding_rules import row_seed
 from foreword.injection import Injection
-from foreword.serve.choose import Chooser, choose
+from foreword.serve.choose import choose
 from foreword.serve.held import Held, HeldPrompts
 from foreword.serve.pool import Pool
-from foreword.serve.request import Completion, Finish, Piece, Request, TokenLogprob
+from foreword.serve.request import Finish, Request, TokenLogprob
 from foreword.serve.rows import Row, Turn, read
 from foreword.serve.states import Reading
 from foreword.serve.writer import Writer
+from foreword.serve.writing import COUNTS as WRITTEN
+from foreword.serve.writing import Writing, chooser_for
 
-COUNTS = (
-    "finished",
-    "steps",
-    "rows",
-    "tokens_read",
-    "tokens_written",
-    "first_tokens",
-    "first_token_microseconds",
-    "parted",
-)
+COUNTS = ("finished", *WRITTEN, "steps", "rows", "tokens_read", "parted")
 """What a loop counts; ``rows`` are those of all its steps.
 
 ``parted`` are the steps that failed and were taken again row by row. Where no row is at fault, the
 engine is, and it costs time alone."""
 
 
-@dataclass(eq=False)
-class Writing:
-    """A request in its slot: its row, what chooses its tokens, and what was written so far."""
+@dataclass(eq=False, kw_only=True)
+class InSlot(Writing):
+    """A request in its slot, with its row."""
 
-    request: Request
     row: Row
-    chooser: Chooser
-    writer: Writer
-    untold: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    told: int = 0  # of logprobs
-    seconds: float = 0.0  # until its first token
 
 
 @dataclass(eq=False)
@@ -71,7 +55,7 @@ class Loop:
         self.slots, self.chunk = slots, chunk
         self.pool = Pool(backbone, tokens)
         self.waiting: deque[Request | Reading] = deque()
-        self.running: list[Writing | Line] = []
+        self.running: list[InSlot | Line] = []
         self.counts = dict.fromkeys(COUNTS, 0)
         self._first: Held | None = None  # of the first that waits, so that it is loaded once
 
@@ -84,7 +68,7 @@ class Loop:
         """Let rows that wait take free slots, and read on in those that have one."""
         self._end_cancelled()
         self._admit()
-        groups: dict[int, list[Writing | Line]] = {}
+        groups: dict[int, list[InSlot | Line]] = {}
         for each in self.running:
             groups.setdefault(id(each.row.held.view), []).append(each)
         for group in groups.values():
@@ -94,7 +78,7 @@ class Loop:
     # Slots -------------------------------------------------------------------------------------
 
     def _end_cancelled(self) -> None:
-        for each in [each for each in self.running if isinstance(each, Writing)]:
+        for each in [each for each in self.running if isinstance(each, InSlot)]:
             if each.request.cancelled:
                 self._finish(each, "cancelled")
         for line in [line for line in self.running if isinstance(line, Line)]:
@@ -129,12 +113,9 @@ class Loop:
         row = Row.begin(held, request.ids, self.pool, how.max_new_tokens, together=together)
         if row is None:
             return self._must_wait()
-        generator = None
-        if how.draws:
-            generator = torch.Generator(self.backbone.device)
-            generator.manual_seed(row_seed(how.seed, request.ids))
-        chooser = Chooser(how, request.grammar, generator, list(request.ids))
-        self.running.append(Writing(request, row, chooser, Writer(self.backbone, how.stop)))
+        chooser = chooser_for(self.backbone, request, request.ids)
+        writer = Writer(self.backbone, how.stop)
+        self.running.append(InSlot(request, chooser, writer, self.counts, row=row))
         return True
 
     def _enter_lines(self, reading: Reading) -> bool:
@@ -171,10 +152,10 @@ class Loop:
 
     # A pass ------------------------------------------------------------------------------------
 
-    def _chosen(self, group: Sequence[Writing | Line]) -> list[tuple[Writing | Line, Turn]]:
+    def _chosen(self, group: Sequence[InSlot | Line]) -> list[tuple[InSlot | Line, Turn]]:
         """Return the rows of the next pass: all that write, and a chunk of those still read."""
-        writing: list[Writing | Line] = []
-        reading: list[Writing | Line] = []
+        writing: list[InSlot | Line] = []
+        reading: list[InSlot | Line] = []
         for each in group:
             left = len(each.row.tokens) - each.row.read
             (writing if left == 1 else reading).append(each)
@@ -187,7 +168,7 @@ class Loop:
                 left -= stop - each.row.read
         return chosen
 
-    def _read(self, view: Backbone, chosen: Sequence[tuple[Writing | Line, Turn]]) -> None:
+    def _read(self, view: Backbone, chosen: Sequence[tuple[InSlot | Line, Turn]]) -> None:
         """Read in one pass; where that fails row by row, so that the fault is that of its row.
 
         A line is left out whose reading has failed by another one.
@@ -196,7 +177,7 @@ class Loop:
         if not chosen:
             return
         for each, _ in chosen:
-            if isinstance(each, Writing):
+            if isinstance(each, InSlot):
                 each.row.wanted = [len(each.row.tokens) - 1]
         try:
             states = read(view, self.pool, [turn for _, turn in chosen])
@@ -211,7 +192,7 @@ class Loop:
         self.counts["steps"] += 1
         self.counts["tokens_read"] += sum(turn.stop - turn.start for _, turn in chosen)
         self.counts["rows"] += len(chosen)
-        ready: list[tuple[Writing, Tensor]] = []
+        ready: list[tuple[InSlot, Tensor]] = []
         for (each, turn), own in zip(chosen, states, strict=True):
             each.row.read = turn.stop
             if isinstance(each, Line):
@@ -234,7 +215,7 @@ class Loop:
         if line.row.read == len(line.row.tokens):
             self._leave(line)
 
-    def _write(self, view: Backbone, ready: Sequence[tuple[Writing, Tensor]]) -> None:
+    def _write(self, view: Backbone, ready: Sequence[tuple[InSlot, Tensor]]) -> None:
         """Choose the next token of rows whose last states are there."""
         logits = view.logits(torch.cat([own for _, own in ready]))[:, : self.backbone.vocabulary]
         found = choose(logits, [each.chooser for each, _ in ready])
@@ -247,44 +228,17 @@ class Loop:
             except Exception as error:  # its own; the other rows go on
                 self._fail(each, error)
 
-    def _go_on(self, each: Writing, token: int, logprob: TokenLogprob | None) -> None:
-        if not each.writer.tokens:
-            each.seconds = time.monotonic() - each.request.since
-            self.counts["first_tokens"] += 1
-            self.counts["first_token_microseconds"] += int(1e6 * each.seconds)
-        self.counts["tokens_written"] += 1
-        if token in self.backbone.ends:
-            self._finish(each, "stop")
-            return
-        stopped = each.writer.add(token)
-        each.untold.append(token)
-        if logprob is not None:
-            each.logprobs.append(logprob)
-        if each.chooser.grammar is not None:
-            stopped = each.chooser.grammar.accept(token) or stopped
-        if stopped or len(each.writer.tokens) >= each.request.sampling.max_new_tokens:
-            self._finish(each, "stop" if stopped else "length")
-            return
-        each.row.tokens.append(token)
-        each.chooser.text.append(token)
-        if each.request.hear is not None and (text := each.writer.more()):
-            each.request.tell(Piece(text, *self._untold(each)))
+    def _go_on(self, each: InSlot, token: int, logprob: TokenLogprob | None) -> None:
+        if (finish := each.go_on(token, logprob)) is not None:
+            self._finish(each, finish)
+        else:
+            each.row.tokens.append(token)
 
-    def _untold(self, each: Writing) -> tuple[tuple[int, ...], tuple[TokenLogprob, ...]]:
-        tokens, logprobs = tuple(each.untold), tuple(each.logprobs[each.told :])
-        each.untold, each.told = [], len(each.logprobs)
-        return tokens, logprobs
-
-    def _finish(self, each: Writing, finish: Finish) -> None:
+    def _finish(self, each: InSlot, finish: Finish) -> None:
         self._leave(each)
-        text = each.writer.whole()
-        piece = Piece(each.writer.rest(text), *self._untold(each), finish)
-        tokens, read = tuple(each.writer.tokens), len(each.request.ids)
-        made = Completion(text, tokens, tuple(each.logprobs), finish, read, each.seconds)
-        each.request.tell(piece)
-        each.request.ticket.finish(made)
+        each.finish(finish)
 
-    def _fail(self, each: Writing | Line, error: Exception) -> None:
+    def _fail(self, each: InSlot | Line, error: Exception) -> None:
         self._give_up(each.reading if isinstance(each, Line) else each.request, error)
 
     def _give_up(self, asked: Request | Reading, error: BaseException) -> None:
@@ -303,7 +257,7 @@ class Loop:
         for asked in list(self.waiting):
             self._give_up(asked, error)
 
-    def _leave(self, each: Writing | Line) -> None:
+    def _leave(self, each: InSlot | Line) -> None:
         self.running.remove(each)
         each.row.give_back(self.pool)
         self.counts["finished"] += 1

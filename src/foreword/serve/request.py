@@ -176,6 +176,11 @@ class Request:
         self.ticket.finish(made)
 
     @property
+    def over(self) -> bool:
+        """Whether it is finished, well or not."""
+        return self.ticket.done
+
+    @property
     def cancelled(self) -> bool:
         """Whether nobody wants the answer any more."""
         return self.ticket.cancelled

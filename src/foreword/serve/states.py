@@ -74,6 +74,11 @@ class Reading:
             self.done.set_result(torch.stack([self._found[place] for place in self.laid.places]))
 
     @property
+    def over(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.done.done()
+
+    @property
     def cancelled(self) -> bool:
         """Whether nobody wants the states any more."""
         return self._cancelled.is_set()

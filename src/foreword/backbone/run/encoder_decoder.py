@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,8 @@ def decoder_start(network: Network) -> int:
     if found is None:
         found = getattr(network.model.generation_config, "decoder_start_token_id", None)
     if found is None:
+        found = _start_of_labels(network)
+    if found is None:
         raise UserError(f"{network.name}: its configuration has no decoder_start_token_id")
     if not 0 <= int(found) < network.scored:
         raise UserError(
@@ -93,6 +95,16 @@ def decoder_start(network: Network) -> int:
             f"{network.scored} tokens"
         )
     return int(found)
+
+
+def _start_of_labels(network: Network) -> int | None:
+    """Return what the model puts before any text that it is to learn (T5Gemma); None if nothing."""
+    shift: Any = getattr(network.model, "prepare_decoder_input_ids_from_labels", None)
+    try:
+        first, other = shift(labels=torch.tensor([[3, 4], [5, 6]], device=network.device))[:, 0]
+    except Exception:  # of any kind: the model's code is another's
+        return None
+    return int(first) if first == other else None  # mBART goes by the text's language
 
 
 def _extra(network: Network, context: PassContext) -> dict[str, PassContext]:
