@@ -66,13 +66,15 @@ def check_place(path: Path) -> Path:
     return target
 
 
-def check_place_of_tensors(path: Path) -> Path:
+def check_place_of_tensors(path: Path, read: Path | None = None) -> Path:
     """Return the file that a path names, as :func:`check_place` does.
 
     Raises UserError also for a file that is there, and by its name and what it holds is none of
-    tensors, such as rows: it is kept.
+    tensors, such as rows: it is kept. So is the prompt that is ``read``.
     """
     target = check_place(path)
+    if read is not None and target.exists() and read.exists() and target.samefile(read):
+        raise UserError(f"{path}: is the prompt that is read, which stays; name another file")
     try:
         with target.open("rb") as file:
             head = file.read(9)  # the length of a header in eight bytes, and how it begins

@@ -41,3 +41,19 @@ def test_rows_of_one_class_another_model_and_a_bad_place_are_refused(
     nowhere = cli(*asked, "--out", "/dev/null/q.safetensors")
     assert (nowhere.status, nowhere.err.count("\n")) == (2, 1)  # before anything is measured
     assert "/dev/null/q.safetensors: cannot be written" in nowhere.err
+
+
+def test_a_prompt_is_not_written_over_by_what_is_left_of_it(
+    world: World, cli: Cli, tmp_path: Path
+) -> None:
+    (own := tmp_path / "p.safetensors").write_bytes(Path(world.path("p.safetensors")).read_bytes())
+    (link := tmp_path / "link.safetensors").symlink_to(own)
+    whole = own.read_bytes()
+    for command, flag in (("prune", "--out"), ("explain", "--save-text")):
+        for out in (own, link):
+            answer = cli(command, own, "--data", world.path("dev.jsonl"), flag, out)
+            assert answer.status == 2
+            assert answer.err == (
+                f"foreword: {out}: is the prompt that is read, which stays; name another file\n"
+            )
+    assert own.read_bytes() == whole

@@ -60,7 +60,7 @@ def explain(
     if save_text is not None:
         if data is None:
             raise UserError("--save-text needs rows to choose the text by; give --data")
-        check_place_of_tensors(save_text)
+        check_place_of_tensors(save_text, prompt)
     loaded = Prompt.load(prompt)
     chosen = None
     if data is not None:

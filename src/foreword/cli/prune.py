@@ -61,7 +61,7 @@ def prune(
     from foreword.prompt.prompt import Prompt
     from foreword.tasks.fields import text_fields_of
 
-    check_place_of_tensors(out)
+    check_place_of_tensors(out, prompt)
     loaded = Prompt.load(prompt)
     chosen = reading.rows(data, DEV, fields=text_fields_of(loaded.task))
     tuned = on_backbone(loaded, prompt, model, loading, force=force)
