@@ -27,6 +27,23 @@ def test_an_input_is_explained(world: World, cli: Cli) -> None:
     assert "<table>" in found._repr_html_()
 
 
+def test_tables_say_what_they_leave_out(world: World, cli: Cli) -> None:
+    asked = ("explain", world.path("soft.safetensors"), "--data", world.path("dev.jsonl"))
+    answer = cli(*asked, "--rows", "4")
+    assert answer.status == 0, answer.err
+    found = Explanation.from_dict(cli(*asked, "--rows", "4", "--json").json)
+    assert found.importance and found.attribution
+    count = len(found.importance.tokens)
+    added = len([*found.attribution.tokens, *found.attribution.virtual])
+    assert count > 10
+    assert added > 20
+    for shown, of in ((10, count), (20, added)):
+        assert f"\n({shown} of {of} shown; --json has all)" in answer.out
+    assert answer.out.count("shown; --json") == 2 + (
+        len([text for text in found.words.texts if text.is_faithful]) > 10 if found.words else 0
+    )
+
+
 def test_an_input_that_is_empty_is_refused(world: World, cli: Cli) -> None:
     answer = cli("explain", world.path("soft.safetensors"), "--text", "")
     assert (answer.status, answer.out, answer.err.count("\n")) == (2, "", 1)

@@ -18,7 +18,7 @@ from foreword.explanation.explanation import (
 )
 
 SHOWN = 10
-"""The most lines of a table; what matters most comes first."""
+"""The most lines of a table, or of a kind of lines in it; what matters most comes first."""
 
 SHADES = " ░▒▓█"
 """Shares of attention from none to all, a head a sign."""
@@ -61,12 +61,19 @@ def _table(*columns: str) -> Table:
     return table
 
 
+def _rest(table: Table, shown: int, count: int) -> None:
+    """Say under lines that were chosen how many there are."""
+    if shown < count:
+        table.add_row(f"({shown} of {count} shown; --json has all)")
+
+
 def importance(found: Importance) -> Table:
     """Lay out what is lost without each piece, of each kind those that matter most."""
     table = _table("without", found.metric, "loss")
     for group in (found.tokens, found.layers):
         for each in sorted(group, key=lambda each: -each.loss)[:SHOWN]:
             table.add_row(each.name, f"{each.score:.1f}", f"{each.loss:.3f}")
+        _rest(table, SHOWN, len(group))
     for each in found.sides:
         table.add_row(f"(with {each.name})", f"{each.score:.1f}", f"{each.loss:.3f}")
     return table
@@ -85,11 +92,13 @@ def attention(found: Sequence[LayerAttention]) -> Table:
 def descriptions(found: Descriptions) -> Table:
     """Lay out descriptions with the share of the gain that each explains."""
     table = _table("text", "explains", found.metric, "loss", "from")
-    faithful = [each for each in found.texts if each.is_faithful][:SHOWN]
-    for each in [*faithful, *(each for each in found.texts if not each.is_faithful)]:
+    faithful = [each for each in found.texts if each.is_faithful]
+    others = [each for each in found.texts if not each.is_faithful]
+    for each in [*faithful[:SHOWN], *others]:
         share = "" if each.gain is None else f"{each.gain:.0%} of the gain"
         source = each.source if each.is_faithful else f"{each.source} (not faithful)"
         table.add_row(Text(each.text), share, f"{each.score:.1f}", f"{each.loss:.3f}", source)
+    _rest(table, SHOWN + len(others), len(found.texts))
     return table
 
 
@@ -100,6 +109,7 @@ def contributions(found: Attribution) -> Table:
     every += [("prompt: ", each) for each in found.virtual]
     for of, each in sorted(every, key=lambda pair: -abs(pair[1].value))[: 2 * SHOWN]:
         table.add_row(Text(of + each.token), f"{each.value:+.3f}")
+    _rest(table, 2 * SHOWN, len(every))
     return table
 
 
