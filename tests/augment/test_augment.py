@@ -90,6 +90,16 @@ def test_rows_of_ones_own_are_not_written_over(prompt: Prompt, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [mine]
 
 
+def test_a_prompt_in_the_writers_place_stays(prompt: Prompt, tmp_path: Path) -> None:
+    mine = prompt.save(tmp_path / "new.writer.safetensors")
+    before = mine.read_bytes()
+    why = r"new\.writer\.safetensors: is a prompt for another task, .* name another `out`"
+    with pytest.raises(UserError, match=why):
+        run(prompt, tmp_path / "new.jsonl")
+    assert mine.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [mine]
+
+
 def test_a_stopped_run_ends_in_the_same_file(prompt: Prompt, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole" / "new.jsonl", tmp_path / "parts" / "new.jsonl"
     settings = Augment(count=40, max_new_tokens=5, tries=8)

@@ -25,10 +25,13 @@ from foreword.training.settings import Training
 from foreword.training.tune import tune_prompt
 
 
+TEMPLATES = {True: "Label: {label}\nKeywords: {keywords}\nText:", False: "Label: {label}\nText:"}
+"""What a writer reads, with keywords and without; by these a file of its prompt is known."""
+
+
 def writer_task(settings: Augment) -> Generate:
     """Return the task of writing a text for a label."""
-    keys = "Keywords: {keywords}\n" if settings.keywords else ""
-    return Generate(f"Label: {{label}}\n{keys}Text:", decoding=settings.decoding(0))
+    return Generate(TEMPLATES[settings.keywords > 0], decoding=settings.decoding(0))
 
 
 def write_texts(
@@ -66,7 +69,8 @@ def tune_writer(
 ) -> Prompt:
     """Tune the prompt that writes texts, or load it from ``path`` if it has the same settings.
 
-    A tenth of each label's rows is held out to choose the best state.
+    A tenth of each label's rows is held out to choose the best state. Raises UserError for a model
+    that cannot write, and where ``path`` holds a prompt that is no writer's.
     """
     if not backbone.can_generate:
         raise UserError(f"{backbone.name} cannot write; give a model that can with `writer`")
@@ -74,6 +78,11 @@ def tune_writer(
     learned, held = hold_out(rows, 0.1, settings.seed, by="own")
     if path.exists():
         there = Prompt.load(path)
+        if there.task.template not in TEMPLATES.values():
+            raise UserError(
+                f"{path}: is a prompt for another task, and the writer's would replace it; move it, "
+                "or name another `out`"
+            )
         how = training.settled()
         made = {"name": name_of(method), **plain(method), "training": plain(how)}
         data = {name: there.data.get(name, {}).get("sha256") for name in ("train", "dev")}
