@@ -32,7 +32,8 @@ def test_tables_say_what_they_leave_out(world: World, cli: Cli) -> None:
     answer = cli(*asked, "--rows", "4")
     assert answer.status == 0, answer.err
     found = Explanation.from_dict(cli(*asked, "--rows", "4", "--json").json)
-    assert found.importance and found.attribution
+    assert found.importance
+    assert found.attribution
     count = len(found.importance.tokens)
     added = len([*found.attribution.tokens, *found.attribution.virtual])
     assert count > 10

@@ -24,7 +24,6 @@ from foreword.tasks.texts.generator import ROWS_TOKENS, Generator
 from foreword.training.settings import Training
 from foreword.training.tune import tune_prompt
 
-
 TEMPLATES = {True: "Label: {label}\nKeywords: {keywords}\nText:", False: "Label: {label}\nText:"}
 """What a writer reads, with keywords and without; by these a file of its prompt is known."""
 
@@ -80,7 +79,7 @@ def tune_writer(
         there = Prompt.load(path)
         if there.task.template not in TEMPLATES.values():
             raise UserError(
-                f"{path}: is a prompt for another task, and the writer's would replace it; move it, "
+                f"{path}: is a prompt for another task, which the writer's would replace; move it, "
                 "or name another `out`"
             )
         how = training.settled()
