@@ -406,6 +406,27 @@ def test_export_and_import_give_the_prompt_back(
         assert name == other
         assert torch.equal(one, two)
     assert {**after.task.labels} == {"good": (" good",), "bad": (" bad",)}  # type: ignore[attr-defined]
+    assert answer.err == ""
+    named = config | {"base_model_name_or_path": "hub/other-model"}
+    (tmp_path / "peft" / "adapter_config.json").write_text(json.dumps(named))
+    asked = ("import", tmp_path / "peft", "--model", world.path("model"), "--template", "{text} :")
+    answer = cli(*asked, "--out", out, "--labels", "good", "bad")
+    assert answer.status == 0, answer.err
+    assert answer.err.count("\n") == 1
+    assert "is of the model hub/other-model, and was read for " in answer.err
+
+
+def test_an_import_leaves_the_folder_that_it_reads(world: World, cli: Cli, tmp_path: Path) -> None:
+    assert cli("export", world.path("p.safetensors"), tmp_path / "peft").status == 0
+    weights = tmp_path / "peft" / "adapter_model.safetensors"
+    before = weights.read_bytes()
+    asked = ("import", tmp_path / "peft", "--model", world.path("model"), "--template", "{text} :")
+    answer = cli(*asked, "--out", weights, "--labels", "good", "bad")
+    assert answer.status == 2
+    assert answer.err == (
+        f"foreword: {weights}: is part of what is read, which stays; name another file\n"
+    )
+    assert weights.read_bytes() == before
 
 
 def test_export_says_that_rows_have_no_bos(world: Any, cli: Cli, tmp_path: Path) -> None:

@@ -166,15 +166,30 @@ def import_(
     for name in ("template", "labels"):
         if getattr(task, name, "") is None:
             raise UserError(f"--{name} is missing: {path} does not say it; give that of the task")
-    check_place_of_tensors(out)
+    if check_place_of_tensors(out, path).parent == path.resolve() and out.exists():
+        raise UserError(f"{out}: is part of what is read, which stays; name another file")
     if isinstance(task, LabelTask):
         task = task.with_words()
     backbone = Backbone.load(wanted["model"], **{name: wanted[name] for name in OF_MODEL})
-    saved = source.read(path, backbone, task).save(out)
+    made = source.read(path, backbone, task)
+    saved = made.save(out)
+    _say_base(path, made)
     if as_json:
         console.emit({"out": str(saved)})
     else:
         console.line(f"{saved}: {saved.stat().st_size / 1024:.0f} KiB")
+
+
+def _say_base(path: Path, prompt: Prompt) -> None:
+    """Say where what was read names another model than the one that it is read for."""
+    from foreword.backbone.load.sources import name_in_transformers
+
+    named, own = prompt.method.get("base_model"), prompt.backbone["name"]
+    if named and Path(named).name != Path(name_in_transformers(own)).name:
+        console.say(
+            f"{path} is of the model {named}, and was read for {own}: if that has other weights, "
+            "give the right one with --model"
+        )
 
 
 def _format(name: str, settings: Mapping[str, Any], flag: str = "--to") -> Any:
