@@ -179,6 +179,15 @@ def test_what_vllm_cannot_hold_is_refused_in_a_line(tuned: Any, why: str, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_lora_beside_a_prefix_is_not_sent_where_it_cannot_go(tmp_path: Path) -> None:
+    both = replace(judged().injection, patches=low_rank().patches)
+    (patch,) = low_rank().patches["lm_head"]
+    adapter = Injection(patches={"lm_head": (replace(patch, activation="relu"),)})
+    for injection in (both, adapter):
+        with pytest.raises(UserError, match="it changes the model itself$"):
+            written(judged(injection=injection), tmp_path)
+
+
 def judged_as(**settings: Any) -> Prompt:
     return replace(judged(), task=replace(JUDGE, **settings))
 

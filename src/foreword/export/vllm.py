@@ -149,11 +149,7 @@ def _as_prefix(injection: Injection, bound: Bound) -> tuple[Injection, tuple[Any
             "words, with `method=prefix`, or use `foreword export --to onnx`"
         )
     if injection.patches or injection.weights:
-        low = any(each.down is not None for own in injection.patches.values() for each in own)
-        raise ValueError(
-            "it changes the model itself"
-            + ("; serve a LoRA with vLLM's own `--enable-lora`, from `--to peft`" if low else "")
-        )
+        raise ValueError(f"it changes the model itself{_by_itself(injection)}")
     parts = bound.template.parts
     last = max((n for n, part in enumerate(parts) if isinstance(part, VirtualTokens)), default=-1)
     before, rest = parts[: last + 1], parts[last + 1 :]
@@ -177,6 +173,15 @@ def _as_prefix(injection: Injection, bound: Bound) -> tuple[Injection, tuple[Any
         raise ValueError("the model cannot read on after keys and values that are stored")
     begins = injection.bos or int(bool(lead))  # a row behind text of the template begins no text
     return replace(read, embeds=None, leading=0, bos=begins), rest
+
+
+def _by_itself(injection: Injection) -> str:
+    """Say how vLLM serves a LoRA that stands alone; nothing of what PEFT's folders cannot hold."""
+    patches = [each for own in injection.patches.values() for each in own]
+    low = all(each.down is not None and each.activation == "identity" for each in patches)
+    if not low or injection.weights or injection.kv or injection.embeds is not None:
+        return ""
+    return "; serve a LoRA with vLLM's own `--enable-lora`, from `--to peft`"
 
 
 def _layers(injection: Injection, backbone: Backbone) -> list[tuple[Tensor, Tensor]]:
