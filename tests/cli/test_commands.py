@@ -416,7 +416,7 @@ def test_export_and_import_give_the_prompt_back(
     assert "is of the model hub/other-model, and was read for " in answer.err
 
 
-def test_an_import_leaves_the_folder_that_it_reads(world: World, cli: Cli, tmp_path: Path) -> None:
+def test_an_import_leaves_the_folder_that_it_reads(world: Any, cli: Cli, tmp_path: Path) -> None:
     assert cli("export", world.path("p.safetensors"), tmp_path / "peft").status == 0
     weights = tmp_path / "peft" / "adapter_model.safetensors"
     before = weights.read_bytes()

@@ -184,7 +184,7 @@ def test_a_lora_beside_a_prefix_is_not_sent_where_it_cannot_go(tmp_path: Path) -
     (patch,) = low_rank().patches["lm_head"]
     adapter = Injection(patches={"lm_head": (replace(patch, activation="relu"),)})
     for injection in (both, adapter):
-        with pytest.raises(UserError, match="it changes the model itself$"):
+        with pytest.raises(UserError, match=r"it changes the model itself$"):
             written(judged(injection=injection), tmp_path)
 
 
