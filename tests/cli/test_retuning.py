@@ -299,6 +299,7 @@ def test_prompts_of_several_tasks_are_tuned_alone_and_parts_of_a_shared_one_are_
         ("{tmp}/empty --model {world}/other --out {tmp}/n", "holds no prompt files"),
         ("{tmp}/none --model {world}/other --out {tmp}/n", "no such folder"),
         ("{tmp}/old --model {world}/other --out {tmp}/old", "--out is the folder of the old"),
+        ("{tmp}/old/p.safetensors --model {world}/other --out {tmp}/n", "is a file, not a folder"),
         ("{tmp}/old --model {tmp}/none --out {tmp}/n", "none"),
         ("{tmp}/old --model {world}/other --out {tmp}/n --train {tmp}/x.jsonl", "x.jsonl"),
     ],
@@ -312,6 +313,33 @@ def test_wrong_input_is_one_line(
     told = [line for line in answer.err.splitlines() if line.startswith("foreword: ")]
     assert len(told) == 1
     assert said in told[0]
+
+
+@pytest.mark.parametrize("model", ["model", "other"])
+def test_prompts_of_ones_own_in_the_new_folder_stay(
+    model: str, old: Path, world: World, tmp_path: Path, cli: Cli
+) -> None:
+    (own := tmp_path / "new" / "p.safetensors").parent.mkdir()
+    shutil.copy(world.path("soft.safetensors"), own)
+    before = own.read_bytes()
+    answer = cli("retune", old, "--model", world.path(model), "--out", own.parent)
+    assert answer.status == 2
+    why = "is there already, and was not made anew; name another folder for --out"
+    assert answer.err == f"foreword: {own}: {why}\n"
+    assert own.read_bytes() == before
+    assert list(own.parent.iterdir()) == [own]
+
+
+def test_a_run_that_stopped_before_its_record_goes_on(
+    old: Path, world: World, tmp_path: Path, cli: Cli
+) -> None:
+    out = tmp_path / "new"
+    for model in ("model", "other"):  # a copy, and one that was made anew
+        asked = ("retune", old, "--model", world.path(model), "--out", out)
+        assert cli(*asked).status == 0
+        (out / "retune.jsonl").unlink()
+        assert cli(*asked).status == 0
+        shutil.rmtree(out)
 
 
 @pytest.mark.parametrize("by", [None, "label"])

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
@@ -24,6 +25,7 @@ from foreword.files import check_place, write_whole
 from foreword.methods.base import Method
 from foreword.metrics.paired import paired_difference
 from foreword.metrics.resample import proportion
+from foreword.prompt.file import read_file
 from foreword.prompt.prompt import Prompt
 from foreword.report.row_scores import row_scores
 from foreword.reporter import Reporter, Reporters
@@ -63,8 +65,9 @@ def retune(
 
     What cannot be made anew is named with its reason. The same call goes on where it was stopped.
 
-    Raises UserError where the folder has no prompts, and for a model or rows that cannot be read;
-    Interrupted after Ctrl-C, when all that is done is kept.
+    Raises UserError where the folder has no prompts, for a model or rows that cannot be read, and
+    where ``out`` holds another prompt of the same name, which would be written over; Interrupted
+    after Ctrl-C, when all that is done is kept.
     """
     folder, out = Path(folder), Path(out)
     report = usual_reporter() if report is None else report
@@ -79,6 +82,8 @@ def retune(
     given = [as_rows(each, report=report) for each in (*_several(train), *_several(dev))]
     backbone = backbone_of(model)
     record = _Record(out / RECORD, backbone.fingerprint)
+    for file in files:
+        record.check_free(str(file.relative_to(folder)), file)
     made = []
     for number, file in enumerate(files, 1):
         name = str(file.relative_to(folder))
@@ -126,6 +131,24 @@ class _Record:
                 there = (self.path.parent / name).is_file()
                 return made if there or made.outcome == "worse" else None
         return None
+
+    def check_free(self, name: str, old: Path) -> None:
+        """Raise UserError where a file of this name stands beside the record and is none of ours.
+
+        It is ours where the record has it, and where a run was stopped before that: where it says
+        itself that it was made anew, or is a copy of the ``old`` one.
+        """
+        target = self.path.parent / name
+        written = {made.file for *_, made in self.made if made.outcome in ("kept", "same model")}
+        if not target.exists() or name in written:
+            return
+        with suppress(UserError):
+            if "retuned" in read_file(target).meta.get("data", {}):
+                return
+        if target.read_bytes() != old.read_bytes():
+            raise UserError(
+                f"{target}: is there already, and was not made anew; name another folder for `out`"
+            )
 
     def add(self, digest: str, made: Remade) -> None:
         """Keep what became of a file."""
