@@ -250,6 +250,16 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_part_of_weight_0_is_left_out_of_a_mean_by_that_name(
+    made: Path, cli: Cli, tmp_path: Path
+) -> None:
+    one, two = files(made, "one", "two")
+    weights = ("--weights", "0", "1", "--how", "average")
+    answer = cli("compose", one, two, *weights, "--out", tmp_path / "mean.safetensors")
+    assert answer.status == 0, answer.err
+    assert f"weight 0, and so left out of the average: {one}\n" in answer.err
+
+
 def test_a_prompt_that_is_composed_is_not_written_over(
     made: Path, cli: Cli, tmp_path: Path
 ) -> None:
@@ -344,6 +354,7 @@ def test_many_prompts_have_a_heat_map_of_several_parts(
     ("arguments", "what"),
     [
         (["{d}/none"], "none: no such folder"),
+        (["{m}/one.safetensors"], "one.safetensors: is a file, not a folder"),
         (["{d}"], "holds no prompt files"),
         (["{m}", "--match", "nothing has this"], "no prompt in"),
         (["{m}", "--like", "{d}/x.safetensors"], "cannot be read"),

@@ -116,7 +116,7 @@ def compose(
     headline = made.bound.headline if tested is not None else None
     console.out().print(comparison.composed([*entries, {"file": how, **made.scores}], headline))
     if left := [entry["file"] for entry in entries if entry.get("weight") == 0]:
-        console.say(f"weight 0, and so left out of the ensemble: {', '.join(left)}")
+        console.say(f"weight 0, and so left out of the {how}: {', '.join(left)}")
 
 
 def _compose(

@@ -110,6 +110,8 @@ def files_below(folder: Path) -> list[Path]:
 
     Raises UserError where there is no such folder, or no file in it.
     """
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file, not a folder; name a folder that holds prompt files")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name one that holds prompt files")
     files = sorted(

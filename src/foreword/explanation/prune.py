@@ -16,7 +16,6 @@ from foreword.explanation.explain import check_one_prompt, rows_to_explain
 from foreword.explanation.explanation import Measured
 from foreword.explanation.judge import Judge
 from foreword.explanation.pieces import (
-    NO_TOKENS,
     name_of_site,
     positions_of,
     runs,
@@ -131,7 +130,10 @@ def prune(
     chosen = rows_to_explain(prompt, data, rows, seed, report)
     bound, whole = prompt.bound, prompt.injection
     if drop and not virtual_of(whole) and not whole.kv:
-        raise UserError(NO_TOKENS)
+        raise UserError(
+            f"{prompt.where}: has no virtual tokens and no keys and values, of which some could go; "
+            "give a soft prompt or a prefix"
+        )
     if len(chosen) < 2:
         raise UserError("one row is too few to prune by: give two or more")
     judge = Judge.of(bound, chosen[::2], whole)
