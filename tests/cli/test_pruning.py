@@ -20,6 +20,11 @@ def test_a_prompt_is_pruned_and_kept_in_fewer_bytes(world: World, cli: Cli, tmp_
     found = cli(*asked, "--rows", "4", "--tolerance", "100", "--json").json
     assert found["dropped"]["tokens"]
     assert found["file_bytes"]["after"] == out.stat().st_size < found["file_bytes"]["before"]
+    counts = found["dropped"]
+    said = cli(*asked, "--rows", "4", "--tolerance", "100").out.splitlines()[0]
+    for name in ("token", "layer"):
+        if count := len(counts[f"{name}s"]):
+            assert f" {count} {name}{'s' * (count > 1)}" in said
     assert cli("predict", out, "it was a good film").status == 0
     answer = cli(*asked, "--store", "int4")
     assert answer.status == 2

@@ -71,7 +71,7 @@ def left_out(method: str, family: str) -> dict[str, str]:
     embeds = method in ("soft", "ptuning")
     if embeds and family != "llama":
         kind = {"bert": "masked", "t5": "encoder-decoder"}[family]
-        why = f"virtual tokens of a {kind} model see the row, and have no keys and values alone"
+        why = f"virtual tokens see the row ({kind} model), and have no keys and values alone"
         found |= {"importance: layers": why, "importance: sides": why}
     if family == "bert":
         found["words: asked"] = WRITES_NOTHING

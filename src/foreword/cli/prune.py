@@ -98,7 +98,7 @@ def prune(
 
 def _dropped(found: Pruned) -> str:
     parts = {"tokens": len(found.tokens), "layers": len(found.layers)}
-    said = [f"{count} {name}" for name, count in parts.items() if count]
+    said = [f"{n} {name[:-1] if n == 1 else name}" for name, n in parts.items() if n]
     return f"without {' and '.join(said)}" if said else "nothing dropped"
 
 

@@ -95,7 +95,7 @@ def as_keys_and_values(judge: Judge) -> Injection | str:
         if judge.backbone.is_causal:
             return "the model cannot go on from stored keys and values"
         kind = judge.backbone.architecture
-        return f"virtual tokens of a {kind} model see the row, and have no keys and values alone"
+        return f"virtual tokens see the row ({kind} model), and have no keys and values alone"
     return replace(folded, embeds=None)
 
 

@@ -131,8 +131,8 @@ def prune(
     bound, whole = prompt.bound, prompt.injection
     if drop and not virtual_of(whole) and not whole.kv:
         raise UserError(
-            f"{prompt.where}: has no virtual tokens and no keys and values, of which some could go; "
-            "give a soft prompt or a prefix"
+            f"{prompt.where}: has no virtual tokens and no keys and values, of which some could "
+            "go; give a soft prompt or a prefix"
         )
     if len(chosen) < 2:
         raise UserError("one row is too few to prune by: give two or more")
