@@ -118,3 +118,20 @@ def test_wrong_input_is_one_line(name: str, world: Any, cli: Any, tmp_path: Path
     assert (found.status, found.out) == (2, "")
     assert said in found.err
     assert len(found.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["prompt", "rows", "page"])
+def test_a_file_of_another_kind_is_not_taken_for_kept_answers(
+    kind: str, world: Any, cli: Any, tmp_path: Path
+) -> None:
+    out, mine = tmp_path / "page.html", tmp_path / "mine"
+    source = {"prompt": "soft.safetensors", "rows": "test.jsonl", "page": "dev.jsonl"}[kind]
+    (mine := out if kind == "page" else mine).write_bytes(Path(world.path(source)).read_bytes())
+    before = mine.read_bytes()
+    asked = ("--data", world.path("dev.jsonl"), "--out", out, "--answers", mine)
+    found = cli("report", world.path("p.safetensors"), *asked)
+    assert (found.status, found.out) == (2, "")
+    why = "is the page to write" if kind == "page" else "is there already and holds no kept answers"
+    assert f"{mine}: {why}; name another file\n" in found.err
+    assert len(found.err.splitlines()) == 1
+    assert mine.read_bytes() == before

@@ -94,7 +94,8 @@ def report(
 
     check_page(out)
     kept = out.with_suffix(".answers.jsonl") if answers is None else answers
-    check_place(kept)
+    if check_place(kept) == check_place(out):
+        raise UserError(f"--answers {kept}: is the page to write; name another file")
     check_apart(kept, *data, train, shifted)
     chosen: list[Any] = list(sections or USUAL_SECTIONS)
     chosen += ["explanation"] if explain and "explanation" not in chosen else []

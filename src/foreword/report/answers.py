@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from foreword.tasks.base import Bound
 from foreword.tasks.registry import name_of
 
 Answer = dict[str, Any]
+BEGINS = re.compile(rb'\[("[0-9a-f]{0,32})?')
+"""How a file of answers begins: with a key, which may be cut off."""
+
 Ask = Callable[[Sequence[Row]], list[Answer]]
 
 
@@ -25,7 +29,7 @@ class KeptAnswers:
     """Answers by who gave them and by row, in memory and, with ``path``, in a file.
 
     The file holds one JSON line an answer. A line that was cut off is left out. ``seconds`` is the
-    time that answers took.
+    time that answers took. Raises UserError for a file that holds anything else.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -33,7 +37,7 @@ class KeptAnswers:
         self.seconds = 0.0
         self.held: dict[str, Answer] = {}
         if path is not None and (target := file_to_write(path)).exists():
-            self.held = _read(target)
+            self.held = _read(path, target.read_bytes())
 
     def ask(self, system: str, rows: Sequence[Row], answer: Ask) -> list[Answer]:
         """Return the answers to rows; ``answer`` is called for those that are not kept.
@@ -66,9 +70,11 @@ class KeptAnswers:
             ) from None
 
 
-def _read(path: Path) -> dict[str, Answer]:
+def _read(path: Path, content: bytes) -> dict[str, Answer]:
+    if content and not BEGINS.fullmatch(content[:34]):
+        raise UserError(f"{path}: is there already and holds no kept answers; name another file")
     held = {}
-    for line in path.read_text("utf-8", "replace").splitlines():
+    for line in content.decode("utf-8", "replace").splitlines():
         try:
             key, answer = json.loads(line)
         except (ValueError, TypeError):
