@@ -26,6 +26,9 @@ def test_a_prompt_is_pruned_and_kept_in_fewer_bytes(world: World, cli: Cli, tmp_
         if count := len(counts[f"{name}s"]):
             assert f" {count} {name}{'s' * (count > 1)}" in said
     assert cli("predict", out, "it was a good film").status == 0
+    answer = cli(*asked, "--drop", "heads")
+    assert answer.status == 2
+    assert answer.err.endswith("known are: tokens, layers, both, nothing\n")
     answer = cli(*asked, "--store", "int4")
     assert answer.status == 2
     assert "int4" in answer.err

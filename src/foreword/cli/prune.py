@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -24,6 +24,7 @@ from foreword.cli.terminal import CommandTerminal
 from foreword.cli.whole import Seed, Whole
 from foreword.data.folder import DEV
 from foreword.display import console
+from foreword.errors import UserError, nearest
 from foreword.files import check_place_of_tensors
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ FEW = 100
 """Judging rows below which what goes may go by chance."""
 
 Drop = Literal["tokens", "layers", "both", "nothing"]
+DROPS: tuple[str, ...] = get_args(Drop)
 Kept = Literal["float32", "float16", "int8"]
 
 
@@ -61,6 +63,8 @@ def prune(
     from foreword.prompt.prompt import Prompt
     from foreword.tasks.fields import text_fields_of
 
+    if drop not in DROPS:
+        raise UserError(f"--drop {drop}: no such pieces; {nearest(drop, DROPS)}")
     check_place_of_tensors(out, prompt)
     loaded = Prompt.load(prompt)
     chosen = reading.rows(data, DEV, fields=text_fields_of(loaded.task))
