@@ -215,6 +215,9 @@ def test_a_text_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(UserError, match="is no UTF-8 text"):
         pressed(tmp_path / "b.txt")
+    (tmp_path / "b.txt").write_text("\n ")
+    with pytest.raises(UserError, match="b.txt: is empty; give a file with the text"):
+        pressed(tmp_path / "b.txt")
 
 
 def test_a_mark_of_the_byte_order_is_no_text(manual: Path) -> None:

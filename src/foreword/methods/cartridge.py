@@ -76,7 +76,7 @@ class Cartridge:
 def text_ids(backbone: Backbone, path: Path) -> list[int]:
     """Return a text file's tokens after the tokenizer's own first ones, which stand once.
 
-    Raises UserError for a file that cannot be read as text.
+    Raises UserError for a file that cannot be read as text, and for one without any.
     """
     try:
         text = path.read_text("utf-8-sig")
@@ -84,6 +84,8 @@ def text_ids(backbone: Backbone, path: Path) -> list[int]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check `text`") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is no UTF-8 text; convert it first") from None
+    if not text.strip():
+        raise UserError(f"{path}: is empty; give a file with the text that is to be pressed")
     with reading(str(path)):
         return [*backbone.text.around[0], *backbone.text.body(text)]
 
