@@ -216,7 +216,7 @@ def test_a_text_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no UTF-8 text"):
         pressed(tmp_path / "b.txt")
     (tmp_path / "b.txt").write_text("\n ")
-    with pytest.raises(UserError, match="b.txt: is empty; give a file with the text"):
+    with pytest.raises(UserError, match=r"b\.txt: is empty; give a file with the text"):
         pressed(tmp_path / "b.txt")
 
 
