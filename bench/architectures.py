@@ -20,6 +20,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,10 @@ NEAR = 2e-5
 """How far scores may be apart, as a share of the largest, and count as equal."""
 
 SIZES: Sequence[tuple[str, int]] = (
-    ("vocab_size.*", 160),
+    (".*vocab_size.*", 160),
     ("pad_token_id|.*kv_shared.*|chunk_size_feed_forward", 0),
     ("(bos|eos|cls|sep)_token_id|first_k_dense_replace|num_dense_layers", 1),
-    ("n_group|topk_group|n_groups|mamba_n_groups|num_nextn_predict_layers|n?_?shared_experts", 1),
+    ("n_group|topk_group|n_groups|mamba_n_groups|num_nextn_predict_layers|.*shared_experts", 1),
     (".*token_(id|index)|.*experts_per.*|moe_topk|top_k_experts|moe_k", 2),
     ("hidden_size|d_model|n_embd|embedding_size|dim|word_embed_proj_dim", 32),
     ("n_layers?|num_layers|num_hidden_layers|(en|de)coder_layers|num_decoder_layers", 4),
@@ -70,19 +71,20 @@ SIZES: Sequence[tuple[str, int]] = (
 )
 """What settings are set to, by their names; other numbers above 64 become 32."""
 
-MLA = {"qk_rope_head_dim": 8, "num_key_value_heads": 4}
+MLA = {"qk_rope_head_dim": 8, "qk_head_dim": 16, "num_key_value_heads": 4}
 ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
 MIXED = ["mamba", "attention"] * 2
 OWN: Mapping[str, Mapping[str, Any]] = {
     name: settings
     for names, settings in (
-        ("axk1 axk2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa", MLA | ROPE),
-        ("kimi_linear longcat_flash minicpm3 youtu", MLA | ROPE),
+        ("axk1 axk2 bailing_hybrid deepseek_v3 deepseek_v32 glm4_moe_lite", MLA | ROPE),
+        ("glm_moe_dsa hy_v4 kimi_linear longcat_flash minicpm3 youtu", MLA | ROPE),
+        ("deepseek_v2", MLA | ROPE | {"num_experts_per_tok": 2}),
         ("codegen gptj", {"rotary_dim": 8}),
-        ("hunyuan_v1_dense hunyuan_v1_moe ministral nemotron", {"head_dim": 8}),
-        ("bert camembert roberta xlm-roberta", {"is_decoder": True}),
+        ("hunyuan_v1_dense hunyuan_v1_moe ministral", {"head_dim": 8}),
+        ("nemotron", {"head_dim": 8, "num_key_value_heads": 2}),
         ("bamba", {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 8}),
-        ("dots1", {"n_routed_experts": 4, "n_shared_experts": 1}),
+        ("dots1", {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2}),
         ("granitemoehybrid", {"layer_types": MIXED, "mamba_n_heads": 8, "mamba_d_head": 8}),
         ("jamba", {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 2}),
         ("lfm2_moe", {"layer_types": ["conv", "full_attention"] * 2}),
@@ -117,8 +119,14 @@ def tiny(kind: str, name: str) -> PreTrainedModel:
     """Make a small model of a type, the same at every call."""
     made = CONFIG_MAPPING[name]()
     shrink(made)
-    for setting, value in OWN.get(name, {}).items() if kind != "masked" else ():
+    own = dict(OWN.get(name, {})) if kind != "masked" else {}
+    if kind == "causal" and hasattr(made, "is_decoder"):
+        own["is_decoder"] = True
+    for setting, value in own.items():
         setattr(made, setting, value)
+    with suppress(Exception):  # some settings follow from others
+        given = {n: v for n, v in made.to_dict().items() if n not in ("model_type", "dtype")}
+        made = CONFIG_MAPPING[name](**given)
     torch.manual_seed(0)
     model: PreTrainedModel = CLASSES[kind].from_config(made).float().eval().requires_grad_(False)
     for weight in model.parameters():  # some start at zero, which would hide mistakes

@@ -102,6 +102,16 @@ def test_draws_differ_unless_a_seed_says_otherwise(here: Here) -> None:
     assert here.texts(n=2) == here.texts(temperature=0) * 2 == here.texts(temperature=1e-40) * 2
 
 
+def test_vllms_repetition_penalty_is_that_of_the_settings(here: Here) -> None:
+    how = {"model": "write", "max_tokens": 24}
+    body = {**ASKED[TEXT], **how, "repetition_penalty": 1.8, "top_k": -1, "min_p": 0.0}
+    found = here.http.post(TEXT, json=body).json()["choices"][0]["text"]
+    free = here.http.post(TEXT, json={**ASKED[TEXT], **how}).json()["choices"][0]["text"]
+    prompt = here.prompts["write"]
+    asked = ASKED[TEXT]["prompt"]
+    assert found == prompt.predict(asked, max_new_tokens=24, repetition_penalty=1.8) != free
+
+
 def test_what_was_answered_can_be_sent_back_though_it_is_empty(here: Here) -> None:
     chat: Any = here.client.chat.completions.create
     end = {str(here.backbone.ends[0]): 100}
@@ -189,6 +199,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         for path in (TEXT, CHAT)
         for body, param in (
             ({"presence_penalty": 3}, "presence_penalty"),
+            ({"repetition_penalty": 0}, "repetition_penalty"),
+            ({"top_k": 5}, "top_k"),
             ({"logit_bias": {"5": 101}}, "logit_bias"),
             ({"logit_bias": {"999999": 1}}, "logit_bias"),
             ({"stop": [1]}, "stop[0]"),

@@ -37,6 +37,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "web_search_options": (None,),
     "store": (None, False),
     "service_tier": (None, "auto", "default"),
+    "top_k": (None, -1, 0),
+    "min_p": (None, 0),
 }
 """Fields that are not supported, with the values under which they ask for nothing."""
 
@@ -55,6 +57,9 @@ class TextBody(Strict):
     stream_options: StreamOptions | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        None, description="by vLLM's name; OpenAI has none"
+    )
     logit_bias: Annotated[dict[Token, Bias], Field(max_length=1024)] | None = None
     user: str | None = Field(None, description="is not used")
     metadata: dict[str, str] | None = Field(None, description="is not used")
@@ -85,6 +90,7 @@ class TextBody(Strict):
             "max_new_tokens": self.max_tokens,
             "presence_penalty": self.presence_penalty,
             "frequency_penalty": self.frequency_penalty,
+            "repetition_penalty": self.repetition_penalty,
             "logit_bias": tuple((int(n), bias) for n, bias in (self.logit_bias or {}).items()),
         }
         return {name: value for name, value in given.items() if value is not None}
