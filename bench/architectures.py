@@ -40,10 +40,11 @@ from foreword.injection import NOTHING, Injection
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from families import CLASSES, tokenizer
 
+TWO_STACKS = modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.keys()
 KINDS = {
-    "causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    "masked": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    "encoder-decoder": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    "causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys(),
+    "masked": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.keys() - TWO_STACKS,
+    "encoder-decoder": TWO_STACKS,
 }
 ROWS = ((23, 51, 140, 9, 77, 31, 105), (88, 12, 47), (5, 133, 64, 29, 101))
 LEAD = (17, 90, 33, 120, 64)
