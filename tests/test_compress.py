@@ -198,7 +198,7 @@ def test_questions_of_another_text_are_not_taken(manual: Path) -> None:
         ({"study": SelfStudy(count=0)}, "`count=0`: give 1 or more"),
         (
             {"questions": questions(), "test": questions(2, answers=False), "task": SILENCED},
-            r"Q: the model answers none of the 2 question\(s\) with a word; give them answers, in "
+            r"Q: the model answers none of the 2 questions with a word; give them answers, in "
             "the field 'completion'",
         ),
     ],

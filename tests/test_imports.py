@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "foreword"
 ORDER = [
-    ["errors"],
+    ["errors", "grammar"],
     ["files", "garbage", "html", "threads", "machine", "reporter", "bars"],
     ["config", "injection", "notebook"],
     ["data", "metrics", "terminal"],

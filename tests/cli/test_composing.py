@@ -181,7 +181,7 @@ def test_an_ensemble_is_used_as_a_prompt_is(
 
 
 MISTAKES: dict[str, tuple[list[str], list[str], str]] = {
-    "one alone": (["one"], ["--how", "concat"], "1 prompt(s) cannot be composed; give 2 or more"),
+    "one alone": (["one"], ["--how", "concat"], "1 prompt cannot be composed; give 2 or more"),
     "another model": (["one", "other"], ["--how", "average"], "prompt 2 was tuned on"),
     "another task": (["one", "writes"], ["--how", "ensemble"], "prompt 2 is for task generate"),
     "other labels": (
@@ -193,7 +193,7 @@ MISTAKES: dict[str, tuple[list[str], list[str], str]] = {
     "too few weights": (
         ["one", "two"],
         ["--how", "ensemble", "--weights", "1"],
-        "1 weight(s) (1) for 2 prompts",
+        "1 weight (1) for 2 prompts",
     ),
     "a wrong sum": (
         ["one", "two"],

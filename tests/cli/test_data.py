@@ -40,7 +40,7 @@ def test_check_ends_with_2_on_errors(tmp_path: Path, cli: Cli) -> None:
     answer = cli("data", "check", path, "--json")
     assert answer.status == 2
     assert answer.json["problems"][0]["places"] == [f"{path}:5"]
-    assert f"foreword: {path}:5: empty; 1 kind(s) of error in all" in answer.err
+    assert f"foreword: {path}:5: empty; 1 kind of error in all" in answer.err
 
 
 def test_check_counts_tokens_of_a_model(world: Any, tmp_path: Path, cli: Cli) -> None:
@@ -63,7 +63,7 @@ def test_check_for_a_task_without_a_model(tmp_path: Path, cli: Cli) -> None:
     assert told["few rows of a class", "train"]["places"] == ["'good ' has 1"]
     line = refused_in(cli("data", "check", train, "--task", "classify", "--template", "{txt}"))
     assert line.startswith(f"foreword: {train}:1: no field 'txt'")
-    assert "name it with --columns txt=COLUMN; 1 kind(s) of error in all" in line
+    assert "name it with --columns txt=COLUMN; 1 kind of error in all" in line
     assert cli("data", "check", train, "--task", "score").status == 2
     other = write(tmp_path / "o.jsonl", ("a film", "1"), ("A film", "2"))
     assert cli("data", "check", other).status == 2  # one text, two labels
@@ -96,7 +96,7 @@ def test_check_for_a_task_on_a_model_says_what_train_says(
     trained = cli(*world.train(tmp_path / "p", "--train", str(train), *flags))
     why = refused_in(trained).removeprefix("foreword: ")
     assert "share the word" in why
-    assert refused_in(told) == f"foreword: {why}; 1 kind(s) of error in all; mend the rows"
+    assert refused_in(told) == f"foreword: {why}; 1 kind of error in all; mend the rows"
     short = ["--template", "{text} :", "--max-length", "3", "--json"]
     fine = cli("data", "check", train, "--task", "classify", "--model", world.path("model"), *short)
     assert fine.status == 0
@@ -212,7 +212,7 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "split too few": (
         ["split", "{f}", "--out", "{d}/o", "--per-label", "9"],
-        ["f.jsonl: class 'good' has 10 row(s), which are too few for 9"],
+        ["f.jsonl: class 'good' has 10 rows, too few for 9"],
     ),
 }
 
@@ -243,7 +243,10 @@ ANSWERS_REFUSED = {
     "tag bio": ({"tokens": ["a", "b"], "tags": ["B-X", "I-Y"]}, "tag 2 is 'I-Y' after 'B-X'"),
     "tag blank": ({"tokens": ["a", " "], "tags": ["O", "O"]}, "word 2 is empty"),
     "rank": ({"history": "a", "candidates": ["x", "y"], "answer": "z"}, "not among the candidates"),
-    "rank one": ({"history": "a", "candidates": ["x"], "answer": "x"}, "nothing to choose"),
+    "rank one": (
+        {"history": "a", "candidates": ["x"], "answer": "x"},
+        "1 candidate to choose from",
+    ),
     "chat": ({"messages": TALK}, "the last turn has weight 0"),
     "answer": ({"context": "a", "question": "b", "answers": ["c"]}, "is not in the passage"),
     "relate": ({"text": "a", "head": "b", "tail": "a", "label": "x"}, "does not occur in the text"),

@@ -53,7 +53,7 @@ def test_every_task_has_its_prompt_and_its_line(cli: Cli, world: World, tmp_path
     two = Prompt.load(tmp_path / "d" / "two.safetensors")
     assert two.task.template == "{text} was"  # type: ignore[attr-defined]
     assert two.method["multitask"]["mixing"] == 2.0
-    assert "two: no dev rows given: 1 of the training rows are held back" in said.err
+    assert "two: no dev rows given: 1 of the training rows is held back" in said.err
     shown = cli("multitask", path, "--out", tmp_path / "e", "--share", "mpt")
     assert shown.status == 0, shown.err
     assert "2 tasks in one run" in shown.out

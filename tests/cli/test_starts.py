@@ -40,7 +40,9 @@ def test_a_method_is_trained_and_used(method: str, world: Any, cli: Cli, tmp_pat
     assert meta["method"]["name"] == method
     assert expected.items() <= meta["method"].items()
     if method == "soft":
-        assert f"starting from {world.path('soft.safetensors')}: of 1 prompts" in answer.err
+        assert (
+            f"starting from {world.path('soft.safetensors')}: of 1 prompt that fits" in answer.err
+        )
     answer = cli("predict", out, "a good film", "--model", world.path("model"), "--json")
     assert answer.status == 0, answer.err
     assert json.loads(answer.out)

@@ -125,7 +125,7 @@ def with_field(task: str, **changed: Any) -> list[dict[str, Any]]:
         ("chat", [ROWS["chat"]] * 2, ("--turns", "al"), ["al", "--turns"]),
         ("chat", [ROWS["generate"]] * 2, (), ["t.jsonl:1:", "messages"]),
         ("rank", with_field("rank", answer="c"), (), ["t.jsonl:2: the answer 'c' is not among"]),
-        ("rank", with_field("rank", candidates=["bad"]), (), ["t.jsonl:2: 1 candidate(s)"]),
+        ("rank", with_field("rank", candidates=["bad"]), (), ["t.jsonl:2: 1 candidate to"]),
         ("rank", with_field("rank", candidates=["bad"] * 2), (), ["t.jsonl:2: the candidate 'b"]),
         ("rank", with_field("rank", answer=[]), (), ['t.jsonl:2: field "answer" is an empty list']),
         (

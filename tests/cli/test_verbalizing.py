@@ -66,7 +66,7 @@ def test_rows_to_show_may_be_given(world: World, cli: Cli, file: Path) -> None:
     own.write_text(json.dumps(ROWS[0]) + "\n", "utf-8")
     found = cli(*training(world, file, *template, "--shown", str(own)))
     assert found.status == 2
-    assert "1 rows are there to show" in found.err
+    assert "1 row is there to show" in found.err
 
 
 def test_words_of_autoprompt_stand_in_the_prompt_file(world: World, cli: Cli, file: Path) -> None:

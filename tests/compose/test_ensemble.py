@@ -163,7 +163,7 @@ def test_what_cannot_answer_together_says_why() -> None:
     one = prompt(SOFT)
     labels = replace(one, task=Classify(template="{text}", labels={"good": "a", "bad": "b"}))
     cases: list[tuple[tuple[Prompt, ...], tuple[float, ...], str]] = [
-        ((), (), r"0 prompt\(s\) cannot be composed; give 1 or more"),
+        ((), (), r"0 prompts cannot be composed; give 1 or more"),
         ((one, prompt(SOFT, name="qwen2")), (0.5, 0.5), "prompt 2 was tuned on qwen2"),
         ((one, prompt(SOFT, task=GENERATE)), (0.5, 0.5), "prompt 2 is for task generate"),
         ((one, labels), (0.5, 0.5), "prompt 2 has the labels bad, good, and prompt 1 bad, fine,"),
@@ -257,7 +257,7 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda meta: meta.update(members=[1, 2]), "'members' is not a list of objects"),
     (lambda meta: meta.update(weights="half"), "'weights' is not a list of numbers"),
     (lambda meta: meta.update(weights=[True, False]), "'weights' is not a list of numbers"),
-    (lambda meta: meta.update(weights=[0.5]), r"1 weight\(s\) \(0.5\) for 2 prompts"),
+    (lambda meta: meta.update(weights=[0.5]), r"1 weight \(0.5\) for 2 prompts"),
     (lambda meta: meta.update(weights=[0.5, 0.6]), "add up to 1.1"),
     (lambda meta: meta.update(weights=[1e999, 0.5]), "give numbers that are not negative"),
     (lambda meta: meta.update(scores=[]), "'scores' is not an object"),

@@ -232,7 +232,7 @@ def headed(*labels: str) -> Prompt:
 
 GATED = Adapter(bottleneck=2, gate=True)
 REFUSED: dict[str, tuple[Any, list[Any], str]] = {
-    "one alone": (concatenate, [(SOFT, 0)], r"1 prompt\(s\) cannot be composed; give 2 or more"),
+    "one alone": (concatenate, [(SOFT, 0)], r"1 prompt cannot be composed; give 2 or more"),
     "another backbone": (
         concatenate,
         [(SOFT, 0), prompt(SOFT, name="qwen2")],
@@ -288,11 +288,11 @@ def test_what_cannot_be_merged_says_why(case: str) -> None:
 @pytest.mark.parametrize(
     ("weights", "what"),
     [
-        ((0.5,), r"1 weight\(s\) \(0.5\) for 2 prompts; give one for each"),
+        ((0.5,), r"1 weight \(0.5\) for 2 prompts; give one for each"),
         ((0.3, 0.8), r"weights 0.3 0.8 add up to 1.1; give weights that add up to 1"),
         ((-0.5, 1.5), r"weights -0.5 1.5: give numbers that are not negative"),
         ((float("nan"), 0.5), "weights nan 0.5: give numbers"),
-        ((), r"0 weight\(s\)"),
+        ((), r"0 weights"),
     ],
 )
 def test_weights_that_are_none_are_named(weights: tuple[float, ...], what: str) -> None:

@@ -103,7 +103,7 @@ def test_messages_of_ones_own_stay_in_a_row_whose_first_has_none() -> None:
         (7, r"rows are of type int; give a path, a list of dicts, \(texts, labels\), a pandas"),
         ({"text": "a"}, "rows are of type dict; give a path, a list of dicts"),
         (b"a film", "rows are of type bytes; give a path"),
-        ((["a", "b"], ["good"]), "2 texts and 1 labels; give as many labels as texts"),
+        ((["a", "b"], ["good"]), "2 texts and 1 label; give as many labels as texts"),
         ("http://rows.example/a.csv", "a.csv: is an address, not a file; download it and give"),
         (["a film"], r"row 1 is of type str; give objects such as \{"),
         (pandas.DataFrame([["a", "b"]], columns=["text", "text"]), "two columns are named 'text'"),

@@ -151,7 +151,7 @@ def test_hold_out_refuses_a_share(share: float) -> None:
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_hold_out_needs_two_rows(count: int) -> None:
-    with pytest.raises(UserError, match=rf"{count} row\(s\) cannot be parted"):
+    with pytest.raises(UserError, match=rf"{count} rows? cannot be parted"):
         hold_out(made(["a"] * count), 0.5, 0)
 
 
@@ -171,7 +171,7 @@ def test_missing_class_field_is_named_with_its_line() -> None:
 def test_per_class_takes_k_of_each(rows: list[Row], k: int, seed: int) -> None:
     least = min(sizes(rows).values())
     if least < k:
-        with pytest.raises(UserError, match=rf"has {least} row\(s\), but {k} per class"):
+        with pytest.raises(UserError, match=rf"has {least} rows?, but {k} per class"):
             per_class(rows, k, seed, by="label")
         return
     chosen = per_class(rows, k, seed, by="label")
@@ -187,7 +187,7 @@ def test_per_class_names_the_class() -> None:
     with pytest.raises(UserError) as caught:
         per_class(made(list("aaab")), 2, 0, by="label")
     assert str(caught.value) == (
-        "a.jsonl: class 'b' has 1 row(s), but 2 per class are asked for; "
+        "a.jsonl: class 'b' has 1 row, but 2 per class are asked for; "
         "choose 1 or fewer, or add rows"
     )
     with pytest.raises(UserError, match="0 rows per class asked for; choose 1 or more"):

@@ -95,7 +95,7 @@ def test_other_tasks_have_a_prefix_and_no_line_but_tags_on_an_encoder() -> None:
     assert chosen(texts, task=Generate()) == ("prefix", "None")
     found, why = chosen(tags, "bert-encoder", Tag())
     assert found == "prefix+head"
-    assert why.startswith("2 labels, 1 rows: prefix+head, since an encoder has no words")
+    assert why.startswith("2 labels, 1 row: prefix+head, since an encoder has no words")
 
 
 def with_several(count: int) -> list[Row]:

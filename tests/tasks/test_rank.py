@@ -194,7 +194,7 @@ def test_the_choice_is_learned(method: Any, rate: float) -> None:
 @pytest.mark.parametrize(
     ("fields", "what"),
     [
-        ({"candidates": ["a"], "answer": "a"}, r"F:1: 1 candidate\(s\) leave nothing to choose"),
+        ({"candidates": ["a"], "answer": "a"}, r"F:1: 1 candidate to choose from"),
         ({"candidates": ["a", "b", "a"], "answer": "a"}, "F:1: the candidate 'a' is there twice"),
         ({"candidates": ["a", "b"], "answer": "c"}, "F:1: the answer 'c' is not among the cand"),
         ({"candidates": ["a", "b"], "answer": 2}, "F:1: answer 2 is no index of 2 candidates"),

@@ -21,6 +21,7 @@ from foreword.data.rows import as_rows
 from foreword.data.write import check_apart
 from foreword.display import console, tables
 from foreword.errors import UserError
+from foreword.grammar import counted
 from foreword.training.settings import Training
 
 Sampling = parameters_of("foreword.augmentation.rounds:Augment", "sampling")
@@ -122,8 +123,8 @@ def augment(
 def _print(report: dict[str, Any]) -> None:
     dropped = ", ".join(f"{count} {why}" for why, count in report["dropped"].items() if count)
     kept = ", ".join(f"{label} {count}" for label, count in report["kept"].items())
-    console.line(f"{report['sampled']} texts sampled; dropped: {dropped or 'none'}")
-    console.line(f"{report['out']}: {sum(report['kept'].values())} rows kept: {kept}")
+    console.line(f"{counted(report['sampled'], 'text')} sampled; dropped: {dropped or 'none'}")
+    console.line(f"{report['out']}: {counted(sum(report['kept'].values()), 'row')} kept: {kept}")
     if "gain" in report:
         found = report["gain"]
         without = {**found["without"], "baselines": {"with the new rows": found["with"]}}

@@ -27,6 +27,7 @@ from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.display import console
 from foreword.errors import UserError
+from foreword.grammar import counted
 
 if TYPE_CHECKING:
     from foreword.backbone.backbone import Backbone
@@ -106,7 +107,7 @@ def check(
     errors = [problem for problem in found.problems if problem.level == "error"]
     if errors:
         first = errors[0]
-        more = f"{len(errors)} kind(s) of error in all; mend the rows"
+        more = f"{counted(len(errors), 'kind')} of error in all; mend the rows"
         if first.kind == "refused":
             raise UserError(f"{first.places[0]}; {more}")
         raise UserError(

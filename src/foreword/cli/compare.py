@@ -23,6 +23,7 @@ from foreword.data.sample import first, hold_out
 from foreword.display import comparison, console
 from foreword.errors import UserError
 from foreword.evaluation.records import Record, read_records, summarise
+from foreword.grammar import counted
 from foreword.tasks.registry import name_of
 
 OTHERS = ("train", "method", "preset", "out", "report_to", "shard", *CONTINUAL)
@@ -161,7 +162,8 @@ def _print(
     say = console.line if table is None else console.say  # a table for others stands alone
     if headline is not None:
         counts = " or ".join(map(str, trained))
-        say(f"{counts} training rows, {tested} test rows; 95% bootstrap interval over these")
+        train = "training row" if trained == [1] else "training rows"
+        say(f"{counts} {train}, {counted(tested, 'test row')}; 95% bootstrap interval over these")
         if any(each["spread"] is not None for each in found):
             say("means over the seeds, with ± their standard deviation; the largest peak")
         if table is None:

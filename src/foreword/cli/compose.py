@@ -20,6 +20,7 @@ from foreword.data.rows import as_rows
 from foreword.display import comparison, console
 from foreword.errors import UserError
 from foreword.files import check_place_of_tensors
+from foreword.grammar import counted
 from foreword.prompt.file import read_file
 from foreword.prompt.texts import in_one_line
 from foreword.reporter import Reporter
@@ -112,7 +113,9 @@ def compose(
     if as_json:
         console.emit({"out": str(out), "how": how, "parts": entries, **made.scores})
         return
-    console.line(f"{out}: {how} of {len(parts)} prompts, {out.stat().st_size / 1024:.0f} KiB")
+    console.line(
+        f"{out}: {how} of {counted(len(parts), 'prompt')}, {out.stat().st_size / 1024:.0f} KiB"
+    )
     headline = made.bound.headline if tested is not None else None
     console.out().print(comparison.composed([*entries, {"file": how, **made.scores}], headline))
     if left := [entry["file"] for entry in entries if entry.get("weight") == 0]:

@@ -18,6 +18,7 @@ from foreword.cli.whole import Seed, Whole
 from foreword.cli.words import unescaped
 from foreword.display import comparison, console
 from foreword.files import check_place_of_tensors
+from foreword.grammar import counted
 from foreword.training.settings import BATCH, Training
 
 CARTRIDGE = defaults("foreword.methods.cartridge:Cartridge")
@@ -117,5 +118,8 @@ def compress(
         f"{report['seconds']:.0f} s"
     )
     asked = report["questions"]
-    console.line(f"learned from {asked['train']} questions; below, on {asked['test']} others")
+    console.line(
+        f"learned from {counted(asked['train'], 'question')}; below, on "
+        f"{counted(asked['test'], 'other')}"
+    )
     console.out().print(comparison.cartridge(report))

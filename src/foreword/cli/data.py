@@ -20,6 +20,7 @@ from foreword.data.split import NAMES, by_shares, few
 from foreword.data.write import check_apart, check_writable, write_rows
 from foreword.display import console
 from foreword.errors import UserError, nearest
+from foreword.grammar import counted
 
 SHOWN = 3
 """Places of a problem that are named."""
@@ -83,7 +84,9 @@ def clean(
     for kind, places in changed.items():
         console.line(f"{kind}: {_counted(places)}")
     does = "would keep" if dry_run else "keeps"
-    console.line(f"{out} {does} {len(made.rows)} of {count} rows, compared by {', '.join(names)}")
+    console.line(
+        f"{out} {does} {len(made.rows)} of {counted(count, 'row')}, compared by {', '.join(names)}"
+    )
 
 
 def split(
@@ -143,7 +146,7 @@ def split(
         )
         return
     for name, own in found.items():
-        console.line(f"{paths[name]}: {len(own)} rows")
+        console.line(f"{paths[name]}: {counted(len(own), 'row')}")
 
 
 def check_fields(rows: Sequence[Row], fields: Sequence[str] | None) -> None:

@@ -31,6 +31,7 @@ from foreword.data.write import check_apart, check_writable, write_rows
 from foreword.display import console, tables
 from foreword.errors import UserError
 from foreword.files import check_place_of_tensors
+from foreword.grammar import counted
 from foreword.metrics.titles import FURTHER
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def evaluate(
             wrong = wrong_rows(result, tuned.bound, as_table=table)
             added = list(columns_of_errors(chosen).values())[:2]
             write_rows(errors, wrong, like=data, columns=[*chosen[0].fields, *added])
-            said = f"{errors}: {len(wrong)} of {result['rows']} rows, with {' and '.join(added)}"
+            of = f"{len(wrong)} of {counted(result['rows'], 'row')}"
+            said = f"{errors}: {of}, with {' and '.join(added)}"
             result = {**result, "errors": {"file": str(errors), "rows": len(wrong)}}
     else:
         one = on_backbone(Prompt.load(prompt), prompt, model, loading, force=force)
@@ -160,7 +162,7 @@ def evaluate(
     if as_json:
         console.emit(result)
         return
-    console.line(f"{prompt} on {data}: {result['rows']} rows, 95% intervals")
+    console.line(f"{prompt} on {data}: {counted(result['rows'], 'row')}, 95% intervals")
     if sizes is None:
         _print(result)
         if errors is not None:

@@ -26,6 +26,7 @@ from foreword.display import console
 from foreword.display.facts import in_words
 from foreword.errors import UserError
 from foreword.files import check_place_of_tensors
+from foreword.grammar import counted
 from foreword.prompt.file import read_prompt
 
 labels = App(name="labels", help_flags=HELP)
@@ -113,4 +114,4 @@ def _save(made: Any, out: Path, said: str, as_json: bool) -> None:
         )
         return
     count = len(made.task.labels) - isinstance(made.task, Multilabel)  # whose `none` is no label
-    console.line(f"{out}: {said}; {count} labels")
+    console.line(f"{out}: {said}; {counted(count, 'label')}")

@@ -21,6 +21,7 @@ from foreword.display import console
 from foreword.display import library as pictures
 from foreword.errors import UserError
 from foreword.files import write_whole
+from foreword.grammar import counted
 
 
 def library(
@@ -64,7 +65,7 @@ def library(
         console.emit(result)
         return
     if html is not None:
-        console.say(f"{html}: {len(found.entries)} prompts")
+        console.say(f"{html}: {counted(len(found.entries), 'prompt')}")
     console.out().print(shown)
     for file, reason in found.unreadable:
         console.say(f"no prompt: {file}: {with_flags(reason)}")

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from foreword.cli.common import Json
 from foreword.display import console
+from foreword.grammar import counted
 from foreword.training.log import log_path, read_curves
 
 
@@ -34,4 +35,4 @@ def plot(
         scores = {metric: points[-1][1] for metric, points in curves.scores.items()}
         console.emit({"out": target, "steps": len(curves.steps), "scores": scores})
     else:
-        console.line(f"{target}: {len(curves.steps)} steps")
+        console.line(f"{target}: {counted(len(curves.steps), 'step')}")

@@ -33,6 +33,7 @@ from foreword.data.row import Row
 from foreword.data.write import check_apart, check_writable
 from foreword.display import console, tables
 from foreword.errors import UserError
+from foreword.grammar import counted
 
 if TYPE_CHECKING:
     from foreword.evaluation.answer_columns import Prediction
@@ -141,7 +142,7 @@ def predict(
         skipped = [*unread.reasons, *unanswered.reasons]
         console.emit({**about, "skipped": skipped, "predictions": lines})
     elif out is not None:
-        console.say(f"{out}: {answered.rows} rows")
+        console.say(f"{out}: {counted(answered.rows, 'row')}")
     else:
         _show(found, tuned.bound, least)
 

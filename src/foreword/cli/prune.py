@@ -26,6 +26,7 @@ from foreword.data.folder import DEV
 from foreword.display import console
 from foreword.errors import UserError, nearest
 from foreword.files import check_place_of_tensors
+from foreword.grammar import counted
 
 if TYPE_CHECKING:
     from foreword.explanation.prune import Pruned
@@ -90,11 +91,12 @@ def prune(
     if as_json:
         console.emit({"out": str(out), **found.to_dict(), **files})
         return
-    console.line(f"{out}: {_dropped(found)}; {found.rows} rows")
+    console.line(f"{out}: {_dropped(found)}; {counted(found.rows, 'row')}")
     console.out().print(_table(found, size, out.stat().st_size))
     if found.rows < FEW and (found.tokens or found.layers):
         console.say(
-            f"only {found.rows} rows judged what can go: score {out} on others before you use it"
+            f"only {counted(found.rows, 'row')} judged what can go: score {out} on "
+            "others before you use it"
         )
     for part, why in found.left_out.items():
         console.say(f"{part} stay: {why}")

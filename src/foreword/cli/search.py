@@ -23,6 +23,7 @@ from foreword.display.trials import models as models_table
 from foreword.display.trials import trials as table_of
 from foreword.errors import UserError
 from foreword.files import check_place_of_tensors
+from foreword.grammar import counted
 from foreword.metrics.titles import title
 from foreword.training.interrupt import Interrupted
 
@@ -264,7 +265,9 @@ def _say(found: Any, out: Path, tested: bool) -> None:
         for name in ("complete", "pruned", "failed")
         if name in states
     )
-    console.line(f"{out}: {found.best.method}, the best of {len(states)} trials ({counts})")
+    console.line(
+        f"{out}: {found.best.method}, the best of {counted(len(states), 'trial')} ({counts})"
+    )
     held = found.held
     low, high = held.interval
     on = "test rows" if tested else "rows held back"

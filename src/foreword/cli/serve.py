@@ -16,6 +16,7 @@ from foreword.cli.panels import ACCESS, FEEDBACK, FURTHER, LIMITS, MODEL, OUTPUT
 from foreword.cli.terminal import CommandTerminal
 from foreword.cli.whole import Whole
 from foreword.errors import UserError
+from foreword.grammar import counted
 from foreword.serve.feedback.learning import Learning
 from foreword.serve.http.limits import Access, Keys, Limits
 
@@ -193,7 +194,7 @@ def serve(
                 "not the model's own name"
             )
         count = len(ready.prompts.names())
-        prompts = "1 prompt" if count == 1 else f"{count} prompts"
+        prompts = counted(count, "prompt")
         screen.line(f"{where}/v1 serves {ready.name} and the {prompts} of {folder}; Ctrl-C ends it")
 
     screen.line(f"{where}: listening; loading {model}")

@@ -24,6 +24,7 @@ from foreword.display import comparison, console, tables
 from foreword.display.facts import facts
 from foreword.errors import UserError
 from foreword.files import beside
+from foreword.grammar import counted, is_are
 from foreword.reporter import Reporters
 from foreword.training.log import log_path
 from foreword.training.presets import after, gives_up
@@ -110,7 +111,8 @@ def train(
         dev = reading.rows(wanted["dev"], DEV, fields=fields, check=check, n=n, seed=seed)
     elif dev is not None:
         console.say(
-            f"no dev rows given: {len(dev)} others are taken, {wanted['per_label']} a label"
+            f"no dev rows given: {counted(len(dev), 'other')} {is_are(len(dev))} taken, "
+            f"{wanted['per_label']} a label"
         )
     test = None
     if wanted["test"] is not None:
@@ -175,7 +177,8 @@ def train(
     learned = ", before it learned these" if prompt.method["training"]["refit"] == "on" else ""
     console.line(
         f"{out}: {out.stat().st_size / 1024:.0f} KiB, {result['parameters']} numbers; "
-        f"dev {dev_scores} on {result['dev']['rows']} rows{learned}; {result['seconds']:.0f} s"
+        f"dev {dev_scores} on {counted(result['dev']['rows'], 'row')}{learned}; "
+        f"{result['seconds']:.0f} s"
     )
     if test is not None:
         console.out().print(tables.scores(scores, "test"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from foreword.compose.similar import Essence, essence, similarity
 from foreword.errors import UserError
+from foreword.grammar import counted
 from foreword.injection import NOTHING
 from foreword.prompt.file import PromptFile, read_file
 from foreword.reporter import SILENT, Reporter
@@ -99,8 +100,8 @@ def read_catalogue(folder: Path, report: Reporter = SILENT) -> Catalogue:
             progress(1)
     if not entries:
         raise UserError(
-            f"{folder}: holds no prompt; of {len(files)} file(s) the first, {unreadable[0][0]}: "
-            f"{unreadable[0][1]}"
+            f"{folder}: holds no prompt; of {counted(len(files), 'file')} the first, "
+            f"{unreadable[0][0]}: {unreadable[0][1]}"
         )
     return Catalogue(tuple(entries), tuple(unreadable))
 

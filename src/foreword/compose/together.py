@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from foreword.errors import UserError
+from foreword.grammar import counted
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.registry import name_of
 
@@ -13,7 +14,9 @@ from foreword.tasks.registry import name_of
 def check_together(prompts: Sequence[Prompt], fewest: int = 2) -> None:
     """Raise UserError for too few prompts, and for those of another backbone or kind of task."""
     if len(prompts) < fewest:
-        raise UserError(f"{len(prompts)} prompt(s) cannot be composed; give {fewest} or more")
+        raise UserError(
+            f"{counted(len(prompts), 'prompt')} cannot be composed; give {fewest} or more"
+        )
     first = prompts[0]
     for number, prompt in enumerate(prompts[1:], 2):
         if prompt.backbone["fingerprint"] != first.backbone["fingerprint"]:
@@ -35,7 +38,8 @@ def check_weights(weights: Sequence[float], count: int) -> tuple[float, ...]:
     shown = " ".join(f"{weight:g}" for weight in weights)
     if len(weights) != count:
         raise UserError(
-            f"{len(weights)} weight(s) ({shown}) for {count} prompts; give one for each"
+            f"{counted(len(weights), 'weight')} ({shown}) for {counted(count, 'prompt')}; give "
+            "one for each"
         )
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
         raise UserError(f"weights {shown}: give numbers that are not negative, with a sum of 1")

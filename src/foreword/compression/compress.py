@@ -25,6 +25,7 @@ from foreword.data.write import check_apart
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
 from foreword.files import beside, check_place_of_tensors
+from foreword.grammar import counted
 from foreword.injection import NOTHING, Injection
 from foreword.methods.cartridge import Cartridge, check_length, text_ids
 from foreword.metrics.generation import generation
@@ -221,8 +222,8 @@ def _answered(
         answered += [Row({**r.fields, answer: a["text"]}, r.where) for r, a in pairs if a["text"]]
     if not answered:
         raise UserError(
-            f"{file_of(rows)}the model answers none of the {len(rows)} question(s) with a word; "
-            f"give them answers, in the field {answer!r}"
+            f"{file_of(rows)}the model answers none of the {counted(len(rows), 'question')} with "
+            f"a word; give them answers, in the field {answer!r}"
         )
     bound.check(answered, answers=True)
     return answered

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from foreword.data.row import Row
 from foreword.errors import UserError
+from foreword.grammar import counted, is_are
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ class BadRows:
         """Yield lines for people: how many rows are left out, or what was ``done``, and which."""
         count = len(self.errors)
         if count:
-            yield f"{count} {'row is' if count == 1 else 'rows are'} {done}:"
+            yield f"{counted(count, 'row')} {is_are(count)} {done}:"
             yield from (f"  {reason}" for reason in self.reasons[:SHOWN])
         if count > SHOWN:
             yield f"  and {count - SHOWN} more"

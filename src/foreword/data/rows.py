@@ -16,6 +16,7 @@ from foreword.data.row import Row
 from foreword.data.shapes import canonical
 from foreword.data.values import plain
 from foreword.errors import UserError
+from foreword.grammar import counted
 from foreword.reporter import SILENT, Reporter
 
 Rows: TypeAlias = "str | Path | Iterable[Row | Mapping[str, Any]] | tuple[Any, Any] | Any"
@@ -109,7 +110,8 @@ def _paired(source: tuple[Any, Any], fields: tuple[str, str]) -> list[dict[str, 
     given, answers = values_of(_records(source[0])), values_of(source[1])
     if len(given) != len(answers):
         raise UserError(
-            f"{len(given)} texts and {len(answers)} labels; give as many labels as texts"
+            f"{counted(len(given), 'text')} and {counted(len(answers), 'label')}; give "
+            "as many labels as texts"
         )
     pairs = zip(given, answers, strict=True)
     return [

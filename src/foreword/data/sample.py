@@ -12,6 +12,7 @@ from typing import TypeVar
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
+from foreword.grammar import counted
 
 T = TypeVar("T")
 
@@ -30,7 +31,8 @@ def first(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
     """
     if not 1 <= n <= len(rows):
         raise UserError(
-            f"{file_of(rows)}{n} rows asked for; choose from 1 to {len(rows)}, all it has"
+            f"{file_of(rows)}{counted(n, 'row')} asked for; choose from 1 to {len(rows)}, "
+            "all it has"
         )
     return shuffled(rows, seed)[:n]
 
@@ -51,7 +53,8 @@ def hold_out(
         raise UserError(f"{share} is no share to hold out; choose between 0 and 1, such as 0.1")
     if len(rows) < 2:
         raise UserError(
-            f"{file_of(rows)}{len(rows)} row(s) cannot be parted in train and dev; give two or more"
+            f"{file_of(rows)}{counted(len(rows), 'row')} cannot be parted in train and dev; "
+            "give two or more"
         )
     classes = _classes(rows, by)
     if len(set(classes)) == len(rows):
@@ -74,7 +77,8 @@ def folds(
     """
     if not 2 <= k <= len(rows):
         raise UserError(
-            f"{file_of(rows)}{len(rows)} row(s) cannot be parted in {k} folds; give more rows"
+            f"{file_of(rows)}{counted(len(rows), 'row')} cannot be parted in {k} folds; give "
+            "more rows"
         )
     classes = _classes(rows, by)
     order = sorted(shuffled(range(len(rows)), seed), key=lambda index: classes[index])
@@ -121,13 +125,13 @@ def per_class(rows: Sequence[Row], k: int, seed: int, by: str) -> list[Row]:
     a row without the field.
     """
     if k < 1:
-        raise UserError(f"{k} rows per class asked for; choose 1 or more")
+        raise UserError(f"{counted(k, 'row')} per class asked for; choose 1 or more")
     size = Counter(_classes(rows, by))
     smallest = min(size, key=lambda name: size[name], default="")
     if size[smallest] < k:
         raise UserError(
-            f"{file_of(rows)}class '{smallest}' has {size[smallest]} row(s), but {k} per class are "
-            f"asked for; choose {size[smallest]} or fewer, or add rows"
+            f"{file_of(rows)}class '{smallest}' has {counted(size[smallest], 'row')}, but {k} per "
+            f"class are asked for; choose {size[smallest]} or fewer, or add rows"
         )
     taken: Counter[str] = Counter()
     chosen = []

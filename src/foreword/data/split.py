@@ -13,6 +13,7 @@ from foreword.data.row import Row
 from foreword.data.sample import file_of
 from foreword.data.shapes import inputs_of, require
 from foreword.errors import UserError
+from foreword.grammar import counted
 
 NAMES = ("train", "dev", "test")
 Parted = dict[str, list[Row]]
@@ -143,7 +144,7 @@ def few(
     for label, size in sizes.items():
         if size < 2 * k:
             raise UserError(
-                f"{file_of(rows)}class '{label}' has {size} row(s), which are too few for {k} in "
+                f"{file_of(rows)}class '{label}' has {counted(size, 'row')}, too few for {k} in "
                 f"train and {k} others in dev; choose fewer with `per_label`, or add rows"
             )
     chance = random.Random(seed)

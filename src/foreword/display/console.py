@@ -11,6 +11,7 @@ from rich.console import Console
 
 from foreword.display.facts import facts
 from foreword.files import json_line
+from foreword.grammar import counted
 from foreword.prompt.schema import LARGE
 from foreword.reporter import Reporter
 from foreword.terminal import console as error_console
@@ -52,11 +53,11 @@ class Effective(Reporter):
         self.config = {**config, "data": data}
         method, training = config["method"], config["method"]["training"]
         model = Path(config["backbone"]["name"]).name
-        epochs = "1 epoch" if training["epochs"] == 1 else f"{training['epochs']} epochs"
+        rows, dev = data["train"]["rows"], data["dev"]["rows"]
         say(
             f"tuning {method['name']} ({method['trained']} numbers) for {config['task']['name']} "
-            f"on {model}: {data['train']['rows']} rows, {data['dev']['rows']} dev rows, {epochs}, "
-            f"{steps} steps"
+            f"on {model}: {counted(rows, 'row')}, {counted(dev, 'dev row')}, "
+            f"{counted(training['epochs'], 'epoch')}, {counted(steps, 'step')}"
         )
         if self.verbose:
             shown = {k: v for k, v in data.items() if k not in LARGE}

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foreword.display.tables import with_interval
+from foreword.grammar import counted
 from foreword.metrics.titles import MAIN, title
 
 Line = tuple[str, str, str]
@@ -63,7 +64,7 @@ def _score(values: Mapping[str, Any]) -> str:
         value = values[metric]
         text = with_interval(metric, value, bounds[metric]) if metric in bounds else in_words(value)
         shown.append(f"{title(metric)} {text}")
-    return ", ".join(shown) + (f" on {values['rows']} rows" if "rows" in values else "")
+    return ", ".join(shown) + (f" on {counted(values['rows'], 'row')}" if "rows" in values else "")
 
 
 def _section(called: str, values: Mapping[str, Any]) -> Iterator[Line]:

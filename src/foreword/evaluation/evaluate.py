@@ -14,6 +14,7 @@ from foreword.data.rows import Rows, as_rows
 from foreword.errors import UserError
 from foreword.evaluation.abstain import FIT, abstain
 from foreword.evaluation.evaluation import Answered, Evaluation, without_tables
+from foreword.grammar import counted
 from foreword.injection import NOTHING, Injection
 from foreword.prompt.abstain import check_one_label, least_of
 from foreword.prompt.answerer import Answerer
@@ -136,7 +137,9 @@ def _rows_of_run(prompt: Answerer, train: Sequence[Row], report: Reporter) -> Se
     tuned = prompt.data.get("train", {}).get("rows")
     used = own or train
     if tuned is not None and len(used) != tuned:
-        report.line(f"the probe learns from {len(used)} rows; the prompt was tuned on {tuned}")
+        report.line(
+            f"the probe learns from {counted(len(used), 'row')}; the prompt was tuned on {tuned}"
+        )
     return used
 
 

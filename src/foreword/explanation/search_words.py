@@ -18,6 +18,7 @@ from foreword.engine.groups import token_budget
 from foreword.engine.passes import differentiate, infer
 from foreword.explanation.answered import answer
 from foreword.explanation.candidates import Candidate
+from foreword.grammar import counted
 from foreword.injection import Injection
 from foreword.reporter import Reporter
 from foreword.tasks.base import Bound
@@ -56,7 +57,9 @@ def search_words(
             if loss >= best:
                 break
             best, ids = loss, other
-    return Candidate(backbone.text.decode(ids), "searched", f"words searched on {len(rows)} rows")
+    return Candidate(
+        backbone.text.decode(ids), "searched", f"words searched on {counted(len(rows), 'row')}"
+    )
 
 
 def _embedded(bound: Bound, ids: Sequence[int]) -> Tensor:

@@ -16,6 +16,7 @@ from foreword.explanation.explanation import (
     LayerAttention,
     LayerProbabilities,
 )
+from foreword.grammar import counted
 
 SHOWN = 10
 """The most lines of a table, or of a kind of lines in it; what matters most comes first."""
@@ -48,7 +49,7 @@ def tables(found: Explanation) -> list[tuple[str, Table]]:
 
 def _measured_on(title: str, part: Importance | Descriptions) -> str:
     return (
-        f"{title}, {part.metric} and loss on {part.rows} rows "
+        f"{title}, {part.metric} and loss on {counted(part.rows, 'row')} "
         f"(prompt {part.prompt.score:.1f}, {part.prompt.loss:.3f}; "
         f"untouched {part.untouched.score:.1f}, {part.untouched.loss:.3f})"
     )

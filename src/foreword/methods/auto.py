@@ -8,6 +8,7 @@ from typing import ClassVar, TypeVar
 
 from foreword.data.row import Row
 from foreword.errors import UserError
+from foreword.grammar import counted
 from foreword.methods.base import Method, Trainable, settle
 from foreword.methods.head import Head
 from foreword.methods.lora import Lora, has_peft
@@ -111,7 +112,7 @@ class Auto:
         elif head:
             name, found = "prefix+head", self._with_head(task)
         labels = task.classes - (task.labelling.no_label is not None)
-        return found, f"{labels} labels, {len(rows)} rows: {name}, since {why}"
+        return found, f"{labels} labels, {counted(len(rows), 'row')}: {name}, since {why}"
 
     def _on_few(self, task: Bound, whole: bool) -> tuple[str, str, Method]:
         if has_peft():

@@ -21,6 +21,7 @@ from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
 from foreword.data.sample import first
 from foreword.errors import UserError
+from foreword.grammar import counted, is_are
 from foreword.injection import Injection
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.base import Bound
@@ -47,7 +48,10 @@ class Familiar:
         """
         count = len(states)
         if count < FEWEST:
-            raise UserError(f"{count} rows are too few to know how their states are spread")
+            raise UserError(
+                f"{counted(count, 'row')} {is_are(count)} too few to know how their states are "
+                "spread"
+            )
         states = states.double()
         total, squares = states.sum(0), states.square().sum(0)
         means = (total - states) / (count - 1)

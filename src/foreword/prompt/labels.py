@@ -17,6 +17,7 @@ from torch import Tensor
 from foreword.data.duplicates import joined_marks
 from foreword.data.row import Row
 from foreword.errors import UserError, nearest
+from foreword.grammar import counted
 from foreword.injection import ClassHead, Injection
 from foreword.tasks.labels.classifier import Classifier
 from foreword.tasks.labels.labelling import LabelTask, Words
@@ -75,7 +76,7 @@ def add_label(
         if description is not None and rows is not None:
             raise UserError("`description` and `rows` both say what the label is; give one")
         made, own = _with_row(prompt, made, label, description, rows)
-        how = f"{len(own)} rows" if rows else "a description" if description else "its name"
+        how = counted(len(own), "row") if rows else "a description" if description else "its name"
         if rows and "marks" in prompt.data:
             marks = joined_marks(prompt.data["marks"], own, prompt.bound.fields)
             made = replace(made, data={**made.data, "marks": marks})
@@ -92,7 +93,9 @@ def remove_label(prompt: Prompt, label: str) -> Prompt:
     if label == none:
         raise UserError(f"{prompt.where}: '{label}' stands for no label at all and has to stay")
     if len(known) < 3:
-        raise UserError(f"{prompt.where}: has {len(known)} labels; two or more have to stay")
+        raise UserError(
+            f"{prompt.where}: has {counted(len(known), 'label')}; two or more have to stay"
+        )
     changes: dict[str, Any] = {}
     for name in ("labels", "class_weights", "thresholds"):
         if isinstance(held := getattr(task, name, None), Mapping):

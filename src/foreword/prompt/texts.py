@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foreword.errors import UserError
+from foreword.grammar import counted
 
 STARTS = ("start_text",)
 """Settings of methods that hold a text, not the name of a file."""
@@ -37,8 +38,11 @@ def in_one_line(texts: Mapping[str, int]) -> str:
 
     >>> in_one_line({"demonstrations": 4, "shown": 2}), in_one_line({})
     ('4 demonstrations, 2 shown', 'none')
+    >>> in_one_line({"demonstrations": 1, "start texts": 1})
+    '1 demonstration, 1 start text'
     """
-    return ", ".join(f"{count} {name}" for name, count in texts.items()) or "none"
+    said = (counted(count, name.removesuffix("s"), name) for name, count in texts.items())
+    return ", ".join(said) or "none"
 
 
 def _start_texts(value: Any) -> Sequence[str]:

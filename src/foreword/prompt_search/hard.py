@@ -29,6 +29,7 @@ from foreword.explanation.inspect_states import inspect
 from foreword.explanation.judge import Judge
 from foreword.explanation.search_words import exchanges
 from foreword.files import check_place
+from foreword.grammar import counted
 from foreword.injection import NOTHING
 from foreword.methods.soft import Soft
 from foreword.prompt.prompt import Prompt
@@ -155,7 +156,7 @@ def search_hard(
     ids = (start * length)[:length] or backbone.text.ids("it")
     until = began + SEARCHING * whole
     found.setdefault(_by_gradient(bound, chosen, ids, until, seed, report), "by gradient")
-    report.line(f"{len(found)} texts are scored on {len(judged)} dev rows")
+    report.line(f"{len(found)} texts are scored on {counted(len(judged), 'dev row')}")
     texts = []
     for text, source in found.items():
         try:

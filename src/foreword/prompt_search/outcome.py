@@ -14,6 +14,7 @@ from foreword.backbone.backbone import Backbone
 from foreword.errors import UserError
 from foreword.evaluation.evaluate import evaluate, with_scores
 from foreword.files import beside, write_whole
+from foreword.grammar import counted
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.importance import importances
 from foreword.prompt_search.judged import Judged
@@ -118,7 +119,7 @@ def conclude(
         ended = sum(each.state in ("complete", "pruned") for each in found.trials)
         written = "" if target is None else f"; {shown} is in {target}"
         raise Interrupted(
-            f"stopped after {ended} trials{written}", getattr(stopped, "signal", None)
+            f"stopped after {counted(ended, 'trial')}{written}", getattr(stopped, "signal", None)
         ) from None
     return found
 

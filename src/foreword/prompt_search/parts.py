@@ -9,6 +9,7 @@ from typing import Any
 from foreword.data.row import Row
 from foreword.data.sample import digest, folds, hold_out, stratified
 from foreword.errors import UserError
+from foreword.grammar import counted, is_are
 from foreword.training.prepare import DEV_SHARE
 
 FEW = 200
@@ -92,9 +93,10 @@ class Parts:
         how = (
             f"{len(self.folds)} folds of {self.judged} rows"
             if len(self.folds) > 1
-            else f"{self.judged} dev rows, tuned on {self.tuned}"
+            else f"{counted(self.judged, 'dev row')}, tuned on {self.tuned}"
         )
-        return f"trials are judged on {how}; the best one is scored on {len(self.held)} others"
+        held = counted(len(self.held), "other")
+        return f"trials are judged on {how}; the best one is scored on {held}"
 
 
 def part_rows(
@@ -112,7 +114,10 @@ def part_rows(
         if rows is not None and not rows:
             raise UserError(f"there are no {name} rows; give some, or leave `{name}` out")
     if len(train) < 5:
-        raise UserError(f"{len(train)} rows are too few to search with; give 5 or more")
+        raise UserError(
+            f"{counted(len(train), 'row')} {is_are(len(train))} too few to search with; give 5 "
+            "or more"
+        )
     used, held = (list(train), test) if test is not None else hold_out(train, SHARE, seed, by=by)
     if dev is not None:
         parted: Sequence[tuple[Sequence[Row], Sequence[Row]]] = [(used, dev)]

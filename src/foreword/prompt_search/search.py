@@ -17,6 +17,7 @@ from foreword.data.folder import DEV, TEST
 from foreword.data.rows import TAKEN, Rows, as_rows
 from foreword.errors import UserError
 from foreword.files import check_place
+from foreword.grammar import counted
 from foreword.prompt.prompt import Prompt
 from foreword.prompt_search.budget import count_begun, run_trials
 from foreword.prompt_search.live import Live
@@ -223,7 +224,7 @@ def search_prompts(
         about = _about(backbone, wording, space, parts, seed)
         opened = open_study(kept, named, about, seed=seed, resume=resume, join=join)
         if (there := count_begun(opened)) and not join:
-            report.line(f"going on after {there} trials of study '{opened.study_name}'")
+            report.line(f"going on after {counted(there, 'trial')} of study '{opened.study_name}'")
         began_trials, live = clock(), Live(opened, report)
         total = 0 if minutes is None else round(60 * minutes)
         with report.bar("searching", total) as progress:

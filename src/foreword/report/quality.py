@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from foreword.evaluation.evaluation import Evaluation
+from foreword.grammar import counted
 from foreword.metrics.paired import difference, paired_difference
 from foreword.metrics.resample import Interval
 from foreword.metrics.titles import IN_UNITS, title
@@ -120,7 +121,7 @@ def _system(kind: Kind, name: str, found: Evaluation, ahead: Interval | None = N
 
 def _called(kind: Kind, found: Evaluation) -> str:
     if kind == "demonstrations":
-        return f"{found['shots']} demonstrations in context"
+        return f"{counted(found['shots'], 'demonstration')} in context"
     return f"{found['model']} on states" if kind == "probe" else "untouched model"
 
 
@@ -130,7 +131,9 @@ def _called(kind: Kind, found: Evaluation) -> str:
 def verdict(quality: Quality) -> str:
     """Say in one sentence whether the prompt is worth having."""
     tuned = quality.tuned
-    said = f"{_score(quality, tuned)} on {tuned.rows} rows: {_beside(quality, 'untouched')}"
+    said = (
+        f"{_score(quality, tuned)} on {counted(tuned.rows, 'row')}: {_beside(quality, 'untouched')}"
+    )
     rivals = [each for kind in ("demonstrations", "probe") if (each := quality.of(kind))]
     if rivals:
         hardest = min(rivals, key=lambda each: each.ahead.value if each.ahead else 0.0)

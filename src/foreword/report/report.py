@@ -18,6 +18,7 @@ from foreword.errors import UserError
 from foreword.explanation.explain import check_classes, explain
 from foreword.explanation.explanation import Explanation
 from foreword.files import check_place, write_whole
+from foreword.grammar import counted
 from foreword.metrics.titles import title
 from foreword.prompt.prompt import Prompt
 from foreword.report.answers import KeptAnswers
@@ -231,9 +232,8 @@ def _chapter(
 ) -> Chapter:
     backbone = Path(subject.prompt.backbone["name"]).name
     method, kind = subject.prompt.method.get("name", "?"), name_of(subject.prompt.task)
-    about = (
-        f"{method} for {kind} on {backbone} · {len(subject.rows)} rows of {Path(subject.data).name}"
-    )
+    rows = f"{counted(len(subject.rows), 'row')} of {Path(subject.data).name}"
+    about = f"{method} for {kind} on {backbone} · {rows}"
     found: dict[str, Any] = {}
     if "quality" in sections:
         found["quality"] = measure_quality(subject)

@@ -11,6 +11,7 @@ from foreword.data.lists import listed
 from foreword.data.row import Row, kind
 from foreword.data.text_fields import check_text
 from foreword.errors import UserError, nearest
+from foreword.grammar import counted
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def candidates_of(row: Row, catalogue: Sequence[str], negatives: int, seed: int 
         check_text(row, f"candidates[{number}]", text)
     if len(given) < 2:
         raise UserError(
-            f"{row.where}: {len(given)} candidate(s) leave nothing to choose; give two or more"
+            f"{row.where}: {counted(len(given), 'candidate')} to choose from; give two or more"
         )
     if len(set(given)) < len(given):
         twice = next(text for text in given if given.count(text) > 1)

@@ -11,6 +11,7 @@ from foreword.data.row import Row
 from foreword.data.rows import Rows, as_rows
 from foreword.data.sample import hold_out
 from foreword.errors import UserError
+from foreword.grammar import is_are
 from foreword.injection import Mixture
 from foreword.methods.auto import Auto, are_scarce
 from foreword.methods.base import Method, Trainable, settle
@@ -217,5 +218,7 @@ def rows_for(
             raise UserError("there are no dev rows; give one or more, or leave dev out")
         return task.fill_from_rows(backbone, rows, training.seed, report), rows, held
     rows, held = hold_out(rows, DEV_SHARE, training.seed, by=task.class_field)
-    report.line(f"no dev rows given: {len(held)} of the training rows are held back")
+    report.line(
+        f"no dev rows given: {len(held)} of the training rows {is_are(len(held))} held back"
+    )
     return task.fill_from_rows(backbone, rows, training.seed, report), rows, held

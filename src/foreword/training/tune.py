@@ -14,6 +14,7 @@ from foreword.backbone.shared import backbone_of
 from foreword.config.values import hash_of
 from foreword.data.rows import TAKEN, Rows
 from foreword.errors import UserError
+from foreword.grammar import counted, is_are
 from foreword.methods.base import Method
 from foreword.prompt.prompt import Prompt
 from foreword.prompt.texts import check_without_texts, in_one_line, texts_in
@@ -145,7 +146,10 @@ def tune_prompt(
     about = about_method(method, run.learner.parameters, training)
     data = about_data(bound, method, run.examples.of_task(0), dev_rows, training)
     if twice := data["dev"]["in_train"]:
-        report.line(f"{twice} of {len(dev_rows)} dev rows are in train too: their score flatters")
+        n = len(dev_rows)
+        report.line(
+            f"{twice} of {counted(n, 'dev row')} {is_are(n)} in train too: their score flatters"
+        )
     if replay is not None:
         if training.no_texts:
             check_without_texts(replay.task)

@@ -13,6 +13,7 @@ from foreword.data.row import Row
 from foreword.data.sample import first
 from foreword.engine.passes import infer
 from foreword.errors import UserError
+from foreword.grammar import counted
 from foreword.injection import Injection
 from foreword.prompt.tensors import check_fit, opened
 from foreword.tasks.base import Bound
@@ -57,9 +58,10 @@ def choose_start(
     if best is None:
         why = reasons[0] if reasons else "no loss is finite"
         raise UserError(f"{path}: no prompt there can be a start; the first: {why}")
+    fit = len(files) - len(reasons)
     note = (
-        f"starting from {chosen}: of {len(files) - len(reasons)} prompts that fit, it has the "
-        f"smallest loss on {len(asked)} training rows ({least:.4f})"
+        f"starting from {chosen}: of {counted(fit, 'prompt that fits', 'prompts that fit')}, "
+        f"it has the smallest loss on {counted(len(asked), 'training row')} ({least:.4f})"
     )
     return best, (note,)
 

@@ -15,6 +15,7 @@ from foreword.backbone.tokenizer import reading
 from foreword.data.row import Row
 from foreword.data.shapes import require
 from foreword.errors import UserError
+from foreword.grammar import counted, is_are
 from foreword.injection import NOTHING, ClassHead
 from foreword.reporter import Reporter
 from foreword.tasks.base import Bound, Task
@@ -215,10 +216,10 @@ class LabelExamples(Bound):
         """The demonstrations to choose from, None if the template has no {demos:N}."""
         if self.template.demos is None:
             return None
-        if len(self.aids.shown) < self.template.demos.count:
+        if (there := len(self.aids.shown)) < self.template.demos.count:
             raise UserError(
-                f"template {self.template.source!r}: {len(self.aids.shown)} rows are there to "
-                "show; a training draws them from its rows"
+                f"template {self.template.source!r}: {counted(there, 'row')} {is_are(there)} there "
+                "to show; a training draws them from its rows"
             )
         rows = [Row(each, f"demonstration {n}") for n, each in enumerate(self.aids.shown, 1)]
         for row in rows:

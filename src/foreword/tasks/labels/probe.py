@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from foreword.data.row import Row
 from foreword.errors import UserError
+from foreword.grammar import counted
 from foreword.injection import NOTHING
 from foreword.tasks.labels.examples import LabelExamples
 from foreword.tasks.objective import Encoded
@@ -56,7 +57,10 @@ class LinearProbe:
         items, states = frozen_states(bound, rows, progress)
         targets = bound.labelling.linear_targets(items)
         if len(np.unique(targets, axis=0)) < 2:
-            raise UserError(f"the {len(rows)} training rows have one answer; give rows of others")
+            have = "has" if len(rows) == 1 else "have"
+            raise UserError(
+                f"the {counted(len(rows), 'training row')} {have} one answer; give rows of others"
+            )
         with warnings.catch_warnings():  # of labels that no row has, or all have
             warnings.simplefilter("ignore")
             return LinearProbe(bound, linear_model(targets).fit(np.concatenate(states), targets))

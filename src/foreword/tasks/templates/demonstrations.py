@@ -17,6 +17,7 @@ from foreword.backbone.example import Example
 from foreword.data.row import Row
 from foreword.engine.passes import states_of
 from foreword.errors import UserError
+from foreword.grammar import counted, is_are
 from foreword.injection import NOTHING
 from foreword.reporter import Reporter
 from foreword.tasks.base import Bound
@@ -139,8 +140,8 @@ def check_shots(shots: int, rows: Sequence[Row]) -> None:
     """Raise UserError for more demonstrations than rows, or fewer than one."""
     if not 1 <= shots <= len(rows):
         raise UserError(
-            f"{shots} demonstrations asked for, and there are {len(rows)} rows; give from 1 to "
-            "that many with `shots`"
+            f"{counted(shots, 'demonstration')} asked for, and there {is_are(len(rows))} "
+            f"{counted(len(rows), 'row')}; give from 1 to that many with `shots`"
         )
 
 
