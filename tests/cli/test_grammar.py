@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cli.conftest import Answer, World
-from foreword.grammar import counted, is_are
+from foreword.grammar import counted, is_are, with_article
 
 ONE_OF_MANY = re.compile(
     r"(?<![\d.,])1 ((dev|test|training) )?"
@@ -19,6 +19,12 @@ def test_a_count_has_its_noun() -> None:
     assert [counted(n, "dev row") for n in (0, 1, 2)] == ["0 dev rows", "1 dev row", "2 dev rows"]
     assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
     assert [is_are(n) for n in (0, 1, 2)] == ["are", "is", "are"]
+
+
+def test_an_article_goes_with_its_noun() -> None:
+    names = ("causal", "masked", "encoder", "encoder-decoder", "albert", "T5")
+    found = [with_article(name).partition(" ")[0] for name in names]
+    assert found == ["a", "a", "an", "an", "an", "a"]
 
 
 def test_one_row_is_said_to_be_one(

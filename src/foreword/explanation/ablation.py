@@ -31,6 +31,7 @@ from foreword.explanation.pieces import (
     without_tokens,
     without_virtual,
 )
+from foreword.grammar import with_article
 from foreword.injection import Injection
 from foreword.reporter import Reporter
 
@@ -95,7 +96,10 @@ def as_keys_and_values(judge: Judge) -> Injection | str:
         if judge.backbone.is_causal:
             return "the model cannot go on from stored keys and values"
         kind = judge.backbone.architecture
-        return f"virtual tokens see the row ({kind} model), and have no keys and values alone"
+        return (
+            f"virtual tokens of {with_article(kind)} model see the row, and have no keys and "
+            "values alone"
+        )
     return replace(folded, embeds=None)
 
 

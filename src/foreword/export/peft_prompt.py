@@ -14,6 +14,7 @@ from foreword.backbone.inside.attention_sites import Site
 from foreword.errors import UserError
 from foreword.export.peft_folder import CONFIG, TENSOR, WEIGHTS, read_tensor
 from foreword.export.peft_settings import check_known
+from foreword.grammar import with_article
 from foreword.injection import KV, Injection
 from foreword.prompt.prompt import Prompt
 from foreword.tasks.base import Task
@@ -180,7 +181,8 @@ def _check_task_type(folder: Path, config: Mapping[str, Any], backbone: Backbone
     if config.get("task_type") not in wanted:
         raise UserError(
             f"{folder}: its task_type is {config.get('task_type')}, and an adapter for "
-            f"{backbone.name}, a {backbone.architecture} model, needs {' or '.join(wanted)}"
+            f"{backbone.name}, {with_article(backbone.architecture)} model, needs "
+            f"{' or '.join(wanted)}"
         )
 
 

@@ -44,6 +44,7 @@ from foreword.backbone.load.quiet import (
 from foreword.backbone.load.recurrent_model import RecurrentConfig, RecurrentForCausalLM
 from foreword.errors import UserError, nearest
 from foreword.garbage import without_collection
+from foreword.grammar import with_article
 from foreword.machine import let_go, return_freed
 from foreword.reporter import SILENT, Reporter
 
@@ -132,8 +133,8 @@ def kind_of(
     if config.model_type not in _TABLES[known]:
         forms = [form for form, table in _TABLES.items() if config.model_type in table]
         raise UserError(
-            f"cannot load {name!r} as {asked}: a {config.model_type} model has no such form "
-            f"(it has: {', '.join(forms) or 'none that predicts tokens'})"
+            f"cannot load {name!r} as {asked}: {with_article(config.model_type)} model has no "
+            f"such form (it has: {', '.join(forms) or 'none that predicts tokens'})"
         )
     return known
 
@@ -180,8 +181,8 @@ def architecture_of(config: PreTrainedConfig) -> Architecture:
     if config.model_type in _TABLES["encoder"] and hasattr(config, "vocab_size"):
         return "encoder"
     raise UserError(
-        f"a {config.model_type} model reads no text; foreword needs a language model, such as "
-        "smollm2, or an encoder of texts"
+        f"{with_article(config.model_type)} model reads no text; foreword needs a language "
+        "model, such as smollm2, or an encoder of texts"
     )
 
 

@@ -40,6 +40,7 @@ from foreword.backbone.load.gguf_weights import write_weights
 from foreword.backbone.load.memory import check_fits
 from foreword.backbone.load.quiet import one_line_errors, without_bars
 from foreword.errors import UserError
+from foreword.grammar import with_article
 
 _VERSION = 2
 """Counts changes of what unpacking writes, so that a folder from before one is not taken."""
@@ -127,8 +128,8 @@ def _config_values(header: Header) -> dict[str, Any]:
             raise UserError(f"cannot load '{header.path}': {error}") from error
         known = ", ".join(sorted({*GGUF_SUPPORTED_ARCHITECTURES, *GGUF_ARCHS} - {"general"}))
         raise UserError(
-            f"cannot load '{header.path}': transformers reads no GGUF file of a {name} model "
-            f"(it reads {known}); give the model's transformers folder"
+            f"cannot load '{header.path}': transformers reads no GGUF file of "
+            f"{with_article(name)} model (it reads {known}); give the model's transformers folder"
         ) from error
     if found.get("model_type") not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UserError(

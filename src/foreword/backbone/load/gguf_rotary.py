@@ -12,6 +12,7 @@ from foreword.backbone.load.gguf_header import Header
 from foreword.backbone.load.gguf_weights import unpack
 from foreword.backbone.load.quiet import one_line_errors
 from foreword.errors import UserError
+from foreword.grammar import with_article
 
 DIVISORS, LONG, SHORT = ROTARY_TENSORS = (
     "rope_freqs.weight",
@@ -149,8 +150,9 @@ def set_rotary(config: PreTrainedConfig, rotary: Mapping[str, Any], header: Head
     own = every.get("full_attention", every)  # llama.cpp scales no layers of a window
     if not own and rotary:
         raise UserError(
-            f"cannot load '{header.path}': it has rotary settings, and a {config.model_type} model "
-            "has none; give the model's transformers folder"
+            f"cannot load '{header.path}': it has rotary settings, and "
+            f"{with_article(config.model_type)} model has none; give the model's "
+            "transformers folder"
         )
     if not own:
         return
