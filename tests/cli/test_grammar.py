@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from cli.conftest import Answer, World
+from conftest import Answer, World
 from foreword.grammar import counted, is_are, with_article
 
 ONE_OF_MANY = re.compile(

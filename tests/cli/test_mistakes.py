@@ -369,6 +369,14 @@ OTHERS: dict[str, tuple[Make, list[str]]] = {
         lambda w, d: ["predict", w.path("p.safetensors"), "a", "--data", w.path("test.jsonl")],
         ["give texts to answer, or --data F"],
     ),
+    "predict a file of rows as a text": (
+        lambda w, d: ["predict", w.path("p.safetensors"), w.path("test.jsonl")],
+        ["test.jsonl: is a file of rows, not a text; give it with --data "],
+    ),
+    "eval with the flag of train that names a column": (
+        lambda w, d: ["eval", w.path("p.safetensors"), "--data", "d", "--text-field", "a"],
+        ["Unknown option: --text-field; name the column of a field with --columns FIELD=COLUMN"],
+    ),
     "predict an empty text": (
         lambda w, d: ["predict", w.path("p.safetensors"), " "],
         ['input 1: field "text" is empty'],

@@ -30,6 +30,8 @@ def explain(error: CycloptsError) -> str:
             f"Unknown option: {short}; a value that begins with a dash is joined to its flag by =, "
             "and a text stands behind --"
         )
+    elif isinstance(error, UnknownOptionError) and (named := _column(error)):
+        text = f"Unknown option: {named}; name the column of a field with --columns FIELD=COLUMN"
     elif isinstance(error, MissingArgumentError) and error.argument is not None:
         text = _missing(error)
     if not command:
@@ -41,6 +43,13 @@ def _short(error: UnknownOptionError) -> str | None:
     """Return the unknown word where it begins with a single dash."""
     word = error.token.keyword or error.token.value
     return None if word.startswith("--") else word
+
+
+def _column(error: UnknownOptionError) -> str | None:
+    """Return the unknown flag where it names a column, which ``--columns`` does of this command."""
+    word = (error.token.keyword or error.token.value).partition("=")[0]
+    known = {name for each in error.argument_collection for name in each.names}
+    return word if word.endswith("-field") and "--columns" in known else None
 
 
 def _missing(error: MissingArgumentError) -> str:

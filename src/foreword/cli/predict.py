@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -29,6 +30,7 @@ from foreword.cli.terminal import CommandTerminal
 from foreword.cli.words import json_schema_of
 from foreword.data.bad_rows import BadRows, OnBad, refuse
 from foreword.data.folder import TEST
+from foreword.data.formats import is_data_name
 from foreword.data.row import Row
 from foreword.data.write import check_apart, check_writable
 from foreword.display import console, tables
@@ -84,6 +86,11 @@ def predict(
         return
     if (data is None) == (not texts):
         raise UserError("give texts to answer, or --data F, or --interactive")
+    for text in texts or ():
+        if is_data_name(text) and os.path.isfile(text):
+            raise UserError(
+                f"{text}: is a file of rows, not a text; give it with --data {quote(text)}"
+            )
     with large_imports():
         from foreword.evaluation.answer_file import answer_file
         from foreword.prompt.abstain import least_of
