@@ -90,6 +90,16 @@ def test_fitted_thresholds_are_fitted_again_and_given_ones_stay(
         assert task.fit_thresholds == ("shared" if limit is None else "off")
 
 
+def test_without_a_model_it_goes_on_with_that_of_the_prompt(
+    cli: Cli, world: World, tmp_path: Path
+) -> None:
+    given = going(world, tmp_path / "q.safetensors")
+    at = given.index("--model")
+    said = cli(*given[:at], *given[at + 2 :])
+    assert said.status == 0, said.err
+    assert Prompt.load(tmp_path / "q.safetensors").backbone["name"] == world.path("model")
+
+
 MISTAKES = {
     "a method": (["--method", "soft"], "--method beside --from:"),
     "a preset": (["--preset", "fast"], "--preset beside --from:"),
@@ -99,7 +109,7 @@ MISTAKES = {
     "a prompt over itself": (["--out", "SOFT"], "is the prompt to go on from; name another"),
     "another backbone": (
         ["--model", "OTHER"],
-        "; start with a prompt of the same model",
+        "; name that one with --model, or start with a prompt of the same model",
     ),
     "no such file": (["--old-test", "none.jsonl"], "none.jsonl: no such file"),
 }

@@ -26,6 +26,7 @@ from foreword.errors import UserError
 from foreword.evaluation.comparison import Comparable, methods_from
 from foreword.methods.base import Method
 from foreword.methods.parts.from_file import FromFile
+from foreword.prompt.tensors import opened
 from foreword.tasks.base import Task
 from foreword.threads import use_threads
 from foreword.training.configure import (
@@ -101,7 +102,8 @@ def plain_of(given: dict[str, Any]) -> dict[str, Any]:
 def going_on(given: dict[str, Any]) -> FromFile | None:
     """Return what goes on from the prompt that ``--from`` names, None where it names none.
 
-    The prompt's task settings are put under those that are given, where the task is of its kind.
+    Its model is taken where none is given, and its task settings are put under those that are
+    given, where the task is of its kind.
     Raises UserError for flags that need ``--from``, or that it does without.
     """
     if given.get("source") is None:
@@ -118,6 +120,11 @@ def going_on(given: dict[str, Any]) -> FromFile | None:
     if "replay_share" in given and given.get("replay") is None:
         raise UserError("--replay-share needs --replay F: the rows that are mixed in")
     made, task = FromFile.read(given["source"], given.get("rate"))
+    if given.get("model") is None:
+        about = opened(Path(given["source"]))[0]["backbone"]
+        given["model"] = about["name"]
+        given.setdefault("architecture", about["architecture"])
+        given.setdefault("pooling", about.get("pooling", "auto"))
     under = {name: value for name, value in task.items() if name not in ("name", "decoding")}
     under |= {n: v for n, v in task.get("decoding", {}).items() if n != "seed"}
     if given.get("thresholds") is not None:

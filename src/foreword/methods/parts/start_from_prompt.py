@@ -80,7 +80,7 @@ def read_on_backbone(path: Path, backbone: Backbone) -> Injection:
     if not backbone.has_fingerprint(meta["backbone"]["fingerprint"]):
         raise UserError(
             f"{path}: was tuned on {meta['backbone']['name']}, and this is {backbone.name}; "
-            "start with a prompt of the same model"
+            "name that one with `model`, or start with a prompt of the same model"
         )
     check_fit(str(path), injection, backbone)
     return injection.map(lambda tensor: tensor.to(backbone.device))
