@@ -299,6 +299,10 @@ def test_a_name_alone_is_the_folder_s_own_form_of_a_model(tmp_path: Path) -> Non
         ({"task": "chat", "text": "x"}, "`text=x`: a Chat has no single field for it"),
         ({"train": None}, r"there are no rows to train on; give `train`: a path, a list of dicts"),
         ({"train": 7}, r"rows are of type int; give a path, a list of dicts, \(texts, labels\)"),
+        (
+            {"train": RECORDS, "text": "reviw", "label": "stars"},
+            r"row 1: no field 'reviw' \(did you mean 'review'\?\); name the field",
+        ),
         ({"train": RECORDS}, "row 1: no field 'text'; name the field that is read with `text_f"),
     ],
 )

@@ -40,3 +40,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if not names:
         return "none is known"
     return f"known {'are' if names[1:] else 'is'}: {listed}"
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """Name the closest known word, to stand behind the one that is wrong; "" where none is close.
+
+    >>> meant("lable", ["text", "label"]), meant("lable", ["text"])
+    (" (did you mean 'label'?)", '')
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from foreword.backbone.backbone import Backbone
 from foreword.config.settings import setting
 from foreword.data.row import Row
-from foreword.errors import UserError
+from foreword.errors import UserError, meant
 from foreword.reporter import SILENT, Reporter
 from foreword.tasks.labels.calibrate import Calibration
 from foreword.tasks.labels.classifier import Classifier
@@ -163,9 +163,9 @@ def template_for(
         known = [name for name in (text_field, "text_a", "text_b") if name in row.fields]
         if not known:
             raise UserError(
-                f"{row.where}: no field '{text_field}'; name the field that is read with "
-                f"`text_field`, or say how a row reads with `template`, from its fields "
-                f"({', '.join(row.fields)})",
+                f"{row.where}: no field '{text_field}'{meant(text_field, row.fields)}; name the "
+                f"field that is read with `text_field`, or say how a row reads with `template`, "
+                f"from its fields ({', '.join(row.fields)})",
                 field=text_field,
             )
         return asking(backbone, "\n".join(f"{{{name}}}" for name in known), asked)

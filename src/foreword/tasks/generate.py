@@ -11,7 +11,7 @@ from foreword.backbone.decode import Decoding
 from foreword.config.settings import setting
 from foreword.data.row import Row
 from foreword.data.shapes import references_of, require
-from foreword.errors import UserError
+from foreword.errors import UserError, meant
 from foreword.metrics.generation import generation
 from foreword.tasks.phrases import language_for
 from foreword.tasks.templates.layout import Side
@@ -65,9 +65,9 @@ class Generate(TextTask):
         if field in rows[0].fields:
             return replace(self, template=f"{{{field}}}\n", language=language)
         raise UserError(
-            f"{rows[0].where}: no field '{field}' or 'messages'; name the field that is read with "
-            f"`prompt_field`, or say how a row reads with `template`, from its fields "
-            f"({', '.join(rows[0].fields)})",
+            f"{rows[0].where}: no field '{field}' or 'messages'{meant(field, rows[0].fields)}; "
+            "name the field that is read with `prompt_field`, or say how a row reads with "
+            f"`template`, from its fields ({', '.join(rows[0].fields)})",
             field=field,
         )
 
