@@ -50,6 +50,7 @@ def test_from_rows_to_answers(world: World, cli: Cli, tmp_path: Path) -> None:
     ("label", "more", "message"),
     [
         ("good", (), "n.jsonl:2: field \"label\" is 'good', expected a number"),
+        ("0,5", (), "is '0,5', expected a number with a point, not a comma; mend the row"),
         (None, (), 'n.jsonl:2: field "label" is empty'),
         (7, ("--high", "5"), "n.jsonl:2: 7 is outside the range of 0 to 5"),
         (1, ("--low", "4", "--high", "4"), "4 is not below 4; give --low and --high"),

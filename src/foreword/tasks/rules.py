@@ -6,6 +6,7 @@ Nothing large is imported here.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -40,8 +41,10 @@ def number_of(row: Row, field: str) -> float:
     except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
+        comma = isinstance(value, str) and re.fullmatch(r"\s*[-+]?[\d.]*,\d+\s*", value)
+        wanted = "a number with a point, not a comma" if comma else "a number"
         raise UserError(
-            f'{row.where}: field "{field}" is {value!r}, expected a number; mend the row, or use '
+            f'{row.where}: field "{field}" is {value!r}, expected {wanted}; mend the row, or use '
             "`task=classify`"
         )
     return number
