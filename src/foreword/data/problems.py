@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from foreword.grammar import counted
+from foreword.html import html_table
+
 WHY: dict[str, tuple[Literal["error", "warning"], str]] = {
     "unreadable": ("error", "such as a line with other cells than the header, or no valid JSON"),
     "missing field": ("error", "the first row has it; a training stops at such a row"),
@@ -65,6 +68,28 @@ class Checked:
 
     splits: Mapping[str, Mapping[str, Any]]
     problems: Sequence[Problem]
+
+    def __repr__(self) -> str:
+        sizes = [f"{name}: {counted(each['rows'], 'row')}" for name, each in self.splits.items()]
+        said = [f"{p.level}: {p.kind} in {p.split}: {len(p.places)}" for p in self.problems]
+        return f"Checked({'; '.join([*sizes, *(said or ['nothing is wrong'])])})"
+
+    def _repr_html_(self) -> str:
+        splits = [
+            (name, each["rows"], len(each.get("labels", {})) or "", ", ".join(each["fields"]))
+            for name, each in self.splits.items()
+        ]
+        found = html_table(("", "rows", "labels", "fields"), splits)
+        if not self.problems:
+            return f"{found}<p>nothing is wrong</p>"
+        header = ("", "problem", "in", "rows", "why", "the first")
+        return found + html_table(
+            header,
+            [
+                (p.level, p.kind, p.split, len(p.places), WHY[p.kind][1], p.places[0])
+                for p in self.problems
+            ],
+        )
 
     def noting(self, kind: str, places: Mapping[str, tuple[str, ...]]) -> Checked:
         """Return the same with places of one more problem, by their splits."""
