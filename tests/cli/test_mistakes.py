@@ -373,6 +373,10 @@ OTHERS: dict[str, tuple[Make, list[str]]] = {
         lambda w, d: ["predict", w.path("p.safetensors"), w.path("test.jsonl")],
         ["test.jsonl: is a file of rows, not a text; give it with --data "],
     ),
+    "train with a flag of a column spelled wrongly": (
+        lambda w, d: w.train(d / "p.safetensors", "--txet-field", "a"),
+        ["Unknown option: --txet-field. Did you mean --text-field?"],
+    ),
     "eval with the flag of train that names a column": (
         lambda w, d: ["eval", w.path("p.safetensors"), "--data", "d", "--text-field", "a"],
         ["Unknown option: --text-field; name the column of a field with --columns FIELD=COLUMN"],

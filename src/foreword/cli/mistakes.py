@@ -30,7 +30,11 @@ def explain(error: CycloptsError) -> str:
             f"Unknown option: {short}; a value that begins with a dash is joined to its flag by =, "
             "and a text stands behind --"
         )
-    elif isinstance(error, UnknownOptionError) and (named := _column(error)):
+    elif (
+        isinstance(error, UnknownOptionError)
+        and not text.endswith("?")
+        and (named := _column(error))
+    ):
         text = f"Unknown option: {named}; name the column of a field with --columns FIELD=COLUMN"
     elif isinstance(error, MissingArgumentError) and error.argument is not None:
         text = _missing(error)
