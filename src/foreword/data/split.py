@@ -117,8 +117,8 @@ def by_shares(
     for name, places in chosen.items():
         if not places:
             raise UserError(
-                f"{file_of(rows)}no rows come to {name}: there are {len(units)} that differ; give "
-                "larger shares, or more rows"
+                f"{file_of(rows)}no rows come to {name} of "
+                f"{counted(len(units), 'different row')}; give larger shares, or more rows"
             )
     return {name: [rows[n] for n in sorted(places)] for name, places in chosen.items()}
 

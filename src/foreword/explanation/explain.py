@@ -138,7 +138,7 @@ def check_classes(bound: Bound, name: str, rows: Sequence[Row]) -> None:
     ``name`` is what the rows are called.
     """
     if bound.answer == "label" and len(found := {bound.class_of(row) for row in rows}) < 2:
+        which = "the one row has" if len(rows) == 1 else f"all {len(rows)} rows have"
         raise UserError(
-            f"{name}: all {len(rows)} rows have the label '{found.pop()}'; give rows of two labels "
-            "or more"
+            f"{name}: {which} the label '{found.pop()}'; give rows of two labels or more"
         )
