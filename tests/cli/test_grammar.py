@@ -11,7 +11,7 @@ from foreword.grammar import counted, is_are, with_article
 
 ONE_OF_MANY = re.compile(
     r"(?<![\d.,])1 ((dev|test|training) )?"
-    r"(rows|steps|epochs|demonstrations|texts|of the training rows are)\b|\(s\)"
+    r"(rows|steps|epochs|demonstrations|texts|of the training rows are)\b|there are 1\b|\(s\)"
 )
 
 
@@ -43,6 +43,8 @@ def test_one_row_is_said_to_be_one(
         ("eval", out, "--data", one, "--baselines", "--train", one),
         ("data", "check", rows, "--task", "classify"),
         ("data", "split", one, "--out", tmp_path / "parts", "--per-label", "1"),
+        ("data", "split", one, "--out", tmp_path / "parts", "--dev", "0.5", "--test", "0.1"),
+        ("explain", out, "--data", one),
         ("data", "clean", one, "--out", tmp_path / "clean.csv"),
         ("search", *flags, "--minutes", "1"),
     ):
