@@ -26,7 +26,7 @@ def test_dev_rows_are_as_many_others_of_each_label(world: Any, tmp_path: Path, c
     most = [*few[:at], *few[at + 2 :], "--per-label", "7"]
     most[most.index("--per-label") + 1] = "7"  # of 12, so that no 7 others are left
     answer = cli(*most[:-2])
-    assert "of the training rows are held back" in answer.err
+    assert "1 of the training rows is held back" in answer.err
     assert answer.json["config"]["data"]["train"]["rows"] == 13
 
 
