@@ -4,24 +4,8 @@ from __future__ import annotations
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
-    """Return a count with its noun.
+    """Return a count with its noun; ``many`` is that of any other number, else ``one`` with an s.
 
-    Parameters
-    ----------
-    count
-        How many there are.
-    one
-        The noun of one, with the words before it if there are any.
-    many
-        The noun of any other number; without it, ``one`` with an s.
-
-    Returns
-    -------
-    str
-        The number and the noun that goes with it.
-
-    Examples
-    --------
     >>> counted(1, "dev row"), counted(2, "dev row"), counted(2, "class", "classes")
     ('1 dev row', '2 dev rows', '2 classes')
     """
