@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from families import GQA, SMALL, Family, backbone
+from families import GQA, REACHED, SMALL, Family, backbone
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, continuations, decode
 from foreword.backbone.decoding_rules import until_end
@@ -304,6 +304,13 @@ def test_attention_of_a_kind_of_its_own_is_run_as_it_is(name: str) -> None:
     if name == "inkling2_text":
         with pytest.raises(UserError, match="its own attention does more than transformers' inter"):
             base.need_sites()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_types_tell_attention_of_its_own_from_rounding(dtype: torch.dtype) -> None:
+    assert not backbone(OTHERS["inkling2_text"], dtype=dtype).sites
+    for family in REACHED:
+        assert backbone(family, dtype=dtype).sites.keys() == backbone(family).sites.keys()
 
 
 @torch.no_grad()
