@@ -178,7 +178,7 @@ def test_without_training_rows_one_line_says_what_to_give() -> None:
 
 def test_one_answer_alone_is_refused() -> None:
     bound = TASK.bind(get())
-    with pytest.raises(fw.UserError, match="the 1 training rows have one answer"):
+    with pytest.raises(fw.UserError, match="the 1 training row has one answer"):
         LinearProbe.fit(bound, TRAIN[:1])
 
 

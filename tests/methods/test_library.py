@@ -138,7 +138,9 @@ def test_a_prompt_that_does_not_fit_is_one_line(
 def test_a_prompt_of_another_backbone_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.safetensors"
     save(path, Prefix(length=3))
-    with pytest.raises(UserError, match=r"was tuned on llama, and this is qwen3; start with"):
+    with pytest.raises(
+        UserError, match=r"was tuned on llama, and this is qwen3; name that one with"
+    ):
         contract.built(Prefix(start=str(path)), get("qwen3"))
 
 

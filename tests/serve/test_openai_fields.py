@@ -17,6 +17,7 @@ import char_model
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.example import Example
 from foreword.errors import UserError
+from foreword.injection import NOTHING
 from foreword.prompt.prompt import Prompt
 from foreword.serve.engine import Engine
 from foreword.serve.request import Sampling
@@ -87,6 +88,36 @@ def test_an_echo_is_the_text_before_the_answer(here: Here) -> None:
     assert here.texts(prompt=[ids], echo=True) == [f"hello:{right}"]
     parts = here.client.completions.create(**ASKED[TEXT], echo=True, stream=True)  # type: ignore[call-overload]
     assert "".join(part.choices[0].text for part in parts) == f"hello{right}"
+
+
+def test_an_echo_tells_how_likely_its_text_is(here: Here) -> None:
+    """As lm-evaluation-harness asks: the tokens of a text, and of what follows, in one list."""
+    base, prompt = here.backbone, here.prompts["write"]
+    ids = tuple(base.text.ids("hello:"))
+    asked = {"model": "write", "prompt": [ids], "echo": True, "logprobs": 2, "max_tokens": 3}
+    for injection, more in ((prompt.injection, {}), (NOTHING, {"model": "model"})):
+        made = here.client.completions.create(**{**asked, **more}).choices[0]
+        told: Any = made.logprobs
+        with torch.no_grad():
+            row = Example(ids[:1], 1, (ids[1:],), tuple((0, n - 1) for n in range(len(ids) - 1)))
+            logs = base.logits(base.states([row], injection)).log_softmax(1)
+        expected = logs.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
+        count = len(ids)
+        assert told.token_logprobs[0] is told.top_logprobs[0] is None
+        assert told.token_logprobs[1:count] == pytest.approx(expected, abs=1e-4)
+        for top, row_logs in zip(told.top_logprobs[1:count], logs, strict=True):
+            assert max(top.values()) == pytest.approx(float(row_logs.max()), abs=1e-4)
+        assert "".join(told.tokens[:count]) == "hello:"
+        assert told.text_offset[:count] == list(range(count))
+        assert told.text_offset[count] == count
+        assert len(told.tokens) == count + 3
+        assert made.text.startswith("hello:")
+        parts = [*here.client.completions.create(**{**asked, **more}, stream=True)]
+        own = [each for part in parts for each in part.choices[0].logprobs.token_logprobs]
+        assert own[1:] == pytest.approx(told.token_logprobs[1:], abs=1e-4)
+        assert "".join(part.choices[0].text for part in parts) == made.text
+    plain = here.client.completions.create(**{**asked, "model": "model", "prompt": "hello:"})
+    assert plain.choices[0].logprobs.tokens[-7:] == told.tokens[-7:]
 
 
 def test_draws_differ_unless_a_seed_says_otherwise(here: Here) -> None:
@@ -178,7 +209,7 @@ def test_they_are_openai_s_names_in_requests(here: Here) -> None:
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (TEXT, {"suffix": "a"}, "suffix"),
     (TEXT, {"best_of": 3}, "best_of"),
-    (TEXT, {"echo": True, "logprobs": 1}, "echo"),
+    (TEXT, {"echo": True, "logprobs": 1}, "echo"),  # a template puts more around the text
     (TEXT, {"prompt": {}}, "prompt"),
     (TEXT, {"prompt": [1, "a"]}, "prompt[1]"),
     (TEXT, {"prompt": [-1]}, "prompt[0]"),

@@ -31,7 +31,6 @@ from foreword.explanation.pieces import (
     without_tokens,
     without_virtual,
 )
-from foreword.grammar import with_article
 from foreword.injection import Injection
 from foreword.reporter import Reporter
 
@@ -96,10 +95,7 @@ def as_keys_and_values(judge: Judge) -> Injection | str:
         if judge.backbone.is_causal:
             return "the model cannot go on from stored keys and values"
         kind = judge.backbone.architecture
-        return (
-            f"virtual tokens of {with_article(kind)} model see the row, and have no keys and "
-            "values alone"
-        )
+        return f"virtual tokens see the row ({kind} model), and have no keys and values alone"
     return replace(folded, embeds=None)
 
 

@@ -69,12 +69,15 @@ class Chooser:
     def logprob(self, scores: Tensor, token: int) -> TokenLogprob | None:
         """Return what is told of a token's likelihood, if anything."""
         count = self.sampling.logprobs
-        if count is None:
-            return None
-        logs = scores.log_softmax(0)
-        top = logs.topk(min(count, len(logs))) if count else None
-        pairs = () if top is None else zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        return TokenLogprob(token, float(logs[token]), tuple(pairs))
+        return None if count is None else logprob_of(scores, token, count)
+
+
+def logprob_of(scores: Tensor, token: int, count: int) -> TokenLogprob:
+    """Return a token's log-probability, and the ``count`` likeliest, by scores (vocabulary,)."""
+    logs = scores.log_softmax(0)
+    top = logs.topk(min(count, len(logs))) if count else None
+    pairs = () if top is None else zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return TokenLogprob(token, float(logs[token]), tuple(pairs))
 
 
 def _likeliest(row: Tensor, top_p: float) -> Tensor:

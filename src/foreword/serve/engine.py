@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from threading import Event
 from typing import Any
@@ -24,9 +25,10 @@ from foreword.prompt.familiar import states_of_answers
 from foreword.prompt.prompt import Prompt
 from foreword.prompt.tensors import check_fit
 from foreword.serve.answers import answers
+from foreword.serve.given import logprobs_of
 from foreword.serve.held import HeldPrompts
 from foreword.serve.loop import Loop
-from foreword.serve.request import Grammar, Piece, Request, Sampling, Ticket
+from foreword.serve.request import Grammar, Piece, Request, Sampling, Ticket, TokenLogprob
 from foreword.serve.states import Reading, ReadingBackbone
 from foreword.serve.whole import WholeLoop, check_beams
 from foreword.tasks.registry import name_of
@@ -141,6 +143,22 @@ class Engine:
         reading = ReadingBackbone(self.backbone, self._submit, cancelled)
         begin = partial(self._begin, cancelled=cancelled)
         return self._pool.submit(answers, reading, begin, prompt, rows, progress)
+
+    def logprobs(
+        self, ids: Sequence[int], prompt: Prompt | Injection | None = None, count: int = 0
+    ) -> Future[tuple[TokenLogprob, ...]]:
+        """Return the log-probability of each token of a row but the first, behind a prompt.
+
+        Each comes with the ``count`` likeliest tokens in its place. Raises UserError for a row as
+        :meth:`generate` does, and for a model that reads and writes in two stacks.
+        """
+        self._check_open()
+        injection = _injection(prompt)
+        self._check(ids, injection, replace(DEFAULT, max_new_tokens=1, logprobs=count))
+        if self.backbone.has_two_stacks:
+            raise UserError(f"{self.backbone.name} writes no row that it reads; use a causal model")
+        reading = ReadingBackbone(self.backbone, self._submit, Event())
+        return self._pool.submit(logprobs_of, reading, injection, ids, count)
 
     def states(self, prompt: Prompt, rows: Sequence[Row]) -> Future[Tensor | None]:
         """Return the state at each row's answer, (rows, width); None where it is no label."""

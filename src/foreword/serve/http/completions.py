@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from foreword.serve.http.errors import ApiError
-from foreword.serve.http.generation import EventStream, Generation, Said
-from foreword.serve.http.logprobs import Offsets, of_chat, of_text
+from foreword.errors import UserError
+from foreword.serve.http.errors import ApiError, of_user_error
+from foreword.serve.http.generation import EventStream, Generation, Said, while_there
+from foreword.serve.http.logprobs import Offsets, joined, of_chat, of_given, of_text
 from foreword.serve.http.reading import StrictRoute
 from foreword.serve.http.ready import Ready
 from foreword.serve.http.schemas import ChatBody, CompletionBody, TextBody
@@ -22,6 +25,7 @@ from foreword.serve.http.service import Service
 from foreword.serve.http.tools import call_piece, tools_of, whole_calls
 
 if TYPE_CHECKING:
+    from foreword.serve.request import TokenLogprob
     from foreword.serve.texts import TextRequest
 
 
@@ -101,9 +105,8 @@ async def _answer(
     await made.begin(asked, body.n or 1)
     written = form(name, ready, made.asked)
     if isinstance(body, CompletionBody) and body.echo:
-        decode = ready.backbone.text.decode
-        given = [text if isinstance(text, str) else decode(text) for text in body.prompts()]
-        written.echoes = [text for text in given for _ in range(body.n or 1)]
+        echoes = await _echoes(ready, request, body, asked)
+        written.begin_with([echo for echo in echoes for _ in range(body.n or 1)])
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
         return EventStream(written.events(made, usage=usage))
@@ -117,6 +120,44 @@ async def _answer(
     )
 
 
+@dataclass(frozen=True)
+class _Echo:
+    """What an answer begins with: the text that it goes on from, and how likely that is."""
+
+    text: str
+    logprobs: dict[str, Any] | None = None
+
+
+async def _echoes(
+    ready: Ready, request: Request, body: CompletionBody, asked: Sequence[TextRequest]
+) -> list[_Echo]:
+    """Return what is given back of each text; raises ApiError for one that is read otherwise."""
+    text, made = ready.backbone.text, []
+    for given, row in zip(body.prompts(), asked, strict=True):
+        said = given if isinstance(given, str) else text.decode(given)
+        if body.logprobs is None:
+            made.append(_Echo(said))
+            continue
+        if isinstance(given, str) and row.prompt is not None:
+            raise ApiError(
+                400,
+                "`echo` beside `logprobs` needs `prompt` as token ids, or the model alone: a "
+                "prompt's template puts more around a text",
+                param="echo",
+            )
+        try:
+            read = ready.engine.logprobs(row.ids, row.prompt, body.logprobs)
+        except UserError as error:
+            raise of_user_error(error) from None
+        found = await while_there(request, _heard(read))
+        made.append(_Echo(said, of_given(text, row.ids, found)))
+    return made
+
+
+async def _heard(read: Future[tuple[TokenLogprob, ...]]) -> tuple[TokenLogprob, ...]:
+    return await asyncio.wrap_future(read)
+
+
 class _Form:
     """How an answer is written: once for all of its pieces."""
 
@@ -127,7 +168,10 @@ class _Form:
         self.logprobs = asked[0].sampling.logprobs is not None
         self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
         self.print = ready.backbone.fingerprint[:23]
-        self.echoes: list[str] = []  # what each choice begins with, if anything
+
+    def begin_with(self, echoes: Sequence[_Echo]) -> None:
+        """Let each choice begin with what it goes on from."""
+        raise NotImplementedError
 
     def head(self, kind: str) -> dict[str, Any]:
         """Return what every object begins with."""
@@ -156,12 +200,9 @@ class _Form:
         more = {"usage": None} if usage else {}
         begun: set[int] = set()
         async for said in made.pieces():
-            own = [self.piece(said)]
-            if said.choice not in begun:
-                begun.add(said.choice)
-                first = self.first(said.choice)
-                own = own if first is None else [first, *own]
-            for each in own:
+            first = None if said.choice in begun else self.first(said.choice)
+            begun.add(said.choice)
+            for each in [*([] if first is None else [first]), self.piece(said)]:
                 yield {**self.head(self.part), "choices": [each], **more}
         if usage:
             yield {**self.head(self.part), "choices": [], "usage": made.usage.plain()}
@@ -174,13 +215,27 @@ class _AsText(_Form):
     def __init__(self, name: str, ready: Ready, asked: Sequence[TextRequest]) -> None:
         super().__init__(name, ready, asked)
         self.offsets = [Offsets(self.text, each.trimmed()) for each in asked]
+        self.echoes: list[_Echo] = []  # what each choice begins with, if anything
+
+    def begin_with(self, echoes: Sequence[_Echo]) -> None:
+        self.echoes = list(echoes)
+        for offsets, echo in zip(self.offsets, echoes, strict=True):
+            offsets.begin = len(echo.text)
 
     def first(self, choice: int) -> dict[str, Any] | None:
-        return self.piece(Said(choice, self.echoes[choice])) if self.echoes else None
+        if not self.echoes:
+            return None
+        echo = self.echoes[choice]
+        return {**self.piece(Said(choice, echo.text)), "logprobs": echo.logprobs}
 
     def choice(self, said: Said) -> dict[str, Any]:
-        echo = self.echoes[said.choice] if self.echoes else ""
-        return self.piece(replace(said, text=echo + said.text))
+        first, made = self.first(said.choice), self.piece(said)
+        if first is None:
+            return made
+        made["text"] = first["text"] + made["text"]
+        if made["logprobs"] is not None:
+            made["logprobs"] = joined(first["logprobs"], made["logprobs"])
+        return made
 
     def piece(self, said: Said) -> dict[str, Any]:
         offsets = self.offsets[said.choice]

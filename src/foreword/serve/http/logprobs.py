@@ -31,17 +31,18 @@ def of_chat(text: Text, found: Sequence[TokenLogprob]) -> dict[str, Any]:
 
 
 class Offsets:
-    """Where the tokens of an answer stand in it, one after the other."""
+    """Where the tokens of an answer stand in it, one after the other, from ``begin`` on."""
 
-    def __init__(self, text: Text, trimmed: Trimmed | Untouched) -> None:
+    def __init__(self, text: Text, trimmed: Trimmed | Untouched, begin: int = 0) -> None:
         from foreword.serve.writer import GrowingText
 
         self.tokens: list[int] = []
+        self.begin = begin
         self._text, self._trimmed = GrowingText(text, self.tokens), trimmed
 
     def add(self, token: int) -> int:
         """Return where the next token stands."""
-        at = self._trimmed.length
+        at = self.begin + self._trimmed.length
         self.tokens.append(token)
         self._trimmed.add(self._text.more())
         return at
@@ -55,6 +56,25 @@ def of_text(text: Text, found: Sequence[TokenLogprob], offsets: Offsets) -> dict
         "top_logprobs": [_by_text(text, each) for each in found],
         "text_offset": [offsets.add(each.token) for each in found],
     }
+
+
+def of_given(text: Text, ids: Sequence[int], found: Sequence[TokenLogprob]) -> dict[str, Any]:
+    """Return those of a text that is given, of whose first token nothing is told."""
+    from foreword.serve.texts import Untouched
+
+    offsets = Offsets(text, Untouched())
+    first = {
+        "tokens": [_key(text, ids[0])],
+        "token_logprobs": [None],
+        "top_logprobs": [None],
+        "text_offset": [offsets.add(ids[0])],
+    }
+    return joined(first, of_text(text, found, offsets))
+
+
+def joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return those of a text, and of the text behind it."""
+    return {name: [*values, *other[name]] for name, values in one.items()}
 
 
 def _by_text(text: Text, each: TokenLogprob) -> dict[str, float]:

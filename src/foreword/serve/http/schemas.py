@@ -111,8 +111,6 @@ class CompletionBody(TextBody):
 
     @model_validator(mode="after")
     def _possible(self) -> CompletionBody:
-        if self.echo and self.logprobs is not None:
-            raise ValueError("`echo` is not supported beside `logprobs`; leave one of them out")
         if self.best_of not in (None, 1, self.n):
             raise ValueError("`best_of` is not supported yet; ask for `n`, and leave it out")
         return self
