@@ -145,19 +145,25 @@ class Engine:
         return self._pool.submit(answers, reading, begin, prompt, rows, progress)
 
     def logprobs(
-        self, ids: Sequence[int], prompt: Prompt | Injection | None = None, count: int = 0
+        self,
+        ids: Sequence[int],
+        prompt: Prompt | Injection | None = None,
+        count: int = 0,
+        *,
+        cancelled: Event | None = None,
     ) -> Future[tuple[TokenLogprob, ...]]:
         """Return the log-probability of each token of a row but the first, behind a prompt.
 
-        Each comes with the ``count`` likeliest tokens in its place. Raises UserError for a row as
-        :meth:`generate` does, and for a model that reads and writes in two stacks.
+        Each comes with the ``count`` likeliest tokens in its place. Once ``cancelled`` is set, it
+        is given up. Raises UserError for a row as :meth:`generate` does, and for a model that reads
+        and writes in two stacks.
         """
         self._check_open()
         injection = _injection(prompt)
         self._check(ids, injection, replace(DEFAULT, max_new_tokens=1, logprobs=count))
         if self.backbone.has_two_stacks:
             raise UserError(f"{self.backbone.name} writes no row that it reads; use a causal model")
-        reading = ReadingBackbone(self.backbone, self._submit, Event())
+        reading = ReadingBackbone(self.backbone, self._submit, cancelled or Event())
         return self._pool.submit(logprobs_of, reading, injection, ids, count)
 
     def states(self, prompt: Prompt, rows: Sequence[Row]) -> Future[Tensor | None]:

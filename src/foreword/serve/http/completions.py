@@ -6,8 +6,8 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -25,7 +25,6 @@ from foreword.serve.http.service import Service
 from foreword.serve.http.tools import call_piece, tools_of, whole_calls
 
 if TYPE_CHECKING:
-    from foreword.serve.request import TokenLogprob
     from foreword.serve.texts import TextRequest
 
 
@@ -105,7 +104,7 @@ async def _answer(
     await made.begin(asked, body.n or 1)
     written = form(name, ready, made.asked)
     if isinstance(body, CompletionBody) and body.echo:
-        echoes = await _echoes(ready, request, body, asked)
+        echoes = await _echoes(ready, made, body, asked)
         written.begin_with([echo for echo in echoes for _ in range(body.n or 1)])
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
@@ -129,14 +128,15 @@ class _Echo:
 
 
 async def _echoes(
-    ready: Ready, request: Request, body: CompletionBody, asked: Sequence[TextRequest]
+    ready: Ready, made: Generation, body: CompletionBody, asked: Sequence[TextRequest]
 ) -> list[_Echo]:
     """Return what is given back of each text; raises ApiError for one that is read otherwise."""
-    text, made = ready.backbone.text, []
+    text, found, cancelled = ready.backbone.text, list[_Echo](), Event()
+    made.passage.undone.callback(cancelled.set)
     for given, row in zip(body.prompts(), asked, strict=True):
         said = given if isinstance(given, str) else text.decode(given)
         if body.logprobs is None:
-            made.append(_Echo(said))
+            found.append(_Echo(said))
             continue
         if isinstance(given, str) and row.prompt is not None:
             raise ApiError(
@@ -146,16 +146,12 @@ async def _echoes(
                 param="echo",
             )
         try:
-            read = ready.engine.logprobs(row.ids, row.prompt, body.logprobs)
+            read = ready.engine.logprobs(row.ids, row.prompt, body.logprobs, cancelled=cancelled)
         except UserError as error:
             raise of_user_error(error) from None
-        found = await while_there(request, _heard(read))
-        made.append(_Echo(said, of_given(text, row.ids, found)))
-    return made
-
-
-async def _heard(read: Future[tuple[TokenLogprob, ...]]) -> tuple[TokenLogprob, ...]:
-    return await asyncio.wrap_future(read)
+        known = await while_there(made.request, made.in_time(asyncio.wrap_future(read)))
+        found.append(_Echo(said, of_given(text, row.ids, known)))
+    return found
 
 
 class _Form:

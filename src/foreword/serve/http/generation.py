@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 REASONS: dict[Finish, str] = {"stop": "stop", "length": "length", "cancelled": "length"}
 """OpenAI's words for the end of a completion; one that ran out of time was cut off."""
+
+TOO_LONG = "the request waited too long; try again later", "timeout"
 
 GRACE = 1.0
 """Seconds in which the engine tells what it holds back of completions that ran out of time."""
@@ -134,9 +136,7 @@ class Generation:
                 for ticket in self.tickets:
                     ticket.cancel()
                 if not began:
-                    raise not_ready(
-                        "the request waited too long; try again later", "timeout"
-                    ) from None
+                    raise not_ready(*TOO_LONG) from None
                 if deadline == self.deadline:
                     deadline += GRACE
                     continue
@@ -162,6 +162,13 @@ class Generation:
             if last:
                 left.discard(choice)
         self._note(began, ended)
+
+    async def in_time(self, work: Awaitable[T]) -> T:
+        """Wait for something else of the request; raises ApiError once its time is over."""
+        try:
+            return await asyncio.wait_for(work, max(0.0, self.deadline - time.monotonic()))
+        except TimeoutError:
+            raise not_ready(*TOO_LONG) from None
 
     def _note(self, began: float, ended: float) -> None:
         written, metrics = self.usage.written, self.service.metrics
