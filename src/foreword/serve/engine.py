@@ -25,6 +25,7 @@ from foreword.prompt.familiar import states_of_answers
 from foreword.prompt.prompt import Prompt
 from foreword.prompt.tensors import check_fit
 from foreword.serve.answers import answers
+from foreword.serve.check import check_row
 from foreword.serve.given import logprobs_of
 from foreword.serve.held import HeldPrompts
 from foreword.serve.loop import Loop
@@ -32,7 +33,6 @@ from foreword.serve.request import Grammar, Piece, Request, Sampling, Ticket, To
 from foreword.serve.states import Reading, ReadingBackbone
 from foreword.serve.whole import WholeLoop, check_beams
 from foreword.tasks.registry import name_of
-from foreword.tasks.templates.layout import room_beside, room_for
 from foreword.tasks.texts.generator import Generator
 from foreword.threads import end_idle_threads
 
@@ -110,7 +110,7 @@ class Engine:
         grammar: Grammar | None = None,
         cancelled: Event | None = None,
     ) -> Ticket:
-        self._check(ids, injection, sampling)
+        check_row(self.backbone, ids, injection, sampling)
         ticket, since = Ticket(cancelled), time.monotonic()
         request = Request(tuple(ids), injection, sampling, on_piece, grammar, ticket, since)
         if sampling.beams > 1:
@@ -160,7 +160,7 @@ class Engine:
         """
         self._check_open()
         injection = _injection(prompt)
-        self._check(ids, injection, replace(DEFAULT, max_new_tokens=1, logprobs=count))
+        check_row(self.backbone, ids, injection, replace(DEFAULT, max_new_tokens=1, logprobs=count))
         if self.backbone.has_two_stacks:
             raise UserError(f"{self.backbone.name} writes no row that it reads; use a causal model")
         reading = ReadingBackbone(self.backbone, self._submit, cancelled or Event())
@@ -281,27 +281,6 @@ class Engine:
 
     def __exit__(self, *error: object) -> None:
         self.close(drain=error[0] is None)
-
-    def _check(self, ids: Sequence[int], injection: Injection, sampling: Sampling) -> None:
-        sampling.check()
-        if not self.backbone.can_generate:
-            raise UserError(f"{self.backbone.name} predicts no next token; use a causal model")
-        if not ids:
-            raise UserError("the row has no tokens; give one or more")
-        most = self.backbone.vocabulary + (0 if injection.embeds is None else len(injection.embeds))
-        for token in (min(ids), max(ids)):
-            if not 0 <= token < most:
-                raise UserError(f"the row has the token {token}; ids go from 0 to {most - 1}")
-        words = self.backbone.vocabulary
-        if unknown := [token for token, _ in sampling.logit_bias if not 0 <= token < words]:
-            raise UserError(f"`logit_bias`: the token {unknown[0]} is none of the {words}")
-        room = room_for(self.backbone, injection)
-        if len(ids) > room_beside(self.backbone, room, sampling.max_new_tokens):
-            raise UserError(
-                f"a row of {len(ids)} tokens and {sampling.max_new_tokens} new ones "
-                f"(`max_new_tokens`) is longer than the {room} that the model has room for; "
-                "shorten one of them"
-            )
 
     # The loop ----------------------------------------------------------------------------------
 
