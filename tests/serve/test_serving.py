@@ -34,6 +34,7 @@ from foreword.serve.held import HeldPrompts
 from foreword.serve.loop import Loop
 from foreword.serve.request import Piece, Request, Sampling, Ticket
 from foreword.serve.states import Reading
+from foreword.serve.whole import WholeLoop
 from foreword.tasks.base import Task
 from foreword.tasks.classify import Classify
 from foreword.tasks.generate import Generate
@@ -301,18 +302,47 @@ def test_requests_of_one_batch_have_rules_and_faults_of_their_own(name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["bloom", "t5"])
-def test_a_batch_that_fails_is_run_again_one_by_one(name: str) -> None:
+def test_a_row_without_numbers_fails_alone(name: str) -> None:
     base = get(name)
     broken = Injection(embeds=torch.full((2, base.width), torch.nan), leading=2)
     how = Sampling(max_new_tokens=3)
     with Engine(base) as engine:
-        engine.generate(ROWS[1], None, how).result(60)
         tickets = [engine.generate(row, NOTHING, how) for row in ROWS]
         nan = engine.generate(ROWS[0], broken, how)
         found = [list(ticket.result(60).tokens) for ticket in tickets]
         with pytest.raises(ValueError, match="are not numbers"):
             nan.result(60)
     assert found == [alone(name, row, NOTHING, how) for row in ROWS]
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_batch_that_fails_is_run_again_one_by_one(
+    told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless something was told of it, which cannot begin again."""
+    base, how = get("bloom"), Sampling(max_new_tokens=3)
+    loop, real = WholeLoop(base, 8), foreword.serve.whole.continuations
+
+    def breaks(own: Backbone, rows: Sequence[Sequence[int]], *given: Any, **more: Any) -> Any:
+        if len(rows) == 1:
+            return real(own, rows, *given, **more)
+        if told:
+            more["rules"][0](torch.zeros(len(rows), 1), torch.eye(own.vocabulary)[7:10])
+        raise RuntimeError("the batch is too large")
+
+    monkeypatch.setattr(foreword.serve.whole, "continuations", breaks)
+    asked = [Request(row, NOTHING, how, None, None, Ticket(), 0.0) for row in ROWS]
+    for each in asked:
+        loop.take(each)
+    loop.step()
+    assert loop.counts["parted"] == 1
+    for each in asked:
+        if told:
+            with pytest.raises(RuntimeError, match="too large"):
+                each.ticket.result(0)
+        else:
+            expected = alone("bloom", each.ids, NOTHING, how)
+            assert list(each.ticket.result(0).tokens) == expected
 
 
 @pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])

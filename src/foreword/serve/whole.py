@@ -81,13 +81,14 @@ class WholeLoop:
         try:
             run(asked)
         except Exception as error:  # of any kind: it is told to whose it is
-            asked = [each for each in asked if not each.over]
+            left = [each for each in asked if not each.over]
             if len(asked) == 1:
-                asked[0].fail(error)
-            elif asked:
-                self.counts["parted"] += 1
-                for each in asked:
-                    self._try([each], run)
+                for each in left:
+                    each.fail(error)
+                return
+            self.counts["parted"] += 1
+            for each in left:
+                self._try([each], run)
 
     def _decode(self, requests: list[Request]) -> None:
         if requests[0].sampling.beams > 1:
