@@ -225,6 +225,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (CHAT, {"modalities": ["audio"]}, "modalities"),
     (CHAT, {"web_search_options": {}}, "web_search_options"),
     (CHAT, {"store": True}, "store"),
+    (CHAT, {"moderation": {"model": "omni-moderation-latest"}}, "moderation"),
+    (CHAT, {"prompt_cache_options": {"mode": "explicit"}}, "prompt_cache_options"),
     *(
         (path, body, param)
         for path in (TEXT, CHAT)
@@ -251,6 +253,22 @@ def test_what_is_not_there_is_refused_by_its_name(here: Here) -> None:
         assert error["param"] == param, (body, error)
         named = param.split("[")[0].split(".")[0]
         assert named in error["message"] or error["code"] == "context_length_exceeded", error
+
+
+def test_fields_that_ask_for_nothing_are_left_out(here: Here) -> None:
+    """Clients send all that they know, empty: the answer is the same."""
+    assert here.texts(user="me", suffix="", best_of=1) == here.texts()
+    for field, value in (
+        *((name, None) for name in ("moderation", "prompt_cache_options", "prediction", "audio")),
+        ("prompt_cache_retention", None),
+        ("prompt_cache_retention", "24h"),
+        ("prompt_cache_key", "a"),
+        ("store", False),
+        ("metadata", {"a": "b"}),
+        ("service_tier", "auto"),
+    ):
+        found = here.http.post(CHAT, json={**ASKED[CHAT], field: value, "max_tokens": 1})
+        assert found.status_code == 200, (field, found.text)
 
 
 def test_an_unknown_prompt_is_answered_with_those_that_are_like_it(here: Here) -> None:

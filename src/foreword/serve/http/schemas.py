@@ -32,6 +32,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (None, ["text"]),
     "audio": (None,),
     "prediction": (None,),
+    "moderation": (None,),
+    "prompt_cache_options": (None,),
     "reasoning_effort": (None, "none"),
     "verbosity": (None, "medium"),
     "web_search_options": (None,),
@@ -65,6 +67,7 @@ class TextBody(Strict):
     metadata: dict[str, str] | None = Field(None, description="is not used")
     safety_identifier: str | None = Field(None, description="is not used")
     prompt_cache_key: str | None = Field(None, description="is not used")
+    prompt_cache_retention: str | None = Field(None, description="is not used")
 
     @model_validator(mode="before")
     @classmethod
