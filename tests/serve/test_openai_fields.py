@@ -211,7 +211,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (TEXT, {"best_of": 3}, "best_of"),
     (TEXT, {"echo": True, "logprobs": 1}, "echo"),  # a template puts more around the text
     (TEXT, {"prompt": {}}, "prompt"),
+    (TEXT, {"prompt": []}, "prompt"),
     (TEXT, {"prompt": [1, "a"]}, "prompt[1]"),
+    (TEXT, {"prompt": ["a", ""]}, "prompt[1]"),
+    (TEXT, {"prompt": ["a", "b", 3]}, "prompt[2]"),
+    (TEXT, {"prompt": [[5], "a"]}, "prompt[1]"),
+    (TEXT, {"prompt": [[5], []]}, "prompt[1]"),
     (TEXT, {"prompt": [-1]}, "prompt[0]"),
     (TEXT, {"prompt": [10**6]}, "prompt"),
     (TEXT, {"prompt": [5] * 2000}, "prompt"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from foreword.serve.http.messages import Message, NamedTool, Tool
 from foreword.serve.http.reading import Strict, Text
@@ -99,15 +99,30 @@ class TextBody(Strict):
         return {name: value for name, value in given.items() if value is not None}
 
 
+def _kind_of_prompt(given: Any) -> str | None:
+    """Return what a prompt is by what it begins with, so that the rest is checked as that alone."""
+    if isinstance(given, str):
+        return "text"
+    if not isinstance(given, list):
+        return None
+    kinds = {str: "texts", int: "ids", list: "rows of ids"}
+    return kinds.get(type(given[0])) if given else None
+
+
 class CompletionBody(TextBody):
     """A text to continue, or several; token ids are read as they are."""
 
-    prompt: (
-        Text
-        | Ids
-        | Annotated[list[Text], Field(min_length=1)]
-        | Annotated[list[Ids], Field(min_length=1)]
-    )
+    prompt: Annotated[
+        Annotated[Text, Tag("text")]
+        | Annotated[Ids, Tag("ids")]
+        | Annotated[list[Text], Field(min_length=1), Tag("texts")]
+        | Annotated[list[Ids], Field(min_length=1), Tag("rows of ids")],
+        Discriminator(
+            _kind_of_prompt,
+            custom_error_type="prompt_type",
+            custom_error_message="give a text, a list of texts, token ids, or a list of such ids",
+        ),
+    ]
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool | None = None
     best_of: Annotated[int, Field(ge=1)] | None = Field(None, description="as many as `n`, or 1")
