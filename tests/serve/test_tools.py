@@ -220,6 +220,28 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield made
 
 
+@pytest.mark.parametrize("parameters", [None, {}, {"type": "object", "properties": {}}])
+def test_a_function_that_names_no_parameters_is_called_without_arguments(
+    url: str, parameters: dict[str, Any] | None
+) -> None:
+    function = {"name": "now"} if parameters is None else {"name": "now", "parameters": parameters}
+    quote = char_model.CHARACTERS.index('"')
+    with httpx2.Client(base_url=url, timeout=60) as client:
+        asked = {
+            "model": "talk",
+            "logit_bias": {str(quote): 100},  # a model that wants to name an argument
+            "messages": HI,
+            "max_tokens": 80,
+            "tools": [{"type": "function", "function": function}],
+            "tool_choice": "required",
+            "parallel_tool_calls": False,
+        }
+        (choice,) = client.post("/v1/chat/completions", json=asked).json()["choices"]
+    (call,) = choice["message"]["tool_calls"]
+    assert call["function"] == {"name": "now", "arguments": "{}"}
+    assert choice["finish_reason"] == "tool_calls"
+
+
 @pytest.mark.slow
 def test_openai_s_client_is_answered_with_calls_in_any_mix(url: str) -> None:
     client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)

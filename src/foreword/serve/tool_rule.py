@@ -98,7 +98,7 @@ class ToolRule(TextRule):
         calls = f"call {more} {literal(form.last)}"
         rules = [f"call: {' | '.join(f'call_{n}' for n in range(len(functions)))}"]
         for number, own in enumerate(functions):
-            parameters = {**own["parameters"], "x-guidance": WRITTEN}
+            parameters = {**_arguments(own["parameters"]), "x-guidance": WRITTEN}
             rules.append(
                 f"call_{number}: {literal(own['name'] + form.between)} "
                 f"%json {json.dumps(parameters, ensure_ascii=False)}"
@@ -125,6 +125,14 @@ class ToolRule(TextRule):
                 "TEXT: /(.|\\n)*/",
             ]
         return "\n".join(["%llguidance {}", *rules, ""])
+
+
+def _arguments(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schema of a call's arguments: none where the parameters name none."""
+    says = parameters.keys() - {"type", "required", "title", "description", "$schema"}
+    if says - {"properties"} or parameters.get("properties"):
+        return parameters
+    return {**parameters, "additionalProperties": False}
 
 
 def check_tools(tools: Tools) -> None:
