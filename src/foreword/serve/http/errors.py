@@ -114,10 +114,10 @@ def add_handlers(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         kind = request.headers.get("content-type", "")
         first = error.errors()[0]
-        if first["loc"] == ("body",) and "json" not in kind and not isinstance(error.body, dict):
-            message = (
-                "the body must be a JSON object, with the header Content-Type: application/json"
-            )
+        if first["loc"] == ("body",) and not isinstance(error.body, dict):
+            message = "the body must be a JSON object"
+            if "json" not in kind:
+                message += ", with the header Content-Type: application/json"
             return ApiError(400, message, code=str(first["type"])).response()
         where, said = _wrong(error)
         named = re.match(r"`(\w+)`", said)
