@@ -260,6 +260,20 @@ def test_what_is_not_there_is_refused_by_its_name(here: Here) -> None:
         assert named in error["message"] or error["code"] == "context_length_exceeded", error
 
 
+def test_pictures_and_sounds_are_refused_as_what_they_are(here: Here) -> None:
+    for part in (
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}},
+        {"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}},
+        {"type": "file", "file": {"file_id": "a"}},
+    ):
+        content = [{"type": "text", "text": "what is this?"}, part]
+        body = {**ASKED[CHAT], "messages": [{"role": "user", "content": content}]}
+        found = here.http.post(CHAT, json=body)
+        error = found.json()["error"]
+        assert (found.status_code, error["param"]) == (400, "messages[0].content[1].type")
+        assert f"texts alone, and no '{part['type']}'" in error["message"]
+
+
 def test_fields_that_ask_for_nothing_are_left_out(here: Here) -> None:
     """Clients send all that they know, empty: the answer is the same."""
     assert here.texts(user="me", suffix="", best_of=1) == here.texts()

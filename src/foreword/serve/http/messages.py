@@ -16,6 +16,13 @@ class ContentPart(Strict):
     type: Literal["text"]
     text: str
 
+    @field_validator("type", mode="before")
+    @classmethod
+    def _readable(cls, kind: Any) -> Any:
+        if isinstance(kind, str) and kind != "text":
+            raise ValueError(f"the model reads texts alone, and no {kind[:40]!r}; leave it out")
+        return kind
+
 
 class CalledFunction(Strict):
     """A function that was called, its arguments as JSON in a text."""
