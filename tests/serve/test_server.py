@@ -294,6 +294,9 @@ BYTES = {
     b"[" * 3000: "json_invalid",
     b"": None,
     b"null": None,
+    b"[1]": None,
+    b"5": None,
+    b'"text"': None,
 }
 
 

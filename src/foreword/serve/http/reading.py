@@ -49,8 +49,9 @@ class StrictRequest(Request):
 
 def _infinite(value: Any, parts: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """Yield where numbers stand that are too large to be finite, such as 1e999."""
-    pairs = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, own in pairs if isinstance(value, dict | list) else ():
+    if not isinstance(value, dict | list):
+        return
+    for key, own in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(own, dict | list):
             yield from _infinite(own, (*parts, key))
         elif own in (math.inf, -math.inf):
