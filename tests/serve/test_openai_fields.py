@@ -260,6 +260,22 @@ def test_what_is_not_there_is_refused_by_its_name(here: Here) -> None:
         assert named in error["message"] or error["code"] == "context_length_exceeded", error
 
 
+def test_what_is_too_long_says_what_it_is_longer_than(here: Here) -> None:
+    """The model has room for 1024 tokens, the prefixes leave 3 fewer; one prompt reads 512."""
+    long = [{"role": "user", "content": "a" * 600}]
+    for path, body, said in (
+        (TEXT, {"prompt": "a" * 600}, "512 tokens that the prompt reads; shorten it"),
+        (CHAT, {"messages": long, "max_tokens": 700}, "321 tokens that are read; shorten it, or"),
+        (CHAT, {"max_tokens": 1020}, "1 tokens that are read; shorten it, or ask for fewer"),
+        (TEXT, {"prompt": [5] * 600, "max_tokens": 700}, "321 tokens that are read; shorten it,"),
+    ):
+        found = here.http.post(path, json={**ASKED[path], **body})
+        error = found.json()["error"]
+        assert (found.status_code, error["code"]) == (400, "context_length_exceeded"), error
+        assert f"longer than the {said}" in error["message"], error
+        assert error["param"] == ("prompt" if path == TEXT else "messages")
+
+
 def test_pictures_and_sounds_are_refused_as_what_they_are(here: Here) -> None:
     for part in (
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}},

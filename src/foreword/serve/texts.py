@@ -20,7 +20,7 @@ from foreword.serve.tool_rule import ToolRule, Tools
 from foreword.tasks.chat import Chat
 from foreword.tasks.generate import Generate
 from foreword.tasks.registry import name_of
-from foreword.tasks.templates.layout import room_beside, room_for
+from foreword.tasks.templates.layout import NoRoomError, room_beside, room_for
 from foreword.tasks.texts.generator import Generator
 
 Messages = Sequence[Mapping[str, Any]]
@@ -254,9 +254,8 @@ class TextRequests:
         decoding = replace(bound.task.decoding, max_new_tokens=sampling.max_new_tokens)
         task: Any = bound.task  # a frozen dataclass, as all tasks are
         changed = bound.changed(task=replace(task, decoding=decoding))
-        ids = self._ids(
-            changed, Row(row, WHERE), injection, min(room, bound.task.max_length), field
-        )
+        too_long = _too_long(room, field, bound.task.max_length)
+        ids = self._ids(changed, Row(row, WHERE), injection, field, too_long)
         return TextRequest(
             ids,
             prompt if isinstance(prompt, Prompt) else None,
@@ -270,23 +269,33 @@ class TextRequests:
         return "" if chat is None else chat.opening
 
     def _ids(
-        self, bound: Generator, row: Row, injection: Injection, room: int, field: str
+        self,
+        bound: Generator,
+        row: Row,
+        injection: Injection,
+        field: str,
+        too_long: TooLongError,
     ) -> tuple[int, ...]:
         try:
             (example,), (truncated,) = bound.lay_out([row], injection)
+        except NoRoomError:
+            raise too_long from None
         except UserError as error:
             raise UserError(str(error), field=error.field or field) from None
         if truncated:
-            raise _too_long(room, field)
+            raise too_long
         return example.ids
 
 
-def _too_long(room: int, field: str) -> TooLongError:
-    return TooLongError(
-        f"the request is longer than the {room} tokens that are read; shorten it, or ask for "
-        "fewer tokens with `max_tokens`",
-        field=field,
-    )
+def _too_long(room: int, field: str, reads: int | None = None) -> TooLongError:
+    """Return that a row is longer than the ``room`` for it, or than what a prompt ``reads``."""
+    if reads is not None and reads < room:
+        said = f"{reads} tokens that the prompt reads; shorten it"
+    else:
+        said = (
+            f"{max(0, room)} tokens that are read; shorten it, or ask for fewer with `max_tokens`"
+        )
+    return TooLongError(f"the request is longer than the {said}", field=field)
 
 
 def _writing(prompt: Answerer) -> Generator:

@@ -33,6 +33,10 @@ class FilledTemplate:
     bos: int = 0
 
 
+class NoRoomError(UserError):
+    """Nothing of a row fits beside the text of its template."""
+
+
 def fill_template(
     backbone: Backbone,
     template: Template,
@@ -51,7 +55,8 @@ def fill_template(
     A row that is too long loses demonstrations, from the first on, and then text on ``side`` of
     its longest value until it fits; those that are ``spared`` come last. ``compose`` makes fields
     of the values. ``before`` goes in front, after the tokenizer's special tokens.
-    Raises UserError if the template alone takes more than ``room``, or nothing is left to read.
+    Raises NoRoomError if the template alone takes more than ``room``, and UserError if there is
+    nothing to read.
     """
     texts, shown = dict(values), list(demos)
     truncated = False
@@ -62,11 +67,13 @@ def fill_template(
         with reading(where):
             filled = _once(backbone, template, filling, before, truncated)
         if not (filled.ids or backbone.fills_masks):
+            if truncated:
+                raise NoRoomError(
+                    f"{where}: there is no room for any token of the row; raise `max_length`"
+                )
             raise UserError(
-                f"{where}: there is no room for any token of the row; raise `max_length`"
-                if truncated
-                else f"{where}: the row has no tokens, and the template no text of its own; add "
-                "some, such as 'Label:'"
+                f"{where}: the row has no tokens, and the template no text of its own; add some, "
+                "such as 'Label:'"
             )
         excess = len(filled.ids) - room
         if excess <= 0:
@@ -81,7 +88,7 @@ def fill_template(
             default=None,
         )
         if longest is None or not tokens[longest]:
-            raise UserError(
+            raise NoRoomError(
                 f"{where}: the template alone takes {len(filled.ids)} tokens and there is room for "
                 f"{room}; shorten it, or raise `max_length`"
             )
