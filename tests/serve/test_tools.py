@@ -242,6 +242,16 @@ def test_a_function_that_names_no_parameters_is_called_without_arguments(
     assert choice["finish_reason"] == "tool_calls"
 
 
+def test_a_required_call_that_is_cut_off_gives_no_text(url: str) -> None:
+    with httpx2.Client(base_url=url, timeout=60) as client:
+        for most in range(1, 25):
+            asked = {"model": "talk", "messages": HI, "max_tokens": most, "tools": FUNCTIONS}
+            found = client.post("/v1/chat/completions", json={**asked, "tool_choice": "required"})
+            (choice,) = found.json()["choices"]
+            assert choice["finish_reason"] == "length"
+            assert not choice["message"]["content"], most
+
+
 @pytest.mark.slow
 def test_openai_s_client_is_answered_with_calls_in_any_mix(url: str) -> None:
     client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)

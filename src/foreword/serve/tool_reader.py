@@ -20,11 +20,15 @@ class CallPiece:
 class ToolReader:
     """Hears an answer that obeys a :class:`ToolRule`, in pieces of any size.
 
-    ``begin``, ``between`` and ``again`` are those of its form, as they can be read.
+    ``begin``, ``between`` and ``again`` are those of its form, as they can be read. Where a call is
+    ``required``, the beginning of one that was cut off is no text.
     """
 
-    def __init__(self, begin: str, between: str, again: str | None) -> None:
+    def __init__(
+        self, begin: str, between: str, again: str | None, *, required: bool = False
+    ) -> None:
         self.begin, self.between, self.again = begin, between, again
+        self.required = required
         self.calls = 0
         self._held, self._reads = "", self._text
         self._depth, self._quoted, self._escaped = 0, False, False
@@ -48,7 +52,7 @@ class ToolReader:
         if mark:
             self._held, self._reads = rest, self._name
         else:
-            kept = 0 if last else _overlap(said, self.begin)
+            kept = 0 if last and not self.required else _overlap(said, self.begin)
             said, self._held = said[: len(said) - kept], said[len(said) - kept :]
         yield said
 

@@ -48,7 +48,7 @@ class ToolRule(TextRule):
         self, tools: Tools, form: ToolForm, backbone: Backbone, schema: str | None = None
     ) -> None:
         tokenizer: Any = backbone.text.tokenizer
-        self.form = form
+        self.form, self.required = form, tools.choice == "required"
         added = {str(own): (n, own.special) for n, own in tokenizer.added_tokens_decoder.items()}
         self.hidden = [name for name, (_, special) in added.items() if special]
 
@@ -68,7 +68,8 @@ class ToolRule(TextRule):
         """Return what parts one answer into its text and its calls."""
         form = self.form
         again = None if form.again is None else self._visible(form.again)
-        return ToolReader(self._visible(form.begin).lstrip(), self._visible(form.between), again)
+        begin, between = self._visible(form.begin).lstrip(), self._visible(form.between)
+        return ToolReader(begin, between, again, required=self.required)
 
     def _visible(self, text: str) -> str:
         """Return a text without the special tokens that an answer is given without."""
