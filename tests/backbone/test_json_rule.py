@@ -137,6 +137,10 @@ def test_a_tokenizer_that_cannot_write_json_is_refused() -> None:
         ("nope", "is no JSON"),
         ("[1]", "is no JSON object"),
         ('{"type": "objekt"}', "cannot be followed: Invalid type: objekt"),
+        (
+            '{"oneOf": [{"type": "number"}, {"minimum": 4}]}',
+            "where two may hold at once; take anyOf",
+        ),
         ('{"type": "string", "pattern": "(?=x)"}', "look-around"),
         ('{"$ref": "#/nowhere"}', "'/nowhere' does not exist"),
     ],

@@ -52,7 +52,9 @@ class TextRule:
         self.grammar = write(LLMatcher, self.tokens)
         wrong = LLMatcher.validate_grammar(self.grammar, self.tokens)
         if wrong:
-            raise UserError(f"`{setting}` cannot be followed: {' '.join(wrong.split())}; mend it")
+            why, option, _ = " ".join(wrong.split()).partition(" Enable 'coerce_one_of'")
+            mend = " where two may hold at once; take anyOf" if option else "; mend it"
+            raise UserError(f"`{setting}` cannot be followed: {why.rstrip('.')}{mend}")
         if self.tokens.decode_str(self.tokens.tokenize_str(signs)) != signs:
             raise UserError(
                 f"`{setting}` cannot be followed: the tokenizer has no tokens for some of "
