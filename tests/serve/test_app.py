@@ -88,6 +88,20 @@ def test_routes_that_change_prompts_are_there_for_an_admin_key_alone(tmp_path: P
     assert set(described(Access(admin_keys=Keys(["a"])))) == usual | more
 
 
+def test_errors_are_described_in_the_form_that_they_have(tmp_path: Path) -> None:
+    service = Service(tmp_path, lambda: None, access=Access(admin_keys=Keys(["a"])))  # type: ignore[arg-type, return-value]
+    described, refused = got(service, "/openapi.json", "/v1/nothing")
+    paths, known = described.json()["paths"], described.json()["components"]["schemas"]
+    routes = [route for path in paths.values() for route in path.values()]
+    assert routes
+    form = {"$ref": "#/components/schemas/ErrorBody"}
+    for route in routes:
+        assert "422" not in route["responses"]
+        assert route["responses"]["4XX"]["content"]["application/json"]["schema"] == form
+    assert set(known["ErrorBody"]["properties"]) == set(refused.json())
+    assert set(known["ErrorDetail"]["properties"]) == set(refused.json()["error"])
+
+
 def test_a_key_fits_whole(tmp_path: Path) -> None:
     keys = Keys(["one", "other"])
     assert [keys.fit(key) for key in ("one", "other", "on", "one ", "", "\ud800")] == [

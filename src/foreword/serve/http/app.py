@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from foreword.serve.http.completions import text_routes
-from foreword.serve.http.errors import add_handlers
+from foreword.serve.http.errors import ErrorBody, add_handlers
 from foreword.serve.http.feedback import feedback_routes
 from foreword.serve.http.guard import Guard, log_line
 from foreword.serve.http.operations import operation_routes
@@ -39,6 +39,10 @@ def make_app(service: Service, *, log: Callable[..., None] | None = log_line) ->
         version=version("foreword"),
         description="Many prompts on one frozen model.",
         lifespan=living,
+        responses={
+            "4XX": {"model": ErrorBody, "description": "The request is wrong."},
+            "5XX": {"model": ErrorBody, "description": "The server cannot answer it."},
+        },
         docs_url=None,
         redoc_url=None,
     )

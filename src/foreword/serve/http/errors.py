@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from foreword.errors import UserError
@@ -20,6 +21,21 @@ FIELDS = {"json_schema": "response_format", "grammar": "tools"}
 """What settings of the library are called in requests."""
 
 AGAIN = {"Retry-After": "1"}
+
+
+class ErrorDetail(BaseModel):
+    """What was wrong; ``param`` is the field, and ``code`` a word for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is an error."""
+
+    error: ErrorDetail
 
 
 class ApiError(HTTPException):
