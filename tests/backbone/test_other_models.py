@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from families import GQA, REACHED, SMALL, Family, backbone
+from foreword.backbone.attention import interface
 from foreword.backbone.backbone import Backbone
 from foreword.backbone.decode import Decoding, continuations, decode
 from foreword.backbone.decoding_rules import until_end
@@ -289,28 +290,44 @@ def test_every_layer_reads_of_a_virtual_token_what_it_reads_of_padding(name: str
         assert said == [[written(scores, row) for row in ROWS]]
 
 
-@pytest.mark.parametrize("name", ["inkling2_text", "doge"])
-@torch.no_grad()
-def test_attention_of_a_kind_of_its_own_is_run_as_it_is(name: str) -> None:
-    """Inkling hands its sinks down by another name, and Doge's mask follows from its values."""
-    base, model = get(name), twin(get(name))
-    asked = [Example(row, len(row), ((),), ((0, -1),)) for row in ROWS]
+def check_as_alone_and_behind_text(base: Backbone) -> None:
+    """Compare a batch of rows, without and with a text's virtual tokens, with the model's own."""
+    model, asked = twin(base), [Example(row, len(row), ((),), ((0, -1),)) for row in ROWS]
     for lead in ((), LEAD):
         soft = Injection(embeds=base.embed(lead), leading=3) if lead else NOTHING
         found = base.logits(base.states(asked, soft))
         expected = [model(torch.tensor([[*lead, *row]])).logits[0, -1] for row in ROWS]
         torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["inkling2_text", "doge"])
+@torch.no_grad()
+def test_attention_of_a_kind_of_its_own_is_run_as_it_is(name: str) -> None:
+    """Inkling hands its sinks down by another name, and Doge's mask follows from its values."""
+    base = get(name)
+    check_as_alone_and_behind_text(base)
     assert not base.can_pack
     if name == "inkling2_text":
         with pytest.raises(UserError, match="its own attention does more than transformers' inter"):
             base.need_sites()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_types_tell_attention_of_its_own_from_rounding(dtype: torch.dtype) -> None:
-    assert not backbone(OTHERS["inkling2_text"], dtype=dtype).sites
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_attention_that_comes_to_something_else_takes_no_prefix(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only rounding parts does: in half types the first module is asked, coarsely."""
     for family in REACHED:
-        assert backbone(family, dtype=dtype).sites.keys() == backbone(family).sites.keys()
+        assert backbone(family, dtype=dtype).sites
+    real = interface.sdpa_attention_forward
+
+    def halved(*given: Any, **more: Any) -> tuple[Tensor, None]:
+        return real(*given, **more)[0] / 2, None
+
+    monkeypatch.setattr(interface, "sdpa_attention_forward", halved)
+    base = backbone(Family("llama", "causal", GQA), dtype=dtype)
+    with pytest.raises(UserError, match="its own attention does more than transformers' inter"):
+        base.need_sites()
 
 
 @torch.no_grad()
@@ -394,13 +411,7 @@ def test_what_takes_no_embeddings_refuses_virtual_tokens(name: str) -> None:
 def test_hybrids_run_as_they_are_alone_and_behind_a_prefix(family: Family) -> None:
     """Layers without attention see what stands before a row, so rows are not cut up or packed."""
     base = backbone(family)
-    asked = [Example(row, len(row), ((),), ((0, -1),)) for row in ROWS]
-    model = twin(base)
-    for lead in ((), LEAD):
-        soft = Injection(embeds=base.embed(lead), leading=3) if lead else NOTHING
-        found = base.logits(base.states(asked, soft))
-        expected = [model(torch.tensor([[*lead, *row]])).logits[0, -1] for row in ROWS]
-        torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=0)
+    check_as_alone_and_behind_text(base)
     assert not base.can_pack
     assert not base.can_prefill
     assert not base.can_skip_lower_layers(9)
